@@ -1,0 +1,44 @@
+"""The policy network: `[agent]`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from metta.config.table import Table
+
+ObservationType = Literal["grid_obs", "inventory", "global_vars"]
+
+
+class AgentModelConfig(Table):
+    """Neural network architecture."""
+
+    hidden_dim: int = Field(default=1024, ge=1, description="width of the LSTM and of the heads' hidden layers")
+    lstm_layers: int = Field(default=1, ge=1, description="number of LSTM layers")
+    mlp_layers: int = Field(default=2, ge=0, description="hidden layers of each head (policy and value)")
+    backbone: Literal["cnn", "attention", "mlp"] = Field(
+        default="cnn", description="from tokens to features: cnn (box and convolutions), attention (latents), mlp"
+    )
+    bptt_horizon: int = Field(
+        default=8, ge=1, description="gradients through time are cut every so many steps inside a training segment"
+    )
+    forward_lstm: bool = Field(default=True, description="false: no LSTM, a feed-forward policy without memory")
+    clip_range: float = Field(
+        default=0.0, ge=0, description="element-wise gradient clipping to +-range before the norm clip; 0: off"
+    )
+    use_prev_action: bool = Field(default=True, description="the policy sees its previous action")
+    use_prev_reward: bool = Field(default=True, description="the policy sees its previous reward")
+    observation_types: list[ObservationType] = Field(
+        default_factory=lambda: ["grid_obs", "inventory", "global_vars"],
+        description="families of tokens the policy sees",
+    )
+    dtypes_fp16: bool = Field(default=False, description="autocast: float16 on CUDA, bfloat16 on CPU")
+    obs_scale: float = Field(default=1, gt=0, description="multiplies the normalised observation")
+    obs_process_func: str = Field(default="flatten_obs_dict", description="name of a registered observation processor")
+    analyze_weights_interval: int = Field(
+        default=300, ge=0, description="every so many epochs, weight norms, effective rank and dead units; 0: off"
+    )
+    l2_init_weight_update_interval: int = Field(
+        default=0, ge=0, description="every so many epochs the l2-init loss refers to the current weights; 0: never"
+    )

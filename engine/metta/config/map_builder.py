@@ -1,0 +1,140 @@
+"""How maps are made: `[env.map_builder]`, one model per value of `type`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from metta.config.table import Table
+
+DEFAULT_MAP_OBJECTS = {"mine_red": 2, "generator_red": 1, "altar": 1, "wall": 5, "block": 3}
+
+GLYPHS = {
+    ".": "empty",
+    " ": "empty",
+    "#": "wall",
+    "b": "block",
+    "r": "mine_red",
+    "m": "mine_blue",
+    "n": "mine_green",
+    "R": "generator_red",
+    "M": "generator_blue",
+    "N": "generator_green",
+    "_": "altar",
+    "a": "armory",
+    "l": "lasery",
+    "L": "lab",
+    "F": "factory",
+    "T": "temple",
+    "@": "agent",
+}
+"""The usual glyphs of maps; `render()` draws with the same ones. `@` is an agent of the first group."""
+
+ObjectCounts = dict[str, Annotated[int, Field(ge=0)]]
+
+
+class MapBuilderConfig(Table):
+    """Objects and agents on random free cells inside a border of walls."""
+
+    type: Literal["Random"] = Field(default="Random", description="Random: scattered on free cells")
+    width: int = Field(default=64, ge=1, le=4096, description="map width with its border, cells; follows env.game")
+    height: int = Field(default=64, ge=1, le=4096, description="map height with its border, cells; follows env.game")
+    border_width: int = Field(default=2, ge=0, description="thickness of the wall around the map, cells")
+    agents: int = Field(
+        default=64, ge=0, description="agents, split evenly among the groups; follows env.game.num_agents"
+    )
+    objects: GLYPHS = {
+        ".": "empty",
+        " ": "empty",
+        "#": "wall",
+        "b": "block",
+        "r": "mine_red",
+        "m": "mine_blue",
+        "n": "mine_green",
+        "R": "generator_red",
+        "M": "generator_blue",
+        "N": "generator_green",
+        "_": "altar",
+        "a": "armory",
+        "l": "lasery",
+        "L": "lab",
+        "F": "factory",
+        "T": "temple",
+        "@": "agent",
+    }
+
+
+"""The usual glyphs of maps; `render()` draws with the same ones. `@` is an agent of the first group."""
+
+ObjectCounts = Field(default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="how many of each object, by name")
+
+
+class RoomsConfig(Table):
+    """A grid of rooms, each made by its own draw of `room`, with walls between and around them."""
+
+    type: Literal["Rooms"] = Field(description="Rooms: a grid of rooms")
+    rows: int = Field(default=2, ge=1, le=64, description="rooms from top to bottom")
+    cols: int = Field(default=2, ge=1, le=64, description="rooms from left to right")
+    border_width: int = Field(default=1, ge=0, description="thickness of the walls between and around rooms, cells")
+    door_width: int = Field(
+        default=0, ge=0, description="opening in the middle of each wall between two rooms, cells; 0: closed rooms"
+    )
+    room: MapBuilderConfig = Field(
+        default_factory=lambda: MapBuilderConfig(border_width=0), description="the builder of one room"
+    )
+
+    @property
+    def height(self) -> int:
+        """Rows of the whole map: the rooms and the walls."""
+        return self.rows * self.room.height + (self.rows + 1) * self.border_width
+
+    @property
+    def width(self) -> int:
+        """Columns of the whole map: the rooms and the walls."""
+        return self.cols * self.room.width + (self.cols + 1) * self.border_width
+
+
+class AsciiConfig(Table):
+    """A map drawn in the file, one glyph a cell."""
+
+    type: Literal["Ascii"] = Field(description="Ascii: drawn in the file")
+    map: str = Field(min_length=1, description="the map, one line a row; all rows equally long")
+    legend: dict[str, str] = Field(
+        default_factory=dict, description="glyph -> object name or agent.GROUP, beside the usual glyphs"
+    )
+
+    @property
+    def rows(self) -> list[str]:
+        """The lines of the map, without the blank first and last ones that a multi-line string brings."""
+        return self.map.strip("\n").split("\n")
+
+    @property
+    def height(self) -> int:
+        """Rows of the map."""
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """Columns of the map."""
+        return max(map(len, self.rows))
+
+    def cell_name(self, glyph: str) -> str | None:
+        """The object name, `agent.GROUP` or `empty` that a glyph stands for; None if it stands for nothing."""
+        return self.legend.get(glyph, GLYPHS.get(glyph))
+
+
+def _builder_tag(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("type", "Random"))
+    return str(getattr(value, "type", "Random"))
+
+
+MapBuilder = Annotated[
+    Annotated[MapBuilderConfig, Tag("Random")]
+    | Annotated[RoomsConfig, Tag("Rooms")]
+    | Annotated[AsciiConfig, Tag("Ascii")],
+    Discriminator(_builder_tag),
+]
+"""Any map builder; without `type` it is `Random`."""

@@ -1,0 +1,69 @@
+"""The TOML file as a whole."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from metta.config.agent import AgentModelConfig
+from metta.config.env import EnvConfig
+from metta.config.table import Table
+from metta.config.training import (
+    CheckpointConfig,
+    ExperienceConfig,
+    LRScheduleConfig,
+    OptimizerConfig,
+    PPOConfig,
+    SimulationConfig,
+)
+from metta.errors import Problem, RuleProblems
+
+
+class RunSection(Table):
+    """The run itself."""
+
+    name: str = Field(
+        default="metta",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="name of the run, part of its directory's",
+    )
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random stream")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
+    total_timesteps: int = Field(default=10_000_000, ge=1, description="agent steps to train for")
+    run_dir: str = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
+
+
+class CurriculumConfig(Table):
+    """What worlds are drawn: the `[env]` table alone, or several scenes by weight."""
+
+    scenes: list[str] = Field(
+        default_factory=list, description="presets or TOML files whose [env] tables are played; empty: this file's own"
+    )
+    weights: list[float] = Field(default_factory=list, description="relative frequency of each scene; empty: all alike")
+
+    @model_validator(mode="after")
+    def _one_weight_per_scene(self) -> Self:
+        problems = []
+        if self.weights and len(self.weights) != len(self.scenes):
+            problems.append(Problem(("weights",), f"{len(self.weights)} weights for {len(self.scenes)} scenes"))
+        elif self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
+            problems.append(Problem(("weights",), "must not be negative and not all zero"))
+        if problems:
+            raise RuleProblems(problems)
+        return self
+
+
+class RunConfig(Table):
+    """Everything a training run needs: what a TOML file holds, where a file may hold only what differs."""
+
+    run: RunSection = Field(default_factory=RunSection)
+    env: EnvConfig = Field(default_factory=EnvConfig)
+    agent: AgentModelConfig = Field(default_factory=AgentModelConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
+    ppo: PPOConfig = Field(default_factory=PPOConfig)
+    experience: ExperienceConfig = Field(default_factory=ExperienceConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    simulation: SimulationConfig = Field(default_factory=SimulationConfig)
+    curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)

@@ -1,0 +1,24 @@
+"""What every table of the TOML file has in common: frozen, strictly typed, no unknown keys."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Table(BaseModel):
+    """One table of the TOML file as a frozen model. A wrong type is an error, never a conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def filled(self, **values: Any) -> Self:
+        """A copy with `values` for fields the user left open; they do not count as set by the user."""
+        copy = self.model_copy(update=values)
+        copy.__pydantic_fields_set__.clear()
+        copy.__pydantic_fields_set__.update(self.model_fields_set)
+        return copy
+
+    def is_set(self, field: str) -> bool:
+        """Whether the user gave this field, rather than leaving its default."""
+        return field in self.model_fields_set

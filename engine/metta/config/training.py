@@ -1,0 +1,88 @@
+"""How a policy learns: `[optimizer]`, `[lr_schedule]`, `[ppo]`, `[experience]`, `[checkpoint]`, `[simulation]`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from metta.config.table import Table
+
+
+class OptimizerConfig(Table):
+    """The optimizer."""
+
+    type: Literal["adam", "muon"] = Field(
+        default="adam", description="adam, or muon on hidden matrices with AdamW for the rest"
+    )
+    learning_rate: float = Field(default=0.000457, gt=0, description="step size")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of gradients (muon: its momentum)")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
+    eps: float = Field(default=1e-12, ge=0, description="added to the denominator")
+    weight_decay: float = Field(default=0.0, ge=0, description="weight decay")
+
+
+class LRScheduleConfig(Table):
+    """The learning rate over the run."""
+
+    anneal_lr: bool = Field(default=True, description="false: the learning rate stays where it is")
+    schedule_type: Literal["linear", "cosine"] = Field(default="linear", description="shape of the way down to zero")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, description="agent steps over which the learning rate first rises from zero"
+    )
+
+
+class PPOConfig(Table):
+    """PPO (Schulman et al. 2017, arXiv:1707.06347) with GAE (Schulman et al. 2015, arXiv:1506.02438)."""
+
+    clip_coef: float = Field(default=0.1, gt=0, description="policy ratio is clipped to 1 +- this")
+    ent_coef: float = Field(default=0.0021, ge=0, description="weight of the entropy bonus")
+    gae_lambda: float = Field(default=0.916, ge=0, le=1, description="lambda of GAE")
+    gamma: float = Field(default=0.977, ge=0, le=1, description="discount per step")
+    max_grad_norm: float = Field(default=0.5, ge=0, description="gradients are scaled to at most this norm; 0: off")
+    vf_clip_coef: float = Field(default=0.1, gt=0, description="new values are clipped to the old ones +- this")
+    vf_coef: float = Field(default=0.44, ge=0, description="weight of the value loss")
+    l2_reg_loss_coef: float = Field(default=0.0, ge=0, description="weight of the sum of squared weights")
+    l2_init_loss_coef: float = Field(
+        default=0.0, ge=0, description="weight of the squared distance from the initial weights"
+    )
+    norm_adv: bool = Field(default=True, description="normalise advantages in each minibatch")
+    clip_vloss: bool = Field(default=True, description="clip the value loss")
+    target_kl: float | None = Field(default=None, gt=0, description="stop the epoch's updates beyond this KL")
+
+
+class ExperienceConfig(Table):
+    """How experience is collected and cut into minibatches. All sizes count agent steps."""
+
+    batch_size: int = Field(default=524288, ge=1, description="agent steps collected per epoch, at most")
+    minibatch_size: int = Field(default=16384, ge=1, description="agent steps per gradient step")
+    bptt_horizon: int = Field(default=64, ge=1, description="steps of a training segment")
+    update_epochs: int = Field(default=1, ge=1, description="passes over the batch per epoch")
+    zero_copy: bool = Field(default=True, description="the simulator writes straight into the experience")
+    cpu_offload: bool = Field(
+        default=False, description="experience stays in host memory and moves to the device a minibatch at a time"
+    )
+    async_factor: int = Field(
+        default=2, ge=1, description="parts the worlds are split into: one steps while the policy runs on another"
+    )
+    forward_pass_minibatch_target_size: int = Field(
+        default=4096, ge=1, description="agents per forward pass of the policy, about"
+    )
+
+
+class CheckpointConfig(Table):
+    """When and where checkpoints are saved."""
+
+    checkpoint_interval: int = Field(default=60, ge=1, description="seconds of wall clock between checkpoints")
+    wandb_checkpoint_interval: int = Field(
+        default=300, ge=0, description="seconds between uploads of the checkpoint to Weights & Biases; 0: never"
+    )
+    checkpoint_dir: str = Field(default="", description="directory; empty: checkpoints/ in the run directory")
+
+
+class SimulationConfig(Table):
+    """Evaluations and replays during training."""
+
+    evaluate_interval: int = Field(default=300, ge=0, description="seconds between evaluations; 0: never")
+    replay_interval: int = Field(default=300, ge=0, description="seconds between recorded episodes; 0: never")
+    replay_dir: str = Field(default="", description="directory; empty: replays/ in the run directory")
