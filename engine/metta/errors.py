@@ -23,7 +23,7 @@ class Problem:
         return key
 
 
-class RuleProblems(ValueError):
+class RulesError(ValueError):
     """Several broken rules between fields at once; raised inside validators, which may raise only one error.
 
     Paths are relative to the model whose validator raises it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
-
 from metta.config.env import EnvConfig
 from metta.config.spec import EnvSpec
 
@@ -28,7 +27,7 @@ class ActionSpace(spaces.MultiDiscrete):
     def __init__(self, env_config: EnvConfig):
         self.env_config = env_config
         spec = env_config.spec
-        super().__init__([len(spec.action_names), max(spec.max_action_args) + 1], dtype=np.int32)
+        super().__init__([len(spec.action_names), max(spec.max_action_args) + 1], dtype=np.int32)  # type: ignore[arg-type]  # the stub knows int64 alone
 
     @property
     def spec(self) -> EnvSpec:

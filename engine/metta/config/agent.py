@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+from metta.config.table import Table
 from pydantic import Field
 
-from metta.config.table import Table
-
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
+OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "global_vars")
 
 
 class AgentModelConfig(Table):
@@ -30,7 +30,7 @@ class AgentModelConfig(Table):
     use_prev_action: bool = Field(default=True, description="the policy sees its previous action")
     use_prev_reward: bool = Field(default=True, description="the policy sees its previous reward")
     observation_types: list[ObservationType] = Field(
-        default_factory=lambda: ["grid_obs", "inventory", "global_vars"],
+        default_factory=lambda: list(OBSERVATION_TYPES),
         description="families of tokens the policy sees",
     )
     dtypes_fp16: bool = Field(default=False, description="autocast: float16 on CUDA, bfloat16 on CPU")

@@ -7,14 +7,13 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import Field, model_validator
-
 from metta.config.game import AgentSettings, GameConfig
 from metta.config.map_builder import AsciiConfig, MapBuilder, MapBuilderConfig, RoomsConfig
 from metta.config.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.spec import EnvSpec
 from metta.config.table import Table
-from metta.errors import ConfigError, Problem, RuleProblems
+from metta.errors import ConfigError, Problem, RulesError
+from pydantic import Field, model_validator
 
 BASE_FEATURES = {
     "type_id": 1.0,
@@ -53,7 +52,7 @@ class EnvConfig(Table):
         problems = [*self._settle_sizes(), *self._unknown_names(), *self._broken_recipes(), *self._group_problems()]
         problems += self._map_problems() if not problems else []
         if problems:
-            raise RuleProblems(problems)
+            raise RulesError(problems)
         return self
 
     # -- what follows from the fields ---------------------------------------------------------------------------
@@ -70,7 +69,7 @@ class EnvConfig(Table):
     @cached_property
     def action_table(self) -> list[tuple[str, str, ActionConfig]]:
         """(name, type, config) by action id; an attack is followed by its attack_nearest."""
-        table = []
+        table: list[tuple[str, str, ActionConfig]] = []
         for action in self.actions:
             table.append((action.key, action.type, action))
             if action.type == "attack":
@@ -137,12 +136,10 @@ class EnvConfig(Table):
             follow = {"width": game.width, "height": game.height, "agents": game.num_agents}
             game_names = {"width": "width", "height": "height", "agents": "num_agents"}
             for name, value in follow.items():
-                if builder.is_set(name) and not game.is_set(game_names[name]):
-                    game = game.filled(**{game_names[name]: getattr(builder, name)})
-                elif builder.is_set(name) and getattr(builder, name) != value:
+                if builder.is_set(name) and getattr(builder, name) != value:
                     yield Problem(
                         ("map_builder", name),
-                        f"is {getattr(builder, name)}, but env.game.{game_names[name]} is {value}; set only one of them",
+                        f"is {getattr(builder, name)}, but env.game.{game_names[name]} is {value}; set only the latter",
                     )
                 else:
                     builder = builder.filled(**{name: value})
@@ -261,7 +258,7 @@ class EnvConfig(Table):
             ):
                 yield Problem(
                     ("objects", index, "cooldown"),
-                    "would convert for ever within one step: give it conversion_ticks, a cooldown, an input or max_output",
+                    "would convert for ever in one step: give it conversion_ticks, a cooldown, an input or max_output",
                 )
         for index, action in enumerate(self.actions):
             required = action.required_resources or {}
@@ -349,7 +346,7 @@ def _random_map_problems(path: tuple[str, ...], builder: MapBuilderConfig) -> It
     if objects + builder.agents > rows * cols:
         yield Problem(
             (*path, "objects"),
-            f"{objects} objects + {builder.agents} agents do not fit: {arithmetic} leaves {cols} x {rows} = {rows * cols}",
+            f"{objects} objects + {builder.agents} agents do not fit: {arithmetic} leaves {rows * cols}",
         )
 
 
@@ -361,7 +358,7 @@ def _made_by(builder: RoomsConfig | AsciiConfig, name: str, value: int) -> str:
             f"{builder.rows} x {builder.cols} rooms of {builder.room.agents} agents make {value}; leave one of them out"
         )
     count, size = (builder.cols, builder.room.width) if name == "width" else (builder.rows, builder.room.height)
-    return f"the rooms make {count} x {size} + {count + 1} x {builder.border_width} = {value}; leave it out or change the rooms"
+    return f"the rooms make {count} x {size} + {count + 1} x {builder.border_width} = {value}; leave it out"
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:

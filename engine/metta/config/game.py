@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_serializer, field_validator
-
 from metta.config.objects import DEFAULT_ITEMS, Count
 from metta.config.table import Table
+from pydantic import Field, field_serializer, field_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

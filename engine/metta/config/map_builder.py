@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
-
 from metta.config.table import Table
+from pydantic import Discriminator, Field, Tag
 
 DEFAULT_MAP_OBJECTS = {"mine_red": 2, "generator_red": 1, "altar": 1, "wall": 5, "block": 3}
 
@@ -45,30 +44,9 @@ class MapBuilderConfig(Table):
     agents: int = Field(
         default=64, ge=0, description="agents, split evenly among the groups; follows env.game.num_agents"
     )
-    objects: GLYPHS = {
-        ".": "empty",
-        " ": "empty",
-        "#": "wall",
-        "b": "block",
-        "r": "mine_red",
-        "m": "mine_blue",
-        "n": "mine_green",
-        "R": "generator_red",
-        "M": "generator_blue",
-        "N": "generator_green",
-        "_": "altar",
-        "a": "armory",
-        "l": "lasery",
-        "L": "lab",
-        "F": "factory",
-        "T": "temple",
-        "@": "agent",
-    }
-
-
-"""The usual glyphs of maps; `render()` draws with the same ones. `@` is an agent of the first group."""
-
-ObjectCounts = Field(default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="how many of each object, by name")
+    objects: ObjectCounts = Field(
+        default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="how many of each object, by name"
+    )
 
 
 class RoomsConfig(Table):

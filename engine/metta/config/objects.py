@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from metta.config.table import Table
+from pydantic import Field
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """An amount of an item: it must fit in the byte of a token."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
-
 from metta.config.agent import AgentModelConfig
 from metta.config.env import EnvConfig
 from metta.config.table import Table
@@ -17,7 +15,8 @@ from metta.config.training import (
     PPOConfig,
     SimulationConfig,
 )
-from metta.errors import Problem, RuleProblems
+from metta.errors import Problem, RulesError
+from pydantic import Field, model_validator
 
 
 class RunSection(Table):
@@ -50,7 +49,7 @@ class CurriculumConfig(Table):
         elif self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
             problems.append(Problem(("weights",), "must not be negative and not all zero"))
         if problems:
-            raise RuleProblems(problems)
+            raise RulesError(problems)
         return self
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from pydantic import Field
-
 from metta.config.table import Table
+from pydantic import Field
 
 
 class EnvSpec(Table):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
 from metta.config.table import Table
+from pydantic import Field
 
 
 class OptimizerConfig(Table):
