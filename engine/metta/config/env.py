@@ -7,13 +7,14 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Self
 
+from pydantic import Field, model_validator
+
 from metta.config.game import AgentSettings, GameConfig
 from metta.config.map_builder import AsciiConfig, MapBuilder, MapBuilderConfig, RoomsConfig
 from metta.config.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.spec import EnvSpec
 from metta.config.table import Table
 from metta.errors import ConfigError, Problem, RulesError
-from pydantic import Field, model_validator
 
 BASE_FEATURES = {
     "type_id": 1.0,
@@ -248,14 +249,7 @@ class EnvConfig(Table):
                 yield Problem(("objects", index, "type"), 'a wall has no input and no output; make it a "converter"')
             if entry.type != "wall" and entry.swappable:
                 yield Problem(("objects", index, "swappable"), f"only walls can be swappable, not a {entry.type}")
-            endless = whole.max_output == -1 or (whole.max_output or 0) > 255 * len(whole.output or {})
-            if (
-                entry.type != "wall"
-                and not whole.conversion_ticks
-                and not whole.cooldown
-                and not whole.input
-                and endless
-            ):
+            if _converts_for_ever(whole):
                 yield Problem(
                     ("objects", index, "cooldown"),
                     "would convert for ever in one step: give it conversion_ticks, a cooldown, an input or max_output",
@@ -334,6 +328,21 @@ def _complete(given: ObjectConfig | None, known: ObjectConfig | None, free_type_
             value = plain[field] if field in plain else next(iter(free_type_ids))
         values[field] = value
     return entry.model_copy(update=values)
+
+
+def _converts_for_ever(entry: ObjectConfig) -> bool:
+    """Whether one conversion can follow another within a step without end.
+
+    It takes no time, finds back in its output all that it consumes, and never becomes full: items of which it makes
+    more than it consumes end at 255 units, the others may stay at what one conversion leaves.
+    """
+    if entry.type == "wall" or entry.conversion_ticks or entry.cooldown or entry.max_output is None:
+        return False
+    consumed, produced = entry.input or {}, entry.output or {}
+    if any(produced.get(item, 0) < count for item, count in consumed.items()):
+        return False
+    lasting = sum(255 if count > consumed.get(item, 0) else count for item, count in produced.items())
+    return entry.max_output == -1 or entry.max_output > lasting
 
 
 def _random_map_problems(path: tuple[str, ...], builder: MapBuilderConfig) -> Iterable[Problem]:

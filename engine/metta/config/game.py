@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from pydantic import Field, field_serializer, field_validator
+
 from metta.config.objects import DEFAULT_ITEMS, Count
 from metta.config.table import Table
-from pydantic import Field, field_serializer, field_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -18,15 +19,15 @@ class AgentSettings(Table):
     heart_max: Count = Field(default=255, description="cap of hearts, units")
     item_max: dict[str, Count] = Field(default_factory=dict, description="caps by item name, units")
     freeze_duration: int = Field(
-        default=10, ge=-1, le=255, description="actions an agent loses when hit; -1: frozen for ever"
+        default=10, ge=-1, le=32767, description="actions an agent loses when hit; -1: frozen for ever"
     )
     action_failure_penalty: float = Field(default=0.0, description="taken from the reward when an action fails")
     ore_red_reward: float = Field(default=0.01, description="reward per unit of red ore gained (taken back when lost)")
     battery_red_reward: float = Field(default=0.02, description="reward per unit of red battery gained")
     heart_reward: float = Field(default=1.0, description="reward per heart gained")
-    ore_red_max: float = Field(default=10, ge=0, description="units of red ore that count for the reward")
-    battery_red_max: float = Field(default=10, ge=0, description="units of red battery that count for the reward")
-    heart_max_reward: float = Field(default=1000, ge=0, description="hearts that count for the reward")
+    ore_red_max: float = Field(default=10.0, ge=0, description="units of red ore that count for the reward")
+    battery_red_max: float = Field(default=10.0, ge=0, description="units of red battery that count for the reward")
+    heart_max_reward: float = Field(default=1000.0, ge=0, description="hearts that count for the reward")
     item_rewards: dict[str, float] = Field(default_factory=dict, description="rewards of other items by name")
     item_reward_max: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="units of other items that count for the reward; default 1000"
