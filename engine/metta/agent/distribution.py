@@ -1,0 +1,30 @@
+"""One categorical distribution over the (action, argument) pairs that may be sampled."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A pair index for each row of `[agents, actions]`, `[agents] int64`.
+
+    Inverts the cumulative distribution at one uniform number per agent, drawn on the CPU so that every device plays the
+    same. A pair of probability 0 is never drawn.
+    """
+    cumulative = torch.softmax(logits, -1).cumsum(-1)
+    uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
+    below = cumulative <= uniform * cumulative[:, -1:]
+    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def log_prob(logits: Tensor, pairs: Tensor) -> Tensor:
+    """log pi(pair) for `logits [..., actions]` and `pairs [...] int64`."""
+    return torch.log_softmax(logits, -1).gather(-1, pairs.unsqueeze(-1)).squeeze(-1)
+
+
+def log_prob_and_entropy(logits: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """log pi(pair) and the entropy -sum pi log pi, both `[...]`, for `logits [..., actions]`."""
+    log_probs = torch.log_softmax(logits, -1)
+    entropy = -(log_probs.exp() * log_probs).sum(-1)
+    return log_probs.gather(-1, pairs.unsqueeze(-1)).squeeze(-1), entropy

@@ -1,0 +1,67 @@
+"""The policy's memory: an LSTM that forgets where an episode ended, over single steps and whole segments alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the policy remembers. A policy without memory has 0 layers."""
+
+    hidden: Tensor
+    """`[layers, agents, hidden] float32`"""
+    cell: Tensor
+    """`[layers, agents, hidden] float32`"""
+
+    def select(self, agents: Tensor) -> Memory:
+        """The memory of some agents, by index."""
+        return Memory(self.hidden[:, agents], self.cell[:, agents])
+
+    def to(self, device: torch.device) -> Memory:
+        """The same memory on another device."""
+        return Memory(self.hidden.to(device), self.cell.to(device))
+
+    def detach(self) -> Memory:
+        """The same memory, through which no gradient flows."""
+        return Memory(self.hidden.detach(), self.cell.detach())
+
+    def where_kept(self, resets: Tensor) -> Memory:
+        """The memory with zeros for the agents marked in `resets` `[agents] bool`."""
+        kept = (~resets).to(self.hidden.dtype).unsqueeze(-1)
+        return Memory(self.hidden * kept, self.cell * kept)
+
+
+class SegmentLSTM(nn.Module):
+    """An LSTM over `[horizon, agents, hidden]` whose memory is cleared inside the segment wherever asked.
+
+    The segment is cut into stretches in which nothing is cleared, each one call of `nn.LSTM`: exact, and as fast as the
+    plain LSTM where no episode ends. `bptt_horizon` cuts gradients, not values, every so many steps.
+    """
+
+    def __init__(self, hidden: int, layers: int, bptt_horizon: int):
+        super().__init__()
+        self.lstm = nn.LSTM(hidden, hidden, layers)
+        self.bptt_horizon = bptt_horizon
+
+    def forward(self, inputs: Tensor, memory: Memory, resets: Tensor) -> tuple[Tensor, Memory]:
+        """Outputs `[horizon, agents, hidden]` and the memory after them.
+
+        `resets[t]` `[agents] bool` marks agents whose memory is cleared before step t.
+        """
+        horizon = len(inputs)
+        clears = resets.any(1).tolist()
+        cuts = [t for t in range(horizon) if t == 0 or clears[t] or t % self.bptt_horizon == 0]
+        outputs = []
+        for begin, end in zip(cuts, [*cuts[1:], horizon], strict=True):
+            if begin and begin % self.bptt_horizon == 0:
+                memory = memory.detach()
+            if clears[begin]:
+                memory = memory.where_kept(resets[begin])
+            output, (hidden, cell) = self.lstm(inputs[begin:end], (memory.hidden, memory.cell))
+            memory = Memory(hidden, cell)
+            outputs.append(output)
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory

@@ -1,0 +1,231 @@
+"""The agent: tokens and memory in, actions and values out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from metta.agent import distribution
+from metta.agent.backbones import BACKBONES, Backbone
+from metta.agent.heads import POLICY_GAIN, Head, initialise
+from metta.agent.memory import Memory, SegmentLSTM
+from metta.agent.processors import find_processor
+from metta.agent.tokens import PreviousStep
+from metta.config.agent import AgentModelConfig
+from metta.config.env import EnvConfig
+from metta.config.spec import EnvSpec
+from metta.errors import UsageError
+from metta.spaces import ActionSpace, ObservationSpace
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a policy decides in one step."""
+
+    actions: Tensor
+    """`[agents, 2] int32`: (action id, argument)"""
+    pairs: Tensor
+    """`[agents] int64`: the same as an index into `spec.action_pairs`"""
+    log_probs: Tensor
+    """`[agents] float32`: log pi(pair)"""
+    values: Tensor
+    """`[agents] float32`: expected discounted reward from here"""
+    memory: Memory
+    """after this step"""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a policy thinks, now, of decisions that were made."""
+
+    log_probs: Tensor
+    """`[horizon, segments] float32`"""
+    entropy: Tensor
+    """`[horizon, segments] float32`, in nats"""
+    values: Tensor
+    """`[horizon, segments] float32`"""
+
+
+class Policy(Protocol):
+    """Anything that can play: the trained agent, the random one."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        """The worlds it can play in."""
+
+    def initial_memory(self, agents: int) -> Memory:
+        """What it remembers before its first step."""
+
+    def act(
+        self,
+        observations: Tensor,
+        memory: Memory,
+        resets: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        deterministic: bool = False,
+    ) -> Decision:
+        """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `resets` `[agents] bool`."""
+
+
+class MettaAgent(nn.Module):
+    """A recurrent actor and critic on token observations; a function of (tokens, memory) alone.
+
+    tokens -> observation processor -> backbone -> + previous action, previous reward, global features -> LSTM -> heads.
+    """
+
+    def __init__(
+        self,
+        observation_space: ObservationSpace,
+        action_space: ActionSpace,
+        global_features: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+        config: AgentModelConfig | None = None,
+    ):
+        super().__init__()
+        config = config or AgentModelConfig()
+        spec = action_space.spec
+        for name in global_features:
+            if name not in spec.feature_names:
+                close = get_close_matches(name, spec.feature_names, n=1)
+                hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(spec.feature_names)}"
+                raise UsageError(f'global_features: unknown feature "{name}"; {hint}')
+        if not spec.action_pairs:
+            raise UsageError("no action of this environment can be sampled: none is enabled and affordable")
+        self.config = config
+        self.env_config: EnvConfig = observation_space.env_config
+        self.spec = spec
+        self.global_features = list(global_features)
+        self.processor = find_processor(config.obs_process_func)
+        hidden = config.hidden_dim
+        self.backbone: Backbone = BACKBONES[config.backbone](spec, config)
+        self.previous = PreviousStep(spec, self.global_features, config.obs_scale)
+        self.action_embedding = nn.Embedding(self.previous.num_pairs, hidden) if config.use_prev_action else None
+        extra = config.use_prev_reward + len(self.global_features)
+        self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
+        self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
+        initialise(self)
+        self.policy_head = Head(hidden, config.mlp_layers, len(spec.action_pairs), POLICY_GAIN)
+        self.value_head = Head(hidden, config.mlp_layers, 1, 1.0)
+        if self.action_embedding is not None:
+            nn.init.normal_(self.action_embedding.weight, std=0.1)
+        self.action_pairs: Tensor
+        self.register_buffer("action_pairs", torch.tensor(spec.action_pairs, dtype=torch.int32), persistent=False)
+        self.to(device)
+        self.initial_weights: dict[str, Tensor] = {}
+        self.update_initial_weights()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.action_pairs.device
+
+    def initial_memory(self, agents: int) -> Memory:
+        """Zeros `[layers, agents, hidden]`; 0 layers for a policy without LSTM."""
+        layers = self.config.lstm_layers if self.memory is not None else 0
+        zeros = torch.zeros(layers, agents, self.config.hidden_dim, device=self.device)
+        return Memory(zeros, zeros.clone())
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Tensor,
+        memory: Memory,
+        resets: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        deterministic: bool = False,
+    ) -> Decision:
+        """One step for `[agents, tokens, 3] uint8`.
+
+        Memory is cleared first where `resets` `[agents] bool`. Samples with the (CPU) generator, or takes the most
+        likely pair if `deterministic`.
+        """
+        if resets is None:
+            resets = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+        logits, values, memory = self(observations.unsqueeze(0), memory, resets.unsqueeze(0))
+        pairs = logits[0].argmax(-1) if deterministic else distribution.sample(logits[0], generator)
+        return Decision(self.action_pairs[pairs], pairs, distribution.log_prob(logits[0], pairs), values[0], memory)
+
+    def evaluate(self, observations: Tensor, pairs: Tensor, memory: Memory, resets: Tensor) -> Evaluation:
+        """Log-probabilities, entropies and values of whole segments, differentiable.
+
+        `observations [horizon, segments, tokens, 3] uint8`, `pairs [horizon, segments] int64`; `memory` before
+        the first step; `resets [horizon, segments] bool` marks where it is cleared before a step.
+        """
+        logits, values, _ = self(observations, memory, resets)
+        log_probs, entropy = distribution.log_prob_and_entropy(logits, pairs)
+        return Evaluation(log_probs, entropy, values)
+
+    @torch.no_grad()
+    def value(self, observations: Tensor, memory: Memory, resets: Tensor | None = None) -> Tensor:
+        """`[agents] float32`: the values of `[agents, tokens, 3] uint8`, memory left as it is."""
+        if resets is None:
+            resets = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+        _, values, _ = self(observations.unsqueeze(0), memory, resets.unsqueeze(0))
+        return torch.as_tensor(values[0])
+
+    def forward(self, observations: Tensor, memory: Memory, resets: Tensor) -> tuple[Tensor, Tensor, Memory]:
+        """Logits `[horizon, agents, actions]`, values `[horizon, agents]`, both float32, and the memory afterwards.
+
+        `observations [horizon, agents, tokens, 3] uint8`, `resets [horizon, agents] bool`.
+        """
+        horizon, agents, tokens, width = observations.shape
+        expected = (self.spec.num_observation_tokens, 3)
+        if (tokens, width) != expected or observations.dtype != torch.uint8:
+            raise ValueError(
+                f"observations must be [horizon, agents, {expected[0]}, {expected[1]}] uint8; "
+                f"got {list(observations.shape)} {observations.dtype}"
+            )
+        with self._precision():
+            features = self._features(observations.reshape(-1, tokens, width)).view(horizon, agents, -1)
+            if self.memory is not None:
+                features, memory = self.memory(features, memory, resets)
+            logits = self.policy_head(features)
+            values = self.value_head(features).squeeze(-1)
+        return logits.float(), values.float(), Memory(memory.hidden.float(), memory.cell.float())
+
+    def update_initial_weights(self) -> None:
+        """Let the l2-init loss refer to the weights as they are now."""
+        self.initial_weights = {name: weight.detach().clone() for name, weight in self.named_parameters()}
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The 2-D weights between hidden layers: no first layer, no embedding, no output layer. These are Muon's."""
+        outside = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
+        excluded = {id(weight) for module in outside if module is not None for weight in module.parameters()}
+        excluded |= {id(weight) for weight in self.backbone.first_layer()}
+        return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
+
+    def _features(self, observations: Tensor) -> Tensor:
+        features: Tensor = self.backbone(self.processor(observations, self.spec))
+        if self.action_embedding is not None:
+            features = features + self.action_embedding(self.previous.previous_pair(observations))
+        if self.extra_inputs is not None:
+            extra = [self.previous.previous_reward(observations)] if self.config.use_prev_reward else []
+            extra += [self.previous.global_values(observations)] if self.global_features else []
+            features = features + self.extra_inputs(torch.cat(extra, -1))
+        return features
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if not self.config.dtypes_fp16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def make_agent(
+    observation_space: ObservationSpace,
+    action_space: ActionSpace,
+    global_features: Sequence[str],
+    device: torch.device | str,
+    config: AgentModelConfig | None = None,
+) -> MettaAgent:
+    """A new agent with random weights (drawn from torch's global generator) for worlds with these spaces.
+
+    `global_features` names token features (`spec.feature_names`) whose value at the agent's own cell is also fed
+    straight to the memory, past the backbone.
+    """
+    return MettaAgent(observation_space, action_space, global_features, device, config)

@@ -1,0 +1,130 @@
+"""How well a policy plays: whole episodes in worlds of their own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from metta.world.env import EpisodeSummary, MettaGridEnv
+
+from metta.agent.policy import MettaAgent, Policy
+from metta.errors import UsageError
+
+AGENTS_AT_ONCE: Final = 4096
+"""Agents that are evaluated side by side, about; more episodes are played one lot after the other."""
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """What came of the episodes."""
+
+    episodes: tuple[EpisodeSummary, ...]
+
+    @property
+    def episode_rewards(self) -> np.ndarray:
+        """`[episodes] float64`: the mean over agents of the episode's reward."""
+        return np.array([episode.rewards.mean(dtype=np.float64) for episode in self.episodes])
+
+    @property
+    def episode_lengths(self) -> np.ndarray:
+        """`[episodes] int64`: steps."""
+        return np.array([episode.length for episode in self.episodes])
+
+    @property
+    def agent_rewards(self) -> np.ndarray:
+        """`[agents] float64`: each agent's reward, the mean over episodes."""
+        rewards = np.stack([episode.rewards for episode in self.episodes])
+        return np.asarray(rewards.mean(axis=0, dtype=np.float64))
+
+    @property
+    def mean_reward(self) -> float:
+        """The mean over episodes of the mean over agents of the episode's reward."""
+        return float(self.episode_rewards.mean())
+
+    @property
+    def std_reward(self) -> float:
+        """The standard deviation of the same over episodes."""
+        return float(self.episode_rewards.std())
+
+    @property
+    def mean_length(self) -> float:
+        """Steps of an episode, the mean."""
+        return float(self.episode_lengths.mean())
+
+    @property
+    def std_length(self) -> float:
+        """Steps of an episode, the standard deviation."""
+        return float(self.episode_lengths.std())
+
+    @property
+    def stats(self) -> dict[str, float]:
+        """Counters such as `heart.gained` or `action.move.success`: mean over episodes of the mean over agents."""
+        totals: Counter[str] = Counter()
+        for episode in self.episodes:
+            totals.update(episode.stats)
+        return {name: totals[name] / len(self.episodes) for name in sorted(totals)}
+
+    def summary(self) -> dict[str, float]:
+        """The four numbers that `eval_policy` promises."""
+        return {
+            "mean_reward": self.mean_reward,
+            "std_reward": self.std_reward,
+            "mean_length": self.mean_length,
+            "std_length": self.std_length,
+        }
+
+
+def evaluate(
+    policy: Policy, env: MettaGridEnv, num_episodes: int = 10, seed: int | None = None, deterministic: bool = False
+) -> EvalResult:
+    """Play `num_episodes` in fresh worlds like `env`'s; neither env nor policy is disturbed.
+
+    Each world plays one episode, so that short ones are not counted more often. The same policy, config and seed (by
+    default the env's) give the same result. `deterministic` takes the most likely action instead of sampling.
+    """
+    if num_episodes < 1:
+        raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
+    for config in env.configs:
+        if not config.game.max_steps and not config.game.episode_lifetime:
+            raise UsageError("episodes never end here: set env.game.max_steps or env.game.episode_lifetime")
+    seed = env.seed if seed is None else seed
+    # maps, worlds, policy, shuffle are training's streams; the fifth is evaluation's
+    stream = np.random.SeedSequence(seed).spawn(5)[4]
+    generator = torch.Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    at_once = max(1, AGENTS_AT_ONCE // env.num_agents)
+    episodes: list[EpisodeSummary] = []
+    for first_world in range(0, num_episodes, at_once):
+        worlds = MettaGridEnv(env.configs, min(at_once, num_episodes - first_world), seed=seed, first_world=first_world)
+        episodes += _play(policy, worlds, generator, deterministic)
+        worlds.close()
+    return EvalResult(tuple(episodes))
+
+
+def eval_policy(agent: MettaAgent, env: MettaGridEnv, num_episodes: int = 10) -> dict[str, float]:
+    """`mean_reward`, `std_reward`, `mean_length`, `std_length` of episodes played in parallel worlds like `env`'s.
+
+    An episode's reward is the mean over its agents; means and standard deviations are over episodes.
+    """
+    return evaluate(agent, env, num_episodes).summary()
+
+
+def _play(policy: Policy, env: MettaGridEnv, generator: torch.Generator, deterministic: bool) -> list[EpisodeSummary]:
+    """The first episode of each world, in the order of worlds."""
+    first_of: dict[int, EpisodeSummary] = {}
+    observations, _ = env.reset()
+    memory = policy.initial_memory(env.agents)
+    resets = torch.zeros(env.agents, dtype=torch.bool)
+    while len(first_of) < env.num_worlds:
+        device = memory.hidden.device
+        decision = policy.act(
+            torch.from_numpy(observations).to(device), memory, resets.to(device), generator, deterministic
+        )
+        memory = decision.memory
+        observations, _, terminated, truncated, info = env.step(decision.actions.cpu().numpy())
+        resets = torch.from_numpy(terminated | truncated)
+        for episode in info.episodes:
+            first_of.setdefault(episode.world, episode)
+    return [first_of[world] for world in sorted(first_of)]

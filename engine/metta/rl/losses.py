@@ -1,0 +1,61 @@
+"""The terms of PPO's objective as pure functions of tensors (Schulman et al. 2017, arXiv:1707.06347)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
+    """mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), rho = exp(log_ratio) (equation 7, negated)."""
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
+    return torch.maximum(-advantages * ratio, -advantages * clipped).mean()
+
+
+def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: float | None) -> Tensor:
+    """1/2 mean max((V - R)^2, (V_clipped - R)^2), V_clipped = V_old + clip(V - V_old, -eps, eps).
+
+    Without clipping (`clip_coef` None) 1/2 mean (V - R)^2. As in OpenAI's baselines, ppo2.
+    """
+    squares = (values - returns).square()
+    if clip_coef is not None:
+        clipped = old_values + (values - old_values).clamp(-clip_coef, clip_coef)
+        squares = torch.maximum(squares, (clipped - returns).square())
+    return 0.5 * squares.mean()
+
+
+def normalised(advantages: Tensor) -> Tensor:
+    """(A - mean A) / (std A + 1e-8); zeros for a single advantage."""
+    if advantages.numel() < 2:
+        return torch.zeros_like(advantages)
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    """mean(rho - 1 - log rho), an unbiased estimate of KL(old, new) that is never negative (Schulman 2020)."""
+    return (log_ratio.exp() - 1 - log_ratio).mean()
+
+
+def clip_fraction(log_ratio: Tensor, clip_coef: float) -> Tensor:
+    """The fraction of samples whose ratio lies outside 1 +- clip_coef."""
+    return ((log_ratio.exp() - 1).abs() > clip_coef).float().mean()
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float:
+    """1 - var(R - V) / var(R): 1 is perfect, 0 no better than a constant; 0 where the returns do not vary."""
+    variance = returns.var(correction=0)
+    if not variance > 0:
+        return 0.0
+    return float(1 - (returns - values).var(correction=0) / variance)
+
+
+def l2_loss(model: nn.Module, reference: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The sum of squared weights, or of squared distances from `reference` (Kumar et al. 2023, arXiv:2308.11958)."""
+    squares = [
+        (weight if reference is None else weight - reference[name]).square().sum()
+        for name, weight in model.named_parameters()
+    ]
+    return torch.stack(squares).sum()

@@ -1,0 +1,139 @@
+"""Optimizers, learning-rate schedules and a look at the gradients."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from metta.agent.policy import MettaAgent
+from metta.config.training import OptimizerConfig
+from metta.errors import UsageError
+
+
+def make_optimizer(agent: MettaAgent, config: OptimizerConfig | None = None) -> torch.optim.Optimizer:
+    """Adam, or Muon for the hidden matrices with AdamW for all other weights.
+
+    `beta1` is also Muon's momentum. Muon's updates are scaled to the size of AdamW's, so that one learning rate
+    fits both.
+    """
+    config = config or OptimizerConfig()
+    betas = (config.beta1, config.beta2)
+    if config.type == "adam":
+        return torch.optim.Adam(
+            agent.parameters(), config.learning_rate, betas, config.eps, config.weight_decay, fused=True
+        )
+    matrices = agent.hidden_matrices()
+    chosen = {id(weight) for weight in matrices}
+    rest = [weight for weight in agent.parameters() if id(weight) not in chosen]
+    adamw = torch.optim.AdamW(
+        rest, config.learning_rate, betas, config.eps, weight_decay=config.weight_decay, fused=True
+    )
+    if not matrices:
+        return adamw
+    muon = torch.optim.Muon(
+        matrices,
+        config.learning_rate,
+        config.weight_decay,
+        momentum=config.beta1,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return JointOptimizer([muon, adamw])
+
+
+class JointOptimizer(torch.optim.Optimizer):
+    """Several optimizers, each for its own weights, as one: one state, one list of groups, one step."""
+
+    def __init__(self, parts: list[torch.optim.Optimizer]):
+        self._parts: list[torch.optim.Optimizer] = []
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._parts = parts
+        self._share()
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of each part."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore all parts."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimizer's own groups and state, so that schedulers and checkpoints see them."""
+        self.state = defaultdict(dict, self.state)
+        begin = 0
+        for part in self._parts:
+            end = begin + len(part.param_groups)
+            part.param_groups = self.param_groups[begin:end]
+            part.state = self.state
+            begin = end
+
+
+def make_lr_scheduler(
+    optimizer: torch.optim.Optimizer,
+    total_timesteps: int,
+    batch_size: int,
+    warmup_steps: int | None = None,
+    schedule_type: str = "linear",
+    anneal_lr: bool = True,
+) -> LRScheduler | None:
+    """A schedule to be stepped once per batch: up over the warm-up, then down to zero at the end of the run.
+
+    `total_timesteps`, `batch_size` and `warmup_steps` count agent steps. With N batches, W of them warm-up, batch n has
+    (n + 1) / (W + 1) of the learning rate while n < W, then 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine) with
+    x = (n - W) / (N - W). None without annealing.
+    """
+    if schedule_type not in ("linear", "cosine"):
+        raise UsageError(f'schedule_type: unknown "{schedule_type}"; known: cosine, linear')
+    if total_timesteps < 1 or batch_size < 1:
+        raise UsageError(f"total_timesteps and batch_size must be at least 1; got {total_timesteps} and {batch_size}")
+    if not anneal_lr:
+        return None
+    batches = math.ceil(total_timesteps / batch_size)
+    warmup = math.ceil((warmup_steps or 0) / batch_size)
+
+    def factor(batch: int) -> float:
+        if batch < warmup:
+            return (batch + 1) / (warmup + 1)
+        done = min(1.0, (batch - warmup) / max(1, batches - warmup))
+        return 1 - done if schedule_type == "linear" else (1 + math.cos(math.pi * done)) / 2
+
+    return LambdaLR(optimizer, factor)
+
+
+def compute_gradient_stats(model: nn.Module) -> dict[str, float]:
+    """Norms of the gradients now on the weights: `grad_norm_mean`, `grad_norm_max`, `grad_norm_min`, `param_norm_mean`.
+
+    Over the parameters, one norm each; gradients that are missing do not count; all zero where there is none.
+    """
+    gradients = _norms(weight.grad for weight in model.parameters() if weight.grad is not None)
+    weights = _norms(model.parameters())
+    return {
+        "grad_norm_mean": float(gradients.mean()),
+        "grad_norm_max": float(gradients.max()),
+        "grad_norm_min": float(gradients.min()),
+        "param_norm_mean": float(weights.mean()),
+    }
+
+
+def _norms(tensors: Iterable[Tensor]) -> Tensor:
+    norms = [tensor.detach().norm() for tensor in tensors]
+    return torch.stack(norms) if norms else torch.zeros(1)

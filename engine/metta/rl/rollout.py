@@ -1,0 +1,143 @@
+"""Collecting experience: the policy decides, the worlds step, and what happened is written down."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+from metta.world.env import EpisodeSummary
+
+from metta.agent.memory import Memory
+from metta.agent.policy import MettaAgent
+from metta.errors import UsageError
+from metta.rl.experience import Experience, Group, Outcome
+
+
+@dataclass(frozen=True)
+class BatchInfo:
+    """What one rollout collected."""
+
+    total_env_steps: int
+    """agent steps"""
+    episode_returns: list[float] | None
+    """of each episode that ended: the mean over its agents of their reward; empty if none ended"""
+    episode_lengths: list[int] | None
+    """steps of each episode that ended"""
+    episode_tasks: list[int] = field(default_factory=list)
+    """which of the environment configs each episode that ended played"""
+    stats: dict[str, float] = field(default_factory=dict)
+    """counters of the episodes that ended: the mean over episodes of the mean over agents"""
+    seconds_simulating: float = 0.0
+    """wall clock inside the simulator, also while the policy ran beside it"""
+    seconds_deciding: float = 0.0
+    """wall clock inside the policy"""
+    seconds_waiting: float = 0.0
+    """wall clock in which the policy waited for the simulator"""
+
+
+def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = None) -> BatchInfo:
+    """Play one batch, or at least `num_steps` agent steps rounded up to whole segments of all agents.
+
+    The experience then holds what was collected, for `compute_advantages` and `train_ppo`.
+    """
+    plan = experience.plan
+    horizon, per_round = plan.horizon, plan.agents * plan.horizon
+    rounds = plan.rounds if num_steps is None else -(-num_steps // per_round)
+    if not 1 <= rounds <= plan.rounds:
+        raise UsageError(
+            f"num_steps = {num_steps} does not fit: a batch holds 1 to {plan.batch_size} agent steps "
+            f"(ExperienceConfig.batch_size = {experience.config.batch_size})"
+        )
+    experience.begin()
+    tally = _Tally()
+    for t in range(rounds * horizon):
+        for group in experience.groups:
+            if t:
+                _receive(experience, agent, group, t, tally)
+            _decide(experience, agent, group, t, tally)
+    for group in experience.groups:
+        _receive(experience, agent, group, rounds * horizon, tally)
+    experience.steps_collected = rounds * horizon
+    begin = time.perf_counter()
+    for group in experience.groups:
+        rows = group.rows
+        observations = experience.observations[experience.steps_collected, rows].to(agent.device)
+        resets = experience.resets[experience.steps_collected, rows].to(agent.device)
+        experience.next_values[rows] = agent.value(observations, group.memory, resets).to(experience.storage_device)
+    tally.deciding += time.perf_counter() - begin
+    return tally.batch_info(rounds * per_round)
+
+
+def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tally: _Tally) -> None:
+    """Let the policy choose the group's actions of step t, and send the worlds off."""
+    begin = time.perf_counter()
+    rows = group.rows
+    round_, step_of_segment = divmod(t, experience.plan.horizon)
+    if step_of_segment == 0:
+        experience.memory_hidden[round_, :, rows] = group.memory.hidden.to(experience.storage_device)
+        experience.memory_cell[round_, :, rows] = group.memory.cell.to(experience.storage_device)
+    decision = agent.act(
+        experience.observations[t, rows].to(agent.device),
+        group.memory,
+        experience.resets[t, rows].to(agent.device),
+        experience.policy_generator,
+    )
+    group.memory = decision.memory
+    experience.pairs[t, rows] = decision.pairs.to(experience.storage_device)
+    experience.log_probs[t, rows] = decision.log_probs.to(experience.storage_device)
+    experience.values[t, rows] = decision.values.to(experience.storage_device)
+    actions = decision.actions.cpu().numpy()
+    tally.deciding += time.perf_counter() - begin
+    experience.submit(group, actions, t + 1)
+
+
+def _receive(experience: Experience, agent: MettaAgent, group: Group, t: int, tally: _Tally) -> None:
+    """Take in the step that brought the group's worlds to t."""
+    begin = time.perf_counter()
+    outcome = experience.receive(group, t)
+    tally.waiting += time.perf_counter() - begin
+    tally.simulating += outcome.seconds
+    tally.episodes += outcome.info.episodes
+    begin = time.perf_counter()
+    _value_final_observations(experience, agent, group, outcome, t)
+    tally.deciding += time.perf_counter() - begin
+
+
+def _value_final_observations(
+    experience: Experience, agent: MettaAgent, group: Group, outcome: Outcome, t: int
+) -> None:
+    """What truncated episodes were still worth, by the memory of that moment."""
+    ended = outcome.info.ended_agents
+    was_cut = outcome.truncated[ended] & ~outcome.terminated[ended]
+    if not was_cut.any():
+        return
+    agents = torch.from_numpy(ended[was_cut])
+    memory: Memory = group.memory.select(agents.to(agent.device))
+    observations = torch.from_numpy(outcome.info.final_observations[was_cut]).to(agent.device)
+    values = agent.value(observations, memory)
+    experience.final_values[t - 1, group.rows.start + agents] = values.to(experience.storage_device)
+
+
+class _Tally:
+    """What a rollout counts on its way."""
+
+    def __init__(self) -> None:
+        self.episodes: list[EpisodeSummary] = []
+        self.simulating = self.deciding = self.waiting = 0.0
+
+    def batch_info(self, agent_steps: int) -> BatchInfo:
+        totals: Counter[str] = Counter()
+        for episode in self.episodes:
+            totals.update(episode.stats)
+        return BatchInfo(
+            total_env_steps=agent_steps,
+            episode_returns=[float(episode.rewards.mean()) for episode in self.episodes],
+            episode_lengths=[episode.length for episode in self.episodes],
+            episode_tasks=[episode.task for episode in self.episodes],
+            stats={name: totals[name] / len(self.episodes) for name in sorted(totals)},
+            seconds_simulating=self.simulating,
+            seconds_deciding=self.deciding,
+            seconds_waiting=self.waiting,
+        )
