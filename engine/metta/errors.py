@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+
+MOST_SHOWN = 50
+"""Problems that are printed at once; nobody reads more, and a file made to annoy could have a million."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the closest known one, else all of them if they are few."""
+    names = list(known)
+    close = get_close_matches(name, names, n=1)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 20 else ""
+
+
+def printable(text: str) -> str:
+    """The text with control characters spelled out, so that a file cannot drive the terminal it is shown on."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @dataclass(frozen=True)
@@ -13,14 +32,25 @@ class Problem:
     path: tuple[str | int, ...]
     message: str
     line: int | None = None
+    option: str | None = None
+    """the command line option that set the value, where it was not the file"""
 
     @property
     def key(self) -> str:
         """The path as a TOML user writes it: `env.objects[2].name`."""
         key = ""
         for part in self.path:
-            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else part
+            if isinstance(part, int):
+                key += f"[{part}]"
+            else:
+                name = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"'
+                key += f".{name}" if key else name
         return key
+
+    @property
+    def place(self) -> str:
+        """Where the user wrote it: `line 3`, `--set`, or nothing."""
+        return self.option or (f"line {self.line}" if self.line is not None else "")
 
 
 class RulesError(ValueError):
@@ -53,13 +83,15 @@ class ConfigError(MettaError):
     def _text(self) -> str:
         count = len(self.problems)
         lines = [f"{self.source} has {count} problem{'' if count == 1 else 's'}"]
-        places = [f"line {problem.line}" if problem.line is not None else "" for problem in self.problems]
-        place_width = max(map(len, places), default=0)
-        key_width = min(48, max((len(problem.key) for problem in self.problems), default=0))
-        for place, problem in zip(places, self.problems, strict=True):
-            columns = [f"{place:<{place_width}}", f"{problem.key:<{key_width}}", problem.message]
+        shown = self.problems[:MOST_SHOWN]
+        place_width = max((len(problem.place) for problem in shown), default=0)
+        key_width = min(48, max((len(problem.key) for problem in shown), default=0))
+        for problem in shown:
+            columns = [f"{problem.place:<{place_width}}", f"{problem.key:<{key_width}}", problem.message]
             lines.append("  " + "  ".join(column for column in columns if column.strip()))
-        return "\n".join(lines)
+        if count > MOST_SHOWN:
+            lines.append(f"  and {count - MOST_SHOWN} more")
+        return "\n".join(map(printable, lines))
 
 
 class UsageError(MettaError):

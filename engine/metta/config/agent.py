@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from metta.config.table import Table
 from pydantic import Field
+
+from metta.config.table import Table
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
 OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "global_vars")
@@ -34,7 +35,7 @@ class AgentModelConfig(Table):
         description="families of tokens the policy sees",
     )
     dtypes_fp16: bool = Field(default=False, description="autocast: float16 on CUDA, bfloat16 on CPU")
-    obs_scale: float = Field(default=1, gt=0, description="multiplies the normalised observation")
+    obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalised observation")
     obs_process_func: str = Field(default="flatten_obs_dict", description="name of a registered observation processor")
     analyze_weights_interval: int = Field(
         default=300, ge=0, description="every so many epochs, weight norms, effective rank and dead units; 0: off"

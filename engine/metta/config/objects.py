@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from metta.config.table import Table
 from pydantic import Field
+
+from metta.config.table import Table
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """An amount of an item: it must fit in the byte of a token."""

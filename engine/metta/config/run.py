@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
+from pydantic import Field, model_validator
+
 from metta.config.agent import AgentModelConfig
+from metta.config.batch import batch_problems
 from metta.config.env import EnvConfig
 from metta.config.table import Table
 from metta.config.training import (
@@ -16,7 +19,6 @@ from metta.config.training import (
     SimulationConfig,
 )
 from metta.errors import Problem, RulesError
-from pydantic import Field, model_validator
 
 
 class RunSection(Table):
@@ -66,3 +68,16 @@ class RunConfig(Table):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     simulation: SimulationConfig = Field(default_factory=SimulationConfig)
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)
+
+    @model_validator(mode="after")
+    def _tables_agree(self) -> Self:
+        if problems := batch_fits(self.experience, self.env.game.num_agents):
+            raise RulesError(problems)
+        return self
+
+
+def batch_fits(experience: ExperienceConfig, num_agents: int) -> list[Problem]:
+    """What of `[experience]` cannot be had with so many agents."""
+    return [
+        Problem(("experience", *problem.path), problem.message) for problem in batch_problems(experience, num_agents)
+    ]

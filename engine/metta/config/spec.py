@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from metta.config.table import Table
 from pydantic import Field
+
+from metta.config.table import Table
 
 
 class EnvSpec(Table):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from metta.config.table import Table
 from pydantic import Field
+
+from metta.config.table import Table
 
 
 class OptimizerConfig(Table):

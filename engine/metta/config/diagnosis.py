@@ -1,0 +1,63 @@
+"""Every problem of a config file at once, also those that one pass of validation would not reach."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from pydantic import ValidationError
+
+from metta.config.env import EnvConfig
+from metta.config.fields import child, table_at
+from metta.config.problems import UnknownKey, problems_in
+from metta.config.run import RunConfig, batch_fits
+from metta.config.table import Table
+from metta.config.training import ExperienceConfig
+from metta.errors import Problem
+
+_RULED = ("width", "height", "num_agents", "inventory_item_names", "groups", "reward_sharing_groups", "item_max")
+"""Settings of env.game that rules between fields depend on; a wrong one leaves the rules undecided."""
+
+
+def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
+    """Every problem of a config file, also those that pydantic stops short of.
+
+    Rules between fields are judged by pydantic only when every field of the table is right. So wrong values that no
+    rule depends on are put right in a copy, misspelled keys above all, and the rules are judged there.
+    """
+    problems = problems_in(error, RunConfig, data)
+    repaired, doubtful = _repaired(problems, data)
+    tables: dict[str, Table] = {}
+    for name in RunConfig.model_fields:
+        model = table_at(RunConfig, (name,))
+        if model and name not in doubtful:
+            try:
+                tables[name] = model.model_validate(repaired.get(name, {}))
+            except ValidationError as second:
+                problems += [
+                    Problem((name, *problem.path), problem.message)
+                    for problem in problems_in(second, model, repaired.get(name, {}))
+                ]
+    env, experience = tables.get("env"), tables.get("experience")
+    if isinstance(env, EnvConfig) and isinstance(experience, ExperienceConfig):
+        problems += batch_fits(experience, env.game.num_agents)
+    return list(dict.fromkeys(problems))
+
+
+def _repaired(problems: list[Problem], data: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """The data with unknown keys renamed or left out, and the tables that cannot be judged."""
+    repaired = deepcopy(data)
+    doubtful = set()
+    for problem in problems:
+        holder: Any = repaired
+        for part in problem.path[:-1]:
+            holder = child(holder, part)
+        if isinstance(problem, UnknownKey):
+            value = holder.pop(problem.path[-1])
+            if problem.meant:
+                holder.setdefault(problem.meant, value)
+        elif problem.path[:2] == ("env", "game") and len(problem.path) > 2 and problem.path[2] not in _RULED:
+            holder.pop(problem.path[-1])
+        else:
+            doubtful.add(str(problem.path[0]))
+    return repaired, doubtful

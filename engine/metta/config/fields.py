@@ -1,0 +1,118 @@
+"""The field that a key path leads to, read off the models: what a key may be, and what else it could have been."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from metta.config.table import Table
+
+KeyPath = tuple[str | int, ...]
+"""A key path as in the parsed data: `("env", "objects", 0, "name")`."""
+
+
+def annotation_at(root: type[Table], path: KeyPath, data: Any = None) -> Any:
+    """The type of the value at `path`, None if no such key exists.
+
+    `data`, the table at `root`, decides which model a map builder is.
+    """
+    annotation: Any = root
+    for part in path:
+        annotation = _step(_chosen(annotation, data), part)
+        data = child(data, part)
+        if annotation is None:
+            return None
+    return _chosen(annotation, data)
+
+
+def table_at(root: type[Table], path: KeyPath, data: Any = None) -> type[Table] | None:
+    """The model of the table at `path`, None if there is no table of fixed keys."""
+    annotation = annotation_at(root, path, data)
+    return annotation if is_table(annotation) else None
+
+
+def is_table(annotation: Any) -> bool:
+    """Whether a type is one of the models."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def is_text(annotation: Any) -> bool:
+    """Whether a value of this type is written as a string."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(annotation))
+    return annotation is str
+
+
+def tables(root: type[Table], path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Table]]]:
+    """Every table of fixed keys below `root` that is there exactly once, outermost first."""
+    yield path, root
+    for name, field in root.model_fields.items():
+        annotation = _chosen(field.annotation, None)
+        if is_table(annotation):
+            yield from tables(annotation, (*path, name))
+
+
+def alternatives(annotation: Any) -> list[type[Table]]:
+    """The models a union of tables consists of; the model itself where there is just one."""
+    plain = _plain(annotation)
+    if get_origin(plain) in (Union, types.UnionType):
+        return [table for choice in get_args(plain) for table in alternatives(choice)]
+    return [plain] if is_table(plain) else []
+
+
+def without_tags(root: type[Table], location: KeyPath, data: Any) -> KeyPath:
+    """A location in pydantic's error as a key path: without the model names that stand behind a union of tables."""
+    annotation: Any = root
+    path: KeyPath = ()
+    parts = iter(location)
+    for part in parts:
+        path = (*path, part)
+        annotation = _step(_chosen(annotation, data), part)
+        data = child(data, part)
+        if len(alternatives(annotation)) > 1:
+            next(parts, None)
+    return path
+
+
+def _plain(annotation: Any) -> Any:
+    """A type without its annotations and without `| None`."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        choices = [choice for choice in get_args(annotation) if choice is not type(None)]
+        if len(choices) == 1:
+            return _plain(choices[0])
+    return annotation
+
+
+def _chosen(annotation: Any, data: Any) -> Any:
+    """The plain type; of several tables the one whose `type` the data names, else the first."""
+    tables = alternatives(annotation)
+    if len(tables) > 1:
+        wanted = data.get("type") if isinstance(data, dict) else None
+        named = [table for table in tables if wanted in get_args(table.model_fields["type"].annotation)]
+        return (named or tables)[0]
+    return _plain(annotation)
+
+
+def _step(annotation: Any, part: str | int) -> Any:
+    if is_table(annotation):
+        field = annotation.model_fields.get(part) if isinstance(part, str) else None
+        return field.annotation if field else None
+    if get_origin(annotation) is list and isinstance(part, int):
+        return get_args(annotation)[0]
+    if get_origin(annotation) is dict and isinstance(part, str):
+        return get_args(annotation)[1]
+    return None
+
+
+def child(data: Any, part: str | int) -> Any:
+    """One step down into parsed TOML; None where there is nothing."""
+    if isinstance(data, dict):
+        return data.get(part)
+    if isinstance(data, list) and isinstance(part, int) and part < len(data):
+        return data[part]
+    return None

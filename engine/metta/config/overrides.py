@@ -1,0 +1,104 @@
+"""Values from the command line over those of the file: `--set section.key=value`, typed by the models."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from metta.config.fields import KeyPath, annotation_at, is_text, table_at
+from metta.config.run import RunConfig
+from metta.config.table import Table
+from metta.config.toml_lines import read_key
+from metta.errors import Problem, UsageError
+
+
+@dataclass(frozen=True)
+class Override:
+    """One value from the command line: the option it came from, the key it replaces, the text of the value."""
+
+    option: str
+    path: KeyPath
+    text: str
+
+    @classmethod
+    def parse(cls, text: str, option: str = "--set") -> Self:
+        """From `section.key=value`. Raises UsageError if it is not of that form."""
+        try:
+            path, rest = _read_path(text)
+        except ValueError:
+            path, rest = (), text
+        if not path or not rest.startswith("="):
+            raise UsageError(f'{option} takes section.key=value, such as ppo.gamma=0.99; got "{text}"')
+        return cls(option, path, rest[1:].strip())
+
+    def apply(self, data: dict[str, Any]) -> None:
+        """Put the value into `data`, the parsed file.
+
+        Where it is an entry of a list or of a table of free keys that the file leaves at its default, the default's
+        other entries stay.
+        """
+        holder: Any = data
+        for depth, part in enumerate(self.path):
+            is_last = depth == len(self.path) - 1
+            if isinstance(holder, dict) and isinstance(part, str):
+                if is_last:
+                    holder[part] = self._value(data)
+                elif part not in holder:
+                    holder[part] = _default(self.path[: depth + 1], data)
+                holder = holder[part]
+            elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
+                if is_last:
+                    holder[part] = self._value(data)
+                holder = holder[part]
+            elif isinstance(holder, list):
+                entries = f"{len(holder)} entries, from [0]" if holder else "no entries"
+                raise self._error(depth, f"is a list of {entries}")
+            else:
+                raise self._error(depth, "is no table" if isinstance(part, str) else "is no list")
+
+    def _error(self, depth: int, message: str) -> UsageError:
+        key = Problem(self.path, "").key
+        return UsageError(f'{self.option} {key}: "{Problem(self.path[:depth], "").key}" {message}')
+
+    def _value(self, data: dict[str, Any]) -> Any:
+        """The value as TOML; as plain text where the key takes text or the value is not TOML at all."""
+        try:
+            parsed = tomllib.loads(f"value = {self.text}")
+        except (ValueError, RecursionError):
+            return self.text
+        takes_text = is_text(annotation_at(RunConfig, self.path, data))
+        is_whole = set(parsed) == {"value"} and (not takes_text or isinstance(parsed["value"], str))
+        return parsed["value"] if is_whole else self.text
+
+
+def _read_path(text: str) -> tuple[KeyPath, str]:
+    """A key path such as `env.actions[5].enabled`, and what follows it."""
+    path: KeyPath = ()
+    rest = "." + text
+    while rest.startswith((".", "[")):
+        if index := re.match(r"\[(\d{1,6})\]\s*", rest):
+            path = (*path, int(index[1]))
+            rest = rest[index.end() :]
+        else:
+            parts, rest = read_key(rest[1:])
+            path = (*path, *parts)
+    return path, rest
+
+
+def _default(path: KeyPath, data: dict[str, Any]) -> Any:
+    """What a key stands at when the file does not mention it, as parsed TOML; an empty table for a table."""
+    table = table_at(RunConfig, path[:-1], data)
+    field = table.model_fields.get(str(path[-1])) if table else None
+    default = field.get_default(call_default_factory=True) if field else {}
+    if isinstance(default, list):
+        return [_plain(entry) for entry in default]
+    if isinstance(default, Mapping):
+        return {name: _plain(entry) for name, entry in default.items()}
+    return {} if isinstance(default, Table) or default is None else default
+
+
+def _plain(entry: Any) -> Any:
+    return entry.model_dump(exclude_unset=True) if isinstance(entry, Table) else entry

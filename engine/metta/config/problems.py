@@ -1,0 +1,113 @@
+"""What pydantic found wrong, in plain words: one `Problem` for each thing to put right."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from metta.config.fields import KeyPath, table_at, tables, without_tags
+from metta.config.table import Table
+from metta.errors import Problem, RulesError, did_you_mean
+
+_TYPES = {
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+}
+_BOUNDS = {
+    "greater_than_equal": ("ge", "must be at least"),
+    "greater_than": ("gt", "must be more than"),
+    "less_than_equal": ("le", "must be at most"),
+    "less_than": ("lt", "must be less than"),
+}
+
+
+@dataclass(frozen=True)
+class UnknownKey(Problem):
+    """A key that its table does not have."""
+
+    meant: str | None = None
+    """the key of that table it is probably a misspelling of"""
+
+
+def problems_in(error: ValidationError, root: type[Table], data: Any) -> list[Problem]:
+    """Every problem that validating `data` as a `root` brought up; paths are those of the data."""
+    return [problem for details in error.errors(include_url=False) for problem in _problems(details, root, data)]
+
+
+def shown(value: Any) -> str:
+    """A value as the user wrote it, cut to what fits in a message."""
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, int) and abs(value) >= 2**64:
+        text = "a number of more than 64 bits"
+    elif isinstance(value, str):
+        text = json.dumps(value if len(value) <= 60 else value[:60] + "...", ensure_ascii=False)
+    elif isinstance(value, dict):
+        text = "a table"
+    elif isinstance(value, list):
+        text = f"a list of {len(value)}" if value else "an empty list"
+    elif isinstance(value, datetime.date | datetime.time):
+        text = f"the date or time {value.isoformat()}"
+    else:
+        text = str(value)
+    return text
+
+
+def _unknown_key(root: type[Table], path: KeyPath, data: Any) -> UnknownKey:
+    """The problem with a key no table has: a misspelled one, or one of another table."""
+    name = str(path[-1])
+    table = table_at(root, path[:-1], data)
+    known = list(table.model_fields) if table else []
+    close = get_close_matches(name, known, n=1)
+    elsewhere = [f'"{Problem((*place, name), "").key}"' for place, table in tables(root) if name in table.model_fields]
+    if not close and elsewhere:
+        return UnknownKey(path, f"unknown key; did you mean {' or '.join(elsewhere)}?")
+    return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", meant=close[0] if close else None)
+
+
+def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[Problem]:
+    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    path = without_tags(root, details["loc"], data)
+    if isinstance(cause := context.get("error"), RulesError):
+        yield from (Problem(path + problem.path, problem.message) for problem in cause.problems)
+    elif kind == "extra_forbidden":
+        yield _unknown_key(root, path, data)
+    elif kind == "missing":
+        table = table_at(root, path[:-1], data)
+        meaning = table.model_fields[str(path[-1])].description if table else None
+        yield Problem(path, f"is missing{f': {meaning}' if meaning else ''}")
+    elif kind == "union_tag_invalid":
+        expected = context["expected_tags"].replace("'", '"')
+        yield Problem((*path, "type"), f"must be one of {expected}; got {shown(context['tag'])}")
+    elif kind == "literal_error":
+        choices = context["expected"].replace("'", '"').replace(" or ", ", ")
+        yield Problem(path, f"must be {'one of ' if ',' in choices else ''}{choices}; got {shown(value)}")
+    elif kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        yield Problem(path, f"{words} {shown(_whole(context[name]))}; got {shown(value)}")
+    elif kind in ("too_short", "string_too_short"):
+        yield Problem(path, "must not be empty")
+    elif kind == "too_long":
+        yield Problem(path, f"must have at most {context['max_length']} entries; got {context['actual_length']}")
+    elif kind == "value_error":
+        yield Problem(path, f"{cause}; got {shown(value)}")
+    else:
+        yield Problem(path, f"{_TYPES.get(kind, details['msg'])}; got {shown(value)}")
+
+
+def _whole(bound: float) -> float:
+    """A bound without the `.0` that a float field's bounds have."""
+    return int(bound) if bound == int(bound) else bound
