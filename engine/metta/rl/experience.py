@@ -85,8 +85,8 @@ class Experience:
     All arrays are time-major, `[steps, agents, ...]` with the agents of all worlds in a row, so that the simulator
     writes a step as one block. `observations` and `resets` have one step more: the one the next epoch begins with.
     Worlds are split into groups (`async_factor`); with more than one, a worker thread steps one while the policy
-    decides for another. Each group has worlds of its own and the policy decides for groups in a fixed order, so results do not
-    depend on the threads' timing.
+    decides for another. Each group has worlds of its own and the policy decides for groups in a fixed order, so
+    results do not depend on the threads' timing.
     """
 
     def __init__(

@@ -62,12 +62,12 @@ def train_ppo(
             norm = _step(agent, optimizer, terms, config, place)
             updates += 1
             for name, value in terms.items():
-                totals[name] = totals.get(name, 0.0) + float(value)
+                totals[name] = totals.get(name, 0.0) + float(value.detach())
             totals["grad_norm"] = totals.get("grad_norm", 0.0) + norm
         if stopped_early:
             break
     if not totals:  # the very first minibatch was already too far off: what it showed is the news
-        totals = {name: float(value) for name, value in terms.items()} | {"grad_norm": 0.0}
+        totals = {name: float(value.detach()) for name, value in terms.items()} | {"grad_norm": 0.0}
     return {
         **{name: total / max(1, updates) for name, total in totals.items()},
         "explained_variance": losses.explained_variance(old_values, returns),
@@ -116,7 +116,7 @@ def _step(
 ) -> float:
     """One gradient step; returns the norm of the gradient. Nothing is changed if anything is not finite."""
     if not bool(torch.isfinite(terms["loss"])):
-        wrong = [f"{name} = {float(term)}" for name, term in terms.items() if not bool(torch.isfinite(term))]
+        wrong = [f"{name} = {float(term.detach())}" for name, term in terms.items() if not bool(torch.isfinite(term))]
         raise TrainingError(f"the loss is not finite ({place}): {', '.join(wrong)}; the weights were left as they are")
     optimizer.zero_grad(set_to_none=True)
     terms["loss"].backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from metta.agent.policy import MettaAgent
 from metta.rl.experience import Experience
-from torch import Tensor, nn
 
 
 def analyze_weights(agent: MettaAgent, experience: Experience) -> dict[str, float]:
