@@ -1,0 +1,447 @@
+"""The vector env: many worlds, stepped at once, each agent one row of every array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.config.env import EnvConfig
+from metta.config.map_builder import GLYPHS
+from metta.errors import UsageError
+from metta.spaces import ActionSpace, ObservationSpace
+from metta.world.actions import take_second_pass
+from metta.world.combat import take_first_pass
+from metta.world.converters import advance_converters
+from metta.world.episodes import Streams, begin_episodes
+from metta.world.observe import NO_TOKEN, Observer
+from metta.world.rewards import diversity_factor, share_rewards
+from metta.world.rules import Rules
+from metta.world.state import EMPTY, IDLE, Worlds
+from metta.world.stats import InvalidCounts, invalid_counts, mean_counts, named_counts
+from metta.world.turns import Turn
+
+STATE_FORMAT = 1
+
+FACING = "^v<>"
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """One world's episode, when it has ended."""
+
+    world: int
+    task: int
+    length: int
+    terminated: bool  # its lifetime was over; else truncated by max_steps
+    rewards: NDArray[np.float32]
+    """`[agents]`, the sum of what `step` returned."""
+    individual_rewards: NDArray[np.float32]
+    """`[agents]`, the sum of rewards before sharing and bonus."""
+    stats: dict[str, float]
+    """Counters that are not zero: those of agents as a mean over agents, and those of the game."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What happened in a step beyond the arrays: the episodes that ended."""
+
+    ended_agents: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """`[ended]`, rows of the agents whose episode ended in this step."""
+    final_observations: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    """`[ended, tokens, 3]`, the last observations of those agents."""
+    episodes: tuple[EpisodeSummary, ...] = ()
+
+
+class MettaGridEnv:
+    """Worlds of one config, or of several tasks that a policy cannot tell apart by their shapes (equal `spec`).
+
+    Rows of every array are agents, world-major: row = world * num_agents + agent. Where an episode ends, the next one
+    begins in the same step (with `auto_reset`; without, the world goes on past its end until `reset`).
+
+    `first_world` is the global index of this batch's first world: two batches with the same seed that together cover
+    worlds 0 to n give what one batch of n gives.
+    """
+
+    def __init__(
+        self,
+        config: EnvConfig | Sequence[EnvConfig],
+        num_worlds: int = 1,
+        seed: int = 0,
+        first_world: int = 0,
+        task_weights: Sequence[float] | None = None,
+        auto_reset: bool = True,
+    ):
+        configs = [config] if isinstance(config, EnvConfig) else list(config)
+        if not configs or num_worlds < 1 or first_world < 0:
+            raise UsageError("an environment needs at least one config and one world, and indices from 0")
+        self.configs = tuple(configs)
+        self.config = configs[0]
+        self.spec = self.config.spec
+        self.num_worlds = num_worlds
+        self.num_agents = self.spec.num_agents
+        self.agents = num_worlds * self.num_agents
+        self.auto_reset = auto_reset
+        self.single_observation_space = ObservationSpace(self.config)
+        self.single_action_space = ActionSpace(self.config)
+        self.observation_shape = (self.agents, self.spec.num_observation_tokens, 3)
+        self._streams = Streams(_checked_seed(seed), first_world)
+        self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
+        self._worlds = Worlds(Rules(configs), num_worlds)
+        self._observer = Observer(self._worlds)
+        self._has_begun = False
+
+    # -- episodes -----------------------------------------------------------------------------------------------
+
+    def reset(
+        self, seed: int | None = None, out: NDArray[np.uint8] | None = None
+    ) -> tuple[NDArray[np.uint8], StepInfo]:
+        """Begin a new episode in every world; with `seed`, the first one of that seed.
+
+        Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
+        """
+        if seed is not None:
+            self._streams.seed = _checked_seed(seed)
+            self._worlds.episode[:] = -1
+        observations = self._output(out)
+        self._begin(range(self.num_worlds))
+        self._observer.observe(None, observations)
+        return observations, StepInfo()
+
+    def step(
+        self,
+        actions: NDArray[np.integer[Any]],
+        out: NDArray[np.uint8] | None = None,
+        order: NDArray[np.integer[Any]] | None = None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], StepInfo]:
+        """One step of every world.
+
+        `actions [agents, 2]`, any integers: action id and argument. `order [agents]` gives, world by world, the agent
+        at each place of the turn order; without it the order is drawn. Returns
+
+            observations  [agents, tokens, 3] uint8   where an episode ended, the first of the next one
+            rewards       [agents] float32
+            terminated    [agents] bool               the lifetime is over: nothing comes after
+            truncated     [agents] bool               cut by max_steps: more would have come
+            info          StepInfo                    the episodes that ended, with their final observations
+
+        Observations are written to `out` if given (`[agents, tokens, 3] uint8`, contiguous).
+        """
+        if not self._has_begun:
+            raise UsageError("call reset() before the first step()")
+        worlds = self._worlds
+        turn = Turn(worlds, self._checked(actions), order)
+        observations = self._output(out)
+
+        worlds.clock += 1
+        worlds.steps += 1
+        worlds.success[:] = False
+        worlds.reward[:] = worlds.rules.rulesets.time_punishment[worlds.ruleset][worlds.world]
+        worlds.last_action[:, 0] = turn.action & 0xFF
+        worlds.last_action[:, 1] = turn.argument & 0xFF
+
+        advance_converters(worlds)
+        take_first_pass(worlds, turn)
+        take_second_pass(worlds, turn)
+        self._observer.observe(None, observations)
+
+        worlds.individual_rewards += worlds.reward
+        rewards = share_rewards(worlds)
+        terminated, truncated = self._endings()
+        ended = np.flatnonzero(terminated | truncated)
+        if ended.size:
+            self._add_diversity_bonus(ended, rewards)
+        worlds.returned_rewards += rewards
+        info = self._end(ended, terminated, observations) if ended.size else StepInfo()
+        return observations, rewards, terminated[worlds.world], truncated[worlds.world], info
+
+    def _endings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which worlds are terminated and which truncated; never both."""
+        worlds, rulesets = self._worlds, self._worlds.rules.rulesets
+        lifetime, max_steps = rulesets.lifetime[worlds.ruleset], rulesets.max_steps[worlds.ruleset]
+        terminated = (lifetime > 0) & (worlds.steps >= lifetime)
+        return terminated, (max_steps > 0) & (worlds.steps >= max_steps) & ~terminated
+
+    def _add_diversity_bonus(self, ended: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
+        for world in ended.tolist():
+            if self.configs[int(self._worlds.ruleset[world])].game.diversity_bonus_enabled:
+                rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
+                rewards[rows] *= diversity_factor(self._worlds, world).astype(np.float32)
+
+    def _end(
+        self, ended: NDArray[np.int64], terminated: NDArray[np.bool_], observations: NDArray[np.uint8]
+    ) -> StepInfo:
+        """Sum up the episodes that ended and begin the next ones, with their observations in place of the last."""
+        rows = (ended[:, None] * self.num_agents + np.arange(self.num_agents)).ravel()
+        info = StepInfo(
+            ended_agents=rows,
+            final_observations=observations[rows],
+            episodes=tuple(self._summary(world, bool(terminated[world])) for world in ended.tolist()),
+        )
+        if self.auto_reset:
+            self._begin(ended.tolist())
+            first = np.empty((len(rows), *self.observation_shape[1:]), np.uint8)
+            self._observer.observe(rows, first)
+            observations[rows] = first
+        return info
+
+    def _begin(self, ended: Sequence[int]) -> None:
+        begin_episodes(self._worlds, self._streams, list(ended), self._task_shares)
+        self._has_begun = True
+
+    def _summary(self, world: int, terminated: bool) -> EpisodeSummary:
+        worlds = self._worlds
+        rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
+        stats = mean_counts(worlds.agent_columns, worlds.group_row[rows], worlds.agent_counters[rows])
+        for counts in self._invalid_counts(world):
+            for name, count in counts.items():
+                stats[name] = stats.get(name, 0.0) + count / self.num_agents
+        return EpisodeSummary(
+            world=world,
+            task=int(worlds.ruleset[world]),
+            length=int(worlds.steps[world]),
+            terminated=terminated,
+            rewards=worlds.returned_rewards[rows].copy(),
+            individual_rewards=worlds.individual_rewards[rows].copy(),
+            stats=stats | self._game_counts(world),
+        )
+
+    # -- what can be read ---------------------------------------------------------------------------------------
+
+    @property
+    def seed(self) -> int:
+        """What all streams are derived from, with the global index of each world."""
+        return self._streams.seed
+
+    @property
+    def action_success(self) -> NDArray[np.bool_]:
+        """Whether each agent's last action succeeded. `[agents]`; false in a world that has just begun."""
+        return self._worlds.success
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(row, col) of each agent in its world. `[agents, 2]`"""
+        worlds = self._worlds
+        row, col = np.divmod(worlds.cell - worlds.world_start, worlds.stride)
+        return np.stack([row - worlds.pad, col - worlds.pad], axis=1)
+
+    @property
+    def orientations(self) -> NDArray[np.int64]:
+        """0 up, 1 down, 2 left, 3 right. `[agents]`"""
+        return self._worlds.orientation
+
+    @property
+    def freeze_counters(self) -> NDArray[np.int64]:
+        """Actions each agent still loses, -1: all to come. `[agents]`; frozen is not 0."""
+        return self._worlds.freeze
+
+    @property
+    def colors(self) -> NDArray[np.int64]:
+        """`[agents]`"""
+        return self._worlds.color
+
+    @property
+    def inventories(self) -> NDArray[np.int16]:
+        """Amounts by item id. `[agents, items]`"""
+        return self._worlds.inventory
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Each agent's group, by its place in `config.game.groups`. `[agents]`"""
+        return self._worlds.group_row % self._worlds.rules.num_groups
+
+    @property
+    def individual_rewards(self) -> NDArray[np.float32]:
+        """Each agent's reward of the last step before sharing, as its last_reward token shows it. `[agents]`"""
+        return self._worlds.reward
+
+    @property
+    def episode_rewards(self) -> NDArray[np.float32]:
+        """Each agent's individual reward in the running episode. `[agents]`"""
+        return self._worlds.individual_rewards
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Steps taken in each world's running episode. `[worlds]`"""
+        return self._worlds.steps
+
+    @property
+    def tasks(self) -> NDArray[np.int64]:
+        """Index in `configs` of each world's running task. `[worlds]`"""
+        return self._worlds.ruleset
+
+    def cells(self, world: int = 0) -> NDArray[np.int16]:
+        """What stands where, encoded as by `build_map`. `[rows, cols] int16`"""
+        worlds, rules = self._worlds, self._worlds.rules
+        game = self.configs[int(worlds.ruleset[world])].game
+        slot = worlds.grid[world * worlds.slot : (world + 1) * worlds.slot].reshape(-1, worlds.stride)
+        things = slot[worlds.pad : worlds.pad + game.height, worlds.pad : worlds.pad + game.width]
+        codes = np.zeros(worlds.first_converter + len(worlds.converter_type), np.int16)
+        codes[worlds.first_wall : worlds.first_agent] = rules.types.type_id[: rules.types.static]
+        codes[worlds.first_agent : worlds.first_converter] = -1 - self.groups
+        codes[worlds.first_converter :] = rules.types.type_id[worlds.converter_type]
+        return codes[things]
+
+    def converters(self, world: int = 0) -> dict[str, NDArray[Any]]:
+        """The converters of a world in row-major order of the map.
+
+        `type_id [n]`, `position [n, 2]`, `is_busy [n]` (converting or cooling), `inventory [n, items]`.
+        """
+        worlds = self._worlds
+        standing = self._converter_rows(world)
+        row, col = np.divmod(worlds.converter_cell[standing] - world * worlds.slot, worlds.stride)
+        return {
+            "type_id": worlds.rules.types.type_id[worlds.converter_type[standing]],
+            "position": np.stack([row - worlds.pad, col - worlds.pad], axis=1),
+            "is_busy": worlds.converter_phase[standing] != IDLE,
+            "inventory": worlds.converter_inventory[standing],
+        }
+
+    def _converter_rows(self, world: int) -> NDArray[np.int64]:
+        slots = self._worlds.converter_slots
+        return world * slots + np.flatnonzero(self._worlds.converter_cell[world * slots : (world + 1) * slots] >= 0)
+
+    def episode_stats(self, world: int = 0) -> dict[str, Any]:
+        """The counters of a world's running episode by the names of SEMANTICS section 11; those that are 0 left out.
+
+        `{"game": {name: count}, "agent": [{...}], "converter": [{...}]}`
+        """
+        worlds = self._worlds
+        rows = range(world * self.num_agents, (world + 1) * self.num_agents)
+        agents = [
+            named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row])
+            for row in rows
+        ]
+        converters = []
+        placed = self.converters(world)
+        for index, row in enumerate(self._converter_rows(world).tolist()):
+            names = worlds.converter_columns.names(int(worlds.converter_type[row]))
+            counts = named_counts(names, worlds.converter_counters[row])
+            counts["type_id"] = float(placed["type_id"][index])
+            counts["location.r"], counts["location.c"] = map(float, placed["position"][index])
+            converters.append(counts)
+        return {
+            "game": self._game_counts(world),
+            "agent": [counts | extra for counts, extra in zip(agents, self._invalid_counts(world), strict=True)],
+            "converter": converters,
+        }
+
+    def _invalid_counts(self, world: int) -> list[dict[str, float]]:
+        rows = range(world * self.num_agents, (world + 1) * self.num_agents)
+        return invalid_counts(self._worlds.invalid, rows)
+
+    def _game_counts(self, world: int) -> dict[str, float]:
+        worlds = self._worlds
+        written, dropped = worlds.token_counters[world].tolist()
+        observations = self.num_agents * (int(worlds.steps[world]) + 1)
+        counts = {
+            "tokens_written": float(written),
+            "tokens_dropped": float(dropped),
+            "tokens_free_space": float(observations * self.spec.num_observation_tokens - written),
+        }
+        names = {kind.type_id: name for name, kind in self.configs[int(worlds.ruleset[world])].object_types.items()}
+        type_ids, amounts = np.unique(self.cells(world), return_counts=True)
+        for type_id, amount in zip(type_ids.tolist(), amounts.tolist(), strict=True):
+            if type_id > EMPTY:
+                counts[f"objects.{names[type_id]}"] = float(amount)
+        return counts
+
+    def render(self, world: int = 0) -> str:
+        """A world as text: the glyphs of maps, agents as ^ v < > by where they face."""
+        glyph_of = {name: glyph for glyph, name in reversed(GLYPHS.items())}
+        kinds = self.configs[int(self._worlds.ruleset[world])].object_types
+        glyphs = {kind.type_id: glyph_of.get(name, "?") for name, kind in kinds.items()} | {0: glyph_of["empty"]}
+        canvas = [[glyphs.get(code, "@") for code in row] for row in self.cells(world).tolist()]
+        rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
+        for (row, col), orientation in zip(
+            self.positions[rows].tolist(), self.orientations[rows].tolist(), strict=True
+        ):
+            canvas[row][col] = FACING[orientation]
+        return "\n".join("".join(row) for row in canvas)
+
+    # -- tasks, saving, closing ---------------------------------------------------------------------------------
+
+    def set_task_weights(self, weights: Sequence[float]) -> None:
+        """How often each task is drawn when a world begins an episode; only proportions count."""
+        shares = np.cumsum(np.asarray(weights, np.float64))
+        if len(shares) != len(self.configs) or min(weights) < 0 or shares[-1] <= 0:
+            raise UsageError(f"task weights must be {len(self.configs)} numbers from 0, not all 0; got {list(weights)}")
+        self._task_shares = shares / shares[-1]
+
+    def state(self) -> dict[str, Any]:
+        """Everything, streams and running episodes included, as arrays and integers: see `load_state`."""
+        worlds = self._worlds
+        arrays = {name: getattr(worlds, name).copy() for name in Worlds.ARRAYS}
+        # uint64 keys travel as int64, which every tensor library knows
+        arrays["turn_stream"] = arrays["turn_stream"].view(np.int64)
+        invalid = [(row, what == "invalid_type", *pair, n) for (row, what, *pair), n in worlds.invalid.items()]
+        return arrays | {
+            "format": STATE_FORMAT,
+            "clock": worlds.clock,
+            "converter_slots": worlds.converter_slots,
+            "invalid": np.array(invalid, np.int64).reshape(-1, 5),
+            "task_shares": self._task_shares.copy(),
+            "seed": self._streams.seed,
+            "first_world": self._streams.first_world,
+            "has_begun": int(self._has_begun),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds."""
+        worlds = self._worlds
+        if state["format"] != STATE_FORMAT:
+            raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
+        worlds.reserve_converters(int(state["converter_slots"]))
+        if int(state["converter_slots"]) != worlds.converter_slots:
+            raise UsageError("load an environment state into a fresh environment")
+        for name in Worlds.ARRAYS:
+            array = getattr(worlds, name)
+            saved = np.asarray(state[name])
+            if saved.shape != array.shape:
+                raise UsageError(f"the environment state does not fit: {name} is {saved.shape}, not {array.shape}")
+            array[...] = saved.view(np.uint64) if name == "turn_stream" else saved
+        worlds.clock = int(state["clock"])
+        worlds.invalid = InvalidCounts()
+        for row, is_type, action, argument, times in np.asarray(state["invalid"]).tolist():
+            worlds.invalid[row, "invalid_type" if is_type else "invalid_arg", action, argument] = times
+        self._task_shares = np.array(state["task_shares"], np.float64)
+        self._streams = Streams(int(state["seed"]), int(state["first_world"]))
+        self._has_begun = bool(state["has_begun"])
+        self._observer.redraw()
+
+    def close(self) -> None:
+        """Nothing is held open; here for the custom of it."""
+
+    # -- at the door --------------------------------------------------------------------------------------------
+
+    def _checked(self, actions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        given = np.asarray(actions)
+        if given.shape != (self.agents, 2) or not np.issubdtype(given.dtype, np.integer):
+            raise UsageError(
+                f"actions must be integers [agents, 2] = [{self.agents}, 2]; got {given.dtype} {list(given.shape)}"
+            )
+        return given.astype(np.int64, copy=False)
+
+    def _output(self, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        if out is None:
+            return np.full(self.observation_shape, NO_TOKEN, np.uint8)
+        if out.shape != self.observation_shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise UsageError(
+                f"out must be contiguous uint8 {list(self.observation_shape)}; got {out.dtype} {list(out.shape)}"
+            )
+        return out
+
+
+def _checked_seed(seed: int) -> int:
+    if seed < 0:
+        raise UsageError(f"a seed must be 0 or more; got {seed}")
+    return seed
+
+
+def make_environment(env_config: EnvConfig | None = None, **overrides: Any) -> MettaGridEnv:
+    """One world of `env_config` (default: all defaults), with single values replaced by name."""
+    config = EnvConfig() if env_config is None else env_config
+    return MettaGridEnv(config.override(**overrides) if overrides else config)

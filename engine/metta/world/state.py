@@ -1,0 +1,199 @@
+"""The state of every world of a batch in one set of arrays.
+
+**Grid.** One flat int32 array holds the cells of all worlds. Each world has a slot of the same size, padded on every
+side by the radius of the window (and by an attack's reach), so that neither a look nor a step from inside a world ever
+leaves its slot and one table of offsets serves every agent. A cell holds the id of the thing in it:
+
+    -1 outside the world | 0 empty | globals | plain walls | swappable walls | agents | converters
+
+One comparison tells the kinds apart. Walls have no state of their own, so all of a type share one id and moving one is
+copying a number. "Globals" never stand in the grid: they are an observer's own global tokens (see observe.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.world.rules import ATTACK_REACH, Rules
+from metta.world.stats import AgentColumns, ConverterColumns, InvalidCounts
+
+OUTSIDE = -1
+EMPTY = 0
+
+IDLE, CONVERTING, COOLING = 0, 1, 2
+
+NEVER = np.iinfo(np.int64).max
+
+# direction offsets by orientation: up, down, left, right
+ROW_STEP = np.array([-1, 1, 0, 0])
+COL_STEP = np.array([0, 0, -1, 1])
+TURN_CLOCKWISE = np.array([3, 2, 0, 1])
+"""The orientation a quarter turn clockwise of each: up -> right, down -> left, left -> up, right -> down."""
+
+
+class Worlds:
+    """Everything that changes, as arrays; rows of agents are world-major.
+
+    `ARRAYS` names all of it but `invalid`: they are what a saved state holds.
+    """
+
+    ARRAYS = (
+        "grid",
+        "ruleset",
+        "steps",
+        "episode",
+        "turn_stream",
+        "cell",
+        "orientation",
+        "group_row",
+        "color",
+        "freeze",
+        "inventory",
+        "listed",
+        "score",
+        "reward",
+        "individual_rewards",
+        "returned_rewards",
+        "success",
+        "last_action",
+        "agent_counters",
+        "token_counters",
+        "converter_type",
+        "converter_cell",
+        "converter_inventory",
+        "converter_phase",
+        "converter_due",
+        "converter_counters",
+    )
+
+    def __init__(self, rules: Rules, num_worlds: int):
+        spec = rules.spec
+        self.rules = rules
+        self.num_worlds = num_worlds
+        self.num_agents = spec.num_agents
+        self.agents = agents = num_worlds * spec.num_agents
+
+        self.pad = max(spec.observation_height // 2, spec.observation_width // 2, ATTACK_REACH)
+        self.slot_rows = max(config.game.height for config in rules.configs) + 2 * self.pad
+        self.stride = max(config.game.width for config in rules.configs) + 2 * self.pad
+        self.slot = self.slot_rows * self.stride
+        self.step_offset = ROW_STEP * self.stride + COL_STEP
+        self.clamped = self._clamped_cells()
+
+        self.first_global = 1
+        self.first_wall = 1 + agents
+        self.first_swappable = self.first_wall + rules.types.plain_walls
+        self.first_agent = self.first_wall + rules.types.static
+        self.first_converter = self.first_agent + agents
+
+        # -- worlds --
+        self.clock = 0  # steps of the batch so far; converters' events are due by it
+        self.grid = np.full(num_worlds * self.slot, OUTSIDE, np.int32)
+        self.ruleset = np.zeros(num_worlds, np.int64)
+        self.steps = np.zeros(num_worlds, np.int64)  # of the current episode
+        self.episode = np.full(num_worlds, -1, np.int64)
+        self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders
+        self.slot_start = np.arange(num_worlds) * self.slot
+
+        # -- agents --
+        self.world = np.repeat(np.arange(num_worlds), spec.num_agents)
+        self.world_start = self.slot_start[self.world]
+        self.cell = np.zeros(agents, np.int64)  # index in the grid
+        self.orientation = np.zeros(agents, np.int64)
+        self.group_row = np.zeros(agents, np.int64)
+        self.color = np.zeros(agents, np.int64)
+        self.freeze = np.zeros(agents, np.int64)  # actions still lost; -1: for ever
+        self.inventory = np.zeros((agents, rules.num_items), np.int16)
+        self.listed = np.zeros((agents, rules.num_items), np.bool_)  # has a token, be it with amount 0
+        self.score = np.zeros(agents, np.float32)  # worth of the inventory
+        self.reward = np.zeros(agents, np.float32)  # individual, of this step
+        self.individual_rewards = np.zeros(agents, np.float32)  # sum over the episode of `reward`
+        self.returned_rewards = np.zeros(agents, np.float32)  # sum over the episode of what `step` returned
+        self.success = np.zeros(agents, np.bool_)
+        self.last_action = np.zeros((agents, 2), np.uint8)
+
+        # -- converters: each world has as many slots as the fullest ever had --
+        self.converter_slots = 0
+        self.converter_type = np.zeros(0, np.int64)  # type row
+        self.converter_cell = np.zeros(0, np.int64)  # -1: the slot is not used
+        self.converter_inventory = np.zeros((0, rules.num_items), np.int16)
+        self.converter_phase = np.zeros(0, np.int8)
+        self.converter_due = np.zeros(0, np.int64)  # clock of the next event
+
+        # -- counters, see stats.py --
+        self.agent_columns = AgentColumns(rules)
+        self.converter_columns = ConverterColumns(rules)
+        self.agent_counters = np.zeros((agents, self.agent_columns.width), np.int32)
+        self.converter_counters = np.zeros((0, self.converter_columns.width), np.int32)
+        self.token_counters = np.zeros((num_worlds, 2), np.int64)  # tokens written, dropped
+        self.invalid: InvalidCounts = InvalidCounts()
+
+        # by lock, the turn that holds it; only ever read where it has just been written (see turns.py)
+        self.lock_holder = np.zeros(len(self.grid), np.int64)
+
+        # -- what has to be drawn anew in the token table --
+        self.agent_changed = np.zeros(agents, np.bool_)
+        self.converter_changed = np.zeros(0, np.bool_)
+
+    def _clamped_cells(self) -> NDArray[np.int64]:
+        """Where a look lands, by index within a slot: above or left of the world it lands on the first row or column.
+
+        Below and to the right there is no such rule: those cells are outside and stay what they are.
+        """
+        row = np.maximum(np.arange(self.slot_rows), self.pad)
+        col = np.maximum(np.arange(self.stride), self.pad)
+        return (row[:, None] * self.stride + col[None, :]).ravel()
+
+    def reserve_converters(self, slots: int) -> None:
+        """Make room for `slots` converters in every world; what is there keeps its world and its place."""
+        if slots <= self.converter_slots:
+            return
+        old_slots, self.converter_slots = self.converter_slots, slots
+        fresh = {
+            "converter_type": 0,
+            "converter_cell": -1,
+            "converter_inventory": 0,
+            "converter_phase": IDLE,
+            "converter_due": NEVER,
+            "converter_counters": 0,
+            "converter_changed": False,
+        }
+        for name, value in fresh.items():
+            old = getattr(self, name)
+            new = np.full((self.num_worlds, slots, *old.shape[1:]), value, old.dtype)
+            new[:, :old_slots] = old.reshape(self.num_worlds, old_slots, *old.shape[1:])
+            setattr(self, name, new.reshape(-1, *old.shape[1:]))
+        self.converter_changed[self.converter_cell >= 0] = True
+        standing = np.flatnonzero(self.converter_cell >= 0)
+        self.grid[self.converter_cell[standing]] = self.first_converter + standing
+
+    # -- looking around ---------------------------------------------------------------------------------------
+
+    def cell_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The cell at `offset` from each agent of `rows`, by the edge rule."""
+        start = self.world_start[rows]
+        cells: NDArray[np.int64] = start + self.clamped[self.cell[rows] - start + offset]
+        return cells
+
+    def cell_ahead(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The cell each agent of `rows` faces."""
+        return self.cell_at(rows, self.step_offset[self.orientation[rows]])
+
+    def agent_in(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The agent row in each cell, -1 where there is none."""
+        things = self.grid[cells]
+        is_agent = (things >= self.first_agent) & (things < self.first_converter)
+        return np.where(is_agent, things - self.first_agent, -1)
+
+    # -- counting ---------------------------------------------------------------------------------------------
+
+    def count(self, rows: NDArray[np.int64], column: NDArray[np.int64] | int, by: NDArray[np.int64] | int = 1) -> None:
+        """Add to one counter of each agent of `rows`, which must be distinct."""
+        self.agent_counters[rows, column] += by
+
+    def count_converters(
+        self, converters: NDArray[np.int64], column: NDArray[np.int64] | int, by: NDArray[np.int64] | int = 1
+    ) -> None:
+        """Add to one counter of each converter, which must be distinct."""
+        self.converter_counters[converters, column] += by
