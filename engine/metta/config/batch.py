@@ -72,13 +72,12 @@ def batch_problems(config: ExperienceConfig, num_agents: int) -> list[Problem]:
 def plan_batch(config: ExperienceConfig, num_agents: int) -> BatchPlan:
     """The layout of an epoch's experience for worlds of `num_agents` agents.
 
-    As many worlds as bring a forward pass near its target size in each of the async_factor groups, bounded by the
-    segments a batch has room for; then as few rounds as fill the batch.
+    At most as many worlds as bring a forward pass of each of the async_factor groups to its target size, and no more
+    than the batch has segments for; then as few rounds as fill the batch.
     """
     segments = config.batch_size // config.bptt_horizon
     target = max(1, round(config.forward_pass_minibatch_target_size * config.async_factor / num_agents))
-    most = max(1, min(target, segments // num_agents))
-    rounds = -(-segments // (most * num_agents)) if segments > most * num_agents else 1
+    rounds = max(1, -(-(segments // num_agents) // target))
     num_worlds = max(1, segments // (rounds * num_agents))
     return BatchPlan(
         num_worlds=num_worlds,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from metta.config.table import Table
 
@@ -53,6 +54,38 @@ def tables(root: type[Table], path: KeyPath = ()) -> Iterator[tuple[KeyPath, typ
         annotation = _chosen(field.annotation, None)
         if is_table(annotation):
             yield from tables(annotation, (*path, name))
+
+
+def sections(root: type[Table], key: str = "") -> Iterator[tuple[str, type[Table]]]:
+    """Every table a file can have, by its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
+
+    A union of tables is there once for each of them.
+    """
+    for name, field in root.model_fields.items():
+        inner, annotation = f"{key}.{name}" if key else name, _plain(field.annotation)
+        header = f"[{inner}]"
+        if get_origin(annotation) is list:
+            annotation, header = get_args(annotation)[0], f"[[{inner}]]"
+        elif get_origin(annotation) is dict:
+            inner += ".NAME"
+            annotation, header = get_args(annotation)[1], f"[{inner}]"
+        for table in alternatives(annotation):
+            yield header, table
+            yield from sections(table, inner)
+
+
+def default_of(field: FieldInfo) -> Any:
+    """A field's default as parsed TOML: an empty table for a table, None where there is no default."""
+    if field.is_required():
+        return None
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, Table):
+        return {}
+    if isinstance(default, list):
+        return [_as_data(entry) for entry in default]
+    if isinstance(default, dict):
+        return {name: _as_data(entry) for name, entry in default.items()}
+    return default
 
 
 def alternatives(annotation: Any) -> list[type[Table]]:
@@ -116,3 +149,7 @@ def child(data: Any, part: str | int) -> Any:
     if isinstance(data, list) and isinstance(part, int) and part < len(data):
         return data[part]
     return None
+
+
+def _as_data(entry: Any) -> Any:
+    return entry.model_dump(exclude_unset=True) if isinstance(entry, Table) else entry

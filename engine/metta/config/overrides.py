@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from metta.config.fields import KeyPath, annotation_at, is_text, table_at
+from metta.config.fields import KeyPath, annotation_at, default_of, is_text, table_at
 from metta.config.run import RunConfig
-from metta.config.table import Table
 from metta.config.toml_lines import read_key
 from metta.errors import Problem, UsageError
 
@@ -47,7 +45,9 @@ class Override:
                 if is_last:
                     holder[part] = self._value(data)
                 elif part not in holder:
-                    holder[part] = _default(self.path[: depth + 1], data)
+                    table = table_at(RunConfig, self.path[:depth], data)
+                    field = table.model_fields.get(part) if table else None
+                    holder[part] = default_of(field) if field else {}
                 holder = holder[part]
             elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
                 if is_last:
@@ -86,19 +86,3 @@ def _read_path(text: str) -> tuple[KeyPath, str]:
             parts, rest = read_key(rest[1:])
             path = (*path, *parts)
     return path, rest
-
-
-def _default(path: KeyPath, data: dict[str, Any]) -> Any:
-    """What a key stands at when the file does not mention it, as parsed TOML; an empty table for a table."""
-    table = table_at(RunConfig, path[:-1], data)
-    field = table.model_fields.get(str(path[-1])) if table else None
-    default = field.get_default(call_default_factory=True) if field else {}
-    if isinstance(default, list):
-        return [_plain(entry) for entry in default]
-    if isinstance(default, Mapping):
-        return {name: _plain(entry) for name, entry in default.items()}
-    return {} if isinstance(default, Table) or default is None else default
-
-
-def _plain(entry: Any) -> Any:
-    return entry.model_dump(exclude_unset=True) if isinstance(entry, Table) else entry
