@@ -29,13 +29,12 @@ def update_items(worlds: Worlds, rows: Rows, items: Rows, change: NDArray[np.int
 def _reward_worth(worlds: Worlds, rows: Rows) -> None:
     """Reward each agent with what the worth of its inventory has changed by.
 
-    float32 in the order of the original: products rounded, then added in item order. A sum over the first axis adds
-    row by row; over the last axis it would add in pairs.
+    float32 in the order of the original: products rounded, then added in item order. Accumulating adds one by one
+    where a sum may add in pairs.
     """
     groups, group_row = worlds.rules.groups, worlds.group_row[rows]
     counted = np.minimum(worlds.inventory[rows].astype(np.float32), groups.reward_cap[group_row])
-    products = np.ascontiguousarray((groups.reward[group_row] * counted).T)
-    worth = np.add.reduce(products, axis=0)
+    worth = np.add.accumulate(groups.reward[group_row] * counted, axis=1)[:, -1]
     worlds.reward[rows] += worth - worlds.score[rows]
     worlds.score[rows] = worth
 
@@ -43,7 +42,8 @@ def _reward_worth(worlds: Worlds, rows: Rows) -> None:
 def check_items(worlds: Worlds, rows: Rows, needed: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each agent holds all it needs, `[rows, items]`, ABSENT: not asked.
 
-    Items are asked for one by one up to the first lack. Being asked lists an item, which shows as a token with amount 0 where there is none.
+    Items are asked for one by one up to the first lack. Being asked for lists an item: it shows as a
+    token, be it with amount 0.
     """
     enough = np.ones(len(rows), np.bool_)
     for item in np.flatnonzero((needed != ABSENT).any(axis=0)).tolist():
