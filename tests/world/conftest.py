@@ -1,15 +1,75 @@
-"""Gives every test with a `recording` argument one run for each recording of the original simulator."""
+"""What tests of worlds share: the recordings, and the two that must agree on every rule."""
 
-import os
+from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
-from recordings import FOLDER, Recording
+from board import Backend, MakeBackend
+from conformance import engine_state, engine_statistics
+from recordings import FOLDER, recordings
+from reference import ReferenceWorld
+
+from metta.config.env import EnvConfig
+from metta.world.env import MettaGridEnv
+from metta.world.maps import build_map
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "recording" in metafunc.fixturenames:
-        paths = sorted(FOLDER.glob("*.npz"))
-        if not paths and os.environ.get("CI") == "true":
-            raise FileNotFoundError(f"there are no recordings in {FOLDER}, and without them nothing is proved")
         absent = pytest.param(None, marks=pytest.mark.skip(reason=f"no recordings in {FOLDER}"), id="absent")
-        metafunc.parametrize("recording", [pytest.param(Recording(path), id=path.stem) for path in paths] or [absent])
+        found = [pytest.param(recording, id=recording.name) for recording in recordings()]
+        metafunc.parametrize("recording", found or [absent])
+
+
+class ReferenceBackend:
+    """The reference stepper, which plays one episode."""
+
+    def __init__(self, config: EnvConfig):
+        self.world = ReferenceWorld(config, build_map(config, np.random.default_rng(0)))
+
+    def reset(self) -> np.ndarray:
+        return self.world.reset()
+
+    def step(
+        self, actions: np.ndarray, order: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return *self.world.step(actions, order), np.array(self.world.success)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self.world.state()
+
+    def statistics(self) -> dict[str, Any]:
+        return self.world.statistics()
+
+
+class EngineBackend:
+    """The engine with one world, which stays as it is when its episode ends."""
+
+    def __init__(self, config: EnvConfig):
+        self.env = MettaGridEnv(config, auto_reset=False)
+
+    def reset(self) -> np.ndarray:
+        return self.env.reset()[0]
+
+    def step(
+        self, actions: np.ndarray, order: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        observations, rewards, terminated, truncated, _ = self.env.step(actions, order=order)
+        return observations, rewards, terminated, truncated, self.env.action_success.copy()
+
+    def state(self) -> dict[str, np.ndarray]:
+        return engine_state(self.env, 0)
+
+    def statistics(self) -> dict[str, Any]:
+        return engine_statistics(self.env, 0)
+
+
+BACKENDS: dict[str, type[Backend]] = {"engine": EngineBackend, "reference": ReferenceBackend}
+
+
+@pytest.fixture(params=BACKENDS)
+def make_backend(request: pytest.FixtureRequest) -> MakeBackend:
+    """Makes the world of a drawn test, once by the engine and once by the reference stepper."""
+    return BACKENDS[request.param]

@@ -30,5 +30,5 @@ class ReferencePlayer:
 
 
 def test_reference_agrees_with_the_recording(recording: Recording) -> None:
-    difference = compare(recording, lambda config: ReferencePlayer(config, recording.cells(0)))
+    difference = compare(recording, ReferencePlayer(recording.config, recording.cells(0)))
     assert difference is None, f"\n{difference}"
