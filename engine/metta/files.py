@@ -1,0 +1,42 @@
+"""Files that are there in whole or not at all: temporary name, sync, rename, sync of the directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write `content` to `path` so that a crash at any moment leaves the old file or the new one, never half of one.
+
+    Raises OSError as it comes (disk full, read-only, directory gone); what stood at `path` is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power cut, where the system can do that (Windows cannot)."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_partial(directory: Path) -> None:
+    """Remove what writers that were killed left behind in `directory`."""
+    for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)

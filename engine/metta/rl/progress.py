@@ -1,0 +1,62 @@
+"""What an epoch amounted to: the numbers of one line of `metrics.jsonl`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from metta.rl.rollout import BatchInfo
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """One epoch in numbers. Fields in seconds, and those per second, are wall clock; all others are reproducible."""
+
+    epoch: int
+    """epochs done, this one included"""
+    agent_step: int
+    """agent steps of the run so far"""
+    episodes: int
+    """episodes that ended in this epoch"""
+    reward: float | None
+    """mean over those episodes of the mean over agents of the episode's reward; None without an episode"""
+    episode_length: float | None
+    """mean steps of those episodes"""
+    learning_rate: float
+    """in this epoch"""
+    losses: dict[str, float]
+    """what `train_ppo` returned"""
+    gradients: dict[str, float]
+    """`compute_gradient_stats` of the last minibatch"""
+    stats: dict[str, float]
+    """each counter of the world: mean over episodes of the mean over agents"""
+    task_rewards: dict[str, float] = field(default_factory=dict)
+    """`reward` for each scene that was played, where the curriculum has several"""
+    weights: dict[str, float] = field(default_factory=dict)
+    """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
+    evaluation: dict[str, float] = field(default_factory=dict)
+    """of episodes played apart from training, where one was due"""
+    seconds: float = 0.0
+    """of training since the run began, without evaluations, checkpoints and the pauses of a resumed run"""
+    steps_per_second: float = 0.0
+    """agent steps of this epoch over its seconds"""
+    seconds_simulate: float = 0.0
+    """of this epoch in which the policy had to wait for the worlds"""
+    seconds_infer: float = 0.0
+    """of this epoch in which the policy chose actions"""
+    seconds_learn: float = 0.0
+    """of this epoch in which the policy was updated"""
+
+
+def mean(values: Sequence[float] | None) -> float | None:
+    """The mean, None of nothing."""
+    return sum(values) / len(values) if values else None
+
+
+def rewards_by_task(batch: BatchInfo, names: Sequence[str]) -> dict[str, float]:
+    """The mean reward of the episodes of each task that ended in a batch, by the task's name."""
+    rewards: defaultdict[int, list[float]] = defaultdict(list)
+    for task, reward in zip(batch.episode_tasks, batch.episode_returns or (), strict=True):
+        rewards[task].append(reward)
+    return {names[task]: sum(values) / len(values) for task, values in sorted(rewards.items())}

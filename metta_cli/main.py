@@ -1,0 +1,213 @@
+"""The commands of metta: each takes its options apart, calls the engine and hands what comes back to the view."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from metta.api import (
+    Override,
+    RandomPolicy,
+    check_text,
+    config_schema,
+    evaluate,
+    find_device,
+    find_preset,
+    keep_freed_memory,
+    load_config,
+    load_policy,
+    make_environment,
+    presets,
+    resume_run,
+    train_run,
+)
+from metta.errors import MettaError, UsageError
+from metta_cli import view
+from metta_cli.live import LiveView
+
+# click's UsageError, wherever this version of typer keeps it
+_UsageError: Any = typer.BadParameter.__base__
+
+
+class Commands(TyperGroup):
+    """The commands, with one sentence for each error and an exit code by its kind."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run a command and leave the process with its exit code; a traceback only for bugs, or with --debug."""
+        given = sys.argv[1:] if args is None else list(args)
+        try:
+            code = super().main(given, *rest, **extra | {"standalone_mode": False})
+        except _UsageError as error:
+            view.print_error(error.format_message())
+            code = 2
+        except MettaError as error:
+            if "--debug" in given:
+                raise
+            view.print_error(error)
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=Commands,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+presets_app = typer.Typer(help="List the presets, or show one.", rich_markup_mode=None)
+app.add_typer(presets_app, name="presets")
+
+Source = Annotated[str, typer.Argument(metavar="FILE.toml|PRESET", help="A TOML file, or the name of a preset.")]
+RunDir = Annotated[str | None, typer.Option(help="Where the run is kept.  [default: runs/NAME-DATE-TIME]")]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the policy computes.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace one value of the file; repeatable."),
+]
+Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for, in all.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings alone.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=True)
+def metta(context: typer.Context) -> None:
+    """Train teams of agents in gridworlds from one TOML file."""
+    if context.invoked_subcommand is None:
+        view.print_lines([context.get_help()])
+
+
+@app.command()
+def train(
+    source: Source,
+    run_dir: RunDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    total_timesteps: Timesteps = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a policy; ends with a summary and the next commands to type."""
+    config = load_config(source, _overrides(set_, run_dir, device, seed, total_timesteps))
+    keep_freed_memory()
+    with _view(json, quiet) as listener:
+        ended = train_run(config, listener)
+    raise typer.Exit(130 if ended.reason == "interrupted" else 0)
+
+
+@app.command()
+def resume(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="The directory of a run.")],
+    device: Device = None,
+    set_: Set = None,
+    total_timesteps: Timesteps = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Go on exactly where the newest sound checkpoint of a run stopped."""
+    keep_freed_memory()
+    with _view(json, quiet) as listener:
+        ended = resume_run(run_dir, listener, _overrides(set_, None, device, None, total_timesteps))
+    raise typer.Exit(130 if ended.reason == "interrupted" else 0)
+
+
+@app.command("eval")
+def eval_(
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT.pt|random", help="A policy's file; or the random policy.")
+    ],
+    env: Annotated[
+        str | None, typer.Option(metavar="FILE.toml|PRESET", help="Play in this world instead of the policy's own.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
+    baseline: Annotated[bool, typer.Option(help="Play the random policy too, for the scale.")] = True,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of maps, turn orders and actions.")] = 0,
+    set_: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Play episodes with a policy and print what they were worth."""
+    keep_freed_memory()
+    trained = None if checkpoint == "random" else load_policy(checkpoint, find_device(device or "auto"))
+    if trained is None and env is None:
+        raise UsageError("the random policy has no world of its own; name one: metta eval random --env PRESET")
+    if set_ and env is None:
+        raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
+    env_config = trained.env_config if trained and env is None else load_config(env or "", set_ or ()).env
+    world = make_environment(env_config)
+    results = {}
+    if trained:
+        results["policy"] = evaluate(trained.agent, world, episodes, seed)
+    if trained is None or baseline:
+        results["random"] = evaluate(RandomPolicy(env_config.spec), world, episodes, seed)
+    if json:
+        view.print_json({"checkpoint": checkpoint, "seed": seed} | view.evaluation_values(results))
+    elif not quiet:
+        view.print_evaluation(checkpoint, results)
+
+
+@app.command()
+def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
+    """Validate a file; print its resolved config and every derived number with its reason."""
+    view.print_lines([check_text(load_config(source, set_ or ()))])
+
+
+@presets_app.callback(invoke_without_command=True)
+def list_presets(context: typer.Context) -> None:
+    """List the presets, one line each."""
+    if context.invoked_subcommand is None:
+        view.print_table([(preset.name, preset.aim) for preset in presets()])
+
+
+@presets_app.command("show")
+def show_preset(name: Annotated[str, typer.Argument(help="The name of a preset.")]) -> None:
+    """Print a preset, comments and all: a starting point for a file of your own."""
+    view.print_lines([find_preset(name).text.rstrip("\n")])
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the TOML file, for completion in an editor."""
+    view.print_json(config_schema())
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="metta")
+
+
+def _overrides(
+    set_: list[str] | None,
+    run_dir: str | None,
+    device: str | None,
+    seed: int | None,
+    total_timesteps: int | None,
+) -> list[Override]:
+    """What the command line puts over the file, by the option that says so."""
+    named = {"run_dir": run_dir, "device": device, "seed": seed, "total_timesteps": total_timesteps}
+    return [Override.parse(text) for text in set_ or ()] + [
+        Override(f"--{key.replace('_', '-')}", ("run", key), str(value))
+        for key, value in named.items()
+        if value is not None
+    ]
+
+
+def _view(json: bool, quiet: bool) -> view.View:
+    """The view for this output: JSON or nothing if asked, a live picture on a terminal, else plain lines."""
+    if json:
+        return view.JsonView()
+    if quiet:
+        return view.View()
+    console = Console()
+    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else view.PlainView()

@@ -1,0 +1,270 @@
+"""All printing: lines, JSON, tables and errors. The live view of a terminal is in `live.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from metta.api import (
+    CheckpointSaved,
+    EpochEnded,
+    EpochMetrics,
+    EvalResult,
+    Event,
+    Notice,
+    RunBegan,
+    RunEnded,
+    StopRequested,
+    json_line,
+)
+from metta.errors import MettaError
+
+STOPPING = "finishing the epoch, then saving; once more leaves at once without saving"
+
+
+class View:
+    """Watches a run: call it with each event. The base says only what must be said, on stderr; that is `--quiet`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the screen in order."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case Notice(text):
+                note(text)
+            case StopRequested(name):
+                # Inside a signal handler: print() could be in the middle of a line.
+                os.write(2, f"\n{name}: {STOPPING}\n".encode())
+
+
+class PlainView(View):
+    """One plain line per epoch, no control codes: for files, pipes and CI."""
+
+    def __call__(self, event: Event) -> None:
+        """Print what an event says."""
+        match event:
+            case RunBegan():
+                print_lines(beginning(event))
+                self.total = event.config.run.total_timesteps
+            case EpochEnded(metrics):
+                print_lines([epoch_line(metrics, self.total)])
+            case RunEnded():
+                print_lines(["", *ending(event)])
+            case _:
+                super().__call__(event)
+
+
+class JsonView(View):
+    """One JSON object per line on stdout, nothing else: for programs."""
+
+    def __call__(self, event: Event) -> None:
+        """Print an event as JSON."""
+        match event:
+            case RunBegan():
+                values = {
+                    "run_dir": str(event.directory),
+                    "name": event.config.run.name,
+                    "device": event.device,
+                    "epoch": event.epoch,
+                    "agent_step": event.agent_step,
+                    "total_timesteps": event.config.run.total_timesteps,
+                    "batch_size": event.plan.batch_size,
+                    "num_worlds": event.plan.num_worlds,
+                    "parameters": event.parameters,
+                }
+                print_json({"event": "begin"} | values)
+            case EpochEnded(metrics):
+                print_json({"event": "epoch"} | dataclasses.asdict(metrics))
+            case CheckpointSaved():
+                values = {"path": str(event.path), "epoch": event.epoch, "agent_step": event.agent_step}
+                print_json({"event": "checkpoint"} | values)
+            case Notice(text):
+                print_json({"event": "notice", "text": text})
+            case RunEnded():
+                values = {
+                    "reason": event.reason,
+                    "run_dir": str(event.directory),
+                    "checkpoint": str(event.checkpoint),
+                    "epoch": event.epoch,
+                    "agent_step": event.agent_step,
+                    "seconds": event.seconds,
+                    "reward": event.last.reward if event.last else None,
+                }
+                print_json({"event": "end"} | values)
+            case _:
+                super().__call__(event)
+
+
+def beginning(event: RunBegan) -> list[str]:
+    """What a run is, before it runs."""
+    plan = event.plan
+    went_on = f", going on at epoch {event.epoch}" if event.epoch else ""
+    return [
+        f"{event.config.run.name}: {event.config.run.total_timesteps:,} agent steps on {event.device}{went_on}",
+        f"{plan.num_worlds} worlds of {plan.num_agents} agents, {plan.batch_size:,} agent steps per epoch, "
+        f"{event.parameters:,} weights",
+        f"run directory: {event.directory}",
+    ]
+
+
+def epoch_line(metrics: EpochMetrics, total: int) -> str:
+    """One epoch on one line."""
+    parts = [
+        f"epoch {metrics.epoch}",
+        f"steps {metrics.agent_step:,}/{total:,}",
+        f"{metrics.steps_per_second:,.0f} steps/s",
+        f"left {duration(time_left(metrics, total))}",
+        f"reward {number(metrics.reward)}",
+        f"length {number(metrics.episode_length)}",
+        *(f"{name} {number(value)}" for name, value in main_losses(metrics)),
+    ]
+    if metrics.evaluation:
+        parts.append(f"evaluation {number(metrics.evaluation.get('mean_reward'))}")
+    return "  ".join(parts)
+
+
+def main_losses(metrics: EpochMetrics) -> list[tuple[str, float]]:
+    """The losses worth a glance each epoch, by name."""
+    names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
+    return [(name, metrics.losses[name]) for name in names if name in metrics.losses]
+
+
+def ending(event: RunEnded) -> list[str]:
+    """The summary of a run and what to type next."""
+    speed = event.agent_step / event.seconds if event.seconds else 0.0
+    lines = [
+        f"{event.reason}: {event.agent_step:,} agent steps, {event.epoch} epochs in {duration(event.seconds)} "
+        f"({speed:,.0f} steps/s)"
+    ]
+    if event.first and event.last:
+        lines.append(
+            f"reward {number(event.last.reward)} in epoch {event.last.epoch}, "
+            f"{number(event.first.reward)} in epoch {event.first.epoch}"
+        )
+    directory = shlex.quote(str(event.directory))
+    resume = f"  metta resume {directory}"
+    what = "    to go on where it stopped"
+    if event.reason == "finished":
+        resume += f" --total-timesteps {2 * event.agent_step}"
+        what = "    to train on"
+    commands = [(f"  metta eval {shlex.quote(str(event.checkpoint))}", "    to measure this policy"), (resume, what)]
+    if event.reason == "interrupted":
+        commands.reverse()
+    width = max(len(command) for command, _ in commands)
+    return [
+        *lines,
+        f"saved {event.checkpoint}",
+        "",
+        "next:",
+        *(f"{command:<{width}}{purpose}" for command, purpose in commands),
+    ]
+
+
+def evaluation_values(results: Mapping[str, EvalResult]) -> dict[str, Any]:
+    """Each policy's numbers in full."""
+    return {
+        name: result.summary() | {"episodes": len(result.episodes), "stats": result.stats}
+        for name, result in results.items()
+    }
+
+
+def print_evaluation(title: str, results: Mapping[str, EvalResult]) -> None:
+    """A table with one column per policy: reward, length, and what agents gained and did."""
+    episodes = len(next(iter(results.values())).episodes)
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"{episodes} episodes")
+    for name in results:
+        table.add_column(name, justify="right")
+    table.add_row("reward per agent", *(_spread(r.mean_reward, r.std_reward) for r in results.values()))
+    table.add_row("episode length", *(_spread(r.mean_length, r.std_length) for r in results.values()))
+    stats = {name: result.stats for name, result in results.items()}
+    counters = sorted({counter for values in stats.values() for counter in values}, key=_importance)
+    for counter in counters:
+        if _importance(counter)[0] < len(_SHOWN):
+            table.add_row(counter, *(number(values.get(counter, 0.0)) for values in stats.values()))
+    print_lines([title])
+    Console().print(table)
+
+
+_SHOWN = (r"heart\.gained", r".*\.gained", r".*\.stolen", r"action\.[a-z_]+\.success", r"action\.[a-z_]+\.failed")
+"""Counters worth a row, in this order; the others are in the JSON."""
+
+
+def _importance(counter: str) -> tuple[int, str]:
+    rank = next((rank for rank, pattern in enumerate(_SHOWN) if re.fullmatch(pattern, counter)), len(_SHOWN))
+    return rank, counter
+
+
+def _spread(mean: float, deviation: float) -> str:
+    return f"{number(mean)} \u00b1 {number(deviation)}"
+
+
+def print_table(rows: Iterable[Sequence[str]]) -> None:
+    """Rows of text in columns."""
+    rows = list(rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    print_lines("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Plain lines, shown at once also in a pipe."""
+    for line in lines:
+        print(line)
+    sys.stdout.flush()
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """One JSON object on one line; numbers that are not finite become null."""
+    print(json_line(values), flush=True)
+
+
+def print_error(error: MettaError | str) -> None:
+    """What the user did wrong or what went wrong, on stderr."""
+    print(f"error: {error}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Something the user should know, on stderr."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def number(value: float | None) -> str:
+    """A number in about four digits; a dash for none."""
+    if value is None or math.isnan(value):
+        return "-"
+    if value == 0 or 0.001 <= abs(value) < 100_000:
+        return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
+    return f"{value:.1e}"
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds as on a clock; a dash for none."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def time_left(metrics: EpochMetrics, total: int) -> float | None:
+    """Seconds until the run is done at the present speed."""
+    if not metrics.steps_per_second:
+        return None
+    return max(0, total - metrics.agent_step) / metrics.steps_per_second
