@@ -79,7 +79,6 @@ def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 def _rotate(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     worlds.orientation[rows] = turn.argument[rows]
     worlds.success[rows] = True
-    worlds.agent_changed[rows] = True
 
 
 def _turn_by(worlds: Worlds, turn: Turn, rows: Rows) -> None:
@@ -88,7 +87,6 @@ def _turn_by(worlds: Worlds, turn: Turn, rows: Rows) -> None:
         turning = rows[quarters >= quarter]
         worlds.orientation[turning] = TURN_CLOCKWISE[worlds.orientation[turning]]
     worlds.success[rows] = True
-    worlds.agent_changed[rows] = True
 
 
 def _change_color(worlds: Worlds, turn: Turn, rows: Rows) -> None:
@@ -97,7 +95,6 @@ def _change_color(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     changed = [np.minimum(color + 1, 255), np.maximum(color - 1, 0), doubled, color // 2]
     worlds.color[rows] = np.choose(argument, changed)
     worlds.success[rows] = True
-    worlds.agent_changed[rows] = True
 
 
 def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:

@@ -92,7 +92,6 @@ def begin(worlds: Worlds, turn: Turn, rows: Rows) -> NDArray[np.bool_]:
         counting = frozen[worlds.freeze[frozen] > 0]  # -1 is for ever
         worlds.freeze[counting] -= 1
         turn.thawed[counting] = worlds.freeze[counting] == 0
-        worlds.agent_changed[counting] = True
     moving = np.flatnonzero(~is_frozen)
     turn.acted[rows[moving]] = True
     may_act[moving] = pay(worlds, rows[moving], turn.action_row[rows[moving]])
@@ -131,7 +130,6 @@ def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
 
     struck = ~blocked
     worlds.freeze[victims[struck]] = worlds.rules.groups.freeze_duration[worlds.group_row[victims[struck]]]
-    worlds.agent_changed[victims[struck]] = True
 
     won = struck & ~was_frozen
     worlds.count(rows[won], columns.win + other[won])

@@ -370,6 +370,7 @@ class MettaGridEnv:
         if len(shares) != len(self.configs) or min(weights) < 0 or shares[-1] <= 0:
             raise UsageError(f"task weights must be {len(self.configs)} numbers from 0, not all 0; got {list(weights)}")
         self._task_shares = shares / shares[-1]
+        self.task_weights = tuple(weights)
 
     def state(self) -> dict[str, Any]:
         """Everything, streams and running episodes included, as arrays and integers: see `load_state`."""

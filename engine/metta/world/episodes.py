@@ -55,7 +55,7 @@ def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
     """Empty the worlds `fresh` and set back all that is counted in them."""
     worlds.steps[fresh] = 0
     worlds.token_counters[fresh] = 0
-    worlds.grid.reshape(worlds.num_worlds, -1)[fresh] = OUTSIDE
+    worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, -1)[fresh] = OUTSIDE
     for array in (
         worlds.orientation,
         worlds.color,
@@ -71,7 +71,7 @@ def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
         worlds.agent_counters,
     ):
         array.reshape(worlds.num_worlds, worlds.num_agents, *array.shape[1:])[fresh] = 0
-    worlds.agent_changed.reshape(worlds.num_worlds, -1)[fresh] = True
+    worlds.items_changed.reshape(worlds.num_worlds, -1)[fresh] = True
     if worlds.converter_slots:
         slots = (fresh[:, None] * worlds.converter_slots + np.arange(worlds.converter_slots)).ravel()
         worlds.converter_cell[slots] = -1

@@ -19,7 +19,7 @@ def update_items(worlds: Worlds, rows: Rows, items: Rows, change: NDArray[np.int
     happened: NDArray[np.int64] = new - old
     worlds.inventory[rows, items] = new
     worlds.listed[rows, items] = new > 0
-    worlds.agent_changed[rows] = True
+    worlds.items_changed[rows] = True
     columns = worlds.agent_columns
     worlds.count(rows, np.where(happened > 0, columns.gained, columns.lost) + items, np.abs(happened))
     _reward_worth(worlds, rows)
@@ -50,7 +50,7 @@ def check_items(worlds: Worlds, rows: Rows, needed: NDArray[np.int64]) -> NDArra
         asked = np.flatnonzero(enough & (needed[:, item] != ABSENT))
         agents = rows[asked]
         worlds.listed[agents, item] = True
-        worlds.agent_changed[agents] = True
+        worlds.items_changed[agents] = True
         enough[asked] = worlds.inventory[agents, item] >= needed[asked, item]
     return enough
 

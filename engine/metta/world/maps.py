@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
+
 from metta.config.env import EnvConfig
 from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.objects import ObjectConfig
 from metta.errors import MapError
-from numpy.typing import NDArray
 
 Cells = NDArray[np.int16]
 """`[rows, cols] int16`, see the module."""

@@ -12,26 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.rules import Rules
-from metta.world.state import IDLE, Worlds
+from metta.world.state import EMPTY, IDLE, Worlds
 
-# feature ids, in the order of BASE_FEATURES of the config
-TYPE_ID, GROUP, _, FROZEN, ORIENTATION, COLOR, CONVERTING, SWAPPABLE = range(8)
-EPISODE_COMPLETION, LAST_ACTION, LAST_ACTION_ARGUMENT, LAST_REWARD = range(8, 12)
+# ids of features, as in BASE_FEATURES of the config; in the order in which the tokens of a thing are listed
+GLOBAL_FEATURES = (8, 9, 10, 11)  # episode_completion_pct, last_action, last_action_arg, last_reward
+AGENT_FEATURES = (0, 1, 3, 4, 5)  # type_id, group, frozen, orientation, color
+CONVERTER_FEATURES = (0, 5, 6)  # type_id, color, converting
+WALL_FEATURES = (0, 7)  # type_id, swappable
 FIRST_ITEM = 12
 
-NUM_GLOBALS = 4
-AGENT_FIXED = 5  # tokens of an agent before its items
-CONVERTER_FIXED = 3
+NUM_GLOBALS, AGENT_FIXED, CONVERTER_FIXED = len(GLOBAL_FEATURES), len(AGENT_FEATURES), len(CONVERTER_FEATURES)
 
 NO_TOKEN = 0xFF
 CHUNK = 1024
 """Agents observed at a time: fewer pay for calls, more for cache misses."""
-
-
-def token(feature: NDArray[np.integer[Any]] | int, value: NDArray[Any] | int) -> NDArray[np.uint32]:
-    """A token without its location: feature id and value in the second and third byte."""
-    return (np.asarray(feature, np.uint32) << np.uint32(8)) | (np.asarray(value).astype(np.uint32) << np.uint32(16))
 
 
 def window_cells(height: int, width: int) -> list[tuple[int, int]]:
@@ -53,70 +47,87 @@ class Observer:
 
     def __init__(self, worlds: Worlds):
         self.worlds = worlds
-        rules = worlds.rules
-        spec = rules.spec
+        spec = worlds.rules.spec
         cells = window_cells(spec.observation_height, spec.observation_width)
-        self.offsets = np.array([row * worlds.stride + col for row, col in cells])
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
-        locations = [(row + half_height) << 4 | (col + half_width) for row, col in cells]
-        # an observer's own globals come before the cells, at the same location as its own
-        self.columns = 1 + len(cells)
-        self.locations = np.tile(np.array([spec.center, *locations]), CHUNK)
-        self.num_tokens = rules.num_tokens
-        self.slots = AGENT_FIXED + rules.num_items
-        self.table = np.zeros((0, self.slots), np.uint32)
-        self.counts = np.zeros(0, np.int64)
-        self.totals = np.zeros(worlds.agents, np.int64)
-        self._found = np.zeros((CHUNK, self.columns), np.int32)
+        # what is gathered for an agent: its globals, at the same location as its own cell, then its window
+        locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
+        self.locations = np.tile(np.array(locations, np.uint8), CHUNK)
+        self.offsets = np.array([row * worlds.stride + col for row, col in cells])
+        self.gathered = np.empty((CHUNK, len(locations)), np.int64)
+        self.found = np.empty((CHUNK, len(locations)), np.int32)
+
+        self.num_tokens = spec.num_observation_tokens
+        # by number of tokens, what blanks out the rest of a row
+        used = np.repeat(np.arange(self.num_tokens), 3) < np.arange(self.num_tokens + 1)[:, None]
+        self.blank = np.where(used, 0, NO_TOKEN).astype(np.uint8)
+        self.totals = np.zeros(worlds.agents, np.int64)  # tokens each agent would have with room for all
+
+        self.slots = AGENT_FIXED + worlds.rules.num_items
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw the token table of everything there is."""
+        """Draw the token table of everything there is. `[things, slots]`, a token is feature id | value << 8."""
         worlds = self.worlds
-        self.table = np.zeros((worlds.first_converter + len(worlds.converter_type), self.slots), np.uint32)
+        self.table = np.zeros((worlds.first_converter + len(worlds.converter_type), self.slots), np.uint16)
         self.counts = np.zeros(len(self.table), np.int64)
-        self._draw_walls(worlds.rules)
+        # the two bytes of each token; features of the fixed slots are written once and only values from then on
+        features, self.values = np.moveaxis(self.table.view(np.uint8).reshape(*self.table.shape, 2), -1, 0)
+        self.global_values = self.values[worlds.first_global : worlds.first_wall]
+        self.agent_values = self.values[worlds.first_agent : worlds.first_converter]
+        features[worlds.first_global : worlds.first_wall, :NUM_GLOBALS] = GLOBAL_FEATURES
+        features[worlds.first_wall : worlds.first_agent, :2] = WALL_FEATURES
+        features[worlds.first_agent : worlds.first_converter, :AGENT_FIXED] = AGENT_FEATURES
+        features[worlds.first_converter :, :CONVERTER_FIXED] = CONVERTER_FEATURES
         self.counts[worlds.first_global : worlds.first_wall] = NUM_GLOBALS
-        worlds.agent_changed[:] = True
+        self.counts[worlds.first_wall : worlds.first_swappable] = 1
+        self.counts[worlds.first_swappable : worlds.first_agent] = 2
+        types = worlds.rules.types
+        self.values[worlds.first_wall : worlds.first_agent, 0] = types.type_id[: types.static]
+        self.values[worlds.first_swappable : worlds.first_agent, 1] = 1
+        worlds.items_changed[:] = True
         worlds.converter_changed[:] = worlds.converter_cell >= 0
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
         """Write the observations of agents `rows` (None: all) to `out` `[rows, tokens, 3]`."""
         worlds = self.worlds
-        if len(self.table) != worlds.first_converter + len(worlds.converter_type):
-            self.redraw()
-        self._draw_agents(np.flatnonzero(worlds.agent_changed))
-        self._draw_converters(np.flatnonzero(worlds.converter_changed))
-        worlds.agent_changed[:] = False
-        worlds.converter_changed[:] = False
-        self._draw_globals()
+        self._draw_things()
         rows = np.arange(worlds.agents) if rows is None else rows
         for start in range(0, len(rows), CHUNK):
             self._observe_chunk(rows[start : start + CHUNK], out[start : start + CHUNK])
-        written = np.minimum(self.totals[rows], self.num_tokens)
-        world = worlds.world[rows]
-        for column, counted in enumerate((written, self.totals[rows] - written)):
-            sums = np.bincount(world, counted, worlds.num_worlds)
-            worlds.token_counters[:, column] += sums.astype(np.int64)
+        self._count_tokens(rows)
+
+    def _count_tokens(self, rows: NDArray[np.int64]) -> None:
+        """Count tokens written and dropped, by world. `rows` are all agents of some worlds."""
+        worlds = self.worlds
+        totals = self.totals[rows].reshape(-1, worlds.num_agents)
+        written = np.minimum(totals, self.num_tokens).sum(axis=1)
+        seen = rows[:: worlds.num_agents] // worlds.num_agents
+        worlds.token_counters[seen, 0] += written
+        worlds.token_counters[seen, 1] += totals.sum(axis=1) - written
 
     # -- the token table ----------------------------------------------------------------------------------------
 
-    def _draw_walls(self, rules: Rules) -> None:
-        types, first = rules.types, self.worlds.first_wall
-        walls = slice(first, first + types.static)
-        self.table[walls, 0] = token(TYPE_ID, types.type_id[: types.static])
-        self.counts[walls] = 1
-        swappable = slice(self.worlds.first_swappable, first + types.static)
-        self.table[swappable, 1] = token(SWAPPABLE, 1)
-        self.counts[swappable] = 2
-
-    def _draw_globals(self) -> None:
+    def _draw_things(self) -> None:
+        """Bring the token table up to date."""
         worlds = self.worlds
-        table = self.table[worlds.first_global : worlds.first_wall]
-        table[:, 0] = token(EPISODE_COMPLETION, self._completion())[worlds.world]
-        table[:, 1] = token(LAST_ACTION, worlds.last_action[:, 0])
-        table[:, 2] = token(LAST_ACTION_ARGUMENT, worlds.last_action[:, 1])
-        table[:, 3] = token(LAST_REWARD, reward_byte(worlds.reward))
+        if len(self.table) != worlds.first_converter + len(worlds.converter_type):
+            self.redraw()
+        self.global_values[:, 0] = self._completion()[worlds.world]
+        self.global_values[:, 1:3] = worlds.last_action
+        self.global_values[:, 3] = reward_byte(worlds.reward)
+        self.agent_values[:, 1] = worlds.rules.groups.token_id[worlds.group_row]
+        self.agent_values[:, 2] = worlds.freeze != 0
+        self.agent_values[:, 3] = worlds.orientation
+        self.agent_values[:, 4] = worlds.color
+        agents = np.flatnonzero(worlds.items_changed)
+        if agents.size:
+            self._draw_items(worlds.first_agent + agents, AGENT_FIXED, worlds.listed[agents], worlds.inventory[agents])
+            worlds.items_changed[agents] = False
+        converters = np.flatnonzero(worlds.converter_changed)
+        if converters.size:
+            self._draw_converters(converters)
+            worlds.converter_changed[converters] = False
 
     def _completion(self) -> NDArray[np.int64]:
         """Part of the episode that is over, in 255ths, by world; past the end it wraps."""
@@ -125,24 +136,13 @@ class Observer:
         part = worlds.steps / np.maximum(max_steps, 1) * 255.0
         return np.where(max_steps > 0, round_half_up(part).astype(np.int64) & 0xFF, 0)
 
-    def _draw_agents(self, rows: NDArray[np.int64]) -> None:
-        worlds = self.worlds
-        things = worlds.first_agent + rows
-        group_row = worlds.group_row[rows]
-        self.table[things, 0] = token(TYPE_ID, 0)
-        self.table[things, 1] = token(GROUP, worlds.rules.groups.token_id[group_row])
-        self.table[things, 2] = token(FROZEN, worlds.freeze[rows] != 0)
-        self.table[things, 3] = token(ORIENTATION, worlds.orientation[rows])
-        self.table[things, 4] = token(COLOR, worlds.color[rows])
-        self._draw_items(things, AGENT_FIXED, worlds.listed[rows], worlds.inventory[rows])
-
     def _draw_converters(self, converters: NDArray[np.int64]) -> None:
         worlds = self.worlds
         things = worlds.first_converter + converters
         types, type_rows = worlds.rules.types, worlds.converter_type[converters]
-        self.table[things, 0] = token(TYPE_ID, types.type_id[type_rows])
-        self.table[things, 1] = token(COLOR, types.color[type_rows])
-        self.table[things, 2] = token(CONVERTING, worlds.converter_phase[converters] != IDLE)
+        self.values[things, 0] = types.type_id[type_rows]
+        self.values[things, 1] = types.color[type_rows]
+        self.values[things, 2] = worlds.converter_phase[converters] != IDLE
         held = worlds.converter_inventory[converters]
         self._draw_items(things, CONVERTER_FIXED, held > 0, held)
 
@@ -150,36 +150,46 @@ class Observer:
         self, things: NDArray[np.int64], fixed: int, listed: NDArray[np.bool_], amounts: NDArray[np.int16]
     ) -> None:
         """Item tokens of things, after their `fixed` other tokens. `listed`, `amounts [things, items]`"""
-        position, item = np.nonzero(listed)
-        slot = fixed + (np.cumsum(listed, axis=1) - 1)[position, item]
-        self.table[things[position], slot] = token(FIRST_ITEM + item, amounts[position, item])
+        ends = np.add.accumulate(listed, axis=1, dtype=np.int64)
+        position, item = listed.nonzero()
+        slot = fixed - 1 + ends[position, item]
+        self.table[things[position], slot] = FIRST_ITEM + item + (amounts[position, item].astype(np.int64) << 8)
         self.counts[things] = fixed + listed.sum(axis=1)
 
     # -- from cells to tokens -----------------------------------------------------------------------------------
 
     def _observe_chunk(self, rows: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         worlds = self.worlds
-        found = self._found[: len(rows)]
-        found[:, 0] = worlds.first_global + rows
-        worlds.grid.take(worlds.cell[rows][:, None] + self.offsets, out=found[:, 1:], mode="clip")
-        seen = np.flatnonzero(found > 0)
+        gathered, found = self.gathered[: len(rows)], self.found[: len(rows)]
+        gathered[:, 0] = worlds.globals_start + rows
+        np.add(worlds.cell[rows, None], self.offsets, out=gathered[:, 1:])
+        # no index is out of range: of the ways to treat those that are, wrapping costs least
+        worlds.grid.take(gathered, out=found, mode="wrap")
+        seen = (found > EMPTY).ravel().nonzero()[0]
         things = found.ravel().take(seen)
         counts = self.counts.take(things)
-        ends = np.cumsum(counts)
+        ends = counts.cumsum()
         starts = ends - counts
-        source = np.repeat(things.astype(np.int64) * self.slots - starts, counts) + np.arange(ends[-1])
-        location = np.repeat(self.locations.take(seen), counts)
-        tokens = self.table.ravel().take(source) | location.astype(np.uint32)
+        total = int(ends[-1])
+        source = (things.astype(np.int64) * self.slots - starts).repeat(counts)
+        source += np.arange(total)
 
-        begins = starts[np.flatnonzero(things < worlds.first_wall)]
-        totals = np.diff(begins, append=ends[-1])
+        # tokens of all agents, one after the other, with room for a whole row after the last
+        stream = np.empty((total + self.num_tokens) * 3, np.uint8)
+        stream[: total * 3 : 3] = self.locations.take(seen).repeat(counts)
+        np.ndarray(total, np.uint16, stream, 1, (3,))[...] = self.table.ravel().take(source)
+
+        begins = starts[(things < worlds.first_wall).nonzero()[0]]
+        totals = np.empty(len(rows), np.int64)
+        np.subtract(begins[1:], begins[:-1], out=totals[:-1])
+        totals[-1] = total - begins[-1]
         self.totals[rows] = totals
-        position = np.arange(ends[-1]) - np.repeat(begins, totals)
-        agent = np.repeat(np.arange(len(rows)), totals)
-        kept = position < self.num_tokens
-        out[...] = NO_TOKEN
-        token_bytes = tokens.view(np.uint8).reshape(-1, 4)[:, :3]
-        out[agent[kept], position[kept]] = token_bytes[kept]
+        # each row is copied at full length, with the tokens of whoever comes next, which are then blanked out
+        row = np.dtype((np.void, self.num_tokens * 3))
+        windows = np.ndarray(total + 1, row, stream, 0, (3,))
+        bytes_out = out.reshape(len(rows), -1)
+        bytes_out.view(row)[:, 0] = windows[begins]
+        bytes_out |= self.blank.take(totals, axis=0, mode="clip")
 
 
 def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:

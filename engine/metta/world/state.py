@@ -89,7 +89,10 @@ class Worlds:
 
         # -- worlds --
         self.clock = 0  # steps of the batch so far; converters' events are due by it
-        self.grid = np.full(num_worlds * self.slot, OUTSIDE, np.int32)
+        self.grid = np.full(num_worlds * self.slot + agents, OUTSIDE, np.int32)
+        # behind the worlds, a cell for each agent that holds its globals, so that one gather finds them as well
+        self.globals_start = num_worlds * self.slot
+        self.grid[self.globals_start :] = self.first_global + np.arange(agents)
         self.ruleset = np.zeros(num_worlds, np.int64)
         self.steps = np.zeros(num_worlds, np.int64)  # of the current episode
         self.episode = np.full(num_worlds, -1, np.int64)
@@ -133,7 +136,7 @@ class Worlds:
         self.lock_holder = np.zeros(len(self.grid), np.int64)
 
         # -- what has to be drawn anew in the token table --
-        self.agent_changed = np.zeros(agents, np.bool_)
+        self.items_changed = np.zeros(agents, np.bool_)
         self.converter_changed = np.zeros(0, np.bool_)
 
     def _clamped_cells(self) -> NDArray[np.int64]:
