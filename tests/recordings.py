@@ -195,19 +195,17 @@ def _agent_settings(section: dict[str, Any], items: list[str]) -> dict[str, Any]
     rewards = {key: value for key, value in (section.get("rewards") or {}).items() if value is not None}
     paid = {item: float(rewards.get(item, 0)) for item in items}
     counted = {item: float(rewards.get(f"{item}_max", 1000)) for item in items}
-    own = {
-        f"{item}_reward": paid.pop(item, 0.0) for item in ("ore_red", "battery_red", "heart")
-    }  # these have fields of their own
+    named = {"ore_red": "ore_red_max", "battery_red": "battery_red_max", "heart": "heart_max_reward"}
+    own = {f"{item}_reward": paid.pop(item) for item in named if item in items}  # these have fields of their own
+    own |= {field: counted.pop(item) for item, field in named.items() if item in items}
+    if "heart" in items:
+        own["heart_max"] = caps.pop("heart")
     return {
         "default_item_max": cap,
-        "heart_max": caps.pop("heart", cap),
         "item_max": caps,
         "freeze_duration": section.get("freeze_duration") or 0,
         "action_failure_penalty": float(rewards.get("action_failure_penalty", 0)),
         **own,
-        "ore_red_max": counted.pop("ore_red", 1000.0),
-        "battery_red_max": counted.pop("battery_red", 1000.0),
-        "heart_max_reward": counted.pop("heart", 1000.0),
         "item_rewards": paid,
         "item_reward_max": counted,
     }

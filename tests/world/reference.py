@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from metta.config.env import EnvConfig
-from metta.config.game import AgentSettings
 from metta.config.objects import ActionConfig, ObjectConfig
 
 UP, DOWN, LEFT, RIGHT = range(4)
@@ -52,13 +51,39 @@ class Converter(Thing):
     stats: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True)
+class Group:
+    """What holds for the agents of a group; tables by item id."""
+
+    name: str
+    id: int
+    freeze_duration: int
+    failure_penalty: np.float32
+    caps: list[int]
+    prices: list[np.float32]
+    counted: list[np.float32]
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action with amounts by item id; `defense` is None where nobody can be defended."""
+
+    name: str
+    type: str
+    config: ActionConfig
+    is_possible: bool
+    largest_argument: int
+    required: dict[int, int]
+    consumed: dict[int, int]
+    defense: dict[int, int] | None
+
+
 @dataclass
 class Agent(Thing):
     """`inventory` holds the listed items, some of them perhaps with 0 units."""
 
     index: int
-    group: str
-    settings: AgentSettings
+    rules: Group
     orientation: int = UP
     color: int = 0
     frozen: int = 0
@@ -76,7 +101,17 @@ class ReferenceWorld:
         self.config, self.game = config, config.game
         self.rows, self.cols = cells.shape
         self.items = list(self.game.inventory_item_names)
-        self.actions = config.action_table
+        self.actions = [
+            self._action(*named, largest)
+            for named, largest in zip(config.action_table, config.spec.max_action_args, strict=True)
+        ]
+        self.groups = [self._group(name) for name in self.game.groups]
+        rows, cols = self.game.observation_height // 2, self.game.observation_width // 2
+        self.center = rows << 4 | cols
+        window = [(row, col) for row in range(-rows, rows + 1) for col in range(-cols, cols + 1)]
+        # by distance, then from top to bottom, then the right cell before the left one
+        window.sort(key=lambda offset: (abs(offset[0]) + abs(offset[1]), offset[0], -offset[1]))
+        self.window = [(row, col, (row + rows) << 4 | (col + cols)) for row, col in window]
         self.now = 0
         self.grid: dict[tuple[int, int], Wall | Converter | Agent] = {}
         self.agents: list[Agent] = []
@@ -86,15 +121,40 @@ class ReferenceWorld:
         self.success = [False] * self.game.num_agents
         self._place(cells)
 
+    def _group(self, name: str) -> Group:
+        settings = self.game.group_settings(name)
+        return Group(
+            name,
+            self.game.groups[name].id,
+            settings.freeze_duration,
+            float32(settings.action_failure_penalty),
+            [settings.item_cap(item) for item in self.items],
+            [float32(settings.item_reward(item)) for item in self.items],
+            [float32(settings.item_reward_cap(item)) for item in self.items],
+        )
+
+    def _action(self, name: str, type_: str, config: ActionConfig, largest_argument: int) -> Action:
+        consumed, defense = config.consumed_resources, config.defense_resources
+        required = consumed if config.required_resources is None else config.required_resources
+        is_possible = all(item in self.items for item, amount in defense.items() if amount > 0)
+        return Action(
+            name,
+            type_,
+            config,
+            self.config.can_act(config),
+            largest_argument,
+            self._by_id(required),
+            self._by_id(consumed),
+            self._by_id(defense) if defense and is_possible else None,
+        )
+
     def _place(self, cells: np.ndarray) -> None:
         kinds = {kind.type_id: kind for kind in self.config.object_types.values()}
-        groups = list(self.game.groups)
         for row in range(self.rows):
             for col in range(self.cols):
                 value = int(cells[row, col])
                 if value < 0:
-                    group = groups[-value - 1]
-                    agent = Agent(row, col, len(self.agents), group, self.game.group_settings(group))
+                    agent = Agent(row, col, len(self.agents), self.groups[-value - 1])
                     self.agents.append(agent)
                     self.grid[row, col] = agent
                 elif value > 0:
@@ -154,9 +214,8 @@ class ReferenceWorld:
     def cells(self) -> np.ndarray:
         """The map as it is now, `[rows, cols] int16` as it was given."""
         cells = np.zeros((self.rows, self.cols), np.int16)
-        groups = list(self.game.groups)
         for cell, thing in self.grid.items():
-            cells[cell] = -1 - groups.index(thing.group) if isinstance(thing, Agent) else thing.kind.type_id or 0
+            cells[cell] = -1 - self.groups.index(thing.rules) if isinstance(thing, Agent) else thing.kind.type_id or 0
         return cells
 
     def state(self) -> dict[str, np.ndarray]:
@@ -185,53 +244,49 @@ class ReferenceWorld:
 
     # -- section 3: actions -------------------------------------------------------------------------------------
 
-    def _turn(self, agent: Agent, action: int, argument: int, attacks_now: bool) -> None:
-        if not 0 <= action < len(self.actions):
-            self._invalid(agent, "type", action, argument)  # in both passes, so twice a step [Q3]
+    def _turn(self, agent: Agent, number: int, argument: int, attacks_now: bool) -> None:
+        if not 0 <= number < len(self.actions):
+            self._invalid(agent, "type", number, argument)  # in both passes, so twice a step [Q3]
             return
-        name, type_, config = self.actions[action]
-        if (type_ in ("attack", "attack_nearest")) != attacks_now:
+        action = self.actions[number]
+        if (action.type in ("attack", "attack_nearest")) != attacks_now:
             return
-        if not 0 <= argument <= self.config.spec.max_action_args[action]:
-            self._invalid(agent, "arg", action, argument)
+        if not 0 <= argument <= action.largest_argument:
+            self._invalid(agent, "arg", number, argument)
             return
         if agent.frozen != 0:
             agent.stats["status.frozen.ticks"] += 1
-            agent.stats[f"status.frozen.ticks.{agent.group}"] += 1
+            agent.stats[f"status.frozen.ticks.{agent.rules.name}"] += 1
             agent.frozen -= agent.frozen > 0
             return
-        success = self.config.can_act(config) and self._pay(agent, config)
-        if success:
-            effect = getattr(self, f"_{type_}")
-            success = effect(agent, argument, name, config)
+        effect = getattr(self, f"_{action.type}")
+        success = action.is_possible and self._pay(agent, action) and effect(agent, argument, action)
         self.success[agent.index] = success
-        agent.stats[f"action.{name}.{'success' if success else 'failed'}"] += 1
+        agent.stats[f"action.{action.name}.{'success' if success else 'failed'}"] += 1
         if not success:
             agent.stats["action.failure_penalty"] += 1
-            agent.reward = float32(agent.reward - float32(agent.settings.action_failure_penalty))
+            agent.reward = float32(agent.reward - agent.rules.failure_penalty)
 
-    def _invalid(self, agent: Agent, what: str, action: int, argument: int) -> None:
+    def _invalid(self, agent: Agent, what: str, number: int, argument: int) -> None:
         agent.stats[f"action.invalid_{what}"] += 1
-        agent.stats[f"action.invalid_{what}.{action}.{argument}"] += 1
-        agent.reward = float32(agent.reward - float32(agent.settings.action_failure_penalty))
+        agent.stats[f"action.invalid_{what}.{number}.{argument}"] += 1
+        agent.reward = float32(agent.reward - agent.rules.failure_penalty)
 
-    def _pay(self, agent: Agent, config: ActionConfig) -> bool:
-        consumed = self._by_id(config.consumed_resources)
-        required = consumed if config.required_resources is None else self._by_id(config.required_resources)
-        if not self._holds(agent, required):
+    def _pay(self, agent: Agent, action: Action) -> bool:
+        if not self._holds(agent, action.required):
             return False
-        for item in sorted({*required, *consumed}):
-            self._update(agent, item, -consumed.get(item, 0))
+        for item in sorted({*action.required, *action.consumed}):
+            self._update(agent, item, -action.consumed.get(item, 0))
         return True
 
     def _holds(self, agent: Agent, required: dict[int, int]) -> bool:
         """Whether all of it is there; what is looked for and absent becomes listed with 0 units [Q1]."""
         return all(agent.inventory.setdefault(item, 0) >= amount for item, amount in required.items())
 
-    def _noop(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _noop(self, agent: Agent, argument: int, action: Action) -> bool:
         return True
 
-    def _move(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _move(self, agent: Agent, argument: int, action: Action) -> bool:
         facing = agent.orientation
         if argument == 1:
             facing = {UP: DOWN, DOWN: UP, LEFT: RIGHT, RIGHT: LEFT}[facing]
@@ -243,14 +298,14 @@ class ReferenceWorld:
         self.grid[target] = agent
         return True
 
-    def _rotate(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
-        if config.delta is None:
+    def _rotate(self, agent: Agent, argument: int, action: Action) -> bool:
+        if action.config.delta is None:
             agent.orientation = argument
         else:
-            agent.orientation = CLOCKWISE[(CLOCKWISE.index(agent.orientation) + config.delta) % 4]
+            agent.orientation = CLOCKWISE[(CLOCKWISE.index(agent.orientation) + action.config.delta) % 4]
         return True
 
-    def _put_items(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _put_items(self, agent: Agent, argument: int, action: Action) -> bool:
         converter = self._in_front(agent)
         if not isinstance(converter, Converter):
             return False
@@ -265,7 +320,7 @@ class ReferenceWorld:
                     put_any = True
         return put_any
 
-    def _get_items(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _get_items(self, agent: Agent, argument: int, action: Action) -> bool:
         converter = self._in_front(agent)
         if not isinstance(converter, Converter):
             return False
@@ -279,7 +334,7 @@ class ReferenceWorld:
                     taken_any = True
         return taken_any
 
-    def _swap(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _swap(self, agent: Agent, argument: int, action: Action) -> bool:
         thing = self._in_front(agent)
         if isinstance(thing, Agent) and thing.frozen != 0:
             what = "agent"
@@ -290,31 +345,35 @@ class ReferenceWorld:
         agent.row, agent.col, thing.row, thing.col = thing.row, thing.col, agent.row, agent.col
         self.grid[agent.row, agent.col] = agent
         self.grid[thing.row, thing.col] = thing
-        agent.stats[f"action.{name}.{what}"] += 1
+        agent.stats[f"action.{action.name}.{what}"] += 1
         return True
 
-    def _change_color(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _change_color(self, agent: Agent, argument: int, action: Action) -> bool:
         color = agent.color
         doubled = color * 2 if color <= 127 else color
         agent.color = (min(color + 1, 255), max(color - 1, 0), doubled, color // 2)[argument]
         return True
 
-    def _gift(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
-        receiver, item = self._in_front(agent), self.items.index(config.item or "")
+    def _gift(self, agent: Agent, argument: int, action: Action) -> bool:
+        receiver, item = self._in_front(agent), self.items.index(action.config.item or "")
         if not isinstance(receiver, Agent) or receiver is agent:
             return False
-        has_room = receiver.inventory.get(item, 0) < receiver.settings.item_cap(self.items[item])
+        has_room = receiver.inventory.get(item, 0) < receiver.rules.caps[item]
         if not agent.inventory.get(item, 0) or not has_room:
             return False
         self._update(receiver, item, 1)
         self._update(agent, item, -1)
         return True
 
-    def _use(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _use(self, agent: Agent, argument: int, action: Action) -> bool:
         thing = self._in_front(agent)
-        if not isinstance(thing, Converter) or config.use not in (None, thing.kind.name, thing.kind.type):
+        if not isinstance(thing, Converter) or action.config.use not in (None, thing.kind.name, thing.kind.type):
             return False
-        return self._get_items(agent, argument, name, config) or self._put_items(agent, argument, name, config)
+        can_take = any(
+            thing.inventory[item] > 0 and agent.inventory.get(item, 0) < agent.rules.caps[item] for item in thing.output
+        )
+        work = self._get_items if can_take else self._put_items
+        return work(agent, argument, action)
 
     # -- section 5: geometry and attack -------------------------------------------------------------------------
 
@@ -336,35 +395,34 @@ class ReferenceWorld:
     def _in_front(self, agent: Agent) -> Wall | Converter | Agent | None:
         return self._at(agent, 1, 0)
 
-    def _attack(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _attack(self, agent: Agent, argument: int, action: Action) -> bool:
         if argument == 0:
             return False
         target = self._at(agent, 1 + (argument - 1) // 3, (1, 0, -1)[(argument - 1) % 3])
-        return isinstance(target, Agent) and self._hit(agent, target, name, config)
+        return isinstance(target, Agent) and self._hit(agent, target, action)
 
-    def _attack_nearest(self, agent: Agent, argument: int, name: str, config: ActionConfig) -> bool:
+    def _attack_nearest(self, agent: Agent, argument: int, action: Action) -> bool:
         for distance in (1, 2, 3):
             for offset in (0, 1, -1):
                 target = self._at(agent, distance, offset)
                 if isinstance(target, Agent):
-                    return self._hit(agent, target, name, config)
+                    return self._hit(agent, target, action)
         return False
 
-    def _hit(self, attacker: Agent, victim: Agent, name: str, config: ActionConfig) -> bool:
-        a, b, same = attacker.group, victim.group, attacker.group == victim.group
+    def _hit(self, attacker: Agent, victim: Agent, action: Action) -> bool:
+        a, b = attacker.rules.name, victim.rules.name
+        same = a == b
         for key in ("", f".{a}", f".{a}.{b}"):
-            attacker.stats[f"action.{name}.agent{key}"] += 1
+            attacker.stats[f"action.{action.name}.agent{key}"] += 1
         attacker.stats[f"attack.{'own' if same else 'other'}_team.{a}"] += 1
         was_frozen = victim.frozen > 0
-        defense = self._by_id(config.defense_resources)
-        is_defended = bool(config.defense_resources) and len(defense) == len(config.defense_resources)
-        if is_defended and self._holds(victim, defense):
-            for item, amount in defense.items():
+        if action.defense is not None and self._holds(victim, action.defense):
+            for item, amount in action.defense.items():
                 self._update(victim, item, -amount)
             attacker.stats[f"attack.blocked.{b}"] += 1
             attacker.stats[f"attack.blocked.{b}.{a}"] += 1
             return True
-        victim.frozen = victim.settings.freeze_duration
+        victim.frozen = victim.rules.freeze_duration
         if was_frozen:
             return True
         attacker.stats[f"attack.win.{a}"] += 1
@@ -435,32 +493,33 @@ class ReferenceWorld:
     def _update(self, agent: Agent, item: int, change: int) -> int:
         """Give or take units within 0 and the cap, and pay for the difference; returns the change."""
         name, before = self.items[item], agent.inventory.get(item, 0)
-        after = max(0, min(before + change, agent.settings.item_cap(name)))
+        after = max(0, min(before + change, agent.rules.caps[item]))
         agent.inventory[item] = after
         if after == 0:
             del agent.inventory[item]
         changed = after - before
         if changed:
             agent.stats[f"{name}.{'gained' if changed > 0 else 'lost'}"] += abs(changed)
-        score = float32(0)
+        score = ZERO
         for held, amount in sorted(agent.inventory.items()):
-            counted = min(float32(amount), float32(agent.settings.item_reward_cap(self.items[held])))
-            score = float32(score + float32(float32(agent.settings.item_reward(self.items[held])) * counted))
+            counted = min(float32(amount), agent.rules.counted[held])
+            score = float32(score + float32(agent.rules.prices[held] * counted))
         agent.reward = float32(agent.reward + float32(score - agent.score))
         agent.score = score
         return changed
 
     def _shared_rewards(self) -> np.ndarray:
         """Every agent's reward after the groups have shared, `[agents] float32`."""
-        sizes = Counter(agent.group for agent in self.agents)
+        sizes = Counter(agent.rules.name for agent in self.agents)
         pots = {name: 0.0 for name in self.game.groups}
         rewards = np.array([agent.reward for agent in self.agents], float32)
         if not rewards.any():
             return rewards
         for agent in self.agents:
             own = agent.reward
-            shares = [(agent.group, self.game.groups[agent.group].group_reward_pct)]
-            given_away = self.game.reward_sharing_groups.get(agent.group, {})
+            name = agent.rules.name
+            shares = [(name, self.game.groups[name].group_reward_pct)]
+            given_away = self.game.reward_sharing_groups.get(name, {})
             shares += [(group, given_away.get(group, 0.0)) for group in self.game.groups]
             for group, share in shares:
                 if share > 0 and sizes[group] and own != 0:
@@ -468,21 +527,23 @@ class ReferenceWorld:
                     rewards[agent.index] = float32(rewards[agent.index] - given)
                     pots[group] += float(float32(given / float32(sizes[group])))
         for agent in self.agents:
-            rewards[agent.index] = float32(rewards[agent.index] + float32(pots[agent.group]))
+            rewards[agent.index] = float32(rewards[agent.index] + float32(pots[agent.rules.name]))
         return rewards
 
     def _with_diversity_bonus(self, rewards: np.ndarray) -> np.ndarray:
-        totals = {name: [float(a.episode_reward) for a in self.agents if a.group == name] for name in self.game.groups}
-        spread = {name: (np.mean(r), np.std(r) + 1e-6) for name, r in totals.items() if r}
+        totals: dict[str, list[float]] = {}
+        for agent in self.agents:
+            totals.setdefault(agent.rules.name, []).append(float(agent.episode_reward))
+        spread = {name: (np.mean(group), np.std(group) + 1e-6) for name, group in totals.items()}
         scaled = rewards.copy()
         for agent in self.agents:
             own = float(agent.episode_reward)
-            mean, std = spread[agent.group]
-            likeness = np.exp(-abs(own - mean) / std)
-            others = [1 - np.exp(-abs(own - mean) / std) for name, (mean, std) in spread.items() if name != agent.group]
+            likeness = {name: np.exp(-abs(own - mean) / std) for name, (mean, std) in spread.items()}
+            similarity = likeness.pop(agent.rules.name)
+            others = [1 - alike for alike in likeness.values()]
             difference = np.mean(others) if others else 0.0
-            factor = 1 + self.game.similarity_coef * likeness + self.game.diversity_coef * difference
-            scaled[agent.index] = float32(float(rewards[agent.index]) * factor)
+            factor = 1 + self.game.similarity_coef * similarity + self.game.diversity_coef * difference
+            scaled[agent.index] = float32(rewards[agent.index] * float32(factor))
         return scaled
 
     # -- section 9: observations --------------------------------------------------------------------------------
@@ -490,8 +551,9 @@ class ReferenceWorld:
     def _observe(self) -> np.ndarray:
         capacity = self.game.num_observation_tokens
         observations = np.full((len(self.agents), capacity, 3), 0xFF, np.uint8)
+        features = {cell: self._features(thing) for cell, thing in self.grid.items()}
         for agent in self.agents:
-            tokens = self._tokens(agent)
+            tokens = self._tokens(agent, features)
             written = min(len(tokens), capacity)
             observations[agent.index, :written] = tokens[:written]
             self.stats["tokens_written"] += written
@@ -499,17 +561,11 @@ class ReferenceWorld:
             self.stats["tokens_free_space"] += capacity - written
         return observations
 
-    def _tokens(self, observer: Agent) -> list[tuple[int, int, int]]:
-        rows, cols = self.game.observation_height // 2, self.game.observation_width // 2
-        tokens = [(rows << 4 | cols, 8 + i, value) for i, value in enumerate(self._global_values(observer))]
-        for distance in range(rows + cols + 1):
-            for row in range(-rows, rows + 1):
-                col = distance - abs(row)
-                for offset in (col, -col) if col > 0 else (0,) if col == 0 else ():
-                    thing = self.grid.get((observer.row + row, observer.col + offset))
-                    if thing is not None and abs(offset) <= cols:
-                        location = (row + rows) << 4 | (offset + cols)
-                        tokens += [(location, feature, value) for feature, value in self._features(thing)]
+    def _tokens(self, observer: Agent, features: dict[tuple[int, int], list[tuple[int, int]]]) -> list[list[int]]:
+        tokens = [[self.center, 8 + i, value] for i, value in enumerate(self._global_values(observer))]
+        for row, col, location in self.window:
+            seen = features.get((observer.row + row, observer.col + col), ())
+            tokens += [[location, feature, value] for feature, value in seen]
         return tokens
 
     def _global_values(self, agent: Agent) -> tuple[int, int, int, int]:
@@ -525,7 +581,7 @@ class ReferenceWorld:
         if isinstance(thing, Agent):
             return [
                 (0, 0),
-                (GROUP, self.game.groups[thing.group].id),
+                (GROUP, thing.rules.id),
                 (FROZEN, int(thing.frozen != 0)),
                 (ORIENTATION, thing.orientation),
                 (COLOR, thing.color),

@@ -214,7 +214,7 @@ class TestAscii:
 class TestImpossible:
     def test_no_agent(self) -> None:
         with pytest.raises(MapError, match="no agent"):
-            build_map(config({"type": "Ascii", "map": "#.\n.."}), generator())
+            build_map(EnvConfig.model_construct(map_builder=AsciiConfig(type="Ascii", map="#.\n..")), generator())
 
     def test_too_long_a_side(self) -> None:
         rooms = {"type": "Rooms", "rows": 64, "cols": 1, "room": {"width": 5, "height": 100, "agents": 1}}

@@ -1,0 +1,178 @@
+"""Worlds nobody would draw: small, crowded, with every action and every setting at random."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from metta.config.env import EnvConfig
+
+ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser", "blueprint", "coin"]
+ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
+
+
+def random_tasks(generator: np.random.Generator, count: int = 2) -> list[EnvConfig]:
+    """Configs that may share a batch: equal in what a policy sees, different in everything else."""
+    frame = _Frame(generator)
+    return [_Task(generator, frame).config() for _ in range(count)]
+
+
+class _Frame:
+    """What the tasks of a batch have in common."""
+
+    def __init__(self, generator: np.random.Generator):
+        self.items = generator.permutation(ITEMS)[: generator.integers(2, len(ITEMS) + 1)].tolist()
+        self.num_agents = int(generator.integers(2, 11))
+        self.group_ids = generator.permutation(12)[: generator.integers(1, 4)].tolist()
+        self.types = generator.permutation([*ACTION_TYPES, "attack", "move", "rotate"]).tolist()
+        self.deltas = [int(generator.integers(-3, 4)) if generator.random() < 0.5 else None for _ in self.types]
+        self.enabled = (generator.random(len(self.types)) < 0.9).tolist()
+        self.window = {
+            "observation_height": int(generator.choice([1, 3, 5, 5, 7])),
+            "observation_width": int(generator.choice([1, 3, 5, 5, 9])),
+            "num_observation_tokens": int(generator.choice([2, 10, 40, 100])),
+        }
+        self.type_ids = (15 + generator.permutation(240))[:8].tolist()
+
+
+class _Task:
+    """One of them."""
+
+    def __init__(self, generator: np.random.Generator, frame: _Frame):
+        self.generator, self.frame = generator, frame
+
+    def config(self) -> EnvConfig:
+        generator, frame = self.generator, self.frame
+        objects = [self._object(index, type_id) for index, type_id in enumerate(frame.type_ids)]
+        height, width = (int(size) for size in generator.integers(4, 9, 2))
+        border = int(generator.choice([0, 0, 1]))
+        room = (height - 2 * border) * (width - 2 * border)
+        if room < frame.num_agents + 2:
+            height, width, border = 8, 8, 1
+            room = 36
+        share = generator.dirichlet(np.ones(len(objects))) * (room - frame.num_agents) * generator.uniform(0.3, 0.95)
+        counts = {entry["name"]: int(count) for entry, count in zip(objects, share, strict=True)}
+        return EnvConfig.model_validate(
+            {
+                "game": self._game() | {"height": height, "width": width},
+                "objects": objects,
+                "actions": [self._action(index, type_) for index, type_ in enumerate(frame.types)],
+                "map_builder": {"border_width": border, "objects": counts},
+            }
+        )
+
+    def _chance(self, probability: float) -> bool:
+        return bool(self.generator.random() < probability)
+
+    def _amount(self, *choices: int) -> int:
+        return int(self.generator.choice(choices))
+
+    def _some_items(self, most: int, *amounts: int) -> dict[str, int]:
+        number = int(self.generator.integers(0, min(most, len(self.frame.items)) + 1))
+        chosen = self.generator.permutation(self.frame.items)[:number].tolist()
+        return {item: self._amount(*amounts) for item in chosen}
+
+    def _game(self) -> dict[str, Any]:
+        frame, generator = self.frame, self.generator
+        names = [f"team_{index}" for index in range(len(frame.group_ids))]
+        return {
+            **self._agent_settings(),
+            **frame.window,
+            "num_agents": frame.num_agents,
+            "inventory_item_names": frame.items,
+            "max_steps": self._amount(0, 9, 25, 60),
+            "episode_lifetime": self._amount(0, 0, 13, 40),
+            "time_punishment": float(generator.choice([0.0, -0.01, 0.1])),
+            "diversity_bonus_enabled": self._chance(0.5),
+            "similarity_coef": float(generator.uniform(0, 1)),
+            "diversity_coef": float(generator.uniform(0, 1)),
+            "groups": {
+                name: {
+                    "id": group_id,
+                    "group_reward_pct": float(generator.choice([0.0, 0.3, 1.0])),
+                    "props": self._agent_settings() if self._chance(0.5) else {},
+                }
+                for name, group_id in zip(names, frame.group_ids, strict=True)
+            },
+            "reward_sharing_groups": {
+                name: {other: float(generator.uniform(0, 1)) / len(names) for other in names if self._chance(0.5)}
+                for name in names
+                if self._chance(0.4)
+            },
+        }
+
+    def _agent_settings(self) -> dict[str, Any]:
+        generator, items = self.generator, self.frame.items
+        free = [item for item in items if item not in ("ore_red", "battery_red", "heart")]
+        settings = {
+            "default_item_max": self._amount(0, 3, 20, 255),
+            "heart_max": self._amount(0, 5, 255),
+            "item_max": {item: self._amount(1, 4, 255) for item in items if item != "heart" and self._chance(0.3)},
+            "freeze_duration": self._amount(-1, 0, 1, 2, 2, 5),
+            "action_failure_penalty": float(generator.choice([0.0, 0.01, 0.7])),
+            "ore_red_reward": float(generator.choice([0.0, 0.011])),
+            "battery_red_reward": float(generator.choice([0.0, 0.37])),
+            "heart_reward": float(generator.choice([0.0, 1.0, -0.3])),
+            "ore_red_max": float(generator.choice([0.0, 2.5, 100.0])),
+            "heart_max_reward": float(self._amount(1, 1000)),
+            "item_rewards": {item: float(generator.uniform(-0.1, 0.3)) for item in free if self._chance(0.5)},
+            "item_reward_max": {item: float(generator.uniform(0, 9)) for item in free if self._chance(0.5)},
+        }
+        absent = tuple({"ore_red", "battery_red", "heart"} - set(items))
+        return {field: value for field, value in settings.items() if not field.startswith(absent)}
+
+    def _object(self, index: int, type_id: int) -> dict[str, Any]:
+        # the first three are of one kind in every task, the last is a source of much
+        common = {"name": f"thing_{index}", "type_id": type_id}
+        if index < 2:
+            return {**common, "type": "wall", "swappable": index == 1}
+        entry = {
+            **common,
+            "type": "converter",
+            "color": self._amount(0, 3, 255),
+            "input": self._some_items(3, 0, 1, 1, 2, 100) if index < 6 else {},
+            "output": self._some_items(3, 0, 1, 1, 5, 150) or {self.frame.items[0]: 2},
+            "max_output": self._amount(-1, 0, 1, 5, 600),
+            "conversion_ticks": self._amount(0, 1, 2, 7),
+            "cooldown": self._amount(0, 0, 1, 3),
+            "initial_items": self._amount(0, 1, 30),
+        }
+        if not entry["conversion_ticks"] and not entry["cooldown"]:
+            entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1
+        return entry
+
+    def _ends(self, entry: dict[str, Any]) -> bool:
+        """Whether an instant conversion without rest is sure to end: it needs something that it does not make."""
+        needed = {item for item, amount in entry["input"].items() if amount > 0}
+        return bool(needed - set(entry["output"]))
+
+    def _action(self, index: int, type_: str) -> dict[str, Any]:
+        action: dict[str, Any] = {"type": type_, "key": f"{type_}_{index}", "enabled": self.frame.enabled[index]}
+        if type_ == "rotate":
+            action["delta"] = self.frame.deltas[index]
+        if type_ == "gift":
+            action["item"] = self.frame.items[-1]
+        if type_ == "use" and self._chance(0.5):
+            action["use"] = str(self.generator.choice(["converter", "thing_3", "mine"]))
+        if type_ == "attack" and self._chance(0.5):
+            action["defense_resources"] = self._some_items(2, 0, 1, 1, 3)
+        if self._chance(0.25):
+            action["consumed_resources"] = self._some_items(2, 0, 1, 1, 2)
+        if self._chance(0.25):
+            action["required_resources"] = {
+                item: max(amount, action.get("consumed_resources", {}).get(item, 0))
+                for item, amount in self._some_items(2, 0, 1, 2).items()
+            }
+        return action
+
+
+def random_actions(generator: np.random.Generator, config: EnvConfig, rows: int) -> np.ndarray:
+    """`[rows, 2] int32`: mostly valid ones, some with wrong arguments, some that do not exist."""
+    largest = np.array(config.spec.max_action_args)
+    action = generator.integers(0, len(largest), rows)
+    argument = generator.integers(0, largest[action] + 1)
+    odd = generator.random(rows)
+    argument = np.where(odd < 0.03, generator.integers(-300, 300, rows), argument)
+    action = np.where(odd > 0.98, generator.integers(-5, 400, rows), action)
+    return np.stack([action, argument], axis=1).astype(np.int32)

@@ -1,0 +1,132 @@
+"""The engine against the reference stepper on random, crowded worlds with every action: they must agree bit for bit.
+
+`METTA_WORLD_STEPS=1000000 pytest tests/world/test_differential.py` plays a million steps of worlds instead of the
+usual ten thousand.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import numpy as np
+import pytest
+from conformance import engine_state, engine_statistics
+from random_worlds import random_actions, random_tasks
+from reference import ReferenceWorld
+
+from metta.world.env import MettaGridEnv, StepInfo
+
+WORLD_STEPS = int(os.environ.get("METTA_WORLD_STEPS", "12000"))
+PARTS = 6
+"""So that the test can run on several cores."""
+STEPS, WORLDS = 60, 5
+
+
+class Match:
+    """A batch of the engine and as many reference worlds, side by side."""
+
+    def __init__(self, seed: int):
+        self.generator = np.random.default_rng(seed)
+        self.env = MettaGridEnv(random_tasks(self.generator), num_worlds=WORLDS, seed=seed)
+        self.episodes_ended = 0
+        observations, _ = self.env.reset()
+        self.references = [self._begun(world) for world in range(WORLDS)]
+        for world, reference in enumerate(self.references):
+            self._same("first observations", world, observations[self._rows(world)], reference.reset())
+
+    def _begun(self, world: int) -> ReferenceWorld:
+        return ReferenceWorld(self.env.configs[int(self.env.tasks[world])], self.env.cells(world))
+
+    def _rows(self, world: int) -> slice:
+        return slice(world * self.env.num_agents, (world + 1) * self.env.num_agents)
+
+    def step(self, look_closely: bool) -> None:
+        """One step of everything, compared in full; with `look_closely` the hidden state and statistics too."""
+        env = self.env
+        actions = random_actions(self.generator, env.config, env.agents)
+        order = np.stack([self.generator.permutation(env.num_agents) for _ in range(WORLDS)])
+        observations, rewards, terminated, truncated, info = env.step(actions, order=order.ravel())
+        finals = dict(zip(info.ended_agents.tolist(), info.final_observations, strict=True))
+        for world, reference in enumerate(self.references):
+            rows = self._rows(world)
+            expected = reference.step(actions[rows], order[world])
+            if rows.start in finals:
+                final = np.stack([finals[row] for row in range(rows.start, rows.stop)])
+                self._same("final observations", world, final, expected[0])
+            else:
+                self._same("observations", world, observations[rows], expected[0])
+                self._same("success", world, env.action_success[rows], np.array(reference.success))
+            self._same("rewards", world, rewards[rows], expected[1])
+            self._same("terminated", world, terminated[rows], expected[2])
+            self._same("truncated", world, truncated[rows], expected[3])
+            if rows.start in finals:
+                self._end(world, info)
+                self._same("first observations", world, observations[rows], self.references[world].reset())
+            elif look_closely:
+                self._look_closely(world)
+
+    def _look_closely(self, world: int) -> None:
+        reference = self.references[world]
+        shown = engine_state(self.env, world)
+        for what, expected in reference.state().items():
+            self._same(what, world, shown[what], expected)
+        counted, expected_counts = engine_statistics(self.env, world), reference.statistics()
+        for ours, theirs in zip(
+            [counted["game"], *counted["agent"], *counted["converter"]],
+            [expected_counts["game"], *expected_counts["agent"], *expected_counts["converter"]],
+            strict=True,
+        ):
+            told = {key: (ours.get(key, 0), theirs.get(key, 0)) for key in {*ours, *theirs}}
+            wrong = {key: pair for key, pair in told.items() if pair[0] != pair[1]}
+            assert not wrong, f"world {world}, step {reference.now}: (engine, reference) {wrong}"
+
+    def _end(self, world: int, info: StepInfo) -> None:
+        """The summary of the episode, and a new reference for the next one."""
+        self.episodes_ended += 1
+        reference = self.references[world]
+        summary = next(summary for summary in info.episodes if summary.world == world)
+        assert summary.length == reference.now
+        individual = np.array([agent.episode_reward for agent in reference.agents])
+        self._same("individual rewards", world, summary.individual_rewards, individual)
+        totals: Counter[str] = Counter()
+        for agent in reference.agents:
+            totals.update(agent.stats)
+        counts = {key: total / len(reference.agents) for key, total in totals.items() if total}
+        counts |= {key: float(value) for key, value in reference.stats.items()}
+        told = {key: (summary.stats.get(key, 0), counts.get(key, 0)) for key in {*summary.stats, *counts}}
+        wrong = {key: pair for key, pair in told.items() if abs(pair[0] - pair[1]) > 1e-9 * abs(pair[1])}
+        assert not wrong, f"world {world}: (engine, reference) {wrong}"
+        self.references[world] = self._begun(world)
+
+    def _same(self, what: str, world: int, got: np.ndarray, expected: np.ndarray) -> None:
+        if expected.dtype.kind == "f":
+            got, expected = got.astype(np.float32).view(np.uint32), expected.astype(np.float32).view(np.uint32)
+        if not np.array_equal(got, expected):
+            pytest.fail(self._told(what, world, got, expected))
+
+    def _told(self, what: str, world: int, got: np.ndarray, expected: np.ndarray) -> str:
+        step = self.references[world].now
+        if got.shape != expected.shape:
+            return f"world {world}, step {step}: {what} have shapes {got.shape} and {expected.shape}"
+        place = tuple(np.argwhere(got != expected)[0].tolist())
+        near = place[0] if got.ndim < 3 else (place[0], slice(max(0, place[1] - 3), place[1] + 3))
+        lines = [f"world {world}, step {step}: {what} differ at {place}: {got[near].tolist()}"]
+        lines += [f"against the reference's {expected[near].tolist()}", self.env.render(world)]
+        for agent, (number, argument) in enumerate(self.references[world].last_actions):
+            known = 0 <= number < len(self.references[world].actions)
+            config = self.references[world].actions[number].config if known else "no such action"
+            lines.append(f"agent {agent} did {number} {argument}: {config!r}")
+        return "\n".join(lines)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_engine_and_reference_agree(part: int) -> None:
+    matches = -(-WORLD_STEPS // (PARTS * STEPS * WORLDS))
+    ended = 0
+    for seed in range(part * matches, (part + 1) * matches):
+        match = Match(seed)
+        for step in range(STEPS):
+            match.step(look_closely=step % 7 == 0)
+        ended += match.episodes_ended
+    assert ended > 5 * matches
