@@ -15,9 +15,11 @@ OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "glob
 class AgentModelConfig(Table):
     """Neural network architecture."""
 
-    hidden_dim: int = Field(default=1024, ge=1, description="width of the LSTM and of the heads' hidden layers")
-    lstm_layers: int = Field(default=1, ge=1, description="number of LSTM layers")
-    mlp_layers: int = Field(default=2, ge=0, description="hidden layers of each head (policy and value)")
+    hidden_dim: int = Field(
+        default=1024, ge=1, le=65536, description="width of the LSTM and of the heads' hidden layers"
+    )
+    lstm_layers: int = Field(default=1, ge=1, le=64, description="number of LSTM layers")
+    mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")
     backbone: Literal["cnn", "attention", "mlp"] = Field(
         default="cnn", description="from tokens to features: cnn (box and convolutions), attention (latents), mlp"
     )

@@ -41,32 +41,26 @@ class BatchPlan:
 
 def batch_problems(config: ExperienceConfig, num_agents: int) -> list[Problem]:
     """What makes a batch impossible, with the arithmetic; paths are relative to `[experience]`."""
+    batch, minibatch, horizon = config.batch_size, config.minibatch_size, config.bptt_horizon
     problems = []
-    if config.minibatch_size > config.batch_size:
+    if minibatch > batch:
+        problems.append(Problem(("minibatch_size",), f"must be at most batch_size = {batch}; got {minibatch}"))
+    elif batch % minibatch:
+        problems.append(_not_a_multiple("batch_size", batch, "minibatch_size", minibatch))
+    for name, size in (("batch_size", batch), ("minibatch_size", minibatch)):
+        if size % horizon:
+            problems.append(_not_a_multiple(name, size, "bptt_horizon", horizon))
+    if batch < num_agents * horizon:
+        least = f"{num_agents} agents x bptt_horizon {horizon} = {num_agents * horizon}"
         problems.append(
-            Problem(("minibatch_size",), f"{config.minibatch_size} is more than batch_size = {config.batch_size}")
-        )
-    elif config.batch_size % config.minibatch_size:
-        problems.append(
-            Problem(
-                ("minibatch_size",),
-                f"batch_size = {config.batch_size} is not a multiple of {config.minibatch_size}",
-            )
-        )
-    for name in ("batch_size", "minibatch_size"):
-        size = getattr(config, name)
-        if size % config.bptt_horizon:
-            problems.append(Problem((name,), f"{size} is not a multiple of bptt_horizon = {config.bptt_horizon}"))
-    least = num_agents * config.bptt_horizon
-    if config.batch_size < least:
-        problems.append(
-            Problem(
-                ("batch_size",),
-                f"must be at least one segment for each agent of one world: {num_agents} agents x "
-                f"bptt_horizon {config.bptt_horizon} = {least}; got {config.batch_size}",
-            )
+            Problem(("batch_size",), f"must hold a segment for each agent of one world: {least}; got {batch}")
         )
     return problems
+
+
+def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
+    nearest = max(1, round(size / unit)) * unit
+    return Problem((name,), f"must be a multiple of {of} = {unit}, such as {nearest}; got {size}")
 
 
 def plan_batch(config: ExperienceConfig, num_agents: int) -> BatchPlan:

@@ -39,8 +39,10 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
                     for problem in problems_in(second, model, repaired.get(name, {}))
                 ]
     env, experience = tables.get("env"), tables.get("experience")
-    if isinstance(env, EnvConfig) and isinstance(experience, ExperienceConfig):
-        problems += batch_fits(experience, env.game.num_agents)
+    if isinstance(experience, ExperienceConfig):
+        has_scenes = child(data.get("curriculum"), "scenes")
+        num_agents = env.game.num_agents if isinstance(env, EnvConfig) and not has_scenes else 1
+        problems += batch_fits(experience, num_agents)
     return list(dict.fromkeys(problems))
 
 

@@ -80,7 +80,7 @@ def default_of(field: FieldInfo) -> Any:
         return None
     default = field.get_default(call_default_factory=True)
     if isinstance(default, Table):
-        return {}
+        return _as_data(default)
     if isinstance(default, list):
         return [_as_data(entry) for entry in default]
     if isinstance(default, dict):
@@ -97,11 +97,13 @@ def alternatives(annotation: Any) -> list[type[Table]]:
 
 
 def without_tags(root: type[Table], location: KeyPath, data: Any) -> KeyPath:
-    """A location in pydantic's error as a key path: without the model names that stand behind a union of tables."""
+    """A location in pydantic's error as a key path: without the names it adds behind a union of tables or a key."""
     annotation: Any = root
     path: KeyPath = ()
     parts = iter(location)
     for part in parts:
+        if part == "[key]":
+            break  # what is wrong is the key itself, not the value there
         path = (*path, part)
         annotation = _step(_chosen(annotation, data), part)
         data = child(data, part)

@@ -32,7 +32,7 @@ GLYPHS = {
 }
 """The usual glyphs of maps; `render()` draws with the same ones. `@` is an agent of the first group."""
 
-ObjectCounts = dict[str, Annotated[int, Field(ge=0)]]
+ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24)]]
 
 
 class MapBuilderConfig(Table):
@@ -41,9 +41,9 @@ class MapBuilderConfig(Table):
     type: Literal["Random"] = Field(default="Random", description="Random: scattered on free cells")
     width: int = Field(default=64, ge=1, le=4096, description="map width with its border, cells; follows env.game")
     height: int = Field(default=64, ge=1, le=4096, description="map height with its border, cells; follows env.game")
-    border_width: int = Field(default=2, ge=0, description="thickness of the wall around the map, cells")
+    border_width: int = Field(default=2, ge=0, le=4096, description="thickness of the wall around the map, cells")
     agents: int = Field(
-        default=64, ge=0, description="agents, split evenly among the groups; follows env.game.num_agents"
+        default=64, ge=0, le=65536, description="agents, split evenly among the groups; follows env.game.num_agents"
     )
     objects: ObjectCounts = Field(
         default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="how many of each object, by name"
@@ -56,9 +56,14 @@ class RoomsConfig(Table):
     type: Literal["Rooms"] = Field(description="Rooms: a grid of rooms")
     rows: int = Field(default=2, ge=1, le=64, description="rooms from top to bottom")
     cols: int = Field(default=2, ge=1, le=64, description="rooms from left to right")
-    border_width: int = Field(default=1, ge=0, description="thickness of the walls between and around rooms, cells")
+    border_width: int = Field(
+        default=1, ge=0, le=4096, description="thickness of the walls between and around rooms, cells"
+    )
     door_width: int = Field(
-        default=0, ge=0, description="opening in the middle of each wall between two rooms, cells; 0: closed rooms"
+        default=0,
+        ge=0,
+        le=4096,
+        description="opening in the middle of each wall between two rooms, cells; 0: closed rooms",
     )
     room: MapBuilderConfig = Field(
         default_factory=lambda: MapBuilderConfig(border_width=0), description="the builder of one room"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metta.config.table import Table
+from metta.config.table import Name, Table
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """An amount of an item: it must fit in the byte of a token."""
@@ -31,7 +31,7 @@ class ObjectConfig(Table):
     type: Literal["mine", "generator", "converter", "wall"] = Field(
         description="mine (needs no input), generator, converter (inputs to outputs) or wall"
     )
-    name: str = Field(min_length=1, description="unique name, used in maps, statistics and map_builder.objects")
+    name: Name = Field(description="unique name, used in maps, statistics and map_builder.objects")
     color: int = Field(default=0, ge=0, le=255, description="color index, seen by agents as a token")
     type_id: int | None = Field(default=None, ge=1, le=255, description="type id in tokens; default: the catalogue's")
     input: dict[str, Count] | None = Field(default=None, description="items one conversion consumes")
@@ -42,8 +42,8 @@ class ObjectConfig(Table):
         le=65535,
         description="no conversion starts while this many output items wait; -1: no limit",
     )
-    conversion_ticks: int | None = Field(default=None, ge=0, description="steps a conversion takes")
-    cooldown: int | None = Field(default=None, ge=0, description="steps of rest after a conversion")
+    conversion_ticks: int | None = Field(default=None, ge=0, le=1_000_000, description="steps a conversion takes")
+    cooldown: int | None = Field(default=None, ge=0, le=1_000_000, description="steps of rest after a conversion")
     initial_items: Count | None = Field(default=None, description="units of each output held at the start")
     swappable: bool | None = Field(default=None, description="walls only: an agent can change places with it")
 
@@ -54,7 +54,7 @@ class ActionConfig(Table):
     type: Literal[
         "noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"
     ] = Field(description="what the action does")
-    key: str = Field(min_length=1, description="unique name, used in statistics and replays")
+    key: Name = Field(description="unique name, used in statistics and replays")
     delta: int | None = Field(
         default=None,
         ge=-3,
@@ -73,6 +73,12 @@ class ActionConfig(Table):
     defense_resources: dict[str, Count] = Field(
         default_factory=dict, description="attack only: a victim holding these loses them instead of being frozen"
     )
+
+    @property
+    def names_and_types(self) -> list[tuple[str, str]]:
+        """Of each action it adds, in the order of their ids: itself, and attack_nearest beside an attack."""
+        nearest = [(f"{self.key}_nearest", "attack_nearest")] if self.type == "attack" else []
+        return [(self.key, self.type), *nearest]
 
 
 def _converter(

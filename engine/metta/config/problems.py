@@ -95,6 +95,8 @@ def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[P
     elif kind == "literal_error":
         choices = context["expected"].replace("'", '"').replace(" or ", ", ")
         yield Problem(path, f"must be {'one of ' if ',' in choices else ''}{choices}; got {shown(value)}")
+    elif kind == "string_pattern_mismatch":
+        yield Problem(path, f"must be 1 to 64 letters, digits, '.', '_' or '-'; got {shown(value)}")
     elif kind in _BOUNDS:
         name, words = _BOUNDS[kind]
         yield Problem(path, f"{words} {shown(_whole(context[name]))}; got {shown(value)}")

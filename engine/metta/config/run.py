@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from metta.config.agent import AgentModelConfig
 from metta.config.batch import batch_problems
 from metta.config.env import EnvConfig
-from metta.config.table import Table
+from metta.config.table import Name, Table
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
@@ -24,14 +24,10 @@ from metta.errors import Problem, RulesError
 class RunSection(Table):
     """The run itself."""
 
-    name: str = Field(
-        default="metta",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="name of the run, part of its directory's",
-    )
+    name: Name = Field(default="metta", description="name of the run, part of its directory's")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random stream")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
-    total_timesteps: int = Field(default=10_000_000, ge=1, description="agent steps to train for")
+    total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="agent steps to train for")
     run_dir: str = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
 
 
@@ -71,7 +67,8 @@ class RunConfig(Table):
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
-        if problems := batch_fits(self.experience, self.env.game.num_agents):
+        num_agents = 1 if self.curriculum.scenes else self.env.game.num_agents  # the scenes may have other numbers
+        if problems := batch_fits(self.experience, num_agents):
             raise RulesError(problems)
         return self
 

@@ -54,16 +54,19 @@ class PPOConfig(Table):
 class ExperienceConfig(Table):
     """How experience is collected and cut into minibatches. All sizes count agent steps."""
 
-    batch_size: int = Field(default=524288, ge=1, description="agent steps collected per epoch, at most")
+    batch_size: int = Field(default=524288, ge=1, le=2**40, description="agent steps collected per epoch, at most")
     minibatch_size: int = Field(default=16384, ge=1, description="agent steps per gradient step")
     bptt_horizon: int = Field(default=64, ge=1, description="steps of a training segment")
-    update_epochs: int = Field(default=1, ge=1, description="passes over the batch per epoch")
+    update_epochs: int = Field(default=1, ge=1, le=10_000, description="passes over the batch per epoch")
     zero_copy: bool = Field(default=True, description="the simulator writes straight into the experience")
     cpu_offload: bool = Field(
         default=False, description="experience stays in host memory and moves to the device a minibatch at a time"
     )
     async_factor: int = Field(
-        default=2, ge=1, description="parts the worlds are split into: one steps while the policy runs on another"
+        default=2,
+        ge=1,
+        le=1024,
+        description="parts the worlds are split into: one steps while the policy runs on another",
     )
     forward_pass_minibatch_target_size: int = Field(
         default=4096, ge=1, description="agents per forward pass of the policy, about"
