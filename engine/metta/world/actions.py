@@ -2,135 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.combat import begin, finish, punish_invalid
+from metta.world.combat import hold_frozen, punish_failed, punish_invalid
 from metta.world.converters import get_items, put_items, use_converter
-from metta.world.inventory import Rows, update_items
-from metta.world.rules import Kind
+from metta.world.inventory import Rows, pay, update_items
+from metta.world.rules import ACTS, ALWAYS_WORKS, AT_CONVERTER, LEAVES_CELL, SECOND_PASS, Kind
 from metta.world.state import EMPTY, TURN_CLOCKWISE, Worlds
-from metta.world.turns import Turn, rounds
+from metta.world.turns import ByKind, Turn, rounds
 
 
 def take_second_pass(worlds: Worlds, turn: Turn) -> None:
     """All actions but attacks in turn order, and the second penalty of an unknown action id."""
     turn.thawed[:] = False  # who thawed in the first pass is free all through this one
-    givers = _find_gifts(worlds, turn)
-    if givers is None:
-        _take_turns(worlds, turn, np.flatnonzero(~turn.attacks))
-        return
-    for before, giving in _between_gifts(worlds, turn, givers):
-        _take_turns(worlds, turn, before)
-        _take_turns(worlds, turn, giving)
+    if worlds.rules.has_gifts and (turn.kind == Kind.GIFT).any():
+        for rows in _cut_at_gifts(worlds, turn):
+            _take_turns(worlds, turn, rows)
+    else:
+        _take_turns(worlds, turn, worlds.everyone)
 
 
-def _find_gifts(worlds: Worlds, turn: Turn) -> NDArray[np.int64] | None:
-    """The agents that may hand something over in this step, None if nobody does."""
-    if not worlds.rules.has_gifts:
-        return None
-    rows = np.flatnonzero(turn.valid & (turn.kind == Kind.GIFT))
-    return rows if rows.size else None
+def count_actions(worlds: Worlds, turn: Turn) -> None:
+    """Count everybody's success or failure; turns that were lost or invalid count as neither."""
+    acted = turn.kind >= ACTS[0]
+    column = worlds.agent_columns.failed + worlds.rules.num_actions * worlds.success
+    column += turn.known_action
+    column *= acted  # an unknown action has no column; adding nothing to the first one does no harm
+    counters = worlds.agent_counters
+    counters.ravel()[worlds.everyone * counters.shape[1] + column] += acted
 
 
-def _between_gifts(worlds: Worlds, turn: Turn, givers: Rows) -> list[tuple[Rows, Rows]]:
-    """Cut each world's turns at its gifts: (everybody before a gift, who gives it), then the next.
+def _cut_at_gifts(worlds: Worlds, turn: Turn) -> Iterator[Rows]:
+    """Each world's turns in order, cut before and after each gift: everybody before it, who gives it, and so on.
 
     A gift depends on who stands where and who holds what at that moment, so all turns before it must be over.
     """
-    rows = np.flatnonzero(~turn.attacks)
-    is_giver = np.zeros(worlds.agents, np.bool_)
-    is_giver[givers] = True
-    in_order = rows[np.lexsort((turn.key(rows), worlds.world[rows]))]
-    gives = is_giver[in_order].astype(np.int64)
-    given = np.cumsum(gives) - gives  # gifts before this turn, in all worlds before it too
-    first_of_world = np.searchsorted(worlds.world[in_order], worlds.world[in_order])
-    part = given - given[first_of_world]
-    parts = []
+    in_order = np.lexsort((turn.key(worlds.everyone), worlds.world))
+    gives = (turn.kind[in_order] == Kind.GIFT).reshape(worlds.num_worlds, -1)
+    # parts 0, 2, 4, ... lie between gifts, parts 1, 3, 5, ... are gifts
+    part = 2 * gives.cumsum(axis=1) - gives
     for number in range(int(part.max()) + 1):
-        here = in_order[part == number]
-        parts.append((np.sort(here[~is_giver[here]]), here[is_giver[here]]))
-    return parts
+        rows = in_order[(part == number).ravel()]
+        rows.sort()
+        yield rows
 
 
 def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """Turns of the second pass that no gift lies between.
+    """Turns of the second pass among `rows` that no gift lies between.
 
     What a turn costs is its agent's own business, and so is rotating or changing color. Converters stay where they are,
     so only turns at the same converter meet. Moves and swaps meet where they share a cell.
     """
-    is_valid = turn.valid[rows]
-    punish_invalid(worlds, turn, rows[~is_valid])
-    rows = rows[is_valid]
-    acting = rows[begin(worlds, turn, rows)]
-    kind = turn.kind[acting]
-    worlds.success[acting[(kind == Kind.NOOP)]] = True
-    _rotate(worlds, turn, acting[kind == Kind.ROTATE])
-    _turn_by(worlds, turn, acting[kind == Kind.TURN])
-    _change_color(worlds, turn, acting[kind == Kind.CHANGE_COLOR])
-    _work_converters(worlds, turn, acting[(kind == Kind.PUT_ITEMS) | (kind == Kind.GET_ITEMS) | (kind == Kind.USE)])
-    _move_and_swap(worlds, turn, acting[(kind == Kind.MOVE) | (kind == Kind.SWAP)])
-    _gift(worlds, turn, acting[kind == Kind.GIFT])
-    finish(worlds, turn, rows)
+    if worlds.freeze.any():
+        hold_frozen(worlds, turn, rows[turn.kind[rows] > Kind.REFUSED])
+    if worlds.rules.second_pass_costs:
+        acting = rows[turn.kind[rows] > Kind.REFUSED]
+        turn.kind[acting[~pay(worlds, acting, turn.action_row(acting))]] = Kind.REFUSED
+    by_kind = ByKind(turn, rows)
+    punish_invalid(worlds, turn, by_kind[Kind.BAD_ARGUMENT])
+    punish_invalid(worlds, turn, by_kind[Kind.UNKNOWN])
+    worlds.success[by_kind[ALWAYS_WORKS]] = True
+    for kind, act in ACTIONS.items():
+        if (agents := by_kind[kind]).size:
+            act(worlds, turn, agents)
+    punish_failed(worlds, by_kind[SECOND_PASS])
 
 
 def _rotate(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     worlds.orientation[rows] = turn.argument[rows]
-    worlds.success[rows] = True
 
 
 def _turn_by(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    quarters = worlds.rules.actions.delta[turn.action_row[rows]] % 4
+    quarters = worlds.rules.actions.delta[turn.action_row(rows)] % 4
     for quarter in range(1, 4):
         turning = rows[quarters >= quarter]
         worlds.orientation[turning] = TURN_CLOCKWISE[worlds.orientation[turning]]
-    worlds.success[rows] = True
 
 
 def _change_color(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    color, argument = worlds.color[rows], turn.argument[rows]
-    doubled = np.where(color <= 127, color * 2, color)
-    changed = [np.minimum(color + 1, 255), np.maximum(color - 1, 0), doubled, color // 2]
-    worlds.color[rows] = np.choose(argument, changed)
-    worlds.success[rows] = True
+    color = worlds.color[rows]
+    changed = [
+        np.minimum(color + 1, 255),
+        np.maximum(color - 1, 0),
+        np.where(color <= 127, color * 2, color),
+        color // 2,
+    ]
+    worlds.color[rows] = np.choose(turn.argument[rows], changed)
 
 
 def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """put_items, get_items and use: turns at the same converter one after the other."""
-    converters = worlds.grid[worlds.cell_ahead(rows)].astype(np.int64) - worlds.first_converter
-    at_converter = converters >= 0
-    rows, converters = rows[at_converter], converters[at_converter]
-    works: list[tuple[Kind, Callable[[Worlds, Rows, Rows], NDArray[np.bool_]]]] = [
-        (Kind.PUT_ITEMS, put_items),
-        (Kind.GET_ITEMS, get_items),
-        (Kind.USE, use_converter),
-    ]
-    usable = worlds.rules.actions.works_on[turn.action_row[rows], worlds.converter_type[converters]]
-    for ready in rounds(worlds, turn, rows, converters[:, None]) if rows.size else ():
-        kind = turn.kind[rows[ready]]
-        for of_kind, work in works:
-            chosen = ready[(kind == of_kind) & ((of_kind != Kind.USE) | usable[ready])]
-            if chosen.size:
-                worlds.success[rows[chosen]] = work(worlds, rows[chosen], converters[chosen])
+    _, things = worlds.look_ahead(rows)
+    at_converter = (things >= worlds.first_converter).nonzero()[0]
+    if not at_converter.size:
+        return
+    rows, converters = rows[at_converter], things[at_converter].astype(np.int64) - worlds.first_converter
+    kind = turn.kind[rows]
+    if kind.max() == Kind.USE:
+        usable = worlds.rules.actions.works_on[turn.action_row(rows), worlds.converter_type[converters]]
+        working = ((kind != Kind.USE) | usable).nonzero()[0]
+        rows, converters, kind = rows[working], converters[working], kind[working]
+    for ready in rounds(worlds, turn, rows, (converters,)):
+        for works, work in ((Kind.PUT_ITEMS, put_items), (Kind.GET_ITEMS, get_items), (Kind.USE, use_converter)):
+            here = ready[kind[ready] == works]
+            if here.size:
+                worlds.success[rows[here]] = work(worlds, rows[here], converters[here])
 
 
 def _move_and_swap(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """Moves and swaps: those that want a cell another one wants or stands in go one after the other."""
     is_move = turn.kind[rows] == Kind.MOVE
-    # directions come in opposite pairs: argument 1 of a move walks backwards
-    direction = worlds.orientation[rows] ^ np.where(is_move, turn.argument[rows], 0)
-    targets = worlds.cell_at(rows, worlds.step_offset[direction])
-    things = worlds.grid[targets]
+    # directions come in opposite pairs: argument 1 of a move walks backwards (a swap has no other argument than 0)
+    targets, things = worlds.look(rows, worlds.orientation[rows] ^ turn.argument[rows])
     may_open = (things == EMPTY) | ((things >= worlds.first_swappable) & (things < worlds.first_converter))
-    rows, targets, is_move = rows[may_open], targets[may_open], is_move[may_open]
-    locks = np.stack([worlds.cell[rows], targets], axis=1)
-    for ready in rounds(worlds, turn, rows, locks) if rows.size else ():
-        moving = ready[is_move[ready]]
-        _move(worlds, rows[moving], targets[moving])
-        swapping = ready[~is_move[ready]]
-        _swap(worlds, turn, rows[swapping], targets[swapping])
+    hopeful = may_open.nonzero()[0]
+    rows, targets, is_move = rows[hopeful], targets[hopeful], is_move[hopeful]
+    for ready in rounds(worlds, turn, rows, (worlds.cell[rows], targets)):
+        moves = is_move[ready]
+        moving, swapping = ready[moves], ready[~moves]
+        if moving.size:
+            _move(worlds, rows[moving], targets[moving])
+        if swapping.size:
+            _swap(worlds, turn, rows[swapping], targets[swapping])
 
 
 def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
@@ -144,34 +140,57 @@ def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
 
 def _swap(worlds: Worlds, turn: Turn, rows: Rows, targets: NDArray[np.int64]) -> None:
     things = worlds.grid[targets]
-    others = worlds.agent_in(targets)
-    is_wall = (things >= worlds.first_swappable) & (things < worlds.first_agent)
-    # the other's freeze has been counted down already: it was still frozen if its turn comes only after this one
-    still_frozen = (worlds.freeze[others] != 0) | (turn.thawed[others] & (turn.key(others) > turn.key(rows)))
-    swaps = is_wall | ((others >= 0) & (others != rows) & still_frozen)
-    rows, targets, things, others = rows[swaps], targets[swaps], things[swaps], others[swaps]
+    swaps = (things >= worlds.first_swappable) & (things < worlds.first_agent)
+    others = worlds.agent_in(things)
+    met = (others >= 0).nonzero()[0]
+    if met.size:
+        swaps[met] = _is_still_frozen(worlds, turn, others[met], rows[met])
+    swapping = swaps.nonzero()[0]
+    if not swapping.size:
+        return
+    rows, targets, things, others = rows[swapping], targets[swapping], things[swapping], others[swapping]
     left = worlds.cell[rows]
     worlds.grid[targets] = worlds.grid[left]
     worlds.grid[left] = things
     worlds.cell[rows] = targets
-    moved = others >= 0
-    worlds.cell[others[moved]] = left[moved]
+    is_agent = others >= 0
+    worlds.cell[others[is_agent]] = left[is_agent]
     worlds.success[rows] = True
     columns = worlds.agent_columns
-    what = np.where(moved, columns.swappable_types, things - worlds.first_swappable)
+    what = np.where(is_agent, columns.swappable_types, things - worlds.first_swappable)
     swap = np.searchsorted(columns.swaps, turn.action[rows])
     worlds.count(rows, columns.swapped + swap * (columns.swappable_types + 1) + what)
 
 
+def _is_still_frozen(worlds: Worlds, turn: Turn, others: Rows, rows: Rows) -> NDArray[np.bool_]:
+    """Whether each of `others` is frozen when the turn of its partner in `rows` comes.
+
+    Freezes have been counted down already: who thawed in this pass was still frozen if its turn comes after.
+    """
+    is_later = turn.key(others) > turn.key(rows)
+    is_frozen: NDArray[np.bool_] = (worlds.freeze[others] != 0) | (turn.thawed[others] & is_later)
+    return is_frozen
+
+
 def _gift(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """One unit to the agent ahead. There is at most one gift a world here, so nobody else's turn is in the way."""
-    if not rows.size:
-        return
-    receivers = worlds.agent_in(worlds.cell_ahead(rows))
-    items = worlds.rules.actions.gift_item[turn.action_row[rows]]
+    """One unit to the agent ahead. There is at most one gift a world here, and nothing else happens there."""
+    _, things = worlds.look_ahead(rows)
+    receivers = worlds.agent_in(things)
+    items = worlds.rules.actions.gift_item[turn.action_row(rows)]
     has_room = worlds.inventory[receivers, items] < worlds.rules.groups.cap[worlds.group_row[receivers], items]
     gives = (receivers >= 0) & (receivers != rows) & (worlds.inventory[rows, items] > 0) & has_room
     rows, receivers, items = rows[gives], receivers[gives], items[gives]
     update_items(worlds, rows, items, np.full(len(rows), -1))
     update_items(worlds, receivers, items, np.full(len(rows), 1))
     worlds.success[rows] = True
+
+
+ACTIONS: dict[Kind | tuple[Kind, Kind], Callable[[Worlds, Turn, Rows], None]] = {
+    Kind.ROTATE: _rotate,
+    Kind.TURN: _turn_by,
+    Kind.CHANGE_COLOR: _change_color,
+    AT_CONVERTER: _work_converters,
+    LEAVES_CELL: _move_and_swap,
+    Kind.GIFT: _gift,
+}
+"""What each kind of turn does; kinds that can be in each other's way are one entry."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.world.inventory import Rows, can_afford, check_items, pay, update_items
-from metta.world.rules import ABSENT, ATTACK_REACH, Kind
+from metta.world.rules import ABSENT, ATTACK_REACH, FIRST_PASS, Kind
 from metta.world.state import Worlds
 from metta.world.turns import Turn, rounds
 
@@ -34,20 +34,36 @@ def take_first_pass(worlds: Worlds, turn: Turn) -> None:
     An attack changes nobody but the attacker and the victim, and nobody moves in this pass: so whom an attack would hit
     is known beforehand, and attacks with no agent in common can be carried out at once.
     """
-    rows = np.flatnonzero(turn.attacks | ~turn.known)
+    rows = turn.rows_of(FIRST_PASS)
     if not rows.size:
         return
     victims = np.full(len(rows), NOBODY)
     # who is frozen or cannot pay now will not be able to later in this pass, and touches nobody else
-    able = np.flatnonzero(turn.valid[rows] & (worlds.freeze[rows] == 0))
-    able = able[can_afford(worlds, rows[able], turn.action_row[rows[able]])]
+    able = ((turn.kind[rows] >= Kind.ATTACK) & (worlds.freeze[rows] == 0)).nonzero()[0]
+    able = able[can_afford(worlds, rows[able], turn.action_row(rows[able]))]
+    if not able.size:
+        _take_turns(worlds, turn, rows, victims)
+        return
     victims[able] = find_victims(worlds, turn, rows[able])
-    locks = np.stack([rows, np.where(victims == NOBODY, rows, victims)], axis=1)
+    locks = (rows, np.where(victims == NOBODY, rows, victims))
     for ready in rounds(worlds, turn, rows, locks):
-        agents = rows[ready]
-        is_valid = turn.valid[agents]
-        punish_invalid(worlds, turn, agents[~is_valid])
-        _attack(worlds, turn, agents[is_valid], victims[ready[is_valid]])
+        _take_turns(worlds, turn, rows[ready], victims[ready])
+
+
+def _take_turns(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
+    """Turns of the first pass that have no agent in common, from beginning to end. An agent may hit itself."""
+    is_attack = turn.kind[rows] >= Kind.ATTACK
+    if not is_attack.all():
+        punish_invalid(worlds, turn, rows[~is_attack])
+        rows, victims = rows[is_attack], victims[is_attack]
+    hold_frozen(worlds, turn, rows)
+    acting = (turn.kind[rows] != Kind.HELD).nonzero()[0]
+    rows, victims = rows[acting], victims[acting]
+    hits = (pay(worlds, rows, turn.action_row(rows)) & (victims != NOBODY)).nonzero()[0]
+    if hits.size:
+        worlds.success[rows[hits]] = True
+        _hit(worlds, turn, rows[hits], victims[hits])
+    punish_failed(worlds, rows)
 
 
 def find_victims(worlds: Worlds, turn: Turn, rows: Rows) -> NDArray[np.int64]:
@@ -58,13 +74,14 @@ def find_victims(worlds: Worlds, turn: Turn, rows: Rows) -> NDArray[np.int64]:
     if aimed.size:
         agents = rows[aimed]
         offsets = attack_offsets(worlds, ARGUMENT_ORDER)
-        cells = worlds.cell_at(agents, offsets[worlds.orientation[agents], turn.argument[agents] - 1])
-        victims[aimed] = worlds.agent_in(cells)
+        _, things = worlds.look_at(agents, offsets[worlds.orientation[agents], turn.argument[agents] - 1])
+        victims[aimed] = worlds.agent_in(things)
     nearest = np.flatnonzero(is_nearest)
     if nearest.size:
         agents = np.repeat(rows[nearest], len(NEAREST_ORDER))
         offsets = attack_offsets(worlds, NEAREST_ORDER)[worlds.orientation[rows[nearest]]]
-        seen = worlds.agent_in(worlds.cell_at(agents, offsets.ravel())).reshape(offsets.shape)
+        _, things = worlds.look_at(agents, offsets.ravel())
+        seen = worlds.agent_in(things).reshape(offsets.shape)
         first = (seen != NOBODY).argmax(axis=1)
         victims[nearest] = seen[np.arange(len(nearest)), first]
     return victims
@@ -74,48 +91,32 @@ def punish_invalid(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """Count and punish an action id or argument that does not exist."""
     if not rows.size:
         return
-    columns, known = worlds.agent_columns, turn.known[rows]
-    worlds.count(rows, np.where(known, columns.invalid_arg, columns.invalid_type))
+    columns, is_unknown = worlds.agent_columns, turn.kind[rows] == Kind.UNKNOWN
+    worlds.count(rows, np.where(is_unknown, columns.invalid_type, columns.invalid_arg))
     worlds.reward[rows] -= worlds.rules.groups.failure_penalty[worlds.group_row[rows]]
-    for row, is_known in zip(rows.tolist(), known.tolist(), strict=True):
-        what = "invalid_arg" if is_known else "invalid_type"
-        worlds.invalid[row, what, int(turn.action[row]), int(turn.argument[row])] += 1
+    pairs = zip(
+        rows.tolist(), is_unknown.tolist(), turn.action[rows].tolist(), turn.argument[rows].tolist(), strict=True
+    )
+    for row, unknown, action, argument in pairs:
+        worlds.invalid[row, "invalid_type" if unknown else "invalid_arg", action, argument] += 1
 
 
-def begin(worlds: Worlds, turn: Turn, rows: Rows) -> NDArray[np.bool_]:
-    """The start of every valid action: the frozen lose it, the others pay; who may go on. `[rows]`"""
-    may_act = np.zeros(len(rows), np.bool_)
-    is_frozen = worlds.freeze[rows] != 0
-    frozen = rows[is_frozen]
+def punish_failed(worlds: Worlds, rows: Rows) -> None:
+    """Take the penalty from those of `rows` that did not succeed."""
+    if worlds.rules.has_penalty:
+        failed = rows[~worlds.success[rows]]
+        worlds.reward[failed] -= worlds.rules.groups.failure_penalty[worlds.group_row[failed]]
+
+
+def hold_frozen(worlds: Worlds, turn: Turn, rows: Rows) -> None:
+    """Whoever is frozen loses this turn, and one of the turns it has to lose."""
+    frozen = rows[worlds.freeze[rows] != 0]
     if frozen.size:
+        turn.kind[frozen] = Kind.HELD
         worlds.count(frozen, worlds.agent_columns.frozen_ticks)
         counting = frozen[worlds.freeze[frozen] > 0]  # -1 is for ever
         worlds.freeze[counting] -= 1
         turn.thawed[counting] = worlds.freeze[counting] == 0
-    moving = np.flatnonzero(~is_frozen)
-    turn.acted[rows[moving]] = True
-    may_act[moving] = pay(worlds, rows[moving], turn.action_row[rows[moving]])
-    return may_act
-
-
-def finish(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """The end of every valid action: count how it went and take the penalty of those that failed."""
-    rows = rows[turn.acted[rows]]
-    success, columns = worlds.success[rows], worlds.agent_columns
-    worlds.count(rows, np.where(success, columns.success, columns.failed) + turn.action[rows])
-    failed = rows[~success]
-    worlds.reward[failed] -= worlds.rules.groups.failure_penalty[worlds.group_row[failed]]
-
-
-def _attack(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
-    """Attacks that have no agent in common, from the frozen check to the penalty. An agent may hit itself."""
-    if not rows.size:
-        return
-    hits = begin(worlds, turn, rows) & (victims != NOBODY)
-    worlds.success[rows[hits]] = True
-    if hits.any():
-        _hit(worlds, turn, rows[hits], victims[hits])
-    finish(worlds, turn, rows)
 
 
 def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
@@ -125,7 +126,7 @@ def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
     worlds.count(rows, columns.hit + attack * groups + other)
 
     was_frozen = worlds.freeze[victims] > 0  # being frozen for ever does not count as frozen here
-    blocked = _defend(worlds, victims, turn.action_row[rows])
+    blocked = _defend(worlds, victims, turn.action_row(rows))
     worlds.count(rows[blocked], columns.blocked + other[blocked])
 
     struck = ~blocked
@@ -140,12 +141,14 @@ def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
 def _defend(worlds: Worlds, victims: Rows, action_rows: Rows) -> NDArray[np.bool_]:
     """Whether each victim holds all of the defense, which it then loses."""
     defense = worlds.rules.actions.defense[action_rows]
+    items: list[int] = np.flatnonzero((defense != ABSENT).any(axis=0)).tolist()
     has_defense = (defense != ABSENT).any(axis=1)
     blocked = np.zeros(len(victims), np.bool_)
-    blocked[has_defense] = check_items(worlds, victims[has_defense], defense[has_defense])
-    for item in np.flatnonzero((defense[blocked] != ABSENT).any(axis=0)).tolist():
-        loses = np.flatnonzero(blocked & (defense[:, item] != ABSENT))
-        update_items(worlds, victims[loses], np.full(len(loses), item), -defense[loses, item])
+    blocked[has_defense] = check_items(worlds, victims[has_defense], defense[has_defense], items)
+    for item in items:
+        loses = (blocked & (defense[:, item] != ABSENT)).nonzero()[0]
+        if loses.size:
+            update_items(worlds, victims[loses], item, -defense[loses, item])
     return blocked
 
 
@@ -154,9 +157,9 @@ def _steal(worlds: Worlds, rows: Rows, victims: Rows) -> None:
     columns = worlds.agent_columns
     listed = worlds.listed[victims]
     for item in np.flatnonzero(listed.any(axis=0)).tolist():
-        robs = np.flatnonzero(listed[:, item])
-        thieves, robbed, items = rows[robs], victims[robs], np.full(len(robs), item)
-        taken = update_items(worlds, thieves, items, worlds.inventory[robbed, item].astype(np.int64))
-        update_items(worlds, robbed, items, -taken)
+        robs = listed[:, item].nonzero()[0]
+        thieves, robbed = rows[robs], victims[robs]
+        taken = update_items(worlds, thieves, item, worlds.inventory[robbed, item].astype(np.int64))
+        update_items(worlds, robbed, item, -taken)
         worlds.count(thieves, columns.stolen + item, taken)
         worlds.count(robbed, columns.stolen_from + item, taken)

@@ -13,7 +13,7 @@ from metta.config.env import EnvConfig
 from metta.config.map_builder import GLYPHS
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
-from metta.world.actions import take_second_pass
+from metta.world.actions import count_actions, take_second_pass
 from metta.world.combat import take_first_pass
 from metta.world.converters import advance_converters
 from metta.world.episodes import Streams, begin_episodes
@@ -139,13 +139,14 @@ class MettaGridEnv:
         worlds.clock += 1
         worlds.steps += 1
         worlds.success[:] = False
-        worlds.reward[:] = worlds.rules.rulesets.time_punishment[worlds.ruleset][worlds.world]
+        worlds.reward[:] = worlds.rules.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
         worlds.last_action[:, 0] = turn.action & 0xFF
         worlds.last_action[:, 1] = turn.argument & 0xFF
 
         advance_converters(worlds)
         take_first_pass(worlds, turn)
         take_second_pass(worlds, turn)
+        count_actions(worlds, turn)
         self._observer.observe(None, observations)
 
         worlds.individual_rewards += worlds.reward

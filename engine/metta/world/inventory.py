@@ -12,8 +12,8 @@ Rows = NDArray[np.int64]
 """Distinct agent rows, unless said otherwise."""
 
 
-def update_items(worlds: Worlds, rows: Rows, items: Rows, change: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Change one item of each agent within its cap, with counters and reward; the change that happened."""
+def update_items(worlds: Worlds, rows: Rows, items: Rows | int, change: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Change an item of each agent within its cap, with counters and reward; the change that happened."""
     old = worlds.inventory[rows, items].astype(np.int64)
     new = np.clip(old + change, 0, worlds.rules.groups.cap[worlds.group_row[rows], items])
     happened: NDArray[np.int64] = new - old
@@ -21,7 +21,8 @@ def update_items(worlds: Worlds, rows: Rows, items: Rows, change: NDArray[np.int
     worlds.listed[rows, items] = new > 0
     worlds.items_changed[rows] = True
     columns = worlds.agent_columns
-    worlds.count(rows, np.where(happened > 0, columns.gained, columns.lost) + items, np.abs(happened))
+    column = np.where(happened > 0, np.int64(columns.gained), np.int64(columns.lost)) + items
+    worlds.count(rows, column, np.abs(happened))
     _reward_worth(worlds, rows)
     return happened
 
@@ -39,46 +40,54 @@ def _reward_worth(worlds: Worlds, rows: Rows) -> None:
     worlds.score[rows] = worth
 
 
-def check_items(worlds: Worlds, rows: Rows, needed: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each agent holds all it needs, `[rows, items]`, ABSENT: not asked.
+def check_items(worlds: Worlds, rows: Rows, needed: NDArray[np.int64], items: list[int]) -> NDArray[np.bool_]:
+    """Whether each agent holds all it needs, `[rows, items]`, ABSENT: not asked. Only `items` are needed by anyone.
 
-    Items are asked for one by one up to the first lack. Being asked for lists an item: it shows as a
-    token, be it with amount 0.
+    Items are asked for one by one up to the first lack. Being asked for lists an item: it shows as a token, be it with
+    amount 0.
     """
     enough = np.ones(len(rows), np.bool_)
-    for item in np.flatnonzero((needed != ABSENT).any(axis=0)).tolist():
-        asked = np.flatnonzero(enough & (needed[:, item] != ABSENT))
+    for item in items:
+        amount = needed[:, item]
+        asked = (enough & (amount != ABSENT)).nonzero()[0]
         agents = rows[asked]
-        worlds.listed[agents, item] = True
-        worlds.items_changed[agents] = True
-        enough[asked] = worlds.inventory[agents, item] >= needed[asked, item]
+        fresh = agents[~worlds.listed[agents, item]]
+        worlds.listed[fresh, item] = True
+        worlds.items_changed[fresh] = True
+        enough[asked] = worlds.inventory[agents, item] >= amount[asked]
     return enough
 
 
 def can_afford(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
-    """Whether each agent holds what its action requires; asks without leaving a trace."""
-    required = worlds.rules.actions.required[action_rows]
-    return worlds.rules.actions.possible[action_rows] & (worlds.inventory[rows] >= required).all(axis=1)
+    """Whether each agent's action is possible and it holds what that requires; asks without leaving a trace."""
+    actions = worlds.rules.actions
+    affords = actions.possible[action_rows]
+    for item in worlds.rules.priced_items:
+        affords &= worlds.inventory[rows, item] >= actions.required[action_rows, item]
+    return affords
 
 
 def pay(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
     """Check and take what each agent's action costs; whether it may go on.
 
-    What is taken is lost even if the action then fails.
+    What is taken is lost even if the action then fails. An action that is not possible costs nothing.
     """
-    actions = worlds.rules.actions
-    may_act = actions.possible[action_rows].copy()
-    costly = np.flatnonzero(may_act & actions.has_cost[action_rows])
+    actions, items = worlds.rules.actions, worlds.rules.priced_items
+    may_act = actions.possible[action_rows]
+    costly = (may_act & actions.has_cost[action_rows]).nonzero()[0]
     if costly.size:
         required = actions.required[action_rows[costly]]
-        enough = check_items(worlds, rows[costly], required)
+        enough = check_items(worlds, rows[costly], required, items)
         may_act[costly] = enough
-        paying = costly[enough]
-        taken = actions.consumed[action_rows[paying]]
-        # a required item is updated even when none of it is consumed
-        touched = (taken != ABSENT) | (required[enough] != ABSENT)
-        for item in np.flatnonzero(touched.any(axis=0)).tolist():
-            takes = np.flatnonzero(touched[:, item])
-            agents = rows[paying[takes]]
-            update_items(worlds, agents, np.full(len(agents), item), -np.maximum(taken[takes, item], 0))
+        paying = rows[costly[enough]]
+        if paying.size:
+            _take(worlds, paying, required[enough], actions.consumed[action_rows[costly[enough]]])
     return may_act
+
+
+def _take(worlds: Worlds, rows: Rows, required: NDArray[np.int64], consumed: NDArray[np.int64]) -> None:
+    for item in worlds.rules.priced_items:
+        # a required item is updated even when none of it is consumed
+        touched = ((consumed[:, item] != ABSENT) | (required[:, item] != ABSENT)).nonzero()[0]
+        if touched.size:
+            update_items(worlds, rows[touched], item, -np.maximum(consumed[touched, item], 0))

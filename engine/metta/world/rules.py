@@ -26,20 +26,34 @@ ABSENT = -1
 
 
 class Kind(IntEnum):
-    """What an action does. Attacks come last, since they take their turns in a pass of their own."""
+    """What becomes of a turn. The order matters: see the groups of kinds below."""
 
-    NOOP = 0
-    MOVE = 1
-    ROTATE = 2
-    TURN = 3  # rotate with a delta
-    PUT_ITEMS = 4
-    GET_ITEMS = 5
-    USE = 6
-    SWAP = 7
-    CHANGE_COLOR = 8
-    GIFT = 9
-    ATTACK = 10
-    ATTACK_NEAREST = 11
+    BAD_ARGUMENT = 0  # of a known action; a penalty and nothing else
+    HELD = 1  # frozen: the turn is lost
+    BAD_ATTACK = 2  # an attack's argument is bad
+    UNKNOWN = 3  # no such action id: penalised in both passes
+    ATTACK = 4
+    ATTACK_NEAREST = 5
+    REFUSED = 6  # not possible in this world, or not paid for
+    NOOP = 7
+    ROTATE = 8
+    TURN = 9  # rotate with a delta
+    CHANGE_COLOR = 10
+    PUT_ITEMS = 11
+    GET_ITEMS = 12
+    USE = 13
+    MOVE = 14
+    SWAP = 15
+    GIFT = 16
+
+
+# first and last of the kinds that ...
+FIRST_PASS = (Kind.BAD_ATTACK, Kind.ATTACK_NEAREST)  # have their turn in the first pass
+ACTS = (Kind.ATTACK, Kind.GIFT)  # are counted as a success or a failure of their action
+SECOND_PASS = (Kind.REFUSED, Kind.GIFT)  # act in the second pass
+ALWAYS_WORKS = (Kind.NOOP, Kind.CHANGE_COLOR)
+AT_CONVERTER = (Kind.PUT_ITEMS, Kind.USE)
+LEAVES_CELL = (Kind.MOVE, Kind.SWAP)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,6 @@ class ActionTables:
     required: NDArray[np.int64]  # [actions, items]
     consumed: NDArray[np.int64]  # [actions, items]
     defense: NDArray[np.int64]  # [actions, items]
-    max_argument: NDArray[np.int64]  # [actions]
     delta: NDArray[np.int64]  # [actions], quarter turns clockwise
     gift_item: NDArray[np.int64]  # [actions]
     works_on: NDArray[np.bool_]  # [actions, types], what `use` works
@@ -126,6 +139,24 @@ class Rules:
             type_row=type_row,
         )
         self.has_gifts = bool((self.actions.kind == Kind.GIFT).any())
+        is_attack = self.actions.kind <= Kind.ATTACK_NEAREST
+        self.second_pass_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())
+        self.has_penalty = bool(self.groups.failure_penalty.any())
+        # the items that any action asks for or takes: all that has to be looked at for costs
+        priced = (self.actions.required != ABSENT) | (self.actions.consumed != ABSENT)
+        self.priced_items: list[int] = np.flatnonzero(priced.any(axis=0)).tolist()
+        self.most_arguments = max(self.spec.max_action_args) + 1
+        self.kind_of_pair = self._compile_pairs()
+
+    def _compile_pairs(self) -> NDArray[np.uint8]:
+        """Kind by (ruleset, action id, argument), with one more id and one more argument for all that are too large."""
+        pairs = np.full((len(self.configs), self.num_actions + 1, self.most_arguments + 1), Kind.BAD_ARGUMENT, np.uint8)
+        kinds = self.actions.kind.reshape(len(self.configs), self.num_actions)
+        for action, largest in enumerate(self.spec.max_action_args):
+            pairs[:, action][kinds[:, action] <= Kind.ATTACK_NEAREST] = Kind.BAD_ATTACK
+            pairs[:, action, : largest + 1] = kinds[:, action, None]
+        pairs[:, -1] = Kind.UNKNOWN
+        return pairs
 
 
 def _check_same_spec(configs: Sequence[EnvConfig]) -> None:
@@ -230,7 +261,6 @@ def _compile_actions(
         required=required_table,
         consumed=consumed_table,
         defense=_integers([_amounts(_possible_defense(action, items), items, ABSENT) for action in actions]),
-        max_argument=np.array([argument for config in configs for argument in config.spec.max_action_args]),
         delta=np.array([action.delta or 0 for action in actions]),
         gift_item=np.array(gift_items),
         works_on=np.array(

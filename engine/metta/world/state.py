@@ -32,6 +32,9 @@ TURN_CLOCKWISE = np.array([3, 2, 0, 1])
 """The orientation a quarter turn clockwise of each: up -> right, down -> left, left -> up, right -> down."""
 
 
+CellsAndThings = tuple[NDArray[np.int64], NDArray[np.int32]]
+
+
 class Worlds:
     """Everything that changes, as arrays; rows of agents are world-major.
 
@@ -100,6 +103,7 @@ class Worlds:
         self.slot_start = np.arange(num_worlds) * self.slot
 
         # -- agents --
+        self.everyone = np.arange(agents)
         self.world = np.repeat(np.arange(num_worlds), spec.num_agents)
         self.world_start = self.slot_start[self.world]
         self.cell = np.zeros(agents, np.int64)  # index in the grid
@@ -173,21 +177,32 @@ class Worlds:
 
     # -- looking around ---------------------------------------------------------------------------------------
 
-    def cell_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The cell at `offset` from each agent of `rows`, by the edge rule."""
-        start = self.world_start[rows]
-        cells: NDArray[np.int64] = start + self.clamped[self.cell[rows] - start + offset]
-        return cells
+    def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndThings:
+        """The cell at `offset` in the grid from each agent of `rows`, and the thing in it.
 
-    def cell_ahead(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The cell each agent of `rows` faces."""
-        return self.cell_at(rows, self.step_offset[self.orientation[rows]])
-
-    def agent_in(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The agent row in each cell, -1 where there is none."""
+        Looks that leave the world above or on the left are bent back by the edge rule.
+        """
+        cells = self.cell[rows] + offset
         things = self.grid[cells]
+        left = (things == OUTSIDE).nonzero()[0]
+        if left.size:
+            start = self.world_start[rows[left]]
+            cells[left] = start + self.clamped[cells[left] - start]
+            things[left] = self.grid[cells[left]]
+        return cells, things
+
+    def look(self, rows: NDArray[np.int64], direction: NDArray[np.int64]) -> CellsAndThings:
+        """The next cell in a direction (as orientations) from each agent of `rows`, and the thing in it."""
+        return self.look_at(rows, self.step_offset[direction])
+
+    def look_ahead(self, rows: NDArray[np.int64]) -> CellsAndThings:
+        """The cell each agent of `rows` faces, and the thing in it."""
+        return self.look(rows, self.orientation[rows])
+
+    def agent_in(self, things: NDArray[np.int32]) -> NDArray[np.int64]:
+        """The rows of those things that are agents, -1 for others."""
         is_agent = (things >= self.first_agent) & (things < self.first_converter)
-        return np.where(is_agent, things - self.first_agent, -1)
+        return np.where(is_agent, things - np.int64(self.first_agent), -1)
 
     # -- counting ---------------------------------------------------------------------------------------------
 

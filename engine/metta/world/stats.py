@@ -25,10 +25,11 @@ class AgentColumns:
         self.rules = rules
         actions = rules.num_actions
         kinds = rules.actions.kind.reshape(-1, actions)
-        self.attacks = [action for action in range(actions) if (kinds[:, action] >= Kind.ATTACK).any()]
+        self.attacks = [action for action in range(actions) if (kinds[:, action] <= Kind.ATTACK_NEAREST).any()]
         self.swaps = [action for action in range(actions) if (kinds[:, action] == Kind.SWAP).any()]
         self.swappable_types = rules.types.static - rules.types.plain_walls
         self._width = 0
+        # counted by the env for everybody at once, in the place `success * actions + action`
         self.failed = self._take(actions)
         self.success = self._take(actions)
         self.invalid_type = self._take(1)

@@ -8,7 +8,7 @@ gives, in a handful of array operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,70 +28,96 @@ def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Turn:
-    """What every agent wants to do in this step."""
+    """What every agent does in this step. Arrays are `[agents]`."""
 
     def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.integer[Any]] | None):
         rules = worlds.rules
         self._worlds = worlds
-        self.action, self.argument = np.ascontiguousarray(actions.T)
-        self.known = (self.action >= 0) & (self.action < rules.num_actions)
-        action = np.where(self.known, self.action, 0)
-        self.action_row = worlds.ruleset[worlds.world] * rules.num_actions + action
-        self.kind = rules.actions.kind[self.action_row]
-        self.valid = self.known & (self.argument >= 0) & (self.argument <= rules.actions.max_argument[self.action_row])
-        self.acted = np.zeros(worlds.agents, np.bool_)  # tried a valid action while not frozen
+        self.action, self.argument = actions[:, 0], actions[:, 1]
+        # seen as unsigned, negative numbers are too large like others
+        self.known_action = np.minimum(self.action.astype(np.uint64), np.uint64(rules.num_actions)).view(np.int64)
+        argument = np.minimum(self.argument.astype(np.uint64), np.uint64(rules.most_arguments)).view(np.int64)
+        pair = self.known_action * (rules.most_arguments + 1)
+        pair += argument
+        by_ruleset = rules.kind_of_pair.reshape(len(rules.configs), -1)
+        if len(by_ruleset) > 1:
+            pair += worlds.ruleset[worlds.world] * by_ruleset.shape[1]
+        self.kind = by_ruleset.ravel().take(pair)
         self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze ran out on this turn
-        self.place: NDArray[np.int64] | None = None  # [agents], place in a given order
-        if order is not None:
-            order = order.reshape(worlds.num_worlds, worlds.num_agents)
-            place = np.empty_like(order, np.int64)
-            np.put_along_axis(place, order.astype(np.int64), np.arange(worlds.num_agents)[None, :], axis=1)
-            self.place = place.ravel()
+        self._place: NDArray[np.uint64] | None = None if order is None else self._places(order)
+
+    def _places(self, order: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
+        order = order.reshape(self._worlds.num_worlds, self._worlds.num_agents).astype(np.int64)
+        places = np.empty(order.shape, np.uint64)
+        np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.uint64)[None, :], axis=1)
+        return places.ravel()
 
     def key(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """A number per agent by which the agents of a world take their turns, lowest first.
 
-        A hash of (seed, world, episode, step, agent): sorting by independent random keys is a uniformly random
-        permutation, and only the few agents in each other's way ever have theirs computed.
+        Number `step * agents + agent` of the SplitMix64 stream that this episode of this world has for its own. Sorting
+        by independent random numbers is a uniformly random permutation, and only the few agents in each other's way
+        ever have theirs computed.
         """
-        if self.place is not None:
-            return self.place[rows].astype(np.uint64)
+        if self._place is not None:
+            return self._place[rows]
         worlds = self._worlds
-        world, agent = worlds.world[rows], (rows % worlds.num_agents).astype(np.uint64)
-        step_key = mix(worlds.turn_stream[world] + worlds.steps[world].astype(np.uint64) * GOLDEN)
-        return mix(step_key + (agent + np.uint64(1)) * GOLDEN)
+        world, agent = np.divmod(rows, worlds.num_agents)
+        number = (worlds.steps[world] * worlds.num_agents + agent).astype(np.uint64)
+        return mix(worlds.turn_stream[world] + number * GOLDEN)
 
-    @property
-    def attacks(self) -> NDArray[np.bool_]:
-        """Who attacks in this step, valid argument or not."""
-        attacks: NDArray[np.bool_] = self.known & (self.kind >= Kind.ATTACK)
-        return attacks
+    def action_row(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows in the tables of actions of what agents do; their action ids must be known."""
+        worlds = self._worlds
+        return worlds.ruleset[worlds.world[rows]] * worlds.rules.num_actions + self.action[rows]
+
+    def rows_of(self, kinds: tuple[Kind, Kind]) -> NDArray[np.int64]:
+        """Agents whose turn is of one of the kinds from the first to the last given."""
+        first, last = kinds
+        return ((self.kind >= first) & (self.kind <= last)).nonzero()[0]
+
+
+class ByKind:
+    """Some agents sorted by kind, so that those of a kind, or of several in a row, are a slice."""
+
+    def __init__(self, turn: Turn, rows: NDArray[np.int64]):
+        kind = turn.kind[rows]
+        self._rows = rows[kind.argsort(kind="stable")]  # one byte each: a radix sort
+        self._ends: list[int] = np.bincount(kind, minlength=len(Kind)).cumsum().tolist()
+
+    def __getitem__(self, kinds: Kind | tuple[Kind, Kind]) -> NDArray[np.int64]:
+        first, last = kinds if isinstance(kinds, tuple) else (kinds, kinds)
+        return self._rows[self._ends[first - 1] if first else 0 : self._ends[last]]
 
 
 def rounds(
-    worlds: Worlds, turn: Turn, rows: NDArray[np.int64], locks: NDArray[np.int64]
+    worlds: Worlds, turn: Turn, rows: NDArray[np.int64], locks: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.int64]]:
     """Positions in `rows` of the turns to take at once, round by round.
 
-    `locks [rows, locks]` are numbers below the number of cells; a turn that needs fewer names one of its own twice.
+    Each of `locks` gives every turn one number below the number of cells; a turn may name the same one twice.
     """
     everyone = np.arange(len(rows))
     holder = worlds.lock_holder
-    for column in locks.T:
-        holder[column] = everyone
-    beaten = holder[locks] != everyone[:, None]
-    if not beaten.any():
+    for lock in locks:
+        holder[lock] = everyone
+    last = [holder[lock] for lock in locks]  # the last turn to name each lock
+    contested = np.zeros(len(rows), np.bool_)
+    for lock_last in last:
+        beaten = (lock_last != everyone).nonzero()[0]
+        contested[beaten] = True
+        contested[lock_last[beaten]] = True
+    pending = contested.nonzero()[0]
+    if not pending.size:
         yield everyone
         return
-    contested = beaten.any(axis=1)
-    contested[holder[locks][beaten]] = True
-    pending = np.flatnonzero(contested)
-    pending = pending[np.argsort(turn.key(rows[pending]), kind="stable")]
-    free = np.flatnonzero(~contested)
+    free = (~contested).nonzero()[0]
+    pending = pending[turn.key(rows[pending]).argsort(kind="stable")]
     while pending.size:
         # written from the last turn to the first, so that each lock ends up with the first who wants it
         backwards = pending[::-1]
-        holder[locks[backwards].ravel()] = np.repeat(backwards, locks.shape[1])
-        ready = (holder[locks[pending]] == pending[:, None]).all(axis=1)
+        wanted = np.array([lock[backwards] for lock in locks])
+        holder[wanted.T.ravel()] = backwards.repeat(len(locks))
+        ready = (holder[wanted] == backwards).all(axis=0)[::-1]
         yield np.concatenate([free, pending[ready]]) if free.size else pending[ready]
         free, pending = free[:0], pending[~ready]
