@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 import torch
-from metta.world.env import EpisodeSummary, MettaGridEnv
 
 from metta.agent.policy import MettaAgent, Policy
 from metta.errors import UsageError
+from metta.world.env import EpisodeSummary, MettaGridEnv
 
 AGENTS_AT_ONCE: Final = 4096
 """Agents that are evaluated side by side, about; more episodes are played one lot after the other."""

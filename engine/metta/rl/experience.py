@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from metta.world.env import MettaGridEnv, StepInfo
 from torch import Tensor
 
 from metta.agent.memory import Memory
@@ -19,6 +18,7 @@ from metta.config.batch import BatchPlan, batch_problems, plan_batch
 from metta.config.env import EnvConfig
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
+from metta.world.env import MettaGridEnv, StepInfo
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Experience:
         config: ExperienceConfig,
         seed: int,
         first_world: int = 0,
+        task_weights: Sequence[float] | None = None,
     ):
         num_agents = env_configs[0].spec.num_agents
         problems = batch_problems(config, num_agents)
@@ -133,7 +134,7 @@ class Experience:
         self.groups: list[Group] = []
         begin = 0
         for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_groups):
-            env = MettaGridEnv(env_configs, len(worlds), seed=seed, first_world=first_world + int(worlds[0]))
+            env = MettaGridEnv(env_configs, len(worlds), seed, first_world + int(worlds[0]), task_weights)
             group = Group(env, begin, agent.initial_memory(env.agents))
             observations, _ = env.reset()
             self.observations[0, group.rows].copy_(torch.from_numpy(observations))
@@ -261,7 +262,8 @@ def make_experience_manager(
     How many worlds follows from the config (`metta.config.batch.plan_batch`). `seed` determines maps, worlds, the
     policy's samples and the order of minibatches; by default it is the env's.
     """
-    return Experience(env.configs, agent, config or ExperienceConfig(), env.seed if seed is None else seed)
+    seed = env.seed if seed is None else seed
+    return Experience(env.configs, agent, config or ExperienceConfig(), seed, task_weights=env.task_weights)
 
 
 def storage_device(config: ExperienceConfig, device: torch.device) -> torch.device:

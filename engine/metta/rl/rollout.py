@@ -7,12 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
-from metta.world.env import EpisodeSummary
 
 from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent
 from metta.errors import UsageError
 from metta.rl.experience import Experience, Group, Outcome
+from metta.world.env import EpisodeSummary
 
 
 @dataclass(frozen=True)

@@ -218,6 +218,11 @@ class MettaGridEnv:
         return self._streams.seed
 
     @property
+    def task_weights(self) -> list[float]:
+        """How often each task is drawn, as shares of 1."""
+        return [float(share) for share in np.diff(self._task_shares, prepend=0.0)]
+
+    @property
     def action_success(self) -> NDArray[np.bool_]:
         """Whether each agent's last action succeeded. `[agents]`; false in a world that has just begun."""
         return self._worlds.success
@@ -371,7 +376,6 @@ class MettaGridEnv:
         if len(shares) != len(self.configs) or min(weights) < 0 or shares[-1] <= 0:
             raise UsageError(f"task weights must be {len(self.configs)} numbers from 0, not all 0; got {list(weights)}")
         self._task_shares = shares / shares[-1]
-        self.task_weights = tuple(weights)
 
     def state(self) -> dict[str, Any]:
         """Everything, streams and running episodes included, as arrays and integers: see `load_state`."""
