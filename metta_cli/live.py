@@ -42,15 +42,17 @@ class LiveView(View):
 
     def __init__(self, console: Console):
         self.console = console
-        self.live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
         self.run: RunBegan | None = None
         self.metrics: EpochMetrics | None = None
+        self.episodes: EpochMetrics | None = None
+        self.evaluation: EpochMetrics | None = None
         self.checkpoint: CheckpointSaved | None = None
         self.saved_at = 0.0
         self.phase_began = time.monotonic()
         self.phase = ""
         self.rewards: list[float] = []
         self.is_stopping = False
+        self.live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -71,7 +73,10 @@ class LiveView(View):
             case EpochEnded(metrics):
                 self.metrics = metrics
                 if metrics.reward is not None:
+                    self.episodes = metrics
                     self.rewards = [*self.rewards, metrics.reward][-HISTORY:]
+                if metrics.evaluation:
+                    self.evaluation = metrics
             case CheckpointSaved():
                 self.checkpoint, self.saved_at = event, time.monotonic()
             case StopRequested():
@@ -79,6 +84,7 @@ class LiveView(View):
             case Notice(text):
                 self.console.print(Text(f"note: {text}"))
             case RunEnded():
+                self.is_stopping = False
                 if self.run:
                     self.console.print(self._picture())
                 self.live.stop()
@@ -97,7 +103,9 @@ class LiveView(View):
         if self.metrics:
             rows += [Text(), self._numbers(self.metrics), Text(), self._time(self.metrics)]
         rows += [Text(), self._status()]
-        return Panel(Group(*rows), title=f"metta: {self.run.config.run.name}", title_align="left", border_style="cyan")
+        epoch = self.metrics.epoch if self.metrics else self.run.epoch
+        title = f"{self.run.config.run.name}, {epoch} epochs done"
+        return Panel(Group(*rows), title=title, title_align="left", border_style="cyan")
 
     def _progress(self) -> RenderableType:
         assert self.run is not None
@@ -119,15 +127,17 @@ class LiveView(View):
         table = Table.grid(padding=(0, 3))
         for _ in range(4):
             table.add_column(no_wrap=True)
-        reward = Text(number(metrics.reward), style="bold green")
-        curve = Text(self._curve(), style="green")
-        table.add_row("reward", reward, "", curve)
-        hearts = metrics.stats.get("heart.gained")
-        table.add_row("episode length", number(metrics.episode_length), "hearts per agent", number(hearts or 0.0))
-        if metrics.evaluation:
-            table.add_row("evaluation reward", number(metrics.evaluation.get("mean_reward")), "", "")
+        if self.episodes:
+            reward, hearts = self.episodes.reward, self.episodes.stats.get("heart.gained", 0.0)
+            table.add_row("reward", Text(number(reward), "bold green"), "", Text(self._curve(), "green"))
+            length = number(self.episodes.episode_length)
+            table.add_row("episode length", length, "hearts per agent", number(hearts))
+        if self.evaluation:
+            reward = self.evaluation.evaluation["mean_reward"]
+            table.add_row("evaluation reward", number(reward), "in epoch", str(self.evaluation.epoch))
         losses = [(name.replace("_", " "), number(value)) for name, value in main_losses(metrics)]
-        losses.append(("learning rate", f"{metrics.learning_rate:.2e}"))
+        losses += [("gradient norm", number(metrics.losses["grad_norm"]))]
+        losses += [("learning rate", f"{metrics.learning_rate:.2e}")]
         for left in range(0, len(losses), 2):
             pair = [cell for loss in losses[left : left + 2] for cell in loss]
             table.add_row(*pair, *[""] * (4 - len(pair)))
@@ -160,8 +170,7 @@ class LiveView(View):
 
     def _status(self) -> RenderableType:
         now = time.monotonic()
-        epoch = (self.metrics.epoch if self.metrics else self.run.epoch if self.run else 0) + 1
-        phase = f"epoch {epoch}: {self.phase} ({duration(now - self.phase_began)})"
+        phase = f"{self.phase} ({duration(now - self.phase_began)})"
         saved = (
             f"last checkpoint: epoch {self.checkpoint.epoch}, {duration(now - self.saved_at)} ago"
             if self.checkpoint
