@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metta.agent.token_bag import token_sums
 from metta.agent.tokens import TokenCodes
 from metta.config.agent import AgentModelConfig
 from metta.config.spec import EnvSpec
@@ -81,10 +82,7 @@ class MlpBackbone(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""
-        bag = self.codes.bag(observations)
-        sums = functional.embedding_bag(
-            bag.rows, self.table, bag.offsets, mode="sum", per_sample_weights=bag.magnitudes
-        )
+        sums = token_sums(self.table, self.codes.bag(observations))
         features: Tensor = self.layers(sums + self.bias)
         return features
 

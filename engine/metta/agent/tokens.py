@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +18,13 @@ UNUSED: Final = 255
 ITEM_LEVELS: Final = 4
 """Channels of an inventory feature: exactly 1, 2, 3 units, and more. Recipes ask for such counts."""
 
+_ZONES = _ELSEWHERE, _OWN_CELL, _OUTSIDE = range(3)
+"""Where a token can be, seen from the agent; what is outside the window lights nothing."""
+
 _PREVIOUS: Final = ("last_action", "last_action_arg", "last_reward")
+_GLOBAL_TOKENS: Final = 4
+"""An observation begins with them, the previous action, argument and reward among them."""
+
 _CATEGORIES: Final = ("type_id", "agent:group", "agent:orientation")
 
 
@@ -32,6 +39,12 @@ class TokenBag:
     offsets: Tensor
     """`[agents] int32`: where each agent's entries begin"""
 
+    def owners(self) -> Tensor:
+        """`[entries] int64`: whose token each entry is."""
+        ends = torch.cat([self.offsets[1:], self.offsets.new_full((1,), len(self.rows))])
+        agents = torch.arange(len(self.offsets), device=self.offsets.device)
+        return agents.repeat_interleave(ends - self.offsets, output_size=len(self.rows))
+
 
 class TokenCodes(nn.Module):
     """The meaning of tokens, as tables indexed by their bytes.
@@ -42,34 +55,38 @@ class TokenCodes(nn.Module):
     action and reward are no part of this: the policy reads them by themselves.
     """
 
-    codes: Tensor
+    channels: Tensor
     magnitudes: Tensor
-    cells: Tensor
+    first_rows: Tensor
+    zones: Tensor
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
         super().__init__()
-        self.center = spec.center
         self.num_cells = spec.observation_height * spec.observation_width
-        channels = torch.zeros(2, 256, 256, dtype=torch.int32)
-        magnitudes = torch.zeros(2, 256, 256)
+        channels = torch.zeros(len(_ZONES), 256, 256, dtype=torch.int32)
+        magnitudes = torch.zeros(len(_ZONES), 256, 256)
         next_channel = 0
         for feature, name in enumerate(spec.feature_names):
             if name in _PREVIOUS:
                 continue
             channel_of, strength = _feature_table(spec, name, spec.feature_scales[feature])
-            for own_cell in (0, 1):
-                if _family(name, own_cell == 1) in config.observation_types:
-                    channels[own_cell, feature] = (channel_of + next_channel) * (strength > 0)
-                    magnitudes[own_cell, feature] = strength * config.obs_scale
+            for zone in (_ELSEWHERE, _OWN_CELL):
+                if _family(name, zone) in config.observation_types:
+                    channels[zone, feature] = (channel_of + next_channel) * (strength > 0)
+                    magnitudes[zone, feature] = strength * config.obs_scale
             next_channel += int(channel_of.max()) + 1
         self.num_channels = next_channel
-        cells = torch.full((256,), -1, dtype=torch.int32)
+        first_rows = torch.zeros(256, dtype=torch.int32)
+        zones = torch.full((256,), _OUTSIDE << 16, dtype=torch.int32)
         for row in range(spec.observation_height):
             for col in range(spec.observation_width):
-                cells[row << 4 | col] = row * spec.observation_width + col
-        self.register_buffer("codes", channels.reshape(-1), persistent=False)
+                first_rows[row << 4 | col] = (row * spec.observation_width + col) * self.num_channels
+                zones[row << 4 | col] = _ELSEWHERE << 16
+        zones[spec.center] = _OWN_CELL << 16
+        self.register_buffer("channels", channels.reshape(-1), persistent=False)
         self.register_buffer("magnitudes", magnitudes.reshape(-1), persistent=False)
-        self.register_buffer("cells", cells, persistent=False)
+        self.register_buffer("first_rows", first_rows, persistent=False)
+        self.register_buffer("zones", zones, persistent=False)
 
     @property
     def num_rows(self) -> int:
@@ -80,33 +97,38 @@ class TokenCodes(nn.Module):
         """The used tokens of `[agents, tokens, 3] uint8` as one flat list."""
         used = observations[:, :, 0] != UNUSED
         counts = used.sum(1, dtype=torch.int32)
-        tokens = observations[used]
-        cell, channel, magnitude = self._look_up(tokens)
-        offsets = torch.cumsum(counts, 0, dtype=torch.int32) - counts
-        return TokenBag(cell * self.num_channels + channel, magnitude, offsets)
+        first_row, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, _positions(used)))
+        return TokenBag(first_row + channel, magnitude, torch.cumsum(counts, 0, dtype=torch.int32) - counts)
 
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, channels and magnitudes, each `[agents, most tokens used]`; unused tokens have magnitude 0."""
         used = (observations[:, :, 0] != UNUSED).any(0)
         longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
-        return self._look_up(observations[:, :longest])
+        first_row, channel, magnitude = self._look_up(observations[:, :longest].reshape(-1, 3))
+        shape = (len(observations), longest)
+        return (first_row // self.num_channels).view(shape), channel.view(shape), magnitude.view(shape)
 
     def box(self, observations: Tensor) -> Tensor:
         """`[agents, channels, rows * cols] float32`: the window with all its channels, mostly zeros."""
         agents = len(observations)
         bag = self.bag(observations)
-        ends = torch.cat([bag.offsets[1:], bag.offsets.new_full((1,), len(bag.rows))])
-        owner = torch.repeat_interleave(torch.arange(agents, device=bag.rows.device), ends - bag.offsets)
         box = torch.zeros(agents * self.num_rows, device=observations.device)
-        box.index_add_(0, owner * self.num_rows + bag.rows, bag.magnitudes)
+        box.index_add_(0, bag.owners() * self.num_rows + bag.rows, bag.magnitudes)
         return box.view(agents, self.num_cells, self.num_channels).transpose(1, 2)
 
     def _look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        location, feature, value = tokens.int().unbind(-1)
-        key = feature * 256 + value + (location == self.center) * 65536
-        cell = self.cells[location]
-        magnitude = self.magnitudes[key] * (cell >= 0)
-        return cell.clamp(min=0), self.codes[key], magnitude
+        """The first row of its cell, the channel and the magnitude of each of `[tokens, 3] uint8`."""
+        location, feature, value = tokens.t().int().contiguous()
+        key = self.zones.index_select(0, location).add_(feature, alpha=256).add_(value)
+        first_row = self.first_rows.index_select(0, location)
+        return first_row, self.channels.index_select(0, key), self.magnitudes.index_select(0, key)
+
+
+def _positions(used: Tensor) -> Tensor:
+    """Where a mask is true, as indices of its flattened form; on a CPU NumPy finds them several times as fast."""
+    if used.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(used.numpy()))
+    return used.flatten().nonzero().squeeze(1)
 
 
 def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tensor]:
@@ -128,10 +150,10 @@ def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tens
     return torch.zeros(256, dtype=torch.int32), values / scale
 
 
-def _family(name: str, own_cell: bool) -> str:
+def _family(name: str, zone: int) -> str:
     if name == "episode_completion_pct":
         return "global_vars"
-    return "inventory" if own_cell and name.startswith("inv:") else "grid_obs"
+    return "inventory" if zone == _OWN_CELL and name.startswith("inv:") else "grid_obs"
 
 
 class PreviousStep(nn.Module):
@@ -154,12 +176,13 @@ class PreviousStep(nn.Module):
 
     def previous_pair(self, observations: Tensor) -> Tensor:
         """`[agents] int32`: index of the previous (action, argument); the last index for one that cannot be sampled."""
-        key = self._own(observations, self.action) * 256 + self._own(observations, self.argument)
-        return self.pairs[key]
+        first = observations[:, :_GLOBAL_TOKENS]
+        return self.pairs.index_select(0, self._own(first, self.action) * 256 + self._own(first, self.argument))
 
     def previous_reward(self, observations: Tensor) -> Tensor:
         """`[agents, 1] float32`: the previous reward as the token shows it (never negative)."""
-        return self._own(observations, self.reward).float().unsqueeze(-1) * self.reward_scale
+        first = observations[:, :_GLOBAL_TOKENS]
+        return self._own(first, self.reward).float().unsqueeze(-1) * self.reward_scale
 
     def global_values(self, observations: Tensor) -> Tensor:
         """`[agents, global features] float32`: their values at the agent's own cell, 0 where there is no token."""

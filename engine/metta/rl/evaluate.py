@@ -11,6 +11,7 @@ import torch
 
 from metta.agent.policy import MettaAgent, Policy
 from metta.errors import UsageError
+from metta.rl.products import fast_products
 from metta.world.env import EpisodeSummary, MettaGridEnv
 
 AGENTS_AT_ONCE: Final = 4096
@@ -83,7 +84,7 @@ def evaluate(
     """Play `num_episodes` in fresh worlds like `env`'s; neither env nor policy is disturbed.
 
     Each world plays one episode, so that short ones are not counted more often. The same policy, config and seed (by
-    default the env's) give the same result. `deterministic` takes the most likely action instead of sampling.
+    default the env's) give the same result, on maps that training with that seed does not see. `deterministic` takes the most likely action instead of sampling.
     """
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
@@ -91,14 +92,21 @@ def evaluate(
         if not config.game.max_steps and not config.game.episode_lifetime:
             raise UsageError("episodes never end here: set env.game.max_steps or env.game.episode_lifetime")
     seed = env.seed if seed is None else seed
-    # maps, worlds, policy, shuffle are training's streams; the fifth is evaluation's
-    stream = np.random.SeedSequence(seed).spawn(5)[4]
-    generator = torch.Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+    # maps, worlds, policy, shuffle are training's streams; the fifth is evaluation's, so that its maps are fresh
+    worlds_seed, policy_seed = np.random.SeedSequence(seed).spawn(5)[4].generate_state(2, np.uint32).tolist()
+    generator = torch.Generator().manual_seed(policy_seed)
     at_once = max(1, AGENTS_AT_ONCE // env.num_agents)
     episodes: list[EpisodeSummary] = []
     for first_world in range(0, num_episodes, at_once):
-        worlds = MettaGridEnv(env.configs, min(at_once, num_episodes - first_world), seed=seed, first_world=first_world)
-        episodes += _play(policy, worlds, generator, deterministic)
+        worlds = MettaGridEnv(
+            env.configs,
+            min(at_once, num_episodes - first_world),
+            seed=worlds_seed,
+            first_world=first_world,
+            task_weights=env.task_weights,
+        )
+        with fast_products(policy.initial_memory(1).hidden.device):
+            episodes += _play(policy, worlds, generator, deterministic)
         worlds.close()
     return EvalResult(tuple(episodes))
 

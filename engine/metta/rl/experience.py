@@ -15,7 +15,6 @@ from torch import Tensor
 from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent
 from metta.config.batch import BatchPlan, batch_problems, plan_batch
-from metta.config.env import EnvConfig
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
 from metta.world.env import MettaGridEnv, StepInfo
@@ -80,7 +79,7 @@ class Group:
 
 
 class Experience:
-    """The worlds of a run and the experience of its current epoch.
+    """The worlds of a run, of the same configs as `env`, and the experience of its current epoch.
 
     All arrays are time-major, `[steps, agents, ...]` with the agents of all worlds in a row, so that the simulator
     writes a step as one block. `observations` and `resets` have one step more: the one the next epoch begins with.
@@ -91,19 +90,18 @@ class Experience:
 
     def __init__(
         self,
-        env_configs: Sequence[EnvConfig],
+        env: MettaGridEnv,
         agent: MettaAgent,
         config: ExperienceConfig,
         seed: int,
         first_world: int = 0,
         task_weights: Sequence[float] | None = None,
     ):
-        num_agents = env_configs[0].spec.num_agents
-        problems = batch_problems(config, num_agents)
+        problems = batch_problems(config, env.num_agents)
         if problems:
             raise ConfigError("the experience config", problems)
         self.config = config
-        self.plan: BatchPlan = plan_batch(config, num_agents)
+        self.plan: BatchPlan = plan_batch(config, env.num_agents)
         self.device = agent.device
         self.storage_device = storage_device(config, agent.device)
         plan, spec = self.plan, agent.spec

@@ -14,6 +14,7 @@ from metta.errors import TrainingError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
 from metta.rl.experience import Experience, Minibatch
+from metta.rl.products import fast_products
 
 
 def train_ppo(
@@ -44,6 +45,17 @@ def train_ppo(
     Raises TrainingError, before the weights are touched, if a loss or a gradient is not finite.
     """
     config = ppo_config or PPOConfig()
+    with fast_products(agent.device):
+        return _updates(agent, optimizer, experience, config, update_epochs)
+
+
+def _updates(
+    agent: MettaAgent,
+    optimizer: torch.optim.Optimizer,
+    experience: Experience,
+    config: PPOConfig,
+    update_epochs: int,
+) -> dict[str, float]:
     if experience.advantages is None:
         compute_advantages(experience, config.gamma, config.gae_lambda)
     assert experience.advantages is not None

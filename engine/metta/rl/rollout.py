@@ -12,6 +12,7 @@ from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent
 from metta.errors import UsageError
 from metta.rl.experience import Experience, Group, Outcome
+from metta.rl.products import fast_products
 from metta.world.env import EpisodeSummary
 
 
@@ -50,24 +51,29 @@ def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = N
             f"num_steps = {num_steps} does not fit: a batch holds 1 to {plan.batch_size} agent steps "
             f"(ExperienceConfig.batch_size = {experience.config.batch_size})"
         )
+    with fast_products(agent.device):
+        return _play(experience, agent, rounds * horizon)
+
+
+def _play(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo:
     experience.begin()
     tally = _Tally()
-    for t in range(rounds * horizon):
+    for t in range(steps):
         for group in experience.groups:
             if t:
                 _receive(experience, agent, group, t, tally)
             _decide(experience, agent, group, t, tally)
     for group in experience.groups:
-        _receive(experience, agent, group, rounds * horizon, tally)
-    experience.steps_collected = rounds * horizon
+        _receive(experience, agent, group, steps, tally)
+    experience.steps_collected = steps
     begin = time.perf_counter()
     for group in experience.groups:
         rows = group.rows
-        observations = experience.observations[experience.steps_collected, rows].to(agent.device)
-        resets = experience.resets[experience.steps_collected, rows].to(agent.device)
+        observations = experience.observations[steps, rows].to(agent.device)
+        resets = experience.resets[steps, rows].to(agent.device)
         experience.next_values[rows] = agent.value(observations, group.memory, resets).to(experience.storage_device)
     tally.deciding += time.perf_counter() - begin
-    return tally.batch_info(rounds * per_round)
+    return tally.batch_info(steps * experience.plan.agents)
 
 
 def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tally: _Tally) -> None:
