@@ -84,7 +84,8 @@ def evaluate(
     """Play `num_episodes` in fresh worlds like `env`'s; neither env nor policy is disturbed.
 
     Each world plays one episode, so that short ones are not counted more often. The same policy, config and seed (by
-    default the env's) give the same result, on maps that training with that seed does not see. `deterministic` takes the most likely action instead of sampling.
+    default the env's) give the same result, on maps that training with that seed does not see. `deterministic` takes
+    the most likely action instead of sampling.
     """
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
@@ -98,13 +99,8 @@ def evaluate(
     at_once = max(1, AGENTS_AT_ONCE // env.num_agents)
     episodes: list[EpisodeSummary] = []
     for first_world in range(0, num_episodes, at_once):
-        worlds = MettaGridEnv(
-            env.configs,
-            min(at_once, num_episodes - first_world),
-            seed=worlds_seed,
-            first_world=first_world,
-            task_weights=env.task_weights,
-        )
+        num_worlds = min(at_once, num_episodes - first_world)
+        worlds = MettaGridEnv(env.configs, num_worlds, worlds_seed, first_world, env.task_weights)
         with fast_products(policy.initial_memory(1).hidden.device):
             episodes += _play(policy, worlds, generator, deterministic)
         worlds.close()

@@ -95,7 +95,6 @@ class Experience:
         config: ExperienceConfig,
         seed: int,
         first_world: int = 0,
-        task_weights: Sequence[float] | None = None,
     ):
         problems = batch_problems(config, env.num_agents)
         if problems:
@@ -132,12 +131,12 @@ class Experience:
         self.groups: list[Group] = []
         begin = 0
         for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_groups):
-            env = MettaGridEnv(env_configs, len(worlds), seed, first_world + int(worlds[0]), task_weights)
-            group = Group(env, begin, agent.initial_memory(env.agents))
-            observations, _ = env.reset()
+            own = MettaGridEnv(env.configs, len(worlds), seed, first_world + int(worlds[0]), env.task_weights)
+            group = Group(own, begin, agent.initial_memory(own.agents))
+            observations, _ = own.reset()
             self.observations[0, group.rows].copy_(torch.from_numpy(observations))
             self.groups.append(group)
-            begin += env.agents
+            begin += own.agents
         self.resets[0] = True
         self._worker = ThreadPoolExecutor(1, "simulator") if plan.num_groups > 1 else None
 
@@ -260,8 +259,7 @@ def make_experience_manager(
     How many worlds follows from the config (`metta.config.batch.plan_batch`). `seed` determines maps, worlds, the
     policy's samples and the order of minibatches; by default it is the env's.
     """
-    seed = env.seed if seed is None else seed
-    return Experience(env.configs, agent, config or ExperienceConfig(), seed, task_weights=env.task_weights)
+    return Experience(env, agent, config or ExperienceConfig(), env.seed if seed is None else seed)
 
 
 def storage_device(config: ExperienceConfig, device: torch.device) -> torch.device:

@@ -14,8 +14,8 @@ def fast_products(device: torch.device) -> Iterator[None]:
     """Inside, float32 matrix products on a CPU are oneDNN's, if they are just as precise there.
 
     PyTorch hands them to oneDNN at its precision "medium". That name allows rounding to bfloat16, which only CPUs with
-    matrix units for it do: whether this one does is tried, and if so nothing is changed. The setting is PyTorch's own and
-    global; it is put back at the end.
+    matrix units for it do: whether this one does is tried, and if so nothing is changed. The setting is PyTorch's own
+    and global; it is put back at the end.
     """
     before = torch.get_float32_matmul_precision()
     if device.type != "cpu" or before != "highest" or not _medium_is_exact():
