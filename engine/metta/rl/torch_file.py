@@ -119,6 +119,4 @@ def _pack(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     kind = type(value).__name__
-    raise UsageError(
-        f"{where} is a {kind}; a file of metta holds only tensors, numbers, text, and lists and dicts of them"
-    )
+    raise UsageError(f"{where} is a {kind}; files of metta hold only tensors, numbers, text, lists and dicts of them")
