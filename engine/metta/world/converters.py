@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.world.inventory import Rows, update_items
-from metta.world.rules import ABSENT
-from metta.world.state import CONVERTING, COOLING, IDLE, NEVER, Worlds
+from metta.world.rules import ABSENT, NEVER
+from metta.world.state import CONVERTING, COOLING, IDLE, Worlds
 
 MOST_HELD = 255
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,11 +49,11 @@ class EpisodeSummary:
 class StepInfo:
     """What happened in a step beyond the arrays: the episodes that ended."""
 
-    ended_agents: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ended_agents: NDArray[np.int64]
     """`[ended]`, rows of the agents whose episode ended in this step."""
-    final_observations: NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    final_observations: NDArray[np.uint8]
     """`[ended, tokens, 3]`, the last observations of those agents."""
-    episodes: tuple[EpisodeSummary, ...] = ()
+    episodes: tuple[EpisodeSummary, ...]
 
 
 class MettaGridEnv:
@@ -92,6 +92,7 @@ class MettaGridEnv:
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
         self._worlds = Worlds(Rules(configs), num_worlds)
         self._observer = Observer(self._worlds)
+        self._nothing_ended = StepInfo(np.zeros(0, np.int64), np.zeros((0, *self.observation_shape[1:]), np.uint8), ())
         self._has_begun = False
 
     # -- episodes -----------------------------------------------------------------------------------------------
@@ -109,7 +110,7 @@ class MettaGridEnv:
         observations = self._output(out)
         self._begin(range(self.num_worlds))
         self._observer.observe(None, observations)
-        return observations, StepInfo()
+        return observations, self._nothing_ended
 
     def step(
         self,
@@ -151,20 +152,22 @@ class MettaGridEnv:
 
         worlds.individual_rewards += worlds.reward
         rewards = share_rewards(worlds)
-        terminated, truncated = self._endings()
-        ended = np.flatnonzero(terminated | truncated)
-        if ended.size:
-            self._add_diversity_bonus(ended, rewards)
+        terminated, truncated, ended = self._endings()
+        self._add_diversity_bonus(ended, rewards)
         worlds.returned_rewards += rewards
-        info = self._end(ended, terminated, observations) if ended.size else StepInfo()
-        return observations, rewards, terminated[worlds.world], truncated[worlds.world], info
+        info = self._end(ended, terminated, observations) if ended.size else self._nothing_ended
+        return observations, rewards, terminated.repeat(self.num_agents), truncated.repeat(self.num_agents), info
 
-    def _endings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which worlds are terminated and which truncated; never both."""
+    def _endings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """Which worlds are terminated and which truncated, `[worlds]`; and those whose episode ended in this step.
+
+        No world is both. One that was not reset when it ended stays what it is.
+        """
         worlds, rulesets = self._worlds, self._worlds.rules.rulesets
-        lifetime, max_steps = rulesets.lifetime[worlds.ruleset], rulesets.max_steps[worlds.ruleset]
-        terminated = (lifetime > 0) & (worlds.steps >= lifetime)
-        return terminated, (max_steps > 0) & (worlds.steps >= max_steps) & ~terminated
+        last_step = rulesets.last_step[worlds.ruleset]
+        is_over = worlds.steps >= last_step
+        terminated = is_over & rulesets.terminates[worlds.ruleset]
+        return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
 
     def _add_diversity_bonus(self, ended: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
         for world in ended.tolist():

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from metta.errors import MapError
 from metta.world.converters import start_conversions
 from metta.world.maps import build_map
-from metta.world.rules import ABSENT
-from metta.world.state import EMPTY, IDLE, NEVER, OUTSIDE, Worlds
+from metta.world.rules import ABSENT, NEVER
+from metta.world.state import EMPTY, IDLE, OUTSIDE, Worlds
 
 
 class Streams:

@@ -21,6 +21,9 @@ from metta.errors import ConfigError, Problem
 ATTACK_REACH = 3
 """How many cells ahead an attack can hit; the grid is padded by at least this much."""
 
+NEVER = np.iinfo(np.int64).max
+"""The time of what does not happen."""
+
 ABSENT = -1
 """In tables of amounts: the item is not mentioned, which differs from an amount of 0."""
 
@@ -110,7 +113,8 @@ class Rulesets:
     """What holds for a whole world, by ruleset."""
 
     max_steps: NDArray[np.int64]  # [rulesets], 0: never
-    lifetime: NDArray[np.int64]  # [rulesets], 0: never
+    last_step: NDArray[np.int64]  # [rulesets], when the episode ends, by max_steps or lifetime
+    terminates: NDArray[np.bool_]  # [rulesets], whether that end is the lifetime's
     time_punishment: NDArray[np.float32]  # [rulesets]
     shares_rewards: bool  # whether any ruleset does
     type_row: NDArray[np.int64]  # [rulesets, 256], type id -> type row, ABSENT: no such type
@@ -131,9 +135,12 @@ class Rules:
         self.groups = _compile_groups(configs, self.items)
         self.types, type_row = _compile_types(configs, self.items)
         self.actions = _compile_actions(configs, self.items, self.types, type_row)
+        lifetime = np.array([config.game.episode_lifetime or NEVER for config in configs])
+        max_steps = np.array([config.game.max_steps or NEVER for config in configs])
         self.rulesets = Rulesets(
             max_steps=np.array([config.game.max_steps for config in configs]),
-            lifetime=np.array([config.game.episode_lifetime for config in configs]),
+            last_step=np.minimum(lifetime, max_steps),
+            terminates=lifetime <= max_steps,
             time_punishment=np.array([config.game.time_punishment for config in configs], np.float32),
             shares_rewards=bool(self.groups.reward_share.any() or self.groups.share_to.any()),
             type_row=type_row,

@@ -15,15 +15,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.rules import ATTACK_REACH, Rules
+from metta.world.rules import ATTACK_REACH, NEVER, Rules
 from metta.world.stats import AgentColumns, ConverterColumns, InvalidCounts
 
 OUTSIDE = -1
 EMPTY = 0
 
 IDLE, CONVERTING, COOLING = 0, 1, 2
-
-NEVER = np.iinfo(np.int64).max
 
 # direction offsets by orientation: up, down, left, right
 ROW_STEP = np.array([-1, 1, 0, 0])
