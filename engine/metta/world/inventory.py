@@ -21,7 +21,7 @@ def update_items(worlds: Worlds, rows: Rows, items: Rows | int, change: NDArray[
     worlds.listed[rows, items] = new > 0
     worlds.items_changed[rows] = True
     columns = worlds.agent_columns
-    column = np.where(happened > 0, np.int64(columns.gained), np.int64(columns.lost)) + items
+    column = columns.lost + (columns.gained - columns.lost) * (happened > 0) + items
     worlds.count(rows, column, np.abs(happened))
     _reward_worth(worlds, rows)
     return happened
