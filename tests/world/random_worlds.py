@@ -25,7 +25,10 @@ class _Frame:
         self.items = generator.permutation(ITEMS)[: generator.integers(2, len(ITEMS) + 1)].tolist()
         self.num_agents = int(generator.integers(2, 11))
         self.group_ids = generator.permutation(12)[: generator.integers(1, 4)].tolist()
-        self.types = generator.permutation([*ACTION_TYPES, "attack", "move", "rotate"]).tolist()
+        # gifts make every turn wait for the ones before, so most worlds should have none
+        some = [*ACTION_TYPES, "attack", "move", "rotate", "swap"]
+        chosen = [type_ for type_ in some if generator.random() < (0.3 if type_ == "gift" else 0.75)]
+        self.types = generator.permutation([*chosen, "move"]).tolist()
         self.deltas = [int(generator.integers(-3, 4)) if generator.random() < 0.5 else None for _ in self.types]
         self.enabled = (generator.random(len(self.types)) < 0.9).tolist()
         self.window = {
