@@ -45,7 +45,7 @@ class Problem:
             else:
                 name = part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else f'"{part}"'
                 key += f".{name}" if key else name
-        return key
+        return printable(key)
 
     @property
     def place(self) -> str:
@@ -82,16 +82,17 @@ class ConfigError(MettaError):
 
     def _text(self) -> str:
         count = len(self.problems)
-        lines = [f"{self.source} has {count} problem{'' if count == 1 else 's'}"]
+        lines = [f"{printable(self.source)} has {count} problem{'' if count == 1 else 's'}"]
         shown = self.problems[:MOST_SHOWN]
         place_width = max((len(problem.place) for problem in shown), default=0)
         key_width = min(48, max((len(problem.key) for problem in shown), default=0))
         for problem in shown:
-            columns = [f"{problem.place:<{place_width}}", f"{problem.key:<{key_width}}", problem.message]
+            message = printable(problem.message)
+            columns = [f"{problem.place:<{place_width}}", f"{problem.key:<{key_width}}", message]
             lines.append("  " + "  ".join(column for column in columns if column.strip()))
         if count > MOST_SHOWN:
             lines.append(f"  and {count - MOST_SHOWN} more")
-        return "\n".join(map(printable, lines))
+        return "\n".join(lines)
 
 
 class UsageError(MettaError):

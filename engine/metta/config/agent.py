@@ -24,7 +24,10 @@ class AgentModelConfig(Table):
         default="cnn", description="from tokens to features: cnn (box and convolutions), attention (latents), mlp"
     )
     bptt_horizon: int = Field(
-        default=8, ge=1, description="gradients through time are cut every so many steps inside a training segment"
+        default=8,
+        ge=1,
+        le=1_000_000,
+        description="gradients through time are cut every so many steps inside a training segment",
     )
     forward_lstm: bool = Field(default=True, description="false: no LSTM, a feed-forward policy without memory")
     clip_range: float = Field(
@@ -40,8 +43,14 @@ class AgentModelConfig(Table):
     obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalised observation")
     obs_process_func: str = Field(default="flatten_obs_dict", description="name of a registered observation processor")
     analyze_weights_interval: int = Field(
-        default=300, ge=0, description="every so many epochs, weight norms, effective rank and dead units; 0: off"
+        default=300,
+        ge=0,
+        le=10**9,
+        description="every so many epochs, weight norms, effective rank and dead units; 0: off",
     )
     l2_init_weight_update_interval: int = Field(
-        default=0, ge=0, description="every so many epochs the l2-init loss refers to the current weights; 0: never"
+        default=0,
+        ge=0,
+        le=10**9,
+        description="every so many epochs the l2-init loss refers to the current weights; 0: never",
     )

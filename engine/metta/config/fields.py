@@ -35,9 +35,21 @@ def table_at(root: type[Table], path: KeyPath, data: Any = None) -> type[Table] 
     return annotation if is_table(annotation) else None
 
 
+def tables_at(root: type[Table], path: KeyPath, data: Any = None) -> list[type[Table]]:
+    """The models that the table at `path` could be of, whatever its `type`."""
+    if not path:
+        return [root]
+    return alternatives(_step(annotation_at(root, path[:-1], data), path[-1]))
+
+
 def is_table(annotation: Any) -> bool:
     """Whether a type is one of the models."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def choices(table: type[Table], field: str) -> tuple[Any, ...]:
+    """The values that a field with fixed choices can have."""
+    return get_args(table.model_fields[field].annotation)
 
 
 def is_text(annotation: Any) -> bool:

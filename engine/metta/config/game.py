@@ -15,6 +15,9 @@ Reward = Annotated[float, Field(ge=-1e6, le=1e6)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+ODD: dict[str, Any] = {"enum": list(range(1, 16, 2))}
+"""What an editor is told of a window's sides."""
+
 ITEM_FIELDS = {
     "ore_red": {"item_rewards": "ore_red_reward", "item_reward_max": "ore_red_max"},
     "battery_red": {"item_rewards": "battery_red_reward", "item_reward_max": "battery_red_max"},
@@ -90,8 +93,12 @@ class GameConfig(AgentSettings):
     num_agents: int = Field(default=64, ge=1, le=65536, description="agents in a world")
     width: int = Field(default=64, ge=1, le=4096, description="world width, cells")
     height: int = Field(default=64, ge=1, le=4096, description="world height, cells")
-    observation_width: int = Field(default=11, description="width of what an agent sees, cells; odd, at most 15")
-    observation_height: int = Field(default=11, description="height of what an agent sees, cells; odd, at most 15")
+    observation_width: int = Field(
+        default=11, json_schema_extra=ODD, description="width of what an agent sees, cells; odd, at most 15"
+    )
+    observation_height: int = Field(
+        default=11, json_schema_extra=ODD, description="height of what an agent sees, cells; odd, at most 15"
+    )
     num_observation_tokens: int = Field(default=200, ge=1, le=4096, description="tokens in an observation at most")
     inventory_item_names: list[Name] = Field(
         default_factory=lambda: list(DEFAULT_ITEMS), max_length=200, description="items, in the order of their ids"

@@ -70,7 +70,7 @@ def _object_problems(
     for index, action in enumerate(actions):
         if action.use is not None and action.use not in ("mine", "generator", "converter", *types):
             yield Problem(("actions", index, "use"), f'unknown object "{action.use}"{did_you_mean(action.use, types)}')
-    for path, name in _placed_objects(builder):
+    for path, name in _placed_objects(builder, types):
         if name not in types:
             yield Problem(path, f'unknown object "{name}"{did_you_mean(name, types)}')
         else:
@@ -141,15 +141,14 @@ def _item_mentions(
                 yield ("actions", index, "item"), action.item
 
 
-def _placed_objects(builder: MapBuilder) -> Iterator[tuple[KeyPath, str]]:
+def _placed_objects(builder: MapBuilder, types: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
     if isinstance(builder, MapBuilderConfig):
         yield from ((("map_builder", "objects", name), name) for name in builder.objects)
     elif isinstance(builder, RoomsConfig):
         yield from ((("map_builder", "room", "objects", name), name) for name in builder.room.objects)
     else:
-        drawn = {builder.cell_name(glyph) or "empty" for row in builder.rows for glyph in row}
-        objects = (name for name in drawn if name not in ("empty", "agent") and not name.startswith("agent."))
-        yield from ((("map_builder", "map"), name) for name in sorted(objects))
+        drawn = {builder.cell_name(glyph) for row in builder.rows for glyph in row}
+        yield from ((("map_builder", "map"), name) for name in types if name in drawn)
 
 
 def _quoted(name: str | int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metta.config.fields import KeyPath, table_at, tables, without_tags
+from metta.config.fields import KeyPath, choices, table_at, tables, tables_at, without_tags
 from metta.config.table import Table
 from metta.errors import Problem, RulesError, did_you_mean
 
@@ -72,6 +73,11 @@ def _unknown_key(root: type[Table], path: KeyPath, data: Any) -> UnknownKey:
     table = table_at(root, path[:-1], data)
     known = list(table.model_fields) if table else []
     close = get_close_matches(name, known, n=1)
+    owners = [other for other in tables_at(root, path[:-1], data) if name in other.model_fields]
+    if owners:
+        type_path = Problem((*path[:-1], "type"), "").key
+        types = [f'{type_path} = "{choice}"' for owner in owners for choice in choices(owner, "type")]
+        return UnknownKey(path, f"goes with {' or '.join(types)}")
     elsewhere = [f'"{Problem((*place, name), "").key}"' for place, table in tables(root) if name in table.model_fields]
     if not close and elsewhere:
         return UnknownKey(path, f"unknown key; did you mean {' or '.join(elsewhere)}?")
@@ -93,8 +99,8 @@ def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[P
         expected = context["expected_tags"].replace("'", '"')
         yield Problem((*path, "type"), f"must be one of {expected}; got {shown(context['tag'])}")
     elif kind == "literal_error":
-        choices = context["expected"].replace("'", '"').replace(" or ", ", ")
-        yield Problem(path, f"must be {'one of ' if ',' in choices else ''}{choices}; got {shown(value)}")
+        allowed = context["expected"].replace("'", '"').replace(" or ", ", ")
+        yield Problem(path, f"must be {'one of ' if ',' in allowed else ''}{allowed}; got {shown(value)}")
     elif kind == "string_pattern_mismatch":
         yield Problem(path, f"must be 1 to 64 letters, digits, '.', '_' or '-'; got {shown(value)}")
     elif kind in _BOUNDS:
@@ -106,8 +112,19 @@ def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[P
         yield Problem(path, f"must have at most {context['max_length']} entries; got {context['actual_length']}")
     elif kind == "value_error":
         yield Problem(path, f"{cause}; got {shown(value)}")
+    elif kind == "list_type" and isinstance(value, dict):
+        yield Problem(path, f"must be a list; got a table: write [[{Problem(path, '').key}]]")
+    elif kind == "model_type" and isinstance(value, list):
+        yield Problem(path, f"must be a table; got a list: write [{Problem(path, '').key}]")
     else:
-        yield Problem(path, f"{_TYPES.get(kind, details['msg'])}; got {shown(value)}")
+        hint = "; leave out the quotes" if _is_quoted(kind, value) else ""
+        yield Problem(path, f"{_TYPES.get(kind, details['msg'])}; got {shown(value)}{hint}")
+
+
+def _is_quoted(kind: str, value: Any) -> bool:
+    """Whether text was given where its content would have been right."""
+    wanted = {"int_type": r"[+-]?\d+", "float_type": r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", "bool_type": "true|false"}
+    return isinstance(value, str) and kind in wanted and bool(re.fullmatch(wanted[kind], value))
 
 
 def _whole(bound: float) -> float:

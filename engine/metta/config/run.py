@@ -43,9 +43,11 @@ class CurriculumConfig(Table):
     def _one_weight_per_scene(self) -> Self:
         problems = []
         if self.weights and len(self.weights) != len(self.scenes):
-            problems.append(Problem(("weights",), f"{len(self.weights)} weights for {len(self.scenes)} scenes"))
+            problems.append(
+                Problem(("weights",), f"must be one for each of {len(self.scenes)} scenes; got {len(self.weights)}")
+            )
         elif self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            problems.append(Problem(("weights",), "must not be negative and not all zero"))
+            problems.append(Problem(("weights",), f"must not be negative and not all zero; got {self.weights}"))
         if problems:
             raise RulesError(problems)
         return self

@@ -11,6 +11,9 @@ from metta.errors import Problem
 LONGEST_SIDE = 4096
 """Rows or columns of a world at most."""
 
+MOST_AGENTS = 65536
+"""Agents of a world at most."""
+
 
 def settle(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilder, list[Problem]]:
     """Game and map builder with the sizes that were left open filled in, and the problems with those that disagree.
@@ -30,8 +33,9 @@ def settle(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilde
             continue  # said already
         if name == "num_agents" and value < 1:
             problems.append(Problem(("map_builder",), "makes a world without agents; it needs at least one"))
-        elif value > (LONGEST_SIDE if name != "num_agents" else 65536):
-            problems.append(Problem(("map_builder",), f"makes the {name} {arithmetic[name]}, which is too much"))
+        elif value > (LONGEST_SIDE if name != "num_agents" else MOST_AGENTS):
+            most = f"at most {LONGEST_SIDE if name != 'num_agents' else MOST_AGENTS}"
+            problems.append(Problem(("map_builder",), f"makes the {name} {arithmetic[name]}; it can be {most}"))
         elif game.is_set(name) and getattr(game, name) != value:
             message = f"must be what the map makes, {arithmetic[name]}, or left out; got {getattr(game, name)}"
             problems.append(Problem(path, message))
@@ -69,12 +73,10 @@ def _agents_per_room(game: GameConfig, builder: RoomsConfig) -> tuple[RoomsConfi
     share, rest = divmod(game.num_agents, rooms)
     problems = []
     if rest:
-        path = ("game", "num_agents") if game.is_set("num_agents") else ("map_builder",)
-        message = (
-            f"env.game.num_agents = {game.num_agents} must be a multiple of {builder.rows} x {builder.cols} = {rooms} "
-            f"rooms, such as {max(1, round(game.num_agents / rooms)) * rooms}"
-        )
-        problems.append(Problem(path, message))
+        several = f"{builder.rows} x {builder.cols} = {rooms} rooms"
+        nearest = max(1, round(game.num_agents / rooms)) * rooms
+        message = f"must be a multiple of {several}, such as {nearest}; got {game.num_agents}"
+        problems.append(Problem(("game", "num_agents"), message))
     return builder.filled(room=builder.room.filled(agents=share)), problems
 
 

@@ -28,7 +28,7 @@ class LRScheduleConfig(Table):
     anneal_lr: bool = Field(default=True, description="false: the learning rate stays where it is")
     schedule_type: Literal["linear", "cosine"] = Field(default="linear", description="shape of the way down to zero")
     warmup_steps: int | None = Field(
-        default=None, ge=0, description="agent steps over which the learning rate first rises from zero"
+        default=None, ge=0, lt=2**53, description="agent steps over which the learning rate first rises from zero"
     )
 
 
@@ -55,8 +55,8 @@ class ExperienceConfig(Table):
     """How experience is collected and cut into minibatches. All sizes count agent steps."""
 
     batch_size: int = Field(default=524288, ge=1, le=2**40, description="agent steps collected per epoch, at most")
-    minibatch_size: int = Field(default=16384, ge=1, description="agent steps per gradient step")
-    bptt_horizon: int = Field(default=64, ge=1, description="steps of a training segment")
+    minibatch_size: int = Field(default=16384, ge=1, le=2**40, description="agent steps per gradient step")
+    bptt_horizon: int = Field(default=64, ge=1, le=1_000_000, description="steps of a training segment")
     update_epochs: int = Field(default=1, ge=1, le=10_000, description="passes over the batch per epoch")
     zero_copy: bool = Field(default=True, description="the simulator writes straight into the experience")
     cpu_offload: bool = Field(
@@ -69,16 +69,21 @@ class ExperienceConfig(Table):
         description="parts the worlds are split into: one steps while the policy runs on another",
     )
     forward_pass_minibatch_target_size: int = Field(
-        default=4096, ge=1, description="agents per forward pass of the policy, about"
+        default=4096, ge=1, le=2**40, description="agents per forward pass of the policy, about"
     )
 
 
 class CheckpointConfig(Table):
     """When and where checkpoints are saved."""
 
-    checkpoint_interval: int = Field(default=60, ge=1, description="seconds of wall clock between checkpoints")
+    checkpoint_interval: int = Field(
+        default=60, ge=1, le=10**9, description="seconds of wall clock between checkpoints"
+    )
     wandb_checkpoint_interval: int = Field(
-        default=300, ge=0, description="seconds between uploads of the checkpoint to Weights & Biases; 0: never"
+        default=300,
+        ge=0,
+        le=10**9,
+        description="seconds between uploads of the checkpoint to Weights & Biases; 0: never",
     )
     checkpoint_dir: str = Field(default="", description="directory; empty: checkpoints/ in the run directory")
 
@@ -86,6 +91,6 @@ class CheckpointConfig(Table):
 class SimulationConfig(Table):
     """Evaluations and replays during training."""
 
-    evaluate_interval: int = Field(default=300, ge=0, description="seconds between evaluations; 0: never")
-    replay_interval: int = Field(default=300, ge=0, description="seconds between recorded episodes; 0: never")
+    evaluate_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between evaluations; 0: never")
+    replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
     replay_dir: str = Field(default="", description="directory; empty: replays/ in the run directory")
