@@ -185,7 +185,7 @@ def _gift(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     worlds.success[rows] = True
 
 
-ACTIONS: dict[Kind | tuple[Kind, Kind], Callable[[Worlds, Turn, Rows], None]] = {
+ACTIONS: dict[int | tuple[int, int], Callable[[Worlds, Turn, Rows], None]] = {
     Kind.ROTATE: _rotate,
     Kind.TURN: _turn_by,
     Kind.CHANGE_COLOR: _change_color,

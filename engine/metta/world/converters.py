@@ -17,7 +17,7 @@ Converters = NDArray[np.int64]
 
 def advance_converters(worlds: Worlds) -> None:
     """Process every event that is due, also those that come up meanwhile."""
-    while (due := np.flatnonzero(worlds.converter_due <= worlds.clock)).size:
+    while (due := (worlds.converter_due <= worlds.clock).nonzero()[0]).size:
         phase = worlds.converter_phase[due]
         _finish_conversions(worlds, due[phase == CONVERTING])
         _end_cooldowns(worlds, due[phase == COOLING])

@@ -344,7 +344,8 @@ class MettaGridEnv:
 
     def _game_counts(self, world: int) -> dict[str, float]:
         worlds = self._worlds
-        written, dropped = worlds.token_counters[world].tolist()
+        rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
+        written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
         observations = self.num_agents * (int(worlds.steps[world]) + 1)
         counts = {
             "tokens_written": float(written),

@@ -54,7 +54,6 @@ def begin_episodes(worlds: Worlds, streams: Streams, ended: Sequence[int], task_
 def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
     """Empty the worlds `fresh` and set back all that is counted in them."""
     worlds.steps[fresh] = 0
-    worlds.token_counters[fresh] = 0
     worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, -1)[fresh] = OUTSIDE
     for array in (
         worlds.orientation,
@@ -69,6 +68,8 @@ def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
         worlds.success,
         worlds.last_action,
         worlds.agent_counters,
+        worlds.tokens_written,
+        worlds.tokens_dropped,
     ):
         array.reshape(worlds.num_worlds, worlds.num_agents, *array.shape[1:])[fresh] = 0
     worlds.items_changed.reshape(worlds.num_worlds, -1)[fresh] = True

@@ -61,8 +61,6 @@ class Observer:
         # by number of tokens, what blanks out the rest of a row
         used = np.repeat(np.arange(self.num_tokens), 3) < np.arange(self.num_tokens + 1)[:, None]
         self.blank = np.where(used, 0, NO_TOKEN).astype(np.uint8)
-        self.totals = np.zeros(worlds.agents, np.int64)  # tokens each agent would have with room for all
-
         self.slots = AGENT_FIXED + worlds.rules.num_items
         self.redraw()
 
@@ -90,21 +88,10 @@ class Observer:
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
         """Write the observations of agents `rows` (None: all) to `out` `[rows, tokens, 3]`."""
-        worlds = self.worlds
         self._draw_things()
-        rows = np.arange(worlds.agents) if rows is None else rows
+        rows = self.worlds.everyone if rows is None else rows
         for start in range(0, len(rows), CHUNK):
             self._observe_chunk(rows[start : start + CHUNK], out[start : start + CHUNK])
-        self._count_tokens(rows)
-
-    def _count_tokens(self, rows: NDArray[np.int64]) -> None:
-        """Count tokens written and dropped, by world. `rows` are all agents of some worlds."""
-        worlds = self.worlds
-        totals = self.totals[rows].reshape(-1, worlds.num_agents)
-        written = np.minimum(totals, self.num_tokens).sum(axis=1)
-        seen = rows[:: worlds.num_agents] // worlds.num_agents
-        worlds.token_counters[seen, 0] += written
-        worlds.token_counters[seen, 1] += totals.sum(axis=1) - written
 
     # -- the token table ----------------------------------------------------------------------------------------
 
@@ -113,28 +100,26 @@ class Observer:
         worlds = self.worlds
         if len(self.table) != worlds.first_converter + len(worlds.converter_type):
             self.redraw()
-        self.global_values[:, 0] = self._completion()[worlds.world]
+        self.global_values[:, 0] = self._completion().repeat(worlds.num_agents)
         self.global_values[:, 1:3] = worlds.last_action
         self.global_values[:, 3] = reward_byte(worlds.reward)
-        self.agent_values[:, 1] = worlds.rules.groups.token_id[worlds.group_row]
         self.agent_values[:, 2] = worlds.freeze != 0
         self.agent_values[:, 3] = worlds.orientation
         self.agent_values[:, 4] = worlds.color
-        agents = np.flatnonzero(worlds.items_changed)
+        agents = worlds.items_changed.nonzero()[0]
         if agents.size:
+            self.agent_values[agents, 1] = worlds.rules.groups.token_id[worlds.group_row[agents]]
             self._draw_items(worlds.first_agent + agents, AGENT_FIXED, worlds.listed[agents], worlds.inventory[agents])
             worlds.items_changed[agents] = False
-        converters = np.flatnonzero(worlds.converter_changed)
+        converters = worlds.converter_changed.nonzero()[0]
         if converters.size:
             self._draw_converters(converters)
             worlds.converter_changed[converters] = False
 
     def _completion(self) -> NDArray[np.int64]:
-        """Part of the episode that is over, in 255ths, by world; past the end it wraps."""
+        """Part of the episode that is over, in 255ths, by world; past the end it wraps in its byte."""
         worlds = self.worlds
-        max_steps = worlds.rules.rulesets.max_steps[worlds.ruleset]
-        part = worlds.steps / np.maximum(max_steps, 1) * 255.0
-        return np.where(max_steps > 0, round_half_up(part).astype(np.int64) & 0xFF, 0)
+        return rounded(worlds.steps / worlds.rules.rulesets.max_steps[worlds.ruleset] * 255.0)
 
     def _draw_converters(self, converters: NDArray[np.int64]) -> None:
         worlds = self.worlds
@@ -183,23 +168,27 @@ class Observer:
         totals = np.empty(len(rows), np.int64)
         np.subtract(begins[1:], begins[:-1], out=totals[:-1])
         totals[-1] = total - begins[-1]
-        self.totals[rows] = totals
+        written = np.minimum(totals, self.num_tokens)
+        worlds.tokens_written[rows] += written
+        worlds.tokens_dropped[rows] += totals - written
         # each row is copied at full length, with the tokens of whoever comes next, which are then blanked out
         row = np.dtype((np.void, self.num_tokens * 3))
         windows = np.ndarray(total + 1, row, stream, 0, (3,))
         bytes_out = out.reshape(len(rows), -1)
         bytes_out.view(row)[:, 0] = windows[begins]
-        bytes_out |= self.blank.take(totals, axis=0, mode="clip")
+        bytes_out |= self.blank.take(written, axis=0)
 
 
 def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:
     """The last_reward token's value: hundredths, rounded, 0 to 255."""
-    hundredths = np.clip(reward * np.float32(100), np.float32(0), np.float32(255))
-    return round_half_up(hundredths).astype(np.int64)
+    hundredths = reward * np.float32(100)
+    np.maximum(hundredths, np.float32(0), out=hundredths)
+    np.minimum(hundredths, np.float32(255), out=hundredths)
+    return rounded(hundredths)
 
 
-def round_half_up(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Values that are not negative, rounded, halves up; `floor(x + 0.5)` would round in its sum, too."""
-    whole = np.floor(values)
-    rounded: NDArray[np.floating[Any]] = whole + (values - whole >= 0.5)
-    return rounded
+def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
+    """Values that are not negative, rounded, halves up. (`floor(x + 0.5)` would round in its sum, too.)"""
+    whole = values.astype(np.int64)
+    whole += values - whole >= 0.5
+    return whole

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,11 @@ ABSENT = -1
 """In tables of amounts: the item is not mentioned, which differs from an amount of 0."""
 
 
-class Kind(IntEnum):
-    """What becomes of a turn. The order matters: see the groups of kinds below."""
+class Kind:
+    """What becomes of a turn, as plain integers (an Enum is slow to look up, and slow to compare with arrays).
+
+    The order matters: see the groups of kinds below.
+    """
 
     BAD_ARGUMENT = 0  # of a known action; a penalty and nothing else
     HELD = 1  # frozen: the turn is lost
@@ -48,6 +50,15 @@ class Kind(IntEnum):
     MOVE = 14
     SWAP = 15
     GIFT = 16
+
+    @classmethod
+    def of(cls, type_: str) -> int:
+        """The kind that a type of action has by its name."""
+        kind: int = getattr(cls, type_.upper())
+        return kind
+
+
+NUM_KINDS = Kind.GIFT + 1
 
 
 # first and last of the kinds that ...
@@ -112,7 +123,7 @@ class TypeTables:
 class Rulesets:
     """What holds for a whole world, by ruleset."""
 
-    max_steps: NDArray[np.int64]  # [rulesets], 0: never
+    max_steps: NDArray[np.float64]  # [rulesets], infinite: no end
     last_step: NDArray[np.int64]  # [rulesets], when the episode ends, by max_steps or lifetime
     terminates: NDArray[np.bool_]  # [rulesets], whether that end is the lifetime's
     time_punishment: NDArray[np.float32]  # [rulesets]
@@ -138,7 +149,7 @@ class Rules:
         lifetime = np.array([config.game.episode_lifetime or NEVER for config in configs])
         max_steps = np.array([config.game.max_steps or NEVER for config in configs])
         self.rulesets = Rulesets(
-            max_steps=np.array([config.game.max_steps for config in configs]),
+            max_steps=np.array([config.game.max_steps or np.inf for config in configs]),
             last_step=np.minimum(lifetime, max_steps),
             terminates=lifetime <= max_steps,
             time_punishment=np.array([config.game.time_punishment for config in configs], np.float32),
@@ -279,10 +290,10 @@ def _compile_actions(
     )
 
 
-def _kind(name: str, action: ActionConfig) -> Kind:
+def _kind(name: str, action: ActionConfig) -> int:
     if name == "rotate" and action.delta is not None:
         return Kind.TURN
-    return Kind[name.upper()]
+    return Kind.of(name)
 
 
 def _possible_defense(action: ActionConfig, items: Sequence[str]) -> dict[str, int]:

@@ -59,7 +59,8 @@ class Worlds:
         "success",
         "last_action",
         "agent_counters",
-        "token_counters",
+        "tokens_written",
+        "tokens_dropped",
         "converter_type",
         "converter_cell",
         "converter_inventory",
@@ -131,7 +132,8 @@ class Worlds:
         self.converter_columns = ConverterColumns(rules)
         self.agent_counters = np.zeros((agents, self.agent_columns.width), np.int32)
         self.converter_counters = np.zeros((0, self.converter_columns.width), np.int32)
-        self.token_counters = np.zeros((num_worlds, 2), np.int64)  # tokens written, dropped
+        self.tokens_written = np.zeros(agents, np.int64)  # in observations so far
+        self.tokens_dropped = np.zeros(agents, np.int64)  # for want of room
         self.invalid: InvalidCounts = InvalidCounts()
 
         # by lock, the turn that holds it; only ever read where it has just been written (see turns.py)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.rules import Kind
+from metta.world.rules import NUM_KINDS
 from metta.world.state import Worlds
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -71,7 +71,7 @@ class Turn:
         worlds = self._worlds
         return worlds.ruleset[worlds.world[rows]] * worlds.rules.num_actions + self.action[rows]
 
-    def rows_of(self, kinds: tuple[Kind, Kind]) -> NDArray[np.int64]:
+    def rows_of(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
         """Agents whose turn is of one of the kinds from the first to the last given."""
         first, last = kinds
         return ((self.kind >= first) & (self.kind <= last)).nonzero()[0]
@@ -83,9 +83,9 @@ class ByKind:
     def __init__(self, turn: Turn, rows: NDArray[np.int64]):
         kind = turn.kind[rows]
         self._rows = rows[kind.argsort(kind="stable")]  # one byte each: a radix sort
-        self._ends: list[int] = np.bincount(kind, minlength=len(Kind)).cumsum().tolist()
+        self._ends: list[int] = np.bincount(kind, minlength=NUM_KINDS).cumsum().tolist()
 
-    def __getitem__(self, kinds: Kind | tuple[Kind, Kind]) -> NDArray[np.int64]:
+    def __getitem__(self, kinds: int | tuple[int, int]) -> NDArray[np.int64]:
         first, last = kinds if isinstance(kinds, tuple) else (kinds, kinds)
         return self._rows[self._ends[first - 1] if first else 0 : self._ends[last]]
 
