@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from metta.api import (
     Override,
+    Policy,
     RandomPolicy,
     check_text,
     config_schema,
@@ -139,18 +140,19 @@ def eval_(
 ) -> None:
     """Play episodes with a policy and print what they were worth."""
     keep_freed_memory()
-    trained = None if checkpoint == "random" else load_policy(checkpoint, find_device(device or "auto"))
-    if trained is None and env is None:
+    if env is None and checkpoint == "random":
         raise UsageError("the random policy has no world of its own; name one: metta eval random --env PRESET")
-    if set_ and env is None:
+    if env is None and set_:
         raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
-    env_config = trained.env_config if trained and env is None else load_config(env or "", set_ or ()).env
+    env_config = load_config(env, set_ or ()).env if env else None
+    policies: dict[str, Policy] = {}
+    if checkpoint != "random":
+        agent = load_policy(checkpoint, find_device(device or "auto"), env_config).agent
+        policies["policy"], env_config = agent, agent.env_config
     world = make_environment(env_config)
-    results = {}
-    if trained:
-        results["policy"] = evaluate(trained.agent, world, episodes, seed)
-    if trained is None or baseline:
-        results["random"] = evaluate(RandomPolicy(env_config.spec), world, episodes, seed)
+    if baseline or not policies:
+        policies["random"] = RandomPolicy(world.spec)
+    results = {name: evaluate(policy, world, episodes, seed) for name, policy in policies.items()}
     if json:
         view.print_json({"checkpoint": checkpoint, "seed": seed} | view.evaluation_values(results))
     elif not quiet:

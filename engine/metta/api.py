@@ -1,6 +1,6 @@
 """The public surface of metta: what the API document promises, and what the command line is made of."""
 
-from metta.agent.policy import MettaAgent, make_agent
+from metta.agent.policy import MettaAgent, Policy, make_agent
 from metta.agent.random_policy import RandomPolicy
 from metta.allocator import keep_freed_memory
 from metta.config.agent import AgentModelConfig
@@ -114,6 +114,7 @@ __all__ = [
     "Override",
     "PPOConfig",
     "PhaseBegan",
+    "Policy",
     "RandomPolicy",
     "RoomsConfig",
     "RunBegan",

@@ -67,7 +67,7 @@ def test_torch_reads_it_with_weights_only(path: Path) -> None:
 
 def test_the_file_alone_rebuilds_agent_and_world(path: Path) -> None:
     policy = load_policy(path)
-    assert policy.env_config == ENV
+    assert policy.agent.env_config == ENV
     assert policy.agent.config == agent_for().config
     mine, theirs = (evaluate(agent, make_environment(ENV), 3) for agent in (agent_for(), policy.agent))
     assert mine.summary() == theirs.summary()

@@ -51,8 +51,7 @@ class LoadedPolicy:
     """A policy rebuilt from nothing but its file."""
 
     agent: MettaAgent
-    env_config: EnvConfig
-    """the world it was trained in"""
+    """with the world it plays in as its `env_config`"""
     metadata: dict[str, Any]
     """what was saved with it, and its `epoch`"""
 
@@ -101,19 +100,26 @@ def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
     return policy.metadata | {"epoch": policy.epoch}
 
 
-def load_policy(path: str | Path, device: torch.device | None = None) -> LoadedPolicy:
-    """The policy in a checkpoint file, with an agent built from the configs in the file alone."""
+def load_policy(
+    path: str | Path, device: torch.device | None = None, env_config: EnvConfig | None = None
+) -> LoadedPolicy:
+    """The policy in a checkpoint file, with an agent built from the configs in the file alone.
+
+    `env_config` is a world to play in instead of its own. Raises CheckpointError, beside the reasons of
+    `load_checkpoint`, if that world has other tokens or actions.
+    """
     policy = _read(Path(path))
+    env_config = env_config or policy.env_config
     agent = make_agent(
-        observation_space=ObservationSpace(policy.env_config),
-        action_space=ActionSpace(policy.env_config),
+        observation_space=ObservationSpace(env_config),
+        action_space=ActionSpace(env_config),
         global_features=policy.global_features,
         device=device or torch.device("cpu"),
         config=policy.agent_config,
     )
     _check_fit(Path(path), policy, agent)
     agent.load_state_dict(policy.weights)
-    return LoadedPolicy(agent, policy.env_config, policy.metadata | {"epoch": policy.epoch})
+    return LoadedPolicy(agent, policy.metadata | {"epoch": policy.epoch})
 
 
 def checkpoint_name(epoch: int) -> str:
