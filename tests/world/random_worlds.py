@@ -12,16 +12,20 @@ ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser", "blueprint", "coin
 ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
 
 
-def random_tasks(generator: np.random.Generator, count: int = 2) -> list[EnvConfig]:
-    """Configs that may share a batch: equal in what a policy sees, different in everything else."""
-    frame = _Frame(generator)
+def random_tasks(generator: np.random.Generator, count: int = 2, with_costs: bool = True) -> list[EnvConfig]:
+    """Configs that may share a batch: equal in what a policy sees, different in everything else.
+
+    Without costs neither actions nor defense use anything up, so only recipes and caps make or destroy items.
+    """
+    frame = _Frame(generator, with_costs)
     return [_Task(generator, frame).config() for _ in range(count)]
 
 
 class _Frame:
     """What the tasks of a batch have in common."""
 
-    def __init__(self, generator: np.random.Generator):
+    def __init__(self, generator: np.random.Generator, with_costs: bool):
+        self.with_costs = with_costs
         self.items = generator.permutation(ITEMS)[: generator.integers(2, len(ITEMS) + 1)].tolist()
         self.num_agents = int(generator.integers(2, 11))
         self.group_ids = generator.permutation(12)[: generator.integers(1, 4)].tolist()
@@ -158,6 +162,8 @@ class _Task:
             action["item"] = self.frame.items[-1]
         if type_ == "use" and self._chance(0.5):
             action["use"] = str(self.generator.choice(["converter", "thing_3", "mine"]))
+        if not self.frame.with_costs:
+            return action
         if type_ == "attack" and self._chance(0.5):
             action["defense_resources"] = self._some_items(2, 0, 1, 1, 3)
         if self._chance(0.25):
