@@ -33,22 +33,19 @@ class Streams:
 
 def begin_episodes(worlds: Worlds, streams: Streams, ended: Sequence[int], task_shares: NDArray[np.float64]) -> None:
     """Begin the next episode in each world of `ended`. `task_shares [tasks]` are cumulative and end with 1."""
-    maps: list[NDArray[np.int16]] = []
+    maps: dict[int, list[tuple[int, NDArray[np.int16]]]] = {}  # by task
     for world in ended:
         worlds.episode[world] += 1
         generator, worlds.turn_stream[world] = streams.draw(world, int(worlds.episode[world]))
         task = 0
         if len(task_shares) > 1:
-            task = min(int(np.searchsorted(task_shares, generator.random(), side="right")), len(task_shares) - 1)
-        worlds.ruleset[world] = task
-        maps.append(build_map(worlds.rules.configs[task], generator))
-    fresh = np.array(ended)
-    clear(worlds, fresh)
-    things = [_furnish(worlds, world, cells) for world, cells in zip(ended, maps, strict=True)]
-    worlds.reserve_converters(max((len(type_rows) for type_rows, _ in things), default=0))
-    started = [_place_converters(worlds, world, *found) for world, found in zip(ended, things, strict=True)]
-    converters = np.concatenate(started)
-    start_conversions(worlds, converters)
+            task = min(int(task_shares.searchsorted(generator.random(), side="right")), len(task_shares) - 1)
+        maps.setdefault(task, []).append((world, build_map(worlds.rules.configs[task], generator)))
+    clear(worlds, np.array(ended))
+    for task, drawn in maps.items():
+        fresh = np.array([world for world, _ in drawn])
+        worlds.ruleset[fresh] = task
+        _furnish(worlds, task, fresh, np.stack([cells for _, cells in drawn]))
 
 
 def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
@@ -84,32 +81,44 @@ def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
             del worlds.invalid[key]
 
 
-def _furnish(worlds: Worlds, world: int, cells: NDArray[np.int16]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Put walls and agents where the map has them; the type rows and cells of its converters, in row-major order."""
-    rules, ruleset = worlds.rules, int(worlds.ruleset[world])
-    flat = cells.ravel()
-    row, col = np.divmod(np.arange(flat.size), cells.shape[1])
-    places = world * worlds.slot + (row + worlds.pad) * worlds.stride + col + worlds.pad
-    type_rows = np.where(flat > 0, rules.rulesets.type_row[ruleset, np.maximum(flat, 0)], ABSENT)
-    is_converter = type_rows >= rules.types.static
-    is_wall = (type_rows != ABSENT) & ~is_converter
-    worlds.grid[places] = np.where(is_wall, worlds.first_wall + type_rows, EMPTY)
+def _furnish(worlds: Worlds, task: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
+    """Put everything in worlds of one task where their maps have it. `fresh [worlds]`, `cells [worlds, rows, cols]`."""
+    rules, pad = worlds.rules, worlds.pad
+    # what a cell's value becomes in the grid: walls at once, the others when they have been numbered
+    type_rows = rules.rulesets.type_row[task]
+    is_wall = (type_rows != ABSENT) & (type_rows < rules.types.static)
+    things = np.where(is_wall, worlds.first_wall + type_rows, EMPTY).astype(np.int32)
+    slots = worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
+    _, rows, cols = cells.shape
+    slots[fresh, pad : pad + rows, pad : pad + cols] = np.where(cells > 0, things[cells], EMPTY)
 
-    standing = np.flatnonzero(flat < 0)
-    if len(standing) != worlds.num_agents:
-        raise MapError(f"the map has {len(standing)} agents, but env.game.num_agents is {worlds.num_agents}")
-    agents = world * worlds.num_agents + np.arange(worlds.num_agents)
-    worlds.cell[agents] = places[standing]
-    worlds.grid[places[standing]] = worlds.first_agent + agents
-    worlds.group_row[agents] = ruleset * rules.num_groups - 1 - flat[standing].astype(np.int64)
-    return type_rows[is_converter], places[is_converter]
+    world, row, col = (cells < 0).nonzero()
+    if (np.bincount(world, minlength=len(fresh)) != worlds.num_agents).any():
+        raise MapError(f"a map has {len(world) / len(fresh):g} agents, but env.game.num_agents is {worlds.num_agents}")
+    groups = -1 - cells[world, row, col].astype(np.int64)
+    agents = (fresh[:, None] * worlds.num_agents + np.arange(worlds.num_agents)).ravel()
+    worlds.cell[agents] = worlds.slot_start[fresh[world]] + (row + pad) * worlds.stride + col + pad
+    worlds.grid[worlds.cell[agents]] = worlds.first_agent + agents
+    worlds.group_row[agents] = task * rules.num_groups + groups
+
+    world, row, col = ((cells > 0) & (type_rows >= rules.types.static)[cells]).nonzero()
+    places = worlds.slot_start[fresh[world]] + (row + pad) * worlds.stride + col + pad
+    _place_converters(worlds, fresh, world, type_rows[cells[world, row, col]], places)
 
 
 def _place_converters(
-    worlds: Worlds, world: int, type_rows: NDArray[np.int64], places: NDArray[np.int64]
-) -> NDArray[np.int64]:
+    worlds: Worlds,
+    fresh: NDArray[np.int64],
+    world: NDArray[np.int64],
+    type_rows: NDArray[np.int64],
+    places: NDArray[np.int64],
+) -> None:
+    """Converters in row-major order of their maps, filled and started. `world` is the position in `fresh` of each."""
+    counts = np.bincount(world, minlength=len(fresh))
+    worlds.reserve_converters(int(counts.max()))
+    number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
+    converters = fresh[world] * worlds.converter_slots + number
     types = worlds.rules.types
-    converters = world * worlds.converter_slots + np.arange(len(type_rows))
     worlds.grid[places] = worlds.first_converter + converters
     worlds.converter_type[converters] = type_rows
     worlds.converter_cell[converters] = places
@@ -118,4 +127,4 @@ def _place_converters(
     worlds.converter_due[converters] = NEVER
     worlds.converter_counters[converters] = 0
     worlds.converter_changed[converters] = True
-    return converters
+    start_conversions(worlds, converters)

@@ -23,6 +23,8 @@ EMPTY = 0
 
 IDLE, CONVERTING, COOLING = 0, 1, 2
 
+LOCKS_PER_AGENT = 16
+
 # direction offsets by orientation: up, down, left, right
 ROW_STEP = np.array([-1, 1, 0, 0])
 COL_STEP = np.array([0, 0, -1, 1])
@@ -137,7 +139,7 @@ class Worlds:
         self.invalid: InvalidCounts = InvalidCounts()
 
         # by lock, the turn that holds it; only ever read where it has just been written (see turns.py)
-        self.lock_holder = np.zeros(len(self.grid), np.int64)
+        self.lock_holder = np.zeros(1 << (LOCKS_PER_AGENT * agents).bit_length(), np.int32)
 
         # -- what has to be drawn anew in the token table --
         self.items_changed = np.zeros(agents, np.bool_)
