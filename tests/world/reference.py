@@ -571,10 +571,9 @@ class ReferenceWorld:
     def _global_values(self, agent: Agent) -> tuple[int, int, int, int]:
         completion = 0
         if self.game.max_steps:
-            completion = int(np.floor(self.now / self.game.max_steps * 255 + 0.5)) & 255
+            completion = rounded(self.now / self.game.max_steps * 255) & 255
         action, argument = self.last_actions[agent.index]
-        scaled = float32(float32(100) * agent.reward)
-        last_reward = int(min(255, max(0, np.floor(np.float64(scaled) + 0.5))))
+        last_reward = rounded(float(min(255, max(0, float32(float32(100) * agent.reward)))))
         return completion, action & 255, argument & 255, last_reward
 
     def _features(self, thing: Wall | Converter | Agent) -> list[tuple[int, int]]:
@@ -598,3 +597,8 @@ class ReferenceWorld:
         assert isinstance(thing, Wall)
         swappable = [(SWAPPABLE, 1)] if thing.kind.swappable else []
         return [(0, thing.kind.type_id or 0), *swappable]
+
+
+def rounded(value: float) -> int:
+    """A number from 0, rounded, halves up."""
+    return int(value) + (value - int(value) >= 0.5)
