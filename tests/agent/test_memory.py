@@ -1,0 +1,121 @@
+"""Memory: replaying a segment gives what acting step by step gave, also where episodes end inside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metta.agent.memory import Memory, SegmentLSTM
+from metta.agent.policy import make_agent
+from metta.config.agent import AgentModelConfig
+
+SIZES = {"hidden_dim": 16, "mlp_layers": 1}
+
+
+def new_agent(env, **settings):
+    torch.manual_seed(1)
+    spaces = env.single_observation_space, env.single_action_space
+    return make_agent(*spaces, [], "cpu", AgentModelConfig(**SIZES | settings))
+
+
+def ended_here_and_there(horizon: int, agents: int) -> torch.Tensor:
+    resets = torch.rand(horizon, agents, generator=torch.Generator().manual_seed(5)) < 0.15
+    resets[0, :3] = True
+    resets[5:8] = False
+    return resets
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
+@pytest.mark.parametrize("settings", [{}, {"lstm_layers": 2}, {"forward_lstm": False}, {"bptt_horizon": 5}])
+def test_replaying_a_segment_equals_acting_step_by_step(crowded_env, seen, backbone, settings):
+    agent = new_agent(crowded_env, backbone=backbone, **settings)
+    horizon, agents = seen.shape[:2]
+    resets = ended_here_and_there(horizon, agents)
+    start = agent.initial_memory(agents)
+    start = Memory(torch.randn_like(start.hidden), torch.randn_like(start.cell))
+    memory, decisions = start, []
+    for t in range(horizon):
+        decisions.append(agent.act(seen[t], memory, resets[t], torch.Generator().manual_seed(t)))
+        memory = decisions[-1].memory
+    pairs = torch.stack([decision.pairs for decision in decisions])
+    evaluation = agent.evaluate(seen, pairs, start, resets)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5}
+    acted = torch.stack([decision.log_probs for decision in decisions])
+    torch.testing.assert_close(evaluation.log_probs.detach(), acted, **tolerance)
+    values = torch.stack([decision.values for decision in decisions])
+    torch.testing.assert_close(evaluation.values.detach(), values, **tolerance)
+    assert values.std() > 1e-3
+    assert len({tuple(pair) for pair in pairs.tolist()}) > 1
+
+
+def test_what_came_before_an_episode_is_forgotten(crowded_env, seen):
+    agent = new_agent(crowded_env)
+    agents = seen.shape[1]
+    full = Memory(torch.randn(1, agents, 16), torch.randn(1, agents, 16))
+    forgotten = torch.arange(agents) % 2 == 0
+    after_reset = agent.value(seen[0], full, forgotten)
+    fresh = agent.value(seen[0], agent.initial_memory(agents))
+    torch.testing.assert_close(after_reset[forgotten], fresh[forgotten])
+    assert (after_reset[~forgotten] - fresh[~forgotten]).abs().min() > 1e-4
+
+
+def test_value_leaves_memory_as_it_is_and_acting_does_not(crowded_env, seen):
+    agent = new_agent(crowded_env)
+    memory = agent.initial_memory(seen.shape[1])
+    agent.value(seen[0], memory)
+    assert memory.hidden.abs().sum() == 0
+    assert agent.act(seen[0], memory).memory.hidden.abs().sum() > 0
+
+
+def slow_lstm(lstm: SegmentLSTM, inputs: torch.Tensor, memory: Memory, resets: torch.Tensor) -> torch.Tensor:
+    """The LSTM's equations in a plain loop, one layer."""
+    weights = dict(lstm.lstm.named_parameters())
+    hidden, cell = memory.hidden[0], memory.cell[0]
+    outputs = []
+    for t in range(len(inputs)):
+        if t and t % lstm.bptt_horizon == 0:
+            hidden, cell = hidden.detach(), cell.detach()
+        hidden, cell = (torch.where(resets[t, :, None], 0.0, state) for state in (hidden, cell))
+        gates = inputs[t] @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+        gates = gates + hidden @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
+        i, f, g, o = gates.chunk(4, -1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        outputs.append(hidden)
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("bptt_horizon", [1, 3, 64])
+def test_outputs_and_gradients_are_those_of_the_equations(bptt_horizon):
+    torch.manual_seed(0)
+    lstm = SegmentLSTM(8, 1, bptt_horizon)
+    memory = Memory(torch.randn(1, 6, 8), torch.randn(1, 6, 8))
+    resets = ended_here_and_there(10, 6)
+    incoming = torch.randn(10, 6, 8)
+    results = []
+    for run in (lambda x: lstm(x, memory, resets)[0], lambda x: slow_lstm(lstm, x, memory, resets)):
+        lstm.zero_grad()
+        torch.manual_seed(2)
+        inputs = torch.randn(10, 6, 8, requires_grad=True)
+        outputs = run(inputs)
+        (outputs * incoming).sum().backward()
+        gradients = [weight.grad.clone() for weight in lstm.parameters()]
+        results.append([outputs.detach(), inputs.grad, *gradients])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
+
+
+def reach(bptt_horizon: int) -> list[bool]:
+    """Which of ten inputs the last output has a gradient to."""
+    torch.manual_seed(0)
+    lstm = SegmentLSTM(4, 1, bptt_horizon)
+    inputs = torch.randn(10, 2, 4, requires_grad=True)
+    outputs, _ = lstm(inputs, Memory(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), torch.zeros(10, 2, dtype=torch.bool))
+    outputs[9].sum().backward()
+    return [bool(step.abs().sum() > 0) for step in inputs.grad]
+
+
+def test_bptt_horizon_cuts_gradients_inside_a_segment():
+    assert reach(64) == [True] * 10
+    assert reach(4) == [False] * 8 + [True] * 2
+    assert reach(1) == [False] * 9 + [True]
