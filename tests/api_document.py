@@ -11,11 +11,16 @@ import pytest
 DOCUMENT = Path(__file__).parents[2] / "shared" / "metta_api.md"
 
 
-def examples() -> list[str]:
-    """The code blocks that are programs, in the order of the document; the last block's fence may be missing."""
+def code_blocks() -> list[str]:
+    """The Python blocks in the order of the document; the last one's closing fence may be missing."""
     if not DOCUMENT.exists():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{DOCUMENT} is missing")
         pytest.skip("the API document is not beside this clone")
-    blocks = re.findall(r"^```python\n(.*?)(?:^```|\Z)", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [block for block in blocks if "from metta.api import" in block]
+    text = DOCUMENT.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)(?:^```|\Z)", text, re.DOTALL | re.MULTILINE)
+
+
+def examples() -> list[str]:
+    """The code blocks that are programs."""
+    return [block for block in code_blocks() if "from metta.api import" in block]

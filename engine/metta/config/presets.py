@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -54,7 +55,7 @@ def find_config(source: str) -> Path:
     path = Path(source)
     if source in by_name:
         return by_name[source].path
-    if path.name and _exists(path):
+    if path.name and os.path.exists(path):  # which takes any name, however long
         return path
     if _is_env_path(source):
         return find_preset(source).path
@@ -64,13 +65,17 @@ def find_config(source: str) -> Path:
 def _not_found(source: str, path: Path, names: list[str]) -> str:
     if not path.name:
         return f'"{source}" is no file; name a TOML file or a preset: {", ".join(names)}'
+    if os.path.islink(path):
+        return f"{source} is a link that leads to no file"
     is_name = path.name == source and not path.suffix
-    beside = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-    hints = [f'the file "{path.parent / close}"' for close in get_close_matches(path.name, beside, n=1)]
-    hints += [f'the preset "{close}"' for close in get_close_matches(path.stem, names, n=1)]
-    if hints:
-        hint = f"did you mean {' or '.join(hints)}?"
-    elif not path.parent.is_dir():
+    parent = path.parent if os.path.isdir(path.parent) else None
+    files = get_close_matches(path.name, [file.name for file in parent.glob("*.toml")], n=1) if parent else []
+    close = get_close_matches(path.stem, names, n=1)
+    if files and path.stem not in names:
+        hint = f'did you mean the file "{path.parent / files[0]}"?'
+    elif close:
+        hint = f'did you mean the preset "{close[0]}"?'
+    elif parent is None:
         hint = f'there is no directory "{path.parent}"'
     else:
         hint = f"presets: {', '.join(names)}"
@@ -80,13 +85,6 @@ def _not_found(source: str, path: Path, names: list[str]) -> str:
 def _is_env_path(source: str) -> bool:
     """Whether a name is one as the original metta wrote them: `/env/mettagrid/simple`."""
     return source.startswith(("/env/", "env/")) and not source.endswith((".toml", "/"))
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name no file system takes: too long, a zero byte
-        return False
 
 
 def _directory() -> Path:

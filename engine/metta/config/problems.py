@@ -17,6 +17,9 @@ from metta.config.fields import KeyPath, choices, table_at, tables, tables_at, w
 from metta.config.table import Table
 from metta.errors import Problem, RulesError, did_you_mean
 
+MOST_JUDGED = 1000
+"""Errors that are looked into; beyond it a file is noise, and looking for what was meant takes time."""
+
 _TYPES = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
@@ -45,7 +48,8 @@ class UnknownKey(Problem):
 
 def problems_in(error: ValidationError, root: type[Table], data: Any) -> list[Problem]:
     """Every problem that validating `data` as a `root` brought up; paths are those of the data."""
-    return [problem for details in error.errors(include_url=False) for problem in _problems(details, root, data)]
+    found = error.errors(include_url=False)[:MOST_JUDGED]
+    return [problem for details in found for problem in _problems(details, root, data)]
 
 
 def shown(value: Any) -> str:

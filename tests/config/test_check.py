@@ -1,0 +1,146 @@
+"""`metta check`: numbers that follow from a config, the reasons given for them, and the warnings."""
+
+import pytest
+import torch
+
+from metta.agent.policy import make_agent
+from metta.config.batch import BatchPlan, plan_batch
+from metta.config.check import check_text, derived, experience_bytes
+from metta.config.load import load_config, parse_config
+from metta.config.run import RunConfig
+from metta.config.training import ExperienceConfig
+from metta.rl.experience import make_experience_manager
+from metta.spaces import ActionSpace, ObservationSpace
+from metta.world.env import MettaGridEnv
+
+
+def rows(text: str) -> dict[str, str]:
+    return {row.name: row.value for row in derived(parse_config(text, "a.toml")) if not row.is_warning}
+
+
+def warnings(text: str) -> list[str]:
+    return [row.reason for row in derived(parse_config(text, "a.toml")) if row.is_warning]
+
+
+def plan(batch: int, minibatch: int, horizon: int, agents: int, **settings: int) -> BatchPlan:
+    sizes = {"batch_size": batch, "minibatch_size": minibatch, "bptt_horizon": horizon}
+    return plan_batch(ExperienceConfig.model_validate(sizes | settings), agents)
+
+
+@pytest.mark.parametrize(
+    ("found", "worlds", "rounds", "groups", "collected"),
+    [
+        (plan(524_288, 16_384, 64, 64), 128, 1, 2, 524_288),
+        (plan(32_768, 4096, 16, 24), 85, 1, 2, 32_640),
+        (plan(32_768, 4096, 64, 24), 21, 1, 2, 32_256),
+        (plan(16_384, 4096, 16, 8), 128, 1, 2, 16_384),
+        # more segments than a forward pass has room for: rounds
+        (plan(16_384, 4096, 16, 8, forward_pass_minibatch_target_size=64), 16, 8, 2, 16_384),
+        (plan(16_384, 4096, 16, 8, forward_pass_minibatch_target_size=64, async_factor=1), 8, 16, 1, 16_384),
+        # one world is the least, however large
+        (plan(4096, 4096, 64, 64), 1, 1, 1, 4096),
+        (plan(4096, 4096, 64, 64, forward_pass_minibatch_target_size=1), 1, 1, 1, 4096),
+    ],
+)
+def test_the_plan_of_a_batch(found: BatchPlan, worlds: int, rounds: int, groups: int, collected: int) -> None:
+    assert (found.num_worlds, found.rounds, found.num_groups, found.batch_size) == (worlds, rounds, groups, collected)
+
+
+@pytest.mark.parametrize("agents", [1, 3, 7, 24, 64, 100])
+@pytest.mark.parametrize("target", [1, 100, 4096])
+def test_a_plan_never_asks_for_more_than_the_batch_and_wastes_less_than_a_world(agents: int, target: int) -> None:
+    found = plan(65_536, 4096, 16, agents, forward_pass_minibatch_target_size=target)
+    assert found.batch_size <= 65_536
+    assert 65_536 - found.batch_size < found.rounds * agents * 16
+    assert found.agents <= max(2 * target, agents) + agents
+    assert 1 <= found.num_groups <= found.num_worlds
+
+
+def test_the_numbers_of_quickstart() -> None:
+    text = "env.game.num_agents = 8\nexperience = { batch_size = 16384, minibatch_size = 4096, bptt_horizon = 16 }"
+    assert rows(text + "\nrun.total_timesteps = 1_500_000") == {
+        "map": "64 x 64",
+        "agents per world": "8",
+        "episode": "1,000",
+        "observation": "200 x 3",
+        "actions": "25",
+        "worlds": "128",
+        "agents": "1,024",
+        "groups": "2",
+        "agents per forward pass": "512",
+        "rounds": "1",
+        "segments": "1,024",
+        "steps per epoch": "16,384",
+        "minibatches": "4",
+        "gradient steps per epoch": "4",
+        "epochs": "92",
+        "gradient steps": "368",
+        "discount horizon": "43",
+        "experience": "18.5 MiB",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "env.game.num_agents = 24\nexperience = { batch_size = 32768, minibatch_size = 4096 }",
+            "experience.batch_size = 32,768 asked, 32,256 collected: 21 whole worlds x 24 agents x 1 rounds x 64 steps",
+        ),
+        (
+            "experience = { batch_size = 4096, minibatch_size = 4096 }",
+            "experience.async_factor = 2 acts as 1: there is only 1 world",
+        ),
+        (
+            "env.game = { max_steps = 0, episode_lifetime = 0 }",
+            "episodes never end: env.game.max_steps and env.game.episode_lifetime are both 0",
+        ),
+        (
+            "env.game.episode_lifetime = 500",
+            "env.game.max_steps = 1000 never truncates an episode: episode_lifetime = 500 ends it before",
+        ),
+        ("run.total_timesteps = 1000", "run.total_timesteps = 1,000 is less than one epoch of 524,288 steps"),
+        (
+            "agent.bptt_horizon = 128",
+            "agent.bptt_horizon = 128 cuts nothing: segments have experience.bptt_horizon = 64 steps",
+        ),
+        (
+            "lr_schedule.warmup_steps = 10_000_000",
+            "lr_schedule.warmup_steps = 10,000,000 outlasts the run of 10,000,000 steps: "
+            "the learning rate never gets to its full value",
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_said(text: str, warning: str) -> None:
+    assert warnings(text) == [warning]
+
+
+def test_defaults_give_no_warning() -> None:
+    assert warnings("") == []
+
+
+def test_without_lstm_its_horizon_does_not_matter() -> None:
+    assert warnings("agent = { bptt_horizon = 128, forward_lstm = false }") == []
+
+
+@pytest.mark.parametrize("preset", ["quickstart", "simple", "default"])
+def test_the_text_is_a_config_itself(preset: str) -> None:
+    config = load_config(preset)
+    assert parse_config(check_text(config), "check.toml") == config
+
+
+@pytest.mark.parametrize("forward_lstm", [True, False])
+def test_the_memory_said_is_the_memory_taken(forward_lstm: bool) -> None:
+    config = RunConfig.model_validate(
+        {
+            "env": {"game": {"num_agents": 3, "width": 12, "height": 12, "num_observation_tokens": 50}},
+            "agent": {"hidden_dim": 16, "lstm_layers": 2, "forward_lstm": forward_lstm},
+            "experience": {"batch_size": 384, "minibatch_size": 192, "bptt_horizon": 8},
+        }
+    )
+    agent = make_agent(ObservationSpace(config.env), ActionSpace(config.env), [], torch.device("cpu"), config.agent)
+    experience = make_experience_manager(MettaGridEnv(config.env), agent, config.experience)
+    taken = sum(value.nbytes for value in vars(experience).values() if isinstance(value, torch.Tensor))
+    plan = plan_batch(config.experience, 3)
+    advantages = plan.batch_size * 4
+    assert experience_bytes(config, plan) == taken + advantages

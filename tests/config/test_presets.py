@@ -1,0 +1,132 @@
+"""Presets: each loads, teaches, comes back from its own dump, and what it says it is, it is."""
+
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from metta.config.batch import plan_batch
+from metta.config.fields import KeyPath, default_of, sections
+from metta.config.load import dump_config, load_config, parse_config
+from metta.config.map_builder import RoomsConfig
+from metta.config.presets import Preset, presets
+from metta.config.run import RunConfig
+from metta.config.toml_lines import key_lines
+from metta.world.env import MettaGridEnv
+
+each_preset = pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+
+
+def test_the_presets_there_must_be() -> None:
+    assert {"arena", "default", "quickstart", "simple"} <= {preset.name for preset in presets()}
+
+
+@each_preset
+def test_its_first_line_says_what_it_is_for(preset: Preset) -> None:
+    assert preset.text.startswith(f"# {preset.name}: ")
+    assert 20 < len(preset.aim) < 110
+
+
+@each_preset
+def test_it_loads_and_comes_back_from_its_dump(preset: Preset) -> None:
+    config = load_config(preset.name)
+    text = dump_config(config)
+    again = parse_config(text, "config.toml")
+    assert again == config
+    assert dump_config(again) == text
+    for group in config.env.game.groups:
+        assert again.env.game.group_settings(group) == config.env.game.group_settings(group)
+
+
+@each_preset
+def test_its_comments_are_as_many_as_it_has_tables(preset: Preset) -> None:
+    lines = preset.text.splitlines()
+    assert sum("#" in line for line in lines) >= sum(line.startswith("[") for line in lines) // 2
+
+
+@each_preset
+def test_it_fills_the_batch_it_asks_for(preset: Preset) -> None:
+    config = load_config(preset.name)
+    plan = plan_batch(config.experience, config.env.game.num_agents)
+    assert plan.batch_size > 0.95 * config.experience.batch_size
+    assert config.run.total_timesteps > 10 * plan.batch_size
+
+
+@each_preset
+def test_its_worlds_are_built_step_and_end(preset: Preset) -> None:
+    """The environment's contract on the preset's world, with episodes cut short so that some end."""
+    config = load_config(preset.name, ["env.game.max_steps=12"])
+    env = MettaGridEnv(config.env, num_worlds=3, seed=5)
+    observations, _ = env.reset()
+    agents = 3 * config.env.game.num_agents
+    assert observations.shape == (agents, config.env.game.num_observation_tokens, 3)
+    assert observations.dtype == np.uint8
+    generator = np.random.default_rng(0)
+    pairs = np.array(config.env.spec.action_pairs)
+    ended = 0
+    for _ in range(30):
+        actions = pairs[generator.integers(len(pairs), size=agents)]
+        observations, rewards, terminated, truncated, info = env.step(actions)
+        assert observations.shape == (agents, config.env.game.num_observation_tokens, 3)
+        assert rewards.shape == terminated.shape == truncated.shape == (agents,)
+        assert np.isfinite(rewards).all()
+        ended += len(info.episodes)
+    assert ended == 2 * 3
+
+
+def test_default_is_every_default_written_out() -> None:
+    preset = next(preset for preset in presets() if preset.name == "default")
+    assert load_config("default") == RunConfig()
+    written = {without_places(path) for path in key_lines(preset.text)}
+    fields = {
+        (*header.strip("[]").split("."), name)
+        for header, table in sections(RunConfig)
+        for name, field in table.model_fields.items()
+        if default_of(field) is not None or field.is_required()
+    }
+    # what only other builders, other groups or open settings of single types have
+    exempt = {("env", "map_builder", name) for name in ("rows", "cols", "door_width", "room", "map", "legend")}
+    exempt |= {field for field in fields if field[:3] == ("env", "map_builder", "room")}
+    exempt |= {field for field in fields if field[:3] == ("env", "game", "groups")}
+    assert fields - exempt - written == set()
+    assert {
+        ("env", "game", "groups", "agent", name) for name in ("id", "sprite", "group_reward_pct", "props")
+    } <= written
+    for name in ("warmup_steps", "target_kl"):
+        assert f"# {name} = " in preset.text
+
+
+def without_places(path: KeyPath) -> KeyPath:
+    return tuple(part for part in path if not isinstance(part, int))
+
+
+def test_simple_is_the_classic_world() -> None:
+    config = load_config("simple").env
+    builder = config.map_builder
+    assert isinstance(builder, RoomsConfig)
+    assert (builder.rows * builder.cols, builder.room.width, builder.room.height) == (4, 25, 25)
+    assert builder.room.objects == {"mine_red": 10, "generator_red": 5, "altar": 5, "block": 20, "wall": 20}
+    assert (config.game.num_agents, config.game.max_steps, builder.room.agents) == (24, 1000, 6)
+
+
+def test_arena_has_the_whole_economy_and_four_even_teams() -> None:
+    config = load_config("arena").env
+    builder = config.map_builder
+    assert isinstance(builder, RoomsConfig)
+    assert set(builder.room.objects) == set(config.object_types)
+    assert list(config.game.groups) == ["team_1", "team_2", "team_3", "team_4"]
+    assert all(group.group_reward_pct == 0.5 for group in config.game.groups.values())
+    env = MettaGridEnv(config, num_worlds=1, seed=0)
+    observations, _ = env.reset()
+    group_feature = config.spec.feature_names.index("agent:group")
+    own = (observations[:, :, 0] == config.spec.center) & (observations[:, :, 1] == group_feature)
+    assert own.sum(axis=1).tolist() == [1] * 24
+    assert Counter(observations[:, :, 2][own].tolist()) == {1: 6, 2: 6, 3: 6, 4: 6}
+
+
+def test_presets_are_plain_toml_files() -> None:
+    for preset in presets():
+        assert preset.path == Path(preset.path).resolve()
+        tomllib.loads(preset.text)
