@@ -20,6 +20,7 @@ from metta.config.objects import CATALOGUE
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "traces"
 """Where recordings lie beside a working tree; they are not part of the repository."""
 
+CONVERTER_KEYS = ("max_output", "conversion_ticks", "cooldown", "initial_items")
 EMPTY_NAMES = ("empty", ".", " ")
 ACTIONS = (
     # the original's order, so that ids are the same: (type, the name of its section, the name in statistics)
@@ -216,7 +217,7 @@ def _objects(originals: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     objects: list[dict[str, Any]] = []
     for name, original in originals.items():
         common = {"name": name, "type_id": original["type_id"]}
-        if "cooldown" not in original:
+        if not any(key in CONVERTER_KEYS or key.startswith(("input_", "output_")) for key in original):
             objects.append({**common, "type": "wall", "swappable": bool(original.get("swappable") or False)})
             continue
         objects.append(

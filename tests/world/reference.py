@@ -119,6 +119,7 @@ class ReferenceWorld:
         self.stats: Counter[str] = Counter()
         self.last_actions = [(0, 0)] * self.game.num_agents
         self.success = [False] * self.game.num_agents
+        self.start = cells.copy()
         self._place(cells)
 
     def _group(self, name: str) -> Group:
@@ -573,7 +574,7 @@ class ReferenceWorld:
         if self.game.max_steps:
             completion = rounded(self.now / self.game.max_steps * 255) & 255
         action, argument = self.last_actions[agent.index]
-        last_reward = rounded(float(min(255, max(0, float32(float32(100) * agent.reward)))))
+        last_reward = rounded(min(255.0, max(0.0, float(float32(float32(100) * agent.reward)))))
         return completion, action & 255, argument & 255, last_reward
 
     def _features(self, thing: Wall | Converter | Agent) -> list[tuple[int, int]]:

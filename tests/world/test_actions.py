@@ -153,13 +153,23 @@ class TestChangeColor:
             colors.append(board.color())
         assert colors == [0, 1, 2, 3, 6, 12, 6, 5]
 
-    def test_ends_of_the_range(self, make_backend: MakeBackend) -> None:
-        board = Board(make_backend, "^").act("change_color 0")
-        for _ in range(7):
-            board.act("change_color 2")
+    def test_doubling_stops_where_it_would_not_fit(self, make_backend: MakeBackend) -> None:
+        board = Board(make_backend, "^")
+        for _ in range(6):
+            board.act("change_color 0").act("change_color 2")
+        assert board.act("change_color 0").color() == 127
+        assert board.act("change_color 2").color() == 254
+        assert board.act("change_color 2").color() == 254
+        assert board.success[0]
+        board.act("change_color 3").act("change_color 0")
         assert board.color() == 128
         assert board.act("change_color 2").color() == 128
-        for _ in range(130):
+
+    def test_ends_of_the_range(self, make_backend: MakeBackend) -> None:
+        board = Board(make_backend, "^").act("change_color 1")
+        assert board.color() == 0
+        assert board.success[0]
+        for _ in range(260):
             board.act("change_color 0")
         assert board.color() == 255
         assert board.success[0]

@@ -106,9 +106,9 @@ class TestTurnOrder:
         env.reset()
         env.step(np.tile([[1, 3], [1, 2], [1, 0]], (num_worlds, 1)))
         env.step(np.zeros((env.agents, 2), np.int32))
-        moved = (env.positions == [1, 1]).all(1).reshape(num_worlds, 3)
+        moved: np.ndarray = (env.positions == [1, 1]).all(1).reshape(num_worlds, 3)
         assert (moved.sum(1) == 1).all()
-        return moved.argmax(1)
+        return np.argmax(moved, axis=1)
 
     def test_everyone_is_first_equally_often(self) -> None:
         counts = np.bincount(self.winners(6000, seed=1), minlength=3)
