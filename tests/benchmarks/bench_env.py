@@ -1,0 +1,253 @@
+"""How fast the world steps: `python tests/benchmarks/bench_env.py`, by hand, on a quiet machine.
+
+Agent-steps per second of `step()` with observations and full statistics under random valid actions, for four batches
+and for one world of each. Subjects are measured in turn, again and again, and medians are told, so that whatever else
+the machine does falls on all of them alike.
+
+With `--original PYTHON`, an interpreter in which the compiled package `mettagrid` can be imported, the same number of
+worlds and agents, window and tokens are stepped there in between: once as many worlds in turn, once one world alone.
+Its rules have moved on, so that is the nearest configuration, not the same one; its actions are moves and noop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import metta.world.env as world_env
+from metta.config.env import EnvConfig
+from metta.world.env import MettaGridEnv
+from metta.world.observe import Observer
+
+RICH = {
+    **{"mine_red": 20, "mine_blue": 10, "mine_green": 10, "generator_red": 10, "generator_blue": 5},
+    **{"generator_green": 5, "altar": 8, "armory": 5, "lasery": 5, "lab": 4, "factory": 3, "temple": 3},
+    **{"wall": 60, "block": 30},
+}
+ROOM = {"mine_red": 10, "generator_red": 5, "altar": 5, "block": 20, "wall": 20}
+BATCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "a": ("64 worlds x 4 agents, 32 x 32", 64, {"game": {"num_agents": 4, "width": 32, "height": 32}}),
+    "b": ("16 worlds x 64 agents, 64 x 64", 16, {"game": {"num_agents": 64, "width": 64, "height": 64}}),
+    "c": (
+        "64 worlds x 24 agents, four rooms of 25 x 25",
+        64,
+        {
+            "game": {"num_agents": 24},
+            "map_builder": {"type": "Rooms", "room": {"width": 25, "height": 25, "border_width": 0, "objects": ROOM}},
+        },
+    ),
+    "d": (
+        "64 worlds x 64 agents, 64 x 64, rich map",
+        64,
+        {"game": {"num_agents": 64, "width": 64, "height": 64}, "map_builder": {"objects": RICH}},
+    ),
+}
+WARM_UP_STEPS = 100
+PHASES: dict[str, list[tuple[Any, str]]] = {
+    "turns and actions": [
+        (world_env, name) for name in ("Turn", "take_first_pass", "take_second_pass", "count_actions")
+    ],
+    "converters": [(world_env, "advance_converters")],
+    "rewards": [(world_env, "share_rewards")],
+    "observations": [(Observer, "observe")],
+}
+
+
+class Subject:
+    """A batch of worlds that is stepped with actions drawn beforehand."""
+
+    def __init__(self, config: EnvConfig, num_worlds: int, seed: int = 0):
+        self.env = MettaGridEnv(config, num_worlds, seed=seed)
+        pairs = np.array(self.env.spec.action_pairs, np.int32)
+        generator = np.random.default_rng(seed)
+        self.actions = [pairs[generator.integers(len(pairs), size=self.env.agents)] for _ in range(64)]
+        self.observations, _ = self.env.reset()
+        self.steps = 0
+        self.run(WARM_UP_STEPS)
+
+    def run(self, steps: int) -> float:
+        """Agent-steps per second over so many steps."""
+        begin = time.perf_counter()
+        for _ in range(steps):
+            self.env.step(self.actions[self.steps % len(self.actions)], out=self.observations)
+            self.steps += 1
+        return steps * self.env.agents / (time.perf_counter() - begin)
+
+    def measure(self, seconds: float) -> float:
+        """Agent-steps per second over about so many seconds."""
+        rate = self.run(3)
+        return self.run(max(3, int(seconds * rate / self.env.agents)))
+
+
+class Original:
+    """The same numbers in the compiled package, in a process of its own."""
+
+    def __init__(self, python: str, config: EnvConfig, num_worlds: int):
+        game = config.game
+        builder = config.map_builder.model_dump()
+        objects = sum((builder.get("room") or builder)["objects"].values()) * builder.get("rows", 1) ** 2
+        world = {
+            **{"worlds": num_worlds, "agents": game.num_agents, "height": game.height, "width": game.width},
+            **{"walls": objects, "tokens": game.num_observation_tokens, "window": game.observation_width},
+        }
+        script = Path(__file__).with_name("original_worlds.py")
+        self.process = subprocess.Popen(
+            [python, str(script), json.dumps(world)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._ask(0.2)
+
+    def _ask(self, seconds: float) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(seconds, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+    def measure(self, seconds: float) -> float:
+        """Agent-steps per second over about so many seconds."""
+        return self._ask(seconds)
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate("")
+
+
+def interleaved(subjects: dict[str, Any], repeats: int, seconds: float) -> dict[str, float]:
+    """The median rate of each subject, measured in turn."""
+    rates: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(repeats):
+        for name, subject in subjects.items():
+            rates[name].append(subject.measure(seconds))
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def phases(subject: Subject, steps: int) -> dict[str, float]:
+    """Nanoseconds an agent-step spends in each phase; `other` is what lies between them."""
+    spent = dict.fromkeys(PHASES, 0.0)
+
+    def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*args)
+            spent[phase] += time.perf_counter() - begin
+            return result
+
+        return call
+
+    originals = [(owner, name, getattr(owner, name)) for places in PHASES.values() for owner, name in places]
+    for phase, places in PHASES.items():
+        for owner, name in places:
+            setattr(owner, name, timed(phase, getattr(owner, name)))
+    total = 1 / subject.run(steps)
+    for owner, name, function in originals:
+        setattr(owner, name, function)
+    agent_steps = steps * subject.env.agents
+    split = {phase: seconds / agent_steps * 1e9 for phase, seconds in spent.items()}
+    return split | {"other": total * 1e9 - sum(split.values())}
+
+
+def _free_running(batch: str, seed: int, seconds: float, results: Any) -> None:
+    _, num_worlds, config = BATCHES[batch]
+    subject = Subject(EnvConfig.model_validate(config), num_worlds, seed)
+    results.put("ready")
+    results.put(subject.measure(seconds))
+
+
+def processes(batch: str, count: int, seconds: float) -> float:
+    """Agent-steps per second of so many processes together, each with a batch of its own."""
+    context = get_context("spawn")
+    results = context.Queue()
+    workers = [context.Process(target=_free_running, args=(batch, seed, seconds, results)) for seed in range(count)]
+    for worker in workers:
+        worker.start()
+    told = [results.get() for _ in range(2 * count)]
+    for worker in workers:
+        worker.join()
+    return sum(rate for rate in told if rate != "ready")
+
+
+def reset_steps(subject: Subject, repeats: int) -> float:
+    """How many steps of the batch a reset of all its worlds costs."""
+    ratios = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        subject.env.reset(out=subject.observations)
+        reset = time.perf_counter() - begin
+        ratios.append(reset / (subject.env.agents / subject.run(20)))
+    return statistics.median(ratios)
+
+
+def bench(batch: str, original: str | None, repeats: int, seconds: float) -> dict[str, Any]:
+    """Every figure of a batch."""
+    title, num_worlds, raw = BATCHES[batch]
+    config = EnvConfig.model_validate(raw)
+    subjects: dict[str, Any] = {"batch": Subject(config, num_worlds), "one world": Subject(config, 1)}
+    if original:
+        subjects["original, as many worlds"] = Original(original, config, num_worlds)
+        subjects["original, one world"] = Original(original, config, 1)
+    rates = interleaved(subjects, repeats, seconds)
+    whole = subjects["batch"]
+    figures = {
+        "batch": title,
+        "agents": whole.env.agents,
+        "agent-steps per second": rates,
+        "nanoseconds per agent-step": phases(whole, max(20, 200_000 // whole.env.agents)),
+        "reset, in steps": reset_steps(whole, 5),
+    }
+    for subject in subjects.values():
+        if isinstance(subject, Original):
+            subject.close()
+    ratios = []
+    for _ in range(max(1, repeats // 3)):
+        ratios.append(processes(batch, 2, 4 * seconds) / processes(batch, 1, 4 * seconds))
+    figures["two processes against one"] = statistics.median(ratios)
+    return figures
+
+
+def growth(repeats: int, seconds: float) -> dict[int, float]:
+    """Nanoseconds per agent-step by number of agents, 64 to a world."""
+    config = EnvConfig.model_validate(BATCHES["b"][2])
+    subjects = {str(64 * worlds): Subject(config, worlds) for worlds in (16, 128, 1024)}
+    return {int(agents): 1e9 / rate for agents, rate in interleaved(subjects, repeats, seconds).items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("batches", nargs="*", default=list(BATCHES), help="a, b, c, d; default: all")
+    parser.add_argument("--original", metavar="PYTHON", help="an interpreter that can import mettagrid")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
+    parser.add_argument("--growth", action="store_true", help="also up to 65,536 agents in a batch")
+    options = parser.parse_args()
+    print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}; medians of {options.repeats} interleaved runs")
+    for batch in options.batches:
+        figures = bench(batch, options.original, options.repeats, options.seconds)
+        rates = figures["agent-steps per second"]
+        print(f"\n({batch}) {figures['batch']}: {figures['agents']} agents in a batch")
+        for name, rate in rates.items():
+            against = f"  {rates['batch'] / rate:5.1f} x slower" if name.startswith("original") else ""
+            print(f"  {name:<26} {rate / 1e6:6.3f} M agent-steps/s{against}")
+        split = ", ".join(f"{phase} {spent:.0f}" for phase, spent in figures["nanoseconds per agent-step"].items())
+        print(f"  {'ns per agent-step':<26} {split}")
+        print(f"  {'a reset of all':<26} {figures['reset, in steps']:.1f} steps")
+        print(f"  {'two processes':<26} {figures['two processes against one']:.2f} x one")
+    if options.growth:
+        costs = growth(options.repeats, options.seconds)
+        print(
+            "\nns per agent-step by agents in a batch: " + ", ".join(f"{n:,} {cost:.0f}" for n, cost in costs.items())
+        )
+    print(f"\nmost memory used: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
