@@ -20,7 +20,7 @@ from metta.errors import Problem, RulesError, did_you_mean
 MOST_JUDGED = 1000
 """Errors that are looked into; beyond it a file is noise, and looking for what was meant takes time."""
 
-_TYPES = {
+TYPE_WORDS = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
@@ -30,7 +30,7 @@ _TYPES = {
     "dict_type": "must be a table",
     "model_type": "must be a table",
 }
-_BOUNDS = {
+BOUND_WORDS = {
     "greater_than_equal": ("ge", "must be at least"),
     "greater_than": ("gt", "must be more than"),
     "less_than_equal": ("le", "must be at most"),
@@ -107,8 +107,8 @@ def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[P
         yield Problem(path, f"must be {'one of ' if ',' in allowed else ''}{allowed}; got {shown(value)}")
     elif kind == "string_pattern_mismatch":
         yield Problem(path, f"must be 1 to 64 letters, digits, '.', '_' or '-'; got {shown(value)}")
-    elif kind in _BOUNDS:
-        name, words = _BOUNDS[kind]
+    elif kind in BOUND_WORDS:
+        name, words = BOUND_WORDS[kind]
         yield Problem(path, f"{words} {shown(_whole(context[name]))}; got {shown(value)}")
     elif kind in ("too_short", "string_too_short"):
         yield Problem(path, "must not be empty")
@@ -122,7 +122,7 @@ def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[P
         yield Problem(path, f"must be a table; got a list: write [{Problem(path, '').key}]")
     else:
         hint = "; leave out the quotes" if _is_quoted(kind, value) else ""
-        yield Problem(path, f"{_TYPES.get(kind, details['msg'])}; got {shown(value)}{hint}")
+        yield Problem(path, f"{TYPE_WORDS.get(kind, details['msg'])}; got {shown(value)}{hint}")
 
 
 def _is_quoted(kind: str, value: Any) -> bool:

@@ -1,0 +1,148 @@
+"""The JSON Schema agrees with the models: what one accepts or refuses, so does the other."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metta.config.fields import default_of, sections
+from metta.config.presets import presets
+from metta.config.run import RunConfig
+from metta.config.schema import config_schema
+
+SCHEMA = config_schema()
+MODELS = {model.__name__: model for _, model in sections(RunConfig)}
+TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+}
+BAD = Path(__file__).parent / "bad"
+
+
+def mistakes(value: Any, schema: dict[str, Any]) -> list[str]:
+    """What in `value` the schema forbids: as much of JSON Schema as ours uses, and no keyword unknown to it."""
+    if "$ref" in schema:
+        return mistakes(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
+    if "oneOf" in schema:
+        fitting = [choice for choice in schema["oneOf"] if not mistakes(value, choice)]
+        return [] if len(fitting) == 1 else [f"fits {len(fitting)} of {len(schema['oneOf'])} tables"]
+    types = TYPES.get(schema.get("type", ""), (object,))
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types and object not in types):
+        return [f"is no {schema['type']}"]
+    found = []
+    for keyword, limit in schema.items():
+        match keyword:
+            case "title" | "description" | "default" | "$schema" | "$defs" | "type":
+                pass
+            case "enum":
+                found += [] if value in limit else ["is none of the choices"]
+            case "const":
+                found += [] if value == limit else ["is not the constant"]
+            case "minimum":
+                found += [] if value >= limit else ["too small"]
+            case "exclusiveMinimum":
+                found += [] if value > limit else ["too small"]
+            case "maximum":
+                found += [] if value <= limit else ["too large"]
+            case "exclusiveMaximum":
+                found += [] if value < limit else ["too large"]
+            case "minItems" | "minLength" | "minProperties":
+                found += [] if len(value) >= limit else ["too short"]
+            case "maxItems":
+                found += [] if len(value) <= limit else ["too long"]
+            case "items":
+                found += [mistake for entry in value for mistake in mistakes(entry, limit)]
+            case "required":
+                found += [f"{key} is missing" for key in limit if key not in value]
+            case "properties":
+                found += [m for key, entry in value.items() if key in limit for m in mistakes(entry, limit[key])]
+            case "additionalProperties":
+                others = [entry for key, entry in value.items() if key not in schema.get("properties", {})]
+                if limit is False:
+                    found += ["has an unknown key" for _ in others]
+                else:
+                    found += [mistake for entry in others for mistake in mistakes(entry, limit)]
+            case "pattern" | "patternProperties" | "propertyNames":
+                pass  # names are judged in the tests of bad files
+            case _:
+                raise AssertionError(f"the schema uses {keyword}")
+    return found
+
+
+def test_it_is_json_with_a_title_and_a_dialect() -> None:
+    again = json.loads(json.dumps(SCHEMA))
+    assert again == SCHEMA
+    assert again["$schema"].endswith("2020-12/schema")
+    assert set(again["properties"]) == set(RunConfig.model_fields)
+
+
+@pytest.mark.parametrize("name", SCHEMA["$defs"])
+def test_every_table_is_closed_and_every_key_explained(name: str) -> None:
+    table = SCHEMA["$defs"][name]
+    assert table["additionalProperties"] is False
+    assert table["description"]
+    assert set(table["properties"]) == set(MODELS[name].model_fields)
+    for key, entry in table["properties"].items():
+        assert entry["description"], key
+        assert "null" not in json.dumps(entry), key
+        default = default_of(MODELS[name].model_fields[key])
+        assert entry.get("default") == default, key
+        if default is not None:
+            assert mistakes(default, entry) == [], key
+
+
+@pytest.mark.parametrize("name", SCHEMA["$defs"])
+def test_every_whole_number_has_an_end(name: str) -> None:
+    """No array is ever as long as TOML's integers reach."""
+    for key, entry in SCHEMA["$defs"][name]["properties"].items():
+        for part in (entry, entry.get("items", {}), entry.get("additionalProperties", {})):
+            if part.get("type") == "integer":
+                assert {"maximum", "exclusiveMaximum", "enum"} & set(part), key
+
+
+@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+def test_presets_are_valid(preset: Any) -> None:
+    assert mistakes(tomllib.loads(preset.text), SCHEMA) == []
+
+
+REFUSED = [
+    "unknown_table",
+    "unknown_key",
+    "unknown_key_at_the_top",
+    "key_of_another_table",
+    "key_of_another_map_builder",
+    "text_for_a_whole_number",
+    "true_for_a_whole_number",
+    "text_for_a_number",
+    "number_for_text",
+    "number_for_true_or_false",
+    "value_for_a_table",
+    "value_for_a_list",
+    "list_for_a_table",
+    "table_for_a_value",
+    "out_of_range",
+    "beyond_64_bits",
+    "unknown_choice",
+    "even_window",
+    "window_too_large",
+    "unknown_map_builder",
+    "negative_count",
+    "too_much_of_an_item",
+    "object_without_a_name",
+    "unknown_object_type",
+    "unknown_action",
+    "no_actions",
+    "no_groups",
+    "brackets",
+]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_wrong_in_one_table_is_refused(name: str) -> None:
+    assert mistakes(tomllib.loads((BAD / f"{name}.toml").read_text()), SCHEMA)
