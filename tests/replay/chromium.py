@@ -1,0 +1,176 @@
+"""A headless Chromium driven through its DevTools pipe: no driver program, no socket, no further package."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--remote-debugging-pipe",
+]
+PATIENCE = 30.0
+"""Seconds for one answer."""
+
+
+def find_chromium() -> str | None:
+    """The browser's program, None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class PageError(AssertionError):
+    """Script on the page threw."""
+
+
+class Chromium:
+    """One browser with one page. A context manager that ends the browser."""
+
+    def __init__(self, program: str, profile: Path):
+        from_browser, browser_end = os.pipe()
+        browser_start, to_browser = os.pipe()
+        # the pipe must be descriptors 3 (commands) and 4 (answers) of the browser
+        launch = f'exec "$0" "$@" 3<&{browser_start} 4>&{browser_end}'
+        self._process = subprocess.Popen(
+            ["bash", "-c", launch, program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            pass_fds=(browser_start, browser_end),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(browser_start)
+        os.close(browser_end)
+        self._in, self._out = from_browser, to_browser
+        self._buffer = b""
+        self._last_id = 0
+        self._session: str | None = None
+        self.events: list[dict[str, Any]] = []
+        page = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        self._session = self.call("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=PATIENCE)
+        os.close(self._in)
+        os.close(self._out)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a command of the DevTools protocol; its result."""
+        self._last_id += 1
+        message: dict[str, Any] = {"id": self._last_id, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        os.write(self._out, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._last_id:
+                assert "error" not in answer, answer
+                return dict(answer["result"])
+            self.events.append(answer)
+
+    def _receive(self) -> dict[str, Any]:
+        deadline = time.monotonic() + PATIENCE
+        while b"\0" not in self._buffer:
+            readable, _, _ = select.select([self._in], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(self._in, 1 << 16) if readable else b""
+            assert chunk, "the browser does not answer"
+            self._buffer += chunk
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return dict(json.loads(message))
+
+    # -- what tests do ------------------------------------------------------------------------------------------
+
+    def resize(self, width: int, height: int, mobile: bool = False) -> None:
+        """Give the page a size in CSS pixels; a mobile screen has two pixels to each."""
+        ratio = 2 if mobile else 1
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio, mobile=mobile
+        )
+        self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
+
+    def open(self, path: Path, fragment: str = "") -> None:
+        """Open a file and wait until the page says it is ready."""
+        self.call("Page.navigate", url="about:blank")
+        self.events.clear()
+        self.call("Page.navigate", url=path.as_uri() + fragment)
+        self.wait_for("document.documentElement?.dataset.openedIn !== undefined")
+        self.settle()
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression on the page."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise PageError(answer["exceptionDetails"])
+        return answer["result"].get("value")
+
+    def run(self, function: str, *arguments: object) -> Any:
+        """What a JavaScript function of these arguments returns on the page."""
+        return self.evaluate(f"({function})({', '.join(map(json.dumps, arguments))})")
+
+    def wait_for(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.evaluate(condition):
+            assert time.monotonic() < deadline, f"never true: {condition}"
+            time.sleep(0.02)
+
+    def settle(self) -> None:
+        """Wait until the page has drawn what it knows."""
+        self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def text(self, selector: str) -> str:
+        """The text of the first element that fits."""
+        return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press a key, named as by `KeyboardEvent.key`."""
+        text: Mapping[str, str] = {"text": key} if len(key) == 1 else {}
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 if shift else 0, **text)
+        self.settle()
+
+    def click(self, x: float, y: float) -> None:
+        """Click at a point of the page."""
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+        self.settle()
+
+    def problems(self) -> list[str]:
+        """What went wrong on the page since it was opened: exceptions, errors in its log, requests beyond its file."""
+        self.settle()
+        found = []
+        for event in self.events:
+            parameters = event.get("params", {})
+            match event.get("method"):
+                case "Runtime.exceptionThrown":
+                    found.append(str(parameters["exceptionDetails"]))
+                case "Log.entryAdded" if parameters["entry"]["level"] in ("error", "warning"):
+                    text = parameters["entry"]["text"]
+                    if "willReadFrequently" not in text:  # it is the tests that read the canvas
+                        found.append(text)
+                case "Network.requestWillBeSent" if not parameters["request"]["url"].startswith(("file:", "about:")):
+                    found.append("requested " + parameters["request"]["url"])
+        return found
+
+    def screenshot(self, path: Path) -> None:
+        """Write what the page shows as a PNG."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))

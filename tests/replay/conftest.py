@@ -1,0 +1,45 @@
+"""What tests of replays share: recorded episodes, and a browser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import Chromium, find_chromium
+from episodes import LIVELY, crowded
+
+from metta.agent.random_policy import RandomPolicy
+from metta.replay.recording import Replay, record_episode
+from metta.replay.write import write_replay
+
+
+@pytest.fixture(scope="session")
+def lively() -> Replay:
+    """A short episode in which everything happens."""
+    return record_episode(RandomPolicy(LIVELY.spec), LIVELY, seed=5)
+
+
+@pytest.fixture(scope="session")
+def large() -> Replay:
+    """64 agents, 1000 steps."""
+    config = crowded()
+    return record_episode(RandomPolicy(config.spec), config, seed=1)
+
+
+@pytest.fixture(scope="session")
+def lively_page(lively: Replay, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_replay(lively, tmp_path_factory.mktemp("lively"), "lively").page
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    program = find_chromium()
+    if program is None:
+        reason = "no chromium here; it is Debian's package of that name"
+        # where the gate runs, a browser that is missing must not pass for pages that work
+        assert os.environ.get("CI") != "true", reason
+        pytest.skip(reason)
+    with Chromium(program, tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium

@@ -1,0 +1,65 @@
+"""The HTML file as bytes: one file, small, and nothing from a config in its markup."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from pathlib import Path
+
+from episodes import HOSTILE_NAMES, hostile, unpacked, value_at
+
+from metta.files import TEMPORARY_SUFFIX
+from metta.replay.page import page_file
+from metta.replay.recording import Replay
+from metta.replay.write import write_replay
+
+
+def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:
+    directory = tmp_path / "made" / "on the way"
+    paths = write_replay(lively, directory, "episode 1")
+    assert sorted(directory.iterdir()) == [paths.page, paths.mettascope]
+    assert [path.name for path in (paths.mettascope, paths.page)] == ["episode 1.json.z", "episode 1.html"]
+    assert unpacked(paths.mettascope.read_bytes())["max_steps"] == 90
+    assert paths.page.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert not list(directory.glob(f"*{TEMPORARY_SUFFIX}"))
+    before = paths.page.read_bytes()
+    assert write_replay(lively, directory, "episode 1") == paths
+    assert paths.page.read_bytes() == before
+
+
+def test_a_long_crowded_episode_is_small(large: Replay, tmp_path: Path) -> None:
+    assert (large.steps, large.actions.shape[1]) == (1000, 64)
+    paths = write_replay(large, tmp_path, "large")
+    assert paths.page.stat().st_size < 1_000_000
+    assert paths.mettascope.stat().st_size < 1_500_000
+
+
+def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
+    html = page_file(lively, "a title").decode()
+    packed = re.search(r'<script type="application/octet-stream" id="episode" data-size="(\d+)">([^<]*)</script>', html)
+    assert packed is not None
+    raw = zlib.decompress(base64.b64decode(packed[2]))
+    assert len(raw) == int(packed[1])
+    content = json.loads(raw)
+    assert (content["title"], content["seed"], content["max_steps"]) == ("a title", 5, 90)
+    agents = [thing for thing in content["grid_objects"] if "agent_id" in thing]
+    last = [[value_at(thing, key, 90) for key in ("r", "c")] for thing in agents]
+    assert last == lively.positions[-1].tolist()
+    lists = [value for thing in content["grid_objects"] for value in thing.values() if isinstance(value, list)]
+    assert any(step == 90 for changes in lists for step, _ in changes), "nothing came of the last step"
+
+
+def test_nothing_outside_is_named(lively: Replay) -> None:
+    html = page_file(lively, "title").decode()
+    assert "//" not in re.sub(r"(^|\s)//.*", "", html).split('id="episode"')[0], "an address"
+    assert not re.search(r"\b(src|href|import|fetch|XMLHttpRequest|WebSocket)\b\s*[=(]", html)
+    assert "default-src 'none'" in html
+
+
+def test_names_are_not_markup() -> None:
+    html = page_file(hostile(), HOSTILE_NAMES[0]).decode()
+    for name in HOSTILE_NAMES:
+        assert name not in html
+    assert html.count("</script>") == 2

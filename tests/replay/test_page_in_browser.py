@@ -1,0 +1,324 @@
+"""The page in a real browser: it opens, plays, scrubs and selects, and shows what the simulator had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import Chromium
+from episodes import HOSTILE_NAMES, LIVELY, ScriptedPolicy, drawn, hostile, simulated
+from looking import box, cell_center, cell_colors, go_to, panels, step_shown
+
+from metta.agent.random_policy import RandomPolicy
+from metta.replay.recording import Replay, record_episode
+from metta.replay.write import write_replay
+from metta.world.env import MettaGridEnv
+
+NONE = "\u2013"
+FACING_WORDS = ("up ↑", "down ↓", "left ←", "right →")
+FLOOR = [26, 32, 38]
+STRIKE = [255, 90, 77]
+
+EDGE_COLORS = """col => {
+  const canvas = document.querySelector("#map"), cell = canvas.width / 3, top = (canvas.height - cell) / 2;
+  const context = canvas.getContext("2d");
+  const at = (x, y) => [...context.getImageData((col + x) * cell, top + y * cell, 1, 1).data].slice(0, 3);
+  return [at(0.5, 0.1), at(0.5, 0.9), at(0.1, 0.5), at(0.9, 0.5)];
+}"""
+"""The colours at the top, bottom, left and right of a cell of a map with one row and three columns."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_wrong(browser: Chromium) -> Iterator[None]:
+    browser.resize(1280, 800)
+    yield
+    assert browser.problems() == []
+
+
+def number(value: float, digits: int) -> str:
+    """As the page writes numbers."""
+    rounded = round(float(value), digits)
+    return str(int(rounded)) if rounded == int(rounded) else f"{rounded:.{digits}f}".rstrip("0")
+
+
+def expected_facts(replay: Replay, env: MettaGridEnv, step: int, agent: int) -> dict[str, str]:
+    row, col = env.positions[agent]
+    total = np.float32(0) if step == 0 else replay.total_rewards[step - 1, agent]
+    facts = {
+        "place": f"row {row}, column {col}",
+        "facing": FACING_WORDS[env.orientations[agent]],
+        "state": "frozen" if env.freeze_counters[agent] else "free",
+        "color": str(env.colors[agent]),
+        "total": number(total, 4),
+        "action": "nothing more",
+        "outcome": NONE,
+        "reward": NONE,
+    }
+    if step < replay.steps:
+        action, argument = replay.actions[step, agent]
+        facts |= {
+            "action": f"{replay.config.spec.action_names[action]} {argument}",
+            "outcome": "✓ succeeds" if replay.action_success[step, agent] else "✗ fails",
+            "reward": number(replay.rewards[step, agent], 4),
+        }
+    return facts
+
+
+def test_panels_show_the_simulators_state(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page, "#agent=0")
+    items = lively.config.game.inventory_item_names
+    for step, env in enumerate(simulated(lively)):
+        if step not in (0, 1, 30, 57, 89, 90):
+            continue
+        go_to(browser, step)
+        for agent in range(6):
+            panel = panels(browser)
+            assert panel["agent"] == str(agent)
+            assert panel["facts"] == expected_facts(lively, env, step, agent)
+            held = [[item, str(n)] for item, n in zip(items, env.inventories[agent].tolist(), strict=True) if n]
+            assert panel["items"] == (held or [])
+            browser.press("n")
+        groups = panels(browser)["groups"]
+        totals = lively.total_rewards[step - 1] if step else np.zeros(6, np.float32)
+        for index in range(2):
+            members = env.groups == index
+            assert groups["Agents"][index] == str(members.sum())
+            assert groups["Frozen"][index] == str((env.freeze_counters[members] != 0).sum())
+            assert groups["Reward so far"][index] == number(totals[members].sum(dtype=np.float64), 2)
+            for item in ("ore_red", "battery_red"):
+                assert groups[item][index] == str(env.inventories[members, items.index(item)].sum())
+
+
+def test_the_map_shows_things_where_the_simulator_has_them(
+    browser: Chromium, lively_page: Path, lively: Replay
+) -> None:
+    browser.open(lively_page)
+    browser.press("Escape")
+    rows, cols = lively.cells.shape
+    attacks = [i for i, name in enumerate(LIVELY.spec.action_names) if name.startswith("attack")]
+    hits = (np.isin(lively.actions[:, :, 0], attacks) & lively.action_success).any(axis=1)
+    peaceful = [*np.flatnonzero(~hits)[::15].tolist(), 90]  # a hit is drawn across what is empty
+    assert len(peaceful) >= 4
+    for step, env in enumerate(simulated(lively)):
+        if step in peaceful:
+            go_to(browser, step)
+            colors = cell_colors(browser, rows, cols)
+            shows = [[any(color != FLOOR for color in cell) for cell in cells] for cells in colors]
+            np.testing.assert_array_equal(shows, env.cells() != 0)
+
+
+def test_each_facing_and_each_group_looks_different(browser: Chromium, tmp_path: Path) -> None:
+    config = drawn("@@a", legend={"a": "agent.blue"}, max_steps=2, groups={"red": {"id": 0}, "blue": {"id": 1}})
+    policy = ScriptedPolicy(config.spec, [[("rotate", 1), ("rotate", 3), ("noop", 0)]])
+    page = write_replay(record_episode(policy, config, 0), tmp_path, "facing").page
+    browser.open(page, "#step=1")
+    browser.press("Escape")
+    down, right, _ = (browser.run(EDGE_COLORS, col) for col in range(3))
+    white = [255, 255, 255]
+    assert [color == white for color in down] == [False, True, False, False]
+    assert [color == white for color in right] == [False, False, False, True]
+
+
+def test_an_attack_shows_on_its_victim(browser: Chromium, tmp_path: Path) -> None:
+    config = drawn("@..", ".@.", "@..", num_agents=3, max_steps=3)
+    # the last agent faces up: two ahead and none aside is the first one; the near right is the one in the middle
+    for argument, victim in ((5, (0, 0)), (3, (1, 1))):
+        policy = ScriptedPolicy(config.spec, [[("noop", 0), ("noop", 0), ("attack", argument)]])
+        replay = record_episode(policy, config, 0)
+        assert replay.action_success[0, 2]
+        assert replay.is_frozen[1].tolist() == [victim == (0, 0), victim == (1, 1), False]
+        browser.open(write_replay(replay, tmp_path, f"attack {argument}").page)
+        browser.press("Escape")
+        struck = {
+            (row, col)
+            for row, cells in enumerate(cell_colors(browser, 3, 3))
+            for col, colors in enumerate(cells)
+            if colors.count(STRIKE) and any(color not in (FLOOR, STRIKE) for color in colors)
+        }
+        assert victim in struck
+        assert ({(0, 0), (1, 1)} - {victim}).isdisjoint(struck)
+
+
+def test_clicks_select_what_is_there(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page)
+    step = 40
+    go_to(browser, step)
+    rows, cols = lively.cells.shape
+    for agent in (4, 1):
+        row, col = lively.positions[step, agent].tolist()
+        browser.click(*cell_center(browser, row, col, rows, cols))
+        assert panels(browser)["agent"] == str(agent)
+        assert panels(browser)["facts"]["place"] == f"row {row}, column {col}"
+        assert browser.text("#pointed").startswith(f"row {row}, column {col} · Agent {agent}, ")
+    row, col = np.argwhere(lively.cells == LIVELY.object_types["altar"].type_id)[0].tolist()
+    browser.click(*cell_center(browser, row, col, rows, cols))
+    facts = panels(browser)["facts"]
+    assert (facts["name"], facts["recipe"]) == ("altar", "3 battery_red → 1 heart")
+    empty = np.argwhere(lively.cells == 0)
+    taken = {tuple(place) for place in lively.positions[step].tolist() + lively.block_positions[step].tolist()}
+    row, col = next(place for place in empty.tolist() if tuple(place) not in taken)
+    browser.click(*cell_center(browser, row, col, rows, cols))
+    assert panels(browser)["facts"] == {}
+
+
+def test_plays_to_the_end(browser: Chromium, lively_page: Path) -> None:
+    browser.open(lively_page)
+    browser.evaluate("document.querySelector('#speed').value = '60'")
+    assert panels(browser)["play"] == "Play"
+    browser.press(" ")
+    assert panels(browser)["play"] == "Pause"
+    browser.wait_for("document.querySelector('#time').textContent === '90 / 90'")
+    browser.wait_for("document.querySelector('#play').textContent === 'Replay'")
+    assert panels(browser)["facts"]["action"] == "nothing more"
+    browser.press(" ")
+    browser.press(" ")
+    assert panels(browser)["play"] == "Play"
+    assert step_shown(browser) < 45, "playing again begins at the beginning"
+
+
+def test_scrubs(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page, "#agent=3")
+    left, top, width, height = box(browser, "#scrub")
+    for part in (0.7, 0.2):
+        browser.click(left + part * width, top + height / 2)
+        step = step_shown(browser)
+        assert step == pytest.approx(90 * part, abs=4)
+        row, col = lively.positions[step, 3]
+        assert panels(browser)["facts"]["place"] == f"row {row}, column {col}"
+
+
+def test_keys(browser: Chromium, lively_page: Path) -> None:
+    browser.open(lively_page)
+
+    for key, shift, wanted in (
+        ("ArrowRight", False, 1),
+        ("ArrowRight", True, 11),
+        ("ArrowLeft", False, 10),
+        ("ArrowLeft", True, 0),
+        ("ArrowLeft", False, 0),
+        ("End", False, 90),
+        ("ArrowRight", False, 90),
+        ("Home", False, 0),
+    ):
+        browser.press(key, shift=shift)
+        assert step_shown(browser) == wanted, key
+    for key, agent in (("n", "1"), ("p", "0"), ("p", "5"), ("n", "0"), ("Escape", ""), ("p", "5")):
+        browser.press(key)
+        assert panels(browser)["agent"] == agent, key
+    speeds = [browser.evaluate("document.querySelector('#speed').value")]
+    for key in ("ArrowUp", "ArrowDown"):
+        browser.press(key)
+        speeds.append(browser.evaluate("document.querySelector('#speed').value"))
+    assert speeds == ["10", "25", "10"]
+
+
+def test_follows_an_agent_and_shows_what_it_sees(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page, "#agent=2")
+    row, col = lively.positions[0, 2].tolist()
+
+    def brightness() -> list[list[int]]:
+        colors = cell_colors(browser, *lively.cells.shape)
+        return [[max(max(color) for color in cell) for cell in cells] for cells in colors]
+
+    dimmed = brightness()
+    browser.press("v")
+    plain = brightness()
+    height, width = LIVELY.game.observation_height, LIVELY.game.observation_width
+    for r in range(lively.cells.shape[0]):
+        for c in range(lively.cells.shape[1]):
+            is_seen = abs(r - row) <= height // 2 and abs(c - col) <= width // 2
+            if not is_seen and max(abs(r - row) - height // 2, abs(c - col) - width // 2) > 1:
+                assert dimmed[r][c] < plain[r][c], f"{r}, {c} is not dimmed"
+            elif is_seen and lively.cells[r, c]:
+                assert dimmed[r][c] >= plain[r][c] - 2, f"{r}, {c} is dimmed"
+
+    browser.press("f")
+    for step in (0, 60, 90):
+        go_to(browser, step)
+        x, y, width, height = box(browser, "#map")
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2)
+        place = lively.positions[step, 2]
+        assert browser.text("#pointed").startswith(f"row {place[0]}, column {place[1]} ·"), "not in the middle"
+
+
+def test_a_long_crowded_episode_opens_at_once(browser: Chromium, large: Replay, tmp_path: Path) -> None:
+    page = write_replay(large, tmp_path, "large").page
+    browser.open(page)
+    milliseconds = int(browser.evaluate("document.documentElement.dataset.openedIn"))
+    assert milliseconds < 2000, f"opened in {milliseconds} ms"
+    browser.press("End")
+    totals = panels(browser)["groups"]["Reward so far"]
+    for index, total in enumerate(totals):
+        expected = large.total_rewards[-1, large.groups == index].sum(dtype=np.float64)
+        assert total == number(expected, 2)
+
+
+def test_names_are_text(browser: Chromium, tmp_path: Path) -> None:
+    page = write_replay(hostile(), tmp_path, "hostile").page
+    browser.open(page, "#step=29")
+    mine, group, item, action = HOSTILE_NAMES
+    legend, groups = browser.text("#legend"), browser.text("#groups")
+    assert mine in legend
+    assert item in legend
+    assert group in groups
+    assert "__proto__" in groups
+    assert group in browser.text("#agents")
+    panels = [browser.evaluate("document.querySelector('#facts').textContent")]
+    for step in range(20):
+        go_to(browser, step)
+        panels.append(browser.text("#facts"))
+    assert any(action in panel for panel in panels)
+    assert browser.evaluate("document.querySelectorAll('img, svg, iframe, body script').length") == 1
+    assert browser.evaluate("document.title") == "hostile · metta replay"
+
+
+def test_a_strangers_script_would_not_run(browser: Chromium, lively_page: Path, tmp_path: Path) -> None:
+    """The second line of defence: the browser runs the page's own script alone."""
+    html = lively_page.read_text(encoding="utf-8")
+    page = tmp_path / "changed.html"
+    page.write_text(
+        html.replace("<noscript>", "<script>document.title = 'hacked'</script><noscript>"), encoding="utf-8"
+    )
+    browser.open(page)
+    assert browser.evaluate("document.title") == "lively · metta replay"
+    refused = [problem for problem in browser.problems() if "Content Security Policy" in problem]
+    assert refused
+    browser.events.clear()
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_fits_a_phone(browser: Chromium, lively_page: Path, width: int) -> None:
+    browser.resize(width, 740, mobile=True)
+    browser.open(lively_page, "#step=20&agent=1")
+    assert browser.evaluate("document.documentElement.scrollWidth") == width
+    seen = browser.evaluate(
+        """[...document.querySelectorAll("button, select")].map(node => {
+          const {left, right, height} = node.getBoundingClientRect();
+          return [node.id, left, right, height];
+        })"""
+    )
+    for name, left, right, height in seen:
+        assert 0 <= left < right <= width, f"{name} is cut off"
+        assert height >= 40, f"{name} is too small for a finger"
+    assert box(browser, "#map")[3] >= 0.9 * width
+    _, top, _, height = box(browser, "#transport")
+    assert top + height <= 740, "map and controls are on the first screen together"
+    left, top = browser.evaluate(
+        "(({left, top}) => [left, top])(document.querySelector('#play').getBoundingClientRect())"
+    )
+    browser.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": left + 9, "y": top + 9}])
+    browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    browser.wait_for("document.querySelector('#play').textContent === 'Pause'")
+
+
+def test_works_without_a_name_for_everything(browser: Chromium, tmp_path: Path) -> None:
+    """The smallest episode: one agent, one step, nothing held, nothing earned."""
+    config = drawn("@", max_steps=1)
+    page = write_replay(record_episode(RandomPolicy(config.spec), config, 0), tmp_path, "small").page
+    browser.open(page)
+    assert panels(browser)["time"] == "0 / 1"
+    assert browser.text("#items") == "nothing"
+    browser.press("End")
+    assert panels(browser)["time"] == "1 / 1"
