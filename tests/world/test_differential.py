@@ -32,6 +32,7 @@ class Match:
         self.episodes_ended = 0
         observations, _ = self.env.reset()
         self.references = [self._begun(world) for world in range(WORLDS)]
+        self.returned = np.zeros(self.env.agents, np.float32)
         for world, reference in enumerate(self.references):
             self._same("first observations", world, observations[self._rows(world)], reference.reset())
 
@@ -47,6 +48,7 @@ class Match:
         actions = random_actions(self.generator, env.config, env.agents)
         order = np.stack([self.generator.permutation(env.num_agents) for _ in range(WORLDS)])
         observations, rewards, terminated, truncated, info = env.step(actions, order=order.ravel())
+        self.returned += rewards
         finals = dict(zip(info.ended_agents.tolist(), info.final_observations, strict=True))
         for world, reference in enumerate(self.references):
             rows = self._rows(world)
@@ -89,6 +91,8 @@ class Match:
         assert summary.length == reference.now
         individual = np.array([agent.episode_reward for agent in reference.agents])
         self._same("individual rewards", world, summary.individual_rewards, individual)
+        self._same("summed rewards", world, summary.rewards, self.returned[self._rows(world)])
+        self.returned[self._rows(world)] = 0
         totals: Counter[str] = Counter()
         for agent in reference.agents:
             totals.update(agent.stats)

@@ -108,16 +108,30 @@ class TestTurnOrder:
         env.step(np.zeros((env.agents, 2), np.int32))
         moved: np.ndarray = (env.positions == [1, 1]).all(1).reshape(num_worlds, 3)
         assert (moved.sum(1) == 1).all()
-        return np.argmax(moved, axis=1)
+        first: np.ndarray = moved.argmax(axis=1)
+        return first
 
-    def test_everyone_is_first_equally_often(self) -> None:
-        counts = np.bincount(self.winners(6000, seed=1), minlength=3)
-        assert (np.abs(counts - 2000) < 4.5 * np.sqrt(6000 * 2 / 9)).all()
-
-    def test_worlds_are_independent(self) -> None:
-        winners = self.winners(6001, seed=2)
+    def test_everyone_is_first_equally_often_and_worlds_are_independent(self) -> None:
+        winners = self.winners(3001, seed=1)
+        counts = np.bincount(winners, minlength=3)
+        assert (np.abs(counts - 3001 / 3) < 4.5 * np.sqrt(3001 * 2 / 9)).all()
         pairs = np.bincount(winners[:-1] * 3 + winners[1:], minlength=9)
-        assert (np.abs(pairs - 6000 / 9) < 4.5 * np.sqrt(6000 / 9)).all()
+        assert (np.abs(pairs - 3000 / 9) < 4.5 * np.sqrt(3000 / 9)).all()
+
+    def test_whole_orders_are_uniform(self) -> None:
+        """In a file of agents as many move as have their turns from front to back: at least k in one of k! orders."""
+        world = {
+            "game": {"episode_lifetime": 0, "max_steps": 0, "num_observation_tokens": 1},
+            "map_builder": {"type": "Ascii", "map": "@@@@@."},
+            "actions": [{"type": "move", "key": "move"}, {"type": "rotate", "key": "rotate"}],
+        }
+        env = MettaGridEnv(EnvConfig.model_validate(world), num_worlds=3000)
+        env.reset()
+        env.step(np.tile([1, 3], (env.agents, 1)))
+        env.step(np.zeros((env.agents, 2), np.int32))
+        moved = env.action_success.reshape(3000, 5).sum(1)
+        for least, share in ((1, 1.0), (2, 1 / 2), (3, 1 / 6), (4, 1 / 24), (5, 1 / 120)):
+            assert abs((moved >= least).mean() - share) <= 4.5 * np.sqrt(share * (1 - share) / 3000)
 
     def test_steps_are_independent_and_pairs_uniform(self) -> None:
         """Two agents run at each other over one free cell, and back, again and again."""
@@ -198,3 +212,20 @@ def test_state_can_be_read_of_every_world() -> None:
         assert state["cells"].shape == (game.height, game.width)
         standing = Counter(map(tuple, np.argwhere(state["cells"] < 0).tolist()))
         assert standing == Counter(map(tuple, state["position of agents"].tolist()))
+
+
+def test_a_batch_of_thousands_is_what_its_shards_are() -> None:
+    """Beyond the sizes at which the engine works in chunks and folds its tables."""
+    tasks, generator = random_tasks(np.random.default_rng(77)), np.random.default_rng(0)
+    agents = tasks[0].game.num_agents
+    worlds = -(-2500 // agents)
+    whole = MettaGridEnv(tasks, worlds, seed=1)
+    shards = [MettaGridEnv(tasks, count, seed=1, first_world=first) for first, count in ((0, 7), (7, worlds - 7))]
+    assert np.array_equal(whole.reset()[0], np.concatenate([shard.reset()[0] for shard in shards]))
+    for _ in range(25):
+        actions = random_actions(generator, whole.config, whole.agents)
+        parts = actions[: 7 * agents], actions[7 * agents :]
+        expected = whole.step(actions)[:4]
+        one, other = (shard.step(part)[:4] for shard, part in zip(shards, parts, strict=True))
+        for array, *pieces in zip(expected, one, other, strict=True):
+            assert np.array_equal(array, np.concatenate(pieces))
