@@ -1,0 +1,151 @@
+"""metta as a real process: signals, kills, pipes, and a real terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_runs import TINY, assert_same_weights, metrics_of, weights_of
+
+LONG = TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000")
+COMMAND = [sys.executable, "-m", "metta_cli"]
+DEADLINE = 60.0
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "long.toml").write_text(LONG)
+    return tmp_path
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """The output up to the first line that the pattern matches."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if re.search(pattern, line):
+            return "".join(lines)
+    process.wait()
+    raise AssertionError("".join(lines) + (process.stderr.read() if process.stderr else ""))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(here: Path, number: signal.Signals) -> None:
+    process = start("train", "long.toml", "--run-dir", "run")
+    read_until(process, r"^epoch 3 ")
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, errors
+    assert f"{number.name}: finishing the epoch, then saving" in errors
+    assert "Traceback" not in errors
+    ended = re.search(r"^interrupted: [\d,]+ agent steps, (\d+) epochs", output, re.MULTILINE)
+    assert ended, output
+    epoch = int(ended[1])
+    assert re.search(r"^  metta resume run +to go on where it stopped$", output, re.MULTILINE)
+    assert (here / "run" / "checkpoints" / f"trainer_state_{epoch:06d}.pt").exists()
+    if number == signal.SIGTERM:
+        return
+    resumed = subprocess.run(
+        [*COMMAND, "resume", "run", "--json", "--total-timesteps", str(512 * (epoch + 2))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE,
+    )
+    epochs = [event["epoch"] for event in map(json.loads, resumed.stdout.splitlines()) if event["event"] == "epoch"]
+    assert epochs == [epoch + 1, epoch + 2]
+
+
+def test_a_second_signal_leaves_at_once(here: Path) -> None:
+    slow = LONG.replace("batch_size = 512", "batch_size = 65536")  # epochs of many seconds
+    (here / "slow.toml").write_text(slow)
+    process = start("train", "slow.toml", "--run-dir", "run")
+    read_until(process, "^run directory")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in errors
+    assert [path.name for path in (here / "run" / "checkpoints").glob("trainer*")] == ["trainer_state_000000.pt"]
+
+
+def test_killed_in_mid_air_and_resumed_is_the_run_in_one_go(here: Path) -> None:
+    options = ("run.toml", "--set", "checkpoint.checkpoint_interval=1")
+    (here / "run.toml").write_text(TINY.replace("total_timesteps = 4096", f"total_timesteps = {512 * 32}"))
+    process = start("train", *options, "--run-dir", "killed", "--json")
+    read_until(process, r'"event": "checkpoint".*"epoch": [1-9]')
+    process.kill()
+    process.communicate(timeout=DEADLINE)
+    assert process.returncode == -signal.SIGKILL
+    for arguments in (("resume", "killed"), ("train", *options, "--run-dir", "straight")):
+        subprocess.run([*COMMAND, *arguments, "--quiet"], check=True, timeout=DEADLINE)
+    assert metrics_of(here / "killed") == metrics_of(here / "straight")
+    assert_same_weights(weights_of(here / "killed", 32), weights_of(here / "straight", 32))
+
+
+def test_a_reader_that_goes_away_is_no_traceback(here: Path) -> None:
+    process = start("presets", "show", "default")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.wait(timeout=DEADLINE)
+    process.stderr.close()
+
+
+def in_a_terminal(*arguments: str, interrupt_after: str) -> tuple[str, int]:
+    """All that a command draws in a terminal of 100 columns, Ctrl-C typed once it has drawn some text; exit code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm-256color", COLUMNS="100", LINES="40")
+        os.execv(sys.executable, [*COMMAND, *arguments])
+    drawn, is_interrupted, began = b"", False, time.monotonic()
+    while time.monotonic() - began < DEADLINE:
+        ready, _, _ = select.select([terminal], [], [], 1)
+        try:
+            drawn += os.read(terminal, 65536) if ready else b""
+        except OSError:  # the other end is closed
+            break
+        if not is_interrupted and interrupt_after.encode() in drawn:
+            os.write(terminal, b"\x03")
+            is_interrupted = True
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    return drawn.decode(), os.waitstatus_to_exitcode(status)
+
+
+def test_the_live_view_in_a_terminal(here: Path) -> None:
+    drawn, code = in_a_terminal("train", "long.toml", "--run-dir", "run", interrupt_after="episode length")
+    assert code == 130
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    for part in ("tiny, ", "agent steps", "steps/s", "left ", "reward", "simulate", "learn", "last checkpoint: epoch"):
+        assert part in text
+    assert "interrupted: " in text
+    assert "metta resume run" in text
+    assert drawn.rfind("\x1b[?25h") > drawn.rfind("\x1b[?25l")  # the cursor is back
+    assert "Traceback" not in text
+
+
+def test_the_console_script_is_installed() -> None:
+    script = Path(sys.executable).with_name("metta")
+    ran = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=DEADLINE)
+    assert "resume" in ran.stdout
