@@ -8,90 +8,33 @@ and it never resets. Section numbers are those of the description of the origina
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from reference_observations import Eyes, features_of
+from reference_things import (
+    CONVERTING,
+    COOLING,
+    DOWN,
+    IDLE,
+    LEFT,
+    RIGHT,
+    UP,
+    ZERO,
+    Action,
+    Agent,
+    AnyThing,
+    Converter,
+    Wall,
+    actions_of,
+    float32,
+    groups_of,
+    recipe,
+)
 
 from metta.config.env import EnvConfig
-from metta.config.objects import ActionConfig, ObjectConfig
 
-UP, DOWN, LEFT, RIGHT = range(4)
 CLOCKWISE = (UP, RIGHT, DOWN, LEFT)
-IDLE, CONVERTING, COOLING = "idle", "converting", "cooling"
-
-GROUP, FROZEN, ORIENTATION, COLOR, BUSY, SWAPPABLE = 1, 3, 4, 5, 6, 7
-FIRST_ITEM_FEATURE = 12
-
-float32 = np.float32
-ZERO = float32(0)
-
-
-@dataclass
-class Thing:
-    """Whatever stands in a cell."""
-
-    row: int
-    col: int
-
-
-@dataclass
-class Wall(Thing):
-    kind: ObjectConfig
-
-
-@dataclass
-class Converter(Thing):
-    kind: ObjectConfig
-    input: dict[int, int]
-    output: dict[int, int]
-    inventory: Counter[int] = field(default_factory=Counter)
-    phase: str = IDLE
-    event_time: int = 0
-    stats: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class Group:
-    """What holds for the agents of a group; tables by item id."""
-
-    name: str
-    id: int
-    freeze_duration: int
-    failure_penalty: np.float32
-    caps: list[int]
-    prices: list[np.float32]
-    counted: list[np.float32]
-
-
-@dataclass(frozen=True)
-class Action:
-    """An action with amounts by item id; `defense` is None where nobody can be defended."""
-
-    name: str
-    type: str
-    config: ActionConfig
-    is_possible: bool
-    largest_argument: int
-    required: dict[int, int]
-    consumed: dict[int, int]
-    defense: dict[int, int] | None
-
-
-@dataclass
-class Agent(Thing):
-    """`inventory` holds the listed items, some of them perhaps with 0 units."""
-
-    index: int
-    rules: Group
-    orientation: int = UP
-    color: int = 0
-    frozen: int = 0
-    inventory: dict[int, int] = field(default_factory=dict)
-    reward: np.float32 = ZERO
-    score: np.float32 = ZERO
-    episode_reward: np.float32 = ZERO
-    stats: Counter[str] = field(default_factory=Counter)
 
 
 class ReferenceWorld:
@@ -101,19 +44,10 @@ class ReferenceWorld:
         self.config, self.game = config, config.game
         self.rows, self.cols = cells.shape
         self.items = list(self.game.inventory_item_names)
-        self.actions = [
-            self._action(*named, largest)
-            for named, largest in zip(config.action_table, config.spec.max_action_args, strict=True)
-        ]
-        self.groups = [self._group(name) for name in self.game.groups]
-        rows, cols = self.game.observation_height // 2, self.game.observation_width // 2
-        self.center = rows << 4 | cols
-        window = [(row, col) for row in range(-rows, rows + 1) for col in range(-cols, cols + 1)]
-        # by distance, then from top to bottom, then the right cell before the left one
-        window.sort(key=lambda offset: (abs(offset[0]) + abs(offset[1]), offset[0], -offset[1]))
-        self.window = [(row, col, (row + rows) << 4 | (col + cols)) for row, col in window]
+        self.actions, self.groups = actions_of(config), groups_of(config)
+        self.eyes = Eyes(self.game)
         self.now = 0
-        self.grid: dict[tuple[int, int], Wall | Converter | Agent] = {}
+        self.grid: dict[tuple[int, int], AnyThing] = {}
         self.agents: list[Agent] = []
         self.converters: list[Converter] = []
         self.stats: Counter[str] = Counter()
@@ -121,33 +55,6 @@ class ReferenceWorld:
         self.success = [False] * self.game.num_agents
         self.start = cells.copy()
         self._place(cells)
-
-    def _group(self, name: str) -> Group:
-        settings = self.game.group_settings(name)
-        return Group(
-            name,
-            self.game.groups[name].id,
-            settings.freeze_duration,
-            float32(settings.action_failure_penalty),
-            [settings.item_cap(item) for item in self.items],
-            [float32(settings.item_reward(item)) for item in self.items],
-            [float32(settings.item_reward_cap(item)) for item in self.items],
-        )
-
-    def _action(self, name: str, type_: str, config: ActionConfig, largest_argument: int) -> Action:
-        consumed, defense = config.consumed_resources, config.defense_resources
-        required = consumed if config.required_resources is None else config.required_resources
-        is_possible = all(item in self.items for item, amount in defense.items() if amount > 0)
-        return Action(
-            name,
-            type_,
-            config,
-            self.config.can_act(config),
-            largest_argument,
-            self._by_id(required),
-            self._by_id(consumed),
-            self._by_id(defense) if defense and is_possible else None,
-        )
 
     def _place(self, cells: np.ndarray) -> None:
         kinds = {kind.type_id: kind for kind in self.config.object_types.values()}
@@ -164,20 +71,14 @@ class ReferenceWorld:
                     if kind.type == "wall":
                         self.grid[row, col] = Wall(row, col, kind)
                     else:
-                        converter = Converter(row, col, kind, self._recipe(kind.input), self._recipe(kind.output))
+                        converter = Converter(
+                            row, col, kind, recipe(self.items, kind.input), recipe(self.items, kind.output)
+                        )
                         self.converters.append(converter)
                         self.grid[row, col] = converter
                         for item in converter.output:
                             converter.inventory[item] = kind.initial_items or 0
                         self._try_to_start(converter)
-
-    def _by_id(self, amounts: dict[str, int] | None) -> dict[int, int]:
-        """Amounts by item id, in the order of ids; an item that this world does not have has no id."""
-        amounts = amounts or {}
-        return {index: amounts[item] for index, item in enumerate(self.items) if item in amounts}
-
-    def _recipe(self, amounts: dict[str, int] | None) -> dict[int, int]:
-        return {item: amount for item, amount in self._by_id(amounts).items() if amount > 0}
 
     # -- section 4: one step ------------------------------------------------------------------------------------
 
@@ -389,11 +290,11 @@ class ReferenceWorld:
         row, col = max(row, 0), max(col, 0)
         return (row, col) if row < self.rows and col < self.cols else None
 
-    def _at(self, agent: Agent, distance: int, offset: int) -> Wall | Converter | Agent | None:
+    def _at(self, agent: Agent, distance: int, offset: int) -> AnyThing | None:
         cell = self._cell(agent.row, agent.col, agent.orientation, distance, offset)
         return None if cell is None else self.grid.get(cell)
 
-    def _in_front(self, agent: Agent) -> Wall | Converter | Agent | None:
+    def _in_front(self, agent: Agent) -> AnyThing | None:
         return self._at(agent, 1, 0)
 
     def _attack(self, agent: Agent, argument: int, action: Action) -> bool:
@@ -552,54 +453,12 @@ class ReferenceWorld:
     def _observe(self) -> np.ndarray:
         capacity = self.game.num_observation_tokens
         observations = np.full((len(self.agents), capacity, 3), 0xFF, np.uint8)
-        features = {cell: self._features(thing) for cell, thing in self.grid.items()}
+        features = {cell: features_of(thing) for cell, thing in self.grid.items()}
         for agent in self.agents:
-            tokens = self._tokens(agent, features)
+            tokens = self.eyes.tokens(agent, self.last_actions[agent.index], self.now, features)
             written = min(len(tokens), capacity)
             observations[agent.index, :written] = tokens[:written]
             self.stats["tokens_written"] += written
             self.stats["tokens_dropped"] += len(tokens) - written
             self.stats["tokens_free_space"] += capacity - written
         return observations
-
-    def _tokens(self, observer: Agent, features: dict[tuple[int, int], list[tuple[int, int]]]) -> list[list[int]]:
-        tokens = [[self.center, 8 + i, value] for i, value in enumerate(self._global_values(observer))]
-        for row, col, location in self.window:
-            seen = features.get((observer.row + row, observer.col + col), ())
-            tokens += [[location, feature, value] for feature, value in seen]
-        return tokens
-
-    def _global_values(self, agent: Agent) -> tuple[int, int, int, int]:
-        completion = 0
-        if self.game.max_steps:
-            completion = rounded(self.now / self.game.max_steps * 255) & 255
-        action, argument = self.last_actions[agent.index]
-        last_reward = rounded(min(255.0, max(0.0, float(float32(float32(100) * agent.reward)))))
-        return completion, action & 255, argument & 255, last_reward
-
-    def _features(self, thing: Wall | Converter | Agent) -> list[tuple[int, int]]:
-        if isinstance(thing, Agent):
-            return [
-                (0, 0),
-                (GROUP, thing.rules.id),
-                (FROZEN, int(thing.frozen != 0)),
-                (ORIENTATION, thing.orientation),
-                (COLOR, thing.color),
-                *((FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(thing.inventory.items())),
-            ]
-        if isinstance(thing, Converter):
-            held = [(FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(thing.inventory.items()) if amount]
-            return [
-                (0, thing.kind.type_id or 0),
-                (COLOR, thing.kind.color),
-                (BUSY, int(thing.phase != IDLE)),
-                *held,
-            ]
-        assert isinstance(thing, Wall)
-        swappable = [(SWAPPABLE, 1)] if thing.kind.swappable else []
-        return [(0, thing.kind.type_id or 0), *swappable]
-
-
-def rounded(value: float) -> int:
-    """A number from 0, rounded, halves up."""
-    return int(value) + (value - int(value) >= 0.5)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conformance import engine_difference, main
 from recordings import ACTIONS, UNNAMED, Recording, env_config
-from reference import IDLE, ReferenceWorld
+from reference import ReferenceWorld
+from reference_things import IDLE
 
 WALL = {"type_id": 1, "swappable": False}
 MINE = {"type_id": 2, "output_ore": 1, "max_output": 5, "conversion_ticks": 1, "cooldown": 3, "initial_items": 1}
