@@ -1,0 +1,280 @@
+"""Rollouts: what is written down, how it is laid out, and that each setting of `[experience]` acts."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from metta.agent.memory import Memory
+from metta.config.training import ExperienceConfig
+from metta.errors import ConfigError, MettaError
+from metta.rl.advantages import compute_advantages
+from metta.rl.experience import make_experience_manager, storage_device
+from metta.rl.rollout import rollout
+from metta.world.env import MettaGridEnv
+
+ARRAYS = ("observations", "pairs", "log_probs", "values", "rewards", "terminated", "truncated", "resets")
+ARRAYS += ("final_values", "next_values", "memory_hidden", "memory_cell")
+
+
+def arrays(experience) -> dict[str, torch.Tensor]:
+    return {name: getattr(experience, name).clone() for name in ARRAYS}
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def by_hand(env, agent, experience, seed):
+    """The same play in a plain loop over a fresh env: what the arrays must hold."""
+    plan = experience.plan
+    worlds = MettaGridEnv(env.configs, plan.num_worlds, seed)
+    generator = torch.Generator()
+    generator.set_state(experience.policy_generator.get_state())
+    frame, _ = worlds.reset()
+    memory = agent.initial_memory(worlds.agents)
+    resets = torch.ones(worlds.agents, dtype=torch.bool)
+    steps = []
+    for _ in range(plan.rounds * plan.horizon):
+        before = memory
+        decision = agent.act(torch.from_numpy(frame.copy()), memory, resets, generator)
+        memory = decision.memory
+        step = {"observations": torch.from_numpy(frame.copy()), "resets": resets, "pairs": decision.pairs}
+        step |= {"log_probs": decision.log_probs, "values": decision.values, "memory": before}
+        frame, rewards, terminated, truncated, info = worlds.step(decision.actions.numpy())
+        final = torch.zeros(worlds.agents)
+        for row, last in zip(info.ended_agents, info.final_observations, strict=True):
+            if truncated[row]:
+                own = Memory(memory.hidden[:, row : row + 1], memory.cell[:, row : row + 1])
+                final[row] = agent.value(torch.from_numpy(last[None]), own)[0]
+        resets = torch.from_numpy(terminated | truncated)
+        step |= {"rewards": torch.from_numpy(rewards.copy()), "terminated": torch.from_numpy(terminated.copy())}
+        steps.append(step | {"truncated": torch.from_numpy(truncated.copy()), "final_values": final})
+    return steps, agent.value(torch.from_numpy(frame.copy()), memory, resets)
+
+
+def test_everything_is_written_down_where_it_belongs(busy_env, set_up):
+    agent, experience = set_up()
+    steps, next_values = by_hand(busy_env, agent, experience, seed=4)
+    rollout(experience, agent)
+    for name in ("observations", "resets", "pairs", "rewards", "terminated", "truncated"):
+        for t, step in enumerate(steps):
+            assert torch.equal(getattr(experience, name)[t], step[name]), (name, t)
+    for name in ("log_probs", "values", "final_values"):
+        expected = torch.stack([step[name] for step in steps])
+        torch.testing.assert_close(getattr(experience, name), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(experience.next_values, next_values, rtol=1e-4, atol=1e-6)
+    for round_ in range(experience.plan.rounds):
+        start = steps[round_ * experience.plan.horizon]["memory"]
+        torch.testing.assert_close(experience.memory_hidden[round_], start.hidden, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(experience.memory_cell[round_], start.cell, rtol=1e-4, atol=1e-6)
+    assert experience.truncated.any()
+    assert (experience.final_values != 0).equal(experience.truncated)
+
+
+def test_the_next_rollout_goes_on_where_the_last_one_ended(set_up):
+    agent, experience = set_up(batch_size=256, minibatch_size=128)
+    agent_long, experience_long = set_up(batch_size=512, minibatch_size=128)
+    assert experience.plan.agents == experience_long.plan.agents
+    halves = []
+    for _ in range(2):
+        rollout(experience, agent)
+        halves.append(arrays(experience))
+    rollout(experience_long, agent_long)
+    for name in ("observations", "pairs", "rewards", "log_probs", "resets", "final_values"):
+        steps = experience.plan.rounds * experience.plan.horizon
+        joined = torch.cat([halves[0][name][:steps], halves[1][name][:steps]])
+        torch.testing.assert_close(joined, getattr(experience_long, name)[: 2 * steps], rtol=1e-5, atol=1e-6)
+
+
+def test_minibatches_hold_every_segment_once_with_its_memory(set_up):
+    agent, experience = set_up()
+    rollout(experience, agent)
+    compute_advantages(experience)
+    seen = []
+    for minibatch in experience.minibatches():
+        assert minibatch.observations.shape[:2] == (8, 16)
+        assert torch.equal(minibatch.returns, minibatch.advantages + minibatch.values)
+        evaluation = agent.evaluate(minibatch.observations, minibatch.pairs, minibatch.memory, minibatch.resets)
+        torch.testing.assert_close(evaluation.log_probs, minibatch.log_probs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(evaluation.values, minibatch.values, rtol=1e-4, atol=1e-5)
+        seen += minibatch.log_probs.T.tolist()
+    segments = experience.log_probs.view(experience.plan.rounds, 8, -1).transpose(1, 2).reshape(-1, 8).tolist()
+    assert sorted(seen) == sorted(segments)
+    assert seen != segments
+
+
+def test_minibatches_come_in_a_new_order_each_time_and_the_same_for_the_same_seed(set_up):
+    orders = []
+    for seed in (4, 4, 5):
+        agent, experience = set_up(seed=seed)
+        rollout(experience, agent)
+        compute_advantages(experience)
+        experience.log_probs[:] = torch.arange(experience.log_probs.numel()).view_as(experience.log_probs)
+        orders.append([[m.log_probs.tolist() for m in experience.minibatches()] for _ in range(2)])
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert orders[0][0] != orders[0][1]
+
+
+def test_batch_info_tells_of_the_episodes_that_ended(busy_env, set_up):
+    agent, experience = set_up()
+    info = rollout(experience, agent)
+    plan = experience.plan
+    assert info.total_env_steps == plan.batch_size == 512
+    ends = experience.resets[1:].view(-1, plan.num_worlds, 2).all(2)
+    assert info.episode_lengths == [11] * int(ends.sum())
+    first = experience.rewards[:11].sum(0).view(plan.num_worlds, 2).mean(1)
+    torch.testing.assert_close(torch.tensor(info.episode_returns[: plan.num_worlds]), first)
+    assert info.stats["ore_red.gained"] > 0
+    assert info.seconds_deciding > 0
+    assert info.seconds_simulating > 0
+
+
+def test_num_steps_is_rounded_up_to_whole_segments(set_up):
+    agent, experience = set_up()
+    per_round = experience.plan.agents * 8
+    assert rollout(experience, agent, num_steps=1).total_env_steps == per_round
+    assert rollout(experience, agent, num_steps=per_round + 1).total_env_steps == 2 * per_round
+    assert compute_advantages(experience).shape[0] == 16
+    assert sum(m.pairs.numel() for m in experience.minibatches()) == 2 * per_round
+    for steps in (0, 513):
+        with pytest.raises(MettaError, match=f"num_steps = {steps} does not fit"):
+            rollout(experience, agent, num_steps=steps)
+
+
+@pytest.mark.parametrize("async_factor", [1, 2])
+def test_saved_and_loaded_it_goes_on_exactly(set_up, async_factor):
+    agent, experience = set_up(async_factor=async_factor)
+    rollout(experience, agent)
+    file = io.BytesIO()
+    torch.save(experience.state(), file)
+    rollout(experience, agent)
+    compute_advantages(experience)
+    expected = arrays(experience), [m.pairs for m in experience.minibatches()]
+    file.seek(0)
+    agent, fresh = set_up(async_factor=async_factor)
+    fresh.load_state(torch.load(file, weights_only=True))
+    rollout(fresh, agent)
+    compute_advantages(fresh)
+    assert_same(arrays(fresh), expected[0])
+    assert all(torch.equal(m.pairs, pairs) for m, pairs in zip(fresh.minibatches(), expected[1], strict=True))
+
+
+def test_a_state_of_other_sizes_is_refused(set_up):
+    _, experience = set_up()
+    _, other = set_up(forward_pass_minibatch_target_size=8)
+    with pytest.raises(MettaError, match="the saved experience has 16 agents"):
+        other.load_state(experience.state())
+
+
+def test_worlds_draw_the_tasks_of_the_env_by_its_weights(busy_env, set_up):
+    plain = busy_env.config
+    rich = plain.override(ore_red_reward=2.0)
+    env = MettaGridEnv([plain, rich], seed=1, task_weights=[0, 1])
+    agent, experience = set_up(env)
+    assert set(rollout(experience, agent).episode_tasks) == {1}
+    experience.set_task_weights([1, 0])
+    rollout(experience, agent)
+    assert set(rollout(experience, agent).episode_tasks) == {0}
+
+
+# -- a test per field: each fails if the field is ignored -----------------------------------------------------------
+
+
+def test_batch_size(set_up):
+    for batch_size in (256, 512):
+        agent, experience = set_up(batch_size=batch_size)
+        assert rollout(experience, agent).total_env_steps == batch_size
+
+
+def test_minibatch_size(set_up):
+    for minibatch_size in (64, 256):
+        agent, experience = set_up(minibatch_size=minibatch_size)
+        rollout(experience, agent)
+        compute_advantages(experience)
+        assert [m.pairs.numel() for m in experience.minibatches()] == [minibatch_size] * (512 // minibatch_size)
+
+
+def test_bptt_horizon(set_up):
+    for horizon in (4, 16):
+        agent, experience = set_up(bptt_horizon=horizon)
+        rollout(experience, agent)
+        compute_advantages(experience)
+        assert next(experience.minibatches()).pairs.shape[0] == horizon
+
+
+def test_forward_pass_minibatch_target_size(set_up):
+    assert [set_up(forward_pass_minibatch_target_size=size)[1].plan.num_worlds for size in (8, 16)] == [4, 8]
+
+
+@pytest.mark.parametrize("async_factor", [1, 2])
+def test_zero_copy(set_up, async_factor):
+    results = []
+    for zero_copy in (True, False):
+        agent, experience = set_up(zero_copy=zero_copy, async_factor=async_factor)
+        shared = []
+        for group in experience.groups:
+            step = group.env.step
+
+            def watched(actions, out=None, step=step, shared=shared, experience=experience):
+                result = step(actions, out=out)
+                shared.append(np.shares_memory(result[0], experience.observations.numpy()))
+                return result
+
+            group.env.step = watched
+        rollout(experience, agent)
+        assert set(shared) == {zero_copy}
+        results.append(arrays(experience))
+    assert_same(*results)
+
+
+def test_cpu_offload():
+    cuda = torch.device("cuda")
+    assert storage_device(ExperienceConfig(cpu_offload=False), cuda) == cuda
+    assert storage_device(ExperienceConfig(cpu_offload=True), cuda) == torch.device("cpu")
+
+
+def test_async_factor_splits_the_worlds_into_groups(set_up):
+    for async_factor in (1, 2, 3):
+        _, experience = set_up(async_factor=async_factor, forward_pass_minibatch_target_size=16 // async_factor)
+        assert len(experience.groups) == async_factor
+        assert experience.groups[0].rows.start == 0
+        assert experience.groups[-1].rows.stop == experience.plan.agents
+        experience.close()
+
+
+def test_results_do_not_depend_on_the_timing_of_threads(set_up):
+    results = []
+    for delay in (0.0, 0.002):
+        agent, experience = set_up(async_factor=2)
+        slow = experience.groups[0].env
+        step = slow.step
+
+        def late(*args, step=step, delay=delay, **kwargs):
+            time.sleep(delay)
+            return step(*args, **kwargs)
+
+        slow.step = late
+        rollout(experience, agent)
+        results.append(arrays(experience))
+        experience.close()
+    assert_same(*results)
+
+
+def test_an_impossible_batch_is_explained(busy_env, set_up):
+    agent, _ = set_up()
+    with pytest.raises(ConfigError, match="must be a multiple of bptt_horizon"):
+        make_experience_manager(busy_env, agent, ExperienceConfig(batch_size=500, minibatch_size=100, bptt_horizon=8))
+
+
+def test_by_default_the_seed_is_the_envs(busy_env, set_up):
+    agent, experience = set_up(seed=4)
+    default = make_experience_manager(busy_env, agent, experience.config)
+    rollout(experience, agent)
+    rollout(default, agent)
+    assert_same(arrays(experience), arrays(default))

@@ -1,0 +1,81 @@
+"""PPO's losses against numbers worked by hand and against a plain loop."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from metta.rl import losses
+
+T = torch.tensor
+
+
+def test_policy_loss_by_hand():
+    # ratios 1.5, 1.5, 0.5, 0.5 clipped to 1.2 or 0.8: the pessimistic one of each pair
+    log_ratio = T([1.5, 1.5, 0.5, 0.5]).log()
+    advantages = T([1.0, -1.0, 1.0, -1.0])
+    expected = (-1.2 + 1.5 - 0.5 + 0.8) / 4
+    assert float(losses.policy_loss(log_ratio, advantages, 0.2)) == pytest.approx(expected)
+
+
+def test_no_gradient_where_the_ratio_is_clipped():
+    log_ratio = T([1.5, 1.5, 0.5, 0.5]).log().requires_grad_()
+    losses.policy_loss(log_ratio, T([1.0, -1.0, 1.0, -1.0]), 0.2).backward()
+    assert [bool(g) for g in log_ratio.grad] == [False, True, True, False]
+
+
+def test_value_loss_by_hand():
+    # V - R = 1, V_clipped - R = (1 + 0.5) - 1 = 0.5: the larger; and 0.2 within the range: itself
+    values, old, returns = T([2.0, 1.2]), T([1.0, 1.0]), T([1.0, 1.0])
+    assert float(losses.value_loss(values, old, returns, 0.5)) == pytest.approx(0.5 * (1 + 0.04) / 2)
+    # towards the return but further than allowed: the clipped one, (1.5 - 3)^2, has no gradient
+    moved = T([2.9]).requires_grad_()
+    loss = losses.value_loss(moved, T([1.0]), T([3.0]), 0.5)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.5 * 1.5**2)
+    assert float(moved.grad) == 0
+    assert float(losses.value_loss(T([2.5]), T([1.0]), T([3.0]), None)) == 0.5 * 0.5**2
+
+
+def test_like_a_plain_loop():
+    generator = torch.Generator().manual_seed(0)
+    log_ratio, advantages, values, old, returns = torch.randn(5, 200, generator=generator) * 0.5
+    policy = value = kl = outside = 0.0
+    rows = zip(*(each.tolist() for each in (log_ratio, advantages, values, old, returns)), strict=True)
+    for log_rho, a, v, v_old, r in rows:
+        rho = math.exp(log_rho)
+        policy -= min(a * rho, a * min(max(rho, 0.9), 1.1)) / 200
+        clipped = v_old + min(max(v - v_old, -0.1), 0.1)
+        value += 0.5 * max((v - r) ** 2, (clipped - r) ** 2) / 200
+        kl += (rho - 1 - log_rho) / 200
+        outside += (abs(rho - 1) > 0.1) / 200
+    assert float(losses.policy_loss(log_ratio, advantages, 0.1)) == pytest.approx(policy, rel=1e-4)
+    assert float(losses.value_loss(values, old, returns, 0.1)) == pytest.approx(value, rel=1e-4)
+    assert float(losses.approximate_kl(log_ratio)) == pytest.approx(kl, rel=1e-4)
+    assert float(losses.clip_fraction(log_ratio, 0.1)) == pytest.approx(outside, rel=1e-4)
+
+
+def test_normalised_advantages():
+    torch.testing.assert_close(losses.normalised(T([1.0, 2.0, 3.0])), T([-1.0, 0.0, 1.0]))
+    assert losses.normalised(T([4.0])).tolist() == [0]
+    assert losses.normalised(T([4.0, 4.0])).tolist() == [0, 0]
+
+
+def test_explained_variance():
+    returns = T([1.0, 2.0, 3.0, 4.0])
+    assert losses.explained_variance(returns, returns) == 1
+    assert losses.explained_variance(torch.zeros(4), returns) == 0
+    assert losses.explained_variance(-returns, returns) == -3
+    assert losses.explained_variance(returns, torch.ones(4)) == 0
+
+
+def test_l2_losses_by_hand():
+    layer = torch.nn.Linear(2, 1)
+    with torch.no_grad():
+        layer.weight.copy_(T([[1.0, 2.0]]))
+        layer.bias.copy_(T([3.0]))
+    assert losses.l2_loss(layer).item() == 1 + 4 + 9
+    reference = {"weight": T([[1.0, 1.0]]), "bias": T([0.0])}
+    assert losses.l2_loss(layer, reference).item() == 0 + 1 + 9
