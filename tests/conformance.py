@@ -224,31 +224,44 @@ def _drawn_around(recording: Recording, step: int, agent: int) -> list[str]:
 
 
 class EnginePlayer:
-    """One world of the engine as a player; in the batch's other worlds agents do what comes to mind."""
+    """One world of the engine as a player; in the batch's other worlds agents do what comes to mind.
 
-    def __init__(self, env: MettaGridEnv, world: int = 0, seed: int = 0):
-        self.env, self.world = env, world
-        self.rows = slice(world * env.num_agents, (world + 1) * env.num_agents)
+    `twins` are further worlds of the same task, which do the same and must show the same.
+    """
+
+    def __init__(self, env: MettaGridEnv, world: int = 0, twins: Sequence[int] = (), seed: int = 0):
+        self.env, self.world, self.twins = env, world, twins
         self.generator = np.random.default_rng(seed)
 
     def reset(self) -> Moment:
         """The first moment of the first episode of the environment's seed."""
         observations, _ = self.env.reset(self.env.seed)
-        return Moment(observations[self.rows], state=engine_state(self.env, self.world))
+        return Moment(self._mine(observations), state=engine_state(self.env, self.world))
 
     def step(self, actions: np.ndarray, order: np.ndarray) -> Moment:
         """One step of all worlds; after the end of an episode only what the step itself tells."""
         env, generator = self.env, self.generator
         all_actions = generator.integers(0, env.single_action_space.nvec + 1, (env.agents, 2))
         all_orders = np.stack([generator.permutation(env.num_agents) for _ in range(env.num_worlds)])
-        all_actions[self.rows], all_orders[self.world] = actions, order
+        for world in (self.world, *self.twins):
+            all_actions[self._rows(world)], all_orders[world] = actions, order
         observations, rewards, _, truncated, info = env.step(all_actions, order=all_orders.ravel())
-        rewards, truncated, success = rewards[self.rows], truncated[self.rows], env.action_success[self.rows]
-        if env.auto_reset and self.rows.start in info.ended_agents:
-            first = info.ended_agents.tolist().index(self.rows.start)
-            return Moment(info.final_observations[first : first + env.num_agents], rewards, truncated, None)
+        rows = self._rows(self.world)
+        if env.auto_reset and rows.start in info.ended_agents:
+            first = info.ended_agents.tolist().index(rows.start)
+            final = info.final_observations[first : first + env.num_agents]
+            return Moment(final, rewards[rows], truncated[rows])
         state = engine_state(env, self.world)
-        return Moment(observations[self.rows], rewards, truncated, success.copy(), state)
+        return Moment(self._mine(observations), rewards[rows], truncated[rows], env.action_success[rows].copy(), state)
+
+    def _rows(self, world: int) -> slice:
+        return slice(world * self.env.num_agents, (world + 1) * self.env.num_agents)
+
+    def _mine(self, observations: np.ndarray) -> np.ndarray:
+        mine = observations[self._rows(self.world)]
+        for twin in self.twins:
+            assert np.array_equal(observations[self._rows(twin)], mine), f"worlds {self.world} and {twin} differ"
+        return mine
 
     def statistics(self) -> dict[str, Any]:
         """The counters of the running episode."""

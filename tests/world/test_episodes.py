@@ -225,7 +225,7 @@ def test_a_batch_of_thousands_is_what_its_shards_are() -> None:
     for _ in range(25):
         actions = random_actions(generator, whole.config, whole.agents)
         parts = actions[: 7 * agents], actions[7 * agents :]
-        expected = whole.step(actions)[:4]
+        expected: Any = whole.step(actions)[:4]
         one, other = (shard.step(part)[:4] for shard, part in zip(shards, parts, strict=True))
         for array, *pieces in zip(expected, one, other, strict=True):
             assert np.array_equal(array, np.concatenate(pieces))
