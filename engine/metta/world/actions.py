@@ -14,6 +14,12 @@ from metta.world.rules import ACTS, ALWAYS_WORKS, AT_CONVERTER, LEAVES_CELL, SEC
 from metta.world.state import EMPTY, TURN_CLOCKWISE, Worlds
 from metta.world.turns import ByKind, Turn, rounds
 
+_color = np.arange(256)
+COLOR_AFTER = np.stack(
+    [np.minimum(_color + 1, 255), np.maximum(_color - 1, 0), np.where(_color <= 127, _color * 2, _color), _color // 2]
+)
+"""What change_color makes of a color, by its argument: one more, one less, double, half. `[arguments, 256]`"""
+
 
 def take_second_pass(worlds: Worlds, turn: Turn) -> None:
     """All actions but attacks in turn order, and the second penalty of an unknown action id."""
@@ -31,8 +37,8 @@ def count_actions(worlds: Worlds, turn: Turn) -> None:
     column = worlds.agent_columns.failed + worlds.rules.num_actions * worlds.success
     column += turn.known_action
     column *= acted  # an unknown action has no column; adding nothing to the first one does no harm
-    counters = worlds.agent_counters
-    counters.ravel()[worlds.everyone * counters.shape[1] + column] += acted
+    column += worlds.counters_start
+    worlds.agent_counters.ravel()[column] += acted
 
 
 def _cut_at_gifts(worlds: Worlds, turn: Turn) -> Iterator[Rows]:
@@ -60,7 +66,7 @@ def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
         hold_frozen(worlds, turn, rows[turn.kind[rows] > Kind.REFUSED])
     if worlds.rules.second_pass_costs:
         acting = rows[turn.kind[rows] > Kind.REFUSED]
-        turn.kind[acting[~pay(worlds, acting, turn.action_row(acting))]] = Kind.REFUSED
+        turn.kind[acting[~pay(worlds, acting, turn.action_row[acting])]] = Kind.REFUSED
     by_kind = ByKind(turn, rows)
     punish_invalid(worlds, turn, by_kind[Kind.BAD_ARGUMENT])
     punish_invalid(worlds, turn, by_kind[Kind.UNKNOWN])
@@ -76,21 +82,14 @@ def _rotate(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 
 
 def _turn_by(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    quarters = worlds.rules.actions.delta[turn.action_row(rows)] % 4
+    quarters = worlds.rules.actions.delta[turn.action_row[rows]] % 4
     for quarter in range(1, 4):
         turning = rows[quarters >= quarter]
         worlds.orientation[turning] = TURN_CLOCKWISE[worlds.orientation[turning]]
 
 
 def _change_color(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    color = worlds.color[rows]
-    changed = [
-        np.minimum(color + 1, 255),
-        np.maximum(color - 1, 0),
-        np.where(color <= 127, color * 2, color),
-        color // 2,
-    ]
-    worlds.color[rows] = np.choose(turn.argument[rows], changed)
+    worlds.color[rows] = COLOR_AFTER[turn.argument[rows], worlds.color[rows]]
 
 
 def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:
@@ -102,7 +101,7 @@ def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     rows, converters = rows[at_converter], things[at_converter].astype(np.int64) - worlds.first_converter
     kind = turn.kind[rows]
     if kind.max() == Kind.USE:
-        usable = worlds.rules.actions.works_on[turn.action_row(rows), worlds.converter_type[converters]]
+        usable = worlds.rules.actions.works_on[turn.action_row[rows], worlds.converter_type[converters]]
         working = ((kind != Kind.USE) | usable).nonzero()[0]
         rows, converters, kind = rows[working], converters[working], kind[working]
     for ready in rounds(worlds, turn, rows, (converters,)):
@@ -117,8 +116,7 @@ def _move_and_swap(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     is_move = turn.kind[rows] == Kind.MOVE
     # directions come in opposite pairs: argument 1 of a move walks backwards (a swap has no other argument than 0)
     targets, things = worlds.look(rows, worlds.orientation[rows] ^ turn.argument[rows])
-    may_open = (things == EMPTY) | ((things >= worlds.first_swappable) & (things < worlds.first_converter))
-    hopeful = may_open.nonzero()[0]
+    hopeful = worlds.may_make_way(things).nonzero()[0]
     rows, targets, is_move = rows[hopeful], targets[hopeful], is_move[hopeful]
     for ready in rounds(worlds, turn, rows, (worlds.cell[rows], targets)):
         moves = is_move[ready]
@@ -176,7 +174,7 @@ def _gift(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """One unit to the agent ahead. There is at most one gift a world here, and nothing else happens there."""
     _, things = worlds.look_ahead(rows)
     receivers = worlds.agent_in(things)
-    items = worlds.rules.actions.gift_item[turn.action_row(rows)]
+    items = worlds.rules.actions.gift_item[turn.action_row[rows]]
     has_room = worlds.inventory[receivers, items] < worlds.rules.groups.cap[worlds.group_row[receivers], items]
     gives = (receivers >= 0) & (receivers != rows) & (worlds.inventory[rows, items] > 0) & has_room
     rows, receivers, items = rows[gives], receivers[gives], items[gives]

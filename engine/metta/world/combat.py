@@ -40,7 +40,7 @@ def take_first_pass(worlds: Worlds, turn: Turn) -> None:
     victims = np.full(len(rows), NOBODY)
     # who is frozen or cannot pay now will not be able to later in this pass, and touches nobody else
     able = ((turn.kind[rows] >= Kind.ATTACK) & (worlds.freeze[rows] == 0)).nonzero()[0]
-    able = able[can_afford(worlds, rows[able], turn.action_row(rows[able]))]
+    able = able[can_afford(worlds, rows[able], turn.action_row[rows[able]])]
     if not able.size:
         _take_turns(worlds, turn, rows, victims)
         return
@@ -59,7 +59,7 @@ def _take_turns(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
     hold_frozen(worlds, turn, rows)
     acting = (turn.kind[rows] != Kind.HELD).nonzero()[0]
     rows, victims = rows[acting], victims[acting]
-    hits = (pay(worlds, rows, turn.action_row(rows)) & (victims != NOBODY)).nonzero()[0]
+    hits = (pay(worlds, rows, turn.action_row[rows]) & (victims != NOBODY)).nonzero()[0]
     if hits.size:
         worlds.success[rows[hits]] = True
         _hit(worlds, turn, rows[hits], victims[hits])
@@ -126,7 +126,7 @@ def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
     worlds.count(rows, columns.hit + attack * groups + other)
 
     was_frozen = worlds.freeze[victims] > 0  # being frozen for ever does not count as frozen here
-    blocked = _defend(worlds, victims, turn.action_row(rows))
+    blocked = _defend(worlds, victims, turn.action_row[rows])
     worlds.count(rows[blocked], columns.blocked + other[blocked])
 
     struck = ~blocked

@@ -20,7 +20,7 @@ from metta.world.episodes import Streams, begin_episodes
 from metta.world.observe import NO_TOKEN, Observer
 from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
-from metta.world.state import EMPTY, IDLE, Worlds
+from metta.world.state import IDLE, Worlds
 from metta.world.stats import InvalidCounts, invalid_counts, mean_counts, named_counts
 from metta.world.turns import Turn
 
@@ -289,8 +289,11 @@ class MettaGridEnv:
         slot = worlds.grid[world * worlds.slot : (world + 1) * worlds.slot].reshape(-1, worlds.stride)
         things = slot[worlds.pad : worlds.pad + game.height, worlds.pad : worlds.pad + game.width]
         codes = np.zeros(worlds.first_converter + len(worlds.converter_type), np.int16)
-        codes[worlds.first_wall : worlds.first_agent] = rules.types.type_id[: rules.types.static]
-        codes[worlds.first_agent : worlds.first_converter] = -1 - self.groups
+        codes[worlds.first_swappable : worlds.first_agent] = rules.types.type_id[
+            rules.types.plain_walls : rules.types.static
+        ]
+        codes[worlds.first_agent : worlds.first_plain] = -1 - self.groups
+        codes[worlds.first_plain : worlds.first_converter] = rules.types.type_id[: rules.types.plain_walls]
         codes[worlds.first_converter :] = rules.types.type_id[worlds.converter_type]
         return codes[things]
 
@@ -352,12 +355,10 @@ class MettaGridEnv:
             "tokens_dropped": float(dropped),
             "tokens_free_space": float(observations * self.spec.num_observation_tokens - written),
         }
-        names = {kind.type_id: name for name, kind in self.configs[int(worlds.ruleset[world])].object_types.items()}
-        type_ids, amounts = np.unique(self.cells(world), return_counts=True)
-        for type_id, amount in zip(type_ids.tolist(), amounts.tolist(), strict=True):
-            if type_id > EMPTY:
-                counts[f"objects.{names[type_id]}"] = float(amount)
-        return counts
+        objects = worlds.object_counts[world]
+        standing = objects.nonzero()[0].tolist()
+        names = worlds.rules.types.names
+        return counts | {f"objects.{names[type_row]}": float(objects[type_row]) for type_row in standing}
 
     def render(self, world: int = 0) -> str:
         """A world as text: the glyphs of maps, agents as ^ v < > by where they face."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metta.errors import MapError
 from metta.world.converters import start_conversions
 from metta.world.maps import build_map
-from metta.world.rules import ABSENT, NEVER
+from metta.world.rules import NEVER
 from metta.world.state import EMPTY, IDLE, OUTSIDE, Worlds
 
 
@@ -84,13 +84,20 @@ def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
 def _furnish(worlds: Worlds, task: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
     """Put everything in worlds of one task where their maps have it. `fresh [worlds]`, `cells [worlds, rows, cols]`."""
     rules, pad = worlds.rules, worlds.pad
-    # what a cell's value becomes in the grid: walls at once, the others when they have been numbered
-    type_rows = rules.rulesets.type_row[task]
-    is_wall = (type_rows != ABSENT) & (type_rows < rules.types.static)
-    things = np.where(is_wall, worlds.first_wall + type_rows, EMPTY).astype(np.int32)
+    types = rules.types
+    type_rows = rules.rulesets.type_row[task]  # by type id
+    # by type id, what goes into the grid: walls at once, the others when they have been numbered
+    is_wall, is_plain = type_rows < types.static, type_rows < types.plain_walls
+    things = np.where(is_plain, worlds.first_plain, worlds.first_swappable - types.plain_walls) + type_rows
+    things[~is_wall | (type_rows < 0)] = EMPTY  # no such type, or a converter
     slots = worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
     _, rows, cols = cells.shape
     slots[fresh, pad : pad + rows, pad : pad + cols] = np.where(cells > 0, things[cells], EMPTY)
+
+    objects = (cells > 0).nonzero()
+    kind = objects[0] * len(types.names) + type_rows[cells[objects]]
+    counts = np.bincount(kind, minlength=len(fresh) * len(types.names))
+    worlds.object_counts[fresh] = counts.reshape(len(fresh), -1)
 
     world, row, col = (cells < 0).nonzero()
     if (np.bincount(world, minlength=len(fresh)) != worlds.num_agents).any():
@@ -101,7 +108,7 @@ def _furnish(worlds: Worlds, task: int, fresh: NDArray[np.int64], cells: NDArray
     worlds.grid[worlds.cell[agents]] = worlds.first_agent + agents
     worlds.group_row[agents] = task * rules.num_groups + groups
 
-    world, row, col = ((cells > 0) & (type_rows >= rules.types.static)[cells]).nonzero()
+    world, row, col = ((cells > 0) & (type_rows >= types.static)[cells]).nonzero()
     places = worlds.slot_start[fresh[world]] + (row + pad) * worlds.stride + col + pad
     _place_converters(worlds, fresh, world, type_rows[cells[world, row, col]], places)
 

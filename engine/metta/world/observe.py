@@ -18,13 +18,15 @@ from metta.world.state import EMPTY, IDLE, Worlds
 GLOBAL_FEATURES = (8, 9, 10, 11)  # episode_completion_pct, last_action, last_action_arg, last_reward
 AGENT_FEATURES = (0, 1, 3, 4, 5)  # type_id, group, frozen, orientation, color
 CONVERTER_FEATURES = (0, 5, 6)  # type_id, color, converting
-WALL_FEATURES = (0, 7)  # type_id, swappable
+SWAPPABLE_FEATURES = (0, 7)  # type_id, swappable
+PLAIN_FEATURES = (0,)  # type_id
 FIRST_ITEM = 12
 
 NUM_GLOBALS, AGENT_FIXED, CONVERTER_FIXED = len(GLOBAL_FEATURES), len(AGENT_FEATURES), len(CONVERTER_FEATURES)
+SWAPPABLE_FIXED, PLAIN_FIXED = len(SWAPPABLE_FEATURES), len(PLAIN_FEATURES)
 
 NO_TOKEN = 0xFF
-CHUNK = 1024
+CHUNK = 512
 """Agents observed at a time: fewer pay for calls, more for cache misses."""
 
 
@@ -52,7 +54,7 @@ class Observer:
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
         # what is gathered for an agent: its globals, at the same location as its own cell, then its window
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
-        self.locations = np.tile(np.array(locations), CHUNK)
+        self.locations = np.tile(np.array(locations, np.uint8), CHUNK)
         self.offsets = np.array([row * worlds.stride + col for row, col in cells])
         self.gathered = np.empty((CHUNK, len(locations)), np.int64)
         self.found = np.empty((CHUNK, len(locations)), np.int32)
@@ -71,18 +73,21 @@ class Observer:
         self.counts = np.zeros(len(self.table), np.int64)
         # the two bytes of each token; features of the fixed slots are written once and only values from then on
         features, self.values = np.moveaxis(self.table.view(np.uint8).reshape(*self.table.shape, 2), -1, 0)
-        self.global_values = self.values[worlds.first_global : worlds.first_wall]
-        self.agent_values = self.values[worlds.first_agent : worlds.first_converter]
-        features[worlds.first_global : worlds.first_wall, :NUM_GLOBALS] = GLOBAL_FEATURES
-        features[worlds.first_wall : worlds.first_agent, :2] = WALL_FEATURES
-        features[worlds.first_agent : worlds.first_converter, :AGENT_FIXED] = AGENT_FEATURES
+        global_, swappable = (
+            slice(worlds.first_global, worlds.first_swappable),
+            slice(worlds.first_swappable, worlds.first_agent),
+        )
+        agent, plain = slice(worlds.first_agent, worlds.first_plain), slice(worlds.first_plain, worlds.first_converter)
+        features[global_, :NUM_GLOBALS] = GLOBAL_FEATURES
+        features[swappable, :SWAPPABLE_FIXED] = SWAPPABLE_FEATURES
+        features[agent, :AGENT_FIXED] = AGENT_FEATURES
         features[worlds.first_converter :, :CONVERTER_FIXED] = CONVERTER_FEATURES
-        self.counts[worlds.first_global : worlds.first_wall] = NUM_GLOBALS
-        self.counts[worlds.first_wall : worlds.first_swappable] = 1
-        self.counts[worlds.first_swappable : worlds.first_agent] = 2
+        self.counts[global_], self.counts[swappable], self.counts[plain] = NUM_GLOBALS, SWAPPABLE_FIXED, PLAIN_FIXED
+        self.global_values, self.agent_values = self.values[global_], self.values[agent]
         types = worlds.rules.types
-        self.values[worlds.first_wall : worlds.first_agent, 0] = types.type_id[: types.static]
-        self.values[worlds.first_swappable : worlds.first_agent, 1] = 1
+        self.values[plain, 0] = types.type_id[: types.plain_walls]
+        self.values[swappable, 0] = types.type_id[types.plain_walls : types.static]
+        self.values[swappable, 1] = 1
         worlds.items_changed[:] = True
         worlds.converter_changed[:] = worlds.converter_cell >= 0
 
@@ -160,7 +165,7 @@ class Observer:
         # Where in the table each token is, and, 32 bits higher, its location: both go up by one or not at all from a
         # token to the next of the same thing, and jump from thing to thing. A sum over steps and jumps gives all of
         # them in one pass; `repeat` takes longer for so few repetitions.
-        first = (self.locations.take(seen) << 32) + things * np.int64(self.slots)
+        first = (self.locations.take(seen).astype(np.int64) << 32) + things * np.int64(self.slots)
         steps = np.ones(total, np.int64)
         steps[0] = first[0]
         steps[starts[1:]] = first[1:] - first[:-1] - counts[:-1] + 1
@@ -172,7 +177,7 @@ class Observer:
         source &= 0xFFFFFFFF
         np.ndarray(total, np.uint16, stream, 1, (3,))[...] = self.table.ravel().take(source)
 
-        begins = starts[(things < worlds.first_wall).nonzero()[0]]
+        begins = starts[(things < worlds.first_swappable).nonzero()[0]]
         totals = np.empty(len(rows), np.int64)
         np.subtract(begins[1:], begins[:-1], out=totals[:-1])
         totals[-1] = total - begins[-1]

@@ -4,10 +4,11 @@
 side by the radius of the window (and by an attack's reach), so that neither a look nor a step from inside a world ever
 leaves its slot and one table of offsets serves every agent. A cell holds the id of the thing in it:
 
-    -1 outside the world | 0 empty | globals | plain walls | swappable walls | agents | converters
+    -1 outside the world | 0 empty | globals | swappable walls | agents | plain walls | converters
 
-One comparison tells the kinds apart. Walls have no state of their own, so all of a type share one id and moving one is
-copying a number. "Globals" never stand in the grid: they are an observer's own global tokens (see observe.py).
+One comparison tells kinds apart: seen as unsigned, all that may ever make way comes before all that never does. Walls
+have no state of their own, so all of a type share one id and moving one is copying a number. "Globals" are an
+observer's own global tokens (see observe.py); no cell of a world holds them.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Worlds:
         "steps",
         "episode",
         "turn_stream",
+        "object_counts",
         "cell",
         "orientation",
         "group_row",
@@ -86,10 +88,10 @@ class Worlds:
         self.clamped = self._clamped_cells()
 
         self.first_global = 1
-        self.first_wall = 1 + agents
-        self.first_swappable = self.first_wall + rules.types.plain_walls
-        self.first_agent = self.first_wall + rules.types.static
-        self.first_converter = self.first_agent + agents
+        self.first_swappable = 1 + agents
+        self.first_agent = self.first_swappable + rules.types.static - rules.types.plain_walls
+        self.first_plain = self.first_agent + agents
+        self.first_converter = self.first_plain + rules.types.plain_walls
 
         # -- worlds --
         self.clock = 0  # steps of the batch so far; converters' events are due by it
@@ -102,6 +104,8 @@ class Worlds:
         self.episode = np.full(num_worlds, -1, np.int64)
         self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders
         self.slot_start = np.arange(num_worlds) * self.slot
+
+        self.object_counts = np.zeros((num_worlds, len(rules.types.names)), np.int64)  # at the start, by type row
 
         # -- agents --
         self.everyone = np.arange(agents)
@@ -132,6 +136,7 @@ class Worlds:
         # -- counters, see stats.py --
         self.agent_columns = AgentColumns(rules)
         self.converter_columns = ConverterColumns(rules)
+        self.counters_start = self.everyone * self.agent_columns.width
         self.agent_counters = np.zeros((agents, self.agent_columns.width), np.int32)
         self.converter_counters = np.zeros((0, self.converter_columns.width), np.int32)
         self.tokens_written = np.zeros(agents, np.int64)  # in observations so far
@@ -201,9 +206,14 @@ class Worlds:
         """The cell each agent of `rows` faces, and the thing in it."""
         return self.look(rows, self.orientation[rows])
 
+    def may_make_way(self, things: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which things a move or a swap can possibly put somebody in the place of: empty cells, blocks, agents."""
+        makes_way: NDArray[np.bool_] = things.view(np.uint32) < self.first_plain
+        return makes_way
+
     def agent_in(self, things: NDArray[np.int32]) -> NDArray[np.int64]:
         """The rows of those things that are agents, -1 for others."""
-        is_agent = (things >= self.first_agent) & (things < self.first_converter)
+        is_agent = (things >= self.first_agent) & (things < self.first_plain)
         return np.where(is_agent, things - np.int64(self.first_agent), -1)
 
     # -- counting ---------------------------------------------------------------------------------------------

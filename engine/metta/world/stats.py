@@ -18,6 +18,18 @@ InvalidCounts = Counter[tuple[int, str, int, int]]
 """(agent row, "invalid_type" or "invalid_arg", action id, argument) -> times."""
 
 
+class Names:
+    """Names of counters, each the sum of some columns."""
+
+    def __init__(self, columns_of: dict[str, list[int]]):
+        # a sum of no columns would not be none in `reduceat`
+        given = {name: columns for name, columns in columns_of.items() if columns}
+        self.names = list(given)
+        self.columns = np.array([column for columns in given.values() for column in columns])
+        lengths = np.array([len(columns) for columns in given.values()])
+        self.starts = lengths.cumsum() - lengths
+
+
 class AgentColumns:
     """Where in `agent_counters` `[agents, columns]` each thing is counted."""
 
@@ -44,17 +56,17 @@ class AgentColumns:
         self.gained, self.lost, self.got, self.put = (self._take(items) for _ in range(4))
         self.stolen, self.stolen_from = self._take(items), self._take(items)
         self.width = self._width
-        self._names: dict[int, dict[str, list[int]]] = {}
+        self._names: dict[int, Names] = {}
 
     def _take(self, columns: int) -> int:
         start = self._width
         self._width += columns
         return start
 
-    def names(self, group_row: int) -> dict[str, list[int]]:
-        """Name -> the columns whose sum it is, for an agent of this group."""
+    def names(self, group_row: int) -> Names:
+        """What the counters of an agent of this group are called."""
         if group_row not in self._names:
-            self._names[group_row] = self._make_names(group_row)
+            self._names[group_row] = Names(self._make_names(group_row))
         return self._names[group_row]
 
     def _make_names(self, group_row: int) -> dict[str, list[int]]:
@@ -122,8 +134,8 @@ class ConverterColumns:
         ) = (4 * items + k for k in range(6))
         self.width = 4 * items + 6
 
-    def names(self, type_row: int) -> dict[str, list[int]]:
-        """Name -> the columns whose sum it is, for a converter of this type."""
+    def names(self, type_row: int) -> Names:
+        """What the counters of a converter of this type are called."""
         names = {
             f"{item}.{what}": [start + index]
             for what, start in (
@@ -142,14 +154,15 @@ class ConverterColumns:
         names["blocked.insufficient_input"] = [self.insufficient_input]
         # a type named like an item shares its counter, as in the original
         names.setdefault(f"{self.rules.types.names[type_row]}.produced", []).append(self.conversions_completed)
-        return names
+        return Names(names)
 
 
-def named_counts(names: dict[str, list[int]], counters: NDArray[np.int32]) -> dict[str, float]:
+def named_counts(names: Names, counters: NDArray[np.int32]) -> dict[str, float]:
     """The counters that are not zero, by name. `counters` is one row, or several to be summed."""
-    totals = np.atleast_2d(counters).sum(axis=0, dtype=np.int64).tolist()
-    counts = ((name, sum(totals[column] for column in columns)) for name, columns in names.items())
-    return {name: float(count) for name, count in counts if count}
+    totals = np.atleast_2d(counters).sum(axis=0, dtype=np.int64)
+    counts = np.add.reduceat(totals[names.columns], names.starts)
+    counted = counts.nonzero()[0].tolist()
+    return {names.names[index]: float(counts[index]) for index in counted}
 
 
 def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> dict[str, float]:
@@ -158,7 +171,7 @@ def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: 
     `group_rows [agents]`, `counters [agents, columns]`
     """
     totals: dict[str, float] = {}
-    for group_row in np.unique(group_rows).tolist():
+    for group_row in set(group_rows.tolist()):
         counts = named_counts(columns.names(group_row), counters[group_rows == group_row])
         for name, count in counts.items():
             totals[name] = totals.get(name, 0.0) + count

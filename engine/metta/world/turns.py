@@ -39,10 +39,12 @@ class Turn:
         argument = np.minimum(self.argument.astype(np.uint64), np.uint64(rules.most_arguments)).view(np.int64)
         pair = self.known_action * (rules.most_arguments + 1)
         pair += argument
-        by_ruleset = rules.kind_of_pair.reshape(len(rules.configs), -1)
-        if len(by_ruleset) > 1:
-            pair += worlds.ruleset[worlds.world] * by_ruleset.shape[1]
-        self.kind = by_ruleset.ravel().take(pair)
+        self.action_row = self.known_action  # in the tables of actions; means nothing where the id is unknown
+        if len(rules.configs) > 1:
+            ruleset = worlds.ruleset.repeat(worlds.num_agents)
+            pair += ruleset * rules.kind_of_pair[0].size
+            self.action_row = self.known_action + ruleset * rules.num_actions
+        self.kind = rules.kind_of_pair.ravel().take(pair)
         self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze ran out on this turn
         self._place: NDArray[np.uint64] | None = None if order is None else self._places(order)
 
@@ -65,11 +67,6 @@ class Turn:
         world, agent = np.divmod(rows, worlds.num_agents)
         number = (worlds.steps[world] * worlds.num_agents + agent).astype(np.uint64)
         return mix(worlds.turn_stream[world] + number * GOLDEN)
-
-    def action_row(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows in the tables of actions of what agents do; their action ids must be known."""
-        worlds = self._worlds
-        return worlds.ruleset[worlds.world[rows]] * worlds.rules.num_actions + self.action[rows]
 
     def rows_of(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
         """Agents whose turn is of one of the kinds from the first to the last given."""
