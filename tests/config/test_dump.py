@@ -72,7 +72,7 @@ DRAWN = r"""
 @pytest.mark.parametrize("name", ["plain", "with a carriage return"])
 def test_a_drawn_map_comes_back_and_can_be_read(name: str) -> None:
     legend = {'"': "wall", "\\": "block", "'": "altar"} | ({"\r": "wall"} if name != "plain" else {})
-    drawing = DRAWN if name == "plain" else DRAWN.replace("#@", "\r@")
+    drawing = DRAWN if name == "plain" else DRAWN.replace("@#\n", "@\r\n")
     config = RunConfig.model_validate(
         {"env": {"map_builder": {"type": "Ascii", "map": drawing, "legend": legend}}, "run": {"seed": 3}}
     )

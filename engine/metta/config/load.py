@@ -45,7 +45,7 @@ def dump_config(config: RunConfig) -> str:
     """The config as TOML with every value, defaults included; loading it gives an equal config."""
     data = config.model_dump(exclude_none=True)
     plain = tomli_w.dumps(data)
-    # a drawn map reads better over several lines; but those would lose a carriage return
+    # a drawn map reads better over several lines; but those would lose a carriage return before a newline
     return plain if "\\r" in plain else tomli_w.dumps(data, multiline_strings=True)
 
 
