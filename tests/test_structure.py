@@ -44,7 +44,7 @@ each_module = pytest.mark.parametrize("module", TREES)
 def room(module: str) -> str:
     """`metta.config.load` -> `config`; of the command line, `metta_cli`."""
     parts = module.split(".")
-    return "metta_cli" if parts[0] == "metta_cli" else parts[1]
+    return "metta_cli" if parts[0] == "metta_cli" else parts[1] if parts[1:] else "metta"
 
 
 def imports(module: str) -> Iterator[str]:

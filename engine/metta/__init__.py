@@ -1,0 +1,1 @@
+"""Train teams of agents in gridworlds from one TOML file; `metta.api` is the public surface."""
