@@ -30,6 +30,7 @@ PHASES = {
     "collect": "collecting experience",
     "update": "updating the policy",
     "evaluate": "evaluating",
+    "record": "recording an episode",
     "save": "saving a checkpoint",
 }
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from metta.api import (
+    EnvConfig,
     Override,
     Policy,
     RandomPolicy,
@@ -24,8 +26,10 @@ from metta.api import (
     load_policy,
     make_environment,
     presets,
+    record_episode,
     resume_run,
     train_run,
+    write_replay,
 )
 from metta.errors import MettaError, UsageError
 from metta_cli import view
@@ -72,6 +76,12 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace one value of the file; repeatable."),
 ]
 Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for, in all.")]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT.pt|random", help="A policy's file; or the random policy.")
+]
+World = Annotated[
+    str | None, typer.Option(metavar="FILE.toml|PRESET", help="Play in this world instead of the policy's own.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings alone.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -123,12 +133,8 @@ def resume(
 
 @app.command("eval")
 def eval_(
-    checkpoint: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT.pt|random", help="A policy's file; or the random policy.")
-    ],
-    env: Annotated[
-        str | None, typer.Option(metavar="FILE.toml|PRESET", help="Play in this world instead of the policy's own.")
-    ] = None,
+    checkpoint: Checkpoint,
+    env: World = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
     baseline: Annotated[bool, typer.Option(help="Play the random policy too, for the scale.")] = True,
     device: Device = None,
@@ -140,23 +146,47 @@ def eval_(
 ) -> None:
     """Play episodes with a policy and print what they were worth."""
     keep_freed_memory()
-    if env is None and checkpoint == "random":
-        raise UsageError("the random policy has no world of its own; name one: metta eval random --env PRESET")
-    if env is None and set_:
-        raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
-    env_config = load_config(env, set_ or ()).env if env else None
-    policies: dict[str, Policy] = {}
-    if checkpoint != "random":
-        agent = load_policy(checkpoint, find_device(device or "auto"), env_config).agent
-        policies["policy"], env_config = agent, agent.env_config
+    policy, env_config = _policy_and_world("eval", checkpoint, env, set_, device)
+    policies = {"random" if checkpoint == "random" else "policy": policy}
+    if baseline:
+        policies["random"] = RandomPolicy(env_config.spec)
     world = make_environment(env_config)
-    if baseline or not policies:
-        policies["random"] = RandomPolicy(world.spec)
     results = {name: evaluate(policy, world, episodes, seed) for name, policy in policies.items()}
     if json:
         view.print_json({"checkpoint": checkpoint, "seed": seed} | view.evaluation_values(results))
     elif not quiet:
         view.print_evaluation(checkpoint, results)
+
+
+@app.command()
+def replay(
+    checkpoint: Checkpoint,
+    env: World = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record, each with a seed of its own.")] = 1,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Where the files go.")] = "replays",
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps of an episode, at most.")] = None,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode; the next has the next.")] = 0,
+    set_: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Record episodes of a policy: for each a page to open in a browser, and a file for MettaScope."""
+    keep_freed_memory()
+    policy, env_config = _policy_and_world("replay", checkpoint, env, set_, device)
+    name = Path(checkpoint).stem
+    for episode_seed in range(seed, seed + episodes):
+        episode = record_episode(policy, env_config, episode_seed, max_steps)
+        try:
+            paths = write_replay(episode, out, f"{name}_seed_{episode_seed}")
+        except OSError as error:
+            raise UsageError(f"{error.filename or out} cannot be written: {error.strerror}") from None
+        values = {"seed": episode_seed, "steps": episode.steps, "reward": float(episode.total_rewards[-1].mean())}
+        if json:
+            view.print_json(values | {"page": str(paths.page), "mettascope": str(paths.mettascope)})
+        elif not quiet:
+            view.print_replay(values, paths)
 
 
 @app.command()
@@ -187,6 +217,22 @@ def schema() -> None:
 def main() -> None:
     """The console script."""
     app(prog_name="metta")
+
+
+def _policy_and_world(
+    command: str, checkpoint: str, env: str | None, set_: list[str] | None, device: str | None
+) -> tuple[Policy, EnvConfig]:
+    """The policy that a command names, and the world it plays in."""
+    if env is None and checkpoint == "random":
+        raise UsageError(f"the random policy has no world of its own; name one: metta {command} random --env PRESET")
+    if env is None and set_:
+        raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
+    env_config = load_config(env, set_ or ()).env if env else None
+    if checkpoint == "random":
+        assert env_config is not None
+        return RandomPolicy(env_config.spec), env_config
+    agent = load_policy(checkpoint, find_device(device or "auto"), env_config).agent
+    return agent, agent.env_config
 
 
 def _overrides(

@@ -23,6 +23,8 @@ from metta.api import (
     EvalResult,
     Event,
     Notice,
+    ReplayPaths,
+    ReplaySaved,
     RunBegan,
     RunEnded,
     StopRequested,
@@ -95,6 +97,9 @@ class JsonView(View):
             case CheckpointSaved():
                 values = {"path": str(event.path), "epoch": event.epoch, "agent_step": event.agent_step}
                 print_json({"event": "checkpoint"} | values)
+            case ReplaySaved():
+                paths = {"page": str(event.page), "mettascope": str(event.mettascope)}
+                print_json({"event": "replay"} | paths | {"epoch": event.epoch})
             case Notice(text):
                 print_json({"event": "notice", "text": text})
             case RunEnded():
@@ -167,6 +172,7 @@ def ending(event: RunEnded) -> list[str]:
     commands = [(f"  metta eval {shlex.quote(str(event.checkpoint))}", "    to measure this policy"), (resume, what)]
     if event.reason == "interrupted":
         commands.reverse()
+    commands.append((f"  metta replay {shlex.quote(str(event.checkpoint))}", "    to watch it play"))
     width = max(len(command) for command, _ in commands)
     return [
         *lines,
@@ -201,6 +207,17 @@ def print_evaluation(title: str, results: Mapping[str, EvalResult]) -> None:
             table.add_row(counter, *(number(values.get(counter, 0.0)) for values in stats.values()))
     print_lines([title])
     Console().print(table)
+
+
+def print_replay(values: Mapping[str, Any], paths: ReplayPaths) -> None:
+    """What happened in an episode and where to look at it."""
+    print_lines(
+        [
+            f"seed {values['seed']}: {values['steps']} steps, reward per agent {number(values['reward'])}",
+            f"  {paths.page}",
+            f"  {paths.mettascope}",
+        ]
+    )
 
 
 _SHOWN = (r"heart\.gained", r".*\.gained", r".*\.stolen", r"action\.[a-z_]+\.success", r"action\.[a-z_]+\.failed")

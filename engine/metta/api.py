@@ -39,6 +39,8 @@ from metta.config.type_ids import (
     TYPE_TEMPLE,
     TYPE_WALL,
 )
+from metta.replay.recording import Replay, record_episode
+from metta.replay.write import ReplayPaths, write_replay
 from metta.rl.advantages import compute_advantages
 from metta.rl.checkpoint import LoadedPolicy, load_checkpoint, load_policy, save_checkpoint
 from metta.rl.curriculum import Curriculum, make_curriculum
@@ -50,6 +52,7 @@ from metta.rl.events import (
     Listener,
     Notice,
     PhaseBegan,
+    ReplaySaved,
     RunBegan,
     RunEnded,
     StopRequested,
@@ -116,6 +119,9 @@ __all__ = [
     "PhaseBegan",
     "Policy",
     "RandomPolicy",
+    "Replay",
+    "ReplayPaths",
+    "ReplaySaved",
     "RoomsConfig",
     "RunBegan",
     "RunConfig",
@@ -145,9 +151,11 @@ __all__ = [
     "make_lr_scheduler",
     "make_optimizer",
     "presets",
+    "record_episode",
     "resume_run",
     "rollout",
     "save_checkpoint",
     "train_ppo",
     "train_run",
+    "write_replay",
 ]

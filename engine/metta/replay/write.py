@@ -21,11 +21,14 @@ class ReplayPaths:
     """`.html`, for any browser"""
 
 
-def write_replay(replay: Replay, directory: str | Path, name: str) -> ReplayPaths:
-    """Write `NAME.json.z` and `NAME.html` into `directory`, which is made if need be; each whole or not at all."""
+def write_replay(replay: Replay, directory: str | Path, name: str, title: str | None = None) -> ReplayPaths:
+    """Write `NAME.json.z` and `NAME.html` into `directory`, which is made if need be; each whole or not at all.
+
+    `title` (default: the name) heads the page. Raises OSError as it comes.
+    """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     paths = ReplayPaths(folder / f"{name}.json.z", folder / f"{name}.html")
     write_whole(paths.mettascope, mettascope_file(replay))
-    write_whole(paths.page, page_file(replay, name))
+    write_whole(paths.page, page_file(replay, title or name))
     return paths

@@ -11,7 +11,7 @@ from metta.config.batch import BatchPlan
 from metta.config.run import RunConfig
 from metta.rl.progress import EpochMetrics
 
-Phase = Literal["collect", "update", "evaluate", "save"]
+Phase = Literal["collect", "update", "evaluate", "record", "save"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ class CheckpointSaved:
 
 
 @dataclass(frozen=True)
+class ReplaySaved:
+    """An episode of the policy as it plays now can be looked at."""
+
+    page: Path
+    """for a browser"""
+    mettascope: Path
+    """the same for MettaScope"""
+    epoch: int
+
+
+@dataclass(frozen=True)
 class StopRequested:
     """A first Ctrl-C or SIGTERM came. Told from inside the signal handler: do next to nothing."""
 
@@ -82,5 +93,5 @@ class RunEnded:
     last: EpochMetrics | None
 
 
-Event = RunBegan | PhaseBegan | EpochEnded | CheckpointSaved | StopRequested | Notice | RunEnded
+Event = RunBegan | PhaseBegan | EpochEnded | CheckpointSaved | ReplaySaved | StopRequested | Notice | RunEnded
 Listener = Callable[[Event], None]

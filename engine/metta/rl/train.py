@@ -52,6 +52,7 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
     """Train on from `checkpoint` until all agent steps are done or a signal asks to stop; either way all is saved."""
     config = run.config
     evaluations = Timer(config.simulation.evaluate_interval)
+    replays = Timer(config.simulation.replay_interval)
     checkpoints = Timer(config.checkpoint.checkpoint_interval)
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
     first = last = None
@@ -74,6 +75,9 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
             listener(EpochEnded(metrics))
             last = metrics if metrics.episodes else last
             first = first or last
+            if replays.is_due():
+                listener(PhaseBegan("record"))
+                listener(run.record(directory.replays))
             if checkpoints.is_due() or run.is_finished or interruption.requested:
                 listener(PhaseBegan("save"))
                 metrics_file.sync()

@@ -12,11 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from metta.agent.policy import make_agent
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, UsageError
+from metta.replay.recording import record_episode
+from metta.replay.write import write_replay
 from metta.rl.advantages import compute_advantages
 from metta.rl.checkpoint import checkpoint_name, load_checkpoint, save_checkpoint
 from metta.rl.curriculum import Curriculum
 from metta.rl.evaluate import evaluate
-from metta.rl.events import RunBegan
+from metta.rl.events import ReplaySaved, RunBegan
 from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo
@@ -27,6 +29,8 @@ from metta.rl.weight_analysis import analyze_weights
 from metta.world.env import MettaGridEnv
 
 EVALUATION_EPISODES = 10
+RECORDED_STEPS = 1000
+"""Steps of a recorded episode, at most; the policy plays it alone, while training waits."""
 
 
 class TrainingRun:
@@ -58,6 +62,7 @@ class TrainingRun:
         self.agent_step = 0
         self.seconds = 0.0
         self._collect_seconds = 0.0
+        self._recorded = 0
         self._update_seconds = 0.0
         self.restored_threads = torch.get_num_threads()
         """threads torch ran on when the state this run was restored from was saved"""
@@ -125,6 +130,18 @@ class TrainingRun:
     def evaluate(self) -> dict[str, float]:
         """How well the policy plays now, in episodes apart from training, which they do not disturb."""
         return evaluate(self.agent, self.env, EVALUATION_EPISODES).summary()
+
+    def record(self, replays: Path) -> ReplaySaved:
+        """Write an episode of the policy as it plays now. Always the same map, so that episodes can be compared.
+
+        Where there are several scenes, each gets its turn.
+        """
+        scene = self._recorded % len(self.curriculum.names)
+        self._recorded += 1
+        replay = record_episode(self.agent, self.curriculum.env_configs[scene], self.config.run.seed, RECORDED_STEPS)
+        title = f"{self.curriculum.names[scene]} after epoch {self.epoch}"
+        paths = write_replay(replay, replays, f"replay_{self.epoch:06d}", title)
+        return ReplaySaved(paths.page, paths.mettascope, self.epoch)
 
     def save(self, checkpoints: Path) -> Path:
         """Write the policy, then the trainer state that names it; the policy's path."""
