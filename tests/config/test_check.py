@@ -9,6 +9,7 @@ from metta.config.check import check_text, derived, experience_bytes
 from metta.config.load import load_config, parse_config
 from metta.config.run import RunConfig
 from metta.config.training import ExperienceConfig
+from metta.errors import ConfigError, UsageError
 from metta.rl.experience import make_experience_manager
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv
@@ -123,6 +124,22 @@ def test_without_lstm_its_horizon_does_not_matter() -> None:
     assert warnings("agent = { bptt_horizon = 128, forward_lstm = false }") == []
 
 
+def test_scenes_are_what_is_played() -> None:
+    text = 'curriculum.scenes = ["simple", "/env/mettagrid/simple"]'
+    found = [(row.name, row.value) for row in derived(parse_config(text, "a.toml"))]
+    assert found.count(("map", "53 x 53")) == 2
+    assert ("agents per world", "24") in found
+    assert ("agents per world", "64") not in found
+
+
+def test_scenes_that_do_not_exist_or_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match='there is no preset or file "nope"'):
+        derived(parse_config('curriculum.scenes = ["nope"]', "a.toml"))
+    small = 'curriculum.scenes = ["simple"]\nexperience = { batch_size = 1024, minibatch_size = 1024 }'
+    with pytest.raises(ConfigError, match="24 agents x bptt_horizon 64 = 1536; got 1024"):
+        derived(parse_config(small, "a.toml"))
+
+
 @pytest.mark.parametrize("preset", ["quickstart", "simple", "default"])
 def test_the_text_is_a_config_itself(preset: str) -> None:
     config = load_config(preset)
@@ -143,4 +160,4 @@ def test_the_memory_said_is_the_memory_taken(forward_lstm: bool) -> None:
     taken = sum(value.nbytes for value in vars(experience).values() if isinstance(value, torch.Tensor))
     plan = plan_batch(config.experience, 3)
     advantages = plan.batch_size * 4
-    assert experience_bytes(config, plan) == taken + advantages
+    assert experience_bytes(config, plan, 50) == taken + advantages

@@ -32,7 +32,7 @@ def is_answered(text: str, overrides: list[str] | None = None) -> bool:
         must_be_sentences(error)
         return False
     assert parse_config(dump_config(config), "config.toml") == config
-    assert check_text(config)
+    assert config.curriculum.scenes or check_text(config)
     return True
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from metta.config.batch import BatchPlan, plan_batch
-from metta.config.load import dump_config
+from metta.config.env import EnvConfig
+from metta.config.load import dump_config, load_config
 from metta.config.map_builder import RoomsConfig
-from metta.config.run import RunConfig
+from metta.config.run import RunConfig, batch_fits
+from metta.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,21 @@ class Derived:
 
 
 def derived(config: RunConfig) -> list[Derived]:
-    """Every number that follows from the config, in the order of the pipeline, each followed by its warnings."""
-    plan = plan_batch(config.experience, config.env.game.num_agents)
-    return [*_world(config), *_collection(config, plan), *_learning(config, plan), *_memory(config, plan)]
+    """Every number that follows from the config, in the order of the pipeline, each followed by its warnings.
+
+    Raises UsageError or ConfigError if a scene of the curriculum cannot be had.
+    """
+    worlds = {scene: load_config(scene).env for scene in config.curriculum.scenes} or {"": config.env}
+    played = next(iter(worlds.values()))
+    if problems := batch_fits(config.experience, played.game.num_agents):
+        raise ConfigError("the experience of these scenes", problems)
+    plan = plan_batch(config.experience, played.game.num_agents)
+    return [
+        *(row for scene, env in worlds.items() for row in _world(scene, env)),
+        *_collection(config, plan),
+        *_learning(config, plan),
+        *_memory(config, plan, played.game.num_observation_tokens),
+    ]
 
 
 def check_text(config: RunConfig) -> str:
@@ -39,9 +53,8 @@ def check_text(config: RunConfig) -> str:
     return "\n".join([dump_config(config).rstrip("\n"), "", "# What follows from it", *lines])
 
 
-def experience_bytes(config: RunConfig, plan: BatchPlan) -> int:
-    """Bytes of one epoch's experience: observations above all."""
-    tokens = config.env.game.num_observation_tokens
+def experience_bytes(config: RunConfig, plan: BatchPlan, tokens: int) -> int:
+    """Bytes of one epoch's experience, observations of so many tokens above all."""
     steps = plan.rounds * plan.horizon
     observed = (steps + 1) * plan.agents * (tokens * 3 + 1)
     decided = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
@@ -49,12 +62,14 @@ def experience_bytes(config: RunConfig, plan: BatchPlan) -> int:
     return observed + decided + (memory if config.agent.forward_lstm else 0)
 
 
-def _world(config: RunConfig) -> Iterator[Derived]:
-    game, builder, spec = config.env.game, config.env.map_builder, config.env.spec
+def _world(scene: str, env: EnvConfig) -> Iterator[Derived]:
+    game, builder, spec = env.game, env.map_builder, env.spec
+    if scene:
+        yield Derived("scene", scene, "drawn by curriculum.weights at each reset")
     of = (
         f"{builder.rows} x {builder.cols} rooms and the walls between them"
         if isinstance(builder, RoomsConfig)
-        else (f'map builder "{builder.type}"')
+        else f'map builder "{builder.type}"'
     )
     yield Derived("map", f"{game.height} x {game.width}", f"rows x cols: {of}")
     yield Derived("agents per world", f"{game.num_agents:,}", f"in {_count(len(game.groups), 'group')}")
@@ -151,9 +166,9 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         )
 
 
-def _memory(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
+def _memory(config: RunConfig, plan: BatchPlan, tokens: int) -> Iterator[Derived]:
     where = "host memory" if config.experience.cpu_offload else "the device's memory"
-    yield Derived("experience", _size(experience_bytes(config, plan)), f"in {where}: {plan.batch_size:,} steps")
+    yield Derived("experience", _size(experience_bytes(config, plan, tokens)), f"in {where}: {plan.batch_size:,} steps")
 
 
 def _warning(reason: str) -> Derived:

@@ -13,6 +13,7 @@ from metta.config.table import Name, Table
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
+    LoggingConfig,
     LRScheduleConfig,
     OptimizerConfig,
     PPOConfig,
@@ -66,6 +67,7 @@ class RunConfig(Table):
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     simulation: SimulationConfig = Field(default_factory=SimulationConfig)
     curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)
+    logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:

@@ -1,4 +1,4 @@
-"""How a policy learns: `[optimizer]`, `[lr_schedule]`, `[ppo]`, `[experience]`, `[checkpoint]`, `[simulation]`."""
+"""How a policy learns and what is kept of it: `[optimizer]` to `[experience]`, `[checkpoint]` to `[logging]`."""
 
 from __future__ import annotations
 
@@ -94,3 +94,16 @@ class SimulationConfig(Table):
     evaluate_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between evaluations; 0: never")
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
     replay_dir: str = Field(default="", description="directory; empty: replays/ in the run directory")
+
+
+class LoggingConfig(Table):
+    """Loggers beside `metrics.jsonl`."""
+
+    tensorboard: bool = Field(
+        default=False, description="TensorBoard event files in tensorboard/ of the run directory; needs the extra"
+    )
+    wandb: bool = Field(default=False, description="log to Weights & Biases; needs the extra")
+    wandb_project: str = Field(default="metta", min_length=1, description="project in Weights & Biases")
+    wandb_mode: Literal["online", "offline"] = Field(
+        default="online", description="offline: into the run directory, for `wandb sync` later"
+    )
