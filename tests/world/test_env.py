@@ -351,3 +351,21 @@ def test_render_draws_the_map() -> None:
     assert env.render() == drawing.replace("@", "^")
     env.step(np.array([[2, 3]]))
     assert env.render() == drawing.replace("@", ">")
+
+
+class TestCompactObservations:
+    @pytest.mark.parametrize("capacity", [200, 9])
+    def test_are_the_padded_ones_without_padding(self, capacity: int) -> None:
+        """Also where some tokens were cut off, and where worlds have just begun."""
+        env = MettaGridEnv(crowded(max_steps=5, num_observation_tokens=capacity), 3)
+        observations, _ = env.reset()
+        generator = np.random.default_rng(0)
+        for _ in range(12):
+            compact = env.compact_observations()
+            location, feature, value = (observations[..., part].astype(int) for part in range(3))
+            used = location != 0xFF
+            np.testing.assert_array_equal(compact.indices, (location * len(env.spec.feature_names) + feature)[used])
+            np.testing.assert_array_equal(compact.values, value[used])
+            np.testing.assert_array_equal(np.diff(compact.offsets), used.sum(axis=1))
+            assert compact.offsets[0] == 0
+            observations = env.step(random_actions(env, generator))[0]

@@ -17,7 +17,7 @@ from metta.world.actions import count_actions, take_second_pass
 from metta.world.combat import take_first_pass
 from metta.world.converters import advance_converters
 from metta.world.episodes import Streams, begin_episodes
-from metta.world.observe import NO_TOKEN, Observer
+from metta.world.observe import NO_TOKEN, CompactObservations, Observer
 from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
 from metta.world.state import IDLE, Worlds
@@ -111,6 +111,10 @@ class MettaGridEnv:
         self._begin(range(self.num_worlds))
         self._observer.observe(None, observations)
         return observations, self._nothing_ended
+
+    def compact_observations(self) -> CompactObservations:
+        """The observations of the last `step` or `reset` once more, without padding: see CompactObservations."""
+        return self._observer.compact()
 
     def step(
         self,
@@ -288,7 +292,7 @@ class MettaGridEnv:
         game = self.configs[int(worlds.ruleset[world])].game
         slot = worlds.grid[world * worlds.slot : (world + 1) * worlds.slot].reshape(-1, worlds.stride)
         things = slot[worlds.pad : worlds.pad + game.height, worlds.pad : worlds.pad + game.width]
-        codes = np.zeros(worlds.first_converter + len(worlds.converter_type), np.int16)
+        codes = np.zeros(worlds.num_things, np.int16)
         codes[worlds.first_swappable : worlds.first_agent] = rules.types.type_id[
             rules.types.plain_walls : rules.types.static
         ]

@@ -182,6 +182,11 @@ class Worlds:
         standing = np.flatnonzero(self.converter_cell >= 0)
         self.grid[self.converter_cell[standing]] = self.first_converter + standing
 
+    @property
+    def num_things(self) -> int:
+        """One more than the highest thing id."""
+        return self.first_converter + len(self.converter_type)
+
     # -- looking around ---------------------------------------------------------------------------------------
 
     def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndThings:
