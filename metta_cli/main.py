@@ -192,7 +192,9 @@ def replay(
 @app.command()
 def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
     """Validate a file; print its resolved config and every derived number with its reason."""
-    view.print_lines([check_text(load_config(source, set_ or ()))])
+    text = check_text(load_config(source, set_ or ()))
+    kept = "is kept for the next tensor" if keep_freed_memory() else "is the C library's business: it is not glibc"
+    view.print_lines([text, f"# freed memory {kept}"])
 
 
 @presets_app.callback(invoke_without_command=True)

@@ -198,8 +198,14 @@ def print_evaluation(title: str, results: Mapping[str, EvalResult]) -> None:
     table.add_column(f"{episodes} episodes")
     for name in results:
         table.add_column(name, justify="right")
-    table.add_row("reward per agent", *(_spread(r.mean_reward, r.std_reward) for r in results.values()))
-    table.add_row("episode length", *(_spread(r.mean_length, r.std_length) for r in results.values()))
+    numbers = {
+        "reward per agent": [result.mean_reward for result in results.values()],
+        "  std over episodes": [result.std_reward for result in results.values()],
+        "episode length": [result.mean_length for result in results.values()],
+        "  std over episodes ": [result.std_length for result in results.values()],
+    }
+    for name, row in numbers.items():
+        table.add_row(name, *map(number, row))
     stats = {name: result.stats for name, result in results.items()}
     counters = sorted({counter for values in stats.values() for counter in values}, key=_importance)
     for counter in counters:
@@ -227,10 +233,6 @@ _SHOWN = (r"heart\.gained", r".*\.gained", r".*\.stolen", r"action\.[a-z_]+\.suc
 def _importance(counter: str) -> tuple[int, str]:
     rank = next((rank for rank, pattern in enumerate(_SHOWN) if re.fullmatch(pattern, counter)), len(_SHOWN))
     return rank, counter
-
-
-def _spread(mean: float, deviation: float) -> str:
-    return f"{number(mean)} \u00b1 {number(deviation)}"
 
 
 def print_table(rows: Iterable[Sequence[str]]) -> None:

@@ -17,6 +17,7 @@ from metta.config.schema import config_schema
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
+    LoggingConfig,
     LRScheduleConfig,
     OptimizerConfig,
     PPOConfig,
@@ -107,6 +108,7 @@ __all__ = [
     "LRScheduleConfig",
     "Listener",
     "LoadedPolicy",
+    "LoggingConfig",
     "MapBuilderConfig",
     "MettaAgent",
     "MettaGridEnv",

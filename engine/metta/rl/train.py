@@ -16,18 +16,20 @@ from metta.rl.checkpoint import checkpoint_name
 from metta.rl.curriculum import Curriculum
 from metta.rl.events import CheckpointSaved, EpochEnded, Listener, Notice, PhaseBegan, RunEnded, StopRequested
 from metta.rl.interruption import Interruption
+from metta.rl.loggers import Loggers, check_loggers
 from metta.rl.metrics import MetricsFile
 from metta.rl.run_directory import RunDirectory
 from metta.rl.timer import Timer
 from metta.rl.training_run import TrainingRun
 from metta.rl.training_state import TrainingState, training_state_paths
 
-CHANGEABLE = ("run.total_timesteps", "run.device", "checkpoint.", "simulation.")
+CHANGEABLE = ("run.total_timesteps", "run.device", "checkpoint.", "simulation.", "logging.")
 """What may change when a run goes on: nothing that touches what was learned so far."""
 
 
 def train_run(config: RunConfig, listener: Listener) -> RunEnded:
     """Train from the beginning, in a new run directory. Nothing is created before the config has proved sound."""
+    check_loggers(config.logging)
     run = TrainingRun(config, Curriculum.of_run(config))
     with RunDirectory.create(config) as directory, _saying_what_is_kept(run, directory):
         saved = run.save(directory.checkpoints)
@@ -58,6 +60,7 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
     first = last = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
+        Loggers(config, directory.root, run.epoch) as loggers,
         Interruption(lambda name: listener(StopRequested(name))) as interruption,
     ):
         listener(run.beginning(directory.root))
@@ -72,6 +75,7 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
                 listener(PhaseBegan("evaluate"))
                 metrics = dataclasses.replace(metrics, evaluation=run.evaluate())
             metrics_file.append(dataclasses.asdict(metrics))
+            loggers.log(metrics)
             listener(EpochEnded(metrics))
             last = metrics if metrics.episodes else last
             first = first or last
@@ -82,6 +86,7 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
                 listener(PhaseBegan("save"))
                 metrics_file.sync()
                 saved = CheckpointSaved(run.save(directory.checkpoints), run.epoch, run.agent_step)
+                loggers.upload(saved.path, is_last=run.is_finished or interruption.requested)
                 listener(saved)
     ended = RunEnded(
         "finished" if run.is_finished else "interrupted",

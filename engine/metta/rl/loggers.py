@@ -1,0 +1,113 @@
+"""Loggers beside `metrics.jsonl`: TensorBoard event files, and Weights & Biases with uploads of checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+from metta.config.run import RunConfig
+from metta.config.training import LoggingConfig
+from metta.errors import UsageError
+from metta.files import write_whole
+from metta.rl.progress import EpochMetrics
+from metta.rl.timer import Timer
+
+TENSORBOARD = "torch.utils.tensorboard"
+WANDB = "wandb"
+EXTRAS = {TENSORBOARD: "tensorboard", WANDB: "wandb"}
+
+
+class Loggers:
+    """The loggers a run asks for, none by default; a context manager that closes them."""
+
+    def __init__(self, config: RunConfig, root: Path, epochs_done: int):
+        """Go on after `epochs_done` epochs in the run directory `root`: what was logged of later ones gives way."""
+        self._stack = ExitStack()
+        self._writer: Any = None
+        self._wandb_run: Any = None
+        self._upload = Timer(config.checkpoint.wandb_checkpoint_interval)
+        if config.logging.tensorboard:
+            purge_step = epochs_done + 1 if epochs_done else None
+            self._writer = _optional(TENSORBOARD).SummaryWriter(str(root / "tensorboard"), purge_step=purge_step)
+            self._stack.callback(self._writer.close)
+        if config.logging.wandb:
+            self._wandb_run = _wandb_run(config, root)
+            self._stack.callback(self._wandb_run.finish)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def log(self, metrics: EpochMetrics) -> None:
+        """Log an epoch's numbers, `losses.entropy` as `losses/entropy` and so on, with the epoch as the step."""
+        if self._writer is not None:
+            for name, number in numbers(dataclasses.asdict(metrics)).items():
+                self._writer.add_scalar(name, number, metrics.epoch)
+        if self._wandb_run is not None:
+            self._wandb_run.log(numbers(dataclasses.asdict(metrics)), step=metrics.epoch)
+
+    def upload(self, checkpoint: Path, is_last: bool) -> None:
+        """Upload a checkpoint where it is time, by `checkpoint.wandb_checkpoint_interval`, or the run is over."""
+        is_due = self._upload.is_due() or (is_last and self._upload.interval_seconds > 0)
+        if self._wandb_run is not None and is_due:
+            artifact = _optional(WANDB).Artifact(f"{self._wandb_run.id}-policy", "model")
+            artifact.add_file(str(checkpoint))
+            self._wandb_run.log_artifact(artifact)
+
+
+def check_loggers(config: LoggingConfig) -> None:
+    """Raise UsageError, with what to install, if a logger that is asked for is not there."""
+    for name, is_asked_for in ((TENSORBOARD, config.tensorboard), (WANDB, config.wandb)):
+        if is_asked_for:
+            _optional(name)
+
+
+def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every number in nested values by its path, `losses/entropy`; what is missing is left out."""
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{key}/")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _wandb_run(config: RunConfig, root: Path) -> Any:
+    """The W&B run of a run directory: the same one again when the run goes on."""
+    wandb = _optional(WANDB)
+    id_file = root / "wandb_run_id"
+    if not id_file.exists():
+        write_whole(id_file, secrets.token_hex(4).encode())
+    try:
+        return wandb.init(
+            project=config.logging.wandb_project,
+            mode=config.logging.wandb_mode,
+            name=root.name,
+            id=id_file.read_text(),
+            resume="allow",
+            dir=str(root),
+            config=config.model_dump(),
+            settings=wandb.Settings(silent=True, console="off"),  # the screen is the view's
+        )
+    except wandb.errors.Error as error:
+        raise UsageError(f'logging.wandb: {error}; logging.wandb_mode = "offline" logs to the disk') from None
+
+
+def _optional(name: str) -> ModuleType:
+    """A package that only those install who want it, imported when it is first asked for."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        extra = EXTRAS[name]
+        raise UsageError(
+            f'logging.{extra} = true needs a package that is not there: pip install "metta[{extra}]"'
+        ) from None

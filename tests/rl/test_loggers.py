@@ -1,0 +1,73 @@
+"""TensorBoard and Weights & Biases say what `metrics.jsonl` says, and go on when a run goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tiny_runs import TINY, Recorder, ignore, interrupt, metrics_of, tiny_config
+
+from metta.api import resume_run, train_run
+from metta.errors import UsageError
+from metta.rl.loggers import numbers
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    """Skips a test where an extra is not installed; in CI it fails there."""
+    is_absent = find_spec(package) is None and os.environ.get("CI") != "true"
+    return pytest.mark.skipif(is_absent, reason=f'pip install -e ".[{package}]" to test this logger')
+
+
+@needs("tensorboard")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard itself
+def test_tensorboard_says_what_the_metrics_say_without_a_gap_or_a_double(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415  # an extra
+
+    run_dir = tmp_path / "run"
+    train_run(tiny_config(run_dir, "logging.tensorboard=true"), Recorder(3, interrupt))
+    resume_run(run_dir, ignore)
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    logged = [(event.step, event.value) for event in events.Scalars("losses/entropy")]
+    assert logged == [(line["epoch"], pytest.approx(line["losses"]["entropy"])) for line in metrics_of(run_dir)]
+    rewards = [event.step for event in events.Scalars("reward")]
+    assert rewards == [line["epoch"] for line in metrics_of(run_dir) if line["episodes"]]
+
+
+@needs("wandb")
+def test_wandb_gets_metrics_and_checkpoints_and_goes_on_in_the_same_run(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(TINY + '[logging]\nwandb = true\nwandb_mode = "offline"\n')
+    metta = [sys.executable, "-m", "metta_cli"]
+    options = ("--run-dir", "run", "--total-timesteps", "1024", "--json")
+    trained = subprocess.run(
+        [*metta, "train", "run.toml", *options], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert all(json.loads(line) for line in trained.stdout.splitlines())
+    run_id = (tmp_path / "run" / "wandb_run_id").read_text()
+    subprocess.run([*metta, "resume", "run", "--quiet", "--total-timesteps", "2048"], cwd=tmp_path, check=True)
+    logs = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
+    content = b"".join(path.read_bytes() for path in logs)
+    assert b"losses/entropy" in content
+    assert f"{run_id}-policy".encode() in content
+    assert b"checkpoint_000002.pt" in content
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
+def test_a_logger_that_is_not_installed_is_an_error_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logger: str
+) -> None:
+    module = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}[logger]
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=rf'pip install "metta\[{logger}\]"'):
+        train_run(tiny_config(tmp_path / "run", f"logging.{logger}=true"), ignore)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_are_named_by_their_path() -> None:
+    values = {"epoch": 3, "reward": None, "losses": {"loss": 0.5}, "stats": {"heart.gained": 1.0}}
+    assert numbers(values) == {"epoch": 3, "losses/loss": 0.5, "stats/heart.gained": 1.0}
