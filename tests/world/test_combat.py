@@ -113,6 +113,15 @@ class TestFreeze:
         assert board.success[1 - frozen]
         assert not board.success[frozen]
 
+    @pytest.mark.parametrize(("order", "after"), [([0, 1], "^>."), ([1, 0], ">^.")], ids=["still frozen", "thawed"])
+    def test_the_last_lost_turn_thaws_in_its_turn(
+        self, make_backend: MakeBackend, order: list[int], after: str
+    ) -> None:
+        """Who swaps with a frozen agent in the step in which it thaws must have its turn before."""
+        board = Board(make_backend, ">^.", freeze_duration=2).act("attack 2")
+        assert board.act("swap", "noop", order=order).drawn() == after
+        assert not board.is_frozen(1)
+
     def test_a_hit_renews_the_freeze(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^", freeze_duration=3).act("attack 2")
         board.act().act("attack 2")
@@ -132,6 +141,7 @@ class TestFreeze:
         for _ in range(20):
             board.act("noop", "turn_down")
         assert board.is_frozen(1)
+        assert (0, 1, "agent:frozen", 1) in board.tokens(0)
         assert board.counters(1)["status.frozen.ticks"] == 21
 
     def test_a_failing_action_of_the_frozen_is_not_punished(self, make_backend: MakeBackend) -> None:

@@ -214,11 +214,19 @@ class TestSums:
             used = observations[:, :, 0] != 0xFF
             assert (used[:, :-1] >= used[:, 1:]).all()  # nothing after the first unused one
             assert (observations[~used] == 0xFF).all()
+            self._same_in_compact_form(env, observations, used)
             written += used.reshape(worlds, -1).sum(1)
         for world in range(worlds):
             game = env.episode_stats(world)["game"]
             assert game["tokens_written"] == written[world]
             assert game["tokens_free_space"] == (steps + 1) * env.num_agents * capacity - written[world]
+
+    def _same_in_compact_form(self, env: MettaGridEnv, observations: np.ndarray, used: np.ndarray) -> None:
+        compact = env.compact_observations()
+        location, feature, value = np.moveaxis(observations[used].astype(int), -1, 0)
+        assert np.array_equal(compact.indices, location * len(env.spec.feature_names) + feature)
+        assert np.array_equal(compact.values, value)
+        assert np.array_equal(compact.offsets, [0, *used.sum(1).cumsum()])
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
