@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env import EnvConfig
-from metta.config.map_builder import GLYPHS
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.actions import count_actions, take_second_pass
@@ -20,40 +18,13 @@ from metta.world.episodes import Streams, begin_episodes
 from metta.world.observe import NO_TOKEN, CompactObservations, Observer
 from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
-from metta.world.state import IDLE, Worlds
-from metta.world.stats import InvalidCounts, invalid_counts, mean_counts, named_counts
+from metta.world.saved_state import load_worlds, save_worlds
+from metta.world.state import Worlds
+from metta.world.summary import EpisodeSummary, StepInfo, episode_stats, summarise
 from metta.world.turns import Turn
+from metta.world.views import draw_world, view_cells, view_converters
 
-STATE_FORMAT = 1
-
-FACING = "^v<>"
-
-
-@dataclass(frozen=True)
-class EpisodeSummary:
-    """One world's episode, when it has ended."""
-
-    world: int
-    task: int
-    length: int
-    terminated: bool  # its lifetime was over; else truncated by max_steps
-    rewards: NDArray[np.float32]
-    """`[agents]`, the sum of what `step` returned."""
-    individual_rewards: NDArray[np.float32]
-    """`[agents]`, the sum of rewards before sharing and bonus."""
-    stats: dict[str, float]
-    """Counters that are not zero: those of agents as a mean over agents, and those of the game."""
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What happened in a step beyond the arrays: the episodes that ended."""
-
-    ended_agents: NDArray[np.int64]
-    """`[ended]`, rows of the agents whose episode ended in this step."""
-    final_observations: NDArray[np.uint8]
-    """`[ended, tokens, 3]`, the last observations of those agents."""
-    episodes: tuple[EpisodeSummary, ...]
+__all__ = ["EpisodeSummary", "MettaGridEnv", "StepInfo", "make_environment"]
 
 
 class MettaGridEnv:
@@ -187,7 +158,7 @@ class MettaGridEnv:
         info = StepInfo(
             ended_agents=rows,
             final_observations=observations[rows],
-            episodes=tuple(self._summary(world, bool(terminated[world])) for world in ended.tolist()),
+            episodes=tuple(summarise(self._worlds, world, bool(terminated[world])) for world in ended.tolist()),
         )
         if self.auto_reset:
             self._begin(ended.tolist())
@@ -199,23 +170,6 @@ class MettaGridEnv:
     def _begin(self, ended: Sequence[int]) -> None:
         begin_episodes(self._worlds, self._streams, list(ended), self._task_shares)
         self._has_begun = True
-
-    def _summary(self, world: int, terminated: bool) -> EpisodeSummary:
-        worlds = self._worlds
-        rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
-        stats = mean_counts(worlds.agent_columns, worlds.group_row[rows], worlds.agent_counters[rows])
-        for counts in self._invalid_counts(world):
-            for name, count in counts.items():
-                stats[name] = stats.get(name, 0.0) + count / self.num_agents
-        return EpisodeSummary(
-            world=world,
-            task=int(worlds.ruleset[world]),
-            length=int(worlds.steps[world]),
-            terminated=terminated,
-            rewards=worlds.returned_rewards[rows].copy(),
-            individual_rewards=worlds.individual_rewards[rows].copy(),
-            stats=stats | self._game_counts(world),
-        )
 
     # -- what can be read ---------------------------------------------------------------------------------------
 
@@ -237,9 +191,7 @@ class MettaGridEnv:
     @property
     def positions(self) -> NDArray[np.int64]:
         """(row, col) of each agent in its world. `[agents, 2]`"""
-        worlds = self._worlds
-        row, col = np.divmod(worlds.cell - worlds.world_start, worlds.stride)
-        return np.stack([row - worlds.pad, col - worlds.pad], axis=1)
+        return self._worlds.positions(self._worlds.cell - self._worlds.world_start)
 
     @property
     def orientations(self) -> NDArray[np.int64]:
@@ -288,94 +240,25 @@ class MettaGridEnv:
 
     def cells(self, world: int = 0) -> NDArray[np.int16]:
         """What stands where, encoded as by `build_map`. `[rows, cols] int16`"""
-        worlds, rules = self._worlds, self._worlds.rules
-        game = self.configs[int(worlds.ruleset[world])].game
-        slot = worlds.grid[world * worlds.slot : (world + 1) * worlds.slot].reshape(-1, worlds.stride)
-        things = slot[worlds.pad : worlds.pad + game.height, worlds.pad : worlds.pad + game.width]
-        codes = np.zeros(worlds.num_things, np.int16)
-        codes[worlds.first_swappable : worlds.first_agent] = rules.types.type_id[
-            rules.types.plain_walls : rules.types.static
-        ]
-        codes[worlds.first_agent : worlds.first_plain] = -1 - self.groups
-        codes[worlds.first_plain : worlds.first_converter] = rules.types.type_id[: rules.types.plain_walls]
-        codes[worlds.first_converter :] = rules.types.type_id[worlds.converter_type]
-        return codes[things]
+        return view_cells(self._worlds, world)
 
     def converters(self, world: int = 0) -> dict[str, NDArray[Any]]:
         """The converters of a world in row-major order of the map.
 
         `type_id [n]`, `position [n, 2]`, `is_busy [n]` (converting or cooling), `inventory [n, items]`.
         """
-        worlds = self._worlds
-        standing = self._converter_rows(world)
-        row, col = np.divmod(worlds.converter_cell[standing] - world * worlds.slot, worlds.stride)
-        return {
-            "type_id": worlds.rules.types.type_id[worlds.converter_type[standing]],
-            "position": np.stack([row - worlds.pad, col - worlds.pad], axis=1),
-            "is_busy": worlds.converter_phase[standing] != IDLE,
-            "inventory": worlds.converter_inventory[standing],
-        }
-
-    def _converter_rows(self, world: int) -> NDArray[np.int64]:
-        slots = self._worlds.converter_slots
-        return world * slots + np.flatnonzero(self._worlds.converter_cell[world * slots : (world + 1) * slots] >= 0)
+        return view_converters(self._worlds, world)
 
     def episode_stats(self, world: int = 0) -> dict[str, Any]:
         """The counters of a world's running episode by the names of SEMANTICS section 11; those that are 0 left out.
 
         `{"game": {name: count}, "agent": [{...}], "converter": [{...}]}`
         """
-        worlds = self._worlds
-        rows = range(world * self.num_agents, (world + 1) * self.num_agents)
-        agents = [
-            named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row])
-            for row in rows
-        ]
-        converters = []
-        placed = self.converters(world)
-        for index, row in enumerate(self._converter_rows(world).tolist()):
-            names = worlds.converter_columns.names(int(worlds.converter_type[row]))
-            counts = named_counts(names, worlds.converter_counters[row])
-            counts["type_id"] = float(placed["type_id"][index])
-            counts["location.r"], counts["location.c"] = map(float, placed["position"][index])
-            converters.append(counts)
-        return {
-            "game": self._game_counts(world),
-            "agent": [counts | extra for counts, extra in zip(agents, self._invalid_counts(world), strict=True)],
-            "converter": converters,
-        }
-
-    def _invalid_counts(self, world: int) -> list[dict[str, float]]:
-        rows = range(world * self.num_agents, (world + 1) * self.num_agents)
-        return invalid_counts(self._worlds.invalid, rows)
-
-    def _game_counts(self, world: int) -> dict[str, float]:
-        worlds = self._worlds
-        rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
-        written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
-        observations = self.num_agents * (int(worlds.steps[world]) + 1)
-        counts = {
-            "tokens_written": float(written),
-            "tokens_dropped": float(dropped),
-            "tokens_free_space": float(observations * self.spec.num_observation_tokens - written),
-        }
-        objects = worlds.object_counts[world]
-        standing = objects.nonzero()[0].tolist()
-        names = worlds.rules.types.names
-        return counts | {f"objects.{names[type_row]}": float(objects[type_row]) for type_row in standing}
+        return episode_stats(self._worlds, world)
 
     def render(self, world: int = 0) -> str:
         """A world as text: the glyphs of maps, agents as ^ v < > by where they face."""
-        glyph_of = {name: glyph for glyph, name in reversed(GLYPHS.items())}
-        kinds = self.configs[int(self._worlds.ruleset[world])].object_types
-        glyphs = {kind.type_id: glyph_of.get(name, "?") for name, kind in kinds.items()} | {0: glyph_of["empty"]}
-        canvas = [[glyphs.get(code, "@") for code in row] for row in self.cells(world).tolist()]
-        rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
-        for (row, col), orientation in zip(
-            self.positions[rows].tolist(), self.orientations[rows].tolist(), strict=True
-        ):
-            canvas[row][col] = FACING[orientation]
-        return "\n".join("".join(row) for row in canvas)
+        return draw_world(self._worlds, world)
 
     # -- tasks, saving, closing ---------------------------------------------------------------------------------
 
@@ -388,16 +271,7 @@ class MettaGridEnv:
 
     def state(self) -> dict[str, Any]:
         """Everything, streams and running episodes included, as arrays and integers: see `load_state`."""
-        worlds = self._worlds
-        arrays = {name: getattr(worlds, name).copy() for name in Worlds.ARRAYS}
-        # uint64 keys travel as int64, which every tensor library knows
-        arrays["turn_stream"] = arrays["turn_stream"].view(np.int64)
-        invalid = [(row, what == "invalid_type", *pair, n) for (row, what, *pair), n in worlds.invalid.items()]
-        return arrays | {
-            "format": STATE_FORMAT,
-            "clock": worlds.clock,
-            "converter_slots": worlds.converter_slots,
-            "invalid": np.array(invalid, np.int64).reshape(-1, 5),
+        return save_worlds(self._worlds) | {
             "task_shares": self._task_shares.copy(),
             "seed": self._streams.seed,
             "first_world": self._streams.first_world,
@@ -406,22 +280,7 @@ class MettaGridEnv:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds."""
-        worlds = self._worlds
-        if state["format"] != STATE_FORMAT:
-            raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
-        worlds.reserve_converters(int(state["converter_slots"]))
-        if int(state["converter_slots"]) != worlds.converter_slots:
-            raise UsageError("load an environment state into a fresh environment")
-        for name in Worlds.ARRAYS:
-            array = getattr(worlds, name)
-            saved = np.asarray(state[name])
-            if saved.shape != array.shape:
-                raise UsageError(f"the environment state does not fit: {name} is {saved.shape}, not {array.shape}")
-            array[...] = saved.view(np.uint64) if name == "turn_stream" else saved
-        worlds.clock = int(state["clock"])
-        worlds.invalid = InvalidCounts()
-        for row, is_type, action, argument, times in np.asarray(state["invalid"]).tolist():
-            worlds.invalid[row, "invalid_type" if is_type else "invalid_arg", action, argument] = times
+        load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
         self._streams = Streams(int(state["seed"]), int(state["first_world"]))
         self._has_begun = bool(state["has_begun"])

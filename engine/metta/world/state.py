@@ -26,6 +26,16 @@ IDLE, CONVERTING, COOLING = 0, 1, 2
 
 LOCKS_PER_AGENT = 16
 
+CONVERTER_ARRAYS = (
+    "converter_type",
+    "converter_cell",
+    "converter_inventory",
+    "converter_phase",
+    "converter_due",
+    "converter_counters",
+)
+"""The arrays of Worlds whose length is that of all converter slots."""
+
 # direction offsets by orientation: up, down, left, right
 ROW_STEP = np.array([-1, 1, 0, 0])
 COL_STEP = np.array([0, 0, -1, 1])
@@ -65,12 +75,7 @@ class Worlds:
         "agent_counters",
         "tokens_written",
         "tokens_dropped",
-        "converter_type",
-        "converter_cell",
-        "converter_inventory",
-        "converter_phase",
-        "converter_due",
-        "converter_counters",
+        *CONVERTER_ARRAYS,
     )
 
     def __init__(self, rules: Rules, num_worlds: int):
@@ -125,20 +130,11 @@ class Worlds:
         self.success = np.zeros(agents, np.bool_)
         self.last_action = np.zeros((agents, 2), np.uint8)
 
-        # -- converters: each world has as many slots as the fullest ever had --
-        self.converter_slots = 0
-        self.converter_type = np.zeros(0, np.int64)  # type row
-        self.converter_cell = np.zeros(0, np.int64)  # -1: the slot is not used
-        self.converter_inventory = np.zeros((0, rules.num_items), np.int16)
-        self.converter_phase = np.zeros(0, np.int8)
-        self.converter_due = np.zeros(0, np.int64)  # clock of the next event
-
         # -- counters, see stats.py --
         self.agent_columns = AgentColumns(rules)
         self.converter_columns = ConverterColumns(rules)
         self.counters_start = self.everyone * self.agent_columns.width
         self.agent_counters = np.zeros((agents, self.agent_columns.width), np.int32)
-        self.converter_counters = np.zeros((0, self.converter_columns.width), np.int32)
         self.tokens_written = np.zeros(agents, np.int64)  # in observations so far
         self.tokens_dropped = np.zeros(agents, np.int64)  # for want of room
         self.invalid: InvalidCounts = InvalidCounts()
@@ -146,9 +142,10 @@ class Worlds:
         # by lock, the turn that holds it; only ever read where it has just been written (see turns.py)
         self.lock_holder = np.zeros(1 << (LOCKS_PER_AGENT * agents).bit_length(), np.int32)
 
-        # -- what has to be drawn anew in the token table --
-        self.items_changed = np.zeros(agents, np.bool_)
-        self.converter_changed = np.zeros(0, np.bool_)
+        self.items_changed = np.zeros(agents, np.bool_)  # has to be drawn anew in the token table
+
+        # -- converters: each world has as many slots as the fullest ever had --
+        self.allot_converters(0)
 
     def _clamped_cells(self) -> NDArray[np.int64]:
         """Where a look lands, by index within a slot: above or left of the world it lands on the first row or column.
@@ -159,33 +156,44 @@ class Worlds:
         col = np.maximum(np.arange(self.stride), self.pad)
         return (row[:, None] * self.stride + col[None, :]).ravel()
 
+    def allot_converters(self, slots: int) -> None:
+        """Room for `slots` converters in every world, all of it unused."""
+        self.converter_slots = slots
+        count = self.num_worlds * slots
+        self.converter_type = np.zeros(count, np.int64)  # type row
+        self.converter_cell = np.full(count, -1)  # -1: the slot is not used
+        self.converter_inventory = np.zeros((count, self.rules.num_items), np.int16)
+        self.converter_phase = np.full(count, IDLE, np.int8)
+        self.converter_due = np.full(count, NEVER)  # clock of the next event
+        self.converter_counters = np.zeros((count, self.converter_columns.width), np.int32)
+        self.converter_changed = np.zeros(count, np.bool_)  # has to be drawn anew in the token table
+
     def reserve_converters(self, slots: int) -> None:
-        """Make room for `slots` converters in every world; what is there keeps its world and its place."""
+        """Make room for `slots` converters in every world; what is there keeps its world and its place in it."""
         if slots <= self.converter_slots:
             return
-        old_slots, self.converter_slots = self.converter_slots, slots
-        fresh = {
-            "converter_type": 0,
-            "converter_cell": -1,
-            "converter_inventory": 0,
-            "converter_phase": IDLE,
-            "converter_due": NEVER,
-            "converter_counters": 0,
-            "converter_changed": False,
-        }
-        for name, value in fresh.items():
-            old = getattr(self, name)
-            new = np.full((self.num_worlds, slots, *old.shape[1:]), value, old.dtype)
-            new[:, :old_slots] = old.reshape(self.num_worlds, old_slots, *old.shape[1:])
-            setattr(self, name, new.reshape(-1, *old.shape[1:]))
-        self.converter_changed[self.converter_cell >= 0] = True
+        old_slots, old = self.converter_slots, {name: getattr(self, name) for name in CONVERTER_ARRAYS}
+        self.allot_converters(slots)
+        for name, array in old.items():
+            by_world = getattr(self, name).reshape(self.num_worlds, slots, *array.shape[1:])
+            by_world[:, :old_slots] = array.reshape(self.num_worlds, old_slots, *array.shape[1:])
         standing = np.flatnonzero(self.converter_cell >= 0)
         self.grid[self.converter_cell[standing]] = self.first_converter + standing
+        self.converter_changed[standing] = True
 
     @property
     def num_things(self) -> int:
         """One more than the highest thing id."""
         return self.first_converter + len(self.converter_type)
+
+    def rows_of(self, world: int) -> slice:
+        """The rows of a world's agents."""
+        return slice(world * self.num_agents, (world + 1) * self.num_agents)
+
+    def positions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(row, col) in the world of places in its slot. `[places, 2]`"""
+        row, col = np.divmod(places, self.stride)
+        return np.stack([row - self.pad, col - self.pad], axis=1)
 
     # -- looking around ---------------------------------------------------------------------------------------
 

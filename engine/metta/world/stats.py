@@ -7,7 +7,6 @@ after it and the other's group needs one column per other group only, and totals
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,11 +177,10 @@ def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: 
     return {name: total / len(group_rows) for name, total in totals.items()}
 
 
-def invalid_counts(invalid: InvalidCounts, agents: Sequence[int]) -> list[dict[str, float]]:
+def invalid_counts(invalid: InvalidCounts, rows: slice) -> list[dict[str, float]]:
     """Per agent the `action.invalid_*.ID.ARGUMENT` counters."""
-    counts: list[dict[str, float]] = [{} for _ in agents]
-    index = {agent: position for position, agent in enumerate(agents)}
+    counts: list[dict[str, float]] = [{} for _ in range(rows.start, rows.stop)]
     for (agent, what, action, argument), times in invalid.items():
-        if agent in index:
-            counts[index[agent]][f"action.{what}.{action}.{argument}"] = float(times)
+        if rows.start <= agent < rows.stop:
+            counts[agent - rows.start][f"action.{what}.{action}.{argument}"] = float(times)
     return counts

@@ -1,0 +1,94 @@
+"""What is told of episodes: summaries of those that ended, and the counters of those that run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.world.state import Worlds
+from metta.world.stats import invalid_counts, mean_counts, named_counts
+from metta.world.views import converter_rows, view_converters
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """One world's episode, when it has ended."""
+
+    world: int
+    task: int
+    length: int
+    terminated: bool  # its lifetime was over; else truncated by max_steps
+    rewards: NDArray[np.float32]
+    """`[agents]`, the sum of what `step` returned."""
+    individual_rewards: NDArray[np.float32]
+    """`[agents]`, the sum of rewards before sharing and bonus."""
+    stats: dict[str, float]
+    """Counters that are not zero: those of agents as a mean over agents, and those of the game."""
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What happened in a step beyond the arrays: the episodes that ended."""
+
+    ended_agents: NDArray[np.int64]
+    """`[ended]`, rows of the agents whose episode ended in this step."""
+    final_observations: NDArray[np.uint8]
+    """`[ended, tokens, 3]`, the last observations of those agents."""
+    episodes: tuple[EpisodeSummary, ...]
+
+
+def summarise(worlds: Worlds, world: int, terminated: bool) -> EpisodeSummary:
+    """The episode of a world as it stands."""
+    rows = worlds.rows_of(world)
+    stats = mean_counts(worlds.agent_columns, worlds.group_row[rows], worlds.agent_counters[rows])
+    for counts in invalid_counts(worlds.invalid, rows):
+        for name, count in counts.items():
+            stats[name] = stats.get(name, 0.0) + count / worlds.num_agents
+    return EpisodeSummary(
+        world=world,
+        task=int(worlds.ruleset[world]),
+        length=int(worlds.steps[world]),
+        terminated=terminated,
+        rewards=worlds.returned_rewards[rows].copy(),
+        individual_rewards=worlds.individual_rewards[rows].copy(),
+        stats=stats | game_counts(worlds, world),
+    )
+
+
+def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
+    """The counters of a world's running episode by the names of SEMANTICS section 11; those that are 0 left out."""
+    rows = worlds.rows_of(world)
+    agents = [
+        named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row])
+        for row in range(rows.start, rows.stop)
+    ]
+    converters = []
+    placed = view_converters(worlds, world)
+    for index, row in enumerate(converter_rows(worlds, world).tolist()):
+        names = worlds.converter_columns.names(int(worlds.converter_type[row]))
+        counts = named_counts(names, worlds.converter_counters[row])
+        counts["type_id"] = float(placed["type_id"][index])
+        counts["location.r"], counts["location.c"] = map(float, placed["position"][index])
+        converters.append(counts)
+    return {
+        "game": game_counts(worlds, world),
+        "agent": [own | more for own, more in zip(agents, invalid_counts(worlds.invalid, rows), strict=True)],
+        "converter": converters,
+    }
+
+
+def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
+    """What stands in a world, and what became of the tokens of its observations."""
+    rows = worlds.rows_of(world)
+    written = int(worlds.tokens_written[rows].sum())
+    observations = worlds.num_agents * (int(worlds.steps[world]) + 1)
+    names, objects = worlds.rules.types.names, worlds.object_counts[world]
+    return {
+        "tokens_written": float(written),
+        "tokens_dropped": float(worlds.tokens_dropped[rows].sum()),
+        "tokens_free_space": float(observations * worlds.rules.num_tokens - written),
+        **{f"objects.{names[type_row]}": float(objects[type_row]) for type_row in objects.nonzero()[0].tolist()},
+    }
