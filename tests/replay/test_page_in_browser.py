@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,13 +23,14 @@ FACING_WORDS = ("up ↑", "down ↓", "left ←", "right →")
 FLOOR = [26, 32, 38]
 STRIKE = [255, 90, 77]
 
-EDGE_COLORS = """col => {
+COLOR_AT = """(col, x, y) => {
   const canvas = document.querySelector("#map"), cell = canvas.width / 3, top = (canvas.height - cell) / 2;
-  const context = canvas.getContext("2d");
-  const at = (x, y) => [...context.getImageData((col + x) * cell, top + y * cell, 1, 1).data].slice(0, 3);
-  return [at(0.5, 0.1), at(0.5, 0.9), at(0.1, 0.5), at(0.9, 0.5)];
+  return [...canvas.getContext("2d").getImageData((col + x) * cell, top + y * cell, 1, 1).data].slice(0, 3);
 }"""
-"""The colours at the top, bottom, left and right of a cell of a map with one row and three columns."""
+"""The colour at a point of a cell of a map with one row and three columns."""
+
+EDGES = ((0.5, 0.1), (0.5, 0.9), (0.1, 0.5), (0.9, 0.5))
+"""(x, y) at the top, bottom, left and right of a cell."""
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +89,7 @@ def test_panels_show_the_simulators_state(browser: Chromium, lively_page: Path, 
             members = env.groups == index
             assert groups["Agents"][index] == str(members.sum())
             assert groups["Frozen"][index] == str((env.freeze_counters[members] != 0).sum())
-            assert groups["Reward so far"][index] == number(totals[members].sum(dtype=np.float64), 2)
+            assert groups["Reward"][index] == number(totals[members].sum(dtype=np.float64), 2)
             for item in ("ore_red", "battery_red"):
                 assert groups[item][index] == str(env.inventories[members, items.index(item)].sum())
 
@@ -115,10 +118,25 @@ def test_each_facing_and_each_group_looks_different(browser: Chromium, tmp_path:
     page = write_replay(record_episode(policy, config, 0), tmp_path, "facing").page
     browser.open(page, "#step=1")
     browser.press("Escape")
-    down, right, _ = (browser.run(EDGE_COLORS, col) for col in range(3))
+    down, right, _ = ([browser.run(COLOR_AT, col, *at) for at in EDGES] for col in range(3))
     white = [255, 255, 255]
     assert [color == white for color in down] == [False, True, False, False]
     assert [color == white for color in right] == [False, False, False, True]
+
+
+def test_the_sprite_of_a_group_is_its_agents_shape(browser: Chromium, tmp_path: Path) -> None:
+    groups = {"red": {"id": 0, "sprite": 2}, "blue": {"id": 1, "sprite": 0}, "green": {"id": 2, "sprite": 2}}
+    config = drawn("@bg", legend={"b": "agent.blue", "g": "agent.green"}, max_steps=1, groups=groups)
+    nobody_acts = ScriptedPolicy(config.spec, [[("noop", 0)] * 3])
+    browser.open(write_replay(record_episode(nobody_acts, config, 0), tmp_path, "sprites").page)
+    browser.press("Escape")
+    # from the middle aslant downwards: a diamond ends before a circle
+    inside, near, corner = (0.55, 0.55), (0.72, 0.72), (0.8, 0.8)
+    diamond, circle, _ = ([browser.run(COLOR_AT, col, *at) for at in (inside, near, corner)] for col in range(3))
+    assert [color == FLOOR for color in diamond] == [False, True, True]
+    assert [color == FLOOR for color in circle] == [False, False, True]
+    widths = [sum(browser.run(COLOR_AT, col, x / 40, 0.8) != FLOOR for x in range(40)) for col in range(3)]
+    assert len(set(widths)) == 3, "an outline that is taken gives way to the next"
 
 
 def test_an_attack_shows_on_its_victim(browser: Chromium, tmp_path: Path) -> None:
@@ -249,10 +267,39 @@ def test_a_long_crowded_episode_opens_at_once(browser: Chromium, large: Replay, 
     milliseconds = int(browser.evaluate("document.documentElement.dataset.openedIn"))
     assert milliseconds < 2000, f"opened in {milliseconds} ms"
     browser.press("End")
-    totals = panels(browser)["groups"]["Reward so far"]
+    totals = panels(browser)["groups"]["Reward"]
     for index, total in enumerate(totals):
         expected = large.total_rewards[-1, large.groups == index].sum(dtype=np.float64)
         assert total == number(expected, 2)
+
+
+@pytest.mark.parametrize("packing", [{"level": 0}, {"strategy": zlib.Z_FIXED}, {"level": 9}, {"level": 1}])
+def test_unpacks_every_kind_of_block(
+    browser: Chromium, lively_page: Path, tmp_path: Path, packing: dict[str, int]
+) -> None:
+    html = lively_page.read_text(encoding="utf-8")
+    start = html.index(">", html.index('id="episode"')) + 1
+    end = html.index("<", start)
+    packer = zlib.compressobj(**packing)
+    raw = zlib.decompress(base64.b64decode(html[start:end]))
+    packed = base64.b64encode(packer.compress(raw) + packer.flush()).decode()
+    page = tmp_path / "repacked.html"
+    page.write_text(html[:start] + packed + html[end:], encoding="utf-8")
+    browser.open(lively_page, "#step=90&agent=4")
+    expected = panels(browser)
+    browser.open(page, "#step=90&agent=4")
+    assert panels(browser) == expected
+
+
+def test_a_damaged_page_says_so(browser: Chromium, lively_page: Path, tmp_path: Path) -> None:
+    html = lively_page.read_text(encoding="utf-8")
+    start = html.index(">", html.index('id="episode"')) + 1
+    page = tmp_path / "damaged.html"
+    page.write_text(html[: start + 2000] + "AAAA" * 50 + html[start + 2200 :], encoding="utf-8")
+    browser.call("Page.navigate", url=page.as_uri())
+    browser.wait_for("document.querySelector('#title')?.textContent.startsWith('This replay cannot be shown: ')")
+    assert browser.problems()
+    browser.events.clear()
 
 
 def test_names_are_text(browser: Chromium, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Episode {
     this.actionTypes = config.actions.flatMap(({ type }) => (type === "attack" ? [type, "attack_nearest"] : [type]));
     this.items = content.inventory_items;
     this.sight = [config.game.observation_height, config.game.observation_width];
-    this.groups = Object.entries(config.game.groups).map(([name, group]) => ({ name, ...group }));
+    this.groups = content.groups;
     this.kinds = new Map(config.objects.map(kind => [kind.type_id, kind]));
     this.things = content.grid_objects;
     this.agents = this.things.filter(isAgent).sort((a, b) => a.agent_id - b.agent_id);

@@ -186,7 +186,13 @@ function openPage() {
 
   document.title = `${episode.title} \u00b7 metta replay`;
   page.title.textContent = episode.title;
-  page.summary.textContent = `${episode.agents.length} agents \u00b7 ${episode.rows} \u00d7 ${episode.cols} cells \u00b7 ${episode.steps} steps \u00b7 seed ${episode.seed}`;
+  const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+  page.summary.textContent = [
+    count(episode.agents.length, "agent"),
+    `${episode.rows} \u00d7 ${episode.cols} cells`,
+    count(episode.steps, "step"),
+    `seed ${episode.seed}`,
+  ].join(" \u00b7 ");
   page.scrub.max = episode.steps;
   fill(page.agents, episode.agents.map(agent => {
     const option = element("option", agentName(episode, agent));
@@ -201,4 +207,9 @@ function openPage() {
   document.documentElement.dataset.openedIn = Math.round(performance.now());
 }
 
-openPage();
+try {
+  openPage();
+} catch (error) {
+  document.getElementById("title").textContent = `This replay cannot be shown: ${error.message}`;
+  throw error;
+}

@@ -21,7 +21,10 @@ def page_file(replay: Replay, title: str) -> bytes:
     them up), packed into base64: no name of a config ever stands in the markup. The browser is told to run the page's
     own script and nothing else, and to load nothing.
     """
-    content = document(replay, replay.steps + 1) | {"title": title, "seed": replay.seed}
+    groups = [
+        {"name": name, "id": group.id, "sprite": group.sprite} for name, group in replay.config.game.groups.items()
+    ]  # a list, since JavaScript puts keys of an object that look like numbers in another order
+    content = document(replay, replay.steps + 1) | {"title": title, "seed": replay.seed, "groups": groups}
     for thing in content["grid_objects"]:
         thing.pop("total_reward", None)
     episode = compact_json(content)

@@ -108,7 +108,7 @@ function showGroups(page, episode, painter, step) {
   fill(page.groups.tBodies[0], [
     row("Agents", total => total.agents),
     row("Frozen", total => total.frozen),
-    row("Reward so far", total => number(total.reward, 2)),
+    row("Reward", total => number(total.reward, 2)),
     ...episode.usedItems.map((item, index) => row(item, total => total.items[index])),
   ]);
 }

@@ -103,7 +103,7 @@ class Painter {
 function strike(context, size, from, to) {
   const across = [(to[1] - from[1]) / 6, (from[0] - to[0]) / 6];
   const along = (part, side) => [0, 1].map(axis => from[axis] + (to[axis] - from[axis]) * part + across[axis] * side);
-  for (const [width, color] of [[0.2, INK], [0.1, "#ff5a4d"]]) {
+  for (const [width, color] of [[0.16, INK], [0.08, "#ff5a4d"]]) {
     context.strokeStyle = color;
     context.lineWidth = Math.max(1.5, width * size);
     context.beginPath();
