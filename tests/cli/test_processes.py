@@ -72,7 +72,7 @@ def test_a_signal_saves_and_says_how_to_go_on(here: Path, number: signal.Signals
 
 
 def test_a_second_signal_leaves_at_once(here: Path) -> None:
-    slow = LONG.replace("batch_size = 512", "batch_size = 65536")  # epochs of many seconds
+    slow = LONG.replace("batch_size = 512", "batch_size = 524288")  # an epoch of most of a minute
     (here / "slow.toml").write_text(slow)
     process = start("train", "slow.toml", "--run-dir", "run")
     read_until(process, "^run directory")
@@ -83,7 +83,7 @@ def test_a_second_signal_leaves_at_once(here: Path) -> None:
     began = time.monotonic()
     _, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, errors
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert "Traceback" not in errors
     assert [path.name for path in (here / "run" / "checkpoints").glob("trainer*")] == ["trainer_state_000000.pt"]
 

@@ -113,10 +113,16 @@ def test_evaluations_and_checkpoints_do_not_disturb_training(
     assert states == ["trainer_state_000007.pt", "trainer_state_000008.pt"]
 
 
-@pytest.mark.parametrize("damage", ["torn", "flipped", "empty"])
-@pytest.mark.parametrize("victim", ["trainer_state_000006.pt", "checkpoint_000006.pt"])
+@pytest.mark.parametrize(
+    ("victim", "damage"),
+    [
+        ("trainer_state_000006.pt", "torn"),
+        ("trainer_state_000006.pt", "empty"),
+        ("checkpoint_000006.pt", "flipped"),
+    ],
+)
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
-    straight: Path, tmp_path: Path, damage: str, victim: str
+    straight: Path, tmp_path: Path, victim: str, damage: str
 ) -> None:
     run_dir = tmp_path / "damaged"
     train_run(tiny_config(run_dir), Recorder(3, interrupt))
