@@ -109,15 +109,15 @@ class MettaGridEnv:
         if not self._has_begun:
             raise UsageError("call reset() before the first step()")
         worlds = self._worlds
-        turn = Turn(worlds, self._checked(actions), order)
+        wanted = self._checked(actions)
+        turn = Turn(worlds, wanted, order)
         observations = self._output(out)
 
         worlds.clock += 1
         worlds.steps += 1
         worlds.success[:] = False
         worlds.reward[:] = worlds.rules.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
-        worlds.last_action[:, 0] = turn.action & 0xFF
-        worlds.last_action[:, 1] = turn.argument & 0xFF
+        worlds.last_action[:] = wanted  # their low bytes
 
         advance_converters(worlds)
         take_first_pass(worlds, turn)
@@ -141,6 +141,8 @@ class MettaGridEnv:
         worlds, rulesets = self._worlds, self._worlds.rules.rulesets
         last_step = rulesets.last_step[worlds.ruleset]
         is_over = worlds.steps >= last_step
+        if not is_over.any():
+            return is_over, is_over, self._nothing_ended.ended_agents
         terminated = is_over & rulesets.terminates[worlds.ruleset]
         return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
 

@@ -83,34 +83,32 @@ def clear(worlds: Worlds, fresh: NDArray[np.int64]) -> None:
 
 def _furnish(worlds: Worlds, task: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
     """Put everything in worlds of one task where their maps have it. `fresh [worlds]`, `cells [worlds, rows, cols]`."""
-    rules, pad = worlds.rules, worlds.pad
-    types = rules.types
-    type_rows = rules.rulesets.type_row[task]  # by type id
-    # by type id, what goes into the grid: walls at once, the others when they have been numbered
-    is_wall, is_plain = type_rows < types.static, type_rows < types.plain_walls
-    things = np.where(is_plain, worlds.first_plain, worlds.first_swappable - types.plain_walls) + type_rows
-    things[~is_wall | (type_rows < 0)] = EMPTY  # no such type, or a converter
+    types, pad = worlds.rules.types, worlds.pad
     slots = worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
-    _, rows, cols = cells.shape
-    slots[fresh, pad : pad + rows, pad : pad + cols] = np.where(cells > 0, things[cells], EMPTY)
+    slots[fresh, pad : pad + cells.shape[1], pad : pad + cells.shape[2]] = EMPTY
+    filled = cells.nonzero()
+    world, row, col = filled
+    places = worlds.slot_start[fresh[world]] + (row + pad) * worlds.stride + col + pad
 
-    objects = (cells > 0).nonzero()
-    kind = objects[0] * len(types.names) + type_rows[cells[objects]]
-    counts = np.bincount(kind, minlength=len(fresh) * len(types.names))
+    values = cells[filled]
+    standing = (values < 0).nonzero()[0]
+    if (np.bincount(world[standing], minlength=len(fresh)) != worlds.num_agents).any():
+        count = len(standing) / len(fresh)
+        raise MapError(f"a map has {count:g} agents, but env.game.num_agents is {worlds.num_agents}")
+    agents = (fresh[:, None] * worlds.num_agents + np.arange(worlds.num_agents)).ravel()
+    worlds.cell[agents] = places[standing]
+    worlds.grid[places[standing]] = worlds.first_agent + agents
+    worlds.group_row[agents] = task * worlds.rules.num_groups - 1 - values[standing].astype(np.int64)
+
+    lying = (values > 0).nonzero()[0]
+    world, places, values = world[lying], places[lying], values[lying]
+    worlds.grid[places] = worlds.standing_thing[task, values]
+    type_rows = worlds.rules.rulesets.type_row[task, values]
+    counts = np.bincount(world * len(types.names) + type_rows, minlength=len(fresh) * len(types.names))
     worlds.object_counts[fresh] = counts.reshape(len(fresh), -1)
 
-    world, row, col = (cells < 0).nonzero()
-    if (np.bincount(world, minlength=len(fresh)) != worlds.num_agents).any():
-        raise MapError(f"a map has {len(world) / len(fresh):g} agents, but env.game.num_agents is {worlds.num_agents}")
-    groups = -1 - cells[world, row, col].astype(np.int64)
-    agents = (fresh[:, None] * worlds.num_agents + np.arange(worlds.num_agents)).ravel()
-    worlds.cell[agents] = worlds.slot_start[fresh[world]] + (row + pad) * worlds.stride + col + pad
-    worlds.grid[worlds.cell[agents]] = worlds.first_agent + agents
-    worlds.group_row[agents] = task * rules.num_groups + groups
-
-    world, row, col = ((cells > 0) & (type_rows >= types.static)[cells]).nonzero()
-    places = worlds.slot_start[fresh[world]] + (row + pad) * worlds.stride + col + pad
-    _place_converters(worlds, fresh, world, type_rows[cells[world, row, col]], places)
+    converters = (type_rows >= types.static).nonzero()[0]
+    _place_converters(worlds, fresh, world[converters], type_rows[converters], places[converters])
 
 
 def _place_converters(

@@ -98,6 +98,8 @@ class Worlds:
         self.first_plain = self.first_agent + agents
         self.first_converter = self.first_plain + rules.types.plain_walls
 
+        self.standing_thing = self._standing_things()
+
         # -- worlds --
         self.clock = 0  # steps of the batch so far; converters' events are due by it
         self.grid = np.full(num_worlds * self.slot + agents, OUTSIDE, np.int32)
@@ -155,6 +157,16 @@ class Worlds:
         row = np.maximum(np.arange(self.slot_rows), self.pad)
         col = np.maximum(np.arange(self.stride), self.pad)
         return (row[:, None] * self.stride + col[None, :]).ravel()
+
+    def _standing_things(self) -> NDArray[np.int32]:
+        """The thing a type id puts into the grid, EMPTY where that is no wall. `[rulesets, 256]`"""
+        types, type_row = self.rules.types, self.rules.rulesets.type_row
+        plain = (type_row >= 0) & (type_row < types.plain_walls)
+        swappable = (type_row >= types.plain_walls) & (type_row < types.static)
+        things = np.full(type_row.shape, EMPTY, np.int32)
+        things[plain] = self.first_plain + type_row[plain]
+        things[swappable] = self.first_swappable + type_row[swappable] - types.plain_walls
+        return things
 
     def allot_converters(self, slots: int) -> None:
         """Room for `slots` converters in every world, all of it unused."""

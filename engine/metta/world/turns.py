@@ -35,8 +35,8 @@ class Turn:
         self._worlds = worlds
         self.action, self.argument = actions[:, 0], actions[:, 1]
         # seen as unsigned, negative numbers are too large like others
-        self.known_action = np.minimum(self.action.astype(np.uint64), np.uint64(rules.num_actions)).view(np.int64)
-        argument = np.minimum(self.argument.astype(np.uint64), np.uint64(rules.most_arguments)).view(np.int64)
+        self.known_action = np.minimum(self.action.view(np.uint64), np.uint64(rules.num_actions)).view(np.int64)
+        argument = np.minimum(self.argument.view(np.uint64), np.uint64(rules.most_arguments)).view(np.int64)
         pair = self.known_action * (rules.most_arguments + 1)
         pair += argument
         self.action_row = self.known_action  # in the tables of actions; means nothing where the id is unknown
