@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from metta.config.table import Table
 
@@ -66,8 +66,14 @@ class RoomsConfig(Table):
         description="opening in the middle of each wall between two rooms, cells; 0: closed rooms",
     )
     room: MapBuilderConfig = Field(
-        default_factory=lambda: MapBuilderConfig(border_width=0), description="the builder of one room"
+        default_factory=MapBuilderConfig, description="the builder of one room; without a border unless it sets one"
     )
+
+    @model_validator(mode="after")
+    def _no_wall_within_the_wall(self) -> Self:
+        if not self.room.is_set("border_width"):
+            self.__dict__["room"] = self.room.filled(border_width=0)
+        return self
 
     @property
     def height(self) -> int:
