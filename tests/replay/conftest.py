@@ -12,7 +12,7 @@ from episodes import LIVELY, crowded
 
 from metta.agent.random_policy import RandomPolicy
 from metta.replay.recording import Replay, record_episode
-from metta.replay.write import write_replay
+from metta.replay.write import ReplayPaths, write_replay
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,11 @@ def large() -> Replay:
     """64 agents, 1000 steps."""
     config = crowded()
     return record_episode(RandomPolicy(config.spec), config, seed=1)
+
+
+@pytest.fixture(scope="session")
+def large_files(large: Replay, tmp_path_factory: pytest.TempPathFactory) -> ReplayPaths:
+    return write_replay(large, tmp_path_factory.mktemp("large"), "large")
 
 
 @pytest.fixture(scope="session")

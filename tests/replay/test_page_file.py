@@ -13,7 +13,7 @@ from episodes import HOSTILE_NAMES, hostile, unpacked, value_at
 from metta.files import TEMPORARY_SUFFIX
 from metta.replay.page import page_file
 from metta.replay.recording import Replay
-from metta.replay.write import write_replay
+from metta.replay.write import ReplayPaths, write_replay
 
 
 def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:
@@ -29,11 +29,10 @@ def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:
     assert paths.page.read_bytes() == before
 
 
-def test_a_long_crowded_episode_is_small(large: Replay, tmp_path: Path) -> None:
+def test_a_long_crowded_episode_is_small(large: Replay, large_files: ReplayPaths) -> None:
     assert (large.steps, large.actions.shape[1]) == (1000, 64)
-    paths = write_replay(large, tmp_path, "large")
-    assert paths.page.stat().st_size < 1_000_000
-    assert paths.mettascope.stat().st_size < 1_500_000
+    assert large_files.page.stat().st_size < 1_000_000
+    assert large_files.mettascope.stat().st_size < 1_500_000
 
 
 def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:

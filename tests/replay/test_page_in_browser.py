@@ -15,7 +15,7 @@ from looking import box, cell_center, cell_colors, go_to, panels, step_shown
 
 from metta.agent.random_policy import RandomPolicy
 from metta.replay.recording import Replay, record_episode
-from metta.replay.write import write_replay
+from metta.replay.write import ReplayPaths, write_replay
 from metta.world.env import MettaGridEnv
 
 NONE = "\u2013"
@@ -261,9 +261,8 @@ def test_follows_an_agent_and_shows_what_it_sees(browser: Chromium, lively_page:
         assert browser.text("#pointed").startswith(f"row {place[0]}, column {place[1]} ·"), "not in the middle"
 
 
-def test_a_long_crowded_episode_opens_at_once(browser: Chromium, large: Replay, tmp_path: Path) -> None:
-    page = write_replay(large, tmp_path, "large").page
-    browser.open(page)
+def test_a_long_crowded_episode_opens_at_once(browser: Chromium, large: Replay, large_files: ReplayPaths) -> None:
+    browser.open(large_files.page)
     milliseconds = int(browser.evaluate("document.documentElement.dataset.openedIn"))
     assert milliseconds < 2000, f"opened in {milliseconds} ms"
     browser.press("End")
