@@ -1,5 +1,10 @@
-"""What all tests share: one thread a process, since the suite itself runs on every core."""
+"""What all tests share: one thread a process, since the suite itself runs on every core, and no stopwatch on examples."""
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("metta", deadline=None)
+settings.load_profile("metta")

@@ -21,7 +21,7 @@ CASES = int(os.environ.get("FUZZ_CASES", "150"))
 TEXTS = {preset.name: preset.text for preset in presets()}
 TABLES = {name: tomllib.loads(text) for name, text in TEXTS.items()}
 
-fuzzed = settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+fuzzed = settings(max_examples=CASES, suppress_health_check=[HealthCheck.too_slow])
 
 
 def is_answered(text: str, overrides: list[str] | None = None) -> bool:
