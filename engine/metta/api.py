@@ -68,7 +68,8 @@ from metta.rl.train import resume_run, train_run
 from metta.rl.training_run import find_device
 from metta.rl.training_state import TrainingState
 from metta.spaces import ActionSpace, ObservationSpace
-from metta.world.env import EpisodeSummary, MettaGridEnv, StepInfo, make_environment
+from metta.world.env import MettaGridEnv, make_environment
+from metta.world.summary import EpisodeSummary, StepInfo
 
 __all__ = [
     "TYPE_AGENT",

@@ -15,7 +15,8 @@ from conformance import engine_state, engine_statistics
 from random_worlds import random_actions, random_tasks
 from reference import ReferenceWorld
 
-from metta.world.env import MettaGridEnv, StepInfo
+from metta.world.env import MettaGridEnv
+from metta.world.summary import StepInfo
 
 WORLD_STEPS = int(os.environ.get("METTA_WORLD_STEPS", "12000"))
 PARTS = 6

@@ -12,7 +12,8 @@ import torch
 from metta.agent.policy import MettaAgent, Policy
 from metta.errors import UsageError
 from metta.rl.products import fast_products
-from metta.world.env import EpisodeSummary, MettaGridEnv
+from metta.world.env import MettaGridEnv
+from metta.world.summary import EpisodeSummary
 
 AGENTS_AT_ONCE: Final = 4096
 """Agents that are evaluated side by side, about; more episodes are played one lot after the other."""

@@ -17,7 +17,8 @@ from metta.agent.policy import MettaAgent
 from metta.config.batch import BatchPlan, batch_problems, plan_batch
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
-from metta.world.env import MettaGridEnv, StepInfo
+from metta.world.env import MettaGridEnv
+from metta.world.summary import StepInfo
 
 
 @dataclass(frozen=True)

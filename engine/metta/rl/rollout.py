@@ -13,7 +13,7 @@ from metta.agent.policy import MettaAgent
 from metta.errors import UsageError
 from metta.rl.experience import Experience, Group, Outcome
 from metta.rl.products import fast_products
-from metta.world.env import EpisodeSummary
+from metta.world.summary import EpisodeSummary
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,9 @@ from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
 from metta.world.saved_state import load_worlds, save_worlds
 from metta.world.state import Worlds
-from metta.world.summary import EpisodeSummary, StepInfo, episode_stats, summarise
+from metta.world.summary import StepInfo, episode_stats, summarise
 from metta.world.turns import Turn
 from metta.world.views import draw_world, view_cells, view_converters
-
-__all__ = ["EpisodeSummary", "MettaGridEnv", "StepInfo", "make_environment"]
 
 
 class MettaGridEnv:
