@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, since the suite itself runs on every core, and no stopwatch on examples."""
+"""What all tests share: one thread a process, since the suite itself runs on every core; no stopwatch on examples."""
 
 import os
 

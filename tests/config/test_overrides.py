@@ -144,9 +144,20 @@ def test_a_key_that_leads_nowhere(override: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_deep_values_do_not_crash() -> None:
+@pytest.mark.parametrize("depth", [3, 16, 20, 100, 400, 480, 3000])
+def test_deep_values_and_keys_do_not_crash(depth: int) -> None:
     with pytest.raises(ConfigError, match="must be a number"):
-        read(f"ppo.gamma={'[' * 3000}")
+        read(f"ppo.gamma={'[' * depth}{']' * depth}")
+    with pytest.raises((ConfigError, UsageError)):
+        read(f"ppo{'.a' * depth}=1")
+    with pytest.raises((ConfigError, UsageError)):
+        read(f"zzz{'.a' * depth}=1")
+
+
+def test_a_path_that_is_no_text_is_refused() -> None:
+    """As the command line hands over a name of bytes that are not UTF-8."""
+    with pytest.raises(ConfigError, match="must be text"):
+        read(Override("--run-dir", ("run", "run_dir"), "runs/\udcff"))
 
 
 def test_a_preset_with_overrides() -> None:

@@ -59,7 +59,7 @@ def _repaired(problems: list[Problem], data: dict[str, Any]) -> tuple[dict[str, 
             if problem.meant:
                 holder.setdefault(problem.meant, value)
         elif problem.path[:2] == ("env", "game") and len(problem.path) > 2 and problem.path[2] not in _RULED:
-            holder.pop(problem.path[-1])
+            holder.pop(problem.path[-1], None)
         else:
             doubtful.add(str(problem.path[0]))
     return repaired, doubtful

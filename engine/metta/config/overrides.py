@@ -10,6 +10,7 @@ from typing import Any, Self
 from metta.config.fields import KeyPath, annotation_at, default_of, is_text, table_at
 from metta.config.run import RunConfig
 from metta.config.toml_lines import read_key
+from metta.config.toml_text import MAX_DEPTH, is_too_deep
 from metta.errors import Problem, UsageError
 
 
@@ -28,7 +29,7 @@ class Override:
             path, rest = _read_path(text)
         except ValueError:
             path, rest = (), text
-        if not path or not rest.startswith("="):
+        if not 0 < len(path) <= MAX_DEPTH or not rest.startswith("="):
             raise UsageError(f'{option} takes section.key=value, such as ppo.gamma=0.99; got "{text}"')
         return cls(option, path, rest[1:].strip())
 
@@ -71,6 +72,7 @@ class Override:
             return self.text
         takes_text = is_text(annotation_at(RunConfig, self.path, data))
         is_whole = set(parsed) == {"value"} and (not takes_text or isinstance(parsed["value"], str))
+        is_whole &= not is_too_deep(parsed)
         return parsed["value"] if is_whole else self.text
 
 

@@ -16,6 +16,9 @@ MAX_BYTES = 1 << 20
 MAX_LINE = 10_000
 """Characters in a line: the TOML parser takes quadratic time for a dotted key."""
 
+MAX_DEPTH = 16
+"""Tables and lists inside each other."""
+
 _SYNTAX_HINTS = {
     "Invalid value": "; strings need quotes, and true and false are lower case",
     "Invalid statement": "; write [table] or key = value",
@@ -24,9 +27,6 @@ _SYNTAX_HINTS = {
     "Invalid initial character for a key part": "; a table in braces must be on one line",
     "Cannot overwrite a value": "; the same key is there twice",
 }
-
-MAX_DEPTH = 16
-"""Tables and lists inside each other."""
 
 
 def read_text(path: Path, source: str) -> str:
@@ -75,7 +75,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     except RecursionError:
         problem = too_deep
     else:
-        if not _is_too_deep(data):
+        if not is_too_deep(data):
             return data
         problem = too_deep
     raise ConfigError(source, [problem])
@@ -94,7 +94,7 @@ def _syntax_problem(message: str, text: str) -> Problem:
     return Problem((), f"is not TOML at {where}: {reason[:1].lower()}{reason[1:]}", line)
 
 
-def _is_too_deep(data: dict[str, Any]) -> bool:
+def is_too_deep(data: dict[str, Any]) -> bool:
     """Whether tables and lists stand inside each other more than MAX_DEPTH times."""
     level: list[Any] = [data]
     for _ in range(MAX_DEPTH + 1):
