@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
+from metta.agent.backbones import CnnBackbone
 from metta.agent.token_bag import token_sums
 from metta.agent.tokens import PreviousStep, TokenBag, TokenCodes
 from metta.config.agent import AgentModelConfig
 from metta.config.env import EnvConfig
+from metta.world.env import make_environment
 
 
 def codes(spec, **settings) -> TokenCodes:
@@ -99,16 +102,21 @@ def test_cells_outside_the_window_and_unknown_values_light_nothing(spec):
     assert not lit(table.bag(observation(spec, (0x11, 250, 1))))
 
 
-def test_bag_box_and_padded_tokens_are_the_same_thing(crowded_env, seen):
-    table = codes(crowded_env.spec)
-    frame = seen[5]
-    bag, box = table.bag(frame), table.box(frame)
+def box_of(table: TokenCodes, frame: torch.Tensor) -> torch.Tensor:
+    """`[agents, channels, cells]`: the window with all its channels, one token after the other."""
+    box = torch.zeros(len(frame), table.num_channels, table.num_cells)
     first_row, channel, magnitude = table.padded(frame)
-    slow = torch.zeros(len(frame), table.num_cells, table.num_channels)
     for agent in range(len(frame)):
         for cell, column, strength in zip(first_row[agent], channel[agent], magnitude[agent], strict=True):
-            slow[agent, cell, column] += strength
-    torch.testing.assert_close(box, slow.transpose(1, 2))
+            box[agent, column, cell] += strength
+    return box
+
+
+def test_bag_and_padded_tokens_are_the_same_thing(crowded_env, seen):
+    table = codes(crowded_env.spec)
+    frame = seen[5]
+    bag = table.bag(frame)
+    slow = box_of(table, frame).transpose(1, 2)
     weights = torch.randn(table.num_rows, 5)
     torch.testing.assert_close(token_sums(weights, bag), slow.flatten(1) @ weights, rtol=1e-4, atol=1e-4)
 
@@ -116,7 +124,7 @@ def test_bag_box_and_padded_tokens_are_the_same_thing(crowded_env, seen):
 def test_the_gradient_of_a_bag_is_that_of_the_dense_product(crowded_env, seen):
     table = codes(crowded_env.spec)
     frame = seen[3]
-    dense = table.box(frame).transpose(1, 2).flatten(1)
+    dense = box_of(table, frame).transpose(1, 2).flatten(1)
     incoming = torch.randn(len(frame), 7)
     gradients = []
     for product in (lambda w: token_sums(w, table.bag(frame)), lambda w: dense @ w):
@@ -160,3 +168,23 @@ def test_a_previous_action_that_cannot_be_sampled_has_an_index_of_its_own(spec):
     previous = PreviousStep(spec, [], obs_scale=1)
     noop_with_argument = observation(spec, *[(spec.center, 9, 0), (spec.center, 10, 5)])
     assert int(previous.previous_pair(noop_with_argument)) == len(spec.action_pairs)
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (7, 9), (15, 3), (1, 5)])
+def test_the_convolution_of_tokens_is_that_of_the_box(height, width):
+    env = make_environment(num_agents=5, width=18, height=18, observation_height=height, observation_width=width)
+    config = AgentModelConfig(hidden_dim=8)
+    backbone = CnnBackbone(env.spec, config)
+    convolution = backbone.convolution
+    frame, _ = env.reset(seed=4)
+    frame = torch.from_numpy(frame).clone()
+    frame[2] = 255  # an agent that sees nothing
+    box = box_of(backbone.codes, frame).unflatten(2, (height, width))
+    plain = functional.conv2d(box, convolution.weight, convolution.bias, convolution.stride, convolution.padding)
+    sparse = convolution(backbone.codes.bag(frame))
+    torch.testing.assert_close(sparse, plain, rtol=1e-4, atol=1e-5)
+    incoming = torch.randn_like(plain)
+    of_plain = torch.autograd.grad(plain, list(convolution.parameters()), incoming)
+    of_sparse = torch.autograd.grad(sparse, list(convolution.parameters()), incoming)
+    torch.testing.assert_close(of_sparse, of_plain, rtol=1e-4, atol=1e-4)
+    assert of_sparse[0].abs().sum() > 0

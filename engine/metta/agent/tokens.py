@@ -97,7 +97,7 @@ class TokenCodes(nn.Module):
         """The used tokens of `[agents, tokens, 3] uint8` as one flat list."""
         used = observations[:, :, 0] != UNUSED
         counts = used.sum(1, dtype=torch.int32)
-        first_row, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, _positions(used)))
+        first_row, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, true_positions(used)))
         return TokenBag(first_row + channel, magnitude, torch.cumsum(counts, 0, dtype=torch.int32) - counts)
 
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,14 +108,6 @@ class TokenCodes(nn.Module):
         shape = (len(observations), longest)
         return (first_row // self.num_channels).view(shape), channel.view(shape), magnitude.view(shape)
 
-    def box(self, observations: Tensor) -> Tensor:
-        """`[agents, channels, rows * cols] float32`: the window with all its channels, mostly zeros."""
-        agents = len(observations)
-        bag = self.bag(observations)
-        box = torch.zeros(agents * self.num_rows, device=observations.device)
-        box.index_add_(0, bag.owners() * self.num_rows + bag.rows, bag.magnitudes)
-        return box.view(agents, self.num_cells, self.num_channels).transpose(1, 2)
-
     def _look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first row of its cell, the channel and the magnitude of each of `[tokens, 3] uint8`."""
         location, feature, value = tokens.t().int().contiguous()
@@ -124,11 +116,11 @@ class TokenCodes(nn.Module):
         return first_row, self.channels.index_select(0, key), self.magnitudes.index_select(0, key)
 
 
-def _positions(used: Tensor) -> Tensor:
-    """Where a mask is true, as indices of its flattened form; on a CPU NumPy finds them several times as fast."""
-    if used.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(used.numpy()))
-    return used.flatten().nonzero().squeeze(1)
+def true_positions(mask: Tensor) -> Tensor:
+    """Where `mask` is true, as indices of its flattened form; on a CPU NumPy finds them several times as fast."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero().squeeze(1)
 
 
 def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tensor]:
