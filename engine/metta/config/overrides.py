@@ -39,6 +39,8 @@ class Override:
         Where it is an entry of a list or of a table of free keys that the file leaves at its default, the default's
         other entries stay.
         """
+        if not _is_unicode(self.text):
+            raise UsageError(f"{self.option} {Problem(self.path, '').key}: the value is not UTF-8 text")
         holder: Any = data
         for depth, part in enumerate(self.path):
             is_last = depth == len(self.path) - 1
@@ -74,6 +76,11 @@ class Override:
         is_whole = set(parsed) == {"value"} and (not takes_text or isinstance(parsed["value"], str))
         is_whole &= not is_too_deep(parsed)
         return parsed["value"] if is_whole else self.text
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be written down; bytes of an argument that are not UTF-8 come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _read_path(text: str) -> tuple[KeyPath, str]:

@@ -26,7 +26,6 @@ TYPE_WORDS = {
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
     "string_type": "must be a string",
-    "string_unicode": "must be text",
     "list_type": "must be a list",
     "dict_type": "must be a table",
     "model_type": "must be a table",
