@@ -1,4 +1,15 @@
-"""The vector env: many worlds, stepped at once, each agent one row of every array."""
+"""The vector env: many worlds, stepped at once, each agent one row of every array.
+
+**What bounds it.** A step costs some 150 microseconds of NumPy calls, however few agents there are, and from about a
+thousand agents on 0.55 to 0.7 microseconds an agent, statistics included. Of 1,024 agents on 64 x 64 maps (window
+11 x 11, 200 tokens, random actions; one core of a busy machine, lower tenth of 600 steps) the parts are, in ns each:
+
+    observations 490 | moves and swaps 81 | attacks 55 | counting actions 19 | sorting turns 12, reading them 11
+    converters from the agents' side 8, by themselves 3 | the other actions 10 | rewards 2
+
+So what counts is passes over tokens and window cells: see observe.py. Turns are cheap because almost nobody is in
+anybody's way: see turns.py. `tests/benchmarks/bench_env.py` measures all this.
+"""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class Streams:
 
     def draw(self, world: int, episode: int) -> tuple[np.random.Generator, int]:
         """The generator for an episode's task and map, and the key of its turn orders."""
-        sequence = np.random.SeedSequence((self.seed, self.first_world + world, episode))
-        return np.random.Generator(np.random.PCG64(sequence)), int(sequence.generate_state(3, np.uint64)[2])
+        bits = np.random.PCG64(np.random.SeedSequence((self.seed, self.first_world + world, episode)))
+        return np.random.Generator(bits), int(bits.random_raw())
 
 
 def begin_episodes(worlds: Worlds, streams: Streams, ended: Sequence[int], task_shares: NDArray[np.float64]) -> None:

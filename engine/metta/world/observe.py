@@ -3,6 +3,17 @@
 The cells of each window are gathered in the order in which tokens are listed, so that the things in them come out
 sorted; each thing is expanded to its tokens from a table (token_table.py); and each agent's tokens are copied to its
 row, cut to its capacity.
+
+**What bounds it.** Passes over the 122 places looked at, the 10 to 16 things found and the 29 to 42 tokens of each
+agent, not memory: its 600 bytes of observation cost 45 of 320 to 380 ns. In ns per agent, sparse map and rich map:
+
+    where to look 74, 73 | gather 42, 43 | what is there 35, 56 | things 39, 53 | expansion 34, 46
+    bytes of tokens 36, 49 | ends 13, 14 | rows 23, 24 | blanks 20, 21
+
+Tried and left out: keeping "where to look" from step to step and rewriting it for agents that moved (28 to 50 ns less
+up to 4,096 agents, nothing at 65,536, and 1 KB more per agent); `repeat` for the expansion (25 to 110 ns more, the
+richer the map the worse); writing tokens one by one to their places in the padded rows (2,000 ns in all); blanks by a
+mask (165 ns more than OR-ing a row of a table); threads (the interpreter lock eats them).
 """
 
 from __future__ import annotations
