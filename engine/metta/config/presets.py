@@ -55,7 +55,7 @@ def find_config(source: str) -> Path:
     path = Path(source)
     if source in by_name:
         return by_name[source].path
-    if path.name and os.path.exists(path):  # which takes any name, however long
+    if source and os.path.exists(source):  # which takes any name, however long
         return path
     if _is_env_path(source):
         return find_preset(source).path
@@ -63,7 +63,7 @@ def find_config(source: str) -> Path:
 
 
 def _not_found(source: str, path: Path, names: list[str]) -> str:
-    if not path.name:
+    if not source:
         return f'"{source}" is no file; name a TOML file or a preset: {", ".join(names)}'
     if os.path.islink(path):
         return f"{source} is a link that leads to no file"

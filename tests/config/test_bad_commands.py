@@ -1,0 +1,72 @@
+"""Wrong sources and options on the command line: the exact sentence, exit code 2, nothing created."""
+
+from pathlib import Path
+
+import pytest
+
+from metta_cli.main import app
+
+CASES = {
+    "misspelled preset": (
+        ["train", "quikstart"],
+        'there is no preset or file "quikstart"; did you mean the preset "quickstart"?',
+    ),
+    "misspelled file": (["train", "deul.toml"], 'there is no file "deul.toml"; did you mean the file "duel.toml"?'),
+    "missing directory": (
+        ["train", "runs/duel.toml"],
+        'there is no file "runs/duel.toml"; there is no directory "runs"',
+    ),
+    "a directory": (["train", "."], ". is a directory; name a TOML file or a preset"),
+    "a device": (["check", "/dev/zero"], "/dev/zero is not a regular file; name a TOML file or a preset"),
+    "a binary": (["train", "noise.bin"], "noise.bin is not a TOML file: byte 0x80 in line 1 is not UTF-8 text"),
+    "a checkpoint": (
+        ["train", "policy.pt"],
+        "policy.pt is not a TOML file; if it is a checkpoint, try `metta eval policy.pt`",
+    ),
+    "unknown preset to show": (["presets", "show", "simpel"], 'no preset is called "simpel"; did you mean "simple"?'),
+    "no equals sign": (
+        ["train", "quickstart", "--set", "ppo.gamma"],
+        '--set takes section.key=value, such as ppo.gamma=0.99; got "ppo.gamma"',
+    ),
+    "unknown key": (
+        ["train", "quickstart", "--set", "ppo.gama=0.9"],
+        'the command line has 1 problem\n  --set  ppo.gama  unknown key; did you mean "gamma"?',
+    ),
+    "several options": (
+        ["train", "quickstart", "--set", "ppo.gamma=2", "--seed", "-1", "--device", "gpu", "--total-timesteps", "0"],
+        "the command line has 4 problems\n"
+        "  --seed             run.seed             must be at least 0; got -1\n"
+        '  --device           run.device           must be one of "auto", "cpu", "cuda"; got "gpu"\n'
+        "  --total-timesteps  run.total_timesteps  must be at least 1; got 0\n"
+        "  --set              ppo.gamma            must be at most 1; got 2",
+    ),
+    "a file and an option": (
+        ["check", "duel.toml", "--set", "experience.minibatch_size=1000"],
+        "duel.toml has 3 problems\n"
+        '  line 2  run.sede                   unknown key; did you mean "seed"?\n'
+        "  line 5  experience.batch_size      must be a multiple of minibatch_size = 1000, such as 524000; got 524288\n"
+        "  --set   experience.minibatch_size  must be a multiple of bptt_horizon = 64, such as 1024; got 1000",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), CASES.values(), ids=CASES.keys())
+def test_what_is_wrong_is_said_and_nothing_created(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "duel.toml").write_text("[run]\nsede = 1\n\n[experience]\nbatch_size = 524_288\n")
+    (tmp_path / "noise.bin").write_bytes(bytes(range(128, 256)))
+    (tmp_path / "policy.pt").write_bytes(b"PK\x03\x04 and so on")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        app(arguments)
+    output = capfd.readouterr()
+    assert ended.value.code == 2
+    assert output.out == ""
+    assert output.err == f"error: {message}\n"
+    assert sorted(tmp_path.rglob("*")) == before
