@@ -9,6 +9,10 @@ from torch import Tensor, nn
 POLICY_GAIN = 0.01
 """A policy that begins almost uniform explores (Andrychowicz et al. 2021, arXiv:2006.05990, section 3.2)."""
 
+VALUE_GAIN = 0.1
+"""First values are small: advantages are normalised, so that noise in the values is learned from as if it were reward
+until there is any, and costs the policy its entropy."""
+
 
 class Head(nn.Module):
     """`layers` hidden layers of the same width, then a linear layer to `outputs` numbers."""

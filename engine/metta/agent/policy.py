@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metta.agent import distribution
 from metta.agent.backbones import BACKBONES, Backbone
-from metta.agent.heads import POLICY_GAIN, Head, initialise
+from metta.agent.heads import POLICY_GAIN, VALUE_GAIN, Head, initialise
 from metta.agent.memory import Memory, SegmentLSTM
 from metta.agent.processors import find_processor
 from metta.agent.tokens import PreviousStep
@@ -111,7 +111,7 @@ class MettaAgent(nn.Module):
         self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
         initialise(self)
         self.policy_head = Head(hidden, config.mlp_layers, len(spec.action_pairs), POLICY_GAIN)
-        self.value_head = Head(hidden, config.mlp_layers, 1, 1.0)
+        self.value_head = Head(hidden, config.mlp_layers, 1, VALUE_GAIN)
         if self.action_embedding is not None:
             nn.init.normal_(self.action_embedding.weight, std=0.1)
         self.action_pairs: Tensor
