@@ -26,7 +26,7 @@ def test_the_four_numbers(busy_env, set_up):
     assert stats["mean_reward"] == pytest.approx(rewards.mean())
     assert stats["std_reward"] == pytest.approx(rewards.std())
     assert (stats["mean_length"], stats["std_length"]) == (11, 0)
-    np.testing.assert_allclose(result.agent_rewards, np.mean([e.rewards for e in result.episodes], axis=0))
+    np.testing.assert_allclose(result.agent_rewards, np.mean([e.rewards for e in result.episodes], axis=0), rtol=1e-5)
     assert result.stats["ore_red.gained"] == pytest.approx(
         np.mean([episode.stats.get("ore_red.gained", 0) for episode in result.episodes])
     )

@@ -39,7 +39,7 @@ class AgentModelConfig(Table):
         default_factory=lambda: list(OBSERVATION_TYPES),
         description="families of tokens the policy sees",
     )
-    dtypes_fp16: bool = Field(default=False, description="autocast: float16 on CUDA, bfloat16 on CPU")
+    dtypes_fp16: bool = Field(default=False, description="autocast to bfloat16, on CUDA and CPU alike")
     obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalised observation")
     obs_process_func: str = Field(default="flatten_obs_dict", description="name of a registered observation processor")
     analyze_weights_interval: int = Field(
