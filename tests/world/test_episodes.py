@@ -214,6 +214,24 @@ def test_state_can_be_read_of_every_world() -> None:
         assert standing == Counter(map(tuple, state["position of agents"].tolist()))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_saved_state_goes_on_in_busy_worlds(seed: int) -> None:
+    """Converters with events due, freezes running, episodes ending: all of it is in the state."""
+    tasks, generator = random_tasks(np.random.default_rng(seed)), np.random.default_rng(1)
+    env, again = MettaGridEnv(tasks, 6, seed), MettaGridEnv(tasks, 6, seed=99)
+    env.reset()
+    for _ in range(17):
+        env.step(random_actions(generator, env.config, env.agents))
+    again.load_state(env.state())
+    for _ in range(40):
+        actions = random_actions(generator, env.config, env.agents)
+        one, other = env.step(actions), again.step(actions)
+        expected: Any = one[:4]
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(expected, other[:4], strict=True))
+        assert [summary.stats for summary in one[4].episodes] == [summary.stats for summary in other[4].episodes]
+    assert [env.episode_stats(world) for world in range(6)] == [again.episode_stats(world) for world in range(6)]
+
+
 def test_a_batch_of_thousands_is_what_its_shards_are() -> None:
     """Beyond the sizes at which the engine works in chunks and folds its tables."""
     tasks, generator = random_tasks(np.random.default_rng(77)), np.random.default_rng(0)
