@@ -37,6 +37,7 @@ objects = { mine_red = 3, generator_red = 2, altar = 2 }
 hidden_dim = 16
 mlp_layers = 1
 analyze_weights_interval = 3
+l2_init_weight_update_interval = 2
 bptt_horizon = 8
 
 [ppo]
@@ -83,6 +84,15 @@ class Recorder:
 def interrupt() -> None:
     """Ctrl-C."""
     os.kill(os.getpid(), signal.SIGINT)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL in this process: the run ends here, nothing is saved."""
+
+
+def kill() -> None:
+    """End the run without a word."""
+    raise Killed
 
 
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:

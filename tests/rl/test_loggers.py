@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from tiny_runs import TINY, Recorder, ignore, interrupt, metrics_of, tiny_config
+from tiny_runs import TINY, Killed, Recorder, ignore, interrupt, kill, metrics_of, tiny_config
 
 from metta.api import resume_run, train_run
 from metta.errors import UsageError
@@ -30,6 +30,8 @@ def test_tensorboard_says_what_the_metrics_say_without_a_gap_or_a_double(tmp_pat
 
     run_dir = tmp_path / "run"
     train_run(tiny_config(run_dir, "logging.tensorboard=true"), Recorder(3, interrupt))
+    with pytest.raises(Killed):
+        resume_run(run_dir, Recorder(6, kill))
     resume_run(run_dir, ignore)
     events = EventAccumulator(str(run_dir / "tensorboard"))
     events.Reload()

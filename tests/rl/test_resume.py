@@ -6,20 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
+from tiny_runs import (
+    Killed,
+    Recorder,
+    assert_same_weights,
+    ignore,
+    interrupt,
+    kill,
+    metrics_of,
+    tiny_config,
+    weights_of,
+)
 
 from metta.api import Notice, Override, RunEnded, TrainingState, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
 
 EPOCHS = 8
-
-
-class Killed(BaseException):
-    """Stands for a SIGKILL: nothing may run after it."""
-
-
-def kill() -> None:
-    raise Killed
 
 
 @pytest.fixture(scope="module")
