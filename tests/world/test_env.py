@@ -28,6 +28,10 @@ EVERY_ACTION = [
         ("use", "use", {}),
     ]
 ]
+QUICK = [
+    {"type": "mine", "name": "mine_red", "cooldown": 3},
+    {"type": "generator", "name": "generator_red", "cooldown": 2},
+]
 OBJECTS = {"mine_red": 6, "generator_red": 3, "altar": 2, "armory": 2, "block": 5, "wall": 5}
 
 
@@ -36,7 +40,12 @@ def crowded(**game: Any) -> EnvConfig:
     groups = {"red": {"id": 0, "group_reward_pct": 0.5}, "blue": {"id": 3, "props": {"freeze_duration": 2}}}
     whole = {"num_agents": 6, "width": 12, "height": 9, "max_steps": 40, "groups": groups} | game
     return EnvConfig.model_validate(
-        {"game": whole, "actions": EVERY_ACTION, "map_builder": {"border_width": 1, "objects": OBJECTS}}
+        {
+            "game": whole,
+            "objects": QUICK,
+            "actions": EVERY_ACTION,
+            "map_builder": {"border_width": 1, "objects": OBJECTS},
+        }
     )
 
 
@@ -90,6 +99,7 @@ class TestContract:
         assert (info.final_observations[:, 0, 2] == 255).all()
         assert (env.steps == 0).all()
         assert not env.inventories.any()
+        assert not env.action_success.any()
 
     def test_summary_tells_what_happened(self) -> None:
         env = MettaGridEnv(crowded(max_steps=30), 3)
@@ -220,6 +230,18 @@ class TestStreams:
         np.testing.assert_array_equal(second, env.reset()[0])
         np.testing.assert_array_equal(first, MettaGridEnv(crowded(), 2).reset(seed=5)[0])
 
+    def test_nothing_is_left_of_earlier_episodes(self) -> None:
+        """A world that has been played in goes the same way from the same seed as one that is new."""
+        config = crowded(action_failure_penalty=0.1, default_item_max=2, freeze_duration=30)
+        used, new = MettaGridEnv(config, 3), MettaGridEnv(config, 3)
+        used.reset(seed=1)
+        generator = np.random.default_rng(0)
+        play(used, [random_actions(used, generator) for _ in range(35)])
+        np.testing.assert_array_equal(used.reset(seed=2)[0], new.reset(seed=2)[0])
+        assert [used.episode_stats(world) for world in range(3)] == [new.episode_stats(world) for world in range(3)]
+        actions = [random_actions(used, generator) for _ in range(90)]
+        assert play(used, actions) == play(new, actions)
+
     def test_shards_give_what_the_whole_gives(self) -> None:
         """Also across episodes that end at different times, and whatever tasks the neighbours have."""
         tasks = [crowded(max_steps=11), crowded(max_steps=17, width=9, height=15)]
@@ -257,6 +279,21 @@ class TestStreams:
         first, second = env.action_success[::2], env.action_success[1::2]
         assert (first != second).all()
         assert 0.45 < first.mean() < 0.55
+
+    def test_turn_orders_change_from_step_to_step(self) -> None:
+        """The same two agents again and again: whoever gets the cell goes back, and both want it once more."""
+        drawing = {"type": "Ascii", "map": "#####\n#@.@#\n#####"}
+        env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 50)
+        env.reset()
+        env.step(np.tile([[2, 3], [2, 2]], (50, 1)))
+        winners = []
+        for _ in range(60):
+            env.step(np.tile([[1, 0]], (100, 1)))
+            won = env.action_success.copy()
+            winners.append(won[::2])
+            env.step(np.stack([won, won], axis=1).astype(np.int64))
+        changes = np.diff(np.array(winners).astype(int), axis=0) != 0
+        assert 0.45 < changes.mean() < 0.55
 
 
 class TestSavedState:
@@ -317,6 +354,15 @@ class TestRewards:
         assert rewards[env.groups == 0].tolist() == pytest.approx([-0.75 - 3 * 0.5 / 3] * 3)
         assert rewards[env.groups == 1].tolist() == pytest.approx([-0.25 - 3 * 0.25 / 3 - 3 * 0.25 / 3] * 3)
         assert (env.individual_rewards == -1).all()
+
+    def test_what_is_given_to_nobody_is_kept(self) -> None:
+        """One agent is red; blue, which gets half, has nobody in this world."""
+        groups = {"red": {"id": 0}, "blue": {"id": 1}}
+        shares = {"red": {"blue": 0.5}}
+        config = crowded(num_agents=1, groups=groups, reward_sharing_groups=shares, time_punishment=-1.0)
+        env = MettaGridEnv(config)
+        env.reset()
+        assert env.step(np.zeros((1, 2), np.int32))[1].tolist() == [-1.0]
 
     def test_diversity_bonus_scales_the_last_reward(self) -> None:
         coefficients = {"similarity_coef": 0.3, "diversity_coef": 0.7}

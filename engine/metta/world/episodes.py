@@ -129,7 +129,6 @@ def _place_converters(
     worlds.converter_cell[converters] = places
     worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * types.initial_items[type_rows][:, None]
     worlds.converter_phase[converters] = IDLE
-    worlds.converter_due[converters] = NEVER
     worlds.converter_counters[converters] = 0
     worlds.converter_changed[converters] = True
     start_conversions(worlds, converters)

@@ -3,7 +3,7 @@
 The rule is one agent after the other. Two turns can be taken at once when neither touches anything the other does, so
 each turn names what it touches ("locks": cells, agents, converters), and turns run in rounds: a turn is ready when
 nobody before it in the order still waits for one of its locks. What comes out is exactly what one turn after the other
-gives, in a handful of array operations: with 64 agents on a 64 x 64 map in one or two rounds, in a crowd in up to three.
+gives, in a handful of array operations: with 64 agents on a 64 x 64 map in one or two rounds, in a crowd in three.
 """
 
 from __future__ import annotations
