@@ -188,3 +188,53 @@ def test_the_convolution_of_tokens_is_that_of_the_box(height, width):
     of_sparse = torch.autograd.grad(sparse, list(convolution.parameters()), incoming)
     torch.testing.assert_close(of_sparse, of_plain, rtol=1e-4, atol=1e-4)
     assert of_sparse[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize(("orientation", "location"), [(0, 0x45), (1, 0x65), (2, 0x54), (3, 0x56)])
+def test_what_is_straight_ahead(spec, orientation, location):
+    table = codes(spec)
+    type_id = feature(spec, "type_id")
+    facing = (spec.center, feature(spec, "agent:orientation"), orientation)
+    around = [(cell, type_id, 2 + n) for n, cell in enumerate((0x45, 0x65, 0x54, 0x56, 0x44, 0x35, 0x00))]
+    elsewhere = (0x45, feature(spec, "agent:orientation"), 3 - orientation)
+    bag = table.bag_ahead(observation(spec, facing, *around))
+    expected = next(token for token in around if token[0] == location)
+    assert lit(bag) == [(lit(table.bag(observation(spec, expected)))[0][0] % table.num_channels, 1.0)]
+    assert lit(table.bag_ahead(observation(spec, facing, elsewhere, (location, type_id, 2))))
+    assert not lit(table.bag_ahead(observation(spec, *around)))
+    assert not lit(codes(spec, observation_types=["inventory"]).bag_ahead(observation(spec, facing, *around)))
+
+
+def test_each_agent_has_its_own_cell_ahead(crowded_env, seen):
+    table = codes(crowded_env.spec)
+    frame = seen[7]
+    bag = table.bag_ahead(frame)
+    steps = [(-1, 0), (1, 0), (0, -1), (0, 1)]
+    center = crowded_env.spec.center
+    expected = []
+    for tokens in frame.tolist():
+        facing = next(value for location, name, value in tokens if location == center and name == table.orientation)
+        row, col = ((center >> 4) + steps[facing][0], (center & 15) + steps[facing][1])
+        expected.append([token for token in tokens if token[0] == (row << 4 | col)])
+    assert torch.bincount(bag.owners(), minlength=len(frame)).tolist() == [len(tokens) for tokens in expected]
+    assert len({len(tokens) for tokens in expected}) > 1
+    for owner, tokens in enumerate(expected):
+        mine = bag.owners() == owner
+        rows = [
+            int(row) % table.num_channels
+            for token in tokens
+            for row in table.bag(observation(crowded_env.spec, token)).rows
+        ]
+        assert bag.rows[mine].tolist() == rows
+
+
+def test_nothing_is_ahead_of_the_window():
+    game = {"num_agents": 1, "width": 9, "height": 9, "observation_width": 1, "observation_height": 3}
+    spec = EnvConfig(game=game).spec
+    table = codes(spec)
+    counts = []
+    for orientation in (0, 1, 2, 3, 7):
+        facing = (spec.center, feature(spec, "agent:orientation"), orientation)
+        things = [(cell, 0, 2) for cell in (0x00, 0x20)]
+        counts.append(len(lit(table.bag_ahead(observation(spec, facing, *things)))))
+    assert counts == [1, 1, 0, 0, 0]

@@ -16,6 +16,7 @@ from metta.agent.backbones import BACKBONES, Backbone
 from metta.agent.heads import POLICY_GAIN, VALUE_GAIN, Head, initialise
 from metta.agent.memory import Memory, SegmentLSTM
 from metta.agent.processors import find_processor
+from metta.agent.token_bag import token_sums
 from metta.agent.tokens import PreviousStep
 from metta.config.agent import AgentModelConfig
 from metta.config.env import EnvConfig
@@ -76,7 +77,9 @@ class Policy(Protocol):
 class MettaAgent(nn.Module):
     """A recurrent actor and critic on token observations; a function of (tokens, memory) alone.
 
-    tokens -> observation processor -> backbone -> + previous action, previous reward, global features -> LSTM -> heads.
+    tokens -> observation processor -> backbone -> + what is straight ahead, previous action, previous reward, global
+    features -> LSTM -> heads. Nearly every action works on the cell straight ahead, but tokens lie by absolute
+    direction: read out for the network, it need not learn to look there once for each way it can face.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class MettaAgent(nn.Module):
         self.processor = find_processor(config.obs_process_func)
         hidden = config.hidden_dim
         self.backbone: Backbone = BACKBONES[config.backbone](spec, config)
+        self.ahead = nn.Parameter(0.5 * torch.randn(self.backbone.codes.num_channels, hidden))
         self.previous = PreviousStep(spec, self.global_features, config.obs_scale)
         self.action_embedding = nn.Embedding(self.previous.num_pairs, hidden) if config.use_prev_action else None
         extra = config.use_prev_reward + len(self.global_features)
@@ -197,11 +201,12 @@ class MettaAgent(nn.Module):
         """The 2-D weights between hidden layers: no first layer, no embedding, no output layer. These are Muon's."""
         outside = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
         excluded = {id(weight) for module in outside if module is not None for weight in module.parameters()}
-        excluded |= {id(weight) for weight in self.backbone.first_layer()}
+        excluded |= {id(weight) for weight in (*self.backbone.first_layer(), self.ahead)}
         return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
 
     def _features(self, observations: Tensor) -> Tensor:
-        features: Tensor = self.backbone(self.processor(observations, self.spec))
+        tokens = self.processor(observations, self.spec)
+        features: Tensor = self.backbone(tokens) + token_sums(self.ahead, self.backbone.codes.bag_ahead(tokens))
         if self.action_embedding is not None:
             features = features + self.action_embedding(self.previous.previous_pair(observations))
         if self.extra_inputs is not None:

@@ -25,6 +25,9 @@ _PREVIOUS: Final = ("last_action", "last_action_arg", "last_reward")
 _GLOBAL_TOKENS: Final = 4
 """An observation begins with them, the previous action, argument and reward among them."""
 
+_STEPS: Final = ((-1, 0), (1, 0), (0, -1), (0, 1))
+"""(rows, cols) of a step up, down, left, right: by orientation."""
+
 _CATEGORIES: Final = ("type_id", "agent:group", "agent:orientation")
 
 
@@ -59,6 +62,7 @@ class TokenCodes(nn.Module):
     magnitudes: Tensor
     first_rows: Tensor
     zones: Tensor
+    ahead: Tensor
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
         super().__init__()
@@ -83,6 +87,9 @@ class TokenCodes(nn.Module):
                 first_rows[row << 4 | col] = (row * spec.observation_width + col) * self.num_channels
                 zones[row << 4 | col] = _ELSEWHERE << 16
         zones[spec.center] = _OWN_CELL << 16
+        self.center = spec.center
+        self.orientation = spec.feature_names.index("agent:orientation")
+        self.register_buffer("ahead", _cells_ahead(spec), persistent=False)
         self.register_buffer("channels", channels.reshape(-1), persistent=False)
         self.register_buffer("magnitudes", magnitudes.reshape(-1), persistent=False)
         self.register_buffer("first_rows", first_rows, persistent=False)
@@ -100,6 +107,17 @@ class TokenCodes(nn.Module):
         first_row, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, true_positions(used)))
         return TokenBag(first_row + channel, magnitude, torch.cumsum(counts, 0, dtype=torch.int32) - counts)
 
+    def bag_ahead(self, observations: Tensor) -> TokenBag:
+        """The tokens in the cell straight ahead of each agent; rows are channels alone."""
+        location = observations[:, :, 0]
+        own = (observations[:, :, 1] == self.orientation) & (location == self.center)
+        # 0 where there is no such token, 1 + the orientation else
+        facing = ((observations[:, :, 2] + 1) * own).amax(1).int()
+        is_ahead = location == self.ahead.index_select(0, facing).unsqueeze(1)
+        counts = is_ahead.sum(1, dtype=torch.int32)
+        _, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, true_positions(is_ahead)))
+        return TokenBag(channel, magnitude, torch.cumsum(counts, 0, dtype=torch.int32) - counts)
+
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, channels and magnitudes, each `[agents, most tokens used]`; unused tokens have magnitude 0."""
         used = (observations[:, :, 0] != UNUSED).any(0)
@@ -114,6 +132,19 @@ class TokenCodes(nn.Module):
         key = self.zones.index_select(0, location).add_(feature, alpha=256).add_(value)
         first_row = self.first_rows.index_select(0, location)
         return first_row, self.channels.index_select(0, key), self.magnitudes.index_select(0, key)
+
+
+def _cells_ahead(spec: EnvSpec) -> Tensor:
+    """`[257] uint8`: the location straight ahead by 1 + orientation, as far as it is in the window, else UNUSED - 1.
+
+    That location, row 15 and col 14, is in no window (15 x 15 at most), and no token is there.
+    """
+    ahead = torch.full((257,), UNUSED - 1, dtype=torch.uint8)
+    row, col = spec.observation_height // 2, spec.observation_width // 2
+    for orientation, (down, right) in enumerate(_STEPS):
+        if (row > 0 and down) or (col > 0 and right):
+            ahead[1 + orientation] = (row + down) << 4 | (col + right)
+    return ahead
 
 
 def true_positions(mask: Tensor) -> Tensor:
