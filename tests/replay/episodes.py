@@ -64,6 +64,22 @@ def crowded() -> EnvConfig:
     )
 
 
+def is_lively(replay: Replay) -> bool:
+    """Whether everything happens that a replay can show; what is tested on other episodes could pass by accident."""
+    most_lost = np.diff(replay.inventories.astype(int), axis=0).min()
+    return bool(
+        replay.is_frozen.any()
+        and replay.colors.any()
+        and replay.inventories.any()
+        and most_lost < 0
+        and replay.converter_is_busy.any()
+        and not replay.converter_is_busy.all()
+        and (replay.block_positions != replay.block_positions[0]).any()
+        and (replay.rewards > 0).any()
+        and not replay.action_success.all()
+    )
+
+
 class ScriptedPolicy:
     """Plays what it is told: `script[step][agent]` is (action name, argument), the last step again and again."""
 

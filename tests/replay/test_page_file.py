@@ -42,7 +42,7 @@ def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
     raw = zlib.decompress(base64.b64decode(packed[2]))
     assert len(raw) == int(packed[1])
     content = json.loads(raw)
-    assert (content["title"], content["seed"], content["max_steps"]) == ("a title", 5, 90)
+    assert (content["title"], content["seed"], content["max_steps"]) == ("a title", lively.seed, 90)
     agents = [thing for thing in content["grid_objects"] if "agent_id" in thing]
     last = [[value_at(thing, key, 90) for key in ("r", "c")] for thing in agents]
     assert last == lively.positions[-1].tolist()

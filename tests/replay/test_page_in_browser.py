@@ -90,8 +90,8 @@ def test_panels_show_the_simulators_state(browser: Chromium, lively_page: Path, 
             assert groups["Agents"][index] == str(members.sum())
             assert groups["Frozen"][index] == str((env.freeze_counters[members] != 0).sum())
             assert groups["Reward"][index] == number(totals[members].sum(dtype=np.float64), 2)
-            for item in ("ore_red", "battery_red"):
-                assert groups[item][index] == str(env.inventories[members, items.index(item)].sum())
+            for item in np.flatnonzero(lively.inventories.any(axis=(0, 1))).tolist():
+                assert groups[items[item]][index] == str(env.inventories[members, item].sum())
 
 
 def test_the_map_shows_things_where_the_simulator_has_them(
