@@ -86,6 +86,7 @@ class LiveView(View):
                 self.console.print(Text(f"note: {text}"))
             case RunEnded():
                 self.is_stopping = False
+                self.phase = ""
                 if self.run:
                     self.console.print(self._picture())
                 self.live.stop()
@@ -171,13 +172,13 @@ class LiveView(View):
 
     def _status(self) -> RenderableType:
         now = time.monotonic()
-        phase = f"{self.phase} ({duration(now - self.phase_began)})"
+        phase = f"{self.phase} ({duration(now - self.phase_began)})   " if self.phase else ""
         saved = (
             f"last checkpoint: epoch {self.checkpoint.epoch}, {duration(now - self.saved_at)} ago"
             if self.checkpoint
             else "no checkpoint yet"
         )
-        status = Text(f"{phase}   {saved}", style="dim")
+        status = Text(f"{phase}{saved}", style="dim")
         if self.is_stopping:
             status.append(f"\n{STOPPING}", style="bold yellow")
         return status

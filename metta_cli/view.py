@@ -163,23 +163,16 @@ def ending(event: RunEnded) -> list[str]:
             f"reward {number(event.last.reward)} in epoch {event.last.epoch}, "
             f"{number(event.first.reward)} in epoch {event.first.epoch}"
         )
-    directory = shlex.quote(str(event.directory))
-    resume = f"  metta resume {directory}"
-    what = "    to go on where it stopped"
-    if event.reason == "finished":
-        resume += f" --total-timesteps {2 * event.agent_step}"
-        what = "    to train on"
-    commands = [(f"  metta eval {shlex.quote(str(event.checkpoint))}", "    to measure this policy"), (resume, what)]
-    if event.reason == "interrupted":
-        commands.reverse()
-    commands.append((f"  metta replay {shlex.quote(str(event.checkpoint))}", "    to watch it play"))
-    width = max(len(command) for command, _ in commands)
+    directory, checkpoint = shlex.quote(str(event.directory)), shlex.quote(str(event.checkpoint))
+    train_on = f" --total-timesteps {2 * event.agent_step}" if event.reason == "finished" else ""
     return [
         *lines,
         f"saved {event.checkpoint}",
         "",
         "next:",
-        *(f"{command:<{width}}{purpose}" for command, purpose in commands),
+        f"  measure it  metta eval {checkpoint}",
+        f"  watch it    metta replay {checkpoint}",
+        f"  go on       metta resume {directory}{train_on}",
     ]
 
 

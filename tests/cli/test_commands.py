@@ -44,10 +44,14 @@ def test_train_prints_a_line_per_epoch_and_what_to_type_next(here: Path) -> None
     assert re.fullmatch(r"tiny-\d{8}-\d{6}", run_dir.name)
     assert sorted(entry.name for entry in run_dir.iterdir()) == [".lock", "checkpoints", "config.toml", "metrics.jsonl"]
     commands = lines[lines.index("next:") + 1 :]
-    assert commands[0].split()[:3] == ["metta", "eval", f"runs/{run_dir.name}/checkpoints/checkpoint_000002.pt"]
-    assert commands[1].split()[:5] == ["metta", "resume", f"runs/{run_dir.name}", "--total-timesteps", "2048"]
-    metta(*commands[0].split()[1:3], "--episodes", "2")
-    metta(*commands[1].split()[1:5])
+    checkpoint = f"runs/{run_dir.name}/checkpoints/checkpoint_000002.pt"
+    assert commands == [
+        f"  measure it  metta eval {checkpoint}",
+        f"  watch it    metta replay {checkpoint}",
+        f"  go on       metta resume runs/{run_dir.name} --total-timesteps 2048",
+    ]
+    for command in commands:
+        metta(*command.partition("metta ")[2].split())
     assert len(metrics_of(run_dir)) == 4
 
 

@@ -18,7 +18,7 @@ from tiny_runs import TINY, assert_same_weights, metrics_of, weights_of
 
 LONG = TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000")
 COMMAND = [sys.executable, "-m", "metta_cli"]
-DEADLINE = 60.0
+DEADLINE = 300.0  # seconds; far more than it takes, for machines that are busy with other things
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_signal_saves_and_says_how_to_go_on(here: Path, number: signal.Signals
     ended = re.search(r"^interrupted: [\d,]+ agent steps, (\d+) epochs", output, re.MULTILINE)
     assert ended, output
     epoch = int(ended[1])
-    assert re.search(r"^  metta resume run +to go on where it stopped$", output, re.MULTILINE)
+    assert re.search(r"^  go on +metta resume run$", output, re.MULTILINE)
     assert (here / "run" / "checkpoints" / f"trainer_state_{epoch:06d}.pt").exists()
     if number == signal.SIGTERM:
         return

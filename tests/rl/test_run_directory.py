@@ -9,9 +9,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from tiny_runs import Recorder, ignore, tiny_config
+from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
-from metta.api import StopRequested, train_run
+from metta.api import StopRequested, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.files import write_whole
 from metta.rl.interruption import Interruption
@@ -35,11 +35,16 @@ def test_a_run_stays_inside_its_directory(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_checkpoints_go_where_the_config_says(tmp_path: Path) -> None:
-    ended = train_run(tiny_config(tmp_path / "run", SHORT, f"checkpoint.checkpoint_dir={tmp_path / 'kept'}"), ignore)
-    assert ended.checkpoint == tmp_path / "kept" / "checkpoint_000002.pt"
-    assert ended.checkpoint.exists()
+def test_checkpoints_go_where_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_run(tiny_config("run", "checkpoint.checkpoint_dir=kept"), Recorder(1, interrupt))
+    assert (tmp_path / "kept" / "checkpoint_000001.pt").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ended = resume_run("../run", ignore)
+    assert ended.checkpoint == tmp_path / "kept" / "checkpoint_000008.pt"
+    assert ended.checkpoint.exists()
 
 
 def test_two_runs_in_one_second_have_two_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,16 +93,29 @@ class RunDirectory:
     def write_config(self) -> None:
         """Write `config.toml`: every value, itself a valid input.
 
-        It lies in the run's directory and does not name it: trained again, it gets a directory of its own.
+        It lies in the run's directory and does not name it: trained again, it gets a directory of its own. Directories
+        that it does name are written in full, for the run may go on from another one.
         """
-        run = self.config.run.model_copy(update={"run_dir": ""})
-        write_whole(self.root / "config.toml", dump_config(self.config.model_copy(update={"run": run})).encode())
+        config = self.config
+        checkpoint_dir, replay_dir = map(_in_full, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
+        portable = config.model_copy(
+            update={
+                "run": config.run.model_copy(update={"run_dir": ""}),
+                "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
+                "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
+            }
+        )
+        write_whole(self.root / "config.toml", dump_config(portable).encode())
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._lock.close()
+
+
+def _in_full(directory: str) -> str:
+    return str(Path(directory).absolute()) if directory else ""
 
 
 def _fresh_name(name: str) -> Path:
