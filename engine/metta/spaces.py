@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from gymnasium import spaces
+
 from metta.config.env import EnvConfig
 from metta.config.spec import EnvSpec
 
