@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from metta.agent.random_policy import RandomPolicy
-from metta.config.env import EnvConfig
 from metta.errors import MettaError
 from metta.rl import evaluate as evaluation
 from metta.rl.evaluate import eval_policy, evaluate
@@ -107,15 +106,16 @@ def test_more_episodes_than_fit_at_once_are_played_in_lots(busy_env, set_up, mon
     np.testing.assert_array_equal(at_once.episode_rewards, in_lots.episode_rewards)
 
 
-def test_each_world_counts_once_however_short_its_episodes():
-    game = {"num_agents": 1, "width": 5, "height": 5}
-    long, short = (
-        EnvConfig(game={**game, "max_steps": steps}, map_builder={"objects": {}, "border_width": 1}) for steps in (9, 2)
-    )
-    env = MettaGridEnv([long, short], seed=0, task_weights=[0.5, 0.5])
-    result = evaluate(RandomPolicy(env.spec), env, 40)
-    assert len(result.episodes) == 40
-    assert 10 <= sum(episode.length == 9 for episode in result.episodes) <= 30
+def test_each_world_counts_once_however_short_its_episodes(busy_env, set_up):
+    """Alone a world stops at its first episode; beside longer ones it plays on, and that must not count."""
+    short = busy_env.config.override(max_steps=2)
+    env = MettaGridEnv([busy_env.config, short], seed=0)
+    agent, _ = set_up(env)
+    together = evaluate(agent, env, 12, deterministic=True).episodes
+    assert {episode.length for episode in together} == {2, 11}
+    for count in (1, 2, 3, 5):
+        alone = evaluate(agent, env, count, deterministic=True).episodes
+        assert [episode.stats for episode in alone] == [episode.stats for episode in together[:count]]
 
 
 def test_deterministic_play_follows_the_most_likely(busy_env, set_up):
