@@ -59,6 +59,10 @@ class View:
 class PlainView(View):
     """One plain line per epoch, no control codes: for files, pipes and CI."""
 
+    total = 0
+    episodes: EpochMetrics | None = None
+    """of the last epoch in which an episode ended; what it says of episodes holds until the next"""
+
     def __call__(self, event: Event) -> None:
         """Print what an event says."""
         match event:
@@ -66,7 +70,8 @@ class PlainView(View):
                 print_lines(beginning(event))
                 self.total = event.config.run.total_timesteps
             case EpochEnded(metrics):
-                print_lines([epoch_line(metrics, self.total)])
+                self.episodes = metrics if metrics.episodes else self.episodes
+                print_lines([epoch_line(metrics, self.episodes or metrics, self.total)])
             case RunEnded():
                 print_lines(["", *ending(event)])
             case _:
@@ -129,15 +134,15 @@ def beginning(event: RunBegan) -> list[str]:
     ]
 
 
-def epoch_line(metrics: EpochMetrics, total: int) -> str:
-    """One epoch on one line."""
+def epoch_line(metrics: EpochMetrics, episodes: EpochMetrics, total: int) -> str:
+    """One epoch on one line, with the newest `episodes` there are: few epochs are as long as one."""
     parts = [
         f"epoch {metrics.epoch}",
         f"steps {metrics.agent_step:,}/{total:,}",
         f"{metrics.steps_per_second:,.0f} steps/s",
         f"left {duration(time_left(metrics, total))}",
-        f"reward {number(metrics.reward)}",
-        f"length {number(metrics.episode_length)}",
+        f"reward {number(episodes.reward)}",
+        f"length {number(episodes.episode_length)}",
         *(f"{name} {number(value)}" for name, value in main_losses(metrics)),
     ]
     if metrics.evaluation:
