@@ -24,20 +24,20 @@ def test_every_matrix_and_every_layer_of_units_is_reported(set_up, backbone):
     rollout(experience, agent)
     report = analyze_weights(agent, experience)
     weight = agent.memory.lstm.weight_hh_l0
-    assert report["weights/memory.lstm.weight_hh_l0/norm"] == pytest.approx(weight.detach().norm().item())
+    assert report["memory.lstm.weight_hh_l0/norm"] == pytest.approx(weight.detach().norm().item())
     matrices = {name for name, weight in agent.named_parameters() if weight.ndim > 1}
-    assert {name.split("/")[1] for name in report if name.endswith("effective_rank")} == matrices
-    assert {name for name in report if name.startswith("units/policy_head")} == {"units/policy_head.hidden.1/dead"}
+    assert {name.split("/")[0] for name in report if name.endswith("effective_rank")} == matrices
+    assert {name for name in report if name.startswith("policy_head")} == {"policy_head.hidden.1/dead"}
     assert all(isinstance(value, float) for value in report.values())
 
 
 def test_units_that_never_fire_are_dead(set_up):
     agent, experience = set_up()
     rollout(experience, agent)
-    assert analyze_weights(agent, experience)["units/value_head.hidden.1/dead"] < 0.5
+    assert analyze_weights(agent, experience)["value_head.hidden.1/dead"] < 0.5
     with torch.no_grad():
         agent.value_head.hidden[0].bias[:12] = -1e6
     report = analyze_weights(agent, experience)
-    assert report["units/value_head.hidden.1/dead"] == pytest.approx(12 / 16, abs=4 / 16)
-    assert report["units/value_head.hidden.1/dead"] >= 12 / 16
+    assert report["value_head.hidden.1/dead"] == pytest.approx(12 / 16, abs=4 / 16)
+    assert report["value_head.hidden.1/dead"] >= 12 / 16
     assert not any(module._forward_hooks for module in agent.modules())

@@ -74,6 +74,15 @@ class Policy(Protocol):
         """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `resets` `[agents] bool`."""
 
 
+def check_plays(policy: Policy, spec: EnvSpec) -> None:
+    """Raise UsageError if worlds of `spec` have other tokens or actions than those that the policy was made for."""
+    if differing := policy.spec.differing(spec):
+        raise UsageError(
+            f"the policy was made for another world: {', '.join(differing)} differ; "
+            "make it from the spaces of the environment it is to play in"
+        )
+
+
 class MettaAgent(nn.Module):
     """A recurrent actor and critic on token observations; a function of (tokens, memory) alone.
 

@@ -78,6 +78,6 @@ def plan_batch(config: ExperienceConfig, num_agents: int) -> BatchPlan:
         num_agents=num_agents,
         horizon=config.bptt_horizon,
         rounds=rounds,
-        num_minibatches=config.batch_size // config.minibatch_size,
+        num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * num_agents * rounds),
         num_groups=min(config.async_factor, num_worlds),
     )

@@ -122,6 +122,11 @@ class GameConfig(AgentSettings):
             raise ValueError("must be odd, so that the agent stands in the middle")
         return size
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether no episode ever ends."""
+        return not self.max_steps and not self.episode_lifetime
+
     def group_settings(self, group: str) -> AgentSettings:
         """The agent settings that hold for `group`: the game's, replaced by what the group's props set."""
         own = {name: getattr(self, name) for name in AgentSettings.model_fields}

@@ -34,6 +34,11 @@ class EnvSpec(Table):
             for argument in range(largest + 1)
         ]
 
+    def differing(self, other: EnvSpec) -> list[str]:
+        """What another world has otherwise, so that one policy cannot play both: fields, but for `num_agents`."""
+        names = [name for name in EnvSpec.model_fields if name != "num_agents"]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
+
     @property
     def center(self) -> int:
         """The location byte of the observer's own cell."""

@@ -28,7 +28,10 @@ class LRScheduleConfig(Table):
     anneal_lr: bool = Field(default=True, description="false: the learning rate stays where it is")
     schedule_type: Literal["linear", "cosine"] = Field(default="linear", description="shape of the way down to zero")
     warmup_steps: int | None = Field(
-        default=None, ge=0, lt=2**53, description="agent steps over which the learning rate first rises from zero"
+        default=None,
+        ge=0,
+        lt=2**53,
+        description="agent steps over which the learning rate first rises from zero; needs anneal_lr",
     )
 
 
@@ -58,7 +61,7 @@ class ExperienceConfig(Table):
     minibatch_size: int = Field(default=16384, ge=1, le=2**40, description="agent steps per gradient step")
     bptt_horizon: int = Field(default=64, ge=1, le=1_000_000, description="steps of a training segment")
     update_epochs: int = Field(default=1, ge=1, le=10_000, description="passes over the batch per epoch")
-    zero_copy: bool = Field(default=True, description="the simulator writes straight into the experience")
+    zero_copy: bool = Field(default=True, description="the simulator writes straight into experience in host memory")
     cpu_offload: bool = Field(
         default=False, description="experience stays in host memory and moves to the device a minibatch at a time"
     )

@@ -40,6 +40,7 @@ _MEANING = (
     "action_enabled",
     "feature_names",
     "feature_scales",
+    "object_type_names",
     "group_ids",
     "observation_height",
     "observation_width",
@@ -60,7 +61,7 @@ class _PolicyFile(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True)
 
     epoch: int
-    metadata: dict[str, Any]
+    metadata: dict[Any, Any]
     agent_config: AgentModelConfig
     env_config: EnvConfig
     global_features: list[str]

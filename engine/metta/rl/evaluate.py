@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from metta.agent.policy import MettaAgent, Policy
+from metta.agent.policy import MettaAgent, Policy, check_plays
 from metta.errors import UsageError
 from metta.rl.products import fast_products
 from metta.world.env import MettaGridEnv
@@ -88,13 +88,14 @@ def evaluate(
     default the env's) give the same result, on maps that training with that seed does not see. `deterministic` takes
     the most likely action instead of sampling.
     """
+    check_plays(policy, env.spec)
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
     for config in env.configs:
-        if not config.game.max_steps and not config.game.episode_lifetime:
+        if config.game.is_endless:
             raise UsageError("episodes never end here: set env.game.max_steps or env.game.episode_lifetime")
     seed = env.seed if seed is None else seed
-    # maps, worlds, policy, shuffle are training's streams; the fifth is evaluation's, so that its maps are fresh
+    # training uses the first four streams; the fifth is evaluation's, so that its maps are fresh
     worlds_seed, policy_seed = np.random.SeedSequence(seed).spawn(5)[4].generate_state(2, np.uint32).tolist()
     generator = torch.Generator().manual_seed(policy_seed)
     at_once = max(1, AGENTS_AT_ONCE // env.num_agents)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metta.agent.memory import Memory
-from metta.agent.policy import MettaAgent
+from metta.agent.policy import MettaAgent, check_plays
 from metta.config.batch import BatchPlan, batch_problems, plan_batch
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
@@ -97,6 +97,7 @@ class Experience:
         seed: int,
         first_world: int = 0,
     ):
+        check_plays(agent, env.spec)
         problems = batch_problems(config, env.num_agents)
         if problems:
             raise ConfigError("the experience config", problems)
@@ -125,7 +126,7 @@ class Experience:
         self.advantages: Tensor | None = None
         """`[steps, agents] float32`, once computed for this rollout"""
 
-        # the map and world streams are the simulator's, by the same seed
+        # the first two streams, of maps and worlds, are drawn by the simulator for itself, from the same seed
         _, _, policy_seed, shuffle_seed = np.random.SeedSequence(seed).spawn(4)
         self.policy_generator = _generator(policy_seed)
         self.shuffle_generator = _generator(shuffle_seed)

@@ -27,14 +27,14 @@ class Loggers:
     """The loggers a run asks for, none by default; a context manager that closes them."""
 
     def __init__(self, config: RunConfig, root: Path, epochs_done: int):
-        """Go on after `epochs_done` epochs in the run directory `root`: what was logged of later ones gives way."""
+        """Go on after `epochs_done` epochs in the directory `root`: what TensorBoard has of later ones gives way."""
         self._stack = ExitStack()
         self._writer: Any = None
         self._wandb_run: Any = None
         self._upload = Timer(config.checkpoint.wandb_checkpoint_interval)
         if config.logging.tensorboard:
-            purge_step = epochs_done + 1 if epochs_done else None
-            self._writer = _optional(TENSORBOARD).SummaryWriter(str(root / "tensorboard"), purge_step=purge_step)
+            folder = str(root / "tensorboard")
+            self._writer = _optional(TENSORBOARD).SummaryWriter(folder, purge_step=epochs_done + 1)
             self._stack.callback(self._writer.close)
         if config.logging.wandb:
             self._wandb_run = _wandb_run(config, root)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metta.agent.policy import MettaAgent
 from metta.config.training import PPOConfig
-from metta.errors import TrainingError
+from metta.errors import TrainingError, UsageError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
 from metta.rl.experience import Experience, Minibatch
@@ -44,6 +44,8 @@ def train_ppo(
 
     Raises TrainingError, before the weights are touched, if a loss or a gradient is not finite.
     """
+    if update_epochs < 1:
+        raise UsageError(f"update_epochs must be at least 1; got {update_epochs}")
     config = ppo_config or PPOConfig()
     with fast_products(agent.device):
         return _updates(agent, optimizer, experience, config, update_epochs)
@@ -63,6 +65,7 @@ def _updates(
     returns = experience.advantages + old_values
     totals: dict[str, float] = {}
     updates, stopped_early = 0, False
+    optimizer.zero_grad(set_to_none=True)  # if nothing is learned, no older gradients are left to report
     for epoch in range(update_epochs):
         for index, minibatch in enumerate(experience.minibatches()):
             place = f"update epoch {epoch + 1} of {update_epochs}, minibatch {index + 1}"

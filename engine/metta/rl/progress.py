@@ -11,7 +11,7 @@ from metta.rl.rollout import BatchInfo
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch in numbers. Fields in seconds, and those per second, are wall clock; all others are reproducible."""
+    """One epoch in numbers. Seconds, steps per second and when evaluations come go by the clock; all else repeats."""
 
     epoch: int
     """epochs done, this one included"""

@@ -22,6 +22,9 @@ except ImportError:  # Windows has no advisory locks of this kind; runs there ar
     fcntl = None  # type: ignore[assignment]  # the stub knows only the module
 
 
+CONFIG = "config.toml"
+
+
 class RunDirectory:
     """A run's directory, held by one process at a time: a context manager that ends the holding.
 
@@ -40,14 +43,17 @@ class RunDirectory:
         Raises UsageError if there is a run in it already or nothing can be written there.
         """
         root = Path(config.run.run_dir or _fresh_name(config.run.name))
+        if (root / CONFIG).exists():
+            raise UsageError(
+                f"{root} holds a run already; go on with it (metta resume {root}) or name another --run-dir"
+            )
+        if training_state_paths(_checkpoints(root, config)):
+            raise UsageError(
+                f"{_checkpoints(root, config)} holds the checkpoints of another run; name another directory"
+            )
         try:
             root.mkdir(parents=True, exist_ok=True)
             directory = cls(root, config, _locked(root))
-            if training_state_paths(directory.checkpoints):
-                directory._lock.close()
-                raise UsageError(
-                    f"{root} holds a run already; go on with it (metta resume {root}) or name another --run-dir"
-                )
             directory.checkpoints.mkdir(parents=True, exist_ok=True)
             directory.write_config()
         except (FileExistsError, NotADirectoryError) as error:
@@ -60,25 +66,27 @@ class RunDirectory:
     def open(cls, root: str | Path, overrides: Sequence[Override] = ()) -> Self:
         """The directory of a run that was begun before, with `overrides` put over its config.
 
-        Raises CheckpointError where there is none.
+        `config.toml` stays as it is until `write_config`. Raises CheckpointError where there is no run, UsageError
+        where nothing can be written.
         """
         root = Path(root)
-        path = root / "config.toml"
+        path = root / CONFIG
         if not path.is_file():
             what = "is not the directory of a run: it has no config.toml" if root.exists() else "does not exist"
             raise CheckpointError(f"{root} {what}")
         config = load_config(str(path), overrides)
-        directory = cls(root, config, _locked(root))
-        remove_partial(root)
-        remove_partial(directory.checkpoints)
-        if overrides:
-            directory.write_config()
+        try:
+            directory = cls(root, config, _locked(root))
+            remove_partial(root)
+            remove_partial(directory.checkpoints)
+        except OSError as error:
+            raise UsageError(f"{error.filename or root} cannot be written: {error.strerror}") from None
         return directory
 
     @property
     def checkpoints(self) -> Path:
         """Where policies and trainer states are saved."""
-        return Path(self.config.checkpoint.checkpoint_dir or self.root / "checkpoints")
+        return _checkpoints(self.root, self.config)
 
     @property
     def replays(self) -> Path:
@@ -105,7 +113,7 @@ class RunDirectory:
                 "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
             }
         )
-        write_whole(self.root / "config.toml", dump_config(portable).encode())
+        write_whole(self.root / CONFIG, dump_config(portable).encode())
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +124,10 @@ class RunDirectory:
 
 def _in_full(directory: str) -> str:
     return str(Path(directory).absolute()) if directory else ""
+
+
+def _checkpoints(root: Path, config: RunConfig) -> Path:
+    return Path(config.checkpoint.checkpoint_dir or root / "checkpoints")
 
 
 def _fresh_name(name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -23,7 +23,14 @@ from metta.rl.timer import Timer
 from metta.rl.training_run import TrainingRun
 from metta.rl.training_state import TrainingState, training_state_paths
 
-CHANGEABLE = ("run.total_timesteps", "run.device", "checkpoint.", "simulation.", "logging.")
+CHANGEABLE = (
+    "run.total_timesteps",
+    "run.device",
+    "checkpoint.checkpoint_interval",
+    "checkpoint.wandb_checkpoint_interval",
+    "simulation.",
+    "logging.",
+)
 """What may change when a run goes on: nothing that touches what was learned so far."""
 
 
@@ -31,7 +38,7 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
     """Train from the beginning, in a new run directory. Nothing is created before the config has proved sound."""
     check_loggers(config.logging)
     run = TrainingRun(config, Curriculum.of_run(config))
-    with RunDirectory.create(config) as directory, _saying_what_is_kept(run, directory):
+    with closing(run), RunDirectory.create(config) as directory, _saying_what_is_kept(run, directory):
         saved = run.save(directory.checkpoints)
         return _train(run, directory, saved, listener)
 
@@ -43,17 +50,20 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
         if not key.startswith(CHANGEABLE):
             raise UsageError(f"{override.option}: {key} cannot change while a run goes on; train anew for that")
     with RunDirectory.open(root, overrides) as directory:
+        check_loggers(directory.config.logging)
         run = _restore(directory, listener)
+        if overrides:  # which have proved sound: a run that cannot go on with them must not keep them
+            directory.write_config()
         if run.is_finished:
             listener(Notice(f"all {run.agent_step:,} agent steps are done; --total-timesteps trains on"))
-        with _saying_what_is_kept(run, directory):
+        with closing(run), _saying_what_is_kept(run, directory):
             return _train(run, directory, directory.checkpoints / checkpoint_name(run.epoch), listener)
 
 
 def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener) -> RunEnded:
     """Train on from `checkpoint` until all agent steps are done or a signal asks to stop; either way all is saved."""
     config = run.config
-    evaluations = Timer(config.simulation.evaluate_interval)
+    evaluations = Timer(config.simulation.evaluate_interval if run.can_evaluate else 0)
     replays = Timer(config.simulation.replay_interval)
     checkpoints = Timer(config.checkpoint.checkpoint_interval)
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
@@ -65,7 +75,10 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
     ):
         listener(run.beginning(directory.root))
         listener(saved)
-        while not run.is_finished and not interruption.requested:
+        if config.simulation.evaluate_interval and not run.can_evaluate:
+            listener(Notice("episodes never end here, so that the policy is not evaluated; set env.game.max_steps"))
+        is_last = run.is_finished
+        while not is_last:
             listener(PhaseBegan("collect"))
             batch = run.collect()
             listener(PhaseBegan("update"))
@@ -82,11 +95,13 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
             if replays.is_due():
                 listener(PhaseBegan("record"))
                 listener(run.record(directory.replays))
-            if checkpoints.is_due() or run.is_finished or interruption.requested:
+            # read once: what ends the loop must be what saves
+            is_last = run.is_finished or interruption.requested
+            if checkpoints.is_due() or is_last:
                 listener(PhaseBegan("save"))
                 metrics_file.sync()
                 saved = CheckpointSaved(run.save(directory.checkpoints), run.epoch, run.agent_step)
-                loggers.upload(saved.path, is_last=run.is_finished or interruption.requested)
+                loggers.upload(saved.path, is_last=is_last)
                 listener(saved)
     ended = RunEnded(
         "finished" if run.is_finished else "interrupted",

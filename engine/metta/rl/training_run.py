@@ -33,6 +33,17 @@ RECORDED_STEPS = 1000
 """Steps of a recorded episode, at most; the policy plays it alone, while training waits."""
 
 
+_RUN_STATE = {
+    "curriculum",
+    "episodes_recorded",
+    "experience",
+    "initial_weights",
+    "torch_generator",
+    "torch_threads",
+}
+"""What a run keeps in `TrainingState.extra_args`."""
+
+
 class TrainingRun:
     """A policy in training: what it is made of, how far it is, and how to take it one epoch further.
 
@@ -71,6 +82,11 @@ class TrainingRun:
     def is_finished(self) -> bool:
         """Whether all agent steps are done."""
         return self.agent_step >= self.config.run.total_timesteps
+
+    @property
+    def can_evaluate(self) -> bool:
+        """Whether episodes end in every scene."""
+        return not any(config.game.is_endless for config in self.curriculum.env_configs)
 
     def beginning(self, directory: Path) -> RunBegan:
         """What the run is, for those who watch it."""
@@ -170,6 +186,7 @@ class TrainingRun:
                 "curriculum": self.curriculum.state(),
                 "experience": self.experience.state(),
                 "initial_weights": self.agent.initial_weights if keeps_initial else None,
+                "episodes_recorded": self._recorded,
                 "torch_generator": torch.get_rng_state(),
                 "torch_threads": torch.get_num_threads(),
             },
@@ -181,6 +198,11 @@ class TrainingRun:
         if state.policy_path is None or state.stopwatch_state is None:
             raise CheckpointError(f"the trainer state of epoch {state.epoch} in {checkpoints} is not one of a run")
         extra: dict[str, Any] = state.extra_args
+        if missing := _RUN_STATE - extra.keys():
+            raise CheckpointError(
+                f"the trainer state of epoch {state.epoch} in {checkpoints} is not one of a run: "
+                f"it has no {', '.join(sorted(missing))}"
+            )
         run = cls(config, Curriculum.from_state(extra["curriculum"]))
         load_checkpoint(run.agent, checkpoints / state.policy_path)
         run.optimizer.load_state_dict(state.optimizer_state_dict)
@@ -198,6 +220,7 @@ class TrainingRun:
         run.epoch = state.epoch
         run.agent_step = state.agent_step
         run.restored_threads = extra["torch_threads"]
+        run._recorded = extra["episodes_recorded"]
         run.seconds = state.stopwatch_state["seconds"]
         return run
 

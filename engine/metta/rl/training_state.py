@@ -22,7 +22,7 @@ class TrainingState:
     epoch: int
     """epochs done"""
     agent_step: int
-    """agent steps of this process"""
+    """agent steps of the run so far"""
     total_agent_step: int
     """agent steps of all processes that train the policy together"""
     optimizer_state_dict: dict[str, Any]

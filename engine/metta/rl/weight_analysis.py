@@ -14,17 +14,17 @@ from metta.rl.experience import Experience
 def analyze_weights(agent: MettaAgent, experience: Experience) -> dict[str, float]:
     """For each weight with two axes or more, and for each layer of ReLUs:
 
-    - `weights/NAME/norm`: the Frobenius norm
-    - `weights/NAME/effective_rank`: exp of the entropy of the normalised singular values (Roy and Vetterli 2007): how
+    - `NAME/norm`: the Frobenius norm
+    - `NAME/effective_rank`: exp of the entropy of the normalised singular values (Roy and Vetterli 2007): how
       many directions the weight really uses, from 1 to the smaller of its sizes
-    - `units/NAME/dead`: the fraction of units that are 0 for every agent in the last step of the experience
+    - `NAME/dead`: the fraction of units that are 0 for every agent in the last step of the experience
     """
     report: dict[str, float] = {}
     for name, weight in agent.named_parameters():
         if weight.ndim >= 2:
             matrix = weight.detach().flatten(1)
-            report[f"weights/{name}/norm"] = float(matrix.norm())
-            report[f"weights/{name}/effective_rank"] = effective_rank(matrix)
+            report[f"{name}/norm"] = float(matrix.norm())
+            report[f"{name}/effective_rank"] = effective_rank(matrix)
     return report | _dead_units(agent, experience)
 
 
@@ -61,4 +61,4 @@ def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
     finally:
         for hook in hooks:
             hook.remove()
-    return {f"units/{name}/dead": float((~active).float().mean()) for name, active in fired.items()}
+    return {f"{name}/dead": float((~active).float().mean()) for name, active in fired.items()}

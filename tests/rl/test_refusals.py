@@ -1,0 +1,95 @@
+"""What is refused, and what a refusal leaves as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny_runs import Recorder, ignore, tiny_config
+
+from metta.api import (
+    AgentModelConfig,
+    ExperienceConfig,
+    Notice,
+    Override,
+    eval_policy,
+    load_checkpoint,
+    make_agent,
+    make_environment,
+    make_experience_manager,
+    make_optimizer,
+    resume_run,
+    save_checkpoint,
+    train_ppo,
+    train_run,
+)
+from metta.errors import MettaError, UsageError
+
+
+def agent_for(env):
+    spaces = env.single_observation_space, env.single_action_space
+    return make_agent(*spaces, global_features=[], device="cpu", config=AgentModelConfig(hidden_dim=8, backbone="mlp"))
+
+
+@pytest.mark.parametrize("override", ["run.device=cuda", "logging.wandb=true", "checkpoint.checkpoint_dir=elsewhere"])
+def test_an_override_that_a_run_cannot_go_on_with_is_not_kept(tmp_path: Path, monkeypatch, override: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("metta.rl.train.check_loggers", refuse_wandb)
+    train_run(tiny_config(tmp_path / "run", "run.total_timesteps=512"), ignore)
+    before = (tmp_path / "run" / "config.toml").read_bytes()
+    with pytest.raises(MettaError):
+        resume_run(tmp_path / "run", ignore, [Override.parse(override)])
+    assert (tmp_path / "run" / "config.toml").read_bytes() == before
+    assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=1024")]).agent_step == 1024
+
+
+def refuse_wandb(config) -> None:
+    if config.wandb:
+        raise UsageError("no key")
+
+
+def test_a_second_run_is_refused_wherever_the_first_keeps_its_checkpoints(tmp_path: Path) -> None:
+    elsewhere = f"checkpoint.checkpoint_dir='{tmp_path / 'kept'}'"
+    train_run(tiny_config(tmp_path / "first", "run.total_timesteps=512", elsewhere), ignore)
+    metrics = (tmp_path / "first" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="first holds a run already"):
+        train_run(tiny_config(tmp_path / "first"), ignore)
+    assert (tmp_path / "first" / "metrics.jsonl").read_bytes() == metrics
+    with pytest.raises(UsageError, match="kept holds the checkpoints of another run"):
+        train_run(tiny_config(tmp_path / "second", elsewhere), ignore)
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_world_without_end_is_trained_and_not_evaluated(tmp_path: Path) -> None:
+    endless = ["env.game.max_steps=0", "env.game.episode_lifetime=0", "simulation.evaluate_interval=1"]
+    heard = Recorder()
+    ended = train_run(tiny_config(tmp_path / "run", "run.total_timesteps=1024", *endless), heard)
+    assert ended.reason == "finished"
+    assert any(isinstance(event, Notice) and "never end" in event.text for event in heard.events)
+
+
+def test_a_policy_does_not_play_in_a_world_it_cannot_read() -> None:
+    env = make_environment(num_agents=2, width=9, height=9)
+    agent = agent_for(env)
+    actions = [{"type": "noop", "key": "noop"}]
+    for other in ({"actions": actions}, {"observation_width": 9}, {"num_observation_tokens": 50}):
+        world = make_environment(num_agents=2, width=9, height=9, **other)
+        with pytest.raises(UsageError, match="another world"):
+            eval_policy(agent, world, num_episodes=1)
+        with pytest.raises(UsageError, match="another world"):
+            make_experience_manager(world, agent, ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8))
+
+
+def test_update_epochs_must_be_some() -> None:
+    env = make_environment(num_agents=2, width=9, height=9)
+    agent = agent_for(env)
+    config = ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8)
+    experience = make_experience_manager(env, agent, config)
+    with pytest.raises(UsageError, match="update_epochs"):
+        train_ppo(agent, make_optimizer(agent), experience, update_epochs=0)
+
+
+def test_metadata_may_have_any_plain_keys(tmp_path: Path) -> None:
+    agent = agent_for(make_environment(num_agents=2, width=9, height=9))
+    save_checkpoint(agent, tmp_path, 2, {7: "x"})
+    assert load_checkpoint(agent, tmp_path / "checkpoint_000002.pt") == {7: "x", "epoch": 2}
