@@ -27,7 +27,9 @@ def test_every_matrix_and_every_layer_of_units_is_reported(set_up, backbone):
     assert report["memory.lstm.weight_hh_l0/norm"] == pytest.approx(weight.detach().norm().item())
     matrices = {name for name, weight in agent.named_parameters() if weight.ndim > 1}
     assert {name.split("/")[0] for name in report if name.endswith("effective_rank")} == matrices
-    assert {name for name in report if name.startswith("policy_head")} == {"policy_head.hidden.1/dead"}
+    assert {name for name in report if name.startswith("policy_head") and name.endswith("dead")} == {
+        "policy_head.hidden.1/dead"
+    }
     assert all(isinstance(value, float) for value in report.values())
 
 
