@@ -12,6 +12,9 @@ from metta.api import (
     ExperienceConfig,
     Notice,
     Override,
+    PPOConfig,
+    TrainingState,
+    compute_gradient_stats,
     eval_policy,
     load_checkpoint,
     make_agent,
@@ -19,11 +22,15 @@ from metta.api import (
     make_experience_manager,
     make_optimizer,
     resume_run,
+    rollout,
     save_checkpoint,
     train_ppo,
     train_run,
 )
-from metta.errors import MettaError, UsageError
+from metta.config.batch import plan_batch
+from metta.errors import CheckpointError, MettaError, UsageError
+from metta.rl.curriculum import Curriculum
+from metta.rl.training_run import TrainingRun
 
 
 def agent_for(env):
@@ -41,6 +48,7 @@ def test_an_override_that_a_run_cannot_go_on_with_is_not_kept(tmp_path: Path, mo
         resume_run(tmp_path / "run", ignore, [Override.parse(override)])
     assert (tmp_path / "run" / "config.toml").read_bytes() == before
     assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=1024")]).agent_step == 1024
+    assert "total_timesteps = 1024" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
 
 
 def refuse_wandb(config) -> None:
@@ -78,6 +86,48 @@ def test_a_policy_does_not_play_in_a_world_it_cannot_read() -> None:
             eval_policy(agent, world, num_episodes=1)
         with pytest.raises(UsageError, match="another world"):
             make_experience_manager(world, agent, ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8))
+
+
+def test_a_type_id_that_means_something_else_is_another_world() -> None:
+    rock, lava = ([{"type": "wall", "name": name, "type_id": 20}] for name in ("rock", "lava"))
+    agent = agent_for(make_environment(num_agents=2, width=9, height=9, objects=rock))
+    with pytest.raises(UsageError, match="object_type_names"):
+        eval_policy(agent, make_environment(num_agents=2, width=9, height=9, objects=lava), num_episodes=1)
+
+
+def test_a_checkpoint_does_not_load_where_a_type_id_means_something_else(tmp_path: Path) -> None:
+    rock, lava = ([{"type": "wall", "name": name, "type_id": 20}] for name in ("rock", "lava"))
+    save_checkpoint(agent_for(make_environment(num_agents=2, width=9, height=9, objects=rock)), tmp_path, 1)
+    agent = agent_for(make_environment(num_agents=2, width=9, height=9, objects=lava))
+    with pytest.raises(CheckpointError, match="object_type_names"):
+        load_checkpoint(agent, tmp_path / "checkpoint_000001.pt")
+
+
+def test_no_older_gradients_are_reported_where_nothing_was_learned() -> None:
+    env = make_environment(num_agents=2, width=9, height=9)
+    agent = agent_for(env)
+    optimizer = make_optimizer(agent)
+    config = ExperienceConfig(batch_size=64, minibatch_size=32, bptt_horizon=8)
+    experience = make_experience_manager(env, agent, config)
+    rollout(experience, agent)
+    train_ppo(agent, optimizer, experience)
+    assert compute_gradient_stats(agent)["grad_norm_max"] > 0
+    stopped = train_ppo(agent, optimizer, experience, PPOConfig(target_kl=1e-12))
+    assert stopped["updates"] == 0
+    assert compute_gradient_stats(agent)["grad_norm_max"] == 0
+
+
+def test_a_plan_has_no_more_minibatches_than_segments() -> None:
+    plan = plan_batch(ExperienceConfig(batch_size=512, minibatch_size=8, bptt_horizon=8), num_agents=5)
+    assert plan.num_minibatches == plan.segments == 60
+
+
+def test_the_scenes_go_on_taking_turns_in_replays(tmp_path: Path) -> None:
+    run = TrainingRun(tiny_config(), Curriculum.of_run(tiny_config()))
+    run.record(tmp_path)
+    run.save(tmp_path)
+    state = TrainingState.load(str(tmp_path / "trainer_state_000000.pt"))
+    assert TrainingRun.restore(tiny_config(), state, tmp_path).state().extra_args["episodes_recorded"] == 1
 
 
 def test_update_epochs_must_be_some() -> None:

@@ -95,7 +95,6 @@ class Experience:
         agent: MettaAgent,
         config: ExperienceConfig,
         seed: int,
-        first_world: int = 0,
     ):
         check_plays(agent, env.spec)
         problems = batch_problems(config, env.num_agents)
@@ -133,7 +132,7 @@ class Experience:
         self.groups: list[Group] = []
         begin = 0
         for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_groups):
-            own = MettaGridEnv(env.configs, len(worlds), seed, first_world + int(worlds[0]), env.task_weights)
+            own = MettaGridEnv(env.configs, len(worlds), seed, int(worlds[0]), env.task_weights)
             group = Group(own, begin, agent.initial_memory(own.agents))
             observations, _ = own.reset()
             self.observations[0, group.rows].copy_(torch.from_numpy(observations))
