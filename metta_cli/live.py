@@ -24,7 +24,16 @@ from metta.api import (
     RunEnded,
     StopRequested,
 )
-from metta_cli.view import STOPPING, View, duration, ending, main_losses, number, time_left
+from metta_cli.view import (
+    STOPPING,
+    View,
+    duration,
+    ending,
+    main_losses,
+    number,
+    silence_broken_streams,
+    time_left,
+)
 
 PHASES = {
     "collect": "collecting experience",
@@ -62,9 +71,12 @@ class LiveView(View):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.live.stop()
+        try:
+            self.live.stop()
+        except OSError:  # the terminal hung up
+            silence_broken_streams()
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Take an event into the picture."""
         match event:
             case RunBegan():

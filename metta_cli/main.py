@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,23 +16,31 @@ from metta.api import (
     Override,
     Policy,
     RandomPolicy,
+    ScriptedPolicy,
+    Stage,
     check_text,
     config_schema,
     evaluate,
+    export_policy,
     find_device,
     find_preset,
+    find_processor,
+    job_rank,
     keep_freed_memory,
     load_config,
     load_policy,
     make_environment,
+    newest_checkpoint,
     presets,
     record_episode,
     resume_run,
     train_run,
     write_replay,
+    write_report,
 )
 from metta.errors import MettaError, UsageError
-from metta_cli import view
+from metta_cli import looking, view
+from metta_cli.keyboard import Keyboard
 from metta_cli.live import LiveView
 
 # click's UsageError, wherever this version of typer keeps it
@@ -53,9 +61,23 @@ class Commands(TyperGroup):
         except MettaError as error:
             if "--debug" in given:
                 raise
-            view.print_error(error)
+            if not job_rank() or error.exit_code == 1:  # what the user did wrong the first process says for all
+                view.print_error(error, job_rank())
             code = error.exit_code
+        except MemoryError:
+            if "--debug" in given:
+                raise
+            view.print_error("out of memory: the worlds or the policy are too large for this machine")
+            code = 1
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a Ctrl-C that is not answered by saving leaves at once and says so."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            view.print_interrupted()
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(
@@ -69,6 +91,12 @@ app.add_typer(presets_app, name="presets")
 
 Source = Annotated[str, typer.Argument(metavar="FILE.toml|PRESET", help="A TOML file, or the name of a preset.")]
 RunDir = Annotated[str | None, typer.Option(help="Where the run is kept.  [default: runs/NAME-DATE-TIME]")]
+WITHOUT_WEIGHTS: dict[str, Callable[[EnvConfig], Policy]] = {
+    "random": lambda env_config: RandomPolicy(env_config.spec),
+    "scripted": ScriptedPolicy,
+}
+"""Policies that need no checkpoint, by the name they have on the command line."""
+
 Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the policy computes.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.")]
 Set = Annotated[
@@ -77,7 +105,11 @@ Set = Annotated[
 ]
 Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for, in all.")]
 Checkpoint = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT.pt|random", help="A policy's file; or the random policy.")
+    str,
+    typer.Argument(
+        metavar="CHECKPOINT.pt|random|scripted",
+        help="A policy's file; or the random policy; or the scripted one, which walks to the nearest useful object.",
+    ),
 ]
 World = Annotated[
     str | None, typer.Option(metavar="FILE.toml|PRESET", help="Play in this world instead of the policy's own.")
@@ -106,7 +138,7 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a policy; ends with a summary and the next commands to type."""
+    """Train a policy; ends with a summary and what to type next."""
     config = load_config(source, _overrides(set_, run_dir, device, seed, total_timesteps))
     keep_freed_memory()
     with _view(json, quiet) as listener:
@@ -147,7 +179,7 @@ def eval_(
     """Play episodes with a policy and print what they were worth."""
     keep_freed_memory()
     policy, env_config = _policy_and_world("eval", checkpoint, env, set_, device)
-    policies = {"random" if checkpoint == "random" else "policy": policy}
+    policies = {checkpoint if checkpoint in WITHOUT_WEIGHTS else "policy": policy}
     if baseline:
         policies["random"] = RandomPolicy(env_config.spec)
     world = make_environment(env_config)
@@ -156,6 +188,19 @@ def eval_(
         view.print_json({"checkpoint": checkpoint, "seed": seed} | view.evaluation_values(results))
     elif not quiet:
         view.print_evaluation(checkpoint, results)
+
+
+@app.command("map")
+def map_(
+    source: Source,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the map; others give other maps.")] = 0,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Print the map that an episode begins with, in glyphs."""
+    world = make_environment(load_config(source, set_ or ()).env)
+    world.reset(seed=seed)
+    view.print_lines([world.render()])
 
 
 @app.command()
@@ -172,7 +217,7 @@ def replay(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Record episodes of a policy: for each a page to open in a browser, and a file for MettaScope."""
+    """Record episodes: a page for a browser, a file for MettaScope."""
     keep_freed_memory()
     policy, env_config = _policy_and_world("replay", checkpoint, env, set_, device)
     name = Path(checkpoint).stem
@@ -190,9 +235,95 @@ def replay(
 
 
 @app.command()
+def watch(
+    source: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR|random", help="A policy's file, or a run to follow.")
+    ],
+    env: World = None,
+    speed: Annotated[int, typer.Option(min=1, max=1000, help="Steps per second.")] = 10,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Watch a policy play in this terminal, or follow a run.
+
+    Of a run in progress each episode is played by the newest policy there is.
+    """
+    keyboard = Keyboard("watch", f"metta replay {source} writes a page for a browser")
+    keep_freed_memory()
+    run_dir = Path(source) if Path(source).is_dir() else None
+    checkpoint = str(newest_checkpoint(run_dir)) if run_dir else source
+    policy, env_config = _policy_and_world("watch", checkpoint, env, set_, device)
+
+    def newer() -> tuple[str, Policy] | None:
+        nonlocal checkpoint
+        newest = str(newest_checkpoint(run_dir)) if run_dir else checkpoint
+        if newest == checkpoint:
+            return None
+        checkpoint = newest
+        return Path(newest).stem, _policy_and_world("watch", newest, env, set_, device)[0]
+
+    looking.watch(keyboard, Stage(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
+
+
+@app.command()
+def play(
+    source: Source,
+    agent: Annotated[int, typer.Option(min=0, help="Which agent is yours.")] = 0,
+    policy: Annotated[
+        str, typer.Option(metavar="CHECKPOINT.pt|random|scripted", help="Who plays the other agents.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Steer one agent yourself; a policy plays the others.
+
+    The world waits for you: each key is a step.
+    """
+    keyboard = Keyboard("play", "it takes your keys from one")
+    others, env_config = _policy_and_world("play", policy, source, set_, None)
+    if agent >= env_config.game.num_agents:
+        raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
+    looking.play(keyboard, Stage(others, env_config, seed), Path(source).stem, agent)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT.pt", help="A policy's file.")],
+    out: Annotated[str | None, typer.Option(metavar="FILE.onnx", help="Where it goes.  [default: beside]")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a policy as an ONNX model, for programs without torch."""
+    target = out or Path(checkpoint).with_suffix(".onnx")
+    try:
+        path = export_policy(load_policy(checkpoint).agent, target)
+    except OSError as error:
+        raise UsageError(f"{error.filename or target} cannot be written: {error.strerror}") from None
+    view.print_lines([str(path)])
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Directories of runs.")],
+    out: Annotated[str, typer.Option(metavar="FILE.html", help="Where the page goes.")] = "report.html",
+    debug: Debug = False,
+) -> None:
+    """Put runs side by side on one page: curves, configs, replays."""
+    try:
+        path = write_report(run_dirs, out)
+    except OSError as error:
+        raise UsageError(f"{error.filename or out} cannot be written: {error.strerror}") from None
+    view.print_lines([str(path)])
+
+
+@app.command()
 def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
-    """Validate a file; print its resolved config and every derived number with its reason."""
-    text = check_text(load_config(source, set_ or ()))
+    """Validate a file; print each value and each derived number."""
+    config = load_config(source, set_ or ())
+    find_processor(config.agent.obs_process_func)
+    text = check_text(config)
     kept = "is kept for the next tensor" if keep_freed_memory() else "is the C library's business: it is not glibc"
     view.print_lines([text, f"# freed memory {kept}"])
 
@@ -212,7 +343,7 @@ def show_preset(name: Annotated[str, typer.Argument(help="The name of a preset."
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of the TOML file, for completion in an editor."""
+    """Print the JSON Schema of the TOML file, for your editor."""
     view.print_json(config_schema())
 
 
@@ -225,16 +356,21 @@ def _policy_and_world(
     command: str, checkpoint: str, env: str | None, set_: list[str] | None, device: str | None
 ) -> tuple[Policy, EnvConfig]:
     """The policy that a command names, and the world it plays in."""
-    if env is None and checkpoint == "random":
-        raise UsageError(f"the random policy has no world of its own; name one: metta {command} random --env PRESET")
+    if env is None and checkpoint in WITHOUT_WEIGHTS:
+        raise UsageError(
+            f"the {checkpoint} policy has no world of its own; name one: metta {command} {checkpoint} --env PRESET"
+        )
     if env is None and set_:
         raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
     env_config = load_config(env, set_ or ()).env if env else None
-    if checkpoint == "random":
+    if checkpoint in WITHOUT_WEIGHTS:
         assert env_config is not None
-        return RandomPolicy(env_config.spec), env_config
-    agent = load_policy(checkpoint, find_device(device or "auto"), env_config).agent
-    return agent, agent.env_config
+        return WITHOUT_WEIGHTS[checkpoint](env_config), env_config
+    loaded = load_policy(checkpoint, find_device(device or "auto"), env_config)
+    if loaded.unknown:
+        more = f" and {len(loaded.unknown) - 8} more" if len(loaded.unknown) > 8 else ""
+        view.note(f"the policy neither sees nor does what it was not made for: {', '.join(loaded.unknown[:8])}{more}")
+    return loaded.agent, loaded.agent.env_config
 
 
 def _overrides(
@@ -254,10 +390,13 @@ def _overrides(
 
 
 def _view(json: bool, quiet: bool) -> view.View:
-    """The view for this output: JSON or nothing if asked, a live picture on a terminal, else plain lines."""
+    """The view for this output: JSON or nothing if asked, a live picture on a terminal, else plain lines.
+
+    Of several processes the first alone shows anything.
+    """
+    if quiet or job_rank():
+        return view.View()
     if json:
         return view.JsonView()
-    if quiet:
-        return view.View()
     console = Console()
     return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else view.PlainView()

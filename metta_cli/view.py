@@ -7,8 +7,10 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,11 +34,14 @@ from metta.api import (
 )
 from metta.errors import MettaError
 
-STOPPING = "finishing the epoch, then saving; once more leaves at once without saving"
+STOPPING = "saving all whole epochs; once more leaves at once without saving"
 
 
 class View:
     """Watches a run: call it with each event. The base says only what must be said, on stderr; that is `--quiet`."""
+
+    is_read = True
+    """until nobody reads the output any more"""
 
     def __enter__(self) -> Self:
         return self
@@ -47,13 +52,28 @@ class View:
         """Leave the screen in order."""
 
     def __call__(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event. A reader that has gone away counts as a terminal that hung up: the run saves and stops."""
+        if not self.is_read:
+            View.show(self, event)
+            return
+        try:
+            self.show(event)
+        except OSError as error:
+            self.is_read = False
+            silence_broken_streams()
+            note(f"nobody reads the output any more ({error.strerror})")
+            signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
+
+    def show(self, event: Event) -> None:
+        """Put one event on the screen; OSError where nobody reads."""
         match event:
             case Notice(text):
                 note(text)
             case StopRequested(name):
-                # Inside a signal handler: print() could be in the middle of a line.
-                os.write(2, f"\n{name}: {STOPPING}\n".encode())
+                # Inside a signal handler: print() could be in the middle of a line. The terminal may be the one that
+                # hung up, which must not keep the run from saving.
+                with suppress(OSError):
+                    os.write(2, f"\n{name}: {STOPPING}\n".encode())
 
 
 class PlainView(View):
@@ -63,7 +83,7 @@ class PlainView(View):
     episodes: EpochMetrics | None = None
     """of the last epoch in which an episode ended; what it says of episodes holds until the next"""
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Print what an event says."""
         match event:
             case RunBegan():
@@ -75,13 +95,13 @@ class PlainView(View):
             case RunEnded():
                 print_lines(["", *ending(event)])
             case _:
-                super().__call__(event)
+                super().show(event)
 
 
 class JsonView(View):
     """One JSON object per line on stdout, nothing else: for programs."""
 
-    def __call__(self, event: Event) -> None:
+    def show(self, event: Event) -> None:
         """Print an event as JSON."""
         match event:
             case RunBegan():
@@ -95,6 +115,7 @@ class JsonView(View):
                     "batch_size": event.plan.batch_size,
                     "num_worlds": event.plan.num_worlds,
                     "parameters": event.parameters,
+                    "processes": event.processes,
                 }
                 print_json({"event": "begin"} | values)
             case EpochEnded(metrics):
@@ -119,7 +140,7 @@ class JsonView(View):
                 }
                 print_json({"event": "end"} | values)
             case _:
-                super().__call__(event)
+                super().show(event)
 
 
 def beginning(event: RunBegan) -> list[str]:
@@ -128,6 +149,7 @@ def beginning(event: RunBegan) -> list[str]:
     went_on = f", going on at epoch {event.epoch}" if event.epoch else ""
     return [
         f"{event.config.run.name}: {event.config.run.total_timesteps:,} agent steps on {event.device}{went_on}",
+        *([f"{event.processes} processes, each with"] if event.processes > 1 else []),
         f"{plan.num_worlds} worlds of {plan.num_agents} agents, {plan.batch_size:,} agent steps per epoch, "
         f"{event.parameters:,} weights",
         f"run directory: {event.directory}",
@@ -252,9 +274,25 @@ def print_json(values: Mapping[str, Any]) -> None:
     print(json_line(values), flush=True)
 
 
-def print_error(error: MettaError | str) -> None:
-    """What the user did wrong or what went wrong, on stderr."""
-    print(f"error: {error}", file=sys.stderr)
+def print_error(error: MettaError | str, rank: int = 0) -> None:
+    """What went wrong, or what the user did, on stderr; of several processes all but the first give their number."""
+    print(f"{f'process {rank}: ' if rank else ''}error: {error}", file=sys.stderr)
+
+
+def silence_broken_streams() -> None:
+    """Let what is still written to a stream that nobody reads go nowhere, rather than fail again at every turn."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def print_interrupted() -> None:
+    """That a command was left in the middle, on stderr."""
+    print("interrupted: left at once; what was saved before is whole", file=sys.stderr)
 
 
 def note(text: str) -> None:

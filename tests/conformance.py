@@ -5,15 +5,17 @@
 Prints a line for each recording that agrees. At the first difference of a recording it prints where that is and what
 stood around, and in the end exits with status 1. pytest does the same (`tests/world/test_conformance.py`).
 
-Compared at every step: observations, rewards (float32, bit for bit), truncations, success of actions, agents'
-positions, orientation, frozen, colours, inventories and accumulated rewards, converters' state and inventories, every
-cell of the map; at the end every counter of the statistics. metta resets a world when its episode ends, where the
-original can be stepped on: a recording that reaches its limit of steps is played twice, once on an environment that
-resets, to the end of the episode, and once on one that does not, to the end of the recording.
+Compared before the first step: names of actions, features and items, arguments and scales. Compared at every step:
+observations, rewards (float32, bit for bit), truncations, success of actions, agents' positions, orientation, frozen,
+colours, inventories and accumulated rewards, converters' state and inventories, every cell of the map; at the end every
+counter of the statistics. metta resets a world when its episode ends, where the original can be stepped on: a recording
+that reaches its limit of steps is played twice, once on an environment that resets, to the end of the episode, and once
+on one that does not, to the end of the recording.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +97,22 @@ def compare(recording: Recording, player: Player, length: int | None = None) -> 
     if difference is None and last == recording.length and moment.state is not None:
         difference = _compare_statistics(recording, player.statistics())
     return difference
+
+
+def compare_names(recording: Recording) -> Difference | None:
+    """What a policy is told of a world before it begins, as far as the recording has it."""
+    spec = recording.config.spec
+    features = json.loads(str(recording.arrays.get("features_json", "{}")))
+    for what, got, expected in (
+        ("names of actions", spec.action_names, recording.arrays.get("action_names")),
+        ("largest arguments of actions", spec.max_action_args, recording.arrays.get("max_action_args")),
+        ("names of features", spec.feature_names, recording.arrays.get("feature_names")),
+        ("scales of features", spec.feature_scales, [entry["normalization"] for entry in features.values()] or None),
+        ("names of items", recording.config.game.inventory_item_names, recording.arrays.get("item_names")),
+    ):
+        if expected is not None and list(got) != list(expected):
+            return Difference(recording, 0, f"{what} are {list(got)}, recorded {list(expected)}")
+    return None
 
 
 def recorded_state(recording: Recording, step: int) -> dict[str, np.ndarray]:
@@ -299,7 +317,9 @@ def engine_statistics(env: MettaGridEnv, world: int) -> dict[str, Any]:
 
 def engine_difference(recording: Recording) -> Difference | None:
     """Play a recording on the engine: to the end of its episode, and if it goes on, to its own end."""
-    difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config, auto_reset=False)))
+    difference = compare_names(recording)
+    if difference is None:
+        difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config, auto_reset=False)))
     if difference is None and 0 < recording.config.game.max_steps <= recording.length:
         difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config)), recording.episode_length)
     return difference

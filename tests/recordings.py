@@ -154,7 +154,7 @@ def env_config(original: dict[str, Any], cell_names: np.ndarray) -> EnvConfig:
             "game": {
                 **_agent_settings(original.get("agent", {}), items),
                 "num_agents": original["num_agents"],
-                "max_steps": original.get("max_steps", 0),
+                "max_steps": original.get("max_steps") or 0,
                 "observation_width": original["obs_width"] // 2 * 2 + 1,
                 "observation_height": original["obs_height"] // 2 * 2 + 1,
                 "num_observation_tokens": original["num_observation_tokens"],
@@ -171,13 +171,13 @@ def env_config(original: dict[str, Any], cell_names: np.ndarray) -> EnvConfig:
                     for name, group in original["groups"].items()
                 },
             },
-            "objects": _objects(original["objects"]),
+            "objects": _objects(original["objects"], items),
             "actions": [
                 {
                     "type": type_,
                     "key": key,
                     **{
-                        field: value
+                        field: _known(value, items)
                         for field, value in (original["actions"].get(section) or {}).items()
                         if field.endswith("_resources") and value is not None
                     },
@@ -212,7 +212,12 @@ def _agent_settings(section: dict[str, Any], items: list[str]) -> dict[str, Any]
     }
 
 
-def _objects(originals: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _known(amounts: dict[str, int], items: list[str]) -> dict[str, int]:
+    """Amounts of the items there are; the original knows them by their places among these, and no others."""
+    return {item: amount for item, amount in amounts.items() if item in items}
+
+
+def _objects(originals: dict[str, dict[str, Any]], items: list[str]) -> list[dict[str, Any]]:
     """Every object of the recording; catalogue entries it does not have make way to type ids that are free."""
     objects: list[dict[str, Any]] = []
     for name, original in originals.items():
@@ -225,8 +230,8 @@ def _objects(originals: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
                 **common,
                 "type": "converter",
                 "color": original.get("color") or 0,
-                "input": _recipe(original, "input_"),
-                "output": _recipe(original, "output_"),
+                "input": _known(_recipe(original, "input_"), items),
+                "output": _known(_recipe(original, "output_"), items),
                 "max_output": original["max_output"],
                 "conversion_ticks": original["conversion_ticks"],
                 "cooldown": original["cooldown"],

@@ -113,3 +113,20 @@ def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.
     assert first.keys() == second.keys()
     for name, weight in first.items():
         assert torch.equal(weight, second[name]), f"{name} differs by {(weight - second[name]).abs().max()}"
+
+
+def assert_same_state(first: object, second: object, where: str = "state") -> None:
+    """Nested values, types and all; tensors bit for bit."""
+    assert type(first) is type(second), where
+    if isinstance(first, dict) and isinstance(second, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same_state(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, list) and isinstance(second, list):
+        assert len(first) == len(second), where
+        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_same_state(one, other, f"{where}[{index}]")
+    elif isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        assert torch.equal(first, second), where
+    else:
+        assert first == second, where

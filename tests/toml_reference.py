@@ -38,6 +38,8 @@ def reference() -> str:
             parts.append(
                 f"{title}\n\nAny of `{keys[0]}` to `{keys[-1]}` of `[env.game]`, for the agents of this group."
             )
+        elif first_header.get(model.__name__) == header:
+            continue  # of another type of the table around it
         elif model.__name__ in first_header:
             parts.append(f"{title}\n\nThe keys of `{first_header[model.__name__]}`{_when(model)}.")
         else:
@@ -88,6 +90,8 @@ def _type(entry: dict[str, Any]) -> str:
         return f"`{json.dumps(entry['const'])}`"
     if "$ref" in entry or "oneOf" in entry:
         return "table"
+    if "anyOf" in entry:
+        return " or ".join(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
     if entry["type"] == "array":
         return f"list, each {_type(entry['items'])}"
     if entry["type"] == "object":

@@ -1,27 +1,42 @@
 """The public surface of metta: what the API document promises, and what the command line is made of."""
 
 from metta.agent.policy import MettaAgent, Policy, make_agent
+from metta.agent.processors import find_processor
 from metta.agent.random_policy import RandomPolicy
+from metta.agent.scripted import ScriptedPolicy
 from metta.allocator import keep_freed_memory
 from metta.config.agent import AgentModelConfig
 from metta.config.check import check_text
+from metta.config.curriculum import (
+    BucketConfig,
+    CurriculumConfig,
+    LearningProgressConfig,
+    LowRewardConfig,
+    ProgressiveConfig,
+)
+from metta.config.distributed import DistributedConfig
 from metta.config.env import EnvConfig
 from metta.config.game import GameConfig, GroupConfig
+from metta.config.kickstarting import KickstartingConfig
 from metta.config.load import dump_config, load_config
 from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.objects import ActionConfig, ObjectConfig
 from metta.config.overrides import Override
 from metta.config.presets import find_preset, presets
-from metta.config.run import CurriculumConfig, RunConfig
+from metta.config.run import RunConfig
 from metta.config.schema import config_schema
+from metta.config.self_play import SelfPlayConfig
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
     LoggingConfig,
     LRScheduleConfig,
+    NormalisationConfig,
     OptimizerConfig,
     PPOConfig,
+    PrioritisedSamplingConfig,
     SimulationConfig,
+    VTraceConfig,
 )
 from metta.config.type_ids import (
     TYPE_AGENT,
@@ -41,9 +56,11 @@ from metta.config.type_ids import (
     TYPE_WALL,
 )
 from metta.replay.recording import Replay, record_episode
+from metta.replay.stage import Stage
 from metta.replay.write import ReplayPaths, write_replay
+from metta.report.page import write_report
 from metta.rl.advantages import compute_advantages
-from metta.rl.checkpoint import LoadedPolicy, load_checkpoint, load_policy, save_checkpoint
+from metta.rl.checkpoint import LoadedPolicy, load_checkpoint, load_policy, newest_checkpoint, save_checkpoint
 from metta.rl.curriculum import Curriculum, make_curriculum
 from metta.rl.evaluate import EvalResult, eval_policy, evaluate
 from metta.rl.events import (
@@ -60,15 +77,19 @@ from metta.rl.events import (
 )
 from metta.rl.experience import Experience, make_experience_manager
 from metta.rl.metrics import json_line
+from metta.rl.onnx_file import export_policy
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo
+from metta.rl.processes import Processes, job_rank
 from metta.rl.progress import EpochMetrics
 from metta.rl.rollout import BatchInfo, rollout
+from metta.rl.self_play import FrozenPolicy, OpponentPool
 from metta.rl.train import resume_run, train_run
 from metta.rl.training_run import find_device
 from metta.rl.training_state import TrainingState
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv, make_environment
+from metta.world.observe import CompactObservations
 from metta.world.summary import EpisodeSummary, StepInfo
 
 __all__ = [
@@ -92,10 +113,13 @@ __all__ = [
     "AgentModelConfig",
     "AsciiConfig",
     "BatchInfo",
+    "BucketConfig",
     "CheckpointConfig",
     "CheckpointSaved",
+    "CompactObservations",
     "Curriculum",
     "CurriculumConfig",
+    "DistributedConfig",
     "EnvConfig",
     "EpisodeSummary",
     "EpochEnded",
@@ -104,23 +128,32 @@ __all__ = [
     "Event",
     "Experience",
     "ExperienceConfig",
+    "FrozenPolicy",
     "GameConfig",
     "GroupConfig",
+    "KickstartingConfig",
     "LRScheduleConfig",
+    "LearningProgressConfig",
     "Listener",
     "LoadedPolicy",
     "LoggingConfig",
+    "LowRewardConfig",
     "MapBuilderConfig",
     "MettaAgent",
     "MettaGridEnv",
+    "NormalisationConfig",
     "Notice",
     "ObjectConfig",
     "ObservationSpace",
+    "OpponentPool",
     "OptimizerConfig",
     "Override",
     "PPOConfig",
     "PhaseBegan",
     "Policy",
+    "PrioritisedSamplingConfig",
+    "Processes",
+    "ProgressiveConfig",
     "RandomPolicy",
     "Replay",
     "ReplayPaths",
@@ -129,10 +162,14 @@ __all__ = [
     "RunBegan",
     "RunConfig",
     "RunEnded",
+    "ScriptedPolicy",
+    "SelfPlayConfig",
     "SimulationConfig",
+    "Stage",
     "StepInfo",
     "StopRequested",
     "TrainingState",
+    "VTraceConfig",
     "check_text",
     "compute_advantages",
     "compute_gradient_stats",
@@ -140,8 +177,11 @@ __all__ = [
     "dump_config",
     "eval_policy",
     "evaluate",
+    "export_policy",
     "find_device",
     "find_preset",
+    "find_processor",
+    "job_rank",
     "json_line",
     "keep_freed_memory",
     "load_checkpoint",
@@ -153,6 +193,7 @@ __all__ = [
     "make_experience_manager",
     "make_lr_scheduler",
     "make_optimizer",
+    "newest_checkpoint",
     "presets",
     "record_episode",
     "resume_run",
@@ -161,4 +202,5 @@ __all__ = [
     "train_ppo",
     "train_run",
     "write_replay",
+    "write_report",
 ]

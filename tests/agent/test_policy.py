@@ -185,6 +185,23 @@ def test_use_prev_action(crowded_env, seen):
         assert torch.equal(outputs(agent, seen[3]), outputs(agent, other)) is same
 
 
+def test_use_cell_ahead(crowded_env):
+    spec = crowded_env.spec
+    spaces = crowded_env.single_observation_space, crowded_env.single_action_space
+    tokens = torch.full((2, spec.num_observation_tokens, 3), 255, dtype=torch.uint8)
+    orientation = spec.feature_names.index("agent:orientation")
+    for agent, facing in enumerate((0, 1)):  # up, where something stands, and down, where nothing does
+        tokens[agent, 0] = torch.tensor([spec.center, orientation, facing])
+        tokens[agent, 1] = torch.tensor([spec.center - 0x10, 0, 2])
+    for used in (True, False):
+        agent = make_agent(*spaces, [], "cpu", AgentModelConfig(**SIZES, use_cell_ahead=used))
+        with torch.no_grad():
+            agent.backbone.table.zero_()  # what is seen is seen ahead or nowhere
+        up, down = outputs(agent, tokens)
+        assert torch.equal(up, down) is not used
+        assert any("ahead" in name for name, _ in agent.named_parameters()) is used
+
+
 def test_use_prev_reward(crowded_env, seen):
     other = changed(seen[3], "last_reward", crowded_env.spec, 77)
     for used, same in ((True, False), (False, True)):

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -179,15 +180,42 @@ def processes(batch: str, count: int, seconds: float) -> float:
     return sum(told)
 
 
-def reset_steps(subject: Subject, repeats: int) -> float:
-    """How many steps of the batch a reset of all its worlds costs."""
-    ratios = []
+def ends_in_steps(subject: Subject, repeats: int) -> tuple[float, float]:
+    """How many steps of the batch it costs that each of its worlds ends once: all at the same time, and one by one.
+
+    That is what such a step takes longer than the one after it. One by one is a world in every other step, in random
+    order.
+    """
+    env, generator = subject.env, np.random.default_rng(0)
+    together, apart = [], []
     for _ in range(repeats):
-        begin = time.process_time()
-        subject.env.reset(out=subject.observations)
-        reset = time.process_time() - begin
-        ratios.append(reset / (subject.env.agents / subject.run(20)))
-    return statistics.median(ratios)
+        for spent, left in (
+            (together, np.ones(env.num_worlds, np.int64)),
+            (apart, 1 + 2 * generator.permutation(env.num_worlds)),
+        ):
+            set_steps_left(env, left)
+            seconds = [env.agents / subject.run(1) for _ in range(int(left.max()) + 1)]
+            plain = seconds[1::2] if len(seconds) > 2 else [env.agents / subject.run(1) for _ in range(9)]
+            usual = statistics.median(plain)
+            spent.append((sum(seconds[::2]) - usual * len(seconds[::2])) / usual)
+    return statistics.median(together), statistics.median(apart)
+
+
+def set_steps_left(env: MettaGridEnv, left: np.ndarray) -> None:
+    """Have each world's episode end after so many steps `[worlds]`."""
+    config = env.config.game
+    last_step = min(config.max_steps or config.episode_lifetime, config.episode_lifetime or config.max_steps)
+    env.load_state(env.state() | {"steps": last_step - left})
+
+
+def bytes_per_agent(config: EnvConfig, num_worlds: int) -> float:
+    """Memory that a batch takes while it is stepped, its observations included."""
+    tracemalloc.start()
+    subject = Subject(config, num_worlds)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    actions = sum(array.nbytes for array in subject.actions)
+    return (most - actions) / subject.env.agents
 
 
 def bench(batch: str, original: str | None, repeats: int, seconds: float) -> dict[str, Any]:
@@ -205,7 +233,7 @@ def bench(batch: str, original: str | None, repeats: int, seconds: float) -> dic
         "agents": whole.env.agents,
         "agent-steps per second": rates,
         "nanoseconds per agent-step": phases(whole, max(20, 200_000 // whole.env.agents)),
-        "reset, in steps": reset_steps(whole, 5),
+        "ends, in steps": ends_in_steps(whole, 5),
     }
     for subject in subjects.values():
         if isinstance(subject, Original):
@@ -242,13 +270,16 @@ def main() -> None:
             print(f"  {name:<26} {rate / 1e6:6.3f} M agent-steps/s{against}")
         split = ", ".join(f"{phase} {spent:.0f}" for phase, spent in figures["nanoseconds per agent-step"].items())
         print(f"  {'ns per agent-step':<26} {split}")
-        print(f"  {'a reset of all':<26} {figures['reset, in steps']:.1f} steps")
+        together, apart = figures["ends, in steps"]
+        print(f"  {'all worlds end':<26} {together:.1f} steps together, {apart:.1f} one by one")
         print(f"  {'two processes':<26} {figures['two processes against one']:.2f} x one")
     if options.growth:
         costs = growth(options.repeats, options.seconds)
         print(
             "\nns per agent-step by agents in a batch: " + ", ".join(f"{n:,} {cost:.0f}" for n, cost in costs.items())
         )
+        memory = bytes_per_agent(EnvConfig.model_validate(BATCHES["b"][2]), 1024)
+        print(f"memory at 65,536 agents: {memory:,.0f} bytes an agent")
     print(f"\nmost memory used: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 

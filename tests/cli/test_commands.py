@@ -31,6 +31,17 @@ def metta(*arguments: str, code: int = 0) -> Result:
     return result
 
 
+def test_map_prints_the_world_of_a_seed() -> None:
+    options = ("--set", "env.map_builder.type=Maze", "--set", "env.map_builder.objects={ altar = 3 }")
+    texts = [metta("map", "quickstart", "--seed", str(seed), *options).stdout for seed in (0, 0, 1)]
+    assert texts[0] == texts[1] != texts[2]
+    game = load_config("quickstart").env.game
+    rows = texts[0].splitlines()
+    assert (len(rows), len(rows[0])) == (game.height, game.width)
+    assert sum(glyph in "^v<>" for glyph in texts[0]) == game.num_agents
+    assert texts[0].count("_") == 3
+
+
 def test_train_prints_a_line_per_epoch_and_what_to_type_next(here: Path) -> None:
     result = metta("train", "tiny.toml")
     lines = result.stdout.splitlines()
@@ -120,7 +131,10 @@ def test_eval_plays_in_other_worlds_and_random_without_a_policy(here: Path) -> N
     values = json.loads(metta("eval", "random", *longer).stdout)
     assert values["random"]["mean_length"] == 30
     assert "policy" not in values
+    values = json.loads(metta("eval", "scripted", *longer).stdout)
+    assert values["scripted"]["mean_reward"] > values["random"]["mean_reward"]
     metta("eval", "random", code=2)
+    metta("eval", "scripted", code=2)
     metta("eval", checkpoint, "--set", "env.game.max_steps=30", code=2)
     result = metta("eval", checkpoint, "--env", "tiny.toml", "--set", "env.game.observation_width=7", code=2)
     assert result.stderr == f"error: {checkpoint} does not fit this agent: observation_width is 7 here and 5 there\n"
@@ -187,3 +201,13 @@ def test_presets_are_listed_and_shown(here: Path) -> None:
 def test_schema_is_json_with_a_description_for_every_table() -> None:
     schema = json.loads(metta("schema").stdout)
     assert set(schema["properties"]) >= {"run", "env", "agent", "ppo", "experience"}
+
+
+def test_help_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is wider than 80 characters, and no command's sentence is cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    text = metta("--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    assert "..." not in text.partition("Commands:")[2]
+    assert {"train", "eval", "resume", "watch", "report"} <= set(re.findall(r"^  ([a-z]+)", text, re.MULTILINE))

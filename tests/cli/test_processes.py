@@ -51,7 +51,7 @@ def test_a_signal_saves_and_says_how_to_go_on(here: Path, number: signal.Signals
     process.send_signal(number)
     output, errors = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130, errors
-    assert f"{number.name}: finishing the epoch, then saving" in errors
+    assert f"{number.name}: saving all whole epochs" in errors
     assert "Traceback" not in errors
     ended = re.search(r"^interrupted: [\d,]+ agent steps, (\d+) epochs", output, re.MULTILINE)
     assert ended, output

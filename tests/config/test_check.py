@@ -5,11 +5,12 @@ import torch
 
 from metta.agent.policy import make_agent
 from metta.config.batch import BatchPlan, plan_batch
-from metta.config.check import check_text, derived, experience_bytes
+from metta.config.check import check_text, derived
 from metta.config.load import load_config, parse_config
+from metta.config.memory import experience_bytes
 from metta.config.run import RunConfig
 from metta.config.training import ExperienceConfig
-from metta.errors import ConfigError, UsageError
+from metta.errors import ConfigError
 from metta.rl.experience import make_experience_manager
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv
@@ -78,6 +79,10 @@ def test_the_numbers_of_quickstart() -> None:
         "gradient steps": "368",
         "discount horizon": "43",
         "experience": "18.5 MiB",
+        "memory of worlds": "11.9 MiB",
+        "memory of policy": "438 MiB",
+        "memory of learning": "532 MiB",
+        "memory in all": "0.977 GiB",
     }
 
 
@@ -133,7 +138,7 @@ def test_scenes_are_what_is_played() -> None:
 
 
 def test_scenes_that_do_not_exist_or_fit_are_refused() -> None:
-    with pytest.raises(UsageError, match='there is no preset or file "nope"'):
+    with pytest.raises(ConfigError, match='there is no preset or file "nope"'):
         derived(parse_config('curriculum.scenes = ["nope"]', "a.toml"))
     small = 'curriculum.scenes = ["simple"]\nexperience = { batch_size = 1024, minibatch_size = 1024 }'
     with pytest.raises(ConfigError, match="24 agents x bptt_horizon 64 = 1536; got 1024"):

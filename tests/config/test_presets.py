@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from metta.config.batch import plan_batch
+from metta.config.curriculum import CurriculumConfig, LearningProgressConfig, LowRewardConfig, ProgressiveConfig
 from metta.config.fields import KeyPath, default_of, sections
+from metta.config.layouts import CavesConfig, DungeonConfig, MazeConfig, TerrainConfig
 from metta.config.load import dump_config, load_config, parse_config
-from metta.config.map_builder import RoomsConfig
+from metta.config.map_builder import MapBuilderConfig, RoomsConfig
 from metta.config.presets import Preset, presets
 from metta.config.run import RunConfig
 from metta.config.toml_lines import key_lines
@@ -20,7 +22,7 @@ each_preset = pytest.mark.parametrize("preset", presets(), ids=lambda preset: pr
 
 
 def test_the_presets_there_must_be() -> None:
-    assert {"arena", "default", "quickstart", "simple"} <= {preset.name for preset in presets()}
+    assert {"arena", "default", "hearts", "quickstart", "simple"} <= {preset.name for preset in presets()}
 
 
 @each_preset
@@ -76,6 +78,16 @@ def test_its_worlds_are_built_step_and_end(preset: Preset) -> None:
     assert ended == 2 * 3
 
 
+OF_OTHER_FLOORS = (
+    set().union(*(table.model_fields for table in (MazeConfig, CavesConfig, DungeonConfig, TerrainConfig)))
+    - MapBuilderConfig.model_fields.keys()
+)
+OF_OTHER_CURRICULA = (
+    set().union(*(table.model_fields for table in (LowRewardConfig, LearningProgressConfig, ProgressiveConfig)))
+    - CurriculumConfig.model_fields.keys()
+)
+
+
 def test_default_is_every_default_written_out() -> None:
     preset = next(preset for preset in presets() if preset.name == "default")
     assert load_config("default") == RunConfig()
@@ -89,6 +101,9 @@ def test_default_is_every_default_written_out() -> None:
     # what only other builders, other groups or open settings of single types have
     exempt = {("env", "map_builder", name) for name in ("rows", "cols", "door_width", "room", "map", "legend")}
     exempt |= {field for field in fields if field[:3] == ("env", "map_builder", "room")}
+    exempt |= {("env", "map_builder", name) for name in OF_OTHER_FLOORS}
+    exempt |= {("curriculum", name) for name in OF_OTHER_CURRICULA}
+    exempt |= {field for field in fields if field[:2] == ("curriculum", "buckets") and len(field) > 2}
     exempt |= {field for field in fields if field[:3] == ("env", "game", "groups")}
     assert fields - exempt - written == set()
     assert {
@@ -109,6 +124,27 @@ def test_simple_is_the_classic_world() -> None:
     assert (builder.rows * builder.cols, builder.room.width, builder.room.height) == (4, 25, 25)
     assert builder.room.objects == {"mine_red": 10, "generator_red": 5, "altar": 5, "block": 20, "wall": 20}
     assert (config.game.num_agents, config.game.max_steps, builder.room.agents) == (24, 1000, 6)
+
+
+def test_hearts_is_the_classic_world_with_fewer_actions_and_smaller_crumbs() -> None:
+    hearts, simple = load_config("hearts").env, load_config("simple").env
+    assert hearts.map_builder == simple.map_builder
+    assert hearts.object_types == simple.object_types
+    rewards = {name: getattr(simple.game, name) for name in type(simple.game).model_fields if "_red_" in name}
+    assert hearts.override(**rewards, time_punishment=simple.game.time_punishment).game == simple.game
+    assert {action.key for action in hearts.actions} < {action.key for action in simple.actions}
+
+
+def test_hearts_begins_in_worlds_that_differ_in_rooms_and_recipes_alone() -> None:
+    config = load_config("hearts")
+    assert config.curriculum.scenes[-1] == "hearts"
+    for scene in config.curriculum.scenes:
+        env = load_config(scene).env
+        assert (env.game.group_settings("agent"), env.actions) == (
+            config.env.game.group_settings("agent"),
+            config.env.actions,
+        )
+        assert not env.spec.differing(config.env.spec)
 
 
 def test_arena_has_the_whole_economy_and_four_even_teams() -> None:

@@ -9,7 +9,8 @@ import select
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -113,6 +114,17 @@ class Chromium:
         self.call("Page.navigate", url=path.as_uri() + fragment)
         self.wait_for("document.documentElement?.dataset.openedIn !== undefined")
         self.settle()
+
+    @contextmanager
+    def inside_frame(self) -> Iterator[None]:
+        """What follows is about the page's only frame, which a browser keeps in a process of its own."""
+        page, self._session = self._session, None
+        (frame,) = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "iframe"]
+        self._session = self.call("Target.attachToTarget", targetId=frame["targetId"], flatten=True)["sessionId"]
+        for domain in ("Runtime", "Log"):
+            self.call(f"{domain}.enable")
+        yield
+        self._session = page
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""

@@ -59,6 +59,39 @@ def test_wandb_gets_metrics_and_checkpoints_and_goes_on_in_the_same_run(tmp_path
     assert b"checkpoint_000002.pt" in content
 
 
+EVERY_OTHER_EPOCH = """
+import sys
+from types import SimpleNamespace
+from metta.api import PhaseBegan, train_run
+from metta.rl import timer
+from tiny_runs import tiny_config
+
+seconds = 0
+
+def listen(event):
+    global seconds
+    seconds += 10 * (isinstance(event, PhaseBegan) and event.phase == "collect")
+
+timer.time = SimpleNamespace(monotonic=lambda: seconds)
+settings = ["logging.wandb=true", 'logging.wandb_mode="offline"', "simulation.replay_interval=0"]
+settings += ["run.total_timesteps=2560", "checkpoint.checkpoint_interval=10"]
+train_run(tiny_config("run", *settings, f"checkpoint.wandb_checkpoint_interval={sys.argv[1]}"), listen)
+"""
+"""Five epochs of ten seconds, each with a checkpoint."""
+
+
+@needs("wandb")
+@pytest.mark.parametrize(("seconds", "uploaded"), [(20, {2, 4, 5}), (0, set())])
+def test_wandb_checkpoint_interval(tmp_path: Path, seconds: int, uploaded: set[int]) -> None:
+    """A checkpoint goes up every so many seconds, and the last one; 0: none."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", EVERY_OTHER_EPOCH, str(seconds)]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, check=True)
+    content = b"".join(log.read_bytes() for log in (tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert b"losses/entropy" in content
+    assert {epoch for epoch in range(6) if f"checkpoint_{epoch:06d}.pt".encode() in content} == uploaded
+
+
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb"])
 def test_a_logger_that_is_not_installed_is_an_error_before_anything_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logger: str

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import Recorder, ignore, tiny_config
+from typer.testing import CliRunner
 
 from metta.api import (
     AgentModelConfig,
@@ -14,6 +15,7 @@ from metta.api import (
     Override,
     PPOConfig,
     TrainingState,
+    compute_advantages,
     compute_gradient_stats,
     eval_policy,
     load_checkpoint,
@@ -28,9 +30,10 @@ from metta.api import (
     train_run,
 )
 from metta.config.batch import plan_batch
-from metta.errors import CheckpointError, MettaError, UsageError
+from metta.errors import MettaError, UsageError
 from metta.rl.curriculum import Curriculum
 from metta.rl.training_run import TrainingRun
+from metta_cli.main import app
 
 
 def agent_for(env):
@@ -95,14 +98,6 @@ def test_a_type_id_that_means_something_else_is_another_world() -> None:
         eval_policy(agent, make_environment(num_agents=2, width=9, height=9, objects=lava), num_episodes=1)
 
 
-def test_a_checkpoint_does_not_load_where_a_type_id_means_something_else(tmp_path: Path) -> None:
-    rock, lava = ([{"type": "wall", "name": name, "type_id": 20}] for name in ("rock", "lava"))
-    save_checkpoint(agent_for(make_environment(num_agents=2, width=9, height=9, objects=rock)), tmp_path, 1)
-    agent = agent_for(make_environment(num_agents=2, width=9, height=9, objects=lava))
-    with pytest.raises(CheckpointError, match="object_type_names"):
-        load_checkpoint(agent, tmp_path / "checkpoint_000001.pt")
-
-
 def test_no_older_gradients_are_reported_where_nothing_was_learned() -> None:
     env = make_environment(num_agents=2, width=9, height=9)
     agent = agent_for(env)
@@ -143,3 +138,32 @@ def test_metadata_may_have_any_plain_keys(tmp_path: Path) -> None:
     agent = agent_for(make_environment(num_agents=2, width=9, height=9))
     save_checkpoint(agent, tmp_path, 2, {7: "x"})
     assert load_checkpoint(agent, tmp_path / "checkpoint_000002.pt") == {7: "x", "epoch": 2}
+
+
+def test_a_dictionary_is_no_world() -> None:
+    with pytest.raises(UsageError, match=r"must be an EnvConfig; got a dict: EnvConfig\.model_validate makes one"):
+        make_environment({"game": {"num_agents": 2}})
+
+
+@pytest.mark.parametrize("wrong", [{"gamma": 1.5}, {"gamma": -0.1}, {"gae_lambda": float("nan")}])
+def test_discounts_are_from_0_to_1(wrong: dict) -> None:
+    env = make_environment(num_agents=2, width=9, height=9)
+    agent = agent_for(env)
+    experience = make_experience_manager(env, agent, ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8))
+    rollout(experience, agent)
+    with pytest.raises(UsageError, match=f"{next(iter(wrong))} must be from 0 to 1; got"):
+        compute_advantages(experience, **wrong)
+
+
+def test_no_epoch_is_negative(tmp_path: Path) -> None:
+    agent = agent_for(make_environment(num_agents=2, width=9, height=9))
+    with pytest.raises(UsageError, match="epoch must be at least 0; got -1"):
+        save_checkpoint(agent, tmp_path / "new", -1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_check_refuses_a_processor_that_train_would_refuse() -> None:
+    result = CliRunner().invoke(app, ["check", "quickstart", "--set", "agent.obs_process_func=flaten_obs_dict"])
+    assert result.exit_code == 2
+    assert 'agent.obs_process_func: unknown "flaten_obs_dict"; did you mean "flatten_obs_dict"?' in result.stderr
+    assert result.stdout == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from tiny_runs import (
     Killed,
     Recorder,
+    assert_same_state,
     assert_same_weights,
     ignore,
     interrupt,
@@ -18,8 +20,10 @@ from tiny_runs import (
     weights_of,
 )
 
-from metta.api import Notice, Override, RunEnded, TrainingState, resume_run, train_run
+from metta.agent.heads import plain_statistics
+from metta.api import Event, Notice, Override, PhaseBegan, RunEnded, TrainingState, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
+from metta.rl.run_directory import RunDirectory
 
 EPOCHS = 8
 
@@ -38,24 +42,8 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert_same_weights(weights_of(first, EPOCHS), weights_of(second, EPOCHS))
     states = [TrainingState.load(run / "checkpoints" / f"trainer_state_{EPOCHS:06d}.pt") for run in (first, second)]
     worlds = [state.extra_args["experience"] for state in states]
-    assert_equal(*worlds)
-    assert_equal(*(state.optimizer_state_dict for state in states))
-
-
-def assert_equal(first: object, second: object, where: str = "state") -> None:
-    assert type(first) is type(second), where
-    if isinstance(first, dict) and isinstance(second, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_equal(first[key], second[key], f"{where}.{key}")
-    elif isinstance(first, list) and isinstance(second, list):
-        assert len(first) == len(second), where
-        for index, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_equal(one, other, f"{where}[{index}]")
-    elif isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        assert torch.equal(first, second), where
-    else:
-        assert first == second, where
+    assert_same_state(*worlds)
+    assert_same_state(*(state.optimizer_state_dict for state in states))
 
 
 def test_the_same_seed_twice_gives_the_same_run(straight: Path, tmp_path: Path) -> None:
@@ -75,7 +63,8 @@ def test_metrics_show_that_episodes_ended_and_weights_changed(straight: Path) ->
     assert [bool(line["weights"]) for line in lines] == [line["epoch"] % 3 == 0 for line in lines]
     assert lines[0]["learning_rate"] > lines[-1]["learning_rate"] > 0
     before, after = weights_of(straight, 0), weights_of(straight, EPOCHS)
-    assert all(not torch.equal(before[name], after[name]) for name in before)
+    statistics = {f"value_head.{name}" for name in plain_statistics()}
+    assert {name for name in before if torch.equal(before[name], after[name])} == statistics
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 6])
@@ -85,6 +74,62 @@ def test_interrupted_and_resumed_is_the_run_in_one_go(straight: Path, tmp_path: 
     assert (ended.reason, ended.epoch) == ("interrupted", epoch)
     ended = resume_run(run_dir, ignore)
     assert (ended.reason, ended.epoch) == ("finished", EPOCHS)
+    assert_same_run(straight, run_dir)
+
+
+@pytest.mark.parametrize("phase", ["collect", "update"])
+def test_a_signal_within_an_epoch_leaves_it_and_saves_the_epochs_before(
+    straight: Path, tmp_path: Path, phase: str
+) -> None:
+    """Sent at the beginning of the fourth epoch's phase, or by another thread a moment later, in the middle of it."""
+    for delay in (0.0, 0.003):
+        run_dir = tmp_path / f"{phase}-{delay}"
+        count = 0
+
+        def listen(event: Event, delay: float = delay) -> None:
+            nonlocal count
+            if event == PhaseBegan(phase):
+                count += 1
+                if count == 4:
+                    threading.Timer(delay, interrupt).start() if delay else interrupt()
+
+        ended = train_run(tiny_config(run_dir), listen)
+        assert ended.reason == "interrupted"
+        assert ended.epoch == 3 or (delay and ended.epoch < EPOCHS)
+        assert [line["epoch"] for line in metrics_of(run_dir)] == list(range(1, ended.epoch + 1))
+        assert ended.checkpoint == run_dir / "checkpoints" / f"checkpoint_{ended.epoch:06d}.pt"
+        assert resume_run(run_dir, ignore).epoch == EPOCHS
+        assert_same_run(straight, run_dir)
+
+
+@pytest.mark.parametrize("phase", ["evaluate", "record"])
+def test_a_signal_while_the_run_watches_itself_costs_no_epoch(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("metta.rl.timer.Timer.is_due", lambda timer: timer.interval_seconds == 17)
+        intervals = [
+            f"simulation.evaluate_interval={17 if phase == 'evaluate' else 0}",
+            f"simulation.replay_interval={17 if phase == 'record' else 0}",
+        ]
+
+        def listen(event: Event) -> None:
+            if event == PhaseBegan(phase):
+                interrupt()
+
+        ended = train_run(tiny_config(tmp_path / "run", *intervals), listen)
+    assert (ended.reason, ended.epoch) == ("interrupted", 1)
+    assert not metrics_of(tmp_path / "run")[0]["evaluation"]
+    assert not (tmp_path / "run" / "replays").exists()
+    resume_run(tmp_path / "run", ignore, [Override.parse("simulation.evaluate_interval=0")])
+    assert_same_run(straight, tmp_path / "run")
+
+
+def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(straight: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "unborn"
+    with RunDirectory.create(tiny_config(run_dir)):
+        pass
+    assert resume_run(run_dir, ignore).epoch == EPOCHS
     assert_same_run(straight, run_dir)
 
 

@@ -128,6 +128,27 @@ class TestScript:
         doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", **{array: changed}))
         assert str(engine_difference(doctored)).startswith(f"doctored, {told}")
 
+    @pytest.mark.parametrize(
+        ("array", "told"),
+        [
+            ("action_names", "names of actions are ['noop', "),
+            ("max_action_args", "largest arguments of actions are [0, 1, "),
+            ("feature_names", "names of features are ['type_id', "),
+            ("item_names", "names of items are ["),
+        ],
+    )
+    def test_sees_names_that_differ(self, shortest: Recording, tmp_path: Path, array: str, told: str) -> None:
+        changed = np.roll(shortest.arrays[array], 1)
+        doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", **{array: changed}))
+        assert str(engine_difference(doctored)).startswith(f"doctored, step 0: {told}")
+
+    def test_sees_scales_that_differ(self, shortest: Recording, tmp_path: Path) -> None:
+        features = json.loads(str(shortest.arrays["features_json"]))
+        features["agent:group"]["normalization"] = 7.0
+        changed = np.array(json.dumps(features))
+        doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", features_json=changed))
+        assert str(engine_difference(doctored)).startswith("doctored, step 0: scales of features are ")
+
     def test_sees_a_counter_that_differs(self, shortest: Recording, tmp_path: Path) -> None:
         statistics = json.loads(str(shortest.arrays["stats"]))
         statistics["agent"][2]["action.move.success"] += 1

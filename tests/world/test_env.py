@@ -415,3 +415,18 @@ class TestCompactObservations:
             np.testing.assert_array_equal(np.diff(compact.offsets), used.sum(axis=1))
             assert compact.offsets[0] == 0
             observations = env.step(random_actions(env, generator))[0]
+
+    def test_are_rows_weights_and_offsets_of_a_first_layer(self) -> None:
+        """A bag of table rows is what the box of all features at all locations gives when it is multiplied."""
+        env = MettaGridEnv(crowded(), 3)
+        observations, _ = env.reset()
+        features = len(env.spec.feature_names)
+        table = np.random.default_rng(0).integers(-9, 9, (256 * features, 7))
+        compact = env.compact_observations()
+        bags = np.add.reduceat(table[compact.indices] * compact.values[:, None], compact.offsets[:-1])
+        box = np.zeros((env.agents, 256, features), np.int64)
+        for agent, tokens in enumerate(observations.tolist()):
+            for location, feature, value in tokens:
+                if location != 0xFF:
+                    box[agent, location, feature] += value
+        assert np.array_equal(bags, box.reshape(env.agents, -1) @ table)

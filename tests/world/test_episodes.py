@@ -232,6 +232,52 @@ def test_a_saved_state_goes_on_in_busy_worlds(seed: int) -> None:
     assert [env.episode_stats(world) for world in range(6)] == [again.episode_stats(world) for world in range(6)]
 
 
+def test_episodes_begun_ahead_are_those_that_each_world_begins_alone() -> None:
+    """Whenever worlds end, whatever weights tasks have by then, and whether a state was loaded in between."""
+    tasks, generator = [small(max_steps=4), small(max_steps=7), small(max_steps=9)], np.random.default_rng(3)
+    batch = MettaGridEnv(tasks, 24, seed=6)
+    alone = [MettaGridEnv(tasks, 1, seed=6, first_world=world) for world in range(24)]
+    assert np.array_equal(batch.reset()[0], np.concatenate([env.reset()[0] for env in alone]))
+    moments = Counter()
+    for step in range(60):
+        if step % 10 == 5:
+            weights = generator.random(3) ** 4
+            for env in (batch, *alone):
+                env.set_task_weights(weights.tolist())
+        if step == 33:
+            state, batch = batch.state(), MettaGridEnv(tasks, 24)
+            batch.load_state(state)
+        if step in (41, 48):
+            seed = 8 if step == 48 else None
+            assert np.array_equal(batch.reset(seed)[0], np.concatenate([env.reset(seed)[0] for env in alone]))
+        actions = random_actions(generator, batch.config, batch.agents)
+        *together, info = batch.step(actions)
+        apart = [env.step(own) for env, own in zip(alone, actions.reshape(24, 3, 2), strict=True)]
+        for array, pieces in zip(together, zip(*[results[:4] for results in apart], strict=True), strict=True):
+            assert np.array_equal(array, np.concatenate(pieces))
+        assert np.array_equal(info.final_observations, np.concatenate([own[4].final_observations for own in apart]))
+        assert [summary.stats for summary in info.episodes] == [e.stats for own in apart for e in own[4].episodes]
+        compact = batch.compact_observations()
+        used = together[0][:, :, 0] != 255
+        assert np.array_equal(compact.values, together[0][:, :, 2][used])
+        assert np.array_equal(np.diff(compact.offsets), used.sum(1))
+        moments[len(info.episodes)] += 1
+    assert batch.episode_stats(5) == alone[5].episode_stats()
+    assert {1, 2, 3} <= set(moments), "ends come alone and several together"
+
+
+def test_a_new_seed_forgets_what_was_begun_ahead() -> None:
+    """Of more worlds than are begun together: when one ends, all of the last few have their next episodes ready."""
+    env = MettaGridEnv(small(max_steps=50), 100)
+    env.reset()
+    left = np.full(100, 40)
+    left[0], left[80:] = 1, 5
+    env.load_state(env.state() | {"steps": 50 - left})
+    *_, info = env.step(idle(env))
+    assert [summary.world for summary in info.episodes] == [0]
+    assert np.array_equal(env.reset(seed=9)[0], MettaGridEnv(small(max_steps=50), 100, seed=9).reset()[0])
+
+
 def test_a_batch_of_thousands_is_what_its_shards_are() -> None:
     """Beyond the sizes at which the engine works in chunks and folds its tables."""
     tasks, generator = random_tasks(np.random.default_rng(77)), np.random.default_rng(0)

@@ -100,6 +100,19 @@ class TestConfiguration:
         assert (attack.required_resources, attack.defense_resources) == ({}, {"heart": 2})
         assert config.action_table[1][2].required_resources is None
 
+    def test_items_that_are_not_there_are_left_out(self) -> None:
+        """The original keeps items by their place in the list, so what names another one names nothing."""
+        kiln = KILN | {"input_coin": 2, "output_gold": 1, "input_heart": None}
+        attack = {"consumed_resources": {"laser": 1, "ore": 1}, "defense_resources": {"armor": 1}}
+        config = env_config(
+            original(objects={"wall": WALL, "kiln": kiln}, actions={"attack": attack}, max_steps=None), CELLS[:, [0, 2]]
+        )
+        assert (config.object_types["kiln"].input, config.object_types["kiln"].output) == ({"ore": 1}, {"heart": 1})
+        _, _, action = config.action_table[5]
+        assert (action.consumed_resources, action.defense_resources) == ({"ore": 1}, {})
+        assert config.can_act(action)
+        assert config.game.max_steps == 0
+
     @pytest.mark.parametrize(("width", "height", "seen"), [(8, 6, (9, 7)), (1, 15, (1, 15)), (14, 2, (15, 3))])
     def test_even_windows_are_rounded_up(self, width: int, height: int, seen: tuple[int, int]) -> None:
         game = env_config(original(obs_width=width, obs_height=height), CELLS).game

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from itertools import product
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from metta.agent.token_bag import token_sums
 from metta.agent.tokens import TokenBag, TokenCodes, true_positions
 from metta.config.agent import AgentModelConfig
+from metta.config.network import CONV_CHANNELS, LATENTS
 from metta.config.spec import EnvSpec
 
-CONV_CHANNELS: Final = 64
-LATENTS: Final = 4
 TYPICAL_TOKENS: Final = 50
 """Tokens of an ordinary observation; the first layer's initial weights are scaled for as many."""
 
@@ -33,15 +34,13 @@ class CnnBackbone(nn.Module):
         self.codes = TokenCodes(spec, config)
         axes = [_first_convolution(size) for size in (spec.observation_height, spec.observation_width)]
         self.convolution = TokenConvolution(self.codes.num_channels, axes[0], axes[1])
-        sizes = self.convolution.output_size
-        second = [min(3, size) for size in sizes]
-        left = math.prod(size - kernel + 1 for size, kernel in zip(sizes, second, strict=True))
+        second = GridConvolution(CONV_CHANNELS, (axes[0].places, axes[1].places))
         self.layers = nn.Sequential(
-            nn.ReLU(),
-            nn.Conv2d(CONV_CHANNELS, CONV_CHANNELS, (second[0], second[1])),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(CONV_CHANNELS * left, config.hidden_dim),
+            nn.ReLU(inplace=True),
+            second,
+            nn.ReLU(inplace=True),
+            PlacesToChannels(),
+            nn.Linear(CONV_CHANNELS * second.num_outputs, config.hidden_dim),
             nn.ReLU(),
         )
 
@@ -91,7 +90,7 @@ class TokenConvolution(nn.Conv2d):
     products that the box would take.
     """
 
-    kernel_places: Tensor
+    taps: Tensor
 
     def __init__(self, num_channels: int, rows: ConvolutionAxis, cols: ConvolutionAxis):
         super().__init__(
@@ -101,37 +100,99 @@ class TokenConvolution(nn.Conv2d):
             (rows.stride, cols.stride),
             (rows.padding, cols.padding),
         )
-        self.output_size = (rows.places, cols.places)
+        self.rows, self.cols = rows, cols
         row_taps = rows.taps()[:, None, :, None]
         col_taps = cols.taps()[None, :, None, :]
-        places = torch.where((row_taps >= 0) & (col_taps >= 0), row_taps * cols.kernel + col_taps, -1)
-        kernel_places = places.view(rows.places * cols.places, rows.size * cols.size).int()
-        self.register_buffer("kernel_places", kernel_places, persistent=False)
+        taps = torch.where((row_taps >= 0) & (col_taps >= 0), row_taps * cols.kernel + col_taps, -1)
+        self.register_buffer(
+            "taps", taps.view(rows.places * cols.places, rows.size * cols.size).int(), persistent=False
+        )
 
     def forward(self, bag: TokenBag) -> Tensor:  # type: ignore[override]  # tokens stand for the box
-        """`[agents, outputs, rows, cols]` of the convolution."""
-        agents, kernel_cells = len(bag.offsets), self.weight[0, 0].numel()
-        table = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels)
-        sums = token_sums(table, self._bag_by_place(bag, kernel_cells)) + self.bias  # type: ignore[operator]  # there is one by default
-        # channels last in memory, which costs the fewest copies and suits the next convolution
-        by_agent = sums.view(-1, agents, self.out_channels).transpose(0, 1)
-        return by_agent.reshape(agents, *self.output_size, self.out_channels).permute(0, 3, 1, 2)
+        """`[places, agents, outputs]` of the convolution, place by place, rows before cols."""
+        # rows that lie together in memory are summed six times as fast
+        table = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels).contiguous()
+        sums = token_sums(table, self._bag_by_place(bag))
+        sums += self.bias  # type: ignore[arg-type]  # there is one by default
+        return sums.view(len(self.taps), -1, self.out_channels)
 
-    def _bag_by_place(self, bag: TokenBag, kernel_cells: int) -> TokenBag:
+    def _bag_by_place(self, bag: TokenBag) -> TokenBag:
         """The tokens under the kernel at each of its places, place by place and in each agent by agent."""
+        kernel_cells = self.weight[0, 0].numel()
         cell = bag.rows // self.in_channels
         first_rows = (bag.rows - cell * self.in_channels) * kernel_cells
-        taps = self.kernel_places.index_select(1, cell)
-        under = taps >= 0
-        entries = true_positions(under)
-        token = entries % len(cell)
-        before = functional.pad(torch.cumsum(under.flatten(), 0, dtype=torch.int32), (1, 0))
-        starts = torch.arange(len(taps), device=cell.device).unsqueeze(1) * len(cell) + bag.offsets
-        return TokenBag(
-            first_rows.index_select(0, token) + taps.flatten().index_select(0, entries),
-            bag.magnitudes.index_select(0, token),
-            before.index_select(0, starts.flatten()),
-        )
+        rows, magnitudes, offsets = [], [], []
+        begin = 0
+        for taps in self.taps:
+            token = true_positions((taps >= 0).index_select(0, cell))
+            rows.append(first_rows.index_select(0, token) + taps.index_select(0, cell.index_select(0, token)))
+            magnitudes.append(bag.magnitudes.index_select(0, token))
+            offsets.append(torch.searchsorted(token, bag.offsets, out_int32=True) + begin)
+            begin += len(token)
+        return TokenBag(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
+
+
+class GridConvolution(nn.Conv2d):
+    """A convolution, 3x3 at most, over few places: so few that it is computed as one matrix product for each weight.
+
+    Weights and outputs are those of the plain `nn.Conv2d`, which computes it on GPUs and under autocast.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int]):
+        kernel = (min(3, grid[0]), min(3, grid[1]))
+        super().__init__(channels, channels, kernel)
+        self.grid = grid
+        self.output_grid = (grid[0] - kernel[0] + 1, grid[1] - kernel[1] + 1)
+        self.num_outputs = math.prod(self.output_grid)
+        self.steps = [
+            ((row + tap_row) * grid[1] + col + tap_col, row * self.output_grid[1] + col, tap_row * kernel[1] + tap_col)
+            for row, col in product(range(self.output_grid[0]), range(self.output_grid[1]))
+            for tap_row, tap_col in product(range(kernel[0]), range(kernel[1]))
+        ]
+        """(input place, output place, kernel place) of each product"""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`[places, agents, channels]` of `[places, agents, channels]`."""
+        if inputs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            by_place = self.weight.permute(2, 3, 1, 0).reshape(-1, self.in_channels, self.out_channels)
+            outputs: Tensor = _PlacesProduct.apply(inputs, by_place, self.bias, self.steps, self.num_outputs)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            return outputs
+        by_row_and_col = inputs.view(*self.grid, *inputs.shape[1:])
+        convolved = super().forward(by_row_and_col.permute(2, 3, 0, 1))
+        return convolved.permute(2, 3, 0, 1).flatten(0, 1)
+
+
+class _PlacesProduct(torch.autograd.Function):
+    """outputs[j] = bias + sum of inputs[i] @ weights[k] over all steps (i, j, k)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weights: Tensor, bias: Tensor, steps: list[tuple[int, int, int]], num_outputs: int
+    ) -> Tensor:
+        ctx.steps = steps
+        ctx.save_for_backward(inputs, weights)
+        outputs = bias.repeat(num_outputs, inputs.shape[1], 1)
+        for i, j, k in steps:
+            outputs[j].addmm_(inputs[i], weights[k])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        inputs, weights = ctx.saved_tensors
+        of_inputs, of_weights = torch.zeros_like(inputs), torch.zeros_like(weights)
+        for i, j, k in ctx.steps:
+            of_inputs[i].addmm_(gradient[j], weights[k].t())
+            of_weights[k].addmm_(inputs[i].t(), gradient[j])
+        return of_inputs, of_weights, gradient.sum((0, 1)), None, None
+
+
+class PlacesToChannels(nn.Module):
+    """`[agents, channels * places]` of `[places, agents, channels]`, channels outermost, as `nn.Flatten` has them."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The flattened features."""
+        return inputs.permute(1, 2, 0).flatten(1)
 
 
 class MlpBackbone(nn.Module):
@@ -184,15 +245,16 @@ class AttentionBackbone(nn.Module):
         seen = magnitude > 0
         seen = seen | ~seen.any(1, keepdim=True)  # an agent that sees nothing attends to emptiness, not to NaN
         attended = functional.scaled_dot_product_attention(
-            self._split(self.latents.to(keys.dtype).expand(agents, -1, -1)),
-            self._split(keys),
-            self._split(values),
+            self.split(self.latents.to(keys.dtype).expand(agents, -1, -1)),
+            self.split(keys),
+            self.split(values),
             attn_mask=seen[:, None, None, :],
         )
         features: Tensor = self.layers(attended.transpose(1, 2).flatten(1))
         return features
 
-    def _split(self, vectors: Tensor) -> Tensor:
+    def split(self, vectors: Tensor) -> Tensor:
+        """`[agents, heads, entries, width / heads]` of `[agents, entries, width]`."""
         return vectors.view(*vectors.shape[:-1], self.heads, -1).transpose(1, 2)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metta.agent import distribution
 from metta.agent.backbones import BACKBONES, Backbone
-from metta.agent.heads import POLICY_GAIN, VALUE_GAIN, Head, initialise
+from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialise
 from metta.agent.memory import Memory, SegmentLSTM
 from metta.agent.processors import find_processor
 from metta.agent.token_bag import token_sums
@@ -51,6 +51,8 @@ class Evaluation:
     """`[horizon, segments] float32`, in nats"""
     values: Tensor
     """`[horizon, segments] float32`"""
+    logits: Tensor
+    """`[horizon, segments, actions] float32`"""
 
 
 class Policy(Protocol):
@@ -116,7 +118,9 @@ class MettaAgent(nn.Module):
         self.processor = find_processor(config.obs_process_func)
         hidden = config.hidden_dim
         self.backbone: Backbone = BACKBONES[config.backbone](spec, config)
-        self.ahead = nn.Parameter(0.5 * torch.randn(self.backbone.codes.num_channels, hidden))
+        self.ahead: nn.Parameter | None = None
+        if config.use_cell_ahead:
+            self.ahead = nn.Parameter(0.5 * torch.randn(self.backbone.codes.num_channels, hidden))
         self.previous = PreviousStep(spec, self.global_features, config.obs_scale)
         self.action_embedding = nn.Embedding(self.previous.num_pairs, hidden) if config.use_prev_action else None
         extra = config.use_prev_reward + len(self.global_features)
@@ -124,7 +128,7 @@ class MettaAgent(nn.Module):
         self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
         initialise(self)
         self.policy_head = Head(hidden, config.mlp_layers, len(spec.action_pairs), POLICY_GAIN)
-        self.value_head = Head(hidden, config.mlp_layers, 1, VALUE_GAIN)
+        self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:
             nn.init.normal_(self.action_embedding.weight, std=0.1)
         self.action_pairs: Tensor
@@ -172,7 +176,7 @@ class MettaAgent(nn.Module):
         """
         logits, values, _ = self(observations, memory, resets)
         log_probs, entropy = distribution.log_prob_and_entropy(logits, pairs)
-        return Evaluation(log_probs, entropy, values)
+        return Evaluation(log_probs, entropy, values, logits)
 
     @torch.no_grad()
     def value(self, observations: Tensor, memory: Memory, resets: Tensor | None = None) -> Tensor:
@@ -199,23 +203,35 @@ class MettaAgent(nn.Module):
             if self.memory is not None:
                 features, memory = self.memory(features, memory, resets)
             logits = self.policy_head(features)
-            values = self.value_head(features).squeeze(-1)
+            values = self.value_head(features)
         return logits.float(), values.float(), Memory(memory.hidden.float(), memory.cell.float())
 
     def update_initial_weights(self) -> None:
         """Let the l2-init loss refer to the weights as they are now."""
         self.initial_weights = {name: weight.detach().clone() for name, weight in self.named_parameters()}
 
+    def observe_value_targets(self, targets: Tensor, decay: float) -> None:
+        """Let the value head's running mean and deviation follow what it is to learn; all values stay what they are.
+
+        The l2-init loss refers to the same function as before.
+        """
+        scale, shift = self.value_head.observe(targets, decay)
+        self.initial_weights["value_head.output.weight"] *= scale
+        self.initial_weights["value_head.output.bias"] *= scale
+        self.initial_weights["value_head.output.bias"] += shift
+
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The 2-D weights between hidden layers: no first layer, no embedding, no output layer. These are Muon's."""
         outside = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
         excluded = {id(weight) for module in outside if module is not None for weight in module.parameters()}
-        excluded |= {id(weight) for weight in (*self.backbone.first_layer(), self.ahead)}
+        excluded |= {id(weight) for weight in self.backbone.first_layer()} | {id(self.ahead)}
         return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
 
     def _features(self, observations: Tensor) -> Tensor:
         tokens = self.processor(observations, self.spec)
-        features: Tensor = self.backbone(tokens) + token_sums(self.ahead, self.backbone.codes.bag_ahead(tokens))
+        features: Tensor = self.backbone(tokens)
+        if self.ahead is not None:
+            features = features + token_sums(self.ahead, self.backbone.codes.bag_ahead(tokens))
         if self.action_embedding is not None:
             features = features + self.action_embedding(self.previous.previous_pair(observations))
         if self.extra_inputs is not None:

@@ -10,13 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from metta.config.agent import AgentModelConfig
+from metta.config.network import ITEM_LEVELS
 from metta.config.spec import EnvSpec
 
 UNUSED: Final = 255
 """Location byte of a token that is not there."""
-
-ITEM_LEVELS: Final = 4
-"""Channels of an inventory feature: exactly 1, 2, 3 units, and more. Recipes ask for such counts."""
 
 _ZONES = _ELSEWHERE, _OWN_CELL, _OUTSIDE = range(3)
 """Where a token can be, seen from the agent; what is outside the window lights nothing."""
@@ -78,7 +76,7 @@ class TokenCodes(nn.Module):
                 if _family(name, zone) in config.observation_types:
                     channels[zone, feature] = (channel_of + next_channel) * (strength > 0)
                     magnitudes[zone, feature] = strength * config.obs_scale
-            next_channel += int(channel_of.max()) + 1
+            next_channel += len(_channels(spec, name))
         self.num_channels = next_channel
         first_rows = torch.zeros(256, dtype=torch.int32)
         zones = torch.full((256,), _OUTSIDE << 16, dtype=torch.int32)
@@ -101,37 +99,71 @@ class TokenCodes(nn.Module):
         return self.num_cells * self.num_channels
 
     def bag(self, observations: Tensor) -> TokenBag:
-        """The used tokens of `[agents, tokens, 3] uint8` as one flat list."""
-        used = observations[:, :, 0] != UNUSED
-        counts = used.sum(1, dtype=torch.int32)
-        first_row, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, true_positions(used)))
-        return TokenBag(first_row + channel, magnitude, torch.cumsum(counts, 0, dtype=torch.int32) - counts)
+        """The tokens of `[agents, tokens, 3] uint8` that light anything, as one flat list."""
+        return self._bag(observations, observations[:, :, 0] != UNUSED, by_cell=True)
 
     def bag_ahead(self, observations: Tensor) -> TokenBag:
-        """The tokens in the cell straight ahead of each agent; rows are channels alone."""
+        """The tokens in the cell straight ahead of each agent that light anything; rows are channels alone."""
         location = observations[:, :, 0]
-        own = (observations[:, :, 1] == self.orientation) & (location == self.center)
+        own = true_positions((observations[:, :, 1] == self.orientation) & (location == self.center))
+        orientation = observations.reshape(-1, 3)[:, 2].index_select(0, own).int()
         # 0 where there is no such token, 1 + the orientation else
-        facing = ((observations[:, :, 2] + 1) * own).amax(1).int()
-        is_ahead = location == self.ahead.index_select(0, facing).unsqueeze(1)
-        counts = is_ahead.sum(1, dtype=torch.int32)
-        _, channel, magnitude = self._look_up(observations.reshape(-1, 3).index_select(0, true_positions(is_ahead)))
-        return TokenBag(channel, magnitude, torch.cumsum(counts, 0, dtype=torch.int32) - counts)
+        facing = torch.zeros(len(location), dtype=torch.int32, device=own.device)
+        facing.scatter_reduce_(0, own // location.shape[1], 1 + orientation, "amax")
+        return self._bag(observations, location == self.ahead.index_select(0, facing).unsqueeze(1), by_cell=False)
+
+    def _bag(self, observations: Tensor, chosen: Tensor, by_cell: bool) -> TokenBag:
+        """Those tokens among the `chosen [agents, tokens] bool` that light anything."""
+        agents, capacity = chosen.shape
+        place = true_positions(chosen)
+        first_row, channel, magnitude = self.look_up(observations.reshape(-1, 3).index_select(0, place))
+        lit = true_positions(magnitude)
+        firsts = torch.arange(agents, device=place.device) * capacity
+        return TokenBag(
+            (first_row + channel if by_cell else channel).index_select(0, lit),
+            magnitude.index_select(0, lit),
+            torch.searchsorted(place.index_select(0, lit), firsts, out_int32=True),
+        )
 
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, channels and magnitudes, each `[agents, most tokens used]`; unused tokens have magnitude 0."""
         used = (observations[:, :, 0] != UNUSED).any(0)
         longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
-        first_row, channel, magnitude = self._look_up(observations[:, :longest].reshape(-1, 3))
+        first_row, channel, magnitude = self.look_up(observations[:, :longest].reshape(-1, 3))
         shape = (len(observations), longest)
         return (first_row // self.num_channels).view(shape), channel.view(shape), magnitude.view(shape)
 
-    def _look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The first row of its cell, the channel and the magnitude of each of `[tokens, 3] uint8`."""
-        location, feature, value = tokens.t().int().contiguous()
+        location, feature, value = (tokens[:, byte].int() for byte in range(3))
         key = self.zones.index_select(0, location).add_(feature, alpha=256).add_(value)
         first_row = self.first_rows.index_select(0, location)
         return first_row, self.channels.index_select(0, key), self.magnitudes.index_select(0, key)
+
+
+def channel_names(spec: EnvSpec) -> list[tuple[object, ...]]:
+    """What each channel shows, by names that hold in any world: `("type_id", "altar")`, `("inv:heart", 2)`."""
+    return [
+        (name, *channel) for name in spec.feature_names if name not in _PREVIOUS for channel in _channels(spec, name)
+    ]
+
+
+def _channels(spec: EnvSpec, name: str) -> list[tuple[object, ...]]:
+    """What the channels of a feature show, one after the other."""
+    if name == "type_id":
+        return [(type_name,) for type_name in spec.object_type_names if type_name]
+    if name in _CATEGORIES:
+        return [(value,) for value in _known_values(spec, name)]
+    if name.startswith("inv:"):
+        return [(level,) for level in range(ITEM_LEVELS)]
+    return [()]
+
+
+def _known_values(spec: EnvSpec, name: str) -> list[int]:
+    """The values of a category that have channels, in order."""
+    if name == "type_id":
+        return [type_id for type_id, type_name in enumerate(spec.object_type_names) if type_name]
+    return spec.group_ids if name == "agent:group" else [0, 1, 2, 3]
 
 
 def _cells_ahead(spec: EnvSpec) -> Tensor:
@@ -148,7 +180,7 @@ def _cells_ahead(spec: EnvSpec) -> Tensor:
 
 
 def true_positions(mask: Tensor) -> Tensor:
-    """Where `mask` is true, as indices of its flattened form; on a CPU NumPy finds them several times as fast."""
+    """Where `mask` is not 0, as indices of its flattened form; on a CPU NumPy finds them several times as fast."""
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.flatten().nonzero().squeeze(1)
@@ -158,11 +190,7 @@ def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tens
     """For each value of a feature: its channel, counted from 0, and how strongly that is lit."""
     values = torch.arange(256)
     if name in _CATEGORIES:
-        known = {
-            "type_id": [type_id for type_id, type_name in enumerate(spec.object_type_names) if type_name],
-            "agent:group": spec.group_ids,
-            "agent:orientation": [0, 1, 2, 3],
-        }[name]
+        known = _known_values(spec, name)
         channel = torch.zeros(256, dtype=torch.int32)
         channel[torch.tensor(known)] = torch.arange(len(known), dtype=torch.int32)
         return channel, torch.isin(values, torch.tensor(known)).float()

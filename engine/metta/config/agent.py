@@ -35,6 +35,9 @@ class AgentModelConfig(Table):
     )
     use_prev_action: bool = Field(default=True, description="the policy sees its previous action")
     use_prev_reward: bool = Field(default=True, description="the policy sees its previous reward")
+    use_cell_ahead: bool = Field(
+        default=True, description="the policy is shown the cell straight ahead as such, whichever way it faces"
+    )
     observation_types: list[ObservationType] = Field(
         default_factory=lambda: list(OBSERVATION_TYPES),
         description="families of tokens the policy sees",

@@ -22,11 +22,18 @@ class BatchPlan:
     num_minibatches: int
     num_groups: int
     """parts the worlds are split into, stepping in turn (async_factor)"""
+    num_opponents: int = 0
+    """agents in a world that frozen policies play, and whose steps are no experience"""
+
+    @property
+    def num_learners(self) -> int:
+        """Agents in a world whose steps are experience."""
+        return self.num_agents - self.num_opponents
 
     @property
     def agents(self) -> int:
-        """Agents of all worlds."""
-        return self.num_worlds * self.num_agents
+        """Agents of all worlds whose steps are experience."""
+        return self.num_worlds * self.num_learners
 
     @property
     def segments(self) -> int:
@@ -39,8 +46,11 @@ class BatchPlan:
         return self.segments * self.horizon
 
 
-def batch_problems(config: ExperienceConfig, num_agents: int) -> list[Problem]:
-    """What makes a batch impossible, with the arithmetic; paths are relative to `[experience]`."""
+def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]:
+    """What makes a batch impossible, with the arithmetic, where so many agents of a world learn.
+
+    Paths are relative to `[experience]`.
+    """
     batch, minibatch, horizon = config.batch_size, config.minibatch_size, config.bptt_horizon
     problems = []
     if minibatch > batch:
@@ -50,8 +60,8 @@ def batch_problems(config: ExperienceConfig, num_agents: int) -> list[Problem]:
     for name, size in (("batch_size", batch), ("minibatch_size", minibatch)):
         if size % horizon:
             problems.append(_not_a_multiple(name, size, "bptt_horizon", horizon))
-    if batch < num_agents * horizon:
-        least = f"{num_agents} agents x bptt_horizon {horizon} = {num_agents * horizon}"
+    if batch < num_learners * horizon:
+        least = f"{num_learners} agents x bptt_horizon {horizon} = {num_learners * horizon}"
         problems.append(
             Problem(("batch_size",), f"must hold a segment for each agent of one world: {least}; got {batch}")
         )
@@ -63,21 +73,23 @@ def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
     return Problem((name,), f"must be a multiple of {of} = {unit}, such as {nearest}; got {size}")
 
 
-def plan_batch(config: ExperienceConfig, num_agents: int) -> BatchPlan:
-    """The layout of an epoch's experience for worlds of `num_agents` agents.
+def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
+    """The layout of an epoch's experience for worlds of `num_agents` agents, of which `num_opponents` do not learn.
 
     At most as many worlds as bring a forward pass of each of the async_factor groups to its target size, and no more
     than the batch has segments for; then as few rounds as fill the batch.
     """
     segments = config.batch_size // config.bptt_horizon
-    target = max(1, round(config.forward_pass_minibatch_target_size * config.async_factor / num_agents))
-    rounds = max(1, -(-(segments // num_agents) // target))
-    num_worlds = max(1, segments // (rounds * num_agents))
+    learners = num_agents - num_opponents
+    target = max(1, round(config.forward_pass_minibatch_target_size * config.async_factor / learners))
+    rounds = max(1, -(-(segments // learners) // target))
+    num_worlds = max(1, segments // (rounds * learners))
     return BatchPlan(
         num_worlds=num_worlds,
         num_agents=num_agents,
         horizon=config.bptt_horizon,
         rounds=rounds,
-        num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * num_agents * rounds),
+        num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * learners * rounds),
         num_groups=min(config.async_factor, num_worlds),
+        num_opponents=num_opponents,
     )

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from metta.config.batch import BatchPlan, plan_batch
+from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env import EnvConfig
-from metta.config.load import dump_config, load_config
+from metta.config.load import dump_config, load_tasks
 from metta.config.map_builder import RoomsConfig
-from metta.config.run import RunConfig, batch_fits
-from metta.errors import ConfigError
+from metta.config.memory import memory_parts, size
+from metta.config.run import RunConfig
+from metta.config.self_play import num_opponents
+from metta.config.tasks import Tasks, fixed_weights
+
+TASKS_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -26,18 +31,19 @@ class Derived:
 def derived(config: RunConfig) -> list[Derived]:
     """Every number that follows from the config, in the order of the pipeline, each followed by its warnings.
 
-    Raises UsageError or ConfigError if a scene of the curriculum cannot be had.
+    Raises ConfigError if the tasks of the curriculum cannot be had.
     """
-    worlds = {scene: load_config(scene).env for scene in config.curriculum.scenes} or {"": config.env}
-    played = next(iter(worlds.values()))
-    if problems := batch_fits(config.experience, played.game.num_agents):
-        raise ConfigError("the experience of these scenes", problems)
-    plan = plan_batch(config.experience, played.game.num_agents)
+    tasks = load_tasks(config)
+    scenes = {scene: task for task, scene in reversed(list(enumerate(tasks.scene_of)))}
+    worlds = {name: tasks.env_configs[scenes[index]] for index, name in enumerate(config.curriculum.scenes or [""])}
+    played = tasks.env_configs[0]
+    plan = plan_batch(config.experience, played.game.num_agents, num_opponents(config.self_play, played))
     return [
-        *(row for scene, env in worlds.items() for row in _world(scene, env)),
+        *(row for scene, env in worlds.items() for row in _world(scene, env, bool(config.curriculum.buckets))),
+        *_tasks(config, tasks),
         *_collection(config, plan),
         *_learning(config, plan),
-        *_memory(config, plan, played.game.num_observation_tokens),
+        *_memory(config, played),
     ]
 
 
@@ -53,19 +59,10 @@ def check_text(config: RunConfig) -> str:
     return "\n".join([dump_config(config).rstrip("\n"), "", "# What follows from it", *lines])
 
 
-def experience_bytes(config: RunConfig, plan: BatchPlan, tokens: int) -> int:
-    """Bytes of one epoch's experience, observations of so many tokens above all."""
-    steps = plan.rounds * plan.horizon
-    observed = (steps + 1) * plan.agents * (tokens * 3 + 1)
-    decided = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
-    memory = 2 * plan.rounds * config.agent.lstm_layers * plan.agents * config.agent.hidden_dim * 4
-    return observed + decided + (memory if config.agent.forward_lstm else 0)
-
-
-def _world(scene: str, env: EnvConfig) -> Iterator[Derived]:
+def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
     game, builder, spec = env.game, env.map_builder, env.spec
     if scene:
-        yield Derived("scene", scene, "drawn by curriculum.weights at each reset")
+        yield Derived("scene", scene, "its first task" if has_buckets else "one of those that are drawn at each reset")
     of = (
         f"{builder.rows} x {builder.cols} rooms and the walls between them"
         if isinstance(builder, RoomsConfig)
@@ -98,6 +95,31 @@ def _world(scene: str, env: EnvConfig) -> Iterator[Derived]:
     )
 
 
+def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
+    """How many tasks there are, and how often the first ones are drawn when training begins."""
+    curriculum, count = config.curriculum, len(tasks.names)
+    if count == 1:
+        if not isinstance(curriculum, CurriculumConfig):
+            yield _warning(f'curriculum.type = "{curriculum.type}" does nothing: there is only one task')
+        return
+    yield Derived("tasks", f"{count:,}", f"{_count(max(tasks.scene_of) + 1, 'scene')}{_bins(curriculum)}")
+    if isinstance(curriculum, ProgressiveConfig):
+        probabilities = [1.0] + [0.0] * (count - 1)
+    elif isinstance(curriculum, CurriculumConfig):
+        probabilities = fixed_weights(curriculum, tasks.scene_of)
+    else:
+        probabilities = [1 / count] * count
+    for name, probability in list(zip(tasks.names, probabilities, strict=True))[:TASKS_SHOWN]:
+        yield Derived("task", f"{100 * probability:.3g} %", f"of resets at first: {name}")
+    if count > TASKS_SHOWN:
+        yield Derived("more tasks", f"{count - TASKS_SHOWN:,}", f"up to {tasks.names[-1]}")
+
+
+def _bins(curriculum: AnyCurriculum) -> str:
+    counts = [f"{len(bucket.values) or bucket.bins} of {key}" for key, bucket in curriculum.buckets.items()]
+    return "".join(f" x {count}" for count in counts)
+
+
 def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     experience = config.experience
     yield Derived(
@@ -106,7 +128,13 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         f"at most {experience.forward_pass_minibatch_target_size:,} agents a forward pass x async_factor "
         f"{experience.async_factor}, and {experience.batch_size // experience.bptt_horizon:,} segments in a batch",
     )
-    yield Derived("agents", f"{plan.agents:,}", f"{plan.num_worlds:,} worlds x {plan.num_agents}")
+    if plan.num_opponents:
+        yield Derived(
+            "learners per world",
+            f"{plan.num_learners:,}",
+            f"{plan.num_agents} agents less {plan.num_opponents} that frozen policies play",
+        )
+    yield Derived("agents", f"{plan.agents:,}", f"{plan.num_worlds:,} worlds x {plan.num_learners}")
     yield Derived("groups", f"{plan.num_groups}", "parts of the worlds that step in turn: async_factor")
     if plan.num_groups < experience.async_factor:
         yield _warning(
@@ -115,7 +143,7 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         )
     yield Derived(
         "agents per forward pass",
-        f"{-(-plan.num_worlds // plan.num_groups) * plan.num_agents:,}",
+        f"{-(-plan.num_worlds // plan.num_groups) * plan.num_learners:,}",
         "at most: a group's worlds",
     )
     yield Derived("rounds", f"{plan.rounds:,}", f"segments of {plan.horizon} steps each agent plays per epoch")
@@ -124,7 +152,8 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     if plan.batch_size < experience.batch_size:
         yield _warning(
             f"experience.batch_size = {experience.batch_size:,} asked, {plan.batch_size:,} collected: "
-            f"{plan.num_worlds:,} whole worlds x {plan.num_agents} agents x {plan.rounds} rounds x {plan.horizon} steps"
+            f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.rounds} rounds "
+            f"x {plan.horizon} steps"
         )
 
 
@@ -166,9 +195,14 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         )
 
 
-def _memory(config: RunConfig, plan: BatchPlan, tokens: int) -> Iterator[Derived]:
-    where = "host memory" if config.experience.cpu_offload else "the device's memory"
-    yield Derived("experience", _size(experience_bytes(config, plan, tokens)), f"in {where}: {plan.batch_size:,} steps")
+def _memory(config: RunConfig, env: EnvConfig) -> Iterator[Derived]:
+    parts = memory_parts(config, env.spec, env.game.height * env.game.width)
+    where = "in host memory" if config.experience.cpu_offload else "in the device's memory"
+    for part in parts:
+        is_experience = part.name == "experience"
+        name = part.name if is_experience else f"memory of {part.name}"
+        yield Derived(name, size(part.bytes), f"{where}: {part.reason}" if is_experience else part.reason)
+    yield Derived("memory in all", size(sum(part.bytes for part in parts)), "about, beside Python and PyTorch")
 
 
 def _warning(reason: str) -> Derived:
@@ -177,11 +211,3 @@ def _warning(reason: str) -> Derived:
 
 def _count(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
-def _size(size: float) -> str:
-    unit = "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size >= 1000:
-            size, unit = size / 1024, larger
-    return f"{size:,.3g} {unit}"

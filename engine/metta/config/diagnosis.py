@@ -29,7 +29,7 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
     repaired, doubtful = _repaired(problems, data)
     tables: dict[str, Table] = {}
     for name in RunConfig.model_fields:
-        model = table_at(RunConfig, (name,))
+        model = table_at(RunConfig, (name,), data)
         if model and name not in doubtful:
             try:
                 tables[name] = model.model_validate(repaired.get(name, {}))

@@ -72,6 +72,11 @@ class EnvConfig(Table):
         return complete_types(self.objects)
 
     @cached_property
+    def rules_key(self) -> str:
+        """The same text for worlds that differ in their maps alone."""
+        return self.model_dump_json(include={"game", "objects", "actions"}, exclude={"game": {"width", "height"}})
+
+    @cached_property
     def action_table(self) -> list[tuple[str, str, ActionConfig]]:
         """(name, type, config) by action id; an attack is followed by its attack_nearest."""
         return [(name, type_, action) for action in self.actions for name, type_ in action.names_and_types]

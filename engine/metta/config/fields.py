@@ -59,6 +59,14 @@ def is_text(annotation: Any) -> bool:
     return annotation is str
 
 
+def takes_number(annotation: Any, kind: type) -> bool:
+    """Whether a value of this type can be a number of that kind, int or float."""
+    plain = _plain(annotation)
+    if get_origin(plain) in (Union, types.UnionType):
+        return any(takes_number(choice, kind) for choice in get_args(plain))
+    return plain is kind
+
+
 def tables(root: type[Table], path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Table]]]:
     """Every table of fixed keys below `root` that is there exactly once, outermost first."""
     yield path, root

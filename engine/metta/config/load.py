@@ -2,43 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import tomli_w
 from pydantic import ValidationError
 
+from metta.config.curriculum import CurriculumConfig
 from metta.config.diagnosis import all_problems
 from metta.config.fields import KeyPath
 from metta.config.overrides import Override
 from metta.config.presets import find_config
-from metta.config.run import RunConfig
+from metta.config.run import RunConfig, batch_fits, opponents_fit
+from metta.config.self_play import num_opponents
+from metta.config.tasks import Tasks, make_tasks
 from metta.config.toml_lines import key_lines
 from metta.config.toml_text import parse_toml, read_text
-from metta.errors import ConfigError, Problem
+from metta.errors import ConfigError, Problem, UsageError
 
 
 def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
     """The config in a TOML file, or in the preset of that name, with `section.key=value` overrides put over it.
 
-    Raises UsageError if there is no such file or it cannot be a config, ConfigError with every problem in it.
+    Raises UsageError if there is no such file or it cannot be a config, ConfigError with every problem in it; those of
+    the curriculum's tasks too, which its other files are read for.
     """
+    text = read_text(find_config(source), source)
+    config = parse_config(text, source, overrides)
+    if config.curriculum != CurriculumConfig():
+        with _locating(text, source, _parsed(overrides)):
+            load_tasks(config)
+    return config
+
+
+def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
+    """What `load_config` gives, whatever became of the curriculum's scenes."""
     return parse_config(read_text(find_config(source), source), source, overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
     """The config in a TOML text; `source` is what messages call it."""
     data = parse_toml(text, source)
-    applied = [Override.parse(item) if isinstance(item, str) else item for item in overrides]
+    applied = _parsed(overrides)
     for override in applied:
         override.apply(data)
-    try:
-        return RunConfig.model_validate(data)
-    except ValidationError as error:
-        problems = all_problems(error, data)
-    places = _Places(key_lines(text), applied)
-    located = [places.located(problem) for problem in problems]
-    raise ConfigError("the command line" if all(problem.option for problem in located) else source, located)
+    with _locating(text, source, applied):
+        try:
+            return RunConfig.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(source, all_problems(error, data)) from None
+
+
+def load_tasks(config: RunConfig) -> Tasks:
+    """The tasks of the config's curriculum: of its scenes, else of its own world.
+
+    Raises ConfigError with every problem of the tasks; one inside the file of a scene, with that file's lines.
+    """
+    problems: list[Problem] = []
+    scenes = []
+    for index, scene in enumerate(config.curriculum.scenes):
+        try:
+            scenes.append((scene, read_config(scene).env))
+        except UsageError as error:
+            problems.append(Problem(("curriculum", "scenes", index), str(error)))
+    if scenes:
+        first = scenes[0][1]
+        problems += opponents_fit(config.self_play, first) or batch_fits(
+            config.experience, first.game.num_agents - num_opponents(config.self_play, first)
+        )
+    if problems:
+        raise ConfigError("the curriculum", problems)
+    return make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
 
 
 def dump_config(config: RunConfig) -> str:
@@ -47,6 +82,26 @@ def dump_config(config: RunConfig) -> str:
     plain = tomli_w.dumps(data)
     # a drawn map reads better over several lines; but those would lose a carriage return before a newline
     return plain if "\\r" in plain else tomli_w.dumps(data, multiline_strings=True)
+
+
+def _parsed(overrides: Sequence[str | Override]) -> list[Override]:
+    return [Override.parse(item) if isinstance(item, str) else item for item in overrides]
+
+
+@contextmanager
+def _locating(text: str, source: str, overrides: Sequence[Override]) -> Iterator[None]:
+    """Give problems that are raised inside the lines and options they come from."""
+    try:
+        yield
+    except ConfigError as error:
+        if any(problem.line for problem in error.problems):
+            raise  # of another file, a scene's
+        problems = error.problems
+    else:
+        return
+    places = _Places(key_lines(text), overrides)
+    located = [places.located(problem) for problem in problems]
+    raise ConfigError("the command line" if all(problem.option for problem in located) else source, located)
 
 
 class _Places:

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from metta.config.layouts import CavesConfig, DungeonConfig, MazeConfig, ScatterTable, TerrainConfig
 from metta.config.table import Table
-
-DEFAULT_MAP_OBJECTS = {"mine_red": 2, "generator_red": 1, "altar": 1, "wall": 5, "block": 3}
 
 GLYPHS = {
     ".": "empty",
@@ -32,22 +31,11 @@ GLYPHS = {
 }
 """The usual glyphs of maps; `render()` draws with the same ones. `@` is an agent of the first group."""
 
-ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24)]]
 
-
-class MapBuilderConfig(Table):
+class MapBuilderConfig(ScatterTable):
     """Objects and agents on random free cells inside a border of walls."""
 
     type: Literal["Random"] = Field(default="Random", description="Random: scattered on free cells")
-    width: int = Field(default=64, ge=1, le=4096, description="map width with its border, cells; follows env.game")
-    height: int = Field(default=64, ge=1, le=4096, description="map height with its border, cells; follows env.game")
-    border_width: int = Field(default=2, ge=0, le=4096, description="thickness of the wall around the map, cells")
-    agents: int = Field(
-        default=64, ge=0, le=65536, description="agents, split evenly among the groups; follows env.game.num_agents"
-    )
-    objects: ObjectCounts = Field(
-        default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="how many of each object, by name"
-    )
 
 
 class RoomsConfig(Table):
@@ -124,7 +112,11 @@ def _builder_tag(value: Any) -> str:
 MapBuilder = Annotated[
     Annotated[MapBuilderConfig, Tag("Random")]
     | Annotated[RoomsConfig, Tag("Rooms")]
-    | Annotated[AsciiConfig, Tag("Ascii")],
+    | Annotated[AsciiConfig, Tag("Ascii")]
+    | Annotated[MazeConfig, Tag("Maze")]
+    | Annotated[CavesConfig, Tag("Caves")]
+    | Annotated[DungeonConfig, Tag("Dungeon")]
+    | Annotated[TerrainConfig, Tag("Terrain")],
     Discriminator(_builder_tag),
 ]
 """Any map builder; without `type` it is `Random`."""

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from metta.config.fields import KeyPath
 from metta.config.game import ITEM_FIELDS, AgentSettings, GameConfig
-from metta.config.map_builder import AsciiConfig, MapBuilder, MapBuilderConfig, RoomsConfig
+from metta.config.layouts import ScatterTable
+from metta.config.map_builder import AsciiConfig, MapBuilder, RoomsConfig
 from metta.config.objects import CATALOGUE, DEFAULT_ACTIONS, ActionConfig, ObjectConfig
 from metta.errors import Problem, did_you_mean
 
@@ -142,7 +143,7 @@ def _item_mentions(
 
 
 def _placed_objects(builder: MapBuilder, types: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(builder, MapBuilderConfig):
+    if isinstance(builder, ScatterTable):
         yield from ((("map_builder", "objects", name), name) for name in builder.objects)
     elif isinstance(builder, RoomsConfig):
         yield from ((("map_builder", "room", "objects", name), name) for name in builder.room.objects)

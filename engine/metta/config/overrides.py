@@ -26,7 +26,7 @@ class Override:
     def parse(cls, text: str, option: str = "--set") -> Self:
         """From `section.key=value`. Raises UsageError if it is not of that form."""
         try:
-            path, rest = _read_path(text)
+            path, rest = read_path(text)
         except ValueError:
             path, rest = (), text
         if not 0 < len(path) <= MAX_DEPTH or not rest.startswith("="):
@@ -41,30 +41,10 @@ class Override:
         """
         if not _is_unicode(self.text):
             raise UsageError(f"{self.option} {Problem(self.path, '').key}: the value is not UTF-8 text")
-        holder: Any = data
-        for depth, part in enumerate(self.path):
-            is_last = depth == len(self.path) - 1
-            if isinstance(holder, dict) and isinstance(part, str):
-                if is_last:
-                    holder[part] = self._value(data)
-                elif part not in holder:
-                    table = table_at(RunConfig, self.path[:depth], data)
-                    field = table.model_fields.get(part) if table else None
-                    holder[part] = default_of(field) if field else {}
-                holder = holder[part]
-            elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
-                if is_last:
-                    holder[part] = self._value(data)
-                holder = holder[part]
-            elif isinstance(holder, list):
-                entries = f"{len(holder)} entries, from [0]" if holder else "no entries"
-                raise self._error(depth, f"is a list of {entries}")
-            else:
-                raise self._error(depth, "is no table" if isinstance(part, str) else "is no list")
-
-    def _error(self, depth: int, message: str) -> UsageError:
-        key = Problem(self.path, "").key
-        return UsageError(f'{self.option} {key}: "{Problem(self.path[:depth], "").key}" {message}')
+        try:
+            put_value(data, self.path, self._value(data))
+        except UsageError as error:
+            raise UsageError(f"{self.option} {Problem(self.path, '').key}: {error}") from None
 
     def _value(self, data: dict[str, Any]) -> Any:
         """The value as TOML; as plain text where the key takes text or the value is not TOML at all."""
@@ -78,12 +58,40 @@ class Override:
         return parsed["value"] if is_whole else self.text
 
 
+def put_value(data: dict[str, Any], path: KeyPath, value: Any) -> None:
+    """Put a value into the data of a RunConfig. Raises UsageError where the path leads into what is no table or list.
+
+    Where it is an entry of a list or of a table of free keys that `data` leaves at its default, the default's other
+    entries stay.
+    """
+    holder: Any = data
+    for depth, part in enumerate(path):
+        is_last = depth == len(path) - 1
+        if isinstance(holder, dict) and isinstance(part, str):
+            if is_last:
+                holder[part] = value
+            elif part not in holder:
+                table = table_at(RunConfig, path[:depth], data)
+                field = table.model_fields.get(part) if table else None
+                holder[part] = default_of(field) if field else {}
+            holder = holder[part]
+        elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
+            if is_last:
+                holder[part] = value
+            holder = holder[part]
+        else:
+            reason = "is no table" if isinstance(part, str) else "is no list"
+            if isinstance(holder, list):
+                reason = f"is a list of {len(holder)} entries, from [0]" if holder else "is a list of no entries"
+            raise UsageError(f'"{Problem(path[:depth], "").key}" {reason}')
+
+
 def _is_unicode(text: str) -> bool:
     """Whether it can be written down; bytes of an argument that are not UTF-8 come as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _read_path(text: str) -> tuple[KeyPath, str]:
+def read_path(text: str) -> tuple[KeyPath, str]:
     """A key path such as `env.actions[5].enabled`, and what follows it."""
     path: KeyPath = ()
     rest = "." + text

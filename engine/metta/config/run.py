@@ -8,16 +8,23 @@ from pydantic import Field, model_validator
 
 from metta.config.agent import AgentModelConfig
 from metta.config.batch import batch_problems
+from metta.config.curriculum import AnyCurriculum, CurriculumConfig
+from metta.config.distributed import DistributedConfig
 from metta.config.env import EnvConfig
+from metta.config.kickstarting import KickstartingConfig
+from metta.config.self_play import SelfPlayConfig, num_opponents, self_play_problems
 from metta.config.table import Name, Table
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
     LoggingConfig,
     LRScheduleConfig,
+    NormalisationConfig,
     OptimizerConfig,
     PPOConfig,
+    PrioritisedSamplingConfig,
     SimulationConfig,
+    VTraceConfig,
 )
 from metta.errors import Problem, RulesError
 
@@ -32,28 +39,6 @@ class RunSection(Table):
     run_dir: str = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
 
 
-class CurriculumConfig(Table):
-    """What worlds are drawn: the `[env]` table alone, or several scenes by weight."""
-
-    scenes: list[str] = Field(
-        default_factory=list, description="presets or TOML files whose [env] tables are played; empty: this file's own"
-    )
-    weights: list[float] = Field(default_factory=list, description="relative frequency of each scene; empty: all alike")
-
-    @model_validator(mode="after")
-    def _one_weight_per_scene(self) -> Self:
-        problems = []
-        if self.weights and len(self.weights) != len(self.scenes):
-            problems.append(
-                Problem(("weights",), f"must be one for each of {len(self.scenes)} scenes; got {len(self.weights)}")
-            )
-        elif self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
-            problems.append(Problem(("weights",), f"must not be negative and not all zero; got {self.weights}"))
-        if problems:
-            raise RulesError(problems)
-        return self
-
-
 class RunConfig(Table):
     """Everything a training run needs: what a TOML file holds, where a file may hold only what differs."""
 
@@ -63,22 +48,37 @@ class RunConfig(Table):
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
     ppo: PPOConfig = Field(default_factory=PPOConfig)
+    vtrace: VTraceConfig = Field(default_factory=VTraceConfig)
+    prioritised_sampling: PrioritisedSamplingConfig = Field(default_factory=PrioritisedSamplingConfig)
+    normalisation: NormalisationConfig = Field(default_factory=NormalisationConfig)
     experience: ExperienceConfig = Field(default_factory=ExperienceConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     simulation: SimulationConfig = Field(default_factory=SimulationConfig)
-    curriculum: CurriculumConfig = Field(default_factory=CurriculumConfig)
+    curriculum: AnyCurriculum = Field(default_factory=CurriculumConfig)
+    kickstarting: KickstartingConfig = Field(default_factory=KickstartingConfig)
+    self_play: SelfPlayConfig = Field(default_factory=SelfPlayConfig)
+    distributed: DistributedConfig = Field(default_factory=DistributedConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
-        num_agents = 1 if self.curriculum.scenes else self.env.game.num_agents  # the scenes may have other numbers
-        if problems := batch_fits(self.experience, num_agents):
+        if self.curriculum.scenes:  # which may have other numbers of agents and other groups
+            problems = batch_fits(self.experience, 1)
+        elif not (problems := opponents_fit(self.self_play, self.env)):
+            problems = batch_fits(self.experience, self.env.game.num_agents - num_opponents(self.self_play, self.env))
+        if problems:
             raise RulesError(problems)
         return self
 
 
-def batch_fits(experience: ExperienceConfig, num_agents: int) -> list[Problem]:
-    """What of `[experience]` cannot be had with so many agents."""
+def batch_fits(experience: ExperienceConfig, num_learners: int) -> list[Problem]:
+    """What of `[experience]` cannot be had where so many agents of a world learn."""
     return [
-        Problem(("experience", *problem.path), problem.message) for problem in batch_problems(experience, num_agents)
+        Problem(("experience", *problem.path), problem.message) for problem in batch_problems(experience, num_learners)
     ]
+
+
+def opponents_fit(self_play: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
+    """What of `[self_play]` cannot be had in this world."""
+    problems = self_play_problems(self_play, env)
+    return [Problem(("self_play", *problem.path), problem.message) for problem in problems]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from metta.config.game import GameConfig
+from metta.config.layouts import CavesConfig, DungeonConfig, MazeConfig, ScatterTable, TerrainConfig
 from metta.config.map_builder import AsciiConfig, MapBuilder, MapBuilderConfig, RoomsConfig
+from metta.config.table import Table
 from metta.errors import Problem
+
+Scatter = MapBuilderConfig | MazeConfig | CavesConfig | DungeonConfig | TerrainConfig
 
 LONGEST_SIDE = 4096
 """Rows or columns of a world at most."""
@@ -20,7 +25,7 @@ def settle(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilde
 
     A scattered map follows the game; the game follows rooms and drawn maps.
     """
-    if isinstance(builder, MapBuilderConfig):
+    if isinstance(builder, ScatterTable):
         return game, *_follow_game(game, builder)
     problems: list[Problem] = []
     if isinstance(builder, RoomsConfig):
@@ -42,9 +47,21 @@ def settle(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilde
     return game.filled(**made), builder, problems
 
 
+def without_followed_sizes(env: Table) -> dict[str, Any]:
+    """An EnvConfig as data with every value but the sizes that follow from others, so that those may change."""
+    data = env.model_dump(exclude_none=True)
+    if data["map_builder"]["type"] not in ("Rooms", "Ascii"):
+        for name in ("width", "height", "agents"):
+            del data["map_builder"][name]
+    else:
+        for name in ("width", "height", "num_agents"):
+            del data["game"][name]
+    return data
+
+
 def room_problems(builder: MapBuilder) -> Iterator[Problem]:
     """Things that do not fit into the cells there are."""
-    if isinstance(builder, MapBuilderConfig):
+    if isinstance(builder, ScatterTable):
         yield from _crowding(("map_builder",), builder)
     elif isinstance(builder, RoomsConfig):
         yield from _crowding(("map_builder", "room"), builder.room)
@@ -54,7 +71,7 @@ def room_problems(builder: MapBuilder) -> Iterator[Problem]:
             yield Problem(("map_builder", "door_width"), message)
 
 
-def _follow_game(game: GameConfig, builder: MapBuilderConfig) -> tuple[MapBuilderConfig, list[Problem]]:
+def _follow_game(game: GameConfig, builder: Scatter) -> tuple[Scatter, list[Problem]]:
     problems = []
     for name, source in (("width", "width"), ("height", "height"), ("agents", "num_agents")):
         own, value = getattr(builder, name), getattr(game, source)
@@ -99,7 +116,7 @@ def _arithmetic(builder: RoomsConfig | AsciiConfig) -> dict[str, str]:
     }
 
 
-def _crowding(path: tuple[str, ...], builder: MapBuilderConfig) -> Iterator[Problem]:
+def _crowding(path: tuple[str, ...], builder: ScatterTable) -> Iterator[Problem]:
     rows, cols = builder.height - 2 * builder.border_width, builder.width - 2 * builder.border_width
     arithmetic = f"{builder.width} x {builder.height} cells less a border of {builder.border_width}"
     if rows < 1 or cols < 1:
@@ -110,3 +127,7 @@ def _crowding(path: tuple[str, ...], builder: MapBuilderConfig) -> Iterator[Prob
         things = f"{objects} objects + {builder.agents} agents = {objects + builder.agents}"
         message = f"must leave room for the agents: {things}, but {arithmetic} leaves {rows * cols}"
         yield Problem((*path, "objects"), message)
+    elif isinstance(builder, MazeConfig) and builder.loops == 0 and objects + builder.agents > builder.least_floor:
+        things = f"{objects} objects + {builder.agents} agents = {objects + builder.agents}"
+        places = f"a maze of {builder.crossings[0]} x {builder.crossings[1]} places"
+        yield Problem((*path, "objects"), f"must fit: {things}, but {places} has {builder.least_floor} cells of floor")

@@ -54,6 +54,54 @@ class PPOConfig(Table):
     target_kl: float | None = Field(default=None, gt=0, description="stop the epoch's updates beyond this KL")
 
 
+class VTraceConfig(Table):
+    """V-trace (Espeholt et al. 2018, arXiv:1802.01561): targets follow the policy while it learns from a batch."""
+
+    enabled: bool = Field(
+        default=False, description="advantages and value targets are corrected by the policy's ratios at each minibatch"
+    )
+    rho_clip: float = Field(
+        default=1.0, gt=0, description="most that a ratio (new to old probability) counts for a step's own error"
+    )
+    c_clip: float = Field(
+        default=1.0, gt=0, description="most that a ratio counts for how far later errors reach back in time"
+    )
+
+
+class PrioritisedSamplingConfig(Table):
+    """Minibatches of the segments that surprise most (Schaul et al. 2016, arXiv:1511.05952)."""
+
+    enabled: bool = Field(
+        default=False, description="segments are drawn by their advantages, with replacement, instead of each once"
+    )
+    alpha: float = Field(
+        default=0.8, ge=0, le=10, description="a segment is drawn in proportion to its mean |advantage| to this power"
+    )
+    beta: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="power of the importance weights that make up for it; rises linearly to 1 over the run",
+    )
+
+
+class NormalisationConfig(Table):
+    """Values and rewards at the scale of one for the learner, by running statistics; reported ones stay unscaled."""
+
+    values: bool = Field(
+        default=False,
+        description="the value head learns targets less their mean, over their deviation (PopArt, arXiv:1602.07714)",
+    )
+    value_decay: float = Field(
+        default=0.95, ge=0, lt=1, description="share of the value targets' statistics that an epoch leaves of the last"
+    )
+    rewards: bool = Field(
+        default=False,
+        description="rewards are divided by the deviation of discounted returns; values are then of such rewards",
+    )
+    reward_clip: float = Field(default=10.0, ge=0, description="divided rewards are clipped to +- this; 0: not clipped")
+
+
 class ExperienceConfig(Table):
     """How experience is collected and cut into minibatches. All sizes count agent steps."""
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metta.agent.policy import Policy
 from metta.config.env import EnvConfig
 from metta.errors import UsageError
 from metta.replay.blocks import BlockTracker
+from metta.replay.stage import Stage
 from metta.world.env import MettaGridEnv
 
 ENDLESS_EPISODE: Final = 1000
@@ -103,28 +101,20 @@ def record_episode(agent: Policy, env_config: EnvConfig, seed: int, max_steps: i
     """
     if max_steps is not None and max_steps < 1:
         raise UsageError(f"max_steps must be at least 1; got {max_steps}")
-    env = MettaGridEnv(env_config, seed=seed, auto_reset=False)
-    # the first five streams of a seed are those of training and evaluation
-    stream = np.random.SeedSequence(seed, spawn_key=(5,))
-    generator = torch.Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-    observations, _ = env.reset()
+    stage = Stage(agent, env_config, seed)
+    env = stage.env
     first_cells = env.cells()
     film = _Film(env)
     film.expose()
     actions, successes, rewards = [], [], []
-    with _evaluating(agent):
-        memory = agent.initial_memory(env.agents)
-        device = memory.hidden.device
-        for _ in range(max_steps or _longest(env_config)):
-            decision = agent.act(torch.from_numpy(observations).to(device), memory, generator=generator)
-            memory = decision.memory
-            actions.append(decision.actions.cpu().numpy().astype(np.int32))
-            observations, reward, terminated, truncated, _ = env.step(actions[-1])
-            successes.append(env.action_success.copy())
-            rewards.append(reward)
-            film.expose()
-            if (terminated | truncated).any():
-                break
+    for _ in range(max_steps or _longest(env_config)):
+        stage.step()
+        actions.append(stage.actions)
+        successes.append(env.action_success.copy())
+        rewards.append(stage.rewards)
+        film.expose()
+        if stage.is_over:
+            break
     frames = {name: np.stack(frames) for name, frames in film.frames.items()}
     return Replay(
         config=env_config,
@@ -142,16 +132,3 @@ def _longest(config: EnvConfig) -> int:
     """The steps after which an episode of this game is over."""
     ends = [steps for steps in (config.game.max_steps, config.game.episode_lifetime) if steps]
     return min(ends, default=ENDLESS_EPISODE)
-
-
-@contextmanager
-def _evaluating(agent: Policy) -> Iterator[None]:
-    """A module in evaluation mode for a while; a policy that is no module has no modes."""
-    modes = [(part, part.training) for part in agent.modules()] if isinstance(agent, torch.nn.Module) else []
-    try:
-        for part, _ in modes:
-            part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

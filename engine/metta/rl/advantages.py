@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metta.config.training import NormalisationConfig
 from metta.errors import UsageError
 from metta.rl.experience import Experience
 
@@ -41,16 +42,31 @@ def generalized_advantages(
     return advantages
 
 
-def compute_advantages(experience: Experience, gamma: float = 0.977, gae_lambda: float = 0.916) -> Tensor:
+def compute_advantages(
+    experience: Experience,
+    gamma: float = 0.977,
+    gae_lambda: float = 0.916,
+    normalisation: NormalisationConfig | None = None,
+) -> Tensor:
     """The advantages `[steps, agents] float32` of the last rollout, time first, agents of all worlds after.
 
-    They are also kept in the experience, for `train_ppo`.
+    They are also kept in the experience for `train_ppo`, with the returns: advantages + values. Where
+    `normalisation` has rewards scaled, both are of scaled rewards; the first call after a rollout counts its rewards.
     """
+    for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{name} must be from 0 to 1; got {value}")
     if not experience.steps_collected:
         raise UsageError("there is no experience to compute advantages of: call rollout(experience, agent) first")
     steps = experience.steps_collected
+    rewards = experience.rewards[:steps]
+    if normalisation is not None and normalisation.rewards:
+        if experience.learned_rewards is None:
+            experience.reward_scale.observe(rewards, experience.resets[1 : steps + 1], gamma)
+        rewards = experience.reward_scale.scaled(rewards, normalisation.reward_clip)
+    experience.learned_rewards = rewards
     experience.advantages = generalized_advantages(
-        experience.rewards[:steps],
+        rewards,
         experience.values[:steps],
         experience.next_values,
         experience.terminated[:steps],
@@ -59,4 +75,5 @@ def compute_advantages(experience: Experience, gamma: float = 0.977, gae_lambda:
         gamma,
         gae_lambda,
     )
+    experience.returns = experience.advantages + experience.values[:steps]
     return experience.advantages

@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from metta.agent.heads import plain_statistics
 from metta.agent.policy import MettaAgent, make_agent
+from metta.agent.vocabulary import missing_pairs, moved_rows, row_names, unknown_here
 from metta.config.agent import AgentModelConfig
 from metta.config.env import EnvConfig
+from metta.config.network import least_weights
 from metta.config.spec import EnvSpec
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, UsageError
 from metta.rl.torch_file import first_problem, read_torch_file, write_torch_file
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -29,22 +32,13 @@ _ARCHITECTURE = (
     "forward_lstm",
     "use_prev_action",
     "use_prev_reward",
+    "use_cell_ahead",
     "observation_types",
     "obs_scale",
     "obs_process_func",
 )
-# What gives a policy's inputs and outputs their meaning. The number of agents and the tokens' capacity may differ.
-_MEANING = (
-    "action_names",
-    "max_action_args",
-    "action_enabled",
-    "feature_names",
-    "feature_scales",
-    "object_type_names",
-    "group_ids",
-    "observation_height",
-    "observation_width",
-)
+# What gives a policy's inputs their shape. Features, types, items and actions find their places by name.
+_WINDOW = ("observation_height", "observation_width")
 
 
 @dataclass(frozen=True)
@@ -55,6 +49,8 @@ class LoadedPolicy:
     """with the world it plays in as its `env_config`"""
     metadata: dict[str, Any]
     """what was saved with it, and its `epoch`"""
+    unknown: tuple[str, ...] = ()
+    """what there is in its world that it was not made for: objects and items it does not see, actions it never takes"""
 
 
 class _PolicyFile(BaseModel):
@@ -76,9 +72,16 @@ def save_checkpoint(
     It holds the weights, the configs that rebuild agent and world, and `metadata` (numbers, text, tensors, and
     lists and dictionaries of them); `torch.load(weights_only=True)` reads it.
     """
+    if epoch < 0:
+        raise UsageError(f"epoch must be at least 0; got {epoch}")
     directory = Path(path)
     directory.mkdir(parents=True, exist_ok=True)
-    content = {
+    write_torch_file(directory / checkpoint_name(epoch), KIND, checkpoint_content(agent, epoch, metadata))
+
+
+def checkpoint_content(agent: MettaAgent, epoch: int = 0, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What a checkpoint file holds. The weights are the agent's own, not copies."""
+    return {
         "epoch": epoch,
         "metadata": dict(metadata or {}),
         "agent_config": agent.config.model_dump(),
@@ -86,18 +89,18 @@ def save_checkpoint(
         "global_features": list(agent.global_features),
         "weights": agent.state_dict(),
     }
-    write_torch_file(directory / checkpoint_name(epoch), KIND, content)
 
 
 def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
     """Load the weights of a checkpoint into `agent`; its metadata, with `epoch`.
 
+    Features, object types, items and actions are those of the same name, wherever they stand in the lists of the
+    agent's world. What that world has beside them adds nothing to what the policy sees, and is never done.
     Raises CheckpointError, and leaves the agent as it was, if the file is missing, damaged or foreign, or if the
-    policy in it reads other tokens, chooses among other actions, or is built otherwise than `agent`.
+    policy in it has another window, takes actions that there are not here, or is built otherwise than `agent`.
     """
     policy = _read(Path(path))
-    _check_fit(Path(path), policy, agent)
-    agent.load_state_dict(policy.weights)
+    agent.load_state_dict(_weights_for(agent, policy, Path(path)))
     return policy.metadata | {"epoch": policy.epoch}
 
 
@@ -106,8 +109,8 @@ def load_policy(
 ) -> LoadedPolicy:
     """The policy in a checkpoint file, with an agent built from the configs in the file alone.
 
-    `env_config` is a world to play in instead of its own. Raises CheckpointError, beside the reasons of
-    `load_checkpoint`, if that world has other tokens or actions.
+    `env_config` is a world to play in instead of its own, where it finds by name what it knows, as in
+    `load_checkpoint`. Raises CheckpointError for the same reasons.
     """
     policy = _read(Path(path))
     env_config = env_config or policy.env_config
@@ -118,9 +121,9 @@ def load_policy(
         device=device or torch.device("cpu"),
         config=policy.agent_config,
     )
-    _check_fit(Path(path), policy, agent)
-    agent.load_state_dict(policy.weights)
-    return LoadedPolicy(agent, policy.metadata | {"epoch": policy.epoch})
+    agent.load_state_dict(_weights_for(agent, policy, Path(path)))
+    unknown = tuple(unknown_here(policy.env_config.spec, agent.spec))
+    return LoadedPolicy(agent, policy.metadata | {"epoch": policy.epoch}, unknown)
 
 
 def checkpoint_name(epoch: int) -> str:
@@ -133,46 +136,83 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
 
 
+def newest_checkpoint(directory: str | Path) -> Path:
+    """The newest policy checkpoint of a run, or of a directory of them. Raises CheckpointError if there is none."""
+    root = Path(directory)
+    found = [*checkpoint_paths(root / "checkpoints"), *checkpoint_paths(root)]
+    if not found:
+        raise CheckpointError(f"{root} has no policy checkpoint yet")
+    return found[0]
+
+
 def _read(path: Path) -> _PolicyFile:
     if path.is_dir():
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
     try:
-        return _PolicyFile.model_validate(read_torch_file(path, KIND))
+        policy = _PolicyFile.model_validate(read_torch_file(path, KIND))
     except ValidationError as error:
         raise CheckpointError(f"{path} is not laid out as a {KIND}: {first_problem(error)}") from None
+    # before any network is made: the config alone could ask for one of any size
+    asked = least_weights(policy.agent_config, policy.env_config.spec)
+    held = sum(weight.numel() for weight in policy.weights.values())
+    if held < asked:
+        raise CheckpointError(
+            f"{path} is not sound: its config is of a network of {asked:,} weights, and it has {held:,}"
+        )
+    # files from before there was a normalisation of values have none of its statistics
+    plain = {f"value_head.{name}": statistic for name, statistic in plain_statistics().items()}
+    return policy.model_copy(update={"weights": plain | policy.weights})
 
 
-def _check_fit(path: Path, policy: _PolicyFile, agent: MettaAgent) -> None:
-    """Raise CheckpointError with everything in which the policy in the file and `agent` differ."""
+def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str, torch.Tensor]:
+    """The weights in the file, each row where `agent` looks for it; CheckpointError where the two do not fit."""
     differences = [
         f"agent.{name} is {_short(ours)} here and {_short(theirs)} there"
         for name in _ARCHITECTURE
         if (ours := getattr(agent.config, name)) != (theirs := getattr(policy.agent_config, name))
     ]
-    differences += _differences_of_meaning(agent.spec, policy.env_config.spec)
+    here, there = agent.spec, policy.env_config.spec
+    differences += _differences_of_meaning(here, there)
     if list(agent.global_features) != policy.global_features:
         differences.append(f"global_features are {agent.global_features} here and {policy.global_features} there")
+    weights = policy.weights
     if not differences:
-        differences = _differences_of_shape(agent.state_dict(), policy.weights)
+        differences = _differences_of_rows(weights, there, policy.agent_config)
+    if not differences:
+        weights = moved_rows(weights, policy.agent_config, there, here)
+        differences = _differences_of_shape(agent.state_dict(), weights)
     if differences:
         more = f", and {len(differences) - 3} more differences" if len(differences) > 3 else ""
         raise CheckpointError(f"{path} does not fit this agent: {'; '.join(differences[:3])}{more}")
+    return weights
 
 
 def _differences_of_meaning(here: EnvSpec, there: EnvSpec) -> list[str]:
-    differences = []
-    for name in _MEANING:
-        ours, theirs = getattr(here, name), getattr(there, name)
-        if ours != theirs and isinstance(ours, list):
-            where = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
-            if where is None:
-                differences.append(f"there are {len(ours)} {name} here and {len(theirs)} there")
-            else:
-                differences.append(f"{name}[{where}] is {_short(ours[where])} here and {_short(theirs[where])} there")
-        elif ours != theirs:
-            differences.append(f"{name} is {ours} here and {theirs} there")
+    differences = [
+        f"{name} is {ours} here and {theirs} there"
+        for name in _WINDOW
+        if (ours := getattr(here, name)) != (theirs := getattr(there, name))
+    ]
+    scales = dict(zip(here.feature_names, here.feature_scales, strict=True))
+    for name, theirs in zip(there.feature_names, there.feature_scales, strict=True):
+        if scales.get(name, theirs) != theirs:
+            differences.append(f"feature {name} is divided by {scales[name]:g} here and by {theirs:g} there")
+    differences += [f"it may {pair}, which nobody can do here" for pair in missing_pairs(there, here)]
     return differences
+
+
+def _differences_of_rows(weights: Mapping[str, torch.Tensor], there: EnvSpec, config: AgentModelConfig) -> list[str]:
+    """Weights in a file that are not as large as the world in the same file makes them."""
+    return [
+        f"{name} is missing there"
+        if name not in weights
+        else f"{name} is {list(weights[name].shape)} there, in a world that asks for {len(names)}"
+        for name, (dimension, names) in row_names(there, config).items()
+        if name not in weights
+        or not weights[name].is_floating_point()
+        or weights[name].shape[dimension : dimension + 1] != (len(names),)
+    ]
 
 
 def _differences_of_shape(here: Mapping[str, torch.Tensor], there: Mapping[str, torch.Tensor]) -> list[str]:

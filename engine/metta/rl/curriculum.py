@@ -1,72 +1,130 @@
-"""What worlds a policy is trained in: one, or several scenes drawn by weight at each reset."""
+"""What worlds a policy is trained in: one, or several tasks drawn at each reset by probabilities that may change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+from pydantic import TypeAdapter, ValidationError
+
+from metta.config.curriculum import AnyCurriculum
 from metta.config.env import EnvConfig
-from metta.config.load import load_config
+from metta.config.load import load_tasks, read_config
+from metta.config.problems import problems_in
 from metta.config.run import RunConfig
-from metta.errors import UsageError
+from metta.config.tasks import Tasks, make_tasks
+from metta.errors import ConfigError, Problem, UsageError
+from metta.rl.rollout import BatchInfo
+from metta.rl.task_draw import make_draw
+
+_CONFIG: TypeAdapter[AnyCurriculum] = TypeAdapter(AnyCurriculum)
 
 
-@dataclass(frozen=True)
 class Curriculum:
-    """Scenes and how often each is played. One policy plays them all, so they differ in rules and maps alone."""
+    """Tasks and how often each is drawn. One policy plays them all, so they differ in rules and maps alone.
 
-    names: tuple[str, ...]
-    env_configs: tuple[EnvConfig, ...]
-    weights: tuple[float, ...]
-    """relative frequency of each scene"""
+    `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` plays it. In a training loop,
 
-    def __post_init__(self) -> None:
-        if not self.names or not len(self.names) == len(self.env_configs) == len(self.weights):
-            raise UsageError(
-                f"a curriculum needs scenes, each with a weight; got {len(self.names)} names, "
-                f"{len(self.env_configs)} scenes and {len(self.weights)} weights"
-            )
-        if min(self.weights) < 0 or not sum(self.weights) > 0:
-            raise UsageError(f"weights of scenes must not be negative and not all zero; got {list(self.weights)}")
+        batch = rollout(experience, agent)
+        curriculum.update(batch)
+        experience.set_task_weights(curriculum.weights)
+
+    lets what is drawn follow what came of it.
+    """
+
+    def __init__(self, config: AnyCurriculum, tasks: Tasks):
+        """The beginning of a curriculum."""
+        self.config = config
+        self.tasks = tasks
+        self._draw = make_draw(config, tasks.scene_of)
 
     @classmethod
     def of_run(cls, config: RunConfig) -> Self:
-        """The scenes of `[curriculum]`, else the file's own `[env]`."""
-        if not config.curriculum.scenes:
-            return cls((config.run.name,), (config.env,), (1.0,))
-        return cls._of_scenes(config.curriculum.scenes, config.curriculum.weights or None)
+        """The tasks of `[curriculum]`: of its scenes, else of the file's own `[env]`."""
+        return cls(config.curriculum, load_tasks(config))
 
-    @classmethod
-    def _of_scenes(cls, scenes: Sequence[str | EnvConfig], weights: Sequence[float] | None) -> Self:
-        names = [scene if isinstance(scene, str) else f"scene {index}" for index, scene in enumerate(scenes)]
-        env_configs = [load_config(scene).env if isinstance(scene, str) else scene for scene in scenes]
-        return cls(tuple(names), tuple(env_configs), tuple(weights or [1.0] * len(names)))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tasks: the scene's, with the values of the buckets behind it."""
+        return self.tasks.names
+
+    @property
+    def env_configs(self) -> tuple[EnvConfig, ...]:
+        """The world of each task."""
+        return self.tasks.env_configs
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The probability of each task from now on."""
+        return tuple(self._draw.probabilities().tolist())
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The same by name."""
+        return dict(zip(self.names, self.weights, strict=True))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What the probabilities follow from, by the name of each task of which something is known.
+
+        low_reward: how far it is behind the best, 0 to 1. learning_progress: the distance of the two moving averages.
+        progressive: the moving average of its reward. fixed: nothing.
+        """
+        return {self.names[task]: score for task, score in self._draw.scores().items()}
+
+    def update(self, batch: BatchInfo) -> None:
+        """Learn from the episodes that ended in a batch, as `rollout` returned it."""
+        self._draw.learn(
+            list(zip(batch.episode_tasks, batch.episode_returns or (), strict=True)), batch.total_env_steps
+        )
 
     def state(self) -> dict[str, Any]:
         """The curriculum in plain values, so that a run goes on in the same scenes if their files change."""
         return {
-            "names": list(self.names),
-            "env_configs": [config.model_dump(exclude_none=True) for config in self.env_configs],
-            "weights": list(self.weights),
+            "names": [name for name, _ in self.tasks.scenes],
+            "env_configs": [config.model_dump(exclude_none=True) for _, config in self.tasks.scenes],
+            "config": self.config.model_dump(exclude_none=True),
+            "draw": self._draw.state(),
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Self:
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The curriculum that `state` described."""
-        env_configs = tuple(EnvConfig.model_validate(values) for values in state["env_configs"])
-        return cls(tuple(state["names"]), env_configs, tuple(state["weights"]))
+        env_configs = [EnvConfig.model_validate(values) for values in state["env_configs"]]
+        # states of versions that knew no others hold the weights of a fixed curriculum
+        config = state.get("config") or {"scenes": state["names"], "weights": state["weights"]}
+        known = _CONFIG.validate_python(config)
+        curriculum = cls(known, make_tasks(known, list(zip(state["names"], env_configs, strict=True))))
+        curriculum._draw.load_state(state.get("draw", {}))
+        return curriculum
 
 
 def make_curriculum(
     env_path: str | Path = "/env/mettagrid/simple",
     scenes: Sequence[str | EnvConfig] | None = None,
     weights: Sequence[float] | None = None,
+    type: Literal["fixed", "low_reward", "learning_progress", "progressive"] = "fixed",
+    **settings: Any,
 ) -> Curriculum:
-    """The curriculum of one world, or of several scenes drawn by `weights` (all alike if None).
+    """The curriculum of one world or several scenes, with the settings of `[curriculum]`.
 
     `env_path` and each scene are a preset's name, a TOML file or, for scenes, an EnvConfig; `scenes`, if given, stand
-    in place of `env_path`. `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` plays it.
+    in place of `env_path`. `weights` are those of a fixed curriculum (all alike if None); other settings go by name:
+    `make_curriculum("arena", type="learning_progress", buckets={"game.max_steps": {"values": [100, 200]}})`.
+    Raises ConfigError for settings that make no sense, UsageError for a scene that does not exist.
     """
-    return Curriculum._of_scenes([str(env_path)] if scenes is None else scenes, weights)
+    given = [str(env_path)] if scenes is None else list(scenes)
+    if not given:
+        raise UsageError("a curriculum needs at least one scene")
+    names = [scene if isinstance(scene, str) else f"scene {index}" for index, scene in enumerate(given)]
+    worlds = [read_config(scene).env if isinstance(scene, str) else scene for scene in given]
+    data = {"type": type, "scenes": names} | settings | ({} if weights is None else {"weights": list(weights)})
+    try:
+        config = RunConfig.model_validate({"curriculum": data}).curriculum
+    except ValidationError as error:
+        found = problems_in(error, RunConfig, {"curriculum": data})
+        raise ConfigError(
+            "make_curriculum", [Problem(problem.path[1:], problem.message) for problem in found]
+        ) from None
+    return Curriculum(config, make_tasks(config, list(zip(names, worlds, strict=True))))

@@ -26,6 +26,8 @@ class RunBegan:
     """weights of the policy"""
     epoch: int
     agent_step: int
+    processes: int = 1
+    """that train together; the plan is that of each"""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,12 @@ from torch import Tensor
 from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent, check_plays
 from metta.config.batch import BatchPlan, batch_problems, plan_batch
+from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
-from metta.errors import ConfigError, UsageError
+from metta.errors import ConfigError, TrainingError, UsageError
+from metta.rl.prioritised_sampling import PrioritisedSampling
+from metta.rl.reward_scale import RewardScale
+from metta.rl.self_play import OpponentPool, Opponents
 from metta.world.env import MettaGridEnv
 from metta.world.summary import StepInfo
 
@@ -35,15 +39,20 @@ class Minibatch:
     """`[horizon, segments] float32`: when it was done"""
     advantages: Tensor
     """`[horizon, segments] float32`"""
+    returns: Tensor
+    """`[horizon, segments] float32`: what the value head learns"""
     resets: Tensor
     """`[horizon, segments] bool`: memory is cleared before this step"""
     memory: Memory
     """before the first step"""
-
-    @property
-    def returns(self) -> Tensor:
-        """`[horizon, segments] float32`: advantages + values, what the value head learns."""
-        return self.advantages + self.values
+    weights: Tensor | None
+    """`[segments] float32`: importance weights; None where each segment is drawn once"""
+    rows: Tensor
+    """`[horizon, segments] int64`: which rows of the experience's flattened `[steps, agents]` these are"""
+    teacher_log_probs: Tensor | None = None
+    """`[horizon, segments, actions] float32`: what the teacher would have done; None without one"""
+    teacher_values: Tensor | None = None
+    """`[horizon, segments] float32`: what the teacher expected"""
 
 
 @dataclass(frozen=True)
@@ -61,15 +70,20 @@ class Outcome:
     info: StepInfo
     seconds: float
     """wall clock the simulator took"""
+    opponent_returns: tuple[float, ...] = ()
+    """of each episode that ended: the mean over the agents that frozen policies play"""
 
 
 class Group:
     """Some of the worlds, stepped together, and the policy's memory in them."""
 
-    def __init__(self, env: MettaGridEnv, begin: int, memory: Memory):
+    def __init__(self, env: MettaGridEnv, begin: int, memory: Memory, opponents: Opponents | None = None):
         self.env = env
-        self.rows = slice(begin, begin + env.agents)
+        self.opponents = opponents
+        """who plays the agents that do not learn, if any"""
+        self.rows = slice(begin, begin + memory.hidden.shape[1])
         self.memory = memory
+        self.teacher_memory: Memory | None = None
         self.pending: Future[Outcome] | Outcome | None = None
 
     def step(self, actions: np.ndarray, out: np.ndarray | None) -> Outcome:
@@ -95,13 +109,21 @@ class Experience:
         agent: MettaAgent,
         config: ExperienceConfig,
         seed: int,
+        teacher: MettaAgent | None = None,
+        rank: int = 0,
+        opponents: OpponentPool | None = None,
     ):
         check_plays(agent, env.spec)
-        problems = batch_problems(config, env.num_agents)
+        if teacher is not None:
+            check_plays(teacher, env.spec)
+        if opponents is not None:
+            opponents.check_plays(env.spec)
+        frozen = 0 if opponents is None else num_opponents(opponents.config, env.configs[0])
+        problems = batch_problems(config, env.num_agents - frozen)
         if problems:
             raise ConfigError("the experience config", problems)
         self.config = config
-        self.plan: BatchPlan = plan_batch(config, env.num_agents)
+        self.plan: BatchPlan = plan_batch(config, env.num_agents, frozen)
         self.device = agent.device
         self.storage_device = storage_device(config, agent.device)
         plan, spec = self.plan, agent.spec
@@ -124,22 +146,40 @@ class Experience:
         """Steps of each agent in the arrays: 0 before the first rollout."""
         self.advantages: Tensor | None = None
         """`[steps, agents] float32`, once computed for this rollout"""
+        self.returns: Tensor | None = None
+        """`[steps, agents] float32`: what the values are to be, computed with the advantages"""
+        self.learned_rewards: Tensor | None = None
+        """`[steps, agents] float32`: what both were computed from: the rewards, or the rewards scaled"""
+        self.reward_scale = RewardScale(agents, self.storage_device)
 
         # the first two streams, of maps and worlds, are drawn by the simulator for itself, from the same seed
         _, _, policy_seed, shuffle_seed = np.random.SeedSequence(seed).spawn(4)
-        self.policy_generator = _generator(policy_seed)
-        self.shuffle_generator = _generator(shuffle_seed)
+        self.policy_generator = _generator(_of_rank(policy_seed, rank))
+        self.shuffle_generator = _generator(_of_rank(shuffle_seed, rank))
+        # evaluation has the fifth stream of its own seed
+        self.opponent_generator = _generator(_of_rank(np.random.SeedSequence(seed).spawn(6)[5], rank))
+        first_world = rank * plan.num_worlds
         self.groups: list[Group] = []
         begin = 0
         for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_groups):
-            own = MettaGridEnv(env.configs, len(worlds), seed, int(worlds[0]), env.task_weights)
-            group = Group(own, begin, agent.initial_memory(own.agents))
+            own = MettaGridEnv(env.configs, len(worlds), seed, first_world + int(worlds[0]), env.task_weights)
+            side = None if opponents is None else Opponents(own, opponents, self.opponent_generator)
+            group = Group(own, begin, agent.initial_memory(len(worlds) * plan.num_learners), side)
             observations, _ = own.reset()
+            if side is not None:
+                observations = side.begin(observations)
             self.observations[0, group.rows].copy_(torch.from_numpy(observations))
             self.groups.append(group)
-            begin += own.agents
+            begin = group.rows.stop
         self.resets[0] = True
         self._worker = ThreadPoolExecutor(1, "simulator") if plan.num_groups > 1 else None
+        self.teacher = teacher
+        """who says at each step what it would do, if anyone"""
+        if teacher is not None:
+            self.teacher_log_probs = self._empty(steps, agents, len(spec.action_pairs))
+            self.teacher_values = self._empty(steps, agents)
+            for group in self.groups:
+                group.teacher_memory = teacher.initial_memory(group.rows.stop - group.rows.start)
 
     def begin(self) -> None:
         """Start a new epoch's experience where the last one ended."""
@@ -147,12 +187,14 @@ class Experience:
         self.resets[0].copy_(self.resets[self.steps_collected])
         self.final_values.zero_()
         self.steps_collected = 0
-        self.advantages = None
+        self.advantages = self.returns = self.learned_rewards = None
 
     def submit(self, group: Group, actions: np.ndarray, step: int) -> None:
         """Let the worlds of a group take the step after which they are at `step`."""
         out = None
-        if self.config.zero_copy and self.storage_device.type == "cpu":
+        if group.opponents is not None:
+            actions = group.opponents.actions(actions)
+        elif self._writes_straight:
             out = self.observations[step, group.rows].numpy()
         if self._worker is None:
             group.pending = group.step(actions, out)
@@ -165,9 +207,12 @@ class Experience:
         outcome = group.pending.result() if isinstance(group.pending, Future) else group.pending
         group.pending = None
         rows = group.rows
-        stored = self.observations[step, rows]
-        if not (self.config.zero_copy and self.storage_device.type == "cpu"):
-            stored.copy_(torch.from_numpy(outcome.observations))
+        if not np.isfinite(outcome.rewards).all():
+            raise TrainingError(self._what_broke(outcome.rewards, rows.start, step))
+        if group.opponents is not None:
+            outcome = _learners_part(outcome, group.opponents)
+        if group.opponents is not None or not self._writes_straight:
+            self.observations[step, rows].copy_(torch.from_numpy(outcome.observations))
         self.rewards[step - 1, rows] = torch.from_numpy(outcome.rewards).to(self.storage_device)
         terminated = torch.from_numpy(outcome.terminated).to(self.storage_device)
         truncated = torch.from_numpy(outcome.truncated).to(self.storage_device)
@@ -176,31 +221,25 @@ class Experience:
         self.resets[step, rows] = terminated | truncated
         return outcome
 
-    def minibatches(self) -> Iterator[Minibatch]:
-        """The experience once over, as minibatches of whole segments in a new random order, on the agent's device."""
+    def minibatches(self, sampling: PrioritisedSampling | None = None) -> Iterator[Minibatch]:
+        """Minibatches of whole segments, on the agent's device: as many as hold the experience once over.
+
+        Each segment once, in a new random order; with `sampling`, drawn by the advantages as they are by then.
+        """
         if self.advantages is None:
             raise UsageError("advantages are missing: call compute_advantages(experience) first")
         horizon, agents = self.plan.horizon, self.plan.agents
         segments = self.steps_collected // horizon * agents
         count = max(1, -(-self.plan.num_minibatches * segments // self.plan.segments))
-        order = torch.randperm(segments, generator=self.shuffle_generator)
-        for chosen in order.tensor_split(min(count, segments)):
-            rounds, columns = chosen // agents, chosen % agents
-            first = rounds * horizon * agents + columns
-            rows = (first + torch.arange(horizon).unsqueeze(1) * agents).to(self.storage_device)
-            rounds, columns = rounds.to(self.storage_device), columns.to(self.storage_device)
-            yield Minibatch(
-                self._gather(self.observations, rows),
-                self._gather(self.pairs, rows),
-                self._gather(self.log_probs, rows),
-                self._gather(self.values, rows),
-                self._gather(self.advantages, rows),
-                self._gather(self.resets, rows),
-                Memory(
-                    self.memory_hidden[rounds, :, columns].transpose(0, 1).contiguous(),
-                    self.memory_cell[rounds, :, columns].transpose(0, 1).contiguous(),
-                ).to(self.device),
-            )
+        order = torch.arange(segments)
+        if sampling is None:
+            order = torch.randperm(segments, generator=self.shuffle_generator)
+        for part in order.tensor_split(min(count, segments)):
+            chosen, weights = part, None
+            if sampling is not None:
+                chosen, weights = sampling.draw(self.advantages, horizon, len(part), self.shuffle_generator)
+                weights = weights.to(self.device)
+            yield self._minibatch(chosen, weights)
 
     def set_task_weights(self, weights: Sequence[float]) -> None:
         """From now on worlds draw their tasks by these weights, at each reset."""
@@ -209,13 +248,18 @@ class Experience:
 
     def state(self) -> dict[str, Any]:
         """All that the next rollout depends on beside the agent's weights: tensors, numbers and strings only."""
+        teacher_memories = [group.teacher_memory for group in self.groups if group.teacher_memory is not None]
         return {
             "worlds": [_as_tensors(group.env.state()) for group in self.groups],
             "memory": [{"hidden": group.memory.hidden, "cell": group.memory.cell} for group in self.groups],
+            "teacher_memory": [{"hidden": memory.hidden, "cell": memory.cell} for memory in teacher_memories],
             "observations": self.observations[self.steps_collected].clone(),
             "resets": self.resets[self.steps_collected].clone(),
             "policy_generator": self.policy_generator.get_state(),
             "shuffle_generator": self.shuffle_generator.get_state(),
+            "reward_scale": self.reward_scale.state(),
+            "opponent_generator": self.opponent_generator.get_state(),
+            "opponents": [group.opponents.state() for group in self.groups if group.opponents is not None],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -228,12 +272,32 @@ class Experience:
         for group, worlds, memory in zip(self.groups, state["worlds"], state["memory"], strict=True):
             group.env.load_state(_as_arrays(worlds))
             group.memory = Memory(memory["hidden"], memory["cell"]).to(self.device)
+        if not state.get("teacher_memory"):
+            self.dismiss_teacher()
+        else:
+            for group, memory in zip(self.groups, state["teacher_memory"], strict=True):
+                group.teacher_memory = Memory(memory["hidden"], memory["cell"]).to(self.device)
         self.observations[0].copy_(state["observations"])
         self.resets[0].copy_(state["resets"])
         self.policy_generator.set_state(state["policy_generator"].cpu())
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
+        if "reward_scale" in state:
+            self.reward_scale.load_state(state["reward_scale"])
+        if "opponent_generator" in state:  # which runs of older versions lack
+            self.opponent_generator.set_state(state["opponent_generator"].cpu())
+        for group, opponents in zip(self.groups, state.get("opponents", ()), strict=False):
+            if group.opponents is not None:
+                group.opponents.load_state(opponents)
         self.steps_collected = 0
-        self.advantages = None
+        self.advantages = self.returns = self.learned_rewards = None
+
+    def dismiss_teacher(self) -> None:
+        """Ask the teacher no more, and free what it takes."""
+        if self.teacher is not None:
+            self.teacher = None
+            del self.teacher_log_probs, self.teacher_values
+            for group in self.groups:
+                group.teacher_memory = None
 
     def close(self) -> None:
         """End the worker thread and the worlds."""
@@ -242,10 +306,51 @@ class Experience:
         for group in self.groups:
             group.env.close()
 
-    def _gather(self, array: Tensor, rows: Tensor) -> Tensor:
+    def _what_broke(self, rewards: np.ndarray, begin: int, step: int) -> str:
+        """Which of a group's rewards is not finite, the group's first agent being `begin`."""
+        first = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        world, agent = divmod(begin + first, self.plan.num_agents)
+        return (
+            f"the reward of agent {agent} in world {world} is {rewards[first]} (step {step} of the rollout); "
+            "look for a reward in env.game that is too large, or at what the environment returned"
+        )
+
+    def _minibatch(self, segments: Tensor, weights: Tensor | None) -> Minibatch:
+        """The segments of these numbers: segment n is round n // agents of agent n % agents."""
+        assert self.advantages is not None
+        assert self.returns is not None
+        horizon, agents = self.plan.horizon, self.plan.agents
+        rounds, columns = segments // agents, segments % agents
+        first = rounds * horizon * agents + columns
+        rows = (first + torch.arange(horizon).unsqueeze(1) * agents).to(self.storage_device)
+        rounds, columns = rounds.to(self.storage_device), columns.to(self.storage_device)
+        return Minibatch(
+            self.gathered(self.observations, rows),
+            self.gathered(self.pairs, rows),
+            self.gathered(self.log_probs, rows),
+            self.gathered(self.values, rows),
+            self.gathered(self.advantages, rows),
+            self.gathered(self.returns, rows),
+            self.gathered(self.resets, rows),
+            Memory(
+                self.memory_hidden[rounds, :, columns].transpose(0, 1).contiguous(),
+                self.memory_cell[rounds, :, columns].transpose(0, 1).contiguous(),
+            ).to(self.device),
+            weights,
+            rows,
+            None if self.teacher is None else self.gathered(self.teacher_log_probs, rows),
+            None if self.teacher is None else self.gathered(self.teacher_values, rows),
+        )
+
+    def gathered(self, array: Tensor, rows: Tensor) -> Tensor:
         """`array [steps, agents, ...]` at flat `rows [horizon, segments]`, on the agent's device."""
         flat = array.flatten(0, 1).index_select(0, rows.flatten())
         return flat.view(*rows.shape, *flat.shape[1:]).to(self.device, non_blocking=True)
+
+    @property
+    def _writes_straight(self) -> bool:
+        """Whether the simulator writes what agents see into these very arrays."""
+        return self.config.zero_copy and self.storage_device.type == "cpu"
 
     def _empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         pinned = self.device.type == "cuda" and self.storage_device.type == "cpu"
@@ -253,19 +358,44 @@ class Experience:
 
 
 def make_experience_manager(
-    env: MettaGridEnv, agent: MettaAgent, config: ExperienceConfig | None = None, seed: int | None = None
+    env: MettaGridEnv,
+    agent: MettaAgent,
+    config: ExperienceConfig | None = None,
+    seed: int | None = None,
+    teacher: MettaAgent | None = None,
+    rank: int = 0,
+    opponents: OpponentPool | None = None,
 ) -> Experience:
     """Experience of `agent` in worlds like `env`'s, which itself is left alone.
 
     How many worlds follows from the config (`metta.config.batch.plan_batch`). `seed` determines maps, worlds, the
-    policy's samples and the order of minibatches; by default it is the env's.
+    policy's samples and the order of minibatches; by default it is the env's. `teacher` is asked at
+    each step what it would do, with its own memory, for `train_ppo` to learn from (kickstarting).
+    Of several processes that train together each names its `rank`, and gets worlds and samples of its own.
+    With `opponents` frozen policies play some agents of each world, whose steps are no experience (self-play).
     """
-    return Experience(env, agent, config or ExperienceConfig(), env.seed if seed is None else seed)
+    return Experience(
+        env, agent, config or ExperienceConfig(), env.seed if seed is None else seed, teacher, rank, opponents
+    )
 
 
 def storage_device(config: ExperienceConfig, device: torch.device) -> torch.device:
     """Where experience is kept: beside the agent, or in host memory with `cpu_offload`."""
     return torch.device("cpu") if config.cpu_offload else device
+
+
+def _learners_part(outcome: Outcome, opponents: Opponents) -> Outcome:
+    """What a step brought the agents that learn."""
+    rewards, terminated, truncated, info, returns = opponents.learners_part(
+        outcome.rewards, outcome.terminated, outcome.truncated, outcome.info
+    )
+    observations = opponents.see(outcome.observations)
+    return Outcome(observations, rewards, terminated, truncated, info, outcome.seconds, tuple(returns))
+
+
+def _of_rank(seed: np.random.SeedSequence, rank: int) -> np.random.SeedSequence:
+    """A stream for each process: the leader's is that of a process alone."""
+    return seed.spawn(rank)[-1] if rank else seed
 
 
 def _generator(seed: np.random.SeedSequence) -> torch.Generator:

@@ -21,6 +21,7 @@ from metta.rl.timer import Timer
 TENSORBOARD = "torch.utils.tensorboard"
 WANDB = "wandb"
 EXTRAS = {TENSORBOARD: "tensorboard", WANDB: "wandb"}
+OFFLINE = 'logging.wandb_mode = "offline" logs to the disk'
 
 
 class Loggers:
@@ -32,6 +33,7 @@ class Loggers:
         self._writer: Any = None
         self._wandb_run: Any = None
         self._upload = Timer(config.checkpoint.wandb_checkpoint_interval)
+        self._uploaded: Path | None = None
         if config.logging.tensorboard:
             folder = str(root / "tensorboard")
             self._writer = _optional(TENSORBOARD).SummaryWriter(folder, purge_step=epochs_done + 1)
@@ -54,20 +56,32 @@ class Loggers:
         if self._wandb_run is not None:
             self._wandb_run.log(numbers(dataclasses.asdict(metrics)), step=metrics.epoch)
 
-    def upload(self, checkpoint: Path, is_last: bool) -> None:
+    def flush(self) -> None:
+        """Bring to the disk what was logged; a checkpoint counts on the epochs before it."""
+        if self._writer is not None:
+            self._writer.flush()
+
+    def upload(self, checkpoint: Path, is_last: bool = False) -> None:
         """Upload a checkpoint where it is time, by `checkpoint.wandb_checkpoint_interval`, or the run is over."""
         is_due = self._upload.is_due() or (is_last and self._upload.interval_seconds > 0)
-        if self._wandb_run is not None and is_due:
+        if self._wandb_run is not None and is_due and checkpoint != self._uploaded:
+            self._uploaded = checkpoint
             artifact = _optional(WANDB).Artifact(f"{self._wandb_run.id}-policy", "model")
             artifact.add_file(str(checkpoint))
             self._wandb_run.log_artifact(artifact)
 
 
 def check_loggers(config: LoggingConfig) -> None:
-    """Raise UsageError, with what to install, if a logger that is asked for is not there."""
+    """Raise UsageError, with what to do, if a logger that is asked for is not installed or nobody is logged in."""
     for name, is_asked_for in ((TENSORBOARD, config.tensorboard), (WANDB, config.wandb)):
         if is_asked_for:
             _optional(name)
+    if config.wandb and config.wandb_mode == "online":
+        wandb = _optional(WANDB)
+        try:
+            wandb.login()  # asks for the key on a terminal
+        except wandb.errors.Error as error:
+            raise UsageError(f"logging.wandb: {error}; {OFFLINE}") from None
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
@@ -99,7 +113,10 @@ def _wandb_run(config: RunConfig, root: Path) -> Any:
             settings=wandb.Settings(silent=True, console="off"),  # the screen is the view's
         )
     except wandb.errors.Error as error:
-        raise UsageError(f'logging.wandb: {error}; logging.wandb_mode = "offline" logs to the disk') from None
+        raise UsageError(
+            f"logging.wandb: {error}; {OFFLINE}. The run is kept in {root}: "
+            f"metta resume {root} --set logging.wandb_mode=offline"
+        ) from None
 
 
 def _optional(name: str) -> ModuleType:

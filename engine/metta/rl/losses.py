@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 
-def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float) -> Tensor:
+def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float, weights: Tensor | None = None) -> Tensor:
     """mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), rho = exp(log_ratio) (equation 7, negated)."""
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
-    return torch.maximum(-advantages * ratio, -advantages * clipped).mean()
+    return weighted_mean(torch.maximum(-advantages * ratio, -advantages * clipped), weights)
 
 
-def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: float | None) -> Tensor:
+def value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: float | None, weights: Tensor | None = None
+) -> Tensor:
     """1/2 mean max((V - R)^2, (V_clipped - R)^2), V_clipped = V_old + clip(V - V_old, -eps, eps).
 
     Without clipping (`clip_coef` None) 1/2 mean (V - R)^2. As in OpenAI's baselines, ppo2.
@@ -24,14 +26,47 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: f
     if clip_coef is not None:
         clipped = old_values + (values - old_values).clamp(-clip_coef, clip_coef)
         squares = torch.maximum(squares, (clipped - returns).square())
-    return 0.5 * squares.mean()
+    return 0.5 * weighted_mean(squares, weights)
 
 
-def normalised(advantages: Tensor) -> Tensor:
-    """(A - mean A) / (std A + 1e-8); zeros for a single advantage."""
-    if advantages.numel() < 2:
+def teacher_divergence(teacher_log_probs: Tensor, logits: Tensor, weights: Tensor | None = None) -> Tensor:
+    """mean KL(teacher, policy) = mean sum_a pi_T(a) (log pi_T(a) - log pi(a)), over `[..., actions]`.
+
+    Its gradient is that of the cross entropy which Schmitt et al. 2018 (arXiv:1803.03835, section 3.1) minimise; unlike
+    that, it is 0 for a policy that has learned it all.
+    """
+    divergences = (teacher_log_probs.exp() * (teacher_log_probs - logits.log_softmax(-1))).sum(-1)
+    return weighted_mean(divergences, weights)
+
+
+def weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of w times the terms `[horizon, segments]`, `weights [segments]`: importance weights, or None for 1."""
+    return terms.mean() if weights is None else (terms * weights).mean()
+
+
+def normalised(
+    advantages: Tensor,
+    weights: Tensor | None = None,
+    over_processes: Callable[[Tensor], Tensor] | None = None,
+    num_processes: int = 1,
+) -> Tensor:
+    """(A - mean A) / (std A + 1e-8); zeros for a single advantage.
+
+    With importance `weights [segments]` mean and deviation are those of the weighted advantages: with what stands for
+    the whole batch, not for what was drawn from it. Among several processes, with as many advantages each, they are
+    those of all; `over_processes` is the mean of a number over them.
+    """
+    count = advantages.numel() * num_processes
+    if count < 2:
         return torch.zeros_like(advantages)
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    if over_processes is None or num_processes == 1:
+        if weights is None:
+            return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        over_processes = torch.Tensor.detach
+    shares = torch.ones_like(advantages[0]) if weights is None else weights / over_processes(weights.mean())
+    centred = advantages - over_processes((shares * advantages).mean())
+    deviation = (over_processes((shares * centred.square()).sum()) * num_processes / (count - 1)).sqrt()
+    return centred / (deviation + 1e-8)
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:

@@ -32,7 +32,13 @@ class EpochMetrics:
     stats: dict[str, float]
     """each counter of the world: mean over episodes of the mean over agents"""
     task_rewards: dict[str, float] = field(default_factory=dict)
-    """`reward` for each scene that was played, where the curriculum has several"""
+    """`reward` for each task that was played, where the curriculum has several"""
+    task_probabilities: dict[str, float] = field(default_factory=dict)
+    """how often each task is drawn from now on, where the curriculum has several"""
+    task_scores: dict[str, float] = field(default_factory=dict)
+    """what those probabilities follow from: see the type of `[curriculum]`"""
+    opponent_reward: float | None = None
+    """the same for agents that frozen policies played; None without them. `reward` is that of the agents that learn"""
     weights: dict[str, float] = field(default_factory=dict)
     """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
     evaluation: dict[str, float] = field(default_factory=dict)

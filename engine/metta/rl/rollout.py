@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent
 from metta.errors import UsageError
 from metta.rl.experience import Experience, Group, Outcome
+from metta.rl.processes import Processes
 from metta.rl.products import fast_products
 from metta.world.summary import EpisodeSummary
 
@@ -23,19 +26,40 @@ class BatchInfo:
     total_env_steps: int
     """agent steps"""
     episode_returns: list[float] | None
-    """of each episode that ended: the mean over its agents of their reward; empty if none ended"""
+    """of each episode that ended: the mean over its agents that learn of their reward; empty if none ended"""
     episode_lengths: list[int] | None
     """steps of each episode that ended"""
     episode_tasks: list[int] = field(default_factory=list)
     """which of the environment configs each episode that ended played"""
     stats: dict[str, float] = field(default_factory=dict)
     """counters of the episodes that ended: the mean over episodes of the mean over agents"""
+    opponent_returns: list[float] = field(default_factory=list)
+    """of each episode that ended: the mean over agents that frozen policies played, none without them"""
     seconds_simulating: float = 0.0
     """wall clock inside the simulator, also while the policy ran beside it"""
     seconds_deciding: float = 0.0
     """wall clock inside the policy"""
     seconds_waiting: float = 0.0
     """wall clock in which the policy waited for the simulator"""
+
+    def joined(self, processes: Processes) -> BatchInfo:
+        """What all processes collected, in the order of their ranks; seconds are this one's own."""
+        batches = [BatchInfo(**values) for values in processes.join(dataclasses.asdict(self))]
+        episodes = [len(batch.episode_returns or ()) for batch in batches]
+        names = sorted({name for batch in batches for name in batch.stats})
+        sums = {
+            name: sum(batch.stats.get(name, 0.0) * count for batch, count in zip(batches, episodes, strict=True))
+            for name in names
+        }
+        return dataclasses.replace(
+            self,
+            total_env_steps=sum(batch.total_env_steps for batch in batches),
+            episode_returns=[entry for batch in batches for entry in batch.episode_returns or ()],
+            episode_lengths=[entry for batch in batches for entry in batch.episode_lengths or ()],
+            episode_tasks=[entry for batch in batches for entry in batch.episode_tasks],
+            opponent_returns=[entry for batch in batches for entry in batch.opponent_returns],
+            stats={name: total / sum(episodes) for name, total in sums.items()},
+        )
 
 
 def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = None) -> BatchInfo:
@@ -84,12 +108,9 @@ def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tal
     if step_of_segment == 0:
         experience.memory_hidden[round_, :, rows] = group.memory.hidden.to(experience.storage_device)
         experience.memory_cell[round_, :, rows] = group.memory.cell.to(experience.storage_device)
-    decision = agent.act(
-        experience.observations[t, rows].to(agent.device),
-        group.memory,
-        experience.resets[t, rows].to(agent.device),
-        experience.policy_generator,
-    )
+    observations = experience.observations[t, rows].to(agent.device)
+    resets = experience.resets[t, rows].to(agent.device)
+    decision = agent.act(observations, group.memory, resets, experience.policy_generator)
     group.memory = decision.memory
     experience.pairs[t, rows] = decision.pairs.to(experience.storage_device)
     experience.log_probs[t, rows] = decision.log_probs.to(experience.storage_device)
@@ -97,6 +118,21 @@ def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tal
     actions = decision.actions.cpu().numpy()
     tally.deciding += time.perf_counter() - begin
     experience.submit(group, actions, t + 1)
+    if experience.teacher is not None:  # while the worlds step, if a thread steps them
+        begin = time.perf_counter()
+        _ask_teacher(experience, experience.teacher, group, t, observations, resets)
+        tally.deciding += time.perf_counter() - begin
+
+
+@torch.no_grad()
+def _ask_teacher(
+    experience: Experience, teacher: MettaAgent, group: Group, t: int, observations: Tensor, resets: Tensor
+) -> None:
+    """Write down what the teacher would do in step t, by its own memory of what the policy has lived through."""
+    assert group.teacher_memory is not None
+    logits, values, group.teacher_memory = teacher(observations.unsqueeze(0), group.teacher_memory, resets.unsqueeze(0))
+    experience.teacher_log_probs[t, group.rows] = logits[0].log_softmax(-1).to(experience.storage_device)
+    experience.teacher_values[t, group.rows] = values[0].to(experience.storage_device)
 
 
 def _receive(experience: Experience, agent: MettaAgent, group: Group, t: int, tally: _Tally) -> None:
@@ -106,6 +142,7 @@ def _receive(experience: Experience, agent: MettaAgent, group: Group, t: int, ta
     tally.waiting += time.perf_counter() - begin
     tally.simulating += outcome.seconds
     tally.episodes += outcome.info.episodes
+    tally.opponent_returns += outcome.opponent_returns
     begin = time.perf_counter()
     _value_final_observations(experience, agent, group, outcome, t)
     tally.deciding += time.perf_counter() - begin
@@ -131,6 +168,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.episodes: list[EpisodeSummary] = []
+        self.opponent_returns: list[float] = []
         self.simulating = self.deciding = self.waiting = 0.0
 
     def batch_info(self, agent_steps: int) -> BatchInfo:
@@ -143,6 +181,7 @@ class _Tally:
             episode_lengths=[episode.length for episode in self.episodes],
             episode_tasks=[episode.task for episode in self.episodes],
             stats={name: totals[name] / len(self.episodes) for name in sorted(totals)},
+            opponent_returns=self.opponent_returns,
             seconds_simulating=self.simulating,
             seconds_deciding=self.deciding,
             seconds_waiting=self.waiting,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TextIO
 
-from metta.config.load import dump_config, load_config
+from metta.config.load import dump_config, read_config
 from metta.config.overrides import Override
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.files import remove_partial, write_whole
+from metta.rl.ownership import check_own, claim
+from metta.rl.self_play import OPPONENTS
 from metta.rl.training_state import training_state_paths
 
 try:
@@ -23,6 +27,8 @@ except ImportError:  # Windows has no advisory locks of this kind; runs there ar
 
 
 CONFIG = "config.toml"
+METRICS = "metrics.jsonl"
+LOCK = ".lock"
 
 
 class RunDirectory:
@@ -55,6 +61,7 @@ class RunDirectory:
             root.mkdir(parents=True, exist_ok=True)
             directory = cls(root, config, _locked(root))
             directory.checkpoints.mkdir(parents=True, exist_ok=True)
+            claim(root, _outside(root, config))
             directory.write_config()
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"{error.filename} is a file; name a directory for the run") from None
@@ -67,18 +74,22 @@ class RunDirectory:
         """The directory of a run that was begun before, with `overrides` put over its config.
 
         `config.toml` stays as it is until `write_config`. Raises CheckpointError where there is no run, UsageError
-        where nothing can be written.
+        where nothing can be written, or something that was not given to the run would be: see ownership.py.
         """
         root = Path(root)
         path = root / CONFIG
         if not path.is_file():
             what = "is not the directory of a run: it has no config.toml" if root.exists() else "does not exist"
             raise CheckpointError(f"{root} {what}")
-        config = load_config(str(path), overrides)
+        config = read_config(str(path), overrides)
+        outside = _outside(root, config)
+        given = {setting: where for setting, where in outside.items() if setting in _named(overrides)}
+        check_own(root, {setting: where for setting, where in outside.items() if setting not in given})
         try:
             directory = cls(root, config, _locked(root))
-            remove_partial(root)
-            remove_partial(directory.checkpoints)
+            claim(root, given)
+            for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
+                remove_partial(written)
         except OSError as error:
             raise UsageError(f"{error.filename or root} cannot be written: {error.strerror}") from None
         return directory
@@ -91,26 +102,44 @@ class RunDirectory:
     @property
     def replays(self) -> Path:
         """Where recorded episodes go; made when there is one."""
-        return Path(self.config.simulation.replay_dir or self.root / "replays")
+        return replay_directory(self.root, self.config)
 
     @property
     def metrics(self) -> Path:
         """One line of JSON per epoch."""
-        return self.root / "metrics.jsonl"
+        return self.root / METRICS
+
+    @property
+    def was_begun(self) -> bool:
+        """Whether the run saved its first state; `metrics.jsonl` comes after it."""
+        return self.metrics.exists() or bool(training_state_paths(self.checkpoints))
+
+    def check_it_is_there(self) -> None:
+        """Raise TrainingError if the directory, or the lock in it, is no longer the one that was opened."""
+        try:
+            is_there = os.path.samestat(os.fstat(self._lock.fileno()), (self.root / LOCK).stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise TrainingError(f"{self.root} was removed or replaced by another directory under the run")
 
     def write_config(self) -> None:
         """Write `config.toml`: every value, itself a valid input.
 
-        It lies in the run's directory and does not name it: trained again, it gets a directory of its own. Directories
-        that it does name are written in full, for the run may go on from another one.
+        It lies in the run's directory and does not name it: trained again, it gets a directory of its own. Files and
+        directories that it does name are written in full, for the run may go on from another one.
         """
         config = self.config
         checkpoint_dir, replay_dir = map(_in_full, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
+        teacher = _in_full(config.kickstarting.teacher)
+        policies = [_in_full(policy) for policy in config.self_play.policies]
         portable = config.model_copy(
             update={
                 "run": config.run.model_copy(update={"run_dir": ""}),
                 "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
                 "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
+                "kickstarting": config.kickstarting.model_copy(update={"teacher": teacher}),
+                "self_play": config.self_play.model_copy(update={"policies": policies}),
             }
         )
         write_whole(self.root / CONFIG, dump_config(portable).encode())
@@ -119,11 +148,36 @@ class RunDirectory:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        with suppress(OSError):  # the disk may be gone; the lock falls anyway
+            self._lock.truncate(0)
         self._lock.close()
 
 
-def _in_full(directory: str) -> str:
-    return str(Path(directory).absolute()) if directory else ""
+def _outside(root: Path, config: RunConfig) -> dict[str, Path]:
+    """The directories outside of the run directory that the run writes to, by the setting that names them."""
+    named = {
+        "checkpoint.checkpoint_dir": config.checkpoint.checkpoint_dir,
+        "simulation.replay_dir": config.simulation.replay_dir,
+    }
+    inside = root.resolve()
+    return {
+        setting: Path(text).absolute()
+        for setting, text in named.items()
+        if text and not Path(text).resolve().is_relative_to(inside)
+    }
+
+
+def _named(overrides: Sequence[Override]) -> set[str]:
+    return {".".join(map(str, override.path)) for override in overrides}
+
+
+def _in_full(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
+def replay_directory(root: Path, config: RunConfig) -> Path:
+    """Where the recorded episodes of the run in `root` are."""
+    return Path(config.simulation.replay_dir or root / "replays")
 
 
 def _checkpoints(root: Path, config: RunConfig) -> Path:
@@ -141,19 +195,40 @@ def _fresh_name(name: str) -> Path:
 
 def _locked(root: Path) -> TextIO:
     """The lock file of a directory, open and locked. Raises TrainingError, naming the holder, if another has it."""
-    lock = (root / ".lock").open("a+", encoding="utf-8")
+    lock = (root / LOCK).open("a+", encoding="utf-8")
     if fcntl is None:
         return lock
+    lock.seek(0)
+    holder = lock.read().strip()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_held = False
     except BlockingIOError:
-        lock.seek(0)
-        holder = lock.read().strip() or "another process"
+        is_held = True
+    except OSError:  # a network file system without locks: what is written in the file must do
+        is_held = bool(holder) and not _is_dead(holder)
+    if is_held:
         lock.close()
-        raise TrainingError(f"{root} is being trained by {holder}; wait for it or stop it first") from None
-    except OSError:  # a network file system without locks
-        return lock
+        is_elsewhere = holder and f" on {platform.node()} " not in holder
+        otherwise = f", or remove {root / LOCK} if that host is down" if is_elsewhere else ""
+        raise TrainingError(
+            f"{root} is being trained by {holder or 'another process'}; wait for it or stop it first{otherwise}"
+        )
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
     lock.flush()
     return lock
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether the text in a lock file names a process of this host that is no more."""
+    named = re.fullmatch(r"process (\d+) on (.*) since .*", holder)
+    if named is None or named[2] != platform.node():
+        return False
+    try:
+        os.kill(int(named[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import stat
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,18 @@ from pydantic import ValidationError
 
 from metta.errors import CheckpointError, UsageError
 from metta.files import write_whole
+from metta.rl.torch_archive import check_archive, check_content
 
 FORMAT_VERSION = 1
 
-# What zipfile raises on archives that are torn or were tampered with, beside its own BadZipFile.
-_BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OverflowError, ValueError)
 # What torch's restricted unpickler raises on pickles that were not written by torch.save, beside UnpicklingError.
 _BROKEN_PICKLE = (
+    ArithmeticError,
     AssertionError,
     AttributeError,
     EOFError,
     LookupError,
-    OverflowError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -41,7 +41,7 @@ def write_torch_file(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     Raises UsageError where `content` holds an object that only code could rebuild.
     """
     buffer = io.BytesIO()
-    torch.save({"format": kind, "format_version": FORMAT_VERSION, **_pack(content, kind)}, buffer)
+    torch.save({"format": kind, "format_version": FORMAT_VERSION, **plain(content, kind)}, buffer)
     write_whole(path, buffer.getbuffer())
 
 
@@ -52,12 +52,13 @@ def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
     Raises CheckpointError, in a sentence, for a file that is missing, damaged, of another kind or another program's.
     """
     try:
-        archive = path.read_bytes()
+        archive = _read_archive(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    _check_archive(path, archive)
+    except MemoryError:
+        raise CheckpointError(f"{path} does not fit into memory") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of odd pickles; the answer below says more
@@ -68,15 +69,12 @@ def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
         ) from None
     except _BROKEN_PICKLE:
         raise CheckpointError(f"{path} is not a file of metta: torch cannot read it") from None
+    check_content(path, content, len(archive))
     if not isinstance(content, dict) or not isinstance(content.get("format"), str):
         raise CheckpointError(f"{path} is a torch file of another program, not a {kind}")
     if content["format"] != kind:
         raise CheckpointError(f"{path} is a {content['format']}, not a {kind}")
-    version = content.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format {version} of another version of metta; this one reads {FORMAT_VERSION}"
-        )
+    _check_version(path, content.get("format_version"))
     return {key: value for key, value in content.items() if key not in ("format", "format_version")}
 
 
@@ -86,37 +84,43 @@ def first_problem(error: ValidationError) -> str:
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
-def _check_archive(path: Path, content: bytes) -> None:
-    """Raise CheckpointError unless this is a zip archive whose parts are stored plainly and match their checksums."""
-    if not content:
-        raise CheckpointError(f"{path} is damaged: it is empty")
-    if not content.startswith(b"PK"):
-        raise CheckpointError(f"{path} is not a file of metta, which are torch files")
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            # A torch file is never compressed: a part that is could unpack to any size.
-            squeezed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
-            wrong = None if squeezed else archive.testzip()
-    except _BROKEN_ARCHIVE:
-        raise CheckpointError(f"{path} is damaged or cut short") from None
-    if squeezed:
-        raise CheckpointError(f"{path} is not a file of metta, which are torch files")
-    if wrong is not None:
-        raise CheckpointError(f"{path} is damaged: its part {wrong} does not match its checksum")
-
-
-def _pack(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
     """`value` in what the restricted unpickler reads back: tensors on the CPU, exact built-in types."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()  # a clone, since a view would bring its whole storage along
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
-        return {_pack(key, where): _pack(entry, f"{where}, {key}") for key, entry in value.items()}
+        return {plain(key, where): plain(entry, f"{where}, {key}") for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        entries = [_pack(entry, f"{where}, {index}") for index, entry in enumerate(value)]
+        entries = [plain(entry, f"{where}, {index}") for index, entry in enumerate(value)]
         return entries if isinstance(value, list) else tuple(entries)
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     kind = type(value).__name__
     raise UsageError(f"{where} is a {kind}; files of metta hold only tensors, numbers, text, lists and dicts of them")
+
+
+def _read_archive(path: Path) -> bytes:
+    """The bytes of a file that metta may have written; what is none is told by its beginning, and not read."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} is not a regular file")
+        check_archive(path, file, status.st_size)
+        file.seek(0)
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe at once, whoever may be at its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_version(path: Path, version: object) -> None:
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is not laid out as a file of metta: its format has no number")
+    if version > FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format {version}; this metta reads {FORMAT_VERSION}: update metta for it")
+    if version < FORMAT_VERSION:
+        raise CheckpointError(f"{path} has format {version}; no metta wrote one before {FORMAT_VERSION}")

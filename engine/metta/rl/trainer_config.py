@@ -1,5 +1,23 @@
 """The training configuration classes, under the name the API document promises."""
 
-from metta.config.training import CheckpointConfig, ExperienceConfig, OptimizerConfig, PPOConfig, SimulationConfig
+from metta.config.training import (
+    CheckpointConfig,
+    ExperienceConfig,
+    NormalisationConfig,
+    OptimizerConfig,
+    PPOConfig,
+    PrioritisedSamplingConfig,
+    SimulationConfig,
+    VTraceConfig,
+)
 
-__all__ = ["CheckpointConfig", "ExperienceConfig", "OptimizerConfig", "PPOConfig", "SimulationConfig"]
+__all__ = [
+    "CheckpointConfig",
+    "ExperienceConfig",
+    "NormalisationConfig",
+    "OptimizerConfig",
+    "PPOConfig",
+    "PrioritisedSamplingConfig",
+    "SimulationConfig",
+    "VTraceConfig",
+]

@@ -43,8 +43,7 @@ def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
 
     def watch(name: str) -> Any:
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            units = output.transpose(0, 1).flatten(1) if output.ndim == 4 else output.flatten(0, -2).T
-            fired[name] = (units > 0).any(1)
+            fired[name] = (output.flatten(0, -2) > 0).any(0)
 
         return note
 

@@ -8,7 +8,9 @@ thousand agents on 0.55 to 0.7 microseconds an agent, statistics included. Of 1,
     converters from the agents' side 8, by themselves 3 | the other actions 10 | rewards 2
 
 So what counts is passes over tokens and window cells: see observe.py. Turns are cheap because almost nobody is in
-anybody's way: see turns.py. `tests/benchmarks/bench_env.py` measures all this.
+anybody's way: see turns.py. That each of 64 worlds ends once costs 5 to 20 steps of them all, the fewer the more agents
+a world has, whether they end together or one by one: see next_episodes.py. `tests/benchmarks/bench_env.py` measures all
+this.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
+from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env import EnvConfig
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.actions import count_actions, take_second_pass
 from metta.world.combat import take_first_pass
 from metta.world.converters import advance_converters
-from metta.world.episodes import Streams, begin_episodes
-from metta.world.observe import NO_TOKEN, CompactObservations, Observer
+from metta.world.episodes import Streams
+from metta.world.next_episodes import NextEpisodes
+from metta.world.observe import NO_TOKEN, CompactObservations, Observer, Window
 from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
 from metta.world.saved_state import load_worlds, save_worlds
@@ -70,10 +75,15 @@ class MettaGridEnv:
         self.observation_shape = (self.agents, self.spec.num_observation_tokens, 3)
         self._streams = Streams(_checked_seed(seed), first_world)
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
-        self._worlds = Worlds(Rules(configs), num_worlds)
-        self._observer = Observer(self._worlds)
+        self._build(shares_rulesets=True)
         self._nothing_ended = StepInfo(np.zeros(0, np.int64), np.zeros((0, *self.observation_shape[1:]), np.uint8), ())
         self._has_begun = False
+
+    def _build(self, shares_rulesets: bool) -> None:
+        self._shares_rulesets = shares_rulesets
+        self._worlds = Worlds(Rules(self.configs, shares_rulesets), self.num_worlds)
+        self._observer = Observer(self._worlds, Window(self._worlds))
+        self._next_episodes = NextEpisodes(self._worlds, self._streams, self._observer.window)
 
     # -- episodes -----------------------------------------------------------------------------------------------
 
@@ -87,13 +97,19 @@ class MettaGridEnv:
         if seed is not None:
             self._streams.seed = _checked_seed(seed)
             self._worlds.episode[:] = -1
+            self._next_episodes.forget()
         observations = self._output(out)
-        self._begin(range(self.num_worlds))
-        self._observer.observe(None, observations)
+        self._begin(range(self.num_worlds), observations)
         return observations, self._nothing_ended
 
     def compact_observations(self) -> CompactObservations:
-        """The observations of the last `step` or `reset` once more, without padding: see CompactObservations."""
+        """The observations of the last `step` or `reset` once more, without padding: see CompactObservations.
+
+        A first layer over (location, feature) takes them as they are, at some percent of what a box of features costs:
+        with a `table [256 * features, width]`, `torch.nn.functional.embedding_bag(indices, table, offsets[:-1],
+        mode="sum", per_sample_weights=values)` is `[agents, width]` (indices and offsets as one type, values as the
+        table's).
+        """
         return self._observer.compact()
 
     def step(
@@ -157,7 +173,7 @@ class MettaGridEnv:
 
     def _add_diversity_bonus(self, ended: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
         for world in ended.tolist():
-            if self.configs[int(self._worlds.ruleset[world])].game.diversity_bonus_enabled:
+            if self.configs[int(self._worlds.task[world])].game.diversity_bonus_enabled:
                 rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
                 rewards[rows] *= diversity_factor(self._worlds, world).astype(np.float32)
 
@@ -172,14 +188,12 @@ class MettaGridEnv:
             episodes=tuple(summarise(self._worlds, world, bool(terminated[world])) for world in ended.tolist()),
         )
         if self.auto_reset:
-            self._begin(ended.tolist())
-            first = np.empty((len(rows), *self.observation_shape[1:]), np.uint8)
-            self._observer.observe(rows, first)
-            observations[rows] = first
+            self._begin(ended.tolist(), observations)
         return info
 
-    def _begin(self, ended: Sequence[int]) -> None:
-        begin_episodes(self._worlds, self._streams, list(ended), self._task_shares)
+    def _begin(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
+        self._next_episodes.begin(ended, self._task_shares, observations)
+        self._observer.forget()
         self._has_begun = True
 
     # -- what can be read ---------------------------------------------------------------------------------------
@@ -247,7 +261,7 @@ class MettaGridEnv:
     @property
     def tasks(self) -> NDArray[np.int64]:
         """Index in `configs` of each world's running task. `[worlds]`"""
-        return self._worlds.ruleset
+        return self._worlds.task
 
     def cells(self, world: int = 0) -> NDArray[np.int16]:
         """What stands where, encoded as by `build_map`. `[rows, cols] int16`"""
@@ -287,18 +301,33 @@ class MettaGridEnv:
             "seed": self._streams.seed,
             "first_world": self._streams.first_world,
             "has_begun": int(self._has_begun),
+            "shares_rulesets": int(self._shares_rulesets),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds."""
+        shares_rulesets = bool(state.get("shares_rulesets", False))  # the first version's tasks never did
+        if shares_rulesets != self._shares_rulesets:
+            self._build(shares_rulesets)
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
         self._streams = Streams(int(state["seed"]), int(state["first_world"]))
+        self._next_episodes = NextEpisodes(self._worlds, self._streams, self._observer.window)
         self._has_begun = bool(state["has_begun"])
         self._observer.redraw()
 
     def close(self) -> None:
         """Nothing is held open; here for the custom of it."""
+
+    # -- as other libraries know it -----------------------------------------------------------------------------
+
+    def to_gymnasium_vector(self) -> GymnasiumVectorEnv:
+        """These worlds as a Gymnasium vector env with an agent in each row."""
+        return GymnasiumVectorEnv(self)
+
+    def to_pettingzoo(self) -> PettingZooEnv:
+        """This world as a PettingZoo parallel env; needs the extra `pettingzoo`, and raises UsageError without."""
+        return PettingZooEnv(self)
 
     # -- at the door --------------------------------------------------------------------------------------------
 
@@ -328,5 +357,10 @@ def _checked_seed(seed: int) -> int:
 
 def make_environment(env_config: EnvConfig | None = None, **overrides: Any) -> MettaGridEnv:
     """One world of `env_config` (default: all defaults), with single values replaced by name."""
+    if not isinstance(env_config, EnvConfig | None):
+        raise UsageError(
+            f"env_config must be an EnvConfig; got a {type(env_config).__name__}: "
+            "EnvConfig.model_validate makes one of a dictionary, load_config(...).env of a TOML file"
+        )
     config = EnvConfig() if env_config is None else env_config
     return MettaGridEnv(config.override(**overrides) if overrides else config)

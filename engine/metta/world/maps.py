@@ -13,14 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env import EnvConfig
+from metta.config.layouts import ScatterTable
 from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.objects import ObjectConfig
 from metta.errors import MapError
+from metta.world.floors import draw_floor
+from metta.world.reach import connected_places
 
 Cells = NDArray[np.int16]
 """`[rows, cols] int16`, see the module."""
 
 EMPTY = 0
+MOST_DRAWS = 20
+"""Times that a floor is drawn before it is taken for sure that not everything fits."""
+
 LONGEST_SIDE = 4096
 """Rows or columns at most, as in `env.game`; rooms and drawn maps are measured only here."""
 
@@ -39,9 +45,13 @@ def build_map(config: EnvConfig, generator: np.random.Generator) -> Cells:
         cells = _drawn(builder, config)
     elif isinstance(builder, RoomsConfig):
         cells = _rooms(builder, config, generator)
+    elif builder.connected or not isinstance(builder, MapBuilderConfig):
+        things = np.concatenate([_objects(builder, config), _agents(builder, config, first_agent=0)])
+        cells = _on_floor(builder, _type_id(config.object_types, "wall"), things, generator)
     else:
         cells = np.full((rows, cols), _type_id(config.object_types, "wall"), np.int16)
-        _scatter(cells, builder, _things(builder, config, first_agent=0), generator)
+        things = np.concatenate([_objects(builder, config), _agents(builder, config, first_agent=0)])
+        _scatter(cells, builder, things, generator)
     if not (cells < EMPTY).any():
         raise MapError("the map has no agent; a world needs at least one")
     return cells
@@ -60,17 +70,45 @@ def _scatter(
     cells[border : border + rows, border : border + cols] = inside.reshape(rows, cols)
 
 
-def _things(builder: MapBuilderConfig, config: EnvConfig, first_agent: int) -> NDArray[np.int16]:
-    """The cell values to place, `[objects + agents] int16`.
+def _on_floor(builder: ScatterTable, wall: int, things: Cells, generator: np.random.Generator) -> Cells:
+    """The floor of a builder with `things` on it, the objects first. A floor without room for them is drawn again."""
+    border = builder.border_width
+    shape = builder.height - 2 * border, builder.width - 2 * border
+    for _ in range(MOST_DRAWS):
+        floor = draw_floor(builder, shape, generator)
+        if builder.connected:
+            places = connected_places(floor, things, generator)
+        else:
+            free = floor.ravel().nonzero()[0]
+            places = generator.choice(free, size=len(things), replace=False) if len(things) <= len(free) else None
+        if places is not None:
+            inside = np.where(floor, EMPTY, wall).astype(np.int16)
+            inside.ravel()[places] = things
+            cells = np.full((builder.height, builder.width), wall, np.int16)
+            cells[border : border + shape[0], border : border + shape[1]] = inside
+            return cells
+    how = ", each within reach of every agent" if builder.connected else ""
+    raise MapError(
+        f"{len(things)} objects and agents do not fit{how}: map_builder.type = "
+        f'"{builder.type}" of {shape[0]} x {shape[1]} cells was drawn {MOST_DRAWS} times, the last one with '
+        f"{int(floor.sum())} cells of floor"
+    )
+
+
+def _objects(builder: ScatterTable, config: EnvConfig) -> Cells:
+    """The cell values of all objects to place. `[objects] int16`"""
+    values = np.array([_type_id(config.object_types, name) for name in builder.objects], np.int16)
+    return values.repeat(list(builder.objects.values()))
+
+
+def _agents(builder: ScatterTable, config: EnvConfig, first_agent: int) -> Cells:
+    """The cell values of the agents to place. `[agents] int16`
 
     Agents are dealt to the groups in turn, as cards are: the world's n-th agent is of group n mod groups. So the
     groups are as even as they can be, over the rooms of a world as well as in each of them.
     """
-    objects = [(_type_id(config.object_types, name), count) for name, count in builder.objects.items()]
     groups = np.arange(first_agent, first_agent + builder.agents) % len(config.game.groups)
-    values = np.array([type_id for type_id, _ in objects], np.int64)
-    counts = np.array([count for _, count in objects], np.int64)
-    return np.concatenate([values.repeat(counts), -1 - groups]).astype(np.int16)
+    return (-1 - groups).astype(np.int16)
 
 
 def _rooms(builder: RoomsConfig, config: EnvConfig, generator: np.random.Generator) -> Cells:
@@ -79,8 +117,9 @@ def _rooms(builder: RoomsConfig, config: EnvConfig, generator: np.random.Generat
     cells = np.full((builder.height, builder.width), _type_id(config.object_types, "wall"), np.int16)
     tops = [wall + row * (room.height + wall) for row in range(builder.rows)]
     lefts = [wall + col * (room.width + wall) for col in range(builder.cols)]
+    objects = _objects(room, config)
     for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
-        things = _things(room, config, first_agent=number * room.agents)
+        things = np.concatenate([objects, _agents(room, config, first_agent=number * room.agents)])
         _scatter(cells[top : top + room.height, left : left + room.width], room, things, generator)
 
     # A door opens the whole wall between two insides: the wall of the grid and the rooms' own borders beside it.

@@ -67,32 +67,45 @@ class _Stream:
     totals: NDArray[np.int64]  # [agents], how many it has; perhaps more than fit in its observation
 
 
-class Observer:
-    """Draws the observations of a batch."""
+class Window:
+    """What observers of worlds of one size share: where to look, what blanks out, and room for what they find."""
 
     def __init__(self, worlds: Worlds):
-        self.worlds = worlds
-        self.table = TokenTable(worlds)
         spec = worlds.rules.spec
         cells = window_cells(spec.observation_height, spec.observation_width)
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
         # what is gathered for an agent: its globals, at the same location as its own cell, then its window
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
-        self._locations = np.tile(np.array(locations, np.uint8), CHUNK)
-        self._offsets = np.array([row * worlds.stride + col for row, col in cells])
-        self._gathered = np.empty((CHUNK, len(locations)), np.int64)
-        self._found = np.empty((CHUNK, len(locations)), np.int32)
+        agents = min(CHUNK, worlds.agents)
+        self.locations = np.tile(np.array(locations, np.uint8), agents)
+        self.offsets = np.array([row * worlds.stride + col for row, col in cells])
+        self.gathered = np.empty((agents, len(locations)), np.int64)
+        self.found = np.empty((agents, len(locations)), np.int32)
 
-        self._num_tokens = spec.num_observation_tokens
-        self._num_features = len(spec.feature_names)
+        self.num_tokens = spec.num_observation_tokens
         # by number of tokens, what blanks out the rest of a row
-        used = np.repeat(np.arange(self._num_tokens), 3) < np.arange(self._num_tokens + 1)[:, None]
-        self._blank = np.where(used, 0, NO_TOKEN).astype(np.uint8)
+        used = np.repeat(np.arange(self.num_tokens), 3) < np.arange(self.num_tokens + 1)[:, None]
+        self.blank = np.where(used, 0, NO_TOKEN).astype(np.uint8)
+
+
+class Observer:
+    """Draws the observations of a batch, of no more agents than `window` was made for."""
+
+    def __init__(self, worlds: Worlds, window: Window):
+        self.worlds = worlds
+        self.window = window
+        self.table = TokenTable(worlds)
+        self._num_tokens = window.num_tokens
+        self._num_features = len(worlds.rules.spec.feature_names)
         self._streams: list[_Stream] = []  # of all agents, as last observed
 
     def redraw(self) -> None:
         """Forget what was drawn: the worlds have been replaced."""
         self.table.redraw()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the last observations: some worlds have begun anew."""
         self._streams = []
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
@@ -113,6 +126,8 @@ class Observer:
     def compact(self) -> CompactObservations:
         """The last observations of all agents in compact form."""
         everyone = self.worlds.everyone
+        if not self._streams:
+            self.table.update()
         streams = self._streams or [
             self._tokens(everyone[start : start + CHUNK]) for start in range(0, len(everyone), CHUNK)
         ]
@@ -133,10 +148,10 @@ class Observer:
 
     def _tokens(self, rows: NDArray[np.int64]) -> _Stream:
         """All tokens in the windows of at most CHUNK agents."""
-        worlds = self.worlds
-        gathered, found = self._gathered[: len(rows)], self._found[: len(rows)]
+        worlds, window = self.worlds, self.window
+        gathered, found = window.gathered[: len(rows)], window.found[: len(rows)]
         gathered[:, 0] = worlds.globals_start + rows
-        np.add(worlds.cell[rows, None], self._offsets, out=gathered[:, 1:])
+        np.add(worlds.cell[rows, None], window.offsets, out=gathered[:, 1:])
         # no index is out of range: of the ways to treat those that are, wrapping costs least
         worlds.grid.take(gathered, out=found, mode="wrap")
         seen = (found > EMPTY).ravel().nonzero()[0]
@@ -149,7 +164,7 @@ class Observer:
         # Where in the table each token is, and, 32 bits higher, its location: both go up by one or not at all from a
         # token to the next of the same thing, and jump from thing to thing. A sum over steps and jumps gives all of
         # them in one pass; `repeat` takes longer for so few repetitions.
-        first = (self._locations.take(seen).astype(np.int64) << 32) + things * np.int64(self.table.slots)
+        first = (window.locations.take(seen).astype(np.int64) << 32) + things * np.int64(self.table.slots)
         steps = np.ones(total, np.int64)
         steps[0] = first[0]
         steps[starts[1:]] = first[1:] - first[:-1] - counts[:-1] + 1
@@ -172,4 +187,4 @@ class Observer:
         windows = np.ndarray(len(stream.tokens) // 3 - self._num_tokens + 1, row, stream.tokens, 0, (3,))
         rows = out.reshape(len(out), -1)
         rows.view(row)[:, 0] = windows[stream.begins]
-        rows |= self._blank.take(written, axis=0)
+        rows |= self.window.blank.take(written, axis=0)

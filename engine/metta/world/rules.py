@@ -1,5 +1,7 @@
 """EnvConfigs compiled into arrays, once: several configs ("tasks") become the rulesets of one batch.
 
+Tasks that differ in their maps alone share a ruleset, so that there can be thousands of them.
+
 Rows of every table are global across rulesets, so that one index is enough to look anything up:
 a group row is `ruleset * groups + group`, an action row `ruleset * actions + action id`, and type rows number the
 object types of all rulesets, plain walls first, then swappable walls, then converters.
@@ -134,9 +136,17 @@ class Rulesets:
 class Rules:
     """All that is fixed about a batch: its tables and its sizes."""
 
-    def __init__(self, configs: Sequence[EnvConfig]):
+    def __init__(self, configs: Sequence[EnvConfig], shares_rulesets: bool = True):
+        """`shares_rulesets`: tasks that differ in nothing but their maps have one ruleset between them."""
         _check_same_spec(configs)
+        self.tasks = tuple(configs)
+        keys = [config.rules_key if shares_rulesets else index for index, config in enumerate(configs)]
+        first_of = {key: task for task, key in reversed(list(enumerate(keys)))}
+        firsts = sorted(first_of.values())
+        self.ruleset_of_task = np.array([firsts.index(first_of[key]) for key in keys])  # [tasks]
+        configs = [configs[task] for task in firsts]
         self.configs = tuple(configs)
+        """a config of each ruleset; what their maps are is a matter of tasks"""
         self.spec = configs[0].spec
         self.items = list(configs[0].game.inventory_item_names)
         self.num_items = len(self.items)

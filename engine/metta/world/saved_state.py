@@ -35,6 +35,8 @@ def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     """
     if state["format"] != STATE_FORMAT:
         raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
+    # in states of versions that knew no tasks of the same rules, the ruleset is the task
+    state = {"task": state["ruleset"]} | dict(state)
     saved = {name: np.asarray(state[name]) for name in Worlds.ARRAYS}
     slots = int(state["converter_slots"])
     for name, array in saved.items():

@@ -13,6 +13,8 @@ observer's own global tokens (see observe.py); no cell of a world holds them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,6 +56,7 @@ class Worlds:
 
     ARRAYS = (
         "grid",
+        "task",
         "ruleset",
         "steps",
         "episode",
@@ -86,8 +89,8 @@ class Worlds:
         self.agents = agents = num_worlds * spec.num_agents
 
         self.pad = max(spec.observation_height // 2, spec.observation_width // 2, ATTACK_REACH)
-        self.slot_rows = max(config.game.height for config in rules.configs) + 2 * self.pad
-        self.stride = max(config.game.width for config in rules.configs) + 2 * self.pad
+        self.slot_rows = max(config.game.height for config in rules.tasks) + 2 * self.pad
+        self.stride = max(config.game.width for config in rules.tasks) + 2 * self.pad
         self.slot = self.slot_rows * self.stride
         self.step_offset = ROW_STEP * self.stride + COL_STEP
         self.clamped = self._clamped_cells()
@@ -106,7 +109,8 @@ class Worlds:
         # behind the worlds, a cell for each agent that holds its globals, so that one gather finds them as well
         self.globals_start = num_worlds * self.slot
         self.grid[self.globals_start :] = self.first_global + np.arange(agents)
-        self.ruleset = np.zeros(num_worlds, np.int64)
+        self.task = np.zeros(num_worlds, np.int64)
+        self.ruleset = np.zeros(num_worlds, np.int64)  # of that task
         self.steps = np.zeros(num_worlds, np.int64)  # of the current episode
         self.episode = np.full(num_worlds, -1, np.int64)
         self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders
@@ -201,6 +205,11 @@ class Worlds:
     def rows_of(self, world: int) -> slice:
         """The rows of a world's agents."""
         return slice(world * self.num_agents, (world + 1) * self.num_agents)
+
+    def by_world(self, name: str) -> NDArray[Any]:
+        """A view of one of ARRAYS, world by world. `[worlds, ...]`"""
+        array = self.grid[: self.globals_start] if name == "grid" else getattr(self, name)
+        return array.reshape(self.num_worlds, len(array) // self.num_worlds, *array.shape[1:])
 
     def positions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """(row, col) in the world of places in its slot. `[places, 2]`"""

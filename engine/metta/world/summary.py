@@ -49,7 +49,7 @@ def summarise(worlds: Worlds, world: int, terminated: bool) -> EpisodeSummary:
             stats[name] = stats.get(name, 0.0) + count / worlds.num_agents
     return EpisodeSummary(
         world=world,
-        task=int(worlds.ruleset[world]),
+        task=int(worlds.task[world]),
         length=int(worlds.steps[world]),
         terminated=terminated,
         rewards=worlds.returned_rewards[rows].copy(),

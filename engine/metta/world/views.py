@@ -16,7 +16,7 @@ FACING = "^v<>"
 def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
     """What stands where, encoded as by `build_map`. `[rows, cols] int16`"""
     types, pad = worlds.rules.types, worlds.pad
-    game = worlds.rules.configs[int(worlds.ruleset[world])].game
+    game = worlds.rules.tasks[int(worlds.task[world])].game
     slot = worlds.grid[worlds.slot_start[world] : worlds.slot_start[world] + worlds.slot].reshape(-1, worlds.stride)
     codes = np.zeros(worlds.num_things, np.int16)
     codes[worlds.first_swappable : worlds.first_agent] = types.type_id[types.plain_walls : types.static]

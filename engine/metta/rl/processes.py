@@ -1,0 +1,213 @@
+"""The processes that train one policy together, as `torchrun` starts them, and what they tell each other.
+
+Each plays worlds of its own; their gradients are averaged (DistributedDataParallel), over NCCL between GPUs and gloo
+between CPUs. Process 0 leads: it alone writes and prints. What is sent holds tensors, numbers and text, never code.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from metta.agent.memory import Memory
+from metta.agent.policy import Evaluation, MettaAgent
+from metta.errors import TrainingError
+from metta.rl.torch_file import plain
+
+PATIENCE: Final = timedelta(hours=6)
+"""How long a process waits for another that is alive: the leader may evaluate and record meanwhile. One that died is
+noticed at once."""
+
+_LOST: Final = ("connection", "gloo", "nccl", "broken pipe", "timed out", "socket")
+"""Words in what torch says when another process is gone; it has no class of errors for that."""
+
+
+class LostProcessError(TrainingError):
+    """Another process of the job ended, or cannot be reached any more."""
+
+
+class Processes:
+    """This process among those that train together; alone it has nobody to ask, and everything stays as it is."""
+
+    def __init__(self, rank: int = 0, size: int = 1):
+        self.rank = rank
+        self.size = size
+        self._learner: tuple[MettaAgent, nn.Module] | None = None
+
+    @classmethod
+    @contextmanager
+    def of_job(cls) -> Iterator[Self]:
+        """The processes of the job that `torchrun` started this one for; this one alone where there is no job.
+
+        Inside, they are connected; a group that was there before (`torch.distributed.init_process_group`) is used and
+        left as it is.
+        """
+        if dist.is_initialized():
+            yield cls(dist.get_rank(), dist.get_world_size())
+        elif int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            yield cls()
+        else:
+            with _losses_told():
+                backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+                dist.init_process_group(backend, timeout=PATIENCE)
+            try:
+                yield cls(dist.get_rank(), dist.get_world_size())
+            finally:
+                dist.destroy_process_group()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over processes of tensors of one shape, without gradients."""
+        if self.size == 1:
+            return values
+        total = values.detach().clone()
+        with _losses_told():
+            dist.all_reduce(total)
+        return total / self.size
+
+    def concatenated(self, values: Tensor) -> Tensor:
+        """The values of all processes, of one shape in each, one after the other."""
+        if self.size == 1:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        with _losses_told():
+            dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    def share(self, content: Any = None) -> Any:
+        """What the leader gives, in every process; the others give nothing."""
+        if self.size == 1:
+            return content
+        packed = _packed(content) if self.leads else torch.zeros(0, dtype=torch.uint8)
+        with _losses_told():
+            length = torch.tensor(len(packed))
+            dist.broadcast(length, 0)
+            if not self.leads:
+                packed = torch.zeros(int(length), dtype=torch.uint8)
+            dist.broadcast(packed, 0)
+        return content if self.leads else _unpacked(packed)
+
+    def gather(self, content: Any) -> list[Any]:
+        """What each process gives, by rank, in the leader; nothing in the others."""
+        if self.size == 1:
+            return [content]
+        packed, lengths = self._padded(content)
+        received = [torch.zeros_like(packed) for _ in lengths] if self.leads else None
+        with _losses_told():
+            dist.gather(packed, received)
+        return [_unpacked(part[:length]) for part, length in zip(received or (), lengths, strict=False)]
+
+    def join(self, content: Any) -> list[Any]:
+        """What each process gives, by rank, in every process."""
+        if self.size == 1:
+            return [content]
+        packed, lengths = self._padded(content)
+        received = [torch.zeros_like(packed) for _ in lengths]
+        with _losses_told():
+            dist.all_gather(received, packed)
+        return [_unpacked(part[:length]) for part, length in zip(received, lengths, strict=True)]
+
+    def evaluate(
+        self, agent: MettaAgent, observations: Tensor, pairs: Tensor, memory: Memory, resets: Tensor
+    ) -> Evaluation:
+        """`agent.evaluate`; the gradients that `backward` then finds are the mean over processes.
+
+        From the first call on the agent has the leader's weights in every process.
+        """
+        if self.size == 1:
+            return agent.evaluate(observations, pairs, memory, resets)
+        with _losses_told():
+            if self._learner is None or self._learner[0] is not agent:
+                self._learner = agent, _averaging(agent)
+            log_probs, entropy, values, logits = self._learner[1](
+                observations, pairs, memory.hidden, memory.cell, resets
+            )
+        return Evaluation(log_probs, entropy, values, logits)
+
+    def backward(self, loss: Tensor) -> None:
+        """`loss.backward()`, in every process at once."""
+        with _losses_told():
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+
+    def _padded(self, content: Any) -> tuple[Tensor, list[int]]:
+        """The content as bytes, as long as the longest of all processes; and how long each process's really is."""
+        packed = _packed(content)
+        lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
+        with _losses_told():
+            dist.all_gather(lengths, torch.tensor(len(packed)))
+        longest = max(int(length) for length in lengths)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(packed)] = packed
+        return padded, [int(length) for length in lengths]
+
+
+ALONE: Final = Processes()
+
+
+class _Evaluator(nn.Module):
+    """`agent.evaluate` in the shape that DistributedDataParallel wraps: a forward of tensors."""
+
+    def __init__(self, agent: MettaAgent):
+        super().__init__()
+        self.agent = agent
+
+    def forward(
+        self, observations: Tensor, pairs: Tensor, hidden: Tensor, cell: Tensor, resets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        evaluation = self.agent.evaluate(observations, pairs, Memory(hidden, cell), resets)
+        return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
+
+
+def _averaging(agent: MettaAgent) -> nn.Module:
+    """The agent's evaluation with gradients averaged over processes; its buffers are tables, the same everywhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for it, which older ones lack
+        return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False)
+
+
+def job_rank() -> int:
+    """This process's number in the job that `torchrun` started it for; 0, which leads, where there is no job."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Its number among the job's processes on this machine, which is also that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def _losses_told() -> Iterator[None]:
+    """Turn what torch raises when another process is gone into a LostProcessError."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if not isinstance(error, dist.DistError) and not any(word in reason.lower() for word in _LOST):
+            raise
+        raise LostProcessError(f"another process of the job ended or cannot be reached ({reason})") from error
+
+
+def _packed(content: Any) -> Tensor:
+    buffer = io.BytesIO()
+    torch.save(plain(content, "a message between processes"), buffer)
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _unpacked(packed: Tensor) -> Any:
+    return torch.load(io.BytesIO(packed.numpy().tobytes()), map_location="cpu", weights_only=True)

@@ -1,0 +1,33 @@
+"""Stable-Baselines3 trains on a world, as the README says: through PettingZoo and SuperSuit."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from metta.config.env import EnvConfig
+from metta.world.env import MettaGridEnv
+
+pytest.importorskip("stable_baselines3")
+pytest.importorskip("supersuit")
+
+TINY = EnvConfig.model_validate(
+    {"game": {"num_agents": 3, "width": 8, "height": 8, "max_steps": 20}, "map_builder": {"objects": {"mine_red": 3}}}
+)
+
+
+@pytest.mark.slow
+def test_its_ppo_trains_on_two_worlds() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other people's
+        import supersuit  # noqa: PLC0415  # the extra may be missing
+        from stable_baselines3 import PPO  # noqa: PLC0415
+
+        one = supersuit.pettingzoo_env_to_vec_env_v1(MettaGridEnv(TINY).to_pettingzoo())
+        worlds = supersuit.concat_vec_envs_v1(one, 2, num_cpus=1, base_class="stable_baselines3")
+        model = PPO("MlpPolicy", worlds, n_steps=32, batch_size=64, n_epochs=1, device="cpu")
+        before = [weight.detach().clone() for weight in model.policy.parameters()]
+        model.learn(2 * 6 * 32)
+    assert model.num_timesteps == 2 * 6 * 32
+    assert any(not weight.equal(old) for weight, old in zip(model.policy.parameters(), before, strict=True))

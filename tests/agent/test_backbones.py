@@ -1,0 +1,70 @@
+"""The network as it is computed is the network as it is usually written, with the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from metta.agent.backbones import CnnBackbone
+from metta.config.agent import AgentModelConfig
+from metta.world.env import make_environment
+from tests.agent.box import box_of
+
+WINDOWS = [(11, 11), (15, 13), (7, 9), (15, 3), (1, 5)]
+
+
+def set_up(height: int, width: int) -> tuple[CnnBackbone, torch.Tensor, torch.Tensor]:
+    """A network, tokens and the box of them; one agent sees nothing."""
+    torch.manual_seed(0)
+    env = make_environment(num_agents=5, width=18, height=18, observation_height=height, observation_width=width)
+    backbone = CnnBackbone(env.spec, AgentModelConfig(hidden_dim=8))
+    frame = torch.from_numpy(env.reset(seed=4)[0]).clone()
+    frame[2] = 255
+    return backbone, frame, box_of(backbone.codes, frame).unflatten(2, (height, width))
+
+
+def plain(backbone: CnnBackbone) -> nn.Sequential:
+    """What anyone would write, with the network's own weights."""
+    first, second, linear = backbone.convolution, backbone.layers[1], backbone.layers[4]
+    layers = nn.Sequential(
+        nn.Conv2d(first.in_channels, 64, first.kernel_size, first.stride, first.padding),
+        nn.ReLU(),
+        nn.Conv2d(64, 64, second.kernel_size),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(linear.in_features, linear.out_features),
+        nn.ReLU(),
+    )
+    layers.load_state_dict(dict(zip(layers.state_dict(), backbone.state_dict().values(), strict=True)))
+    return layers
+
+
+def test_the_default_window_has_the_usual_sizes():
+    layers = plain(set_up(11, 11)[0])
+    assert [tuple(weight.shape)[-3:] for weight in layers.parameters() if weight.ndim == 4] == [(66, 5, 5), (64, 3, 3)]
+    assert (layers[0].stride, layers[0].padding, layers[5].in_features) == ((3, 3), (0, 0), 64)
+
+
+@pytest.mark.parametrize(("height", "width"), WINDOWS)
+def test_the_network_of_tokens_is_that_of_the_box(height, width):
+    backbone, frame, box = set_up(height, width)
+    layers = plain(backbone)
+    dense, fast = layers(box), backbone(frame)
+    torch.testing.assert_close(fast, dense, rtol=1e-4, atol=1e-5)
+    assert fast.std() > 1e-3
+    incoming = torch.randn_like(dense)
+    of_dense = torch.autograd.grad(dense, list(layers.parameters()), incoming)
+    of_fast = torch.autograd.grad(fast, list(backbone.parameters()), incoming)
+    torch.testing.assert_close(of_fast, of_dense, rtol=1e-4, atol=1e-4)
+    assert all(gradient.abs().sum() > 0 for gradient in of_fast)
+
+
+@pytest.mark.parametrize(("height", "width"), WINDOWS)
+def test_matrix_products_are_the_convolution_that_autocast_computes(height, width):
+    backbone, frame, _ = set_up(height, width)
+    by_products = backbone(frame)
+    with torch.autocast("cpu", torch.bfloat16):
+        convolved = backbone(frame)
+    assert not torch.equal(by_products, convolved)
+    torch.testing.assert_close(convolved.float(), by_products, rtol=0.05, atol=0.02)

@@ -1,0 +1,92 @@
+"""The network of hearts-24 as it is usually written: for the trainers that metta is measured beside.
+
+Box of features, conv 64 5x5 stride 3, conv 64 3x3, linear 128, LSTM 128, linear heads. Needs only torch and a world's
+spec, so that it runs in the peers' environments too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from metta.config.spec import EnvSpec
+
+HIDDEN = 128
+UNUSED = 255
+
+Convolution = Callable[[int, int, int, int], nn.Conv2d]
+"""in channels, out channels, kernel, stride"""
+
+
+class FeatureBox(nn.Module):
+    """`[agents, tokens, 3] uint8` as `[agents, features, rows, cols] float32`: one channel a feature, values scaled."""
+
+    inverse_scales: Tensor
+
+    def __init__(self, spec: EnvSpec):
+        super().__init__()
+        self.num_channels = len(spec.feature_names)
+        self.rows, self.cols = spec.observation_height, spec.observation_width
+        self.register_buffer("inverse_scales", 1 / torch.tensor(spec.feature_scales))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        longest = int((observations[:, :, 0] != UNUSED).sum(1).max())
+        location, feature, value = observations[:, : max(1, longest)].long().unbind(-1)
+        used = location != UNUSED
+        place = (feature * self.rows + (location >> 4)) * self.cols + (location & 15)
+        lit = value * self.inverse_scales[torch.where(used, feature, 0)]
+        size = self.num_channels * self.rows * self.cols
+        box = torch.zeros(len(observations), size + 1, device=observations.device)
+        box.scatter_(1, torch.where(used, place, size), lit)  # what is unused goes behind the end
+        return box[:, :size].view(-1, self.num_channels, self.rows, self.cols)
+
+
+class MatrixConv2d(nn.Conv2d):
+    """The same convolution as a matrix product over patches: faster than the library's on few places."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rows, cols = self.kernel_size
+        patches = inputs.unfold(2, rows, self.stride[0]).unfold(3, cols, self.stride[1])
+        agents, _, down, across = patches.shape[:4]
+        matrix = patches.permute(0, 2, 3, 1, 4, 5).reshape(agents * down * across, -1)
+        outputs = functional.linear(matrix, self.weight.flatten(1), self.bias)
+        return outputs.view(agents, down, across, -1).permute(0, 3, 1, 2)
+
+
+def plain_convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride)
+
+
+def matrix_convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    return MatrixConv2d(inputs, outputs, kernel, stride)
+
+
+class DenseEncoder(nn.Module):
+    """From tokens to `[agents, 128]` features, by way of a box."""
+
+    def __init__(self, box: nn.Module, convolution: Convolution = plain_convolution):
+        super().__init__()
+        self.box = box
+        self.layers = nn.Sequential(
+            orthogonal(convolution(box.num_channels, 64, 5, 3)),
+            nn.ReLU(),
+            orthogonal(convolution(64, 64, 3, 1)),
+            nn.ReLU(),
+            nn.Flatten(),
+            orthogonal(nn.Linear(64, HIDDEN)),
+            nn.ReLU(),
+        )
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.layers(self.box(observations))
+
+
+def orthogonal(layer: nn.Module, gain: float = np.sqrt(2)) -> nn.Module:
+    """The layer with orthogonal weights and zero biases."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

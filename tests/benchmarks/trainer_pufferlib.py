@@ -1,0 +1,138 @@
+"""PufferLib's trainer on metta's worlds, for bench_train.py: `trainer_pufferlib.py FILE.toml SEED written|tuned`.
+
+Runs in an environment of its own with `pufferlib-core` 3.0 (and pydantic and tomli-w, for the worlds). Worlds, network,
+sizes and coefficients are those of the file; everything else is PufferLib's default. `tuned` has the allocator keep its
+memory and convolutions as matrix products.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pufferlib
+import pufferlib.models
+import pufferlib.pufferl
+import torch
+from torch import Tensor, nn
+
+from metta.allocator import keep_freed_memory
+from metta.config.batch import plan_batch
+from metta.config.load import load_config
+from metta.config.run import RunConfig
+from metta.world.env import MettaGridEnv
+from tests.benchmarks.dense_network import (
+    HIDDEN,
+    Convolution,
+    DenseEncoder,
+    FeatureBox,
+    matrix_convolution,
+    plain_convolution,
+)
+from tests.benchmarks.turns import Progress, serve
+
+
+class Worlds(pufferlib.PufferEnv):
+    """All worlds as one native vectorised environment, which writes straight into PufferLib's buffers."""
+
+    def __init__(self, config: RunConfig, num_worlds: int, seed: int):
+        self.env = MettaGridEnv(config.env, num_worlds, seed)
+        self.pairs = np.array(self.env.spec.action_pairs, np.int32)
+        self.num_agents = self.env.agents
+        tokens = self.env.spec.num_observation_tokens
+        self.single_observation_space = gymnasium.spaces.Box(0, 255, (tokens, 3), np.uint8)
+        self.single_action_space = gymnasium.spaces.Discrete(len(self.pairs))
+        self.agents_per_batch = self.num_agents
+        self.seconds = 0.0
+        self.episode_rewards: list[float] = []
+        super().__init__()
+
+    def reset(self, seed: int | None = None) -> tuple[np.ndarray, list[Any]]:
+        self.env.reset(out=self.observations)
+        return self.observations, []
+
+    def step(self, actions: np.ndarray) -> tuple[Any, ...]:
+        begin = time.perf_counter()
+        _, rewards, terminated, truncated, info = self.env.step(self.pairs[actions], out=self.observations)
+        self.rewards[:], self.terminals[:], self.truncations[:] = rewards, terminated, truncated
+        self.episode_rewards += [float(episode.rewards.mean()) for episode in info.episodes]
+        self.seconds += time.perf_counter() - begin
+        return self.observations, self.rewards, self.terminals, self.truncations, []
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class Network(nn.Module):
+    """What PufferLib's LSTM wrapper asks of a policy."""
+
+    is_continuous = False
+    hidden_size = HIDDEN
+
+    def __init__(self, worlds: Worlds, convolution: Convolution):
+        super().__init__()
+        self.encoder = DenseEncoder(FeatureBox(worlds.env.spec), convolution)
+        self.actor = nn.Linear(HIDDEN, len(worlds.pairs))
+        self.critic = nn.Linear(HIDDEN, 1)
+
+    def encode_observations(self, observations: Tensor, state: Any = None) -> Tensor:
+        return self.encoder(observations)
+
+    def decode_actions(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.actor(hidden), self.critic(hidden)
+
+
+def settings(config: RunConfig, folder: str, seed: int, agents: int) -> dict[str, Any]:
+    """PufferLib's `[train]` table: the file's sizes and coefficients, its own defaults for the rest."""
+    sizes, ppo, optimizer = config.experience, config.ppo, config.optimizer
+    batch_size = agents * sizes.bptt_horizon
+    minibatches = sizes.batch_size // sizes.minibatch_size
+    minibatch_size = agents // minibatches * sizes.bptt_horizon
+    return {
+        **{"env": "hearts-24", "seed": seed, "device": "cpu", "data_dir": folder, "checkpoint_interval": 10**9},
+        **{"torch_deterministic": True, "cpu_offload": False, "compile": False, "precision": "float32"},
+        **{"total_timesteps": config.run.total_timesteps, "anneal_lr": config.lr_schedule.anneal_lr, "use_rnn": True},
+        **{"batch_size": batch_size, "minibatch_size": minibatch_size, "max_minibatch_size": minibatch_size},
+        **{"bptt_horizon": sizes.bptt_horizon, "update_epochs": sizes.update_epochs},
+        **{"optimizer": "adam", "learning_rate": optimizer.learning_rate, "adam_eps": optimizer.eps},
+        **{"adam_beta1": optimizer.beta1, "adam_beta2": optimizer.beta2},
+        **{"gamma": ppo.gamma, "gae_lambda": ppo.gae_lambda, "clip_coef": ppo.clip_coef, "vf_coef": ppo.vf_coef},
+        **{"vf_clip_coef": ppo.vf_clip_coef, "ent_coef": ppo.ent_coef, "max_grad_norm": ppo.max_grad_norm},
+        **{"vtrace_rho_clip": 1.0, "vtrace_c_clip": 1.0, "prio_alpha": 0.8, "prio_beta0": 0.2},
+    }
+
+
+def main() -> None:
+    source, seed, kind = sys.argv[1:]
+    if kind == "tuned":
+        keep_freed_memory()
+    config = load_config(source, [])
+    torch.manual_seed(int(seed))
+    worlds = Worlds(config, plan_batch(config.experience, config.env.game.num_agents).num_worlds, int(seed))
+    network = Network(worlds, matrix_convolution if kind == "tuned" else plain_convolution)
+    policy = pufferlib.models.LSTMWrapper(worlds, network, HIDDEN, HIDDEN)
+    seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pufferlib.pufferl.PuffeRL(settings(config, folder, int(seed), worlds.num_agents), worlds, policy)
+
+        def train_batch() -> Progress:
+            steps, simulated, begin = trainer.global_step, worlds.seconds, time.perf_counter()
+            trainer.evaluate()
+            collected = time.perf_counter()
+            trainer.train()
+            seconds["simulate"] += worlds.seconds - simulated
+            seconds["infer"] += collected - begin - (worlds.seconds - simulated)
+            seconds["learn"] += time.perf_counter() - collected
+            rewards, worlds.episode_rewards = worlds.episode_rewards, []
+            return Progress(trainer.global_step - steps, dict(seconds), rewards)
+
+        serve(train_batch)
+        trainer.utilization.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""`metta watch` and `metta play` in a real terminal: keys in, pictures out, and the terminal left as it was."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tiny_runs import tiny_config
+
+from metta.api import RunEnded, train_run
+
+TMUX = shutil.which("tmux")
+pytestmark = pytest.mark.skipif(not TMUX and not os.environ.get("CI"), reason="there is no tmux")
+PATIENCE_SECONDS = 60
+
+
+class Terminal:
+    """A terminal of 100 x 30 characters with a shell in it."""
+
+    def __init__(self, socket: Path):
+        self._tmux = [str(TMUX), "-S", str(socket), "-f", "/dev/null"]
+        self._run("new-session", "-d", "-x", "100", "-y", "30", "env PS1='$ ' sh")
+
+    def _run(self, *arguments: str) -> str:
+        return subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True).stdout
+
+    def type(self, *keys: str) -> None:
+        self._run("send-keys", *keys)
+
+    def screen(self) -> str:
+        return self._run("capture-pane", "-p")
+
+    def shows(self, found: Callable[[str], object]) -> str:
+        """The screen as soon as it shows that."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not found(screen := self.screen()):
+            assert time.monotonic() < end, screen
+            time.sleep(0.05)
+        return screen
+
+    def close(self) -> None:
+        self._run("kill-server")
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path / "tmux")
+    yield terminal
+    terminal.close()
+
+
+def command(*arguments: str) -> str:
+    return shlex.join([sys.executable, "-m", "metta_cli", *arguments])
+
+
+def step_of(screen: str) -> int:
+    found = re.search(r"step +([\d,]+)", screen)
+    return int(found[1]) if found else -1
+
+
+def agent_row_and_col(screen: str, index: int) -> tuple[int, int, str]:
+    for row, line in enumerate(screen.splitlines()):
+        if found := re.search(rf"[▲▼◀▶]{index}", line):
+            return row, found.start(), found[0][0]
+    raise AssertionError(screen)
+
+
+def test_a_person_steers_one_agent(terminal: Terminal, tmp_path: Path) -> None:
+    """Open ground all around, so that every turn and step succeeds."""
+    world = tmp_path / "open.toml"
+    world.write_text('[env.map_builder]\ntype = "Ascii"\nmap = """\n.....\n.....\n..@..\n.....\n....."""\n')
+    terminal.type(command("play", str(world)), "Enter")
+    before = agent_row_and_col(terminal.shows(lambda screen: "your turn" in screen), 0)
+    terminal.type("Right" if before[2] != "▶" else "Space")
+    turned = agent_row_and_col(terminal.shows(lambda screen: step_of(screen) == 1), 0)
+    assert turned == (before[0], before[1], "▶")
+    terminal.type("Right")
+    walked = agent_row_and_col(terminal.shows(lambda screen: step_of(screen) == 2), 0)
+    assert walked == (before[0], before[1] + 2, "▶")
+    terminal.type("z")  # means nothing, and costs no step
+    terminal.type("g")
+    assert "get_output 0 failed" in terminal.shows(lambda screen: step_of(screen) == 3)
+    terminal.type("q")
+    terminal.shows(lambda screen: "your turn" not in screen and "$ " in screen)
+    terminal.type("echo still here", "Enter")  # echoed as it is typed: the terminal is as it was
+    terminal.shows(lambda screen: screen.count("still here") == 2)
+
+
+def test_watching_a_run_pauses_steps_and_follows_it(terminal: Terminal, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    config = tiny_config("", f"run.run_dir={run_dir}", "run.total_timesteps=512", "env.game.max_steps=400")
+    assert isinstance(train_run(config, lambda event: None), RunEnded)
+    terminal.type(command("watch", str(run_dir), "--speed", "20"), "Enter")
+    terminal.shows(lambda screen: "checkpoint_000001" in screen and step_of(screen) > 2)
+    terminal.type("Space")
+    paused = step_of(terminal.shows(lambda screen: "paused" in screen))
+    terminal.type("s")
+    terminal.shows(lambda screen: step_of(screen) == paused + 1)
+    terminal.type("Tab")
+    terminal.shows(lambda screen: re.search(r"agent +1", screen))
+    terminal.type("Space", "+")
+    terminal.shows(lambda screen: "50 steps/s" in screen)
+    newest = run_dir / "checkpoints" / "checkpoint_000001.pt"
+    shutil.copy(newest, newest.with_name("checkpoint_000002.pt"))
+    terminal.type("n")
+    terminal.shows(lambda screen: "checkpoint_000002" in screen and re.search(r"episode +2", screen))
+    terminal.type("q")
+    terminal.shows(lambda screen: "checkpoint_000002" not in screen and "$ " in screen)
+
+
+def test_without_a_terminal_there_is_a_sentence(tmp_path: Path) -> None:
+    for arguments, hint in [
+        (["watch", "random", "--env", "quickstart"], "metta replay random writes a page for a browser"),
+        (["play", "quickstart"], "it takes your keys from one"),
+    ]:
+        ran = subprocess.run(
+            [sys.executable, "-m", "metta_cli", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        assert ran.returncode == 2
+        assert ran.stderr == f"error: metta {arguments[0]} needs a terminal; {hint}\n"
+        assert ran.stdout == ""

@@ -1,0 +1,24 @@
+"""The replay inside of a report opens in a real browser: the report's rules for scripts leave it its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chromium import Chromium
+from tiny_runs import ignore, tiny_config
+
+from metta.report.page import write_report
+from metta.rl.train import train_run
+
+
+def test_the_replay_in_a_report_plays(browser: Chromium, tmp_path: Path) -> None:
+    train_run(tiny_config(tmp_path / "run", "simulation.replay_interval=1", "run.total_timesteps=8192"), ignore)
+    report = write_report([tmp_path / "run"], tmp_path / "report.html")
+    browser.call("Page.navigate", url="about:blank")
+    browser.events.clear()
+    browser.call("Page.navigate", url=report.as_uri())
+    browser.wait_for("document.readyState === 'complete' && document.querySelectorAll('svg').length === 5")
+    with browser.inside_frame():
+        browser.wait_for("document.documentElement?.dataset.openedIn !== undefined")
+        assert browser.text("#title").startswith("tiny after epoch")
+    assert browser.problems() == []

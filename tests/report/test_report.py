@@ -1,0 +1,129 @@
+"""`metta report`: what it reads from runs, what it says of them, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from tiny_runs import ignore, metrics_of, tiny_config
+from typer.testing import CliRunner
+
+from metta.config.run import RunConfig
+from metta.errors import UsageError
+from metta.report import curves
+from metta.report.page import write_report
+from metta.report.runs import config_differences, read_runs
+from metta.rl.train import train_run
+from metta_cli.main import app
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs that differ in two settings; the first has recorded episodes."""
+    root = tmp_path_factory.mktemp("runs")
+    train_run(tiny_config(root / "slow", "simulation.replay_interval=1"), ignore)
+    train_run(tiny_config(root / "fast", "optimizer.learning_rate=0.01", "env.game.ore_red_reward=0.5"), ignore)
+    return [root / "slow", root / "fast"]
+
+
+def test_a_series_is_what_the_metrics_file_says(runs: list[Path]) -> None:
+    run = read_runs(runs[:1])[0]
+    lines = metrics_of(runs[0])
+    steps, entropy = run.series("losses.entropy")
+    assert steps.tolist() == [line["agent_step"] for line in lines]
+    assert entropy.tolist() == [line["losses"]["entropy"] for line in lines]
+    with_episodes = [line for line in lines if line["episodes"]]
+    steps, rewards = run.series("reward")
+    assert steps.tolist() == [line["agent_step"] for line in with_episodes]
+    assert rewards.tolist() == [line["reward"] for line in with_episodes]
+    _, ore = run.series("stats.ore_red.gained")
+    assert ore.tolist() == [line["stats"].get("ore_red.gained", 0.0) for line in with_episodes]
+
+
+def test_differences_are_those_between_the_configs_alone(runs: list[Path]) -> None:
+    both = read_runs(runs)
+    different = dict(config_differences(both))
+    assert different.pop("simulation.replay_interval") == ["1", "300"]
+    assert different == {"optimizer.learning_rate": ["0.000457", "0.01"], "env.game.ore_red_reward": ["0.01", "0.5"]}
+    alone = dict(config_differences(both[:1]))
+    assert alone["agent.hidden_dim"] == ["16", str(RunConfig().agent.hidden_dim)]
+    assert "ppo.gamma" not in alone
+
+
+def test_the_page_has_a_curve_for_each_run_and_what_differs(runs: list[Path], tmp_path: Path) -> None:
+    text = write_report(runs, tmp_path / "deep" / "report.html").read_text()
+    assert (tmp_path / "deep" / "report.html").exists()
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    assert headings[:2] == ["Runs", "Learning"]
+    assert headings[-2] == "What differs between the configs"
+    assert headings[-1].startswith("slow: replay_0000")  # the other run recorded none
+    assert "<td>optimizer.learning_rate</td><td>0.000457</td><td>0.01</td>" in text
+    assert text.count("<iframe") == 1
+    charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(charts) == 5
+    for chart in charts:
+        ElementTree.fromstring(chart)  # whole
+        assert {"slow", "fast"} <= {part.strip() for part in re.findall(r">([^<>]+)</text>", chart)}
+    assert "heart.gained" in text or "ore_red.gained" in text
+    assert "http://" not in re.sub(r'(xmlns|xmlns:\w+|rdf:resource)="[^"]*"', "", re.sub(r"<!DOCTYPE.*?>", "", text))
+
+
+def test_the_same_runs_give_the_same_page(runs: list[Path], tmp_path: Path) -> None:
+    first, second = (write_report(runs, tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
+    assert first == second
+
+
+def test_names_cannot_bring_markup(runs: list[Path], tmp_path: Path) -> None:
+    evil = tmp_path / "<script>alert(1)<" / "script>$x_1$"
+    evil.parent.mkdir()
+    evil.mkdir()
+    for name in ("config.toml", "metrics.jsonl"):
+        (evil / name).write_bytes((runs[1] / name).read_bytes())
+    line = json.loads((evil / "metrics.jsonl").read_text().splitlines()[-1])
+    line["stats"]["<b>.gained"] = 2.0
+    with (evil / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    text = write_report([evil, runs[1]], tmp_path / "report.html").read_text()
+    assert "<script>" not in text
+    assert "<b>" not in text
+    assert "script>$x_1$" in unescape(text)
+
+
+def test_runs_of_one_name_are_told_apart(runs: list[Path], tmp_path: Path) -> None:
+    for parent in ("one", "two"):
+        (tmp_path / parent / "run").mkdir(parents=True)
+        for name in ("config.toml", "metrics.jsonl"):
+            (tmp_path / parent / "run" / name).write_bytes((runs[0] / name).read_bytes())
+    found = read_runs([tmp_path / "one" / "run", tmp_path / "two" / "run"])
+    assert [run.name for run in found] == ["one/run", "two/run"]
+
+
+def test_what_is_no_run_gets_a_sentence(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.toml").write_bytes((runs[0] / "config.toml").read_bytes())
+    ran = CliRunner().invoke(app, ["report", str(tmp_path), str(tmp_path / "new"), "--out", str(tmp_path / "r.html")])
+    assert ran.exit_code == 2
+    assert f"{tmp_path} is not a run directory: it has no config.toml" in ran.stderr
+    assert f"{tmp_path / 'new'} has no metrics.jsonl yet" in ran.stderr
+    (tmp_path / "new" / "metrics.jsonl").write_text("")
+    with pytest.raises(UsageError, match="no epoch has ended yet"):
+        read_runs([tmp_path / "new"])
+    assert not (tmp_path / "r.html").exists()
+    monkeypatch.setattr(curves, "MATPLOTLIB", "no_such_package")
+    with pytest.raises(UsageError, match=r'pip install "metta\[report\]"'):
+        write_report(runs, tmp_path / "r.html")
+
+
+def test_running_means_and_thinned_curves() -> None:
+    values = np.array([2.0, 4.0, 6.0, 8.0])
+    assert curves.running_mean(values, 2).tolist() == [2.0, 3.0, 5.0, 7.0]
+    many = np.arange(2.0 * curves.POINTS + 1)
+    steps, means = curves.thinned(many, many)
+    assert len(steps) == len(means) <= curves.POINTS
+    assert means[0] == 1.0  # of 0, 1 and 2
+    assert curves.thinned(values, values) == (pytest.approx(values), pytest.approx(values))

@@ -1,0 +1,170 @@
+"""Several processes train one policy: as one would, exactly again when resumed, and none left waiting for the dead."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import TINY, Recorder, assert_same_weights, ignore, metrics_of, weights_of
+
+from metta.api import Notice, Override, TrainingState, resume_run
+from metta.config.distributed import DistributedConfig, experience_of_process
+from metta.config.training import ExperienceConfig
+from metta.errors import ConfigError
+from metta.rl.processes import ALONE, LostProcessError, _losses_told
+
+DEADLINE = 300.0  # seconds; far more than it takes, for machines that are busy with other things
+
+
+def free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port: int = door.getsockname()[1]
+        return port
+
+
+def both(scenario: str, directory: Path) -> None:
+    """Run a scenario of `two_processes.py` in both processes."""
+    here = Path(__file__).parent
+    paths = [str(here.parent), *sys.path]
+    command = [sys.executable, str(here / "two_processes.py")]
+    port = str(free_port())
+    pair = [
+        subprocess.Popen(
+            [*command, str(rank), port, scenario, str(directory)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=DEADLINE)[1] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], "\n".join(errors)
+
+
+def test_two_processes_step_as_one_on_the_joint_batch(tmp_path: Path) -> None:
+    both("gradients", tmp_path)
+    first, second = (torch.load(tmp_path / f"gradients_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_same_weights(first["together"]["weights"], second["together"]["weights"])
+    assert first["together"]["stats"] == second["together"]["stats"]
+    together, alone = first["together"], first["alone"]
+    assert together["stats"] == pytest.approx(alone["stats"], rel=1e-4, abs=1e-6)
+    for name, gradient in alone["gradient"].items():
+        scale = float(gradient.abs().max())
+        assert scale > 0, name
+        torch.testing.assert_close(together["gradient"][name], gradient, rtol=1e-4, atol=1e-5 * scale, msg=name)
+    for name, weight in alone["weights"].items():
+        torch.testing.assert_close(together["weights"][name], weight, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes in one go, and one that stopped half way and was resumed."""
+    directory = tmp_path_factory.mktemp("two")
+    both("runs", directory)
+    return directory
+
+
+def test_resumed_by_as_many_processes_it_is_the_run_in_one_go(runs: Path) -> None:
+    straight, stopped = runs / "straight", runs / "stopped"
+    lines = metrics_of(straight)
+    assert [line["agent_step"] for line in lines] == [512, 1024, 1536, 2048]
+    assert lines == metrics_of(stopped)
+    assert_same_weights(weights_of(straight, 4), weights_of(stopped, 4))
+    state = TrainingState.load(stopped / "checkpoints" / "trainer_state_000004.pt")
+    assert (state.agent_step, state.total_agent_step) == (1024, 2048)
+    own, others = state.extra_args["experience"], state.extra_args["other_experiences"]
+    assert len(others) == 1
+    assert not torch.equal(own["observations"], others[0]["observations"])
+    assert not torch.equal(own["policy_generator"], others[0]["policy_generator"])
+
+
+def test_batch_sizes_are_of_all_processes_or_of_each(runs: Path) -> None:
+    for batch, collected in (("global", 512), ("per_process", 1024)):
+        first, second = (torch.load(runs / f"{batch}_{rank}.pt", weights_only=True) for rank in (0, 1))
+        assert int(first[1]) == int(second[1]) == collected
+        assert int(first[0]) != int(second[0])  # worlds of their own
+
+
+def test_another_number_of_processes_goes_on_in_new_worlds_and_says_so(runs: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "alone"
+    subprocess.run(["cp", "-r", str(runs / "straight"), str(run_dir)], check=True)
+    recorder = Recorder()
+    ended = resume_run(run_dir, recorder, [Override.parse("run.total_timesteps=3072")])
+    notices = [event.text for event in recorder.events if isinstance(event, Notice)]
+    assert notices == ["processes that train this: 2 before, 1 now; what was learned goes on, the worlds begin anew"]
+    assert (ended.epoch, ended.agent_step) == (6, 3072)
+    assert metrics_of(run_dir)[:4] == metrics_of(runs / "straight")
+    state = TrainingState.load(run_dir / "checkpoints" / "trainer_state_000006.pt")
+    assert state.extra_args["other_experiences"] == []
+
+
+def test_sizes_that_do_not_divide_among_processes_are_told() -> None:
+    config = ExperienceConfig(batch_size=480, minibatch_size=240, bptt_horizon=16)
+    with pytest.raises(ConfigError) as caught:
+        experience_of_process(config, DistributedConfig(), 4)
+    assert "experience.batch_size" in str(caught.value)
+    assert "4 processes x bptt_horizon 16 = 64, such as 512; got 480" in str(caught.value)
+    assert experience_of_process(config, DistributedConfig(batch="per_process"), 4) == config
+    shared = experience_of_process(config, DistributedConfig(), 3)
+    assert (shared.batch_size, shared.minibatch_size) == (160, 80)
+
+
+def test_alone_nothing_is_asked_of_anyone() -> None:
+    assert ALONE.leads
+    assert ALONE.share({"a": 1}) == {"a": 1}
+    assert ALONE.gather(2) == ALONE.join(2) == [2]
+
+
+def test_only_what_tells_of_a_lost_process_is_called_that() -> None:
+    lost = pytest.raises(LostProcessError, match=r"another process of the job ended .*Connection closed by peer")
+    with lost, _losses_told():
+        raise RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(RuntimeError, match="shapes"), _losses_told():
+        raise RuntimeError("shapes do not fit")
+
+
+def test_a_process_that_dies_ends_the_job_with_a_message_and_a_whole_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
+    job = subprocess.Popen(
+        [*command, "-m", "metta_cli", "train", str(tmp_path / "long.toml"), "--run-dir", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert job.stdout is not None
+    for line in job.stdout:
+        if re.match("epoch 2 ", line):
+            break
+    os.kill(process_of_rank(job.pid, 1), signal.SIGKILL)
+    output, errors = job.communicate(timeout=DEADLINE)
+    assert job.returncode != 0
+    assert len(re.findall(r"^epoch 3 ", output, re.MULTILINE)) <= 1
+    told = re.search(r"error: stopped in epoch \d+: another process of the job ended .*; metta resume", errors)
+    stopped = re.search(r"^interrupted: [\d,]+ agent steps", output, re.MULTILINE)
+    assert told or stopped, errors  # torchrun may ask the others to stop before they notice
+    ended = resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=512")])
+    assert ended.epoch >= 2  # what was trained so far was saved on the way out
+
+
+def process_of_rank(parent: int, rank: int) -> int:
+    """The child of a process that trains as this rank."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                environment = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if int(stat[1]) == parent and f"RANK={rank}".encode() in environment:
+                return int(entry.name)
+    raise AssertionError(f"no process of rank {rank}")

@@ -1,0 +1,209 @@
+"""Kickstarting: what the teacher would do, how it enters the loss, how its say fades, and that a run keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import (
+    Recorder,
+    assert_same_weights,
+    ignore,
+    interrupt,
+    metrics_of,
+    tiny_config,
+    weights_of,
+)
+
+from metta.agent.policy import make_agent
+from metta.api import resume_run, train_run
+from metta.config.agent import AgentModelConfig
+from metta.config.kickstarting import KickstartingConfig
+from metta.config.training import OptimizerConfig, PPOConfig
+from metta.errors import CheckpointError, UsageError
+from metta.rl.advantages import compute_advantages
+from metta.rl.experience import make_experience_manager
+from metta.rl.losses import teacher_divergence
+from metta.rl.optimizer import make_optimizer
+from metta.rl.ppo import loss_terms, train_ppo
+from metta.rl.rollout import rollout
+from metta.rl.training_run import TEACHER
+from metta.world.env import MettaGridEnv
+
+QUIET = PPOConfig(ent_coef=0.0, vf_coef=0.0, norm_adv=False)
+
+
+@pytest.fixture
+def taught(busy_env, set_up):
+    """A policy, a teacher built otherwise, and experience in which it was asked."""
+
+    def build(**experience):
+        agent, plain = set_up(**experience)
+        torch.manual_seed(2)
+        config = AgentModelConfig(hidden_dim=24, lstm_layers=2, mlp_layers=0, backbone="mlp")
+        teacher = make_agent(busy_env.single_observation_space, busy_env.single_action_space, [], "cpu", config)
+        with torch.no_grad():
+            teacher.policy_head.output.weight.mul_(200)  # one with opinions
+        return agent, teacher, make_experience_manager(busy_env, agent, plain.config, 4, teacher)
+
+    return build
+
+
+def test_the_divergence_is_kl_from_teacher_to_policy():
+    teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    logits = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log() + 3.0
+    by_hand = (0.5 * torch.tensor(0.5 / 0.25).log() + 0.5 * torch.tensor(0.5 / 0.75).log()) / 2
+    assert teacher_divergence(teacher, logits) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+@pytest.mark.parametrize("cpu_offload", [False, True])
+def test_the_teacher_sees_whole_episodes_with_its_own_memory(taught, busy_env, cpu_offload):
+    """Two epochs, the second of which begins within episodes, are one replay from the very start."""
+    agent, teacher, experience = taught(cpu_offload=cpu_offload)
+    seen, resets, said, valued = [], [], [], []
+    for _ in range(2):
+        rollout(experience, agent)
+        steps = experience.steps_collected
+        seen.append(experience.observations[:steps].clone())
+        resets.append(experience.resets[:steps].clone())
+        said.append(experience.teacher_log_probs.clone())
+        valued.append(experience.teacher_values.clone())
+    with torch.no_grad():
+        memory = teacher.initial_memory(experience.plan.agents)
+        logits, values, _ = teacher(torch.cat(seen), memory, torch.cat(resets))
+    assert torch.cat(resets)[1:].any()
+    torch.testing.assert_close(torch.cat(said), logits.log_softmax(-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(valued), values, rtol=1e-4, atol=1e-5)
+
+
+def test_being_asked_does_not_disturb_what_is_collected(taught, set_up):
+    agent, _, experience = taught()
+    other, plain = set_up()
+    for policy, collected in ((agent, experience), (other, plain)):
+        rollout(collected, policy)
+    assert torch.equal(experience.observations, plain.observations)
+    assert torch.equal(experience.log_probs, plain.log_probs)
+
+
+def test_minibatches_bring_the_teachers_words_for_their_own_steps(taught):
+    agent, teacher, experience = taught()
+    rollout(experience, agent)
+    compute_advantages(experience)
+    for minibatch in experience.minibatches():
+        begins_anew = minibatch.resets[0]
+        assert minibatch.teacher_log_probs is not None
+        with torch.no_grad():
+            memory = teacher.initial_memory(minibatch.pairs.shape[1])
+            logits, values, _ = teacher(minibatch.observations, memory, minibatch.resets)
+        said = minibatch.teacher_log_probs[:, begins_anew]
+        torch.testing.assert_close(said, logits.log_softmax(-1)[:, begins_anew], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(minibatch.teacher_values[:, begins_anew], values[:, begins_anew])
+
+
+@pytest.mark.parametrize(("coef", "value_coef"), [(0.5, 0.0), (0.0, 0.3)])
+def test_coef_and_value_coef_weigh_their_terms(taught, coef, value_coef):
+    agent, _, experience = taught()
+    rollout(experience, agent)
+    compute_advantages(experience)
+    minibatch = next(experience.minibatches())
+    plain = loss_terms(agent, minibatch, QUIET)
+    terms = loss_terms(agent, minibatch, QUIET, coef, value_coef)
+    assert terms["teacher_kl"] > 0.01
+    added = coef * terms["teacher_kl"] + value_coef * terms["teacher_value_loss"]
+    assert terms["loss"].item() == pytest.approx((plain["loss"] + added).item(), abs=1e-6)
+    terms["loss"].backward()
+    assert bool(agent.policy_head.output.weight.grad.any())
+    grad = agent.value_head.output.weight.grad
+    assert (grad is not None and bool(grad.any())) == bool(value_coef)
+
+
+def test_the_policy_learns_what_the_teacher_does(taught):
+    agent, _, experience = taught()
+    optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
+    divergences = []
+    for _ in range(6):
+        rollout(experience, agent)
+        divergences.append(train_ppo(agent, optimizer, experience, QUIET, 3, 5.0)["teacher_kl"])
+    assert divergences[-1] < 0.7 * divergences[0]
+
+
+def test_without_a_teacher_nothing_is_said_of_one(set_up):
+    agent, experience = set_up()
+    rollout(experience, agent)
+    assert "teacher_kl" not in train_ppo(agent, make_optimizer(agent), experience)
+
+
+def test_a_teacher_for_another_world_is_refused(set_up, busy_env):
+    agent, experience = set_up()
+    other = MettaGridEnv(busy_env.configs[0].override(observation_width=5))
+    teacher = make_agent(
+        other.single_observation_space, other.single_action_space, [], "cpu", AgentModelConfig(hidden_dim=8)
+    )
+    with pytest.raises(UsageError, match="observation_width differ"):
+        make_experience_manager(busy_env, agent, experience.config, 4, teacher)
+
+
+def test_the_weights_hold_then_fall():
+    config = KickstartingConfig(teacher="some.pt", hold_steps=100, anneal_steps=200)
+    assert [config.share(step) for step in (0, 100, 200, 300, 400)] == [1, 1, 0.5, 0, 0]
+    assert KickstartingConfig(teacher="some.pt", hold_steps=5).share(10**9) == 1
+    assert KickstartingConfig(anneal_steps=10).share(0) == 0
+
+
+@pytest.fixture(scope="module")
+def teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("teacher") / "run"
+    return train_run_of(run_dir, "run.total_timesteps=512", "agent.hidden_dim=24").checkpoint
+
+
+def train_run_of(run_dir: Path, *overrides: str, listener=ignore):
+    return train_run(tiny_config(run_dir, *overrides), listener)
+
+
+def test_a_run_with_a_teacher_goes_on_exactly_though_its_file_is_gone(teacher_path: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.pt"
+    mine.write_bytes(teacher_path.read_bytes())
+    settings = [f"kickstarting.teacher='{mine}'", "kickstarting.hold_steps=1024", "kickstarting.anneal_steps=2048"]
+    train_run_of(tmp_path / "straight", *settings)
+    train_run_of(tmp_path / "stopped", *settings, listener=Recorder(2, interrupt))
+    mine.unlink()
+    assert (tmp_path / "stopped" / "checkpoints" / TEACHER).exists()
+    resume_run(tmp_path / "stopped", Recorder(7, interrupt))  # by now there is no teacher any more
+    resume_run(tmp_path / "stopped", ignore)
+    straight, stopped = metrics_of(tmp_path / "straight"), metrics_of(tmp_path / "stopped")
+    assert straight == stopped
+    assert_same_weights(weights_of(tmp_path / "straight", 8), weights_of(tmp_path / "stopped", 8))
+    assert ["teacher_kl" in line["losses"] for line in straight] == [True] * 6 + [False] * 2
+
+
+def test_a_setting_of_kickstarting_is_heard_by_the_run(teacher_path: Path, tmp_path: Path) -> None:
+    base = [f"kickstarting.teacher='{teacher_path}'", "run.total_timesteps=1536"]
+    runs = {
+        "teacher": [],
+        "coef": ["kickstarting.coef=0.5"],
+        "value_coef": ["kickstarting.value_coef=1.0"],
+        "anneal_steps": ["kickstarting.anneal_steps=4096"],
+        "hold_steps": ["kickstarting.anneal_steps=4096", "kickstarting.hold_steps=512"],
+        "none": ["kickstarting.teacher=''"],
+    }
+    ends = []
+    for name, settings in runs.items():
+        train_run_of(tmp_path / name, *base, *settings)
+        ends.append(weights_of(tmp_path / name, 3)["policy_head.output.weight"])
+    for index, end in enumerate(ends):
+        assert not any(torch.equal(end, other) for other in ends[index + 1 :])
+
+
+def test_a_missing_or_unfit_teacher_is_told_before_anything_is_made(tmp_path: Path, teacher_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"gone\.pt does not exist"):
+        train_run_of(tmp_path / "run", f"kickstarting.teacher='{tmp_path / 'gone.pt'}'")
+    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 there"):
+        train_run_of(tmp_path / "run", f"kickstarting.teacher='{teacher_path}'", "env.game.observation_width=7")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_in_the_run_directory_names_the_teacher_in_full(teacher_path: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(teacher_path.parent)
+    train_run_of(tmp_path / "run", f"kickstarting.teacher='{teacher_path.name}'", "run.total_timesteps=512")
+    assert f'teacher = "{teacher_path}"' in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")

@@ -1,0 +1,275 @@
+"""Self-play: who sits where, that frozen policies play their part alone, and that nothing of it is learned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
+
+from metta.agent.policy import make_agent
+from metta.api import resume_run, train_run
+from metta.config.agent import AgentModelConfig
+from metta.config.batch import plan_batch
+from metta.config.env import EnvConfig
+from metta.config.run import RunConfig
+from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
+from metta.config.training import ExperienceConfig
+from metta.errors import CheckpointError, MettaError
+from metta.rl.curriculum import Curriculum
+from metta.rl.experience import make_experience_manager
+from metta.rl.rollout import rollout
+from metta.rl.self_play import FrozenPolicy, OpponentPool
+from metta.rl.training_run import TrainingRun
+from metta.world.env import MettaGridEnv
+
+TEAMS = ("env.game.groups={ red = { id = 0 }, blue = { id = 1 }, green = { id = 2 } }", "env.game.num_agents=5")
+AGAINST_SELF = ("self_play.share=0.5", "self_play.snapshot_interval=2")
+
+
+@pytest.fixture(scope="module")
+def teams() -> MettaGridEnv:
+    return MettaGridEnv(tiny_config("", *TEAMS).env, seed=3)
+
+
+class Counting:
+    """A policy that notes whom it plays for, and turns in one direction alone."""
+
+    def __init__(self, agent):
+        self.agent = agent
+        self.played = 0
+
+    def __getattr__(self, name):
+        return getattr(self.agent, name)
+
+    def act(self, observations, *rest):
+        self.played += len(observations)
+        return self.agent.act(observations, *rest)
+
+
+def agent_for(env, seed=1, **config):
+    torch.manual_seed(seed)
+    spaces = env.single_observation_space, env.single_action_space
+    return make_agent(*spaces, [], "cpu", AgentModelConfig(**{"hidden_dim": 8, "backbone": "mlp"} | config))
+
+
+def pool_of(env, *agents, **config) -> OpponentPool:
+    members = [FrozenPolicy(f"given_{index:03d}", agent) for index, agent in enumerate(agents)]
+    return OpponentPool(SelfPlayConfig(policies=["some.pt"], **config), members)
+
+
+def experience_against(env, pool, agent=None, **settings):
+    config = ExperienceConfig(
+        **{
+            "batch_size": 480,
+            "minibatch_size": 120,
+            "bptt_horizon": 8,
+            "forward_pass_minibatch_target_size": 12,
+            "async_factor": 2,
+        }
+        | settings
+    )
+    return make_experience_manager(env, agent or agent_for(env), config, 4, opponents=pool)
+
+
+def test_the_groups_that_are_named_are_played_and_nobody_else(teams) -> None:
+    other = Counting(agent_for(teams, 2))
+    experience = experience_against(teams, pool_of(teams, other, groups=["blue", "green"]))
+    assert (experience.plan.num_agents, experience.plan.num_opponents) == (5, 3)
+    agent = agent_for(teams)
+    seen = set()
+    for _ in range(4):
+        rollout(experience, agent)
+        for group in experience.groups:
+            groups = group.env.groups
+            assert set(groups[group.opponents.learners].tolist()) == {0}
+            assert set(groups[group.opponents.rows].tolist()) == {1, 2}
+            assert sorted([*group.opponents.learners, *group.opponents.rows]) == list(range(group.env.agents))
+            seen.add(tuple(group.opponents.rows))
+    assert len(seen) > 1  # maps deal the agents anew
+    steps = 4 * experience.plan.rounds * experience.plan.horizon
+    assert other.played == steps * experience.plan.num_worlds * 3
+    assert experience.observations.shape[1] == experience.plan.agents == experience.plan.num_worlds * 2
+
+
+def test_a_share_is_drawn_anew_for_each_episode(teams) -> None:
+    experience = experience_against(teams, pool_of(teams, agent_for(teams, 2), share=0.4))
+    assert experience.plan.num_opponents == 2
+    seats = [group.opponents.seats.copy() for group in experience.groups]
+    rollout(experience, agent := agent_for(teams), experience.plan.agents * 8)
+    same = [
+        np.array_equal(before, group.opponents.seats) for before, group in zip(seats, experience.groups, strict=True)
+    ]
+    assert all(same)  # episodes have 20 steps: none has ended
+    for _ in range(2):
+        rollout(experience, agent)
+    assert not any(
+        np.array_equal(before, group.opponents.seats) for before, group in zip(seats, experience.groups, strict=True)
+    )
+
+
+def test_learners_experience_is_that_of_their_own_agents(teams) -> None:
+    """Replayed by hand in worlds alike, step by step, over the ends of episodes."""
+    agent, other = agent_for(teams), agent_for(teams, 2)
+    settings = {"async_factor": 1, "batch_size": 480}
+    experience = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
+    twin = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
+    batch = rollout(experience, agent)
+    (group,) = twin.groups
+    opponents, env = group.opponents, group.env
+    steps, returns = experience.steps_collected, []
+    for t in range(steps):
+        actions = opponents.actions(agent.action_pairs[experience.pairs[t]].numpy())
+        observations, rewards, terminated, truncated, info = env.step(actions)
+        for episode in info.episodes:
+            members = [index for index in range(5) if index in opponents.seats[episode.world][:3]]
+            returns.append(float(episode.rewards[members].mean()))
+        assert np.array_equal(rewards[opponents.learners], experience.rewards[t])
+        assert np.array_equal(truncated[opponents.learners], experience.truncated[t])
+        opponents.learners_part(rewards, terminated, truncated, info)
+        assert np.array_equal(opponents.see(observations), experience.observations[t + 1])
+    assert len(returns) > 3
+    assert batch.episode_returns == pytest.approx(returns)
+    assert len(batch.opponent_returns) == len(returns)
+    assert bool((experience.final_values != 0).any())
+
+
+def test_all_opponents_of_a_world_are_one_policy_drawn_from_the_pool(teams) -> None:
+    def places(seed=0, **config):
+        pool = pool_of(teams, agent_for(teams, 2), share=0.5, snapshot_interval=1, **config)
+        for epoch in range(4):
+            pool.add_snapshot(epoch, agent_for(teams))
+        generator = torch.Generator().manual_seed(seed)
+        return pool, [pool.draw(generator) for _ in range(400)]
+
+    pool, drawn = places(pool_size=2, newest_share=0.0)
+    assert [member.name for member in pool.members] == ["given_000", "epoch_000002", "epoch_000003"]
+    assert np.bincount(drawn, minlength=3).min() > 90
+    pool, drawn = places(pool_size=3, newest_share=0.5)
+    assert [member.name for member in pool.members] == ["given_000", "epoch_000003", "epoch_000001", "epoch_000002"]
+    counts = np.bincount(drawn, minlength=4)
+    assert counts[1] == pytest.approx(400 * (0.5 + 0.125), abs=40)
+    _, drawn = places(newest_share=1.0)
+    assert set(drawn) == {4}
+
+
+def test_a_snapshot_stays_as_it_was(teams) -> None:
+    agent = agent_for(teams)
+    pool = pool_of(teams, share=0.5)
+    pool.add_snapshot(0, agent)
+    before = {name: weight.clone() for name, weight in agent.state_dict().items()}
+    with torch.no_grad():
+        agent.ahead.add_(1)
+    assert_same_weights(before, pool.members[0].agent.state_dict())
+
+
+def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
+    """Two learners alike, one against a policy of another seed, see different worlds; against the same, the same."""
+    ends = []
+    for seed in (2, 2, 3):
+        agent = agent_for(teams)
+        other = agent_for(teams, seed, hidden_dim=12)
+        with torch.no_grad():
+            other.policy_head.output.weight.mul_(300)
+        experience = experience_against(teams, pool_of(teams, other, groups=["green"]), agent)
+        rollout(experience, agent)
+        assert bool(experience.groups[0].opponents.memories[0].hidden.any())
+        ends.append(experience.observations.clone())
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[0], ends[2])
+
+
+def test_the_batch_counts_learners_alone() -> None:
+    config = ExperienceConfig(batch_size=960, minibatch_size=240, bptt_horizon=8, forward_pass_minibatch_target_size=12)
+    plan = plan_batch(config, 5, 2)
+    assert plan.agents == plan.num_worlds * 3
+    assert plan.batch_size == plan.agents * plan.rounds * 8 <= 960
+
+
+def test_how_many_are_opponents() -> None:
+    env = tiny_config("", *TEAMS).env
+    assert agents_of_groups(env) == {"red": 2, "blue": 2, "green": 1}
+    drawn = EnvConfig(
+        game={"groups": {"red": {"id": 0}, "blue": {"id": 1}}},
+        map_builder={"type": "Ascii", "map": "#####\n#@bB#\n#B..#\n#####", "legend": {"B": "agent.blue"}},
+    )
+    assert agents_of_groups(drawn) == {"red": 1, "blue": 2}
+    assert num_opponents(SelfPlayConfig(groups=["red", "green"], snapshot_interval=1), env) == 3
+    assert num_opponents(SelfPlayConfig(share=0.01, snapshot_interval=1), env) == 1
+    assert num_opponents(SelfPlayConfig(share=0.99, snapshot_interval=1), env) == 4
+    assert num_opponents(SelfPlayConfig(), env) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["self_play.groups=['rde']", "self_play.snapshot_interval=1"], 'unknown group "rde"; known: agent'),
+        (["self_play.groups=['agent']", "self_play.snapshot_interval=1"], "must leave agents that learn: 4 of 4"),
+        (["self_play.share=0.5"], "there would be nobody to play against"),
+        (["self_play.share=0.5", "self_play.groups=['agent']"], "must be 0 where groups say who is played"),
+    ],
+)
+def test_what_cannot_be_is_told_at_once(settings, message) -> None:
+    with pytest.raises(MettaError, match=message):
+        tiny_config("", *settings)
+
+
+def test_a_run_against_itself_and_a_given_policy_goes_on_exactly(tmp_path: Path) -> None:
+    given = train_run(
+        tiny_config(tmp_path / "given", "run.total_timesteps=512", "agent.hidden_dim=8"), ignore
+    ).checkpoint
+    mine = tmp_path / "mine.pt"
+    mine.write_bytes(given.read_bytes())
+    settings = [*AGAINST_SELF, f"self_play.policies=['{mine}']", "self_play.pool_size=2"]
+    train_run(tiny_config(tmp_path / "straight", *settings), ignore)
+    train_run(tiny_config(tmp_path / "stopped", *settings), Recorder(3, interrupt))
+    mine.unlink()
+    resume_run(tmp_path / "stopped", Recorder(6, interrupt))
+    resume_run(tmp_path / "stopped", ignore)
+    straight = metrics_of(tmp_path / "straight")
+    assert straight == metrics_of(tmp_path / "stopped")
+    assert_same_weights(weights_of(tmp_path / "straight", 8), weights_of(tmp_path / "stopped", 8))
+    assert all((line["opponent_reward"] is not None) == (line["episodes"] > 0) for line in straight)
+    kept = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints" / "opponents").iterdir())
+    assert {"given_000.pt", "epoch_000006.pt", "epoch_000008.pt"} <= set(kept)
+
+
+def test_each_setting_is_heard_by_the_run(tmp_path: Path) -> None:
+    given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
+    runs = {
+        "off": [],
+        "groups": [*TEAMS[:1], "self_play.groups=['blue']", "self_play.snapshot_interval=1"],
+        "share": AGAINST_SELF,
+        "more": ["self_play.share=0.75", "self_play.snapshot_interval=2"],
+        "policies": [*AGAINST_SELF, f"self_play.policies=['{given}']", "self_play.newest_share=0.0"],
+        "pool_size": [*AGAINST_SELF, "self_play.pool_size=1"],
+    }
+    pools = {}
+    for name, settings in runs.items():
+        config: RunConfig = tiny_config("", *settings)
+        run = TrainingRun(config, Curriculum.of_run(config))
+        names = []
+        for _ in range(4):
+            batch = run.collect()
+            run.report(batch, run.update())
+            names = [member.name for member in run.opponents.members] if run.opponents else []
+        pools[name] = (run.experience.plan.num_opponents, names)
+        run.close()
+    assert pools == {
+        "off": (0, []),
+        "groups": (1, [f"epoch_{epoch:06d}" for epoch in range(5)]),
+        "share": (2, ["epoch_000000", "epoch_000002", "epoch_000004"]),
+        "more": (3, ["epoch_000000", "epoch_000002", "epoch_000004"]),
+        "policies": (2, ["given_000", "epoch_000000", "epoch_000002", "epoch_000004"]),
+        "pool_size": (2, ["epoch_000004"]),
+    }
+
+
+def test_an_unfit_policy_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
+    settings = ["self_play.share=0.5", f"self_play.policies=['{given}']", "env.game.observation_width=7"]
+    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 there"):
+        train_run(tiny_config(tmp_path / "run", *settings), ignore)
+    assert not (tmp_path / "run").exists()
