@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -349,7 +350,10 @@ def schema() -> None:
 
 def main() -> None:
     """The console script."""
-    app(prog_name="metta")
+    try:
+        app(prog_name="metta")
+    finally:  # the interpreter takes a while to end, and a Ctrl-C in it would hide the exit code
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _policy_and_world(

@@ -11,7 +11,7 @@ TEMPORARY_SUFFIX = ".partial"
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write `content` to `path` so that a crash at any moment leaves the old file or the new one, never half of one.
 
-    Raises OSError as it comes (disk full, read-only, directory gone); what stood at `path` is then still there.
+    Raises OSError (disk full, read-only, directory gone), with the path; what stood there is then still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
@@ -20,8 +20,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     sync_directory(path.parent)
 

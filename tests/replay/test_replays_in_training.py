@@ -64,7 +64,7 @@ class TestTraining:
         elsewhere = tmp_path / "elsewhere"
         values = ["run.total_timesteps=512", "simulation.replay_interval=1", f'simulation.replay_dir="{elsewhere}"']
         train_run(tiny_config(tmp_path / "run", *values), ignore)
-        assert sorted(path.name for path in elsewhere.iterdir()) == ["replay_000001.html", "replay_000001.json.z"]
+        assert sorted(path.name for path in elsewhere.glob("[!.]*")) == ["replay_000001.html", "replay_000001.json.z"]
         assert not (tmp_path / "run" / "replays").exists()
 
     def test_the_interval_is_waited_for(self, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from metta_cli.main import app
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs that differ in two settings; the first has recorded episodes."""
     root = tmp_path_factory.mktemp("runs")
-    train_run(tiny_config(root / "slow", "simulation.replay_interval=1"), ignore)
+    with pytest.MonkeyPatch.context() as patch:  # an interval is a second at least, and the run may be shorter
+        patch.setattr("metta.rl.timer.Timer.is_due", lambda timer: bool(timer.interval_seconds))
+        train_run(tiny_config(root / "slow", "simulation.replay_interval=1"), ignore)
     train_run(tiny_config(root / "fast", "optimizer.learning_rate=0.01", "env.game.ore_red_reward=0.5"), ignore)
     return [root / "slow", root / "fast"]
 

@@ -14,7 +14,7 @@ import pytest
 from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.api import Notice, resume_run, train_run
-from metta.errors import TrainingError
+from metta.errors import TrainingError, UsageError
 from metta.rl.run_directory import LOCK, RunDirectory
 
 SHORT = "run.total_timesteps=2048"  # four epochs
@@ -72,14 +72,20 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(small_disk: 
 
 @pytest.mark.usefixtures("always_due")
 def test_a_replay_that_does_not_fit_costs_the_replay_alone(small_disk: Path, tmp_path: Path) -> None:
-    fill(small_disk)
-    recorder = Recorder()
+    recorder = Recorder(1, lambda: fill(small_disk))
     config = tiny_config(tmp_path / "run", SHORT, f"simulation.replay_dir='{small_disk}'")
     assert train_run(config, recorder).reason == "finished"
     notices = [event.text for event in recorder.events if isinstance(event, Notice)]
     assert len(notices) == 4
     assert notices[0].startswith(f"no replay of epoch 1: {small_disk}")
     assert notices[0].endswith("No space left on device")
+
+
+def test_a_run_is_not_begun_where_its_directories_cannot_be_written(small_disk: Path, tmp_path: Path) -> None:
+    fill(small_disk)
+    config = tiny_config(tmp_path / "run", SHORT, f"simulation.replay_dir='{small_disk}'")
+    with pytest.raises(UsageError, match=f"^{small_disk}/.run cannot be written: No space left on device$"):
+        train_run(config, ignore)
 
 
 @pytest.mark.usefixtures("always_due")

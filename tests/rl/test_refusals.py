@@ -45,11 +45,13 @@ def agent_for(env):
 def test_an_override_that_a_run_cannot_go_on_with_is_not_kept(tmp_path: Path, monkeypatch, override: str) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("metta.rl.train.check_loggers", refuse_wandb)
+    monkeypatch.chdir(tmp_path)
     train_run(tiny_config(tmp_path / "run", "run.total_timesteps=512"), ignore)
     before = (tmp_path / "run" / "config.toml").read_bytes()
     with pytest.raises(MettaError):
         resume_run(tmp_path / "run", ignore, [Override.parse(override)])
     assert (tmp_path / "run" / "config.toml").read_bytes() == before
+    assert not (tmp_path / "elsewhere").exists()
     assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=1024")]).agent_step == 1024
     assert "total_timesteps = 1024" in (tmp_path / "run" / "config.toml").read_text(encoding="utf-8")
 

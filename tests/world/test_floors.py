@@ -15,7 +15,7 @@ from metta.config.map_builder import MapBuilderConfig
 from metta.errors import MapError
 from metta.world.floors import draw_floor
 from metta.world.maps import build_map
-from metta.world.reach import connected_places, largest_piece
+from metta.world.reach import _joints, connected_places, largest_piece
 
 OBJECTS = {"altar": 3, "mine_red": 4, "wall": 2}
 
@@ -140,6 +140,27 @@ def test_objects_never_cut_a_corridor() -> None:
         places = connected_places(floor.copy(), things, np.random.default_rng(seed))
         assert places is not None
         assert places[0] in (0, 8)
+
+
+def test_objects_between_pillars_fit_where_ways_lead_around_them() -> None:
+    """Every place and passage of a maze without walls has a way around it, longer than the eight cells beside it."""
+    lattice = world({"type": "Maze", "loops": 1.0, "connected": True}, 18, 18)
+    for seed in range(20):
+        cells = draw(lattice, seed)
+        assert (reachable(cells) == (cells <= 0)).all()
+
+
+def test_the_joints_of_a_floor_are_the_cells_that_hold_it_together() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        floor = largest_piece(generator.random((5, 7)) < 0.65)
+        padded = np.pad(floor, 1)
+        joints = _joints(bytearray(padded.tobytes()), padded.shape[1])
+        for row, col in np.argwhere(padded).tolist():
+            without = padded.copy()
+            without[row, col] = False
+            falls_apart = largest_piece(without).sum() < without.sum()
+            assert ((row * padded.shape[1] + col) in joints) == falls_apart
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -28,6 +28,7 @@ class SelfPlayConfig(Table):
     snapshot_interval: int = Field(
         default=0,
         ge=0,
+        le=10**9,
         description="epochs after which the policy in training joins the pool as it is, from the first on; 0: never",
     )
     pool_size: int = Field(default=8, ge=1, le=1000, description="such snapshots kept; the oldest gives way")

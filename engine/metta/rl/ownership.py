@@ -32,7 +32,7 @@ def check_own(root: Path, outside: Mapping[str, Path]) -> None:
     problems = [
         f"{path} is a link out of the run directory, to {path.resolve()}; put there what it leads to"
         for path in sorted(root.rglob("*"))
-        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve())
+        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()) and not _is_past(path, root)
     ]
     mark = root / MARK
     known = mark.read_bytes() if mark.is_file() and not problems else None
@@ -44,3 +44,9 @@ def check_own(root: Path, outside: Mapping[str, Path]) -> None:
     ]
     if problems:
         raise UsageError("\n  ".join(problems))
+
+
+def _is_past(path: Path, root: Path) -> bool:
+    """Whether nothing writes there again: in what W&B kept of earlier processes, with links to logs of its own."""
+    first, *inside = path.relative_to(root).parts
+    return first == "wandb" and len(inside) > 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TextIO
@@ -37,10 +37,11 @@ class RunDirectory:
     The lock falls by itself when its process dies.
     """
 
-    def __init__(self, root: Path, config: RunConfig, lock: TextIO):
+    def __init__(self, root: Path, config: RunConfig, lock: TextIO, given: Mapping[str, Path]):
         self.root = root
         self.config = config
         self._lock = lock
+        self._given = given
 
     @classmethod
     def create(cls, config: RunConfig) -> Self:
@@ -59,14 +60,16 @@ class RunDirectory:
             )
         try:
             root.mkdir(parents=True, exist_ok=True)
-            directory = cls(root, config, _locked(root))
-            directory.checkpoints.mkdir(parents=True, exist_ok=True)
-            claim(root, _outside(root, config))
-            directory.write_config()
+            _checkpoints(root, config).mkdir(parents=True, exist_ok=True)
+            directory = cls(root, config, _locked(root), _outside(root, config))
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"{error.filename} is a file; name a directory for the run") from None
         except OSError as error:
-            raise UsageError(f"{error.filename or root} cannot be written: {error.strerror}") from None
+            raise _unwritable(error, root) from None
+        with ExitStack() as undo:
+            undo.push(directory)
+            directory.write_config()
+            undo.pop_all()
         return directory
 
     @classmethod
@@ -86,12 +89,11 @@ class RunDirectory:
         given = {setting: where for setting, where in outside.items() if setting in _named(overrides)}
         check_own(root, {setting: where for setting, where in outside.items() if setting not in given})
         try:
-            directory = cls(root, config, _locked(root))
-            claim(root, given)
+            directory = cls(root, config, _locked(root), given)
             for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
                 remove_partial(written)
         except OSError as error:
-            raise UsageError(f"{error.filename or root} cannot be written: {error.strerror}") from None
+            raise _unwritable(error, root) from None
         return directory
 
     @property
@@ -124,10 +126,11 @@ class RunDirectory:
             raise TrainingError(f"{self.root} was removed or replaced by another directory under the run")
 
     def write_config(self) -> None:
-        """Write `config.toml`: every value, itself a valid input.
+        """Write `config.toml`: every value, itself a valid input. The directories it names become the run's.
 
         It lies in the run's directory and does not name it: trained again, it gets a directory of its own. Files and
-        directories that it does name are written in full, for the run may go on from another one.
+        directories that it does name are written in full, for the run may go on from another one. Raises UsageError
+        where nothing can be written.
         """
         config = self.config
         checkpoint_dir, replay_dir = map(_in_full, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
@@ -142,7 +145,11 @@ class RunDirectory:
                 "self_play": config.self_play.model_copy(update={"policies": policies}),
             }
         )
-        write_whole(self.root / CONFIG, dump_config(portable).encode())
+        try:
+            claim(self.root, self._given)
+            write_whole(self.root / CONFIG, dump_config(portable).encode())
+        except OSError as error:
+            raise _unwritable(error, self.root) from None
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +158,10 @@ class RunDirectory:
         with suppress(OSError):  # the disk may be gone; the lock falls anyway
             self._lock.truncate(0)
         self._lock.close()
+
+
+def _unwritable(error: OSError, root: Path) -> UsageError:
+    return UsageError(f"{error.filename or root} cannot be written: {error.strerror}")
 
 
 def _outside(root: Path, config: RunConfig) -> dict[str, Path]:
