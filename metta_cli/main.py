@@ -25,7 +25,6 @@ from metta.api import (
     export_policy,
     find_device,
     find_preset,
-    find_processor,
     job_rank,
     keep_freed_memory,
     load_config,
@@ -323,7 +322,6 @@ def report(
 def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
     """Validate a file; print each value and each derived number."""
     config = load_config(source, set_ or ())
-    find_processor(config.agent.obs_process_func)
     text = check_text(config)
     kept = "is kept for the next tensor" if keep_freed_memory() else "is the C library's business: it is not glibc"
     view.print_lines([text, f"# freed memory {kept}"])

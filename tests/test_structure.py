@@ -24,6 +24,7 @@ TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in SOU
 FOUNDATION = {"errors", "files", "allocator"}
 ORDER = [
     FOUNDATION,
+    {"extensions"},
     {"config"},
     {"spaces"},
     {"adapters"},
@@ -39,6 +40,7 @@ PACKAGES: dict[str, set[str]] = {
     "errors": set(),
     "files": set(),
     "allocator": set(),
+    "extensions": set(),
     "config": {"pydantic", "pydantic_core", "tomli_w"},
     "spaces": {"gymnasium", "numpy"},
     "adapters": {"gymnasium", "numpy", "pettingzoo"},
@@ -53,7 +55,7 @@ PACKAGES: dict[str, set[str]] = {
 }
 """What each room may import beside the standard library."""
 
-EXTRAS = ("metta.rl.loggers", "metta.rl.onnx_file", "metta.report.curves")
+EXTRAS = ("metta.rl.loggers", "metta.rl.onnx_file", "metta.report.curves", "metta.extensions")
 """Who uses packages that need not be there."""
 
 each_module = pytest.mark.parametrize("module", TREES)

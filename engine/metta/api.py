@@ -1,11 +1,11 @@
 """The public surface of metta: what the API document promises, and what the command line is made of."""
 
+from metta.agent.backbones import Backbone
 from metta.agent.policy import MettaAgent, Policy, make_agent
-from metta.agent.processors import find_processor
 from metta.agent.random_policy import RandomPolicy
 from metta.agent.scripted import ScriptedPolicy
 from metta.allocator import keep_freed_memory
-from metta.config.agent import AgentModelConfig
+from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.check import check_text
 from metta.config.curriculum import (
     BucketConfig,
@@ -26,7 +26,9 @@ from metta.config.presets import find_preset, presets
 from metta.config.run import RunConfig
 from metta.config.schema import config_schema
 from metta.config.self_play import SelfPlayConfig
+from metta.config.spec import EnvSpec
 from metta.config.training import (
+    LOGGERS,
     CheckpointConfig,
     ExperienceConfig,
     LoggingConfig,
@@ -76,6 +78,7 @@ from metta.rl.events import (
     StopRequested,
 )
 from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.loggers import RunLogger
 from metta.rl.metrics import json_line
 from metta.rl.onnx_file import export_policy
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
@@ -93,6 +96,9 @@ from metta.world.observe import CompactObservations
 from metta.world.summary import EpisodeSummary, StepInfo
 
 __all__ = [
+    "BACKBONES",
+    "LOGGERS",
+    "OBSERVATION_PROCESSORS",
     "TYPE_AGENT",
     "TYPE_ALTAR",
     "TYPE_ARMORY",
@@ -112,6 +118,7 @@ __all__ = [
     "ActionSpace",
     "AgentModelConfig",
     "AsciiConfig",
+    "Backbone",
     "BatchInfo",
     "BucketConfig",
     "CheckpointConfig",
@@ -121,6 +128,7 @@ __all__ = [
     "CurriculumConfig",
     "DistributedConfig",
     "EnvConfig",
+    "EnvSpec",
     "EpisodeSummary",
     "EpochEnded",
     "EpochMetrics",
@@ -162,6 +170,7 @@ __all__ = [
     "RunBegan",
     "RunConfig",
     "RunEnded",
+    "RunLogger",
     "ScriptedPolicy",
     "SelfPlayConfig",
     "SimulationConfig",
@@ -180,7 +189,6 @@ __all__ = [
     "export_policy",
     "find_device",
     "find_preset",
-    "find_processor",
     "job_rank",
     "json_line",
     "keep_freed_memory",

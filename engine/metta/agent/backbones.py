@@ -1,4 +1,11 @@
-"""From tokens to features, three ways: `cnn`, `mlp`, `attention`."""
+"""From tokens to features, three ways: `cnn`, `mlp`, `attention`; and what a backbone of one's own must be.
+
+    @BACKBONES.register("sums")
+    class Sums(Backbone):
+        ...
+
+Or an entry point in the group `metta.backbones`; then its name is a value of `agent.backbone`.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +20,34 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from metta.agent.token_bag import token_sums
-from metta.agent.tokens import TokenBag, TokenCodes, true_positions
-from metta.config.agent import AgentModelConfig
+from metta.agent.tokens import UNUSED, TokenBag, TokenCodes, true_positions
+from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.network import CONV_CHANNELS, LATENTS
 from metta.config.spec import EnvSpec
+from metta.errors import UsageError
 
 TYPICAL_TOKENS: Final = 50
 """Tokens of an ordinary observation; the first layer's initial weights are scaled for as many."""
 
 
-class CnnBackbone(nn.Module):
+class Backbone(nn.Module):
+    """From tokens to features: `forward` maps `[agents, tokens, 3] uint8` to `[agents, hidden]`.
+
+    `self.codes` knows what tokens mean: which channel each lights, in which cell, and how strongly. Weights begin as
+    the backbone makes them; of metta's own, linear and convolutional layers begin as `heads.initialise` has it.
+    """
+
+    def __init__(self, spec: EnvSpec, config: AgentModelConfig):
+        super().__init__()
+        self.codes = TokenCodes(spec, config)
+
+    def first_layer(self) -> list[nn.Parameter]:
+        """The weights that touch the input: Muon leaves them to AdamW."""
+        return []
+
+
+@BACKBONES.register("cnn")
+class CnnBackbone(Backbone):
     """The window as a box of channels, a 5x5 convolution of stride 3, a 3x3 one, a linear layer.
 
     Kernels shrink to smaller windows; zeros are added around windows that stride 3 does not cover evenly. The box is
@@ -30,8 +55,7 @@ class CnnBackbone(nn.Module):
     """
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
-        super().__init__()
-        self.codes = TokenCodes(spec, config)
+        super().__init__(spec, config)
         axes = [_first_convolution(size) for size in (spec.observation_height, spec.observation_width)]
         self.convolution = TokenConvolution(self.codes.num_channels, axes[0], axes[1])
         second = GridConvolution(CONV_CHANNELS, (axes[0].places, axes[1].places))
@@ -195,12 +219,12 @@ class PlacesToChannels(nn.Module):
         return inputs.permute(1, 2, 0).flatten(1)
 
 
-class MlpBackbone(nn.Module):
+@BACKBONES.register("mlp")
+class MlpBackbone(Backbone):
     """A fully connected layer over the whole box, computed from its few tokens alone, and a second layer."""
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
-        super().__init__()
-        self.codes = TokenCodes(spec, config)
+        super().__init__(spec, config)
         self.table = nn.Parameter(torch.empty(self.codes.num_rows, config.hidden_dim))
         self.bias = nn.Parameter(torch.zeros(config.hidden_dim))
         self.layers = nn.Sequential(nn.ReLU(), nn.Linear(config.hidden_dim, config.hidden_dim), nn.ReLU())
@@ -217,12 +241,12 @@ class MlpBackbone(nn.Module):
         return features
 
 
-class AttentionBackbone(nn.Module):
+@BACKBONES.register("attention")
+class AttentionBackbone(Backbone):
     """A few learned queries that attend to the tokens (Jaegle et al. 2021, arXiv:2103.03206), then a linear layer."""
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
-        super().__init__()
-        self.codes = TokenCodes(spec, config)
+        super().__init__(spec, config)
         self.heads = 4
         width = max(self.heads, min(64, config.hidden_dim) // self.heads * self.heads)
         self.channels = nn.Embedding(self.codes.num_channels, width)
@@ -258,7 +282,20 @@ class AttentionBackbone(nn.Module):
         return vectors.view(*vectors.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
-Backbone = CnnBackbone | MlpBackbone | AttentionBackbone
-
-BACKBONES: Final[dict[str, type[Backbone]]] = {"cnn": CnnBackbone, "mlp": MlpBackbone, "attention": AttentionBackbone}
-"""The networks by `agent.backbone`."""
+def make_backbone(spec: EnvSpec, config: AgentModelConfig) -> Backbone:
+    """A new network by `agent.backbone`. Raises UsageError, before anything is trained, if it is none."""
+    name = config.backbone
+    backbone = BACKBONES.find(name)(spec, config)
+    if not isinstance(backbone, Backbone):
+        raise UsageError(f'the backbone "{name}" is a {type(backbone).__name__}; it must be a metta.api.Backbone')
+    if BACKBONES.is_own(name):
+        nothing_seen = torch.full((2, spec.num_observation_tokens, 3), UNUSED, dtype=torch.uint8)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            features = backbone.eval()(nothing_seen)
+        backbone.train()
+        if (shape := list(features.shape)) != [2, config.hidden_dim]:
+            raise UsageError(
+                f'the backbone "{name}" makes {shape} of the tokens of 2 agents; it must be [2, {config.hidden_dim}]: '
+                "agents x agent.hidden_dim"
+            )
+    return backbone

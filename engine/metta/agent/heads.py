@@ -89,13 +89,16 @@ def plain_statistics() -> dict[str, Tensor]:
     return {"mean": torch.zeros(()), "std": torch.ones(()), "moments": torch.zeros(3, dtype=torch.float64)}
 
 
-def initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module, but: nn.Module | None = None) -> None:
     """Orthogonal weights (Saxe et al. 2013, arXiv:1312.6120) and zero biases, as is usual for PPO.
 
     Gain sqrt 2 before the ReLU of linear and convolutional layers, 1 in the LSTM, whose forget gates begin half open
-    towards remembering (bias 1; Gers et al. 2000).
+    towards remembering (bias 1; Gers et al. 2000). The part `but` is left as it is.
     """
+    left = set(but.modules()) if but is not None else set()
     for layer in module.modules():
+        if layer in left:
+            continue
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.orthogonal_(layer.weight, math.sqrt(2))
             if layer.bias is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metta.agent.backbones import AttentionBackbone, CnnBackbone, GridConvolution
+from metta.agent.backbones import AttentionBackbone, CnnBackbone, GridConvolution, MlpBackbone
 from metta.agent.policy import MettaAgent
 from metta.agent.tokens import TokenCodes
 
@@ -46,15 +46,18 @@ class PlainPolicy(nn.Module):
         rows, channels, magnitudes = (
             entries.view(agents, capacity) for entries in codes.look_up(tokens.reshape(-1, 3))
         )
+        features: Tensor
         if isinstance(agent.backbone, AttentionBackbone):
             features = _attended(agent.backbone, rows // codes.num_channels, channels, magnitudes)
-        else:
+        elif isinstance(agent.backbone, CnnBackbone | MlpBackbone):
             box = torch.zeros(agents, codes.num_rows, device=tokens.device)
             box = box.scatter_add(1, (rows + channels).long(), magnitudes)
             if isinstance(agent.backbone, CnnBackbone):
                 features = _convolved(agent.backbone, box)
             else:
                 features = agent.backbone.layers(box @ agent.backbone.table + agent.backbone.bias)
+        else:
+            features = agent.backbone(tokens)
         if agent.ahead is not None:
             is_ahead = _is_ahead(codes, tokens).to(magnitudes.dtype)
             ahead = torch.zeros(agents, codes.num_channels, device=tokens.device)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent import distribution
-from metta.agent.backbones import BACKBONES, Backbone
+from metta.agent.backbones import make_backbone
 from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialise
 from metta.agent.memory import Memory, SegmentLSTM
-from metta.agent.processors import find_processor
+from metta.agent.processors import ObservationProcessor
 from metta.agent.token_bag import token_sums
 from metta.agent.tokens import PreviousStep
-from metta.config.agent import AgentModelConfig
+from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env import EnvConfig
 from metta.config.spec import EnvSpec
 from metta.errors import UsageError
@@ -115,9 +115,9 @@ class MettaAgent(nn.Module):
         self.env_config: EnvConfig = observation_space.env_config
         self.spec = spec
         self.global_features = list(global_features)
-        self.processor = find_processor(config.obs_process_func)
+        self.processor: ObservationProcessor = OBSERVATION_PROCESSORS.find(config.obs_process_func)
         hidden = config.hidden_dim
-        self.backbone: Backbone = BACKBONES[config.backbone](spec, config)
+        self.backbone = make_backbone(spec, config)
         self.ahead: nn.Parameter | None = None
         if config.use_cell_ahead:
             self.ahead = nn.Parameter(0.5 * torch.randn(self.backbone.codes.num_channels, hidden))
@@ -126,7 +126,7 @@ class MettaAgent(nn.Module):
         extra = config.use_prev_reward + len(self.global_features)
         self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
         self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
-        initialise(self)
+        initialise(self, but=self.backbone if BACKBONES.is_own(config.backbone) else None)
         self.policy_head = Head(hidden, config.mlp_layers, len(spec.action_pairs), POLICY_GAIN)
         self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:

@@ -27,7 +27,10 @@ _LOGIT_BIAS = "policy_head.output.bias"
 
 
 def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, Names]]:
-    """By weight whose size goes with the world: the dimension that does, and what each index of it stands for."""
+    """By weight whose size goes with the world: the dimension that does, and what each index of it stands for.
+
+    Of a backbone of one's own nobody knows; see `other_numbers`.
+    """
     channels = channel_names(spec)
     pairs = pair_names(spec)
     rows: dict[str, tuple[int, Names]] = {
@@ -41,7 +44,7 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
         rows["backbone.convolution.weight"] = (1, channels)
     elif config.backbone == "attention":
         rows["backbone.channels.weight"] = (0, channels)
-    else:
+    elif config.backbone == "mlp":
         cells = range(spec.observation_height * spec.observation_width)
         rows["backbone.table"] = (0, [(cell, *channel) for cell in cells for channel in channels])
     return rows
@@ -85,6 +88,12 @@ def unknown_here(there: EnvSpec, here: EnvSpec) -> list[str]:
     actions = set(pair_names(there))
     undone = dict.fromkeys(f"action {pair[0]}" for pair in pair_names(here) if pair not in actions)
     return [*unseen, *undone]
+
+
+def other_numbers(there: EnvSpec, here: EnvSpec) -> list[str]:
+    """What two worlds number otherwise, in words: who reads tokens by number can play only where it is nothing."""
+    names = {"features": "feature_names", "types of objects": "object_type_names", "groups": "group_ids"}
+    return [words for words, name in names.items() if getattr(there, name) != getattr(here, name)]
 
 
 def _thing(channel: tuple[object, ...]) -> str:

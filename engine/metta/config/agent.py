@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.table import Table
+from metta.config.table import PartOf, Table
+from metta.extensions import Registry
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
 OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "global_vars")
+
+BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
+"""The networks from tokens to features; what one must be: agent/backbones.py."""
+OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
+    "metta.observation_processors", "observation processor", ("flatten_obs_dict",)
+)
+"""What is done to tokens before a network reads them; what one must be: agent/processors.py."""
 
 
 class AgentModelConfig(Table):
@@ -20,8 +28,9 @@ class AgentModelConfig(Table):
     )
     lstm_layers: int = Field(default=1, ge=1, le=64, description="number of LSTM layers")
     mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")
-    backbone: Literal["cnn", "attention", "mlp"] = Field(
-        default="cnn", description="from tokens to features: cnn (box and convolutions), attention (latents), mlp"
+    backbone: Annotated[str, PartOf(BACKBONES)] = Field(
+        default="cnn",
+        description="from tokens to features: cnn (box and convolutions), attention (latents), mlp, or one of your own",
     )
     bptt_horizon: int = Field(
         default=8,
@@ -44,7 +53,9 @@ class AgentModelConfig(Table):
     )
     dtypes_fp16: bool = Field(default=False, description="autocast to bfloat16, on CUDA and CPU alike")
     obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalised observation")
-    obs_process_func: str = Field(default="flatten_obs_dict", description="name of a registered observation processor")
+    obs_process_func: Annotated[str, PartOf(OBSERVATION_PROCESSORS)] = Field(
+        default="flatten_obs_dict", description="name of an observation processor; flatten_obs_dict changes nothing"
+    )
     analyze_weights_interval: int = Field(
         default=300,
         ge=0,

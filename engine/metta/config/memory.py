@@ -98,7 +98,7 @@ def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
         "cnn": 6 * CONV_CHANNELS * places + 12 * TOKENS_SEEN * 4,
         "mlp": 12 * TOKENS_SEEN,
         "attention": 64 * 8 * TOKENS_SEEN,
-    }[agent.backbone]
+    }.get(agent.backbone, agent.hidden_dim)
     lstm = 12 * agent.hidden_dim * agent.lstm_layers if agent.forward_lstm else 0
     heads = 4 * agent.hidden_dim * (agent.mlp_layers + 1) + 6 * len(spec.action_pairs)
     return ACTIVATION_BYTES * (box + lstm + heads) + 2 * 3 * spec.num_observation_tokens

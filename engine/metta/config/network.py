@@ -16,7 +16,10 @@ ITEM_LEVELS: Final = 4
 
 
 def least_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
-    """Weights of the policy: all but some thousands at most, which are those of small layers."""
+    """Weights of the policy: all but some thousands at most, which are those of small layers.
+
+    Those of a backbone of one's own nobody knows: they count as none.
+    """
     hidden = config.hidden_dim
     items = sum(name.startswith("inv:") for name in spec.feature_names)
     types = sum(map(bool, spec.object_type_names))
@@ -29,7 +32,7 @@ def least_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
         "cnn": CONV_CHANNELS * channels * kernel + CONV_CHANNELS * places * hidden,
         "mlp": cells * channels * hidden + hidden * hidden,
         "attention": (channels + cells) * width + LATENTS * width * hidden,
-    }[config.backbone]
+    }.get(config.backbone, 0)
     lstm = 8 * hidden * hidden * config.lstm_layers if config.forward_lstm else 0
     heads = 2 * config.mlp_layers * hidden * hidden + len(spec.action_pairs) * hidden
     return backbone + lstm + heads

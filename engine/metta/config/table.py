@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import core_schema
+
+from metta.errors import Problem, RulesError
+from metta.extensions import Registry
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is safe in a path, a key of statistics, a picture: letters, digits, '.', '_' and '-'."""
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """Marks a string that names a part of a registry: metta's own, or one of the user's; see extensions.py."""
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        names = self.registry.names()
+        return handler(schema) | ({"enum": names} if names else {})
+
+    def _known(self, name: str) -> str:
+        if name not in self.registry:
+            raise RulesError([Problem((), self.registry.must_be(name))])
+        return name
 
 
 class Table(BaseModel):

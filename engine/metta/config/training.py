@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.table import Table
+from metta.config.table import PartOf, Table
+from metta.extensions import Registry
+
+LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")
+"""Loggers of one's own; what one must be: rl/loggers.py."""
 
 
 class OptimizerConfig(Table):
@@ -157,4 +161,7 @@ class LoggingConfig(Table):
     wandb_project: str = Field(default="metta", min_length=1, description="project in Weights & Biases")
     wandb_mode: Literal["online", "offline"] = Field(
         default="online", description="offline: into the run directory, for `wandb sync` later"
+    )
+    extra: list[Annotated[str, PartOf(LOGGERS)]] = Field(
+        default_factory=list, description="loggers of your own, by the names they were registered with"
     )

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metta.agent.heads import plain_statistics
 from metta.agent.policy import MettaAgent, make_agent
-from metta.agent.vocabulary import missing_pairs, moved_rows, row_names, unknown_here
-from metta.config.agent import AgentModelConfig
+from metta.agent.vocabulary import missing_pairs, moved_rows, other_numbers, row_names, unknown_here
+from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env import EnvConfig
 from metta.config.network import least_weights
 from metta.config.spec import EnvSpec
@@ -149,8 +149,10 @@ def _read(path: Path) -> _PolicyFile:
     if path.is_dir():
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
+    content = read_torch_file(path, KIND)
+    _check_parts_are_there(path, content.get("agent_config"))
     try:
-        policy = _PolicyFile.model_validate(read_torch_file(path, KIND))
+        policy = _PolicyFile.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{path} is not laid out as a {KIND}: {first_problem(error)}") from None
     # before any network is made: the config alone could ask for one of any size
@@ -165,6 +167,18 @@ def _read(path: Path) -> _PolicyFile:
     return policy.model_copy(update={"weights": plain | policy.weights})
 
 
+def _check_parts_are_there(path: Path, agent_config: object) -> None:
+    """Raise CheckpointError, saying what is missing, if the policy has a part of somebody's own that is not here."""
+    named = agent_config if isinstance(agent_config, dict) else {}
+    for key, registry in (("backbone", BACKBONES), ("obs_process_func", OBSERVATION_PROCESSORS)):
+        name = named.get(key)
+        if isinstance(name, str) and name not in registry:
+            raise CheckpointError(
+                f'{path} is a policy with the {registry.kind} "{name}", which is not here; install the package that '
+                f"has it, or register it in your program (here are: {', '.join(registry.names())})"
+            )
+
+
 def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str, torch.Tensor]:
     """The weights in the file, each row where `agent` looks for it; CheckpointError where the two do not fit."""
     differences = [
@@ -174,6 +188,11 @@ def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str
     ]
     here, there = agent.spec, policy.env_config.spec
     differences += _differences_of_meaning(here, there)
+    if BACKBONES.is_own(policy.agent_config.backbone):
+        differences += [
+            f'{things} have other numbers here, and the backbone "{policy.agent_config.backbone}" reads numbers'
+            for things in other_numbers(there, here)
+        ]
     if list(agent.global_features) != policy.global_features:
         differences.append(f"global_features are {agent.global_features} here and {policy.global_features} there")
     weights = policy.weights

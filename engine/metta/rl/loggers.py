@@ -1,4 +1,13 @@
-"""Loggers beside `metrics.jsonl`: TensorBoard event files, and Weights & Biases with uploads of checkpoints."""
+"""Loggers beside `metrics.jsonl`: TensorBoard event files, Weights & Biases with uploads of checkpoints, one's own.
+
+One of your own is a class made with (config, directory, epochs_done), under a name:
+
+    @LOGGERS.register("lines")
+    class Lines(RunLogger):
+        ...
+
+Or an entry point in the group `metta.loggers`; then `logging.extra = ["lines"]` asks for it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +21,7 @@ from types import ModuleType
 from typing import Any, Self
 
 from metta.config.run import RunConfig
-from metta.config.training import LoggingConfig
+from metta.config.training import LOGGERS, LoggingConfig
 from metta.errors import UsageError
 from metta.files import write_whole
 from metta.rl.progress import EpochMetrics
@@ -22,6 +31,23 @@ TENSORBOARD = "torch.utils.tensorboard"
 WANDB = "wandb"
 EXTRAS = {TENSORBOARD: "tensorboard", WANDB: "wandb"}
 OFFLINE = 'logging.wandb_mode = "offline" logs to the disk'
+
+
+class RunLogger:
+    """A logger of one's own: made when the run begins or goes on, told of each epoch, closed when it ends."""
+
+    def __init__(self, config: RunConfig, directory: Path, epochs_done: int):
+        """Log the run in `directory` from the epoch after `epochs_done`; what was logged of later ones gives way."""
+
+    def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log an epoch's numbers, by the names in the README's table: `losses/entropy`."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Bring to the disk what was logged; a checkpoint counts on the epochs before it."""
+
+    def close(self) -> None:
+        """The run ends, one way or another."""
 
 
 class Loggers:
@@ -41,6 +67,11 @@ class Loggers:
         if config.logging.wandb:
             self._wandb_run = _wandb_run(config, root)
             self._stack.callback(self._wandb_run.finish)
+        self._own: list[RunLogger] = []
+        for name in config.logging.extra:
+            logger: RunLogger = LOGGERS.find(name)(config, root, epochs_done)
+            self._stack.callback(logger.close)
+            self._own.append(logger)
 
     def __enter__(self) -> Self:
         return self
@@ -50,16 +81,21 @@ class Loggers:
 
     def log(self, metrics: EpochMetrics) -> None:
         """Log an epoch's numbers, `losses.entropy` as `losses/entropy` and so on, with the epoch as the step."""
+        named = numbers(dataclasses.asdict(metrics))
         if self._writer is not None:
-            for name, number in numbers(dataclasses.asdict(metrics)).items():
+            for name, number in named.items():
                 self._writer.add_scalar(name, number, metrics.epoch)
         if self._wandb_run is not None:
-            self._wandb_run.log(numbers(dataclasses.asdict(metrics)), step=metrics.epoch)
+            self._wandb_run.log(named, step=metrics.epoch)
+        for logger in self._own:
+            logger.log(metrics.epoch, dict(named))
 
     def flush(self) -> None:
         """Bring to the disk what was logged; a checkpoint counts on the epochs before it."""
         if self._writer is not None:
             self._writer.flush()
+        for logger in self._own:
+            logger.flush()
 
     def upload(self, checkpoint: Path, is_last: bool = False) -> None:
         """Upload a checkpoint where it is time, by `checkpoint.wandb_checkpoint_interval`, or the run is over."""
@@ -73,6 +109,9 @@ class Loggers:
 
 def check_loggers(config: LoggingConfig) -> None:
     """Raise UsageError, with what to do, if a logger that is asked for is not installed or nobody is logged in."""
+    for name in config.extra:
+        if not isinstance(made_by := LOGGERS.find(name), type) or not issubclass(made_by, RunLogger):
+            raise UsageError(f'the logger "{name}" must be a class derived from metta.api.RunLogger')
     for name, is_asked_for in ((TENSORBOARD, config.tensorboard), (WANDB, config.wandb)):
         if is_asked_for:
             _optional(name)
