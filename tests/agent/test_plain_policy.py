@@ -52,6 +52,7 @@ def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
         {"backbone": "mlp"},
         {"backbone": "attention"},
         {"forward_lstm": False},
+        {"own_frame": True},
         {"use_prev_action": False, "use_prev_reward": False, "observation_types": ["grid_obs"], "obs_scale": 0.5},
     ],
     ids=str,

@@ -37,11 +37,16 @@ class PlainPolicy(nn.Module):
         hidden, cell = hidden * kept, cell * kept
         if self.agent.memory is not None:
             features, hidden, cell = _lstm_step(self.agent.memory.lstm, features, hidden, cell)
-        return self.agent.policy_head(features), self.agent.value_head(features), hidden, cell
+        logits, values = self.agent.policy_head(features), self.agent.value_head(features)
+        if self.agent.frame is not None:
+            logits = self.agent.frame.to_world(logits, self.agent.frame.facing(observations))
+        return logits, values, hidden, cell
 
     def _features(self, observations: Tensor) -> Tensor:
         agent, codes = self.agent, self.codes
         tokens = agent.processor(observations, agent.spec)
+        if agent.frame is not None:
+            tokens = agent.frame(tokens)
         agents, capacity, _ = tokens.shape
         rows, channels, magnitudes = (
             entries.view(agents, capacity) for entries in codes.look_up(tokens.reshape(-1, 3))

@@ -15,6 +15,7 @@ from metta.agent import distribution
 from metta.agent.backbones import make_backbone
 from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialise
 from metta.agent.memory import Memory, SegmentLSTM
+from metta.agent.own_frame import OwnFrame
 from metta.agent.processors import ObservationProcessor
 from metta.agent.token_bag import token_sums
 from metta.agent.tokens import PreviousStep
@@ -89,8 +90,9 @@ class MettaAgent(nn.Module):
     """A recurrent actor and critic on token observations; a function of (tokens, memory) alone.
 
     tokens -> observation processor -> backbone -> + what is straight ahead, previous action, previous reward, global
-    features -> LSTM -> heads. Nearly every action works on the cell straight ahead, but tokens lie by absolute
-    direction: read out for the network, it need not learn to look there once for each way it can face.
+    features -> LSTM -> heads; with `own_frame` tokens are turned before the backbone, and rotations back after the
+    heads. Nearly every action works on the cell straight ahead, but tokens lie by absolute direction: read out for the
+    network, it need not learn to look there once for each way it can face.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class MettaAgent(nn.Module):
         self.spec = spec
         self.global_features = list(global_features)
         self.processor: ObservationProcessor = OBSERVATION_PROCESSORS.find(config.obs_process_func)
+        self.frame = OwnFrame(spec, self.env_config) if config.own_frame else None
         hidden = config.hidden_dim
         self.backbone = make_backbone(spec, config)
         self.ahead: nn.Parameter | None = None
@@ -198,12 +201,15 @@ class MettaAgent(nn.Module):
                 f"observations must be [horizon, agents, {expected[0]}, {expected[1]}] uint8; "
                 f"got {list(observations.shape)} {observations.dtype}"
             )
+        flat = observations.reshape(-1, tokens, width)
         with self._precision():
-            features = self._features(observations.reshape(-1, tokens, width)).view(horizon, agents, -1)
+            features = self._features(flat).view(horizon, agents, -1)
             if self.memory is not None:
                 features, memory = self.memory(features, memory, resets)
             logits = self.policy_head(features)
             values = self.value_head(features)
+        if self.frame is not None:
+            logits = self.frame.to_world(logits, self.frame.facing(flat).view(horizon, agents))
         return logits.float(), values.float(), Memory(memory.hidden.float(), memory.cell.float())
 
     def update_initial_weights(self) -> None:
@@ -229,6 +235,8 @@ class MettaAgent(nn.Module):
 
     def _features(self, observations: Tensor) -> Tensor:
         tokens = self.processor(observations, self.spec)
+        if self.frame is not None:
+            tokens = self.frame(tokens)
         features: Tensor = self.backbone(tokens)
         if self.ahead is not None:
             features = features + token_sums(self.ahead, self.backbone.codes.bag_ahead(tokens))

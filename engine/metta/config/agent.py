@@ -47,6 +47,11 @@ class AgentModelConfig(Table):
     use_cell_ahead: bool = Field(
         default=True, description="the policy is shown the cell straight ahead as such, whichever way it faces"
     )
+    own_frame: bool = Field(
+        default=False,
+        description="the policy sees its surroundings turned so that it always faces up, and rotates from there; "
+        "takes a square window",
+    )
     observation_types: list[ObservationType] = Field(
         default_factory=lambda: list(OBSERVATION_TYPES),
         description="families of tokens the policy sees",

@@ -66,9 +66,18 @@ class RunConfig(Table):
             problems = batch_fits(self.experience, 1)
         elif not (problems := opponents_fit(self.self_play, self.env)):
             problems = batch_fits(self.experience, self.env.game.num_agents - num_opponents(self.self_play, self.env))
-        if problems:
+        if problems := [*problems, *frame_fits(self.agent, self.env)]:
             raise RulesError(problems)
         return self
+
+
+def frame_fits(agent: AgentModelConfig, env: EnvConfig) -> list[Problem]:
+    """What of `[agent]` cannot be had with the window of this world."""
+    height, width = env.game.observation_height, env.game.observation_width
+    if not agent.own_frame or height == width:
+        return []
+    window = f"observation_height is {height} and observation_width {width}"
+    return [Problem(("agent", "own_frame"), f"needs a square window, which can be turned; {window}")]
 
 
 def batch_fits(experience: ExperienceConfig, num_learners: int) -> list[Problem]:
