@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from metta.api import (
     EnvConfig,
+    EvalResult,
     Override,
     Policy,
     RandomPolicy,
@@ -29,12 +30,15 @@ from metta.api import (
     keep_freed_memory,
     load_config,
     load_policy,
+    load_tasks,
+    load_world,
     make_environment,
     newest_checkpoint,
     presets,
     record_episode,
     resume_run,
     train_run,
+    trained_tasks,
     write_replay,
     write_report,
 )
@@ -169,6 +173,9 @@ def eval_(
     env: World = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
     baseline: Annotated[bool, typer.Option(help="Play the random policy too, for the scale.")] = True,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Play in each task of its curriculum, a row for each.")
+    ] = False,
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of maps, turn orders and actions.")] = 0,
     set_: Set = None,
@@ -179,11 +186,27 @@ def eval_(
     """Play episodes with a policy and print what they were worth."""
     keep_freed_memory()
     policy, env_config = _policy_and_world("eval", checkpoint, env, set_, device)
-    policies = {checkpoint if checkpoint in WITHOUT_WEIGHTS else "policy": policy}
-    if baseline:
-        policies["random"] = RandomPolicy(env_config.spec)
-    world = make_environment(env_config)
-    results = {name: evaluate(policy, world, episodes, seed) for name, policy in policies.items()}
+
+    def measured(env_config: EnvConfig) -> dict[str, EvalResult]:
+        if checkpoint in WITHOUT_WEIGHTS:  # made for one world, and for another anew
+            policies = {checkpoint: WITHOUT_WEIGHTS[checkpoint](env_config)}
+        else:
+            policies = {"policy": policy}
+        if baseline:
+            policies["random"] = RandomPolicy(env_config.spec)
+        world = make_environment(env_config)
+        return {name: evaluate(policy, world, episodes, seed) for name, policy in policies.items()}
+
+    if tasks:
+        worlds = trained_tasks(checkpoint) if env is None else load_tasks(load_config(env, set_ or ())).by_name
+        by_task = {task: measured(config) for task, config in worlds.items()}
+        if json:
+            rows = {task: view.evaluation_values(results) for task, results in by_task.items()}
+            view.print_json({"checkpoint": checkpoint, "seed": seed, "tasks": rows})
+        elif not quiet:
+            view.print_tasks(checkpoint, by_task)
+        return
+    results = measured(env_config)
     if json:
         view.print_json({"checkpoint": checkpoint, "seed": seed} | view.evaluation_values(results))
     elif not quiet:
@@ -198,7 +221,7 @@ def map_(
     debug: Debug = False,
 ) -> None:
     """Print the map that an episode begins with, in glyphs."""
-    world = make_environment(load_config(source, set_ or ()).env)
+    world = make_environment(load_world(source, set_ or ()))
     world.reset(seed=seed)
     view.print_lines([world.render()])
 
@@ -364,7 +387,7 @@ def _policy_and_world(
         )
     if env is None and set_:
         raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
-    env_config = load_config(env, set_ or ()).env if env else None
+    env_config = load_world(env, set_ or ()) if env else None
     if checkpoint in WITHOUT_WEIGHTS:
         assert env_config is not None
         return WITHOUT_WEIGHTS[checkpoint](env_config), env_config

@@ -235,6 +235,21 @@ def print_evaluation(title: str, results: Mapping[str, EvalResult]) -> None:
     Console().print(table)
 
 
+def print_tasks(title: str, by_task: Mapping[str, Mapping[str, EvalResult]]) -> None:
+    """A table with one row per task: what each policy's agents earned there, and how long episodes were."""
+    results = next(iter(by_task.values()))
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"reward per agent, {len(next(iter(results.values())).episodes)} episodes a task", overflow="fold")
+    for heading in (*results, "std over episodes", "episode length"):
+        table.add_column(heading, justify="right")
+    for task, played in by_task.items():
+        first = next(iter(played.values()))
+        rewards = (result.mean_reward for result in played.values())
+        table.add_row(task, *map(number, (*rewards, first.std_reward, first.mean_length)))
+    print_lines([title])
+    Console().print(table)
+
+
 def print_replay(values: Mapping[str, Any], paths: ReplayPaths) -> None:
     """What happened in an episode and where to look at it."""
     print_lines(

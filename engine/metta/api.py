@@ -18,7 +18,7 @@ from metta.config.distributed import DistributedConfig
 from metta.config.env import EnvConfig
 from metta.config.game import GameConfig, GroupConfig
 from metta.config.kickstarting import KickstartingConfig
-from metta.config.load import dump_config, load_config
+from metta.config.load import dump_config, load_config, load_tasks, load_world
 from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.objects import ActionConfig, ObjectConfig
 from metta.config.overrides import Override
@@ -62,7 +62,14 @@ from metta.replay.stage import Stage
 from metta.replay.write import ReplayPaths, write_replay
 from metta.report.page import write_report
 from metta.rl.advantages import compute_advantages
-from metta.rl.checkpoint import LoadedPolicy, load_checkpoint, load_policy, newest_checkpoint, save_checkpoint
+from metta.rl.checkpoint import (
+    LoadedPolicy,
+    load_checkpoint,
+    load_policy,
+    newest_checkpoint,
+    save_checkpoint,
+    trained_tasks,
+)
 from metta.rl.curriculum import Curriculum, make_curriculum
 from metta.rl.evaluate import EvalResult, eval_policy, evaluate
 from metta.rl.events import (
@@ -195,6 +202,8 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_policy",
+    "load_tasks",
+    "load_world",
     "make_agent",
     "make_curriculum",
     "make_environment",
@@ -209,6 +218,7 @@ __all__ = [
     "save_checkpoint",
     "train_ppo",
     "train_run",
+    "trained_tasks",
     "write_replay",
     "write_report",
 ]

@@ -1,19 +1,26 @@
-"""Does a preset learn? By hand: `python tests/benchmarks/learning.py PRESET [SEED ...]`.
+"""Does a preset learn? By hand: `python tests/benchmarks/learning.py PRESET [SEED ...] [--minutes M]`.
 
 Trains the preset as a user does, once per seed (0, 1, 2 by default), and measures what the policy earns on fresh maps
-beside the scripted and the random policy. Curves and scores go to `learning_PRESET.json` beside this file; seeds that
-it has from the same preset file are kept. Exits 1 if any seed falls short of half of the scripted policy's reward.
+of the preset's own world beside the scripted and the random policy. With `--minutes` training is interrupted after that
+long, by the wall clock and from the start of the command, imports and all, as Ctrl-C would; what it saved is measured.
+Curves and scores go to `learning_PRESET.json` beside this file; seeds that it has from the same preset file and time
+are kept. Of a curriculum the curve is that of the preset's own world, by the clock of the whole command. Exits 1 if any
+seed falls short of half of the scripted policy's reward.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +32,7 @@ FRESH = "1000"
 """Seed of the maps that are measured on; training's seeds are small."""
 POINTS = 60
 """Points of a kept curve."""
+INTERRUPTED = 130
 
 
 def metta(*arguments: str) -> list[dict[str, Any]]:
@@ -34,46 +42,73 @@ def metta(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-def curve(events: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Reward over agent steps and seconds, the mean over stretches of epochs in which episodes ended."""
-    epochs = [event for event in events if event["event"] == "epoch" and event["episodes"]]
-    size = max(1, -(-len(epochs) // POINTS))
+def train(preset: str, seed: str, folder: Path, minutes: float | None) -> tuple[list[dict[str, Any]], float]:
+    """The JSON lines of a training run, each with the `clock` at which it came; the seconds of the whole command."""
+    begin = time.perf_counter()
+    command = [sys.executable, "-m", "metta_cli", "train", preset, "--seed", seed, "--run-dir", str(folder), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    stop = threading.Timer(60 * minutes if minutes else 10**6, process.send_signal, [signal.SIGINT])
+    stop.daemon = True
+    stop.start()
+    assert process.stdout is not None
+    events = [json.loads(line) | {"clock": time.perf_counter() - begin} for line in process.stdout]
+    stop.cancel()
+    if process.wait() not in (0, INTERRUPTED):
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return events, time.perf_counter() - begin
+
+
+def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Reward in the preset's own world over agent steps and the clock: means over stretches of epochs."""
+    rewards = []
+    for event in events:
+        if event["event"] == "epoch":
+            tasks = event["task_rewards"]
+            own = tasks.get(preset) if tasks or event["task_probabilities"] else event["reward"]
+            if event["episodes"] and own is not None:
+                rewards.append((event["agent_step"], event["clock"], own))
+    size = max(1, -(-len(rewards) // POINTS))
     points = []
-    for begin in range(0, len(epochs), size):
-        stretch = epochs[begin : begin + size]
-        episodes = sum(epoch["episodes"] for epoch in stretch)
-        reward = sum(epoch["reward"] * epoch["episodes"] for epoch in stretch) / episodes
-        last = stretch[-1]
-        seconds = round(last["seconds"], 1)
-        points.append({"agent_step": last["agent_step"], "seconds": seconds, "reward": round(reward, 3)})
+    for begin in range(0, len(rewards), size):
+        stretch = rewards[begin : begin + size]
+        agent_step, clock, _ = stretch[-1]
+        reward = sum(reward for _, _, reward in stretch) / len(stretch)
+        points.append({"agent_step": agent_step, "seconds": round(clock, 1), "reward": round(reward, 3)})
     return points
 
 
-def measure(preset: str, seed: str, folder: Path) -> dict[str, Any]:
+def measure(preset: str, seed: str, folder: Path, minutes: float | None) -> dict[str, Any]:
     """Train with one seed; the curve, and what the trained policy earns on fresh maps."""
-    events = metta("train", preset, "--seed", seed, "--run-dir", str(folder))
-    (result,) = metta("eval", events[-1]["checkpoint"], "--episodes", EPISODES, "--seed", FRESH, "--no-baseline")
-    points = curve(events)
+    events, seconds = train(preset, seed, folder, minutes)
+    fresh = ("--env", preset, "--episodes", EPISODES, "--seed", FRESH, "--no-baseline")
+    (result,) = metta("eval", events[-1]["checkpoint"], *fresh)
     scores = result["policy"]
     return {
         "reward": round(scores["mean_reward"], 3),
         "hearts": round(scores["stats"].get("heart.gained", 0.0), 3),
-        "agent_steps": points[-1]["agent_step"],
-        "seconds": points[-1]["seconds"],
-        "curve": points,
+        "agent_steps": events[-1]["agent_step"],
+        "seconds": round(seconds, 1),
+        "curve": curve(preset, events),
     }
 
 
-def main(preset: str, seeds: list[str]) -> int:
+def main() -> int:
     """Measure, print and keep; 1 if a seed is not good enough."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("preset")
+    parser.add_argument("seeds", nargs="*", default=["0", "1", "2"])
+    parser.add_argument("--minutes", type=float, help="of each seed's training, start-up included")
+    options = parser.parse_args()
+    preset, seeds, minutes = options.preset, options.seeds, options.minutes
     path = Path(__file__).with_name(f"learning_{preset}.json")
     digest = hashlib.sha256(find_preset(preset).text.encode()).hexdigest()[:16]
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("preset_sha256") != digest:
+    if (kept.get("preset_sha256"), kept.get("minutes")) != (digest, minutes):
         (scale,) = metta("eval", "scripted", "--env", preset, "--episodes", EPISODES, "--seed", FRESH)
         kept = {
             "preset": preset,
             "preset_sha256": digest,
+            "minutes": minutes,
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "episodes": int(EPISODES),
             "scripted": round(scale["scripted"]["mean_reward"], 3),
@@ -82,14 +117,16 @@ def main(preset: str, seeds: list[str]) -> int:
         }
     for seed in seeds:
         with tempfile.TemporaryDirectory() as runs:
-            kept["seeds"][seed] = measured = measure(preset, seed, Path(runs, seed))
+            kept["seeds"][seed] = measured = measure(preset, seed, Path(runs, seed), minutes)
         path.write_text(json.dumps(kept, indent=1) + "\n")
         for point in measured["curve"][:: max(1, len(measured["curve"]) // 10)]:
             print(f"  {point['agent_step']:>11,} agent steps  {point['seconds']:5.0f} s  reward {point['reward']:.2f}")
         share = measured["reward"] / kept["scripted"]
-        print(f"seed {seed}: {measured['reward']:.2f}, {share:.0%} of the scripted policy's {kept['scripted']:.2f}")
+        told = f"{measured['agent_steps']:,} agent steps in {measured['seconds']:.0f} s"
+        scripted = f"{share:.0%} of the scripted policy's {kept['scripted']:.2f}"
+        print(f"seed {seed}: {measured['reward']:.2f}, {scripted}; {told}")
     return 0 if all(kept["seeds"][seed]["reward"] >= ENOUGH * kept["scripted"] for seed in seeds) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:] or ["0", "1", "2"]))
+    sys.exit(main())

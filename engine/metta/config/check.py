@@ -13,7 +13,7 @@ from metta.config.map_builder import RoomsConfig
 from metta.config.memory import memory_parts, size
 from metta.config.run import RunConfig
 from metta.config.self_play import num_opponents
-from metta.config.tasks import Tasks, fixed_weights
+from metta.config.tasks import Tasks, fixed_weights, own_world
 
 TASKS_SHOWN = 8
 
@@ -103,6 +103,14 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
             yield _warning(f'curriculum.type = "{curriculum.type}" does nothing: there is only one task')
         return
     yield Derived("tasks", f"{count:,}", f"{_count(max(tasks.scene_of) + 1, 'scene')}{_bins(curriculum)}")
+    own = own_world(config.env, tasks.scenes)
+    yield Derived(
+        "own world",
+        "[env]" if own == config.env else tasks.scenes[-1][0],
+        "of this file, where evaluations and `metta eval` measure"
+        if own == config.env
+        else "the last scene, where evaluations and `metta eval` measure: [env] says nothing that its policy can play",
+    )
     if isinstance(curriculum, ProgressiveConfig):
         probabilities = [1.0] + [0.0] * (count - 1)
     elif isinstance(curriculum, CurriculumConfig):

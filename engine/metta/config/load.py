@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from metta.config.curriculum import CurriculumConfig
 from metta.config.diagnosis import all_problems
+from metta.config.env import EnvConfig
 from metta.config.fields import KeyPath
 from metta.config.overrides import Override
 from metta.config.presets import find_config
 from metta.config.run import RunConfig, batch_fits, opponents_fit
 from metta.config.self_play import num_opponents
-from metta.config.tasks import Tasks, make_tasks
+from metta.config.tasks import Tasks, make_tasks, own_world
 from metta.config.toml_lines import key_lines
 from metta.config.toml_text import parse_toml, read_text
 from metta.errors import ConfigError, Problem, UsageError
@@ -74,6 +75,12 @@ def load_tasks(config: RunConfig) -> Tasks:
     if problems:
         raise ConfigError("the curriculum", problems)
     return make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
+
+
+def load_world(source: str, overrides: Sequence[str | Override] = ()) -> EnvConfig:
+    """The world that a file or preset is about: see `own_world`. Raises what `load_config` raises."""
+    config = load_config(source, overrides)
+    return own_world(config.env, load_tasks(config).scenes)
 
 
 def dump_config(config: RunConfig) -> str:

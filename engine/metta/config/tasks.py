@@ -39,6 +39,11 @@ class Tasks:
     scenes: tuple[tuple[str, EnvConfig], ...]
     """name and world of each scene"""
 
+    @property
+    def by_name(self) -> dict[str, EnvConfig]:
+        """The world of each task, by its name."""
+        return dict(zip(self.names, self.env_configs, strict=True))
+
 
 @dataclass(frozen=True)
 class _Setting:
@@ -108,6 +113,16 @@ def _built(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvConfig]]
         message = f"make {rules:,} tasks that differ in more than their maps; at most {MOST_RULES}"
         problems.append(Problem(("curriculum", "buckets"), message))
     return Tasks(_distinct(names), tuple(env_configs), tuple(scene_of), tuple(scenes)), list(dict.fromkeys(problems))
+
+
+def own_world(env: EnvConfig, scenes: Sequence[tuple[str, EnvConfig]]) -> EnvConfig:
+    """The world that a run is about, in which it is measured: its file's `[env]`.
+
+    It is the last scene's where the file says nothing of a world, or one that no policy of the scenes can play.
+    """
+    last = scenes[-1][1]
+    is_meant = env != EnvConfig() and not differences(env.spec, last.spec)
+    return env if is_meant else last
 
 
 def fixed_weights(curriculum: CurriculumConfig, scene_of: Sequence[int]) -> list[float]:

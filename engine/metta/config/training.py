@@ -146,7 +146,9 @@ class CheckpointConfig(Table):
 class SimulationConfig(Table):
     """Evaluations and replays during training."""
 
-    evaluate_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between evaluations; 0: never")
+    evaluate_interval: int = Field(
+        default=300, ge=0, le=10**9, description="seconds between evaluations in the run's own world; 0: never"
+    )
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
     replay_dir: str = Field(default="", description="directory; empty: replays/ in the run directory")
 

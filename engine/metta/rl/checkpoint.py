@@ -14,10 +14,12 @@ from metta.agent.heads import plain_statistics
 from metta.agent.policy import MettaAgent, make_agent
 from metta.agent.vocabulary import missing_pairs, moved_rows, other_numbers, row_names, unknown_here
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
+from metta.config.curriculum import AnyCurriculum
 from metta.config.env import EnvConfig
 from metta.config.network import least_weights
 from metta.config.spec import EnvSpec
-from metta.errors import CheckpointError, UsageError
+from metta.config.tasks import make_tasks
+from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.rl.torch_file import first_problem, read_torch_file, write_torch_file
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -53,6 +55,14 @@ class LoadedPolicy:
     """what there is in its world that it was not made for: objects and items it does not see, actions it never takes"""
 
 
+class _TasksOfFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    names: list[str]
+    env_configs: list[EnvConfig]
+    config: AnyCurriculum
+
+
 class _PolicyFile(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True)
 
@@ -62,6 +72,8 @@ class _PolicyFile(BaseModel):
     env_config: EnvConfig
     global_features: list[str]
     weights: dict[str, torch.Tensor]
+    curriculum: _TasksOfFile | None = None
+    """the tasks it was trained in; None for one alone, and in files of before there was this"""
 
 
 def save_checkpoint(
@@ -79,8 +91,16 @@ def save_checkpoint(
     write_torch_file(directory / checkpoint_name(epoch), KIND, checkpoint_content(agent, epoch, metadata))
 
 
-def checkpoint_content(agent: MettaAgent, epoch: int = 0, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a checkpoint file holds. The weights are the agent's own, not copies."""
+def checkpoint_content(
+    agent: MettaAgent,
+    epoch: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+    curriculum: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint file holds, with the `Curriculum.description` it is trained by where that has several tasks.
+
+    The weights are the agent's own, not copies.
+    """
     return {
         "epoch": epoch,
         "metadata": dict(metadata or {}),
@@ -88,6 +108,7 @@ def checkpoint_content(agent: MettaAgent, epoch: int = 0, metadata: Mapping[str,
         "env_config": agent.env_config.model_dump(exclude_none=True),
         "global_features": list(agent.global_features),
         "weights": agent.state_dict(),
+        **({} if curriculum is None else {"curriculum": dict(curriculum)}),
     }
 
 
@@ -124,6 +145,23 @@ def load_policy(
     agent.load_state_dict(_weights_for(agent, policy, Path(path)))
     unknown = tuple(unknown_here(policy.env_config.spec, agent.spec))
     return LoadedPolicy(agent, policy.metadata | {"epoch": policy.epoch}, unknown)
+
+
+def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
+    """The worlds of the tasks that the policy in a file was trained in, by name; its own where it had no curriculum.
+
+    Raises CheckpointError for a file that holds none that can be.
+    """
+    policy = _read(Path(path))
+    if policy.curriculum is None:
+        return {"its own world": policy.env_config}
+    names, worlds = policy.curriculum.names, policy.curriculum.env_configs
+    if len(names) != len(worlds) or not names:
+        raise CheckpointError(f"{path} has {len(names)} names of scenes for {len(worlds)} worlds")
+    try:
+        return make_tasks(policy.curriculum.config, list(zip(names, worlds, strict=True))).by_name
+    except ConfigError as error:
+        raise CheckpointError(f"{path} names tasks that cannot be: {error}") from None
 
 
 def checkpoint_name(epoch: int) -> str:

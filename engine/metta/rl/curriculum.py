@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -79,14 +80,18 @@ class Curriculum:
             list(zip(batch.episode_tasks, batch.episode_returns or (), strict=True)), batch.total_env_steps
         )
 
-    def state(self) -> dict[str, Any]:
-        """The curriculum in plain values, so that a run goes on in the same scenes if their files change."""
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """Its tasks in plain values: the scenes and what is made of them."""
         return {
             "names": [name for name, _ in self.tasks.scenes],
             "env_configs": [config.model_dump(exclude_none=True) for _, config in self.tasks.scenes],
             "config": self.config.model_dump(exclude_none=True),
-            "draw": self._draw.state(),
         }
+
+    def state(self) -> dict[str, Any]:
+        """The curriculum in plain values, so that a run goes on in the same scenes if their files change."""
+        return self.description | {"draw": self._draw.state()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:

@@ -67,7 +67,9 @@ METRICS = (
     Metric("weights/WEIGHT/norm", "1", "Frobenius norm of each weight, every agent.analyze_weights_interval epochs"),
     Metric("weights/WEIGHT/effective_rank", "1", "directions it really uses: exp of the entropy of singular values"),
     Metric("weights/LAYER/dead", "1", "fraction of the layer's units that are 0 for every agent"),
-    Metric("evaluation/mean_reward", "reward", f"of episodes apart from training: {PER_EPISODE}"),
+    Metric(
+        "evaluation/mean_reward", "reward", f"of episodes in the run's own world, apart from training: {PER_EPISODE}"
+    ),
     Metric("evaluation/std_reward", "reward", "the same over episodes: the standard deviation"),
     Metric("evaluation/mean_length", "steps", "of these episodes: the mean"),
     Metric("evaluation/std_length", "steps", "of these episodes: the standard deviation"),

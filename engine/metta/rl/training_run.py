@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from metta.agent.policy import MettaAgent, make_agent
 from metta.config.distributed import experience_of_process
 from metta.config.run import RunConfig
+from metta.config.tasks import own_world
 from metta.errors import CheckpointError, UsageError
 from metta.replay.recording import record_episode
 from metta.replay.write import write_replay
@@ -79,14 +80,17 @@ class TrainingRun:
         self.teacher = self._find_teacher(kept)
         self.opponents = self._find_opponents(kept, opponents)
         torch.manual_seed(config.run.seed)
-        self.env = MettaGridEnv(curriculum.env_configs, seed=config.run.seed, task_weights=curriculum.weights)
+        self.env = MettaGridEnv(own_world(config.env, curriculum.tasks.scenes), seed=config.run.seed)
+        """the run's own world, in which it is measured and its policy is at home"""
+        self.worlds = MettaGridEnv(curriculum.env_configs, seed=config.run.seed, task_weights=curriculum.weights)
+        """all tasks that it trains in"""
         spaces = self.env.single_observation_space, self.env.single_action_space
         self.agent = make_agent(*spaces, global_features=[], device=self.device, config=config.agent)
         if self.opponents is not None and config.self_play.snapshot_interval and kept is None:
             self.opponents.add_snapshot(0, self.agent)
         self.optimizer = make_optimizer(self.agent, config.optimizer)
         self.experience = make_experience_manager(
-            self.env,
+            self.worlds,
             self.agent,
             experience_config,
             teacher=self.teacher,
@@ -122,8 +126,8 @@ class TrainingRun:
 
     @property
     def can_evaluate(self) -> bool:
-        """Whether episodes end in every scene."""
-        return not any(config.game.is_endless for config in self.curriculum.env_configs)
+        """Whether episodes end in the run's own world."""
+        return not self.env.config.game.is_endless
 
     def beginning(self, directory: Path) -> RunBegan:
         """What the run is, for those who watch it."""
@@ -216,7 +220,7 @@ class TrainingRun:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """How well the policy plays now, in episodes apart from training, which they do not disturb."""
+        """How well the policy plays now in the run's own world, apart from training, which is not disturbed."""
         return evaluate(self.agent, self.env, EVALUATION_EPISODES).summary()
 
     def record(self, replays: Path) -> ReplaySaved:
@@ -247,7 +251,8 @@ class TrainingRun:
         others = {} if self.teacher is None else {TEACHER: checkpoint_content(self.teacher)}
         for member in self.opponents.members if self.opponents is not None else ():
             others[opponent_file(member.name)] = checkpoint_content(member.agent)
-        return Snapshot.of(checkpoint_content(self.agent, self.epoch, metadata), self.state(), others)
+        curriculum = self.curriculum.description if len(self.curriculum.names) > 1 else None
+        return Snapshot.of(checkpoint_content(self.agent, self.epoch, metadata, curriculum), self.state(), others)
 
     def state(self) -> TrainingState:
         """All that the run needs to go on beside the policy in `policy_path`."""
@@ -352,13 +357,14 @@ class TrainingRun:
         self.experience.close()
         seed = int(np.random.SeedSequence((self.config.run.seed, epoch)).generate_state(1)[0])
         self.experience = make_experience_manager(
-            self.env, self.agent, self.experience.config, seed, self.teacher, self.processes.rank, self.opponents
+            self.worlds, self.agent, self.experience.config, seed, self.teacher, self.processes.rank, self.opponents
         )
 
     def close(self) -> None:
         """End the worlds."""
         self.experience.close()
         self.env.close()
+        self.worlds.close()
 
 
 def find_device(name: str) -> torch.device:
