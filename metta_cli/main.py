@@ -20,6 +20,7 @@ from metta.api import (
     RandomPolicy,
     ScriptedPolicy,
     Stage,
+    broken_preset_packages,
     check_text,
     config_schema,
     evaluate,
@@ -355,6 +356,8 @@ def list_presets(context: typer.Context) -> None:
     """List the presets, one line each."""
     if context.invoked_subcommand is None:
         view.print_table([(preset.name, preset.aim) for preset in presets()])
+        for problem in broken_preset_packages():
+            view.note(problem)
 
 
 @presets_app.command("show")

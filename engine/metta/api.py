@@ -22,7 +22,7 @@ from metta.config.load import dump_config, load_config, load_tasks, load_world
 from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.objects import ActionConfig, ObjectConfig
 from metta.config.overrides import Override
-from metta.config.presets import find_preset, presets
+from metta.config.presets import broken_preset_packages, find_preset, presets
 from metta.config.run import RunConfig
 from metta.config.schema import config_schema
 from metta.config.self_play import SelfPlayConfig
@@ -186,6 +186,7 @@ __all__ = [
     "StopRequested",
     "TrainingState",
     "VTraceConfig",
+    "broken_preset_packages",
     "check_text",
     "compute_advantages",
     "compute_gradient_stats",

@@ -103,39 +103,49 @@ class Registry(Generic[Part]):
         return part
 
     def _entries(self) -> list[EntryPoint]:
-        return sorted(entry_points(group=self.group), key=lambda entry: entry.name)
+        return _entries(self.group)
 
 
 @dataclass(frozen=True)
-class PresetDirectory:
-    """TOML files that a package brings."""
+class PresetPackage:
+    """A package that brings presets."""
 
     name: str
     """of the entry point"""
     package: str
-    path: Path
+    """what is installed, in words"""
+    module: str
+    """the directory of TOML files, as Python names it"""
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the TOML files are; None if that is nowhere. No module of the package is imported for it."""
+        top, *below = self.module.split(".")
+        try:
+            spec = find_spec(top)
+        except ValueError:  # what is imported under that name came from no file
+            return None
+        places = (spec.submodule_search_locations or ()) if spec else ()
+        return next((path for place in places if (path := Path(place, *below)).is_dir()), None)
+
+    @property
+    def problem(self) -> str:
+        """What to say where there is no directory."""
+        return f'{self.package} is to have presets in "{self.module}", which is no directory; repair or uninstall it'
 
 
-def preset_directories() -> list[PresetDirectory]:
-    """The directories of presets that installed packages bring, by name. No module of theirs is imported."""
-    directories = []
-    for entry in sorted(entry_points(group=PRESETS), key=lambda entry: entry.name):
-        top, *below = entry.module.split(".")
-        spec = find_spec(top)
-        places = list(spec.submodule_search_locations or ()) if spec else []
-        found = [path for place in places if (path := Path(place, *below)).is_dir()]
-        if not found:
-            raise UsageError(
-                f'{package_of(entry)} is to have presets in "{entry.value}", and there is no such directory; '
-                "repair or uninstall it"
-            )
-        directories.append(PresetDirectory(entry.name, package_of(entry), found[0]))
-    return directories
+def preset_packages() -> list[PresetPackage]:
+    """The packages that bring presets, by name."""
+    return [PresetPackage(entry.name, package_of(entry), entry.value) for entry in _entries(PRESETS)]
 
 
 def package_of(entry: EntryPoint) -> str:
     """The package that an entry point is of, in words."""
     return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else f"the package of {entry.value}"
+
+
+def _entries(group: str) -> list[EntryPoint]:
+    return sorted(entry_points(group=group), key=lambda entry: (entry.name, package_of(entry)))
 
 
 def _imported(entry: EntryPoint, kind: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import gymnasium
@@ -15,6 +16,8 @@ from metta.world.env import MettaGridEnv
 def register_presets() -> None:
     """Make every preset known to Gymnasium, as a vector env alone: most have several agents."""
     for preset in presets():
+        if not re.fullmatch(r"[\w:.-]+", preset.name):
+            continue  # Gymnasium has no such names; that of a file still finds it
         gymnasium.register(f"metta/{preset.name}", vector_entry_point=partial(make_vector, preset.name))
 
 

@@ -1,4 +1,7 @@
-"""Presets: the TOML files that come with metta, found by name from any directory."""
+"""Presets: the TOML files that come with metta and with installed packages, found by name from any directory.
+
+Those of a package have the name of its entry point before their own: `mazes.tiny`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from metta.errors import UsageError
+from metta.extensions import preset_packages
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A TOML file that comes with metta."""
+    """A TOML file that comes with metta or with a package."""
 
     name: str
     path: Path
@@ -26,19 +30,25 @@ class Preset:
     def aim(self) -> str:
         """What it is for: the file's first comment line, without the preset's name."""
         first = self.text.partition("\n")[0].removeprefix("#").strip()
-        return first.removeprefix(f"{self.name}:").strip()
+        return first.removeprefix(f"{self.path.stem}:").strip()
 
 
 def presets() -> list[Preset]:
-    """Every preset, by name."""
-    return [Preset(path.stem, path) for path in sorted(_directory().glob("*.toml"))]
+    """Every preset, by name: metta's own, then those of packages, as far as their directories are there."""
+    return [*_own_presets(), *(preset for name in _package_names() for preset in _presets_of(name))]
+
+
+def broken_preset_packages() -> list[str]:
+    """A sentence about each package that is to bring presets and has none."""
+    return [package.problem for package in preset_packages() if package.directory is None]
 
 
 def find_preset(name: str) -> Preset:
     """The preset of that name; `/env/mettagrid/simple` is `simple`. Raises UsageError with the closest name."""
     wanted = name.rpartition("/")[2] if _is_env_path(name) else name
-    by_name = {preset.name: preset for preset in presets()}
+    by_name = _named(wanted)
     if wanted not in by_name:
+        by_name = {preset.name: preset for preset in presets()}
         close = get_close_matches(wanted, by_name, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(by_name)}"
         raise UsageError(f'no preset is called "{name}"; {hint}')
@@ -51,15 +61,14 @@ def find_config(source: str) -> Path:
     A bare name means the preset before a file of that name; anything with a slash or a suffix is a path, but for
     `/env/...` where no such file exists. Raises UsageError with the closest names there are.
     """
-    by_name = {preset.name: preset for preset in presets()}
     path = Path(source)
-    if source in by_name:
+    if source in (by_name := _named(source)):
         return by_name[source].path
     if source and os.path.exists(source):  # which takes any name, however long
         return path
     if _is_env_path(source):
         return find_preset(source).path
-    raise UsageError(_not_found(source, path, list(by_name)))
+    raise UsageError(_not_found(source, path, [preset.name for preset in presets()]))
 
 
 def _not_found(source: str, path: Path, names: list[str]) -> str:
@@ -87,8 +96,40 @@ def _is_env_path(source: str) -> bool:
     return source.startswith(("/env/", "env/")) and not source.endswith((".toml", "/"))
 
 
+def _named(name: str) -> dict[str, Preset]:
+    """By name the presets among which one of that name must be: metta's own, or those of one package.
+
+    Raises UsageError if the name begins with that of a package that is broken, or of several packages.
+    """
+    first, dot, _ = name.partition(".")
+    if not dot or first not in _package_names():
+        return {preset.name: preset for preset in _own_presets()}
+    packages = [package for package in preset_packages() if package.name == first]
+    if len(packages) > 1:
+        several = " and ".join(package.package for package in packages)
+        raise UsageError(f'presets of the name "{first}" come from {several}; uninstall all but one')
+    if packages[0].directory is None:
+        raise UsageError(packages[0].problem)
+    return {preset.name: preset for preset in _presets_of(first)}
+
+
+def _own_presets() -> list[Preset]:
+    return [Preset(path.stem, path) for path in sorted(_directory().glob("*.toml"))]
+
+
+def _package_names() -> list[str]:
+    return list(dict.fromkeys(package.name for package in preset_packages()))
+
+
+def _presets_of(name: str) -> list[Preset]:
+    """The presets of the packages with that entry point."""
+    directories = [package.directory for package in preset_packages() if package.name == name]
+    paths = sorted(path for directory in directories if directory for path in directory.glob("*.toml"))
+    return [Preset(f"{name}.{path.stem}", path) for path in paths]
+
+
 def _directory() -> Path:
-    """The directory of presets: in the installed package, or beside `engine/` in a checkout."""
+    """The directory of metta's own presets: in the installed package, or beside `engine/` in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "presets"
     return installed if installed.is_dir() else package.parents[1] / "presets"

@@ -1,0 +1,262 @@
+"""Parts of one's own: those of packages, found by their entry points, and those registered in code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from packages import install
+from tiny_runs import TINY, tiny_config
+from typer.testing import CliRunner
+
+from metta.api import BACKBONES, Backbone, make_agent, make_environment
+from metta.config.agent import AgentModelConfig
+from metta.errors import CheckpointError, UsageError
+from metta.extensions import Registry
+from metta.registration import register_presets
+from metta.rl.checkpoint import load_checkpoint, load_policy, save_checkpoint
+from metta_cli.main import app
+
+NETWORKS = """
+import torch
+from metta.api import Backbone
+
+class Sums(Backbone):
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.table = torch.nn.Embedding(self.codes.num_channels, config.hidden_dim)
+
+    def forward(self, observations):
+        cells, channels, magnitudes = self.codes.padded(observations)
+        return (self.table(channels) * magnitudes.unsqueeze(-1)).sum(1).relu()
+"""
+LOGGERS = """
+from metta.api import RunLogger
+
+class Lines(RunLogger):
+    def __init__(self, config, directory, epochs_done):
+        self.file = (directory / "lines.txt").open("a")
+        self.file.write(f"after {epochs_done}\\n")
+
+    def log(self, epoch, metrics):
+        self.file.write(f"{epoch} {metrics['losses/entropy']:.4f}\\n")
+
+    def flush(self):
+        self.file.write("flush\\n")
+
+    def close(self):
+        self.file.close()
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a tiny config in it, the packages in its `site` among those installed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    (tmp_path / "tiny.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 1024"))
+    return tmp_path
+
+
+def metta(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(here / "site"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-m", "metta_cli", *arguments],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=300,
+    )
+
+
+def metta_here(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same without a process of its own, for what leaves nothing behind in this one."""
+    ran = CliRunner().invoke(app, arguments)
+    return subprocess.CompletedProcess(arguments, ran.exit_code, ran.stdout, ran.stderr)
+
+
+def done(ran: subprocess.CompletedProcess[str]) -> str:
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def refused(ran: subprocess.CompletedProcess[str]) -> str:
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stderr
+
+
+def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) -> None:
+    site = install(here / "site", "sums", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
+    done(metta(here, "train", "tiny.toml", "--set", "agent.backbone=sums", "--run-dir", "run", "--quiet"))
+    done(metta(here, "resume", "run", "--total-timesteps", "2048", "--quiet"))
+    values = json.loads(done(metta(here, "eval", "run/checkpoints/checkpoint_000004.pt", "--episodes", "2", "--json")))
+    assert values["checkpoint"] == "run/checkpoints/checkpoint_000004.pt"
+    assert '"sums"' in done(metta_here("schema"))
+    weights = torch.load(here / "run/checkpoints/checkpoint_000004.pt", weights_only=True)["weights"]
+    assert "backbone.table.weight" in weights
+    # elsewhere, where the package is not
+    for file in site.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    message = refused(metta_here("eval", "run/checkpoints/checkpoint_000004.pt"))
+    assert 'a policy with the backbone "sums", which is not here; install the package that has it' in message
+    message = refused(metta_here("resume", "run"))
+    assert 'agent.backbone  must be one of "cnn", "attention", "mlp", ' in message
+    assert 'got "sums"' in message
+
+
+def test_a_logger_of_a_package_is_told_of_each_epoch_and_of_going_on(here: Path) -> None:
+    install(here / "site", "lines", {"metta.loggers": {"lines": "logs:Lines"}}, logs=LOGGERS)
+    (here / "tiny.toml").write_text((here / "tiny.toml").read_text() + '[logging]\nextra = ["lines"]\n')
+    done(metta(here, "train", "tiny.toml", "--run-dir", "run", "--quiet"))
+    done(metta(here, "resume", "run", "--total-timesteps", "1536", "--quiet"))
+    lines = (here / "run/lines.txt").read_text().splitlines()
+    logged = [line.split() for line in lines if line[0].isdigit()]
+    metrics = [json.loads(line) for line in (here / "run/metrics.jsonl").read_text().splitlines()]
+    assert logged == [[str(line["epoch"]), f"{line['losses']['entropy']:.4f}"] for line in metrics]
+    assert [line for line in lines if line.startswith("after")] == ["after 0", "after 2"]
+    assert lines[-1] == "flush"
+
+
+@pytest.mark.filterwarnings("ignore:.*Overriding environment")  # the other presets are there already
+def test_presets_of_a_package_are_listed_shown_and_trained_in(here: Path) -> None:
+    install(here / "site", "worlds", {"metta.presets": {"mazes": "my_mazes.worlds"}})
+    worlds = here / "site/my_mazes/worlds"
+    worlds.mkdir(parents=True)
+    (worlds / "tiny.toml").write_text("# tiny: a world of a package\n" + TINY)
+    assert re.search("^mazes.tiny +a world of a package$", done(metta_here("presets")), re.MULTILINE)
+    assert "a world of a package" in done(metta_here("presets", "show", "mazes.tiny"))
+    done(metta_here("train", "mazes.tiny", "--total-timesteps", "512", "--run-dir", "run", "--quiet"))
+    assert 'did you mean "mazes.tiny"?' in refused(metta_here("presets", "show", "mazes.tyni"))
+    assert 'did you mean the preset "mazes.tiny"?' in refused(metta_here("train", "mazes.tyni"))
+    register_presets()
+    assert gymnasium.make_vec("metta/mazes.tiny", num_envs=2).num_envs == 8
+
+
+def test_nothing_of_a_package_is_imported_before_it_is_asked_for(here: Path) -> None:
+    parts = {
+        "metta.backbones": {"loud": "loud:Loud"},
+        "metta.loggers": {"loud": "loud:Loud"},
+        "metta.presets": {"loud": "loud"},
+    }
+    install(here / "site", "loud", parts, loud={"__init__": "raise RuntimeError('imported')"})
+    (here / "site/loud/one.toml").write_text(TINY)
+    assert "loud.one" in done(metta_here("presets"))
+    assert '"loud"' in done(metta_here("schema"))
+    done(metta_here("train", "loud.one", "--total-timesteps", "512", "--run-dir", "run", "--quiet"))
+    message = refused(metta_here("train", "tiny.toml", "--set", "agent.backbone=loud", "--run-dir", "other"))
+    expected = 'the backbone "loud" of the package loud 1.0 cannot be imported from loud:Loud: RuntimeError: imported'
+    assert message == f"error: {expected}\n"
+    message = refused(metta_here("train", "tiny.toml", "--set", 'logging.extra=["loud"]', "--run-dir", "other"))
+    assert message.startswith('error: the logger "loud" of the package loud 1.0 cannot be imported from loud:Loud')
+    assert not (here / "other").exists()
+
+
+def test_a_package_without_its_directory_of_presets_is_named_and_costs_only_its_own(here: Path) -> None:
+    install(here / "site", "gone", {"metta.presets": {"gone": "gone.worlds"}})
+    listed = metta_here("presets")
+    assert "quickstart" in done(listed)
+    assert listed.stderr == (
+        'note: the package gone 1.0 is to have presets in "gone.worlds", which is no directory; '
+        "repair or uninstall it\n"
+    )
+    assert "the package gone 1.0 is to have presets" in refused(metta_here("train", "gone.tiny"))
+    done(metta_here("check", "quickstart"))
+
+
+def test_a_name_in_two_packages_is_nobodys(here: Path) -> None:
+    install(here / "site", "one", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
+    install(here / "site", "two", {"metta.backbones": {"sums": "nets:Sums"}})
+    message = refused(metta_here("train", "tiny.toml", "--set", "agent.backbone=sums"))
+    assert '"sums" is in several packages: the package one 1.0 and the package two 1.0' in message
+
+
+def test_names_of_ones_own_get_a_did_you_mean(here: Path) -> None:
+    install(here / "site", "sums", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
+    message = refused(metta_here("check", "tiny.toml", "--set", "agent.backbone=sumz"))
+    assert 'must be one of "cnn", "attention", "mlp", ' in message
+    assert '"sums"; got "sumz"; did you mean "sums"?' in message
+    message = refused(metta_here("check", "tiny.toml", "--set", 'logging.extra=["lines"]'))
+    assert 'must be the name of an installed or registered logger, and there is none; got "lines"' in message
+
+
+# -- registered in code ---------------------------------------------------------------------------------------------
+
+
+@BACKBONES.register("mean of values")
+class MeanOfValues(Backbone):
+    """Reads numbers, and nothing of what they mean."""
+
+    def __init__(self, spec, config):
+        super().__init__(spec, config)
+        self.layer = torch.nn.Linear(3, config.hidden_dim)
+        torch.nn.init.constant_(self.layer.weight, 0.25)
+
+    def forward(self, observations):
+        return self.layer(observations.float().mean(1) / 255)
+
+
+@BACKBONES.register("one too wide")
+class OneTooWide(MeanOfValues):
+    def __init__(self, spec, config):
+        super().__init__(spec, config.model_copy(update={"hidden_dim": config.hidden_dim + 1}))
+
+
+BACKBONES.register("no network")(lambda spec, config: torch.nn.Identity())
+
+
+def new_agent(env_config, backbone):
+    env = make_environment(env_config)
+    config = AgentModelConfig(backbone=backbone, hidden_dim=16, mlp_layers=1)
+    return make_agent(env.single_observation_space, env.single_action_space, [], "cpu", config)
+
+
+def test_a_registered_backbone_keeps_its_own_first_weights() -> None:
+    agent = new_agent(tiny_config().env, "mean of values")
+    assert isinstance(agent.backbone, MeanOfValues)
+    assert (agent.backbone.layer.weight == 0.25).all()
+
+
+def test_what_is_no_backbone_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(
+        UsageError, match=r'"one too wide" makes \[2, 17\] of the tokens of 2 agents; it must be \[2, 16\]'
+    ):
+        new_agent(tiny_config().env, "one too wide")
+    with pytest.raises(UsageError, match=r'"no network" is a Identity; it must be a metta.api.Backbone'):
+        new_agent(tiny_config().env, "no network")
+
+
+def test_a_checkpoint_of_a_registered_backbone_plays_where_numbers_mean_the_same(tmp_path: Path) -> None:
+    config = tiny_config()
+    agent = new_agent(config.env, "mean of values")
+    save_checkpoint(agent, tmp_path, 1)
+    path = tmp_path / "checkpoint_000001.pt"
+    other = tiny_config("", "env.game.max_steps=7").env
+    assert torch.equal(load_policy(path, env_config=other).agent.backbone.layer.weight, agent.backbone.layer.weight)
+    items = [*config.env.game.inventory_item_names[1:], config.env.game.inventory_item_names[0]]
+    renumbered = tiny_config("", f"env.game.inventory_item_names={json.dumps(items)}").env
+    with pytest.raises(CheckpointError, match='features have other numbers here, and the backbone "mean of values"'):
+        load_policy(path, env_config=renumbered)
+    with pytest.raises(CheckpointError, match=r'agent\.backbone is "cnn" here and "mean of values" there'):
+        load_checkpoint(new_agent(config.env, "cnn"), path)
+
+
+def test_a_name_is_given_once_and_metta_keeps_its_own() -> None:
+    registry: Registry[int] = Registry("metta.numbers", "number", ("one",))
+    registry.register("one")(1)
+    registry.register("two")(2)
+    assert registry.names() == ["one", "two"]
+    assert (registry.find("one"), registry.find("two")) == (1, 2)
+    with pytest.raises(UsageError, match='has the number "two" already; take another name'):
+        registry.register("two")(3)
+    with pytest.raises(UsageError, match=r'^the number must be one of "one", "two"; got "tow"; did you mean "two"'):
+        registry.find("tow")
