@@ -73,7 +73,7 @@ def _rows(model: type[Table], schema: dict[str, Any]) -> Iterator[str]:
             shown = "required"
         elif default is None:
             shown = "unset"
-        elif "$ref" in entry or "oneOf" in entry:
+        elif _is_table(entry):
             shown = "its own defaults"
         elif len(_toml(default)) > LONGEST_DEFAULT:
             shown = "see preset `default`"
@@ -83,13 +83,20 @@ def _rows(model: type[Table], schema: dict[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _is_table(entry: dict[str, Any]) -> bool:
+    """Whether it is a table of fixed keys, perhaps one of several."""
+    return "$ref" in entry or all("$ref" in choice for choice in entry.get("oneOf", [{}]))
+
+
 def _type(entry: dict[str, Any]) -> str:
     if "enum" in entry:
         return "one of " + ", ".join(f"`{json.dumps(choice)}`" for choice in entry["enum"])
     if "const" in entry:
         return f"`{json.dumps(entry['const'])}`"
-    if "$ref" in entry or "oneOf" in entry:
+    if _is_table(entry):
         return "table"
+    if "oneOf" in entry:
+        return f"{_type(entry['oneOf'][0])}, or a range"
     if "anyOf" in entry:
         return " or ".join(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
     if entry["type"] == "array":

@@ -9,8 +9,8 @@ import pytest
 
 from metta.config.batch import plan_batch
 from metta.config.curriculum import CurriculumConfig, LearningProgressConfig, LowRewardConfig, ProgressiveConfig
-from metta.config.fields import KeyPath, default_of, sections
-from metta.config.layouts import CavesConfig, DungeonConfig, MazeConfig, TerrainConfig
+from metta.config.env import EnvConfig
+from metta.config.fields import KeyPath, alternatives, default_of, sections
 from metta.config.load import dump_config, load_config, parse_config
 from metta.config.map_builder import MapBuilderConfig, RoomsConfig
 from metta.config.presets import Preset, presets
@@ -78,8 +78,8 @@ def test_its_worlds_are_built_step_and_end(preset: Preset) -> None:
     assert ended == 2 * 3
 
 
-OF_OTHER_FLOORS = (
-    set().union(*(table.model_fields for table in (MazeConfig, CavesConfig, DungeonConfig, TerrainConfig)))
+OF_OTHER_BUILDERS = (
+    set().union(*(table.model_fields for table in alternatives(EnvConfig.model_fields["map_builder"].annotation)))
     - MapBuilderConfig.model_fields.keys()
 )
 OF_OTHER_CURRICULA = (
@@ -99,9 +99,7 @@ def test_default_is_every_default_written_out() -> None:
         if default_of(field) is not None or field.is_required()
     }
     # what only other builders, other groups or open settings of single types have
-    exempt = {("env", "map_builder", name) for name in ("rows", "cols", "door_width", "room", "map", "legend")}
-    exempt |= {field for field in fields if field[:3] == ("env", "map_builder", "room")}
-    exempt |= {("env", "map_builder", name) for name in OF_OTHER_FLOORS}
+    exempt = {("env", "map_builder", name) for name in OF_OTHER_BUILDERS}
     exempt |= {("curriculum", name) for name in OF_OTHER_CURRICULA}
     exempt |= {field for field in fields if field[:2] == ("curriculum", "buckets") and len(field) > 2}
     exempt |= {field for field in fields if field[:3] == ("env", "game", "groups")}

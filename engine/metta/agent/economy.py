@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from metta.config.env import EnvConfig
 from metta.config.game import AgentSettings
-from metta.config.map_builder import AsciiConfig, MapBuilder, RoomsConfig
+from metta.config.layouts import ScatterTable
+from metta.config.map_builder import AsciiConfig, MapBuilder, walk
 from metta.config.objects import ObjectConfig
+from metta.config.ranges import most
 
 PER_STAGE: Final = 0.5
 """What an ingredient is worth beside its share of the product."""
@@ -106,7 +108,10 @@ def _amounts(recipes: list[dict[str, int] | None], items: list[str]) -> NDArray[
 
 def _placed(builder: MapBuilder) -> set[str]:
     """The names of objects that maps of this builder have."""
-    if isinstance(builder, AsciiConfig):
-        return {builder.cell_name(glyph) or "" for line in builder.rows for glyph in line}
-    objects = builder.room.objects if isinstance(builder, RoomsConfig) else builder.objects
-    return {name for name, count in objects.items() if count}
+    placed: set[str] = set()
+    for _, part, _ in walk(builder):
+        if isinstance(part, AsciiConfig):
+            placed |= set(part.cell_names)
+        elif isinstance(part, ScatterTable):
+            placed |= {name for name, count in part.objects.items() if most(count)}
+    return placed

@@ -9,7 +9,7 @@ from metta.config.batch import BatchPlan, plan_batch
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env import EnvConfig
 from metta.config.load import dump_config, load_tasks
-from metta.config.map_builder import RoomsConfig
+from metta.config.map_builder import MapBuilder, RoomsConfig, walk
 from metta.config.memory import memory_parts, size
 from metta.config.run import RunConfig
 from metta.config.self_play import num_opponents
@@ -63,12 +63,7 @@ def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
     game, builder, spec = env.game, env.map_builder, env.spec
     if scene:
         yield Derived("scene", scene, "its first task" if has_buckets else "one of those that are drawn at each reset")
-    of = (
-        f"{builder.rows} x {builder.cols} rooms and the walls between them"
-        if isinstance(builder, RoomsConfig)
-        else f'map builder "{builder.type}"'
-    )
-    yield Derived("map", f"{game.height} x {game.width}", f"rows x cols: {of}")
+    yield Derived("map", f"{game.height} x {game.width}", f"rows x cols: {_made_of(builder)}")
     yield Derived("agents per world", f"{game.num_agents:,}", f"in {_count(len(game.groups), 'group')}")
     ends = {"max_steps, truncated": game.max_steps, "episode_lifetime, terminated": game.episode_lifetime}
     ends = {name: steps for name, steps in ends.items() if steps}
@@ -93,6 +88,14 @@ def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
         f"{len(spec.action_pairs)}",
         f"pairs of an action and its argument, of {len(spec.action_names)} actions",
     )
+
+
+def _made_of(builder: MapBuilder) -> str:
+    """What makes a map, and how many other builders have a part in it."""
+    if isinstance(builder, RoomsConfig) and builder.room:
+        return f"{builder.rows} x {builder.cols} rooms and the walls between them"
+    inside = sorted({part.type for path, part, _ in walk(builder) if path})
+    return f'map builder "{builder.type}"' + (f", of {', '.join(inside)}" if inside else "")
 
 
 def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from metta.config.drawings import group_counts
 from metta.config.game import GameConfig
 from metta.config.map_builder import MapBuilder, MapBuilderConfig
 from metta.config.names import name_problems
@@ -62,6 +63,8 @@ class EnvConfig(Table):
         problems += recipe_problems(self.objects, self.object_types)
         problems += action_problems(self.actions)
         problems += room_problems(builder) if not problems else []
+        if not problems:
+            group_counts(builder, list(game.groups), 0, len(game.groups), ("map_builder",), problems)
         if problems:
             raise RulesError(list(dict.fromkeys(problems)))
         return self

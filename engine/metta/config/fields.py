@@ -76,10 +76,12 @@ def tables(root: type[Table], path: KeyPath = ()) -> Iterator[tuple[KeyPath, typ
             yield from tables(annotation, (*path, name))
 
 
-def sections(root: type[Table], key: str = "") -> Iterator[tuple[str, type[Table]]]:
+def sections(
+    root: type[Table], key: str = "", around: frozenset[type[Table]] = frozenset()
+) -> Iterator[tuple[str, type[Table]]]:
     """Every table a file can have, by its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
 
-    A union of tables is there once for each of them.
+    A union of tables is there once for each of them, and not once more inside of them.
     """
     for name, field in root.model_fields.items():
         inner, annotation = f"{key}.{name}" if key else name, _plain(field.annotation)
@@ -89,9 +91,10 @@ def sections(root: type[Table], key: str = "") -> Iterator[tuple[str, type[Table
         elif get_origin(annotation) is dict:
             inner += ".NAME"
             annotation, header = get_args(annotation)[1], f"[{inner}]"
-        for table in alternatives(annotation):
+        found = alternatives(annotation)
+        for table in found if not around.intersection(found) else []:
             yield header, table
-            yield from sections(table, inner)
+            yield from sections(table, inner, around.union(found))
 
 
 def default_of(field: FieldInfo) -> Any:

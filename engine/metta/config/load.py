@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import tomli_w
 from pydantic import ValidationError
 
 from metta.config.curriculum import CurriculumConfig
 from metta.config.diagnosis import all_problems
+from metta.config.drawings import put_drawings_in
 from metta.config.env import EnvConfig
 from metta.config.fields import KeyPath
 from metta.config.overrides import Override
@@ -29,8 +31,9 @@ def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
     Raises UsageError if there is no such file or it cannot be a config, ConfigError with every problem in it; those of
     the curriculum's tasks too, which its other files are read for.
     """
-    text = read_text(find_config(source), source)
-    config = parse_config(text, source, overrides)
+    path = find_config(source)
+    text = read_text(path, source)
+    config = parse_config(text, source, overrides, path.parent)
     if config.curriculum != CurriculumConfig():
         with _locating(text, source, _parsed(overrides)):
             load_tasks(config)
@@ -39,16 +42,24 @@ def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
 
 def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
     """What `load_config` gives, whatever became of the curriculum's scenes."""
-    return parse_config(read_text(find_config(source), source), source, overrides)
+    path = find_config(source)
+    return parse_config(read_text(path, source), source, overrides, path.parent)
 
 
-def parse_config(text: str, source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
-    """The config in a TOML text; `source` is what messages call it."""
+def parse_config(
+    text: str, source: str, overrides: Sequence[str | Override] = (), directory: Path | None = None
+) -> RunConfig:
+    """The config in a TOML text; `source` is what messages call it.
+
+    Files that it names are read from `directory`, where the text was read; without one, they are refused.
+    """
     data = parse_toml(text, source)
     applied = _parsed(overrides)
     for override in applied:
         override.apply(data)
     with _locating(text, source, applied):
+        if directory is not None and (problems := put_drawings_in(data, directory)):
+            raise ConfigError(source, problems)
         try:
             return RunConfig.model_validate(data)
         except ValidationError as error:

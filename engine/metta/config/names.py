@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from metta.config.drawings import drawing_reach_problems
 from metta.config.fields import KeyPath
 from metta.config.game import ITEM_FIELDS, AgentSettings, GameConfig
 from metta.config.layouts import ScatterTable
-from metta.config.map_builder import AsciiConfig, MapBuilder, RoomsConfig
+from metta.config.map_builder import AsciiConfig, MapBuilder, walk
 from metta.config.objects import CATALOGUE, DEFAULT_ACTIONS, ActionConfig, ObjectConfig
 from metta.errors import Problem, did_you_mean
 
@@ -34,8 +35,10 @@ def name_problems(
     yield from _item_problems(game, objects, actions)
     yield from _object_problems(builder, actions, types, items)
     yield from _sharing_problems(game)
-    if isinstance(builder, AsciiConfig):
-        yield from _drawing_problems(builder, game.groups, types)
+    for place, part, connected in walk(builder, ("map_builder",)):
+        if isinstance(part, AsciiConfig):
+            found = list(_drawing_problems(place, part, game.groups, types))
+            yield from found or (drawing_reach_problems(place, part, types) if connected else [])
 
 
 def _twice(names: Iterable[tuple[KeyPath, str | int]]) -> Iterator[Problem]:
@@ -82,10 +85,12 @@ def _object_problems(
                     yield Problem(path, message)
 
 
-def _drawing_problems(builder: AsciiConfig, groups: Collection[str], types: Collection[str]) -> Iterator[Problem]:
+def _drawing_problems(
+    place: KeyPath, builder: AsciiConfig, groups: Collection[str], types: Collection[str]
+) -> Iterator[Problem]:
     """Rows of a drawn map that are not equally long, and glyphs that stand for nothing."""
     for glyph, name in builder.legend.items():
-        path: KeyPath = ("map_builder", "legend", glyph)
+        path: KeyPath = (*place, "legend", glyph)
         if len(glyph) != 1:
             yield Problem(path, f"must be a single character; got {_quoted(glyph)}")
         elif name.startswith("agent."):
@@ -93,7 +98,7 @@ def _drawing_problems(builder: AsciiConfig, groups: Collection[str], types: Coll
                 yield Problem(path, f'unknown group "{group}"{did_you_mean(group, groups)}')
         elif name not in ("agent", "empty", *types):
             yield Problem(path, f'unknown object "{name}"{did_you_mean(name, types)}')
-    path = ("map_builder", "map")
+    path = (*place, "map")
     for number, row in enumerate(builder.rows, 1):
         if len(row) != builder.width:
             lengths = f"row {number} has {len(row)} cells, the longest {builder.width}"
@@ -143,13 +148,12 @@ def _item_mentions(
 
 
 def _placed_objects(builder: MapBuilder, types: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(builder, ScatterTable):
-        yield from ((("map_builder", "objects", name), name) for name in builder.objects)
-    elif isinstance(builder, RoomsConfig):
-        yield from ((("map_builder", "room", "objects", name), name) for name in builder.room.objects)
-    else:
-        drawn = {builder.cell_name(glyph) for row in builder.rows for glyph in row}
-        yield from ((("map_builder", "map"), name) for name in types if name in drawn)
+    for path, part, _ in walk(builder, ("map_builder",)):
+        if isinstance(part, ScatterTable):
+            yield from (((*path, "objects", name), name) for name in part.objects)
+        elif isinstance(part, AsciiConfig):
+            drawn = set(part.cell_names)
+            yield from (((*path, "map"), name) for name in types if name in drawn)
 
 
 def _quoted(name: str | int) -> str:

@@ -73,7 +73,8 @@ def put_value(data: dict[str, Any], path: KeyPath, value: Any) -> None:
             elif part not in holder:
                 table = table_at(RunConfig, path[:depth], data)
                 field = table.model_fields.get(part) if table else None
-                holder[part] = default_of(field) if field else {}
+                default = default_of(field) if field else None
+                holder[part] = {} if default is None else default
             holder = holder[part]
         elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
             if is_last:

@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from metta.config.drawings import group_counts
 from metta.config.env import EnvConfig
-from metta.config.map_builder import AsciiConfig
 from metta.config.table import Table
 from metta.errors import Problem, RulesError
 
@@ -73,13 +73,7 @@ def num_opponents(config: SelfPlayConfig, env: EnvConfig) -> int:
 def agents_of_groups(env: EnvConfig) -> dict[str, int]:
     """How many agents of a world are of each group, by its name."""
     names = list(env.game.groups)
-    builder = env.map_builder
-    if isinstance(builder, AsciiConfig):
-        cells = [builder.cell_name(glyph) or "" for row in builder.rows for glyph in row]
-        drawn = [names[0] if cell == "agent" else cell.removeprefix("agent.") for cell in cells if cell[:5] == "agent"]
-        return {name: drawn.count(name) for name in names}
-    # everywhere else agents are dealt to the groups in turn
-    return {name: len(range(index, env.game.num_agents, len(names))) for index, name in enumerate(names)}
+    return dict(zip(names, group_counts(env.map_builder, names, 0, len(names)), strict=True))
 
 
 def self_play_problems(config: SelfPlayConfig, env: EnvConfig) -> list[Problem]:

@@ -2,121 +2,121 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.layouts import CavesConfig, DungeonConfig, MazeConfig, ScatterTable, TerrainConfig
+from metta.config.layouts import (
+    CavesConfig,
+    CorridorsConfig,
+    DungeonConfig,
+    MazeConfig,
+    RadialConfig,
+    ScatterTable,
+    TerrainConfig,
+)
+from metta.world.mazes import backtracker, kruskal, walls_between
+from metta.world.terrain import draw_terrain
 
 Floor = NDArray[np.bool_]
 """`[rows, cols] bool`: true where there is floor, the border not included."""
 
+Cell = tuple[int, int]
 
-def draw_floor(builder: ScatterTable, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """A fresh floor; equal generators give equal floors."""
+
+@dataclass(frozen=True)
+class Layout:
+    """A floor and what is known of it."""
+
+    floor: Floor
+    is_whole: bool
+    """whether one can walk everywhere on it for sure"""
+    hub: tuple[Cell, ...] = ()
+    ends: tuple[Cell, ...] = ()
+
+
+def draw_floor(builder: ScatterTable, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
+    """A fresh floor of a builder without ranges; equal generators give equal floors."""
     match builder:
         case MazeConfig():
-            return _maze(builder, shape, generator)
+            return Layout(_maze(builder, shape, generator), is_whole=True)
         case CavesConfig():
-            return _caves(builder, shape, generator)
+            return Layout(_caves(builder, shape, generator), is_whole=False)
         case DungeonConfig():
-            return _dungeon(builder, shape, generator)
+            return Layout(_dungeon(builder, shape, generator), is_whole=True)
         case TerrainConfig():
-            return _terrain(builder, shape, generator)
+            return Layout(draw_terrain(builder, shape, generator), is_whole=False)
+        case RadialConfig():
+            return _radial(builder, shape, generator)
+        case CorridorsConfig():
+            return Layout(_corridors(builder, shape, generator), is_whole=builder.across > 0 and builder.down > 0)
         case _:
-            return np.ones(shape, np.bool_)
+            return Layout(np.ones(shape, np.bool_), is_whole=True)
 
 
 def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
     """Places in a grid, joined by a spanning tree, and some more of the walls between them opened."""
     rows, cols = builder.crossings
-    floor = np.zeros(shape, np.bool_)
-    width, pitch = builder.corridor_width, builder.corridor_width + 1
-    for row in range(rows):
-        for col in range(cols):
-            floor[row * pitch : row * pitch + width, col * pitch : col * pitch + width] = True
-    walls = [(row * cols + col, row * cols + col + 1) for row in range(rows) for col in range(cols - 1)]
-    walls += [(place, place + cols) for place in range((rows - 1) * cols)]
-    opened = _kruskal(walls, rows * cols, generator) if builder.algorithm == "kruskal" else []
-    if builder.algorithm == "backtracker":
-        opened = _backtracker(rows, cols, generator)
-    closed = sorted(set(walls) - set(opened))
-    more = generator.permutation(len(closed))[: round(builder.loops * len(closed))].tolist()
-    for first, second in [*opened, *(closed[index] for index in more)]:
-        row, col = divmod(first, cols)
-        if second == first + 1:
-            floor[row * pitch : row * pitch + width, col * pitch + width] = True
-        else:
-            floor[row * pitch + width, col * pitch : col * pitch + width] = True
-    return floor
+    width = builder.corridor_width
+    walls = walls_between(rows, cols)
+    if builder.algorithm == "kruskal":
+        opened = kruskal(walls, rows * cols, generator)
+    else:
+        opened = backtracker(rows, cols, generator)
+    is_open = np.zeros(len(walls), np.bool_)
+    is_open[opened] = True
+    if builder.loops:
+        closed = (~is_open).nonzero()[0]
+        is_open[generator.permutation(closed)[: round(builder.loops * len(closed))]] = True
 
-
-def _kruskal(walls: list[tuple[int, int]], places: int, generator: np.random.Generator) -> list[tuple[int, int]]:
-    """The walls that are opened: taken in random order, each if the places beside it are not joined yet."""
-    root = list(range(places))
-    opened = []
-    for index in generator.permutation(len(walls)).tolist():
-        ends = []
-        for place in walls[index]:
-            while root[place] != place:
-                root[place] = root[root[place]]
-                place = root[place]
-            ends.append(place)
-        if ends[0] != ends[1]:
-            root[ends[0]] = ends[1]
-            opened.append(walls[index])
-    return opened
-
-
-def _backtracker(rows: int, cols: int, generator: np.random.Generator) -> list[tuple[int, int]]:
-    """The walls that are opened: a walk to random new places, back to where there are some when there are none."""
-    places = rows * cols
-    if not places:
-        return []
-    luck = generator.random(2 * places).tolist()
-    visited = [False] * places
-    path = [int(generator.integers(places))]
-    visited[path[0]] = True
-    opened = []
-    while path:
-        row, col = divmod(path[-1], cols)
-        around = [(row - 1, col), (row + 1, col), (row, col - 1), (row, col + 1)]
-        new = [r * cols + c for r, c in around if 0 <= r < rows and 0 <= c < cols and not visited[r * cols + c]]
-        if not new:
-            path.pop()
-            continue
-        place = new[int(luck.pop() * len(new))]
-        visited[place] = True
-        opened.append((min(path[-1], place), max(path[-1], place)))
-        path.append(place)
-    return opened
+    # each place with the wall below it and the wall right of it
+    floor = np.zeros((rows, width + 1, cols, width + 1), np.bool_)
+    floor[:, :width, :, :width] = True
+    across = rows * max(0, cols - 1)
+    floor[:, :width, :-1, width] = is_open[:across].reshape(rows, 1, max(0, cols - 1))
+    floor[:-1, width, :, :width] = is_open[across:].reshape(max(0, rows - 1), cols, 1)
+    whole = np.zeros(shape, np.bool_)
+    maze = floor.reshape(rows * (width + 1), cols * (width + 1))[: shape[0], : shape[1]]
+    whole[: maze.shape[0], : maze.shape[1]] = maze
+    return whole
 
 
 def _caves(builder: CavesConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
     """A cell becomes a wall if at least 5 of the 9 around and at it are, all outside counted as walls."""
-    is_wall = generator.random(shape) < builder.fill
+    padded = np.ones((shape[0] + 2, shape[1] + 2), np.int8)
+    inside = padded[1:-1, 1:-1]
+    inside[...] = generator.random(shape) < builder.fill
     for _ in range(builder.rounds):
-        padded = np.pad(is_wall, 1, constant_values=True).astype(np.int8)
         rows = padded[:-2] + padded[1:-1] + padded[2:]
-        is_wall = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] >= 5
-    return ~is_wall
+        inside[...] = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] >= 5
+    floor: Floor = inside == 0
+    return floor
 
 
 def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
     """Parts are split while both halves have room for a room and a wall; corridors join the rooms of both halves."""
     floor = np.zeros(shape, np.bool_)
     least, width = min(builder.min_room, *shape), builder.corridor_width
+    luck: list[float] = []
 
-    def fill(top: int, left: int, rows: int, cols: int) -> tuple[int, int]:
+    def draw(low: int, high: int) -> int:
+        """A whole number from `low` to below `high`."""
+        if not luck:
+            luck.extend(generator.random(64).tolist())
+        return low + int(luck.pop() * (high - low))
+
+    def fill(top: int, left: int, rows: int, cols: int) -> Cell:
         """Rooms in a part; a cell of one of them."""
-        splits_rows = rows > cols if rows != cols else generator.random() < 0.5
+        splits_rows = rows > cols if rows != cols else draw(0, 2) == 0
         side = rows if splits_rows else cols
         if side < 2 * least + 1:
-            height, breadth = int(generator.integers(least, rows + 1)), int(generator.integers(least, cols + 1))
-            row = top + int(generator.integers(rows - height + 1))
-            col = left + int(generator.integers(cols - breadth + 1))
+            height, breadth = draw(least, rows + 1), draw(least, cols + 1)
+            row, col = top + draw(0, rows - height + 1), left + draw(0, cols - breadth + 1)
             floor[row : row + height, col : col + breadth] = True
             return row + height // 2, col + breadth // 2
-        cut = int(generator.integers(least, side - least))
+        cut = draw(least, side - least)
         if splits_rows:
             first, second = fill(top, left, cut, cols), fill(top + cut + 1, left, rows - cut - 1, cols)
         else:
@@ -125,41 +125,56 @@ def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.rando
         floor[upper : lower + width, first[1] : first[1] + width] = True
         begin, end = sorted((first[1], second[1]))
         floor[second[0] : second[0] + width, begin : end + width] = True
-        return first if generator.random() < 0.5 else second
+        return first if draw(0, 2) == 0 else second
 
     fill(0, 0, *shape)
     return floor
 
 
-def _terrain(builder: TerrainConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Obstacles at random places, each if it leaves a cell free around it, until enough of the floor is covered."""
-    if builder.obstacles == "walls":
-        floor = np.ones(shape, np.bool_)
-        count = round(builder.density * floor.size)
-        floor.ravel()[generator.permutation(floor.size)[:count]] = False
-        return floor
-    size = min(builder.size, *shape)
-    obstacle = np.zeros((size, size), np.bool_)  # true where it is solid
-    if builder.obstacles == "blocks":
-        obstacle[:] = True
-    elif builder.obstacles == "crosses":
-        obstacle[size // 2], obstacle[:, size // 2] = True, True
-    else:
-        obstacle[[0, -1]], obstacle[:, [0, -1]] = True, True
-    blocked = np.zeros(shape, np.bool_)
-    target = builder.density * blocked.size
-    tries = generator.integers((shape[0] - size + 1, shape[1] - size + 1), size=(4 * blocked.size // size**2 + 1, 2))
-    sides = generator.integers(4, size=len(tries)).tolist()
-    covered = 0
-    for (top, left), side in zip(tries.tolist(), sides, strict=True):
-        if covered >= target:
-            break
-        around = blocked[max(0, top - 1) : top + size + 1, max(0, left - 1) : left + size + 1]
-        if around.any():
-            continue
-        solid = obstacle.copy()
-        if builder.obstacles == "labyrinths":  # a ring that opens to one side
-            np.rot90(solid, side)[0, size // 2] = False
-        blocked[top : top + size, left : left + size] = solid
-        covered += int(solid.sum())
-    return ~blocked
+def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
+    """A square hub in the middle and arms from it, clockwise, the first one straight up unless it is turned."""
+    floor = np.zeros(shape, np.bool_)
+    middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
+    room = [side - 1 - builder.arm_width // 2 for side in shape]
+
+    def fill(row: int, col: int, before: int, after: int) -> None:
+        floor[max(0, row - before) : row + after + 1, max(0, col - before) : col + after + 1] = True
+
+    fill(*middle, builder.hub, builder.hub)
+    before = (builder.arm_width - 1) // 2
+    after = builder.arm_width - 1 - before
+    turn = generator.random() if builder.turned else 0.0
+    ends = []
+    for arm in range(builder.arms):
+        angle = 2 * math.pi * (arm + turn) / builder.arms
+        step = -math.cos(angle), math.sin(angle)
+        # as far as the first side of the map in the way
+        far = [
+            (most if one > 0 else at - before) - (at if one > 0 else 0)
+            for most, at, one in zip(room, middle, step, strict=True)
+        ]
+        length = min(
+            (distance / abs(one) for distance, one in zip(far, step, strict=True) if abs(one) > 1e-9), default=0.0
+        )
+        if builder.arm_length:
+            length = min(length, builder.arm_length)
+        row, col = middle
+        for half_steps in range(1, int(2 * length) + 1):
+            to = [round(at + one * half_steps / 2) for at, one in zip(middle, step, strict=True)]
+            if to[0] != row and to[1] != col:
+                fill(to[0], col, before, after)  # nobody walks diagonally
+            row, col = to
+            fill(row, col, before, after)
+        ends.append((row, col))
+    return Layout(floor, is_whole=True, hub=(middle,), ends=tuple(ends))
+
+
+def _corridors(builder: CorridorsConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """Rows and columns of floor, with walls between them."""
+    floor = np.zeros(shape, np.bool_)
+    width = builder.corridor_width
+    for side, count, lines in ((shape[0], builder.across, floor), (shape[1], builder.down, floor.T)):
+        starts = np.sort(generator.choice(side - count * width + 1, size=count, replace=False))
+        starts += np.arange(count) * width
+        lines[(starts[:, None] + np.arange(width)).ravel()] = True
+    return floor

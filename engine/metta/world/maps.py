@@ -1,27 +1,37 @@
 """Config and a generator of random numbers in, cells out: what stands where when an episode begins.
 
 A map is `[rows, cols] int16`: 0 an empty cell, t > 0 an object of type id t, -(g + 1) an agent of the g-th group of
-`config.game.groups`, in the order of that table. Nothing here loops over cells or things: a reset of many worlds is
-part of the time of a step.
+`config.game.groups`, in the order of that table.
+
+A builder that makes a map of others' maps says to each what it must bring along: that it is connected, and on its edge
+the gates, cells that are open and lead inside. Connected parts whose gates meet are a connected whole. A reset of many
+worlds is part of the time of a step: what is drawn most often, open floors and caves, loops over nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from metta.config.env import EnvConfig
 from metta.config.layouts import ScatterTable
-from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
+from metta.config.map_builder import (
+    AsciiConfig,
+    ChoiceConfig,
+    MapBuilder,
+    MapBuilderConfig,
+    MirroredConfig,
+    RoomsConfig,
+)
 from metta.config.objects import ObjectConfig
+from metta.config.ranges import Choose, Range
 from metta.errors import MapError
-from metta.world.floors import draw_floor
-from metta.world.reach import connected_places
-
-Cells = NDArray[np.int16]
-"""`[rows, cols] int16`, see the module."""
+from metta.world.floors import Cell, draw_floor
+from metta.world.gates import Cells, open_gates
+from metta.world.placing import find_places
+from metta.world.reach import largest_piece, reachable
 
 EMPTY = 0
 MOST_DRAWS = 20
@@ -31,68 +41,108 @@ LONGEST_SIDE = 4096
 """Rows or columns at most, as in `env.game`; rooms and drawn maps are measured only here."""
 
 
+@dataclass(frozen=True)
+class Demand:
+    """What a part of a map must bring along."""
+
+    connected: bool = False
+    gates: tuple[Cell, ...] = ()
+    """cells on its edge that are open and lead inside"""
+    first_agent: int = 0
+    """agents on the map before it"""
+    dealt: int = 1
+    """groups that agents are dealt to, the first so many"""
+
+
 def build_map(config: EnvConfig, generator: np.random.Generator) -> Cells:
     """A fresh map `[rows, cols] int16` as `config.map_builder` describes it.
 
     Equal generators give equal maps; a drawn map takes nothing from the generator.
-    Raises MapError where the rules of the config leave no map: no agent, or a side that is too long.
+    Raises MapError where the rules of the config leave no map: no agent, or a side that is too long; or where not
+    everything fits in many tries.
     """
     builder = config.map_builder
     rows, cols = builder.height, builder.width
     if max(rows, cols) > LONGEST_SIDE:
         raise MapError(f"the map is {rows} rows x {cols} columns; at most {LONGEST_SIDE} either way")
-    if isinstance(builder, AsciiConfig):
-        cells = _drawn(builder, config)
-    elif isinstance(builder, RoomsConfig):
-        cells = _rooms(builder, config, generator)
-    elif builder.connected or not isinstance(builder, MapBuilderConfig):
-        things = np.concatenate([_objects(builder, config), _agents(builder, config, first_agent=0)])
-        cells = _on_floor(builder, _type_id(config.object_types, "wall"), things, generator)
-    else:
-        cells = np.full((rows, cols), _type_id(config.object_types, "wall"), np.int16)
-        things = np.concatenate([_objects(builder, config), _agents(builder, config, first_agent=0)])
-        _scatter(cells, builder, things, generator)
+    cells = _built(builder, config, Demand(dealt=len(config.game.groups)), generator)
     if not (cells < EMPTY).any():
         raise MapError("the map has no agent; a world needs at least one")
     return cells
 
 
-def _scatter(
-    cells: Cells, builder: MapBuilderConfig, things: NDArray[np.int16], generator: np.random.Generator
-) -> None:
-    """Clear the inside of `cells` (its border stays) and put each of `things` on a free cell, all equally likely."""
-    border = builder.border_width
-    rows, cols = builder.height - 2 * border, builder.width - 2 * border
-    if len(things) > rows * cols:
-        raise MapError(f"{len(things)} objects and agents do not fit into {rows} x {cols} = {rows * cols} cells")
-    inside = np.zeros(rows * cols, np.int16)
-    inside[generator.choice(rows * cols, size=len(things), replace=False)] = things
-    cells[border : border + rows, border : border + cols] = inside.reshape(rows, cols)
+def _built(builder: MapBuilder, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+    """A map, or a part of one."""
+    if builder.connected and not demand.connected:
+        demand = replace(demand, connected=True)
+    match builder:
+        case AsciiConfig():
+            return _drawn(builder, config, demand)
+        case RoomsConfig():
+            return _rooms(builder, config, demand, generator)
+        case MirroredConfig():
+            return _mirrored(builder, config, demand, generator)
+        case ChoiceConfig():
+            chosen = np.cumsum(builder.shares).searchsorted(generator.random(), side="right")
+            part = builder.builders[min(int(chosen), len(builder.builders) - 1)]
+            return _built(part, config, demand, generator)
+        case _:
+            return _scattered(builder, config, demand, generator)
 
 
-def _on_floor(builder: ScatterTable, wall: int, things: Cells, generator: np.random.Generator) -> Cells:
-    """The floor of a builder with `things` on it, the objects first. A floor without room for them is drawn again."""
-    border = builder.border_width
-    shape = builder.height - 2 * border, builder.width - 2 * border
+def _scattered(builder: ScatterTable, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+    """The floor of a builder with objects and agents on it. One without room for them is drawn again."""
+    wall = _type_id(config.object_types, "wall")
+    agents = _agents(builder, demand)
+    choose = _chooser(generator)
     for _ in range(MOST_DRAWS):
-        floor = draw_floor(builder, shape, generator)
-        if builder.connected:
-            places = connected_places(floor, things, generator)
+        drawn = builder.pinned(choose)
+        border, shape = drawn.border_width, drawn.inside
+        things = np.concatenate([_objects(drawn, config), agents])
+        cells = np.full((drawn.height, drawn.width), wall, np.int16)
+        inside = cells[border : border + shape[0], border : border + shape[1]]
+        if isinstance(drawn, MapBuilderConfig) and not demand.connected and not drawn.mean_distance:
+            if len(things) > shape[0] * shape[1]:
+                continue
+            flat = np.zeros(shape[0] * shape[1], np.int16)
+            flat[generator.choice(len(flat), size=len(things), replace=False)] = things
+            inside[...] = flat.reshape(shape)
         else:
-            free = floor.ravel().nonzero()[0]
-            places = generator.choice(free, size=len(things), replace=False) if len(things) <= len(free) else None
-        if places is not None:
-            inside = np.where(floor, EMPTY, wall).astype(np.int16)
-            inside.ravel()[places] = things
-            cells = np.full((builder.height, builder.width), wall, np.int16)
-            cells[border : border + shape[0], border : border + shape[1]] = inside
+            layout = draw_floor(drawn, shape, generator)
+            kept_free = [
+                (row - border) * shape[1] + col - border
+                for row, col in demand.gates
+                if 0 <= row - border < shape[0] and 0 <= col - border < shape[1]
+            ]
+            found = find_places(drawn, layout, len(things) - len(agents), kept_free, demand.connected, generator)
+            if found is None:
+                continue
+            floor, places = found
+            inside[floor] = EMPTY
+            inside[places // shape[1], places % shape[1]] = things
+        if open_gates(cells, demand.gates, wall) or not demand.connected:
             return cells
-    how = ", each within reach of every agent" if builder.connected else ""
-    raise MapError(
-        f"{len(things)} objects and agents do not fit{how}: map_builder.type = "
-        f'"{builder.type}" of {shape[0]} x {shape[1]} cells was drawn {MOST_DRAWS} times, the last one with '
-        f"{int(floor.sum())} cells of floor"
+    raise MapError(_does_not_fit(drawn, len(things), demand.connected))
+
+
+def _does_not_fit(builder: ScatterTable, things: int, connected: bool) -> str:
+    rows, cols = builder.inside
+    if isinstance(builder, MapBuilderConfig) and not connected:
+        return f"{things} objects and agents do not fit into {rows} x {cols} = {rows * cols} cells"
+    how = ", each within reach of every agent" if connected else ""
+    return (
+        f"{things} objects and agents do not fit{how}: map_builder.type = "
+        f'"{builder.type}" of {rows} x {cols} cells was drawn {MOST_DRAWS} times'
     )
+
+
+def _chooser(generator: np.random.Generator) -> Choose:
+    def choose(one: Range) -> float:
+        if isinstance(one.min, int) and isinstance(one.max, int):
+            return int(generator.integers(one.min, one.max + 1))
+        return float(generator.uniform(one.min, one.max))
+
+    return choose
 
 
 def _objects(builder: ScatterTable, config: EnvConfig) -> Cells:
@@ -101,48 +151,108 @@ def _objects(builder: ScatterTable, config: EnvConfig) -> Cells:
     return values.repeat(list(builder.objects.values()))
 
 
-def _agents(builder: ScatterTable, config: EnvConfig, first_agent: int) -> Cells:
+def _agents(builder: ScatterTable, demand: Demand) -> Cells:
     """The cell values of the agents to place. `[agents] int16`
 
     Agents are dealt to the groups in turn, as cards are: the world's n-th agent is of group n mod groups. So the
     groups are as even as they can be, over the rooms of a world as well as in each of them.
     """
-    groups = np.arange(first_agent, first_agent + builder.agents) % len(config.game.groups)
+    groups = np.arange(demand.first_agent, demand.first_agent + builder.agents) % demand.dealt
     return (-1 - groups).astype(np.int16)
 
 
-def _rooms(builder: RoomsConfig, config: EnvConfig, generator: np.random.Generator) -> Cells:
-    """Rooms in reading order, each its own draw; the walls around and between them; then the doors."""
-    room, wall = builder.room, builder.border_width
-    cells = np.full((builder.height, builder.width), _type_id(config.object_types, "wall"), np.int16)
-    tops = [wall + row * (room.height + wall) for row in range(builder.rows)]
-    lefts = [wall + col * (room.width + wall) for col in range(builder.cols)]
-    objects = _objects(room, config)
-    for number, (top, left) in enumerate((top, left) for top in tops for left in lefts):
-        things = np.concatenate([objects, _agents(room, config, first_agent=number * room.agents)])
-        _scatter(cells[top : top + room.height, left : left + room.width], room, things, generator)
+def _rooms(builder: RoomsConfig, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+    """Rooms in reading order, each its own draw in the middle of its place; walls around and between them; doors."""
+    builder = builder.pinned(_chooser(generator))
+    wall, door = _type_id(config.object_types, "wall"), builder.door_width
+    heights, widths, thickness = builder.row_heights, builder.col_widths, builder.border_width
+    tops = np.cumsum([thickness, *(height + thickness for height in heights)]).tolist()
+    lefts = np.cumsum([thickness, *(width + thickness for width in widths)]).tolist()
+    cells = np.full((builder.height, builder.width), wall, np.int16)
+    first_agent = demand.first_agent
+    edges = []  # of each room: top, bottom, left, right
+    for number, room in enumerate(builder.each_room):
+        row, col = divmod(number, builder.cols)
+        top = tops[row] + (heights[row] - room.height) // 2
+        left = lefts[col] + (widths[col] - room.width) // 2
+        bottom, right = top + room.height, left + room.width
+        edges.append((top, bottom, left, right))
+        across = range(tops[row] + (heights[row] - door) // 2 - top, tops[row] + (heights[row] + door) // 2 - top)
+        down = range(lefts[col] + (widths[col] - door) // 2 - left, lefts[col] + (widths[col] + door) // 2 - left)
+        gates = [(r - top, c - left) for r, c in demand.gates if top <= r < bottom and left <= c < right]
+        gates += [(r, 0) for r in across] if col > 0 else []
+        gates += [(r, room.width - 1) for r in across] if col < builder.cols - 1 else []
+        gates += [(0, c) for c in down] if row > 0 else []
+        gates += [(room.height - 1, c) for c in down] if row < builder.rows - 1 else []
+        part = replace(demand, gates=tuple(dict.fromkeys(gates)), first_agent=first_agent)
+        cells[top:bottom, left:right] = _built(room, config, part, generator)
+        first_agent += room.agents
 
-    # A door opens the whole wall between two insides: the wall of the grid and the rooms' own borders beside it.
-    door, thickness = builder.door_width, wall + 2 * room.border_width
-    for top in tops:
-        for left in lefts[1:]:
-            start, edge = top + (room.height - door) // 2, left - wall - room.border_width
-            cells[start : start + door, edge : edge + thickness] = EMPTY
-    for top in tops[1:]:
-        for left in lefts:
-            start, edge = left + (room.width - door) // 2, top - wall - room.border_width
-            cells[edge : edge + thickness, start : start + door] = EMPTY
+    for number, (_, bottom, _, right) in enumerate(edges):  # a door opens all that is between two rooms
+        row, col = divmod(number, builder.cols)
+        if col < builder.cols - 1:
+            start = tops[row] + (heights[row] - door) // 2
+            cells[start : start + door, right : edges[number + 1][2]] = EMPTY
+        if row < builder.rows - 1:
+            start = lefts[col] + (widths[col] - door) // 2
+            cells[bottom : edges[number + builder.cols][0], start : start + door] = EMPTY
+    _lead_inside(cells, demand, wall, builder)
     return cells
 
 
-def _drawn(builder: AsciiConfig, config: EnvConfig) -> Cells:
+def _mirrored(builder: MirroredConfig, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+    """One image, and its mirror images with the next groups' agents."""
+    wall, border = _type_id(config.object_types, "wall"), builder.border_width
+    (image_rows, image_cols), (height, width) = builder.images, (builder.builder.height, builder.builder.width)
+    turned = builder.symmetry == "rotated"
+    gates = []
+    for row, col in demand.gates:  # in one image, a gate of any other is a gate as well
+        row, col = row - border, col - border
+        if 0 <= row < image_rows * height and 0 <= col < image_cols * width:
+            row = row if row < height and not (turned and col >= width) else image_rows * height - 1 - row
+            gates.append((row, col if col < width else 2 * width - 1 - col))
+    if demand.connected and image_cols == 2:
+        row = int(generator.integers(height))
+        gates += [(row, width - 1), (height - 1 - row, width - 1)] if turned else [(row, width - 1)]
+    if demand.connected and image_rows == 2:
+        gates.append((height - 1, int(generator.integers(width))))
+    dealt = 1 if builder.apart else demand.dealt
+    part = replace(demand, gates=tuple(dict.fromkeys(gates)), dealt=dealt)
+    image = _built(builder.builder, config, part, generator)
+
+    cells = np.full((builder.height, builder.width), wall, np.int16)
+    for row in range(image_rows):
+        for col in range(image_cols):
+            one = image[:: -1 if row or (turned and col) else 1, :: -1 if col else 1]
+            number = row * image_cols + col
+            groups = (-1 - one.astype(np.int64) + number) % len(config.game.groups)
+            top, left = border + row * height, border + col * width
+            cells[top : top + height, left : left + width] = np.where(one < EMPTY, -1 - groups, one)
+    _lead_inside(cells, demand, wall, builder)
+    return cells
+
+
+def _lead_inside(cells: Cells, demand: Demand, wall: int, builder: MapBuilder) -> None:
+    """Open the gates of a part, which takes away walls alone."""
+    if not open_gates(cells, demand.gates, wall) and demand.connected:
+        raise MapError(f'a door into the map of map_builder.type = "{builder.type}" has an object behind it')
+
+
+def _drawn(builder: AsciiConfig, config: EnvConfig, demand: Demand) -> Cells:
     """The cells of a drawn map, glyph by glyph."""
     if any(len(row) != builder.width for row in builder.rows):
         raise MapError("the rows of the drawn map are not equally long")
     drawing = np.array(["".join(builder.rows)]).view(np.uint32)
     glyphs, places = np.unique(drawing, return_inverse=True)
     values = [_cell_value(builder.cell_name(chr(glyph)), config) for glyph in glyphs]
-    return np.array(values, np.int16)[places].reshape(builder.height, builder.width)
+    cells = np.array(values, np.int16)[places].reshape(builder.height, builder.width)
+    goal = None
+    if demand.connected and demand.gates:  # to where its agents are, if it has any
+        agents = (cells < EMPTY).ravel().nonzero()[0]
+        goal = reachable(cells <= EMPTY, int(agents[0])) if len(agents) else largest_piece(cells <= EMPTY)
+    if not open_gates(cells, demand.gates, _type_id(config.object_types, "wall"), goal) and demand.connected:
+        raise MapError("a door into the drawn map has an object behind it, or leads nowhere")
+    return cells
 
 
 def _cell_value(name: str | None, config: EnvConfig) -> int:

@@ -2,47 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floor = NDArray[np.bool_]
+Wishes = Callable[[int], Iterable[int]]
+"""For the n-th object: cells, numbered in reading order, those where it should rather be first."""
 
 
 def largest_piece(floor: Floor) -> Floor:
     """The cells of the largest part of a floor in which one can walk everywhere, up, down, left and right."""
     rows, cols = floor.shape
+    is_open = np.zeros((rows, cols + 1), np.bool_)
+    is_open[:, 1:] = floor
+    begins = np.zeros((rows, cols), np.bool_)
+    np.greater(is_open[:, 1:], is_open[:, :-1], out=begins)
+    stretch = begins.ravel().cumsum().reshape(rows, cols) - 1  # of floor, along a row
+    joined = floor[:-1] & floor[1:]
+    joined[:, 1:] &= ~(joined[:, :-1] & floor[:-1, :-1] & floor[1:, :-1])
+    upper, lower = stretch[:-1][joined], stretch[1:][joined]
+    num_stretches = int(stretch[-1, -1]) + 1 if rows * cols else 0
+    if num_stretches < 2:
+        return floor.copy()
+
+    # every stretch points to one further up of the same piece, in the end to the uppermost
+    parent = np.arange(num_stretches)
+    while len(upper):
+        first, second = parent[upper], parent[lower]
+        apart = first != second
+        if not apart.any():
+            break
+        upper, lower = upper[apart], lower[apart]
+        first, second = first[apart], second[apart]
+        parent[np.maximum(first, second)] = np.minimum(first, second)
+        while True:
+            above = parent[parent]
+            if (above == parent).all():
+                break
+            parent = above
+    piece = parent[stretch]
+    sizes = np.bincount(piece[floor], minlength=num_stretches)
+    largest: Floor = floor & (piece == sizes.argmax())
+    return largest
+
+
+def reachable(is_open: Floor, start: int) -> Floor:
+    """The cells that one can walk to from `start`, numbered in reading order."""
+    found: Floor = walking_distances(is_open, start) >= 0
+    return found
+
+
+def walking_distances(floor: Floor, start: int) -> NDArray[np.int64]:
+    """`[rows, cols]`: steps from a cell, numbered in reading order, to every other; -1 where one cannot get to."""
+    rows, cols = floor.shape
     stride = cols + 2
-    is_open = np.zeros((rows + 2, stride), np.bool_)
-    is_open[1:-1, 1:-1] = floor
-    left = bytearray(is_open.tobytes())
-    best: list[int] = []
-    for start in is_open.ravel().nonzero()[0].tolist():
-        if not left[start]:
-            continue
-        left[start] = 0
-        piece = [start]
-        for cell in piece:  # grows while it is walked through
+    padded = np.zeros((rows + 2, stride), np.bool_)
+    padded[1:-1, 1:-1] = floor
+    is_new = bytearray(padded.tobytes())
+    edge = [(start // cols + 1) * stride + start % cols + 1]
+    is_new[edge[0]] = 0
+    cells: list[int] = []
+    counts: list[int] = []
+    while edge:
+        cells += edge
+        counts.append(len(edge))
+        further = []
+        for cell in edge:
             for other in (cell - stride, cell + stride, cell - 1, cell + 1):
-                if left[other]:
-                    left[other] = 0
-                    piece.append(other)
-        if len(piece) > len(best):
-            best = piece
-    found = np.zeros(is_open.size, np.bool_)
-    found[best] = True
-    return found.reshape(is_open.shape)[1:-1, 1:-1]
+                if is_new[other]:
+                    is_new[other] = 0
+                    further.append(other)
+        edge = further
+    distances = np.full(padded.size, -1, np.int64)
+    distances[cells] = np.arange(len(counts)).repeat(counts)
+    return distances.reshape(padded.shape)[1:-1, 1:-1]
 
 
 def connected_places(
-    floor: Floor, things: NDArray[np.int16], generator: np.random.Generator
-) -> NDArray[np.int64] | None:
-    """A cell for each of `things`, objects (above 0) first; None if there are not enough.
+    floor: Floor,
+    num_objects: int,
+    generator: np.random.Generator,
+    kept_free: Sequence[int] = (),
+    wishes: Wishes | None = None,
+) -> list[int] | None:
+    """A cell for each object, numbered in reading order; None if there are not enough. The floor is one piece.
 
-    `floor` becomes its largest piece. Objects stand in the way: each goes where the cells around it stay joined without
-    it, and where neither it nor an object beside it is walled in. So what is left of the floor is one piece, with every
-    agent on it and every object at its edge.
+    Objects stand in the way: each goes where the cells around it stay joined without it, and where neither it nor an
+    object beside it is walled in. So what is left of the floor is one piece, with every object at its edge.
     """
-    floor &= largest_piece(floor)
     rows, cols = floor.shape
     stride = cols + 2
     padded = np.zeros((rows + 2, stride), np.bool_)
@@ -51,7 +100,7 @@ def connected_places(
     is_object = bytearray(len(is_free))
     beside = (-stride, 1, stride, -1)
     around = (-stride, -stride + 1, 1, stride + 1, stride, stride - 1, -1, -stride - 1)
-    num_objects = int((things > 0).sum())
+    is_kept = {_padded(cell, cols) for cell in kept_free}
     places: list[int] = []
 
     def can_be_reached(cell: int) -> bool:
@@ -60,33 +109,60 @@ def connected_places(
             is_object[cell + step] and sum(is_free[cell + step + other] for other in beside) < 2 for step in beside
         )
 
-    def put(cell: int) -> None:
-        is_free[cell], is_object[cell] = 0, 1
-        places.append(cell)
-
-    for cell in generator.permutation(padded.ravel().nonzero()[0]).tolist():
-        if len(places) == num_objects:
-            break
+    def is_fit(cell: int) -> bool:
+        """Whether the cells around it stay joined to each other within the ring of the eight."""
+        if not is_free[cell] or cell in is_kept:
+            return False
         ring = [is_free[cell + step] for step in around]
         # stretches of free cells around it that touch it by a side
         stretches = sum(ring[side] and not (ring[side - 1] and ring[side - 2]) for side in range(0, 8, 2))
-        if stretches <= 1 and can_be_reached(cell):
-            put(cell)
-    while len(places) < num_objects:  # where walls stand close, ways around a cell are longer than its ring
-        joints = _joints(is_free, stride)
-        free = np.frombuffer(is_free, np.bool_).nonzero()[0]
-        cells = generator.permutation(free).tolist()
-        where = next((cell for cell in cells if cell not in joints and can_be_reached(cell)), None)
+        return stretches <= 1 and can_be_reached(cell)
+
+    shared = None
+    if wishes is None:
+        candidates = _hardly_in_the_way(padded).ravel().nonzero()[0]
+        shared = iter(generator.permutation(candidates).tolist())
+    while len(places) < num_objects:
+        cells = shared if shared is not None else (_padded(cell, cols) for cell in wishes(len(places)))  # type: ignore[misc]
+        where = next((cell for cell in cells if is_fit(cell)), None)
+        if where is None:  # where walls stand close, ways around a cell are longer than its ring
+            if _is_tree(is_free, stride):
+                return None
+            joints = _joints(is_free, stride)
+            free = np.frombuffer(is_free, np.bool_).nonzero()[0]
+            others = (
+                cell for cell in generator.permutation(free).tolist() if cell not in joints and cell not in is_kept
+            )
+            where = next(filter(can_be_reached, others), None)
         if where is None:
-            break
-        put(where)
-    free = np.frombuffer(is_free, np.bool_).nonzero()[0]
-    if len(places) < num_objects or len(free) < len(things) - num_objects:
-        return None
-    agents = generator.choice(free, size=len(things) - num_objects, replace=False)
-    cells = np.concatenate([np.array(places, np.int64), agents])
-    inside: NDArray[np.int64] = (cells // stride - 1) * cols + cells % stride - 1
-    return inside
+            return None
+        is_free[where], is_object[where] = 0, 1
+        places.append(where)
+    return [(cell // stride - 1) * cols + cell % stride - 1 for cell in places]
+
+
+def _padded(cell: int, cols: int) -> int:
+    """The number of a cell with a frame around the map."""
+    return (cell // cols + 1) * (cols + 2) + cell % cols + 1
+
+
+def _hardly_in_the_way(padded: Floor) -> Floor:
+    """Cells whose free neighbours are joined within the eight around them, as far as all others stay free."""
+    left, right = padded[1:-1, :-2], padded[1:-1, 2:]
+    up, down = padded[:-2, 1:-1], padded[2:, 1:-1]
+    stretches = (up & ~(padded[:-2, :-2] & left)).astype(np.int8)
+    stretches += right & ~(padded[:-2, 2:] & up)
+    stretches += down & ~(padded[2:, 2:] & right)
+    stretches += left & ~(padded[2:, :-2] & down)
+    found = np.zeros(padded.shape, np.bool_)
+    found[1:-1, 1:-1] = padded[1:-1, 1:-1] & (stretches <= 1)
+    return found
+
+
+def _is_tree(is_free: bytearray, stride: int) -> bool:
+    """Whether there is no way around anything: one neighbour fewer than there are cells, in one piece."""
+    free = np.frombuffer(is_free, np.bool_)
+    return int(free.sum() - (free[1:] & free[:-1]).sum() - (free[stride:] & free[:-stride]).sum()) == 1
 
 
 def _joints(is_free: bytearray, stride: int) -> set[int]:
@@ -96,27 +172,37 @@ def _joints(is_free: bytearray, stride: int) -> set[int]:
     (Hopcroft and Tarjan, 1973).
     """
     root = is_free.find(1)
-    depth, low = {root: 0}, {root: 0}
+    depth, low = [0] * len(is_free), [0] * len(is_free)
+    depth[root] = low[root] = 1
     parts_of_root = 0
     found = set()
-    path = [(root, iter((root - stride, root + stride, root - 1, root + 1)))]
+    path = [root]
+    left = [[root - stride, root + stride, root - 1, root + 1]]
     while path:
-        cell, others = path[-1]
-        for other in others:
-            if other in depth:
-                low[cell] = min(low[cell], depth[other])
-            elif is_free[other]:
-                depth[other] = low[other] = len(path)
-                path.append((other, iter((other - stride, other + stride, other - 1, other + 1))))
-                break
+        cell, others = path[-1], left[-1]
+        lowest = low[cell]
+        while others:
+            other = others.pop()
+            if not is_free[other]:
+                continue
+            if depth[other]:
+                lowest = min(lowest, depth[other])
+                continue
+            low[cell] = lowest
+            path.append(other)
+            left.append([other - stride, other + stride, other - 1, other + 1])
+            depth[other] = low[other] = len(path)
+            break
         else:
+            low[cell] = lowest
             path.pop()
+            left.pop()
             if not path:
                 break
-            before = path[-1][0]
-            low[before] = min(low[before], low[cell])
+            before = path[-1]
+            low[before] = min(low[before], lowest)
             if before == root:
                 parts_of_root += 1
-            elif low[cell] >= depth[before]:
+            elif lowest >= depth[before]:
                 found.add(before)
     return found | {root} if parts_of_root > 1 else found
