@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -261,7 +262,11 @@ def replay(
 @app.command()
 def watch(
     source: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR|random", help="A policy's file, or a run to follow.")
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
+            help="A policy's file; or a run to follow; or the random policy, or the scripted one.",
+        ),
     ],
     env: World = None,
     speed: Annotated[int, typer.Option(min=1, max=1000, help="Steps per second.")] = 10,
@@ -272,21 +277,21 @@ def watch(
 ) -> None:
     """Watch a policy play in this terminal, or follow a run.
 
-    Of a run in progress each episode is played by the newest policy there is.
+    Of a run in progress each episode is played by the newest policy there is; its first one is waited for.
     """
     keyboard = Keyboard("watch", f"metta replay {source} writes a page for a browser")
     keep_freed_memory()
     run_dir = Path(source) if Path(source).is_dir() else None
-    checkpoint = str(newest_checkpoint(run_dir)) if run_dir else source
+    checkpoint = str(_first_checkpoint(run_dir)) if run_dir else source
     policy, env_config = _policy_and_world("watch", checkpoint, env, set_, device)
 
     def newer() -> tuple[str, Policy] | None:
         nonlocal checkpoint
-        newest = str(newest_checkpoint(run_dir)) if run_dir else checkpoint
-        if newest == checkpoint:
+        newest = newest_checkpoint(run_dir) if run_dir else None
+        if newest is None or str(newest) == checkpoint:
             return None
-        checkpoint = newest
-        return Path(newest).stem, _policy_and_world("watch", newest, env, set_, device)[0]
+        checkpoint = str(newest)
+        return newest.stem, _policy_and_world("watch", checkpoint, env, set_, device)[0]
 
     looking.watch(keyboard, Stage(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
 
@@ -378,6 +383,15 @@ def main() -> None:
         app(prog_name="metta")
     finally:  # the interpreter takes a while to end, and a Ctrl-C in it would hide the exit code
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _first_checkpoint(run_dir: Path) -> Path:
+    """The newest policy of a run; of one that has none yet the first, once it is there."""
+    if (newest := newest_checkpoint(run_dir)) is None:
+        view.note(f"{run_dir} has no checkpoint yet; waiting for its first one (Ctrl-C leaves)")
+        while (newest := newest_checkpoint(run_dir)) is None:
+            time.sleep(0.2)
+    return newest
 
 
 def _policy_and_world(

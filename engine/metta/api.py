@@ -66,7 +66,6 @@ from metta.rl.checkpoint import (
     LoadedPolicy,
     load_checkpoint,
     load_policy,
-    newest_checkpoint,
     save_checkpoint,
     trained_tasks,
 )
@@ -93,6 +92,7 @@ from metta.rl.ppo import train_ppo
 from metta.rl.processes import Processes, job_rank
 from metta.rl.progress import EpochMetrics
 from metta.rl.rollout import BatchInfo, rollout
+from metta.rl.run_directory import newest_checkpoint
 from metta.rl.self_play import FrozenPolicy, OpponentPool
 from metta.rl.train import resume_run, train_run
 from metta.rl.training_run import find_device

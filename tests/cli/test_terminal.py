@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from tiny_runs import tiny_config
 
 from metta.api import RunEnded, train_run
+from metta.rl.run_directory import RunDirectory
 
 TMUX = shutil.which("tmux")
 pytestmark = pytest.mark.skipif(not TMUX and not os.environ.get("CI"), reason="there is no tmux")
@@ -66,6 +68,15 @@ def step_of(screen: str) -> int:
     return int(found[1]) if found else -1
 
 
+def flat(screen: str) -> str:
+    """The text on the screen, lines that were broken at its edge put together again."""
+    return screen.replace("\n", "")
+
+
+def policies_on(screen: str) -> set[str]:
+    return set(re.findall(r"checkpoint_\d+", screen))
+
+
 def agent_row_and_col(screen: str, index: int) -> tuple[int, int, str]:
     for row, line in enumerate(screen.splitlines()):
         if found := re.search(rf"[▲▼◀▶]{index}", line):
@@ -114,6 +125,47 @@ def test_watching_a_run_pauses_steps_and_follows_it(terminal: Terminal, tmp_path
     terminal.shows(lambda screen: "checkpoint_000002" in screen and re.search(r"episode +2", screen))
     terminal.type("q")
     terminal.shows(lambda screen: "checkpoint_000002" not in screen and "$ " in screen)
+
+
+def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: Terminal, tmp_path: Path) -> None:
+    run_dir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    config = tiny_config(
+        run_dir,
+        f"checkpoint.checkpoint_dir={elsewhere}",
+        "checkpoint.checkpoint_interval=1",
+        "run.total_timesteps=100_000_000",
+        "env.game.max_steps=30",
+    )
+    with RunDirectory.create(config):  # as far as a run has come that is still making its worlds
+        terminal.type(command("watch", str(run_dir), "--speed", "50"), "Enter")
+        terminal.shows(
+            lambda screen: "has no checkpoint yet; waiting for its first one (Ctrl-C leaves)" in flat(screen)
+        )
+    trainer = subprocess.Popen([sys.executable, "-m", "metta_cli", "resume", str(run_dir), "--quiet"])
+    try:
+        seen: set[str] = set()
+        for _ in range(3):
+            known = frozenset(seen)
+            screen = terminal.shows(lambda screen, known=known: policies_on(screen) - known)
+            seen |= policies_on(screen)
+        assert trainer.poll() is None  # it is training still
+        assert seen <= {path.stem for path in elsewhere.glob("checkpoint_*.pt")}
+    finally:
+        trainer.send_signal(signal.SIGINT)
+        trainer.wait(PATIENCE_SECONDS)
+    terminal.type("q")
+    terminal.shows(lambda screen: "checkpoint_0" not in screen and "$ " in screen)
+
+
+def test_a_directory_that_is_no_runs_is_not_waited_for(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.type(command("watch", str(tmp_path)), "Enter")
+    terminal.shows(lambda screen: "is not the directory of a run" in flat(screen))
+
+
+def test_the_scripted_policy_can_be_watched(terminal: Terminal) -> None:
+    terminal.type(command("watch", "scripted", "--env", "quickstart"), "Enter")
+    terminal.shows(lambda screen: "scripted" in screen and step_of(screen) > 1)
+    terminal.type("q")
 
 
 def test_without_a_terminal_there_is_a_sentence(tmp_path: Path) -> None:

@@ -174,15 +174,6 @@ def checkpoint_paths(directory: Path) -> list[Path]:
     return sorted(directory.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
 
 
-def newest_checkpoint(directory: str | Path) -> Path:
-    """The newest policy checkpoint of a run, or of a directory of them. Raises CheckpointError if there is none."""
-    root = Path(directory)
-    found = [*checkpoint_paths(root / "checkpoints"), *checkpoint_paths(root)]
-    if not found:
-        raise CheckpointError(f"{root} has no policy checkpoint yet")
-    return found[0]
-
-
 def _read(path: Path) -> _PolicyFile:
     if path.is_dir():
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]

@@ -16,6 +16,7 @@ from metta.config.overrides import Override
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.files import remove_partial, write_whole
+from metta.rl.checkpoint import checkpoint_paths
 from metta.rl.ownership import check_own, claim
 from metta.rl.self_play import OPPONENTS
 from metta.rl.training_state import training_state_paths
@@ -158,6 +159,25 @@ class RunDirectory:
         with suppress(OSError):  # the disk may be gone; the lock falls anyway
             self._lock.truncate(0)
         self._lock.close()
+
+
+def is_run(directory: str | Path) -> bool:
+    """Whether it is the directory of a run, however short that has been."""
+    return (Path(directory) / CONFIG).is_file()
+
+
+def newest_checkpoint(directory: str | Path) -> Path | None:
+    """The newest policy of a run, wherever it keeps them, or of a directory of checkpoints; None if there is none yet.
+
+    Raises UsageError for a directory that is neither.
+    """
+    root = Path(directory)
+    if is_run(root):
+        found = checkpoint_paths(_checkpoints(root, read_config(str(root / CONFIG))))
+        return found[0] if found else None
+    if not (found := checkpoint_paths(root)):
+        raise UsageError(f"{root} is not the directory of a run, and there is no policy checkpoint in it")
+    return found[0]
 
 
 def _unwritable(error: OSError, root: Path) -> UsageError:
