@@ -14,8 +14,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from metta.api import (
+    SUITES,
     EnvConfig,
-    EvalResult,
     Override,
     Policy,
     RandomPolicy,
@@ -28,6 +28,7 @@ from metta.api import (
     export_policy,
     find_device,
     find_preset,
+    find_suite,
     job_rank,
     keep_freed_memory,
     load_config,
@@ -36,6 +37,7 @@ from metta.api import (
     load_world,
     make_environment,
     newest_checkpoint,
+    play_match,
     presets,
     record_episode,
     resume_run,
@@ -44,7 +46,7 @@ from metta.api import (
     write_replay,
     write_report,
 )
-from metta.errors import MettaError, UsageError
+from metta.errors import CheckpointError, MettaError, UsageError
 from metta_cli import looking, view
 from metta_cli.keyboard import Keyboard
 from metta_cli.live import LiveView
@@ -173,7 +175,26 @@ def resume(
 def eval_(
     checkpoint: Checkpoint,
     env: World = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 10,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml|PRESET,PRESET",
+            help=f"Play in each world of a suite: {', '.join(SUITES)}; "
+            "or of your own: a list, a file with worlds = [...].",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="OTHER.pt|random|scripted", help="Who plays the other agents, to see who earns more."),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="With --against: the policy's share of the agents.  [default: 0.5]")
+    ] = None,
+    group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --against: a group that the policy plays, not a share; repeatable."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play in each world.")] = 10,
     baseline: Annotated[bool, typer.Option(help="Play the random policy too, for the scale.")] = True,
     tasks: Annotated[
         bool, typer.Option("--tasks", help="Play in each task of its curriculum, a row for each.")
@@ -185,34 +206,50 @@ def eval_(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Play episodes with a policy and print what they were worth."""
+    """Play episodes with a policy and print what they were worth.
+
+    Rewards are per agent and episode, with the 95 % interval of their mean (Student's t over episodes).
+    """
+    if suite and (env or tasks):
+        raise UsageError(f"--suite names the worlds to play in; leave out {'--env' if env else '--tasks'}")
+    if not against and (share is not None or group):
+        raise UsageError("--share and --group divide the agents between two policies; name the other by --against")
+    if share is not None and group:
+        raise UsageError("--share and --group both say whom the policy plays; leave out one")
     keep_freed_memory()
-    policy, env_config = _policy_and_world("eval", checkpoint, env, set_, device)
-
-    def measured(env_config: EnvConfig) -> dict[str, EvalResult]:
-        if checkpoint in WITHOUT_WEIGHTS:  # made for one world, and for another anew
-            policies = {checkpoint: WITHOUT_WEIGHTS[checkpoint](env_config)}
-        else:
-            policies = {"policy": policy}
-        if baseline:
-            policies["random"] = RandomPolicy(env_config.spec)
-        world = make_environment(env_config)
-        return {name: evaluate(policy, world, episodes, seed) for name, policy in policies.items()}
-
-    if tasks:
-        worlds = trained_tasks(checkpoint) if env is None else load_tasks(load_config(env, set_ or ())).by_name
-        by_task = {task: measured(config) for task, config in worlds.items()}
-        if json:
-            rows = {task: view.evaluation_values(results) for task, results in by_task.items()}
-            view.print_json({"checkpoint": checkpoint, "seed": seed, "tasks": rows})
-        elif not quiet:
-            view.print_tasks(checkpoint, by_task)
-        return
-    results = measured(env_config)
+    rows: list[view.EvaluationRow] = []
+    refusals: list[MettaError] = []
+    for name, asked in _worlds_of(checkpoint, env, suite, tasks, set_).items():
+        try:
+            policy, env_config = _policy_in(asked, checkpoint, device, name if suite else None)
+            world = make_environment(env_config)
+            if against:
+                opponent, _ = _policy_in(env_config, against, device, f"{name}, {against}" if suite else against)
+                own_share = 0.5 if share is None else share
+                match = play_match(policy, opponent, world, episodes, seed, own_share, group or ())
+                rows.append(view.EvaluationRow(name, match=match))
+            else:
+                policies = {checkpoint if checkpoint in WITHOUT_WEIGHTS else "policy": policy}
+                if baseline:
+                    policies["random"] = RandomPolicy(env_config.spec)
+                results = {player: evaluate(policies[player], world, episodes, seed) for player in policies}
+                rows.append(view.EvaluationRow(name, results))
+        except (CheckpointError, UsageError) as error:  # it cannot play there; elsewhere it may
+            refusals.append(error)
+            rows.append(view.EvaluationRow(name, refusal=str(error)))
+    if len(refusals) == len(rows):
+        raise refusals[0]
     if json:
-        view.print_json({"checkpoint": checkpoint, "seed": seed} | view.evaluation_values(results))
+        named = {"checkpoint": checkpoint, "against": against, "suite": suite, "seed": seed}
+        named = {key: value for key, value in named.items() if value is not None}
+        if tasks:
+            view.print_json(named | {"tasks": {row.name: row.values for row in rows}})
+        else:
+            for row in rows:
+                view.print_json(named | ({"env": row.name} if suite else {}) | row.values)
     elif not quiet:
-        view.print_evaluation(checkpoint, results)
+        title = f"{checkpoint} against {against}" if against else checkpoint
+        view.print_evaluation(title, rows, episodes, is_single=not suite and not tasks)
 
 
 @app.command("map")
@@ -361,6 +398,8 @@ def list_presets(context: typer.Context) -> None:
     """List the presets, one line each."""
     if context.invoked_subcommand is None:
         view.print_table([(preset.name, preset.aim) for preset in presets()])
+        view.print_lines(["", "suites, for metta eval --suite:"])
+        view.print_table([(name, suite.aim) for name, suite in SUITES.items()])
         for problem in broken_preset_packages():
             view.note(problem)
 
@@ -398,20 +437,44 @@ def _policy_and_world(
     command: str, checkpoint: str, env: str | None, set_: list[str] | None, device: str | None
 ) -> tuple[Policy, EnvConfig]:
     """The policy that a command names, and the world it plays in."""
+    return _policy_in(_world_of(command, checkpoint, env, set_), checkpoint, device)
+
+
+def _world_of(command: str, checkpoint: str, env: str | None, set_: list[str] | None) -> EnvConfig | None:
+    """The world that a command names; None for the policy's own."""
     if env is None and checkpoint in WITHOUT_WEIGHTS:
         raise UsageError(
             f"the {checkpoint} policy has no world of its own; name one: metta {command} {checkpoint} --env PRESET"
         )
     if env is None and set_:
         raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
-    env_config = load_world(env, set_ or ()) if env else None
+    return load_world(env, set_ or ()) if env else None
+
+
+def _worlds_of(
+    checkpoint: str, env: str | None, suite: str | None, tasks: bool, set_: list[str] | None
+) -> dict[str, EnvConfig | None]:
+    """The worlds that `metta eval` plays in, by name; None for the policy's own."""
+    if suite:
+        return {name: _world_of("eval", checkpoint, name, set_) for name in find_suite(suite).worlds}
+    own = _world_of("eval", checkpoint, env, set_)
+    if not tasks:
+        return {env or "its own world": own}
+    return {**(load_tasks(load_config(env, set_ or ())).by_name if env else trained_tasks(checkpoint))}
+
+
+def _policy_in(
+    env_config: EnvConfig | None, checkpoint: str, device: str | None, place: str | None = None
+) -> tuple[Policy, EnvConfig]:
+    """The policy in a world, by default its own, and that world; `place` is where notes say they are about."""
     if checkpoint in WITHOUT_WEIGHTS:
         assert env_config is not None
         return WITHOUT_WEIGHTS[checkpoint](env_config), env_config
     loaded = load_policy(checkpoint, find_device(device or "auto"), env_config)
     if loaded.unknown:
         more = f" and {len(loaded.unknown) - 8} more" if len(loaded.unknown) > 8 else ""
-        view.note(f"the policy neither sees nor does what it was not made for: {', '.join(loaded.unknown[:8])}{more}")
+        unknown = f"what it was not made for: {', '.join(loaded.unknown[:8])}{more}"
+        view.note(f"{f'{place}: ' if place else ''}the policy neither sees nor does {unknown}")
     return loaded.agent, loaded.agent.env_config
 
 

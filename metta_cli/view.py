@@ -24,6 +24,8 @@ from metta.api import (
     EpochMetrics,
     EvalResult,
     Event,
+    Interval,
+    MatchResult,
     Notice,
     ReplayPaths,
     ReplaySaved,
@@ -203,51 +205,95 @@ def ending(event: RunEnded) -> list[str]:
     ]
 
 
-def evaluation_values(results: Mapping[str, EvalResult]) -> dict[str, Any]:
-    """Each policy's numbers in full."""
-    return {
-        name: result.summary() | {"episodes": len(result.episodes), "stats": result.stats}
-        for name, result in results.items()
-    }
+@dataclasses.dataclass(frozen=True)
+class EvaluationRow:
+    """What came of the episodes in one world: each policy's result, or two sides' in a match, or why there is none."""
+
+    name: str
+    """of the world"""
+    results: Mapping[str, EvalResult] | None = None
+    match: MatchResult | None = None
+    refusal: str | None = None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All numbers, for programs."""
+        values: dict[str, Any] = {"refusal": self.refusal} if self.refusal else {}
+        if self.match:
+            match = self.match
+            values |= {
+                name: {"mean_reward": side.mean, "reward_interval": [side.low, side.high]}
+                for name, side in self.rewards.items()
+            }
+            values["policy"]["agents"], values["opponent"]["agents"] = match.agents
+            values["episodes"] = len(match.episodes)
+        for name, result in (self.results or {}).items():
+            interval = result.reward_interval
+            values[name] = result.summary() | {
+                "reward_interval": [interval.low, interval.high],
+                "episodes": len(result.episodes),
+                "stats": result.stats,
+            }
+        return values
+
+    @property
+    def rewards(self) -> dict[str, Interval]:
+        """The mean rewards, by the column they stand in."""
+        if self.match:
+            return {"policy": self.match.own, "opponent": self.match.opponent, "difference": self.match.difference}
+        return {name: result.reward_interval for name, result in (self.results or {}).items()}
 
 
-def print_evaluation(title: str, results: Mapping[str, EvalResult]) -> None:
-    """A table with one column per policy: reward, length, and what agents gained and did."""
-    episodes = len(next(iter(results.values())).episodes)
+def print_evaluation(title: str, rows: Sequence[EvaluationRow], episodes: int, is_single: bool) -> None:
+    """A table: of a single world with what agents gained and did, of several with a row for each."""
+    for row in rows:
+        if row.refusal:
+            note(f"{row.name}: {row.refusal}")
+    if is_single:
+        print_lines([title])
+        Console().print(_table_of_world(rows[0], episodes))
+    else:
+        print_lines([f"{title}: reward per agent, with its 95 % interval"])
+        Console().print(_table_of_worlds(rows, episodes))
+
+
+def _table_of_worlds(rows: Sequence[EvaluationRow], episodes: int) -> Table:
+    """A row for each world: the rewards per agent, and half of their 95 % intervals."""
+    columns = list(dict.fromkeys(name for row in rows for name in row.rewards))
+    table = Table(box=box.SIMPLE)
+    table.add_column(f"{episodes} episodes each", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in rows:
+        rewards = [row.rewards.get(name) for name in columns]
+        table.add_row(
+            row.name, *(f"{number(it.mean)} +- {number(it.half_width)}" if it else number(None) for it in rewards)
+        )
+    return table
+
+
+def _table_of_world(row: EvaluationRow, episodes: int) -> Table:
+    """A column for each policy: reward, length, and what agents gained and did."""
     table = Table(box=box.SIMPLE)
     table.add_column(f"{episodes} episodes")
-    for name in results:
+    for name in row.rewards:
         table.add_column(name, justify="right")
-    numbers = {
-        "reward per agent": [result.mean_reward for result in results.values()],
-        "  std over episodes": [result.std_reward for result in results.values()],
-        "episode length": [result.mean_length for result in results.values()],
-        "  std over episodes ": [result.std_length for result in results.values()],
-    }
-    for name, row in numbers.items():
-        table.add_row(name, *map(number, row))
+    table.add_row("reward per agent", *(number(reward.mean) for reward in row.rewards.values()))
+    table.add_row("  95 % interval from", *(number(reward.low) for reward in row.rewards.values()))
+    table.add_row("  to", *(number(reward.high) for reward in row.rewards.values()))
+    if row.match:
+        table.add_row("agents", *map(str, row.match.agents), "")
+    results = row.results or {}
+    if results:
+        table.add_row("  std over episodes", *(number(result.std_reward) for result in results.values()))
+        table.add_row("episode length", *(number(result.mean_length) for result in results.values()))
+        table.add_row("  std over episodes ", *(number(result.std_length) for result in results.values()))
     stats = {name: result.stats for name, result in results.items()}
     counters = sorted({counter for values in stats.values() for counter in values}, key=_importance)
     for counter in counters:
         if _importance(counter)[0] < len(_SHOWN):
             table.add_row(counter, *(number(values.get(counter, 0.0)) for values in stats.values()))
-    print_lines([title])
-    Console().print(table)
-
-
-def print_tasks(title: str, by_task: Mapping[str, Mapping[str, EvalResult]]) -> None:
-    """A table with one row per task: what each policy's agents earned there, and how long episodes were."""
-    results = next(iter(by_task.values()))
-    table = Table(box=box.SIMPLE)
-    table.add_column(f"reward per agent, {len(next(iter(results.values())).episodes)} episodes a task", overflow="fold")
-    for heading in (*results, "std over episodes", "episode length"):
-        table.add_column(heading, justify="right")
-    for task, played in by_task.items():
-        first = next(iter(played.values()))
-        rewards = (result.mean_reward for result in played.values())
-        table.add_row(task, *map(number, (*rewards, first.std_reward, first.mean_length)))
-    print_lines([title])
-    Console().print(table)
+    return table
 
 
 def print_replay(values: Mapping[str, Any], paths: ReplayPaths) -> None:

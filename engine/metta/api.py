@@ -27,6 +27,7 @@ from metta.config.run import RunConfig
 from metta.config.schema import config_schema
 from metta.config.self_play import SelfPlayConfig
 from metta.config.spec import EnvSpec
+from metta.config.suites import SUITES, Suite, find_suite
 from metta.config.training import (
     LOGGERS,
     CheckpointConfig,
@@ -84,7 +85,9 @@ from metta.rl.events import (
     StopRequested,
 )
 from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.intervals import Interval, mean_interval
 from metta.rl.loggers import RunLogger
+from metta.rl.match import MatchResult, play_match
 from metta.rl.metrics import json_line
 from metta.rl.onnx_file import export_policy
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
@@ -106,6 +109,7 @@ __all__ = [
     "BACKBONES",
     "LOGGERS",
     "OBSERVATION_PROCESSORS",
+    "SUITES",
     "TYPE_AGENT",
     "TYPE_ALTAR",
     "TYPE_ARMORY",
@@ -146,6 +150,7 @@ __all__ = [
     "FrozenPolicy",
     "GameConfig",
     "GroupConfig",
+    "Interval",
     "KickstartingConfig",
     "LRScheduleConfig",
     "LearningProgressConfig",
@@ -154,6 +159,7 @@ __all__ = [
     "LoggingConfig",
     "LowRewardConfig",
     "MapBuilderConfig",
+    "MatchResult",
     "MettaAgent",
     "MettaGridEnv",
     "NormalisationConfig",
@@ -184,6 +190,7 @@ __all__ = [
     "Stage",
     "StepInfo",
     "StopRequested",
+    "Suite",
     "TrainingState",
     "VTraceConfig",
     "broken_preset_packages",
@@ -197,6 +204,7 @@ __all__ = [
     "export_policy",
     "find_device",
     "find_preset",
+    "find_suite",
     "job_rank",
     "json_line",
     "keep_freed_memory",
@@ -211,7 +219,9 @@ __all__ = [
     "make_experience_manager",
     "make_lr_scheduler",
     "make_optimizer",
+    "mean_interval",
     "newest_checkpoint",
+    "play_match",
     "presets",
     "record_episode",
     "resume_run",

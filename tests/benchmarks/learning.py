@@ -1,11 +1,12 @@
-"""Does a preset learn? By hand: `python tests/benchmarks/learning.py PRESET [SEED ...] [--minutes M]`.
+"""Does a preset learn? By hand: `python tests/benchmarks/learning.py PRESET [SEED ...] [--minutes M] [--keep DIR]`.
 
 Trains the preset as a user does, once per seed (0, 1, 2 by default), and measures what the policy earns on fresh maps
 of the preset's own world beside the scripted and the random policy. With `--minutes` training is interrupted after that
 long, by the wall clock and from the start of the command, imports and all, as Ctrl-C would; what it saved is measured.
 Curves and scores go to `learning_PRESET.json` beside this file; seeds that it has from the same preset file and time
-are kept. Of a curriculum the curve is that of the preset's own world, by the clock of the whole command. Exits 1 if any
-seed falls short of half of the scripted policy's reward.
+are kept, and with `--keep` the runs' directories too, as DIR/PRESET_SEED. Of a curriculum the curve is that of the
+preset's own world if that is a scene, else of all, by the clock of the whole command. Exits 1 if any seed falls short of
+half of the scripted policy's reward.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def train(preset: str, seed: str, folder: Path, minutes: float | None) -> tuple[
 
 
 def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Reward in the preset's own world over agent steps and the clock: means over stretches of epochs."""
+    """Reward, of the scene named like the preset if there is one, over agent steps and the clock, in stretches."""
     rewards = []
     for event in events:
         if event["event"] == "epoch":
             tasks = event["task_rewards"]
-            own = tasks.get(preset) if tasks or event["task_probabilities"] else event["reward"]
+            own = tasks.get(preset) if preset in event["task_probabilities"] else event["reward"]
             if event["episodes"] and own is not None:
                 rewards.append((event["agent_step"], event["clock"], own))
     size = max(1, -(-len(rewards) // POINTS))
@@ -98,6 +99,7 @@ def main() -> int:
     parser.add_argument("preset")
     parser.add_argument("seeds", nargs="*", default=["0", "1", "2"])
     parser.add_argument("--minutes", type=float, help="of each seed's training, start-up included")
+    parser.add_argument("--keep", metavar="DIR", help="keep the runs' directories in this one")
     options = parser.parse_args()
     preset, seeds, minutes = options.preset, options.seeds, options.minutes
     path = Path(__file__).with_name(f"learning_{preset}.json")
@@ -117,7 +119,8 @@ def main() -> int:
         }
     for seed in seeds:
         with tempfile.TemporaryDirectory() as runs:
-            kept["seeds"][seed] = measured = measure(preset, seed, Path(runs, seed), minutes)
+            folder = Path(options.keep or runs, f"{preset}_{seed}")
+            kept["seeds"][seed] = measured = measure(preset, seed, folder, minutes)
         path.write_text(json.dumps(kept, indent=1) + "\n")
         for point in measured["curve"][:: max(1, len(measured["curve"]) // 10)]:
             print(f"  {point['agent_step']:>11,} agent steps  {point['seconds']:5.0f} s  reward {point['reward']:.2f}")

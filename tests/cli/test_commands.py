@@ -86,7 +86,15 @@ def test_json_is_one_object_a_line_and_nothing_else(here: Path) -> None:
     assert result.stderr == ""
     result = metta("eval", events[-1]["checkpoint"], "--json", "--episodes", "2")
     values = json.loads(result.stdout)
-    assert set(values["policy"]) == {"mean_reward", "std_reward", "mean_length", "std_length", "episodes", "stats"}
+    assert set(values["policy"]) == {
+        "mean_reward",
+        "std_reward",
+        "mean_length",
+        "std_length",
+        "reward_interval",
+        "episodes",
+        "stats",
+    }
     assert values["policy"]["mean_length"] == 20
     result = metta("resume", "run", "--json", "--total-timesteps", "1536")
     assert [json.loads(line)["event"] for line in result.stdout.splitlines()] == [

@@ -41,7 +41,7 @@ class BucketConfig(Table):
         problems = []
         if bool(self.values) == bool(self.range):
             problems.append(Problem((), "must have either values = [...] or range = [lowest, highest]"))
-        if self.values and self.is_set("bins"):
+        if self.values and self.bins != 1:
             problems.append(Problem(("bins",), "goes with range; with values, each value is a task"))
         if self.range and len(self.range) != 2:
             problems.append(Problem(("range",), f"must be [lowest, highest]; got {shown(self.range)}"))

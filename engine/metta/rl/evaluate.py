@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,7 @@ import torch
 
 from metta.agent.policy import MettaAgent, Policy, check_plays
 from metta.errors import UsageError
+from metta.rl.intervals import Interval, mean_interval
 from metta.rl.products import fast_products
 from metta.world.env import MettaGridEnv
 from metta.world.summary import EpisodeSummary
@@ -52,6 +54,11 @@ class EvalResult:
         return float(self.episode_rewards.std())
 
     @property
+    def reward_interval(self) -> Interval:
+        """The mean reward with its 95 % interval, by Student's t over episodes."""
+        return mean_interval(self.episode_rewards)
+
+    @property
     def mean_length(self) -> float:
         """Steps of an episode, the mean."""
         return float(self.episode_lengths.mean())
@@ -89,23 +96,13 @@ def evaluate(
     the most likely action instead of sampling.
     """
     check_plays(policy, env.spec)
-    if num_episodes < 1:
-        raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
-    for config in env.configs:
-        if config.game.is_endless:
-            raise UsageError("episodes never end here: set env.game.max_steps or env.game.episode_lifetime")
     seed = env.seed if seed is None else seed
     # training uses the first four streams; the fifth is evaluation's, so that its maps are fresh
     worlds_seed, policy_seed = np.random.SeedSequence(seed).spawn(5)[4].generate_state(2, np.uint32).tolist()
     generator = torch.Generator().manual_seed(policy_seed)
-    at_once = max(1, AGENTS_AT_ONCE // env.num_agents)
     episodes: list[EpisodeSummary] = []
-    for first_world in range(0, num_episodes, at_once):
-        num_worlds = min(at_once, num_episodes - first_world)
-        worlds = MettaGridEnv(env.configs, num_worlds, worlds_seed, first_world, env.task_weights)
-        with fast_products(policy.initial_memory(1).hidden.device):
-            episodes += _play(policy, worlds, generator, deterministic)
-        worlds.close()
+    for worlds in lots(env, num_episodes, worlds_seed):
+        episodes += first_episodes(worlds, [Side(policy)], generator, deterministic)
     return EvalResult(tuple(episodes))
 
 
@@ -117,19 +114,62 @@ def eval_policy(agent: MettaAgent, env: MettaGridEnv, num_episodes: int = 10) ->
     return evaluate(agent, env, num_episodes).summary()
 
 
-def _play(policy: Policy, env: MettaGridEnv, generator: torch.Generator, deterministic: bool) -> list[EpisodeSummary]:
-    """The first episode of each world, in the order of worlds."""
+@dataclass(frozen=True)
+class Side:
+    """A policy and the agents it plays."""
+
+    policy: Policy
+    is_played: np.ndarray | None = None
+    """`[worlds * agents] bool`; None: it plays all"""
+
+
+def lots(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Iterator[MettaGridEnv]:
+    """Fresh worlds like `env`'s, one for each episode, as many at once as may be."""
+    if num_episodes < 1:
+        raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
+    for config in env.configs:
+        if config.game.is_endless:
+            raise UsageError("episodes never end here: set env.game.max_steps or env.game.episode_lifetime")
+    at_once = max(1, AGENTS_AT_ONCE // env.num_agents)
+    for first_world in range(0, num_episodes, at_once):
+        num_worlds = min(at_once, num_episodes - first_world)
+        worlds = MettaGridEnv(env.configs, num_worlds, worlds_seed, first_world, env.task_weights)
+        yield worlds
+        worlds.close()
+
+
+def first_episodes(
+    env: MettaGridEnv,
+    sides: Sequence[Side] | Callable[[MettaGridEnv], Sequence[Side]],
+    generator: torch.Generator,
+    deterministic: bool = False,
+) -> list[EpisodeSummary]:
+    """The first episode of each world, in the order of worlds.
+
+    `sides` play every agent between them, each with a memory of its own; or say, given the maps, who plays whom.
+    """
     first_of: dict[int, EpisodeSummary] = {}
     observations, _ = env.reset()
-    memory = policy.initial_memory(env.agents)
+    sides = sides(env) if callable(sides) else sides
+    rows = [slice(None) if side.is_played is None else side.is_played.nonzero()[0] for side in sides]
+    memories = [side.policy.initial_memory(len(observations[played])) for side, played in zip(sides, rows, strict=True)]
     resets = torch.zeros(env.agents, dtype=torch.bool)
+    actions = np.zeros((env.agents, 2), np.int32)
     while len(first_of) < env.num_worlds:
-        device = memory.hidden.device
-        decision = policy.act(
-            torch.from_numpy(observations).to(device), memory, resets.to(device), generator, deterministic
-        )
-        memory = decision.memory
-        observations, _, terminated, truncated, info = env.step(decision.actions.cpu().numpy())
+        for index, (side, played) in enumerate(zip(sides, rows, strict=True)):
+            memory = memories[index]
+            device = memory.hidden.device
+            with fast_products(device):
+                decision = side.policy.act(
+                    torch.from_numpy(observations[played]).to(device),
+                    memory,
+                    resets[played].to(device),
+                    generator,
+                    deterministic,
+                )
+            memories[index] = decision.memory
+            actions[played] = decision.actions.cpu().numpy()
+        observations, _, terminated, truncated, info = env.step(actions)
         resets = torch.from_numpy(terminated | truncated)
         for episode in info.episodes:
             first_of.setdefault(episode.world, episode)

@@ -1,0 +1,148 @@
+"""`metta eval` over suites and against other policies: what it prints, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import TINY
+from typer.testing import CliRunner, Result
+
+from metta_cli.main import app
+
+CHECKPOINT = "run/checkpoints/checkpoint_000002.pt"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `tiny.toml`, a policy trained in it, and worlds that it can play in and cannot."""
+    folder = tmp_path_factory.mktemp("trained")
+    tiny = TINY.replace("total_timesteps = 4096", "total_timesteps = 1024")
+    (folder / "tiny.toml").write_text(tiny)
+    (folder / "longer.toml").write_text(tiny.replace("max_steps = 20", "max_steps = 30"))
+    (folder / "narrow.toml").write_text(tiny.replace("observation_width = 5", "observation_width = 3"))
+    (folder / "suite.toml").write_text('worlds = ["tiny.toml", "longer.toml", "narrow.toml"]\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        metta("train", "tiny.toml", "--run-dir", "run", "--quiet")
+    return folder
+
+
+@pytest.fixture
+def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def metta(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def lines(*arguments: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in metta("eval", *arguments, "--json").stdout.splitlines()]
+
+
+def test_a_mean_comes_with_its_interval(here: Path) -> None:
+    asked = ("scripted", "--env", "tiny.toml", "--episodes", "6")
+    (values,) = lines(*asked)
+    for player in ("scripted", "random"):
+        low, high = values[player]["reward_interval"]
+        assert low < values[player]["mean_reward"] < high
+    rows = [row.split() for row in metta("eval", *asked).stdout.splitlines()]
+    ends = [[f"{values[player]['reward_interval'][end]:.3f}" for player in ("scripted", "random")] for end in (0, 1)]
+    assert ["95", "%", "interval", "from", *ends[0]] in rows
+    assert ["to", *ends[1]] in rows
+    (single,) = lines(CHECKPOINT, "--episodes", "1")
+    assert single["policy"]["reward_interval"] == [None, None]
+
+
+def test_a_suite_is_a_row_for_each_world(here: Path) -> None:
+    suite = ("--suite", "suite.toml", "--episodes", "3")
+    rows = lines(CHECKPOINT, *suite)
+    assert [row["env"] for row in rows] == ["tiny.toml", "longer.toml", "narrow.toml"]
+    assert [row["policy"]["mean_length"] for row in rows[:2]] == [20, 30]
+    assert "observation_width is 3 here and 5 there" in rows[2]["refusal"]
+    assert "policy" not in rows[2]
+    # a row is what the world alone gives
+    (alone,) = lines(CHECKPOINT, "--env", "longer.toml", "--episodes", "3")
+    assert rows[1] == alone | {"suite": "suite.toml"}
+    result = metta("eval", CHECKPOINT, *suite)
+    assert result.stderr.startswith(f"note: narrow.toml: {CHECKPOINT} does not fit this agent")
+    row = next(row for row in result.stdout.splitlines() if row.strip().startswith("longer.toml"))
+    assert f"{rows[1]['policy']['mean_reward']:.3f} +- " in row
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_a_suite_in_which_it_can_play_nowhere_is_an_error(here: Path) -> None:
+    result = metta("eval", CHECKPOINT, "--suite", "narrow.toml,narrow.toml", code=2)
+    assert result.stderr.startswith(f"error: {CHECKPOINT} does not fit this agent")
+    assert metta("eval", "none.pt", "--suite", "curriculum", code=2).stderr == "error: none.pt does not exist\n"
+
+
+def test_random_and_scripted_play_suites(here: Path) -> None:
+    rows = lines("scripted", "--suite", "tiny.toml,longer.toml", "--episodes", "3")
+    assert all(row["scripted"]["mean_reward"] > row["random"]["mean_reward"] for row in rows)
+
+
+def test_a_match_has_both_sides_and_the_difference(here: Path) -> None:
+    against = ("--env", "longer.toml", "--against", "random", "--episodes", "4")
+    (values,) = lines("scripted", *against, "--share", "0.25")
+    assert (values["policy"]["agents"], values["opponent"]["agents"], values["episodes"]) == (1, 3, 4)
+    difference = values["policy"]["mean_reward"] - values["opponent"]["mean_reward"]
+    assert values["difference"]["mean_reward"] == pytest.approx(difference)
+    assert values["difference"]["mean_reward"] > 0
+    assert lines("scripted", *against)[0]["policy"]["agents"] == 2
+    text = metta("eval", "scripted", *against, "--share", "0.25").stdout
+    assert text.startswith("scripted against random\n")
+    assert f"{difference:.3f}" in text
+    assert [word for word in text.split() if word in ("policy", "opponent", "difference")] == [
+        "policy",
+        "opponent",
+        "difference",
+    ]
+
+
+def test_a_checkpoint_against_a_checkpoint_in_a_suite(here: Path) -> None:
+    rows = lines(CHECKPOINT, "--suite", "suite.toml", "--against", CHECKPOINT, "--episodes", "12")
+    for row in rows[:2]:
+        low, high = row["difference"]["reward_interval"]
+        assert low <= 0 <= high
+    assert "refusal" in rows[2]
+    own = lines(CHECKPOINT, "--against", "scripted", "--episodes", "2")[0]
+    assert own["difference"]["mean_reward"] < 0
+
+
+def test_a_match_in_groups(here: Path) -> None:
+    (values,) = lines("scripted", "--env", "predator_prey", "--against", "random", "--group", "prey", "--episodes", "2")
+    assert (values["policy"]["agents"], values["opponent"]["agents"]) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--suite", "all", "--env", "tiny.toml"), "--suite names the worlds to play in; leave out --env"),
+        (("--share", "0.5"), "--share and --group divide the agents between two policies; name the other by --ag"),
+        (("--group", "agent"), "--share and --group divide the agents between two policies; name the other by --ag"),
+        (("--against", "random", "--share", "0.5", "--group", "agent"), "--share and --group both say whom the pol"),
+        (("--against", "random", "--share", "1"), "the policy's share must be more than 0 and less than 1, so that"),
+        (("--against", "random", "--share", "0"), "the policy's share must be more than 0 and less than 1, so that"),
+        (("--against", "random", "--share", "0.1"), "a share of 0.1 of 4 agents leaves the policy none; it must be"),
+        (("--against", "none.pt"), "none.pt does not exist"),
+        (("--suite", "navigaton"), 'no suite is called "navigaton"; did you mean "navigation"?'),
+    ],
+)
+def test_what_does_not_go_together_gets_a_sentence(here: Path, options: tuple[str, ...], message: str) -> None:
+    result = metta("eval", CHECKPOINT, *options, code=2)
+    assert result.stderr.startswith(f"error: {message}")
+    assert result.stdout == ""
+
+
+def test_presets_and_help_name_the_suites() -> None:
+    listed = metta("presets").stdout
+    assert "\nnavigation  navigation, navigation_sequence, memory\n" in listed
+    help_ = " ".join(metta("eval", "--help").stdout.split())
+    assert "navigation, economy, teams, combat, curriculum, all" in help_
