@@ -5,8 +5,8 @@ of the preset's own world beside the scripted and the random policy. With `--min
 long, by the wall clock and from the start of the command, imports and all, as Ctrl-C would; what it saved is measured.
 Curves and scores go to `learning_PRESET.json` beside this file; seeds that it has from the same preset file and time
 are kept, and with `--keep` the runs' directories too, as DIR/PRESET_SEED. Of a curriculum the curve is that of the
-preset's own world if that is a scene, else of all, by the clock of the whole command. Exits 1 if any seed falls short of
-half of the scripted policy's reward.
+preset's own world if that is a scene, else of all, by the clock of the whole command. Exits 1 if any seed falls short
+of half of the scripted policy's reward.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_a_suite_is_a_row_for_each_world(here: Path) -> None:
     assert "policy" not in rows[2]
     # a row is what the world alone gives
     (alone,) = lines(CHECKPOINT, "--env", "longer.toml", "--episodes", "3")
-    assert rows[1] == alone | {"suite": "suite.toml"}
+    assert rows[1] == alone | {"suite": "suite.toml", "env": "longer.toml"}
     result = metta("eval", CHECKPOINT, *suite)
     assert result.stderr.startswith(f"note: narrow.toml: {CHECKPOINT} does not fit this agent")
     row = next(row for row in result.stdout.splitlines() if row.strip().startswith("longer.toml"))
