@@ -9,8 +9,11 @@ from typing import Any
 from metta.config.fields import KeyPath
 from metta.config.map_builder import AsciiConfig, ChoiceConfig, MapBuilder, MirroredConfig, RoomsConfig
 from metta.config.objects import ObjectConfig
-from metta.config.toml_text import read_text
+from metta.config.toml_text import MAX_BYTES, read_text
 from metta.errors import Problem, UsageError
+
+LARGEST_DRAWING = MAX_BYTES // 2
+"""Characters of a map file at most: the config that holds them must be one that can be read again."""
 
 
 def put_drawings_in(data: dict[str, Any], directory: Path) -> list[Problem]:
@@ -45,6 +48,9 @@ def _put_in(builder: Any, path: KeyPath, directory: Path) -> Iterator[Problem]:
         text = read_text(file, name)
     except (UsageError, ValueError, OSError) as error:
         yield Problem((*path, "file"), str(error))
+        return
+    if len(text) > LARGEST_DRAWING:
+        yield Problem((*path, "file"), f"has {len(text)} characters; a drawn map can have {LARGEST_DRAWING}")
         return
     del builder["file"]
     builder["map"] = text.replace("\r\n", "\n")

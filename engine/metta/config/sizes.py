@@ -138,7 +138,7 @@ def _fitted(builder: MapBuilder, name: str, value: int, path: Path) -> tuple[Map
         share, rest = divmod(value - walls, images)
         if own[0] is None and (rest or share < (name != "agents")):
             such = max(1, share) * images + walls
-            return builder, [_cannot_share(path, name, f"{images} images{_within(walls)}", such, value)]
+            return builder, [_cannot_share(path, name, f"{images} images", walls, such, value)]
         shares = [own[0] if own[0] is not None else share]
     else:
         lines = _lines(builder, name, own)
@@ -150,9 +150,8 @@ def _fitted(builder: MapBuilder, name: str, value: int, path: Path) -> tuple[Map
         if num_open and (rest or share < (name != "agents")):
             such = max(1, round((value - taken) / num_open)) * num_open + taken
             grid = f"{builder.rows} x {builder.cols} = {builder.rows * builder.cols} rooms"
-            if name != "agents" or taken:
-                grid = f"{num_open} rooms{_within(taken)}"
-            return builder, [_cannot_share(path, name, grid, such, value)]
+            grid = grid if name == "agents" and not taken else f"{num_open} rooms"
+            return builder, [_cannot_share(path, name, grid, taken, such, value)]
         places = _lines(builder, name, range(len(own)))
         for line, one in zip(places, known, strict=True):
             for place in line:
@@ -168,17 +167,16 @@ def _fitted(builder: MapBuilder, name: str, value: int, path: Path) -> tuple[Map
     return builder.with_parts(parts), problems
 
 
-def _cannot_share(path: Path, name: str, among: str, such: int, value: int) -> Problem:
-    message = f"must be a multiple of {among}, such as {such}; got {value}"
-    if " less " in among:
-        message = f"must leave as many {WORDS[name]} to each of {among}: {such}, for one; got {value}"
+def _cannot_share(path: Path, name: str, parts: str, taken: int, such: int, value: int) -> Problem:
+    """A size that does not come out even."""
+    if taken:
+        what = "agents in the others" if name == "agents" else f"{WORDS[name]} of walls and others"
+        message = f"must be {taken} {what} and as many in each of {parts}, such as {such}; got {value}"
+    else:
+        message = f"must be a multiple of {parts}, such as {such}; got {value}"
     if len(path) == 1:
         return Problem(("game", GAME_NAMES[name]), message)
     return Problem(path, f"{WORDS[name]} {message}")
-
-
-def _within(taken: int) -> str:
-    return f" less {taken} that are taken" if taken else ""
 
 
 def _lines(builder: RoomsConfig, name: str, values: Sequence[Any]) -> list[list[Any]]:

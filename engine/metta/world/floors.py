@@ -133,39 +133,38 @@ def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.rando
 
 def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
     """A square hub in the middle and arms from it, clockwise, the first one straight up unless it is turned."""
-    floor = np.zeros(shape, np.bool_)
     middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
-    room = [side - 1 - builder.arm_width // 2 for side in shape]
-
-    def fill(row: int, col: int, before: int, after: int) -> None:
-        floor[max(0, row - before) : row + after + 1, max(0, col - before) : col + after + 1] = True
-
-    fill(*middle, builder.hub, builder.hub)
     before = (builder.arm_width - 1) // 2
     after = builder.arm_width - 1 - before
     turn = generator.random() if builder.turned else 0.0
+    trace = np.zeros(shape, np.bool_)  # the upper left corner of all that an arm's square brush covers
     ends = []
     for arm in range(builder.arms):
         angle = 2 * math.pi * (arm + turn) / builder.arms
         step = -math.cos(angle), math.sin(angle)
         # as far as the first side of the map in the way
         far = [
-            (most if one > 0 else at - before) - (at if one > 0 else 0)
-            for most, at, one in zip(room, middle, step, strict=True)
+            side - 1 - after - at if one > 0 else at - before for side, at, one in zip(shape, middle, step, strict=True)
         ]
-        length = min(
-            (distance / abs(one) for distance, one in zip(far, step, strict=True) if abs(one) > 1e-9), default=0.0
-        )
-        if builder.arm_length:
-            length = min(length, builder.arm_length)
-        row, col = middle
-        for half_steps in range(1, int(2 * length) + 1):
-            to = [round(at + one * half_steps / 2) for at, one in zip(middle, step, strict=True)]
-            if to[0] != row and to[1] != col:
-                fill(to[0], col, before, after)  # nobody walks diagonally
-            row, col = to
-            fill(row, col, before, after)
-        ends.append((row, col))
+        length = min(distance / abs(one) for distance, one in zip(far, step, strict=True) if abs(one) > 1e-9)
+        length = max(0.0, min(length, builder.arm_length or length))
+        steps = np.arange(int(2 * length) + 1) / 2
+        rows, cols = (np.rint(at + one * steps).astype(np.int64) for at, one in zip(middle, step, strict=True))
+        trace[rows, cols] = True
+        trace[rows[1:], cols[:-1]] = True  # nobody walks diagonally
+        ends.append((int(rows[-1]), int(cols[-1])))
+    floor = np.zeros((shape[0] + builder.arm_width, shape[1] + builder.arm_width), np.bool_)
+    floor[: shape[0], : shape[1]] = trace
+    for one in range(1, builder.arm_width):
+        floor[one : one + shape[0], : shape[1]] |= trace
+    down = floor.copy()
+    for one in range(1, builder.arm_width):
+        floor[:, one:] |= down[:, :-one]
+    floor = floor[before : before + shape[0], before : before + shape[1]]
+    floor[
+        max(0, middle[0] - builder.hub) : middle[0] + builder.hub + 1,
+        max(0, middle[1] - builder.hub) : middle[1] + builder.hub + 1,
+    ] = True
     return Layout(floor, is_whole=True, hub=(middle,), ends=tuple(ends))
 
 

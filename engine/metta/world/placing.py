@@ -80,7 +80,11 @@ def _around_a_start(floor: Floor, mean_distance: float, generator: np.random.Gen
     cells = floor.ravel().nonzero()[0]
     if not len(cells):
         return Preferences(lambda _: (), None)
-    distances = walking_distances(floor, int(generator.choice(cells)))
+    start = int(cells[generator.integers(len(cells))])
+    if len(cells) == floor.size:  # nothing is in the way
+        distances = _distances_to(floor, [divmod(start, floor.shape[1])])
+    else:
+        distances = walking_distances(floor, start)
     far = distances.ravel()[cells]
     order = np.lexsort((generator.random(len(cells)), far))
     ordered, furthest = cells[order].tolist(), int(far.max())

@@ -12,6 +12,16 @@ Wishes = Callable[[int], Iterable[int]]
 """For the n-th object: cells, numbered in reading order, those where it should rather be first."""
 
 
+def _stays_joined(ring: int) -> bool:
+    """Whether the free cells beside a cell, one or more, are joined around it; `ring` has a bit each, clockwise."""
+    free = [ring >> side & 1 for side in range(8)]
+    stretches = sum(free[side] and not (free[side - 1] and free[side - 2]) for side in range(0, 8, 2))
+    return stretches <= 1 and any(free[::2])
+
+
+STAYS_JOINED = bytes(map(_stays_joined, range(256)))
+
+
 def largest_piece(floor: Floor) -> Floor:
     """The cells of the largest part of a floor in which one can walk everywhere, up, down, left and right."""
     rows, cols = floor.shape
@@ -99,24 +109,30 @@ def connected_places(
     is_free = bytearray(padded.tobytes())
     is_object = bytearray(len(is_free))
     beside = (-stride, 1, stride, -1)
-    around = (-stride, -stride + 1, 1, stride + 1, stride, stride - 1, -1, -stride - 1)
     is_kept = {_padded(cell, cols) for cell in kept_free}
     places: list[int] = []
 
-    def can_be_reached(cell: int) -> bool:
-        """Whether an object there can be worked at, and those beside it still can."""
-        return any(is_free[cell + step] for step in beside) and not any(
-            is_object[cell + step] and sum(is_free[cell + step + other] for other in beside) < 2 for step in beside
-        )
+    def walls_in(cell: int) -> bool:
+        """Whether an object there would take the last free cell beside another object."""
+        if not (is_object[cell - stride] or is_object[cell + 1] or is_object[cell + stride] or is_object[cell - 1]):
+            return False
+        others = [cell + step for step in beside if is_object[cell + step]]
+        return any(sum(is_free[other + step] for step in beside) < 2 for other in others)
 
     def is_fit(cell: int) -> bool:
         """Whether the cells around it stay joined to each other within the ring of the eight."""
-        if not is_free[cell] or cell in is_kept:
-            return False
-        ring = [is_free[cell + step] for step in around]
-        # stretches of free cells around it that touch it by a side
-        stretches = sum(ring[side] and not (ring[side - 1] and ring[side - 2]) for side in range(0, 8, 2))
-        return stretches <= 1 and can_be_reached(cell)
+        up, down = cell - stride, cell + stride
+        ring = (
+            is_free[up]
+            | is_free[up + 1] << 1
+            | is_free[cell + 1] << 2
+            | is_free[down + 1] << 3
+            | is_free[down] << 4
+            | is_free[down - 1] << 5
+            | is_free[cell - 1] << 6
+            | is_free[up - 1] << 7
+        )
+        return bool(is_free[cell] and STAYS_JOINED[ring]) and cell not in is_kept and not walls_in(cell)
 
     shared = None
     if wishes is None:
@@ -133,7 +149,7 @@ def connected_places(
             others = (
                 cell for cell in generator.permutation(free).tolist() if cell not in joints and cell not in is_kept
             )
-            where = next(filter(can_be_reached, others), None)
+            where = next((cell for cell in others if not walls_in(cell)), None)
         if where is None:
             return None
         is_free[where], is_object[where] = 0, 1
