@@ -17,7 +17,12 @@ def test_the_replay_in_a_report_plays(browser: Chromium, tmp_path: Path) -> None
     browser.call("Page.navigate", url="about:blank")
     browser.events.clear()
     browser.call("Page.navigate", url=report.as_uri())
-    browser.wait_for("document.readyState === 'complete' && document.querySelectorAll('svg').length === 5")
+    browser.wait_for("document.readyState === 'complete' && document.querySelectorAll('svg').length === 10")
+    shown = "[...document.querySelectorAll('.wide')].filter(chart => chart.querySelector('svg') && chart.offsetHeight)"
+    by_class = f"{shown}.map(chart => chart.className.replace('wide ', '')).join()"
+    assert browser.evaluate(by_class) == ",".join(["along-agent_step"] * 5)
+    browser.evaluate("document.querySelector('label[for=along-seconds]').click()")
+    assert browser.evaluate(by_class) == ",".join(["along-seconds"] * 5)
     with browser.inside_frame():
         browser.wait_for("document.documentElement?.dataset.openedIn !== undefined")
         assert browser.text("#title").startswith("tiny after epoch")

@@ -47,6 +47,14 @@ def test_a_series_is_what_the_metrics_file_says(runs: list[Path]) -> None:
     assert ore.tolist() == [line["stats"].get("ore_red.gained", 0.0) for line in with_episodes]
 
 
+def test_a_series_can_go_along_the_time(runs: list[Path]) -> None:
+    run = read_runs(runs[:1])[0]
+    lines = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
+    seconds, entropy = run.series("losses.entropy", "seconds")
+    assert seconds.tolist() == [line["seconds"] for line in lines]
+    assert entropy.tolist() == [line["losses"]["entropy"] for line in lines]
+
+
 def test_differences_are_those_between_the_configs_alone(runs: list[Path]) -> None:
     both = read_runs(runs)
     different = dict(config_differences(both))
@@ -67,7 +75,9 @@ def test_the_page_has_a_curve_for_each_run_and_what_differs(runs: list[Path], tm
     assert "<td>optimizer.learning_rate</td><td>0.000457</td><td>0.01</td>" in text
     assert text.count("<iframe") == 1
     charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(charts) == 5
+    assert len(charts) == 10  # five, along agent steps and along minutes
+    assert ["agent steps" in chart for chart in charts] == [True, False] * 5
+    assert ["minutes of training" in chart for chart in charts] == [False, True] * 5
     for chart in charts:
         ElementTree.fromstring(chart)  # whole
         assert {"slow", "fast"} <= {part.strip() for part in re.findall(r">([^<>]+)</text>", chart)}

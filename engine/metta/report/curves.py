@@ -12,9 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.errors import UsageError
-from metta.report.runs import Run
+from metta.report.runs import Axis, Run
 
 MATPLOTLIB = "matplotlib"
+
+AXES: dict[Axis, tuple[str, float]] = {"agent_step": ("agent steps", 1.0), "seconds": ("minutes of training", 60.0)}
+"""What the curves go along: the words for it, and the unit."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """One for each run, which people who see colors otherwise can tell apart (Okabe and Ito 2008)."""
@@ -40,15 +43,17 @@ def draw(
     runs: Sequence[Run],
     keys: Sequence[str],
     columns: int = 3,
+    along: Axis = "agent_step",
     panel_inches: tuple[float, float] = (4.2, 2.4),
 ) -> str:
-    """An SVG of small charts, one for each metric in `keys`, with a line for each run over its agent steps.
+    """An SVG of small charts, one for each metric in `keys`, with a line for each run over its agent steps or time.
 
     The faint line is each epoch, or their means where there are very many; the bold one a running mean.
     """
     matplotlib = require_matplotlib()
     figure_module = importlib.import_module("matplotlib.figure")
     ticker = importlib.import_module("matplotlib.ticker")
+    words, unit = AXES[along]
     rows = -(-len(keys) // columns)
     columns = min(columns, len(keys))
     # text as text, and the same picture for the same runs
@@ -63,14 +68,15 @@ def draw(
                 _plain(key.removeprefix("stats.").removeprefix("losses.").removeprefix("task_rewards.")), loc="left"
             )
             for index, run in enumerate(runs):
-                _draw_line(axis, *run.series(key), index=index, name=run.name)
+                places, values = run.series(key, along)
+                _draw_line(axis, places / unit, values, index=index, name=run.name)
             axis.margins(x=0.01)
             axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
             axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))  # 1.5M
         for axis in axes[len(keys) :]:
             axis.set_visible(False)
         for axis in axes[max(0, len(keys) - columns) : len(keys)]:
-            axis.set_xlabel("agent steps")
+            axis.set_xlabel(words)
         if len(runs) > 1:
             handles, names = axes[0].get_legend_handles_labels()
             figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(runs)), frameon=False)

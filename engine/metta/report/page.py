@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from metta.files import write_whole
-from metta.report.curves import draw, require_matplotlib
+from metta.report.curves import AXES, draw, require_matplotlib
 from metta.report.runs import Run, config_differences, read_runs
 
 LAST_SHARE = 0.1
@@ -57,8 +57,7 @@ def report_page(runs: Sequence[Run]) -> str:
         "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>metta report: {title}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        + "".join(sections)
-        + "</body>\n</html>\n"
+        f"{_axis_choice()}" + "".join(sections) + "</body>\n</html>\n"
     )
 
 
@@ -119,7 +118,20 @@ def _curves(
     columns: int = 3,
 ) -> str:
     shown = [key for key in keys if any(len(run.series(key)[1]) for run in runs)]
-    return _section(heading, f'<div class="wide">{draw(heading, runs, shown, columns)}</div>\n') if shown else ""
+    if not shown:
+        return ""
+    charts = [f'<div class="wide along-{along}">{draw(heading, runs, shown, columns, along)}</div>\n' for along in AXES]
+    return _section(heading, "".join(charts))
+
+
+def _axis_choice() -> str:
+    """What the curves go along, as buttons that need no script: page.css shows the charts of the one that is chosen."""
+    buttons = [
+        f'<input type="radio" name="along" id="along-{along}"{" checked" if along == "agent_step" else ""}>'
+        f'<label for="along-{along}">{words}</label>\n'
+        for along, (words, _) in AXES.items()
+    ]
+    return f'<p class="choice">Curves along</p>\n{"".join(buttons)}'
 
 
 def _tasks(runs: Sequence[Run]) -> str:

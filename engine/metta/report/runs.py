@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from metta.config.run import RunConfig
 from metta.errors import UsageError
 from metta.rl.metrics import sound_lines
 from metta.rl.run_directory import CONFIG, METRICS, replay_directory
+
+Axis = Literal["agent_step", "seconds"]
+"""What a curve can go along: what was experienced, or how long that took."""
 
 
 @dataclass(frozen=True)
@@ -29,22 +32,25 @@ class Run:
     lines: list[dict[str, Any]]
     """one for each epoch"""
 
-    def series(self, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def series(self, key: str, along: Axis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(agent steps, values) of a metric such as `reward` or `losses.entropy`, without the epochs that lack it.
+
+        Or (seconds of training, values).
 
         Of `stats` a counter that an epoch with episodes lacks is zero: only those that are not are written.
         """
         table, _, name = key.partition(".")
-        steps, values = [], []
+        places, values = [], []
         for line in self.lines:
             value = line.get(table)
             if name and isinstance(value, dict):
                 absent = 0.0 if table == "stats" and line.get("episodes") else None
                 value = value.get(name, absent)
-            if isinstance(value, int | float):
-                steps.append(float(line["agent_step"]))
+            place = line.get(along)
+            if isinstance(value, int | float) and isinstance(place, int | float):
+                places.append(float(place))
                 values.append(float(value))
-        return np.array(steps), np.array(values)
+        return np.array(places), np.array(values)
 
     def names(self, table: str) -> set[str]:
         """The metrics of a table such as `stats` that the run has."""
