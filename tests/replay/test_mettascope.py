@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from itertools import pairwise
 from typing import Any
 
@@ -96,6 +98,45 @@ def test_states_and_actions_are_the_simulators(content: dict[str, Any], lively: 
             assert value_at(converter, "converting", step) == int(standing["is_busy"][row])
             amounts = [value_at(converter, f"inv:{item}", step) for item in items]
             assert amounts == standing["inventory"][row].tolist()
+
+
+def as_the_viewer_reads_it(packed: bytes) -> dict[str, Any]:
+    """The original viewer's way with a file of version 1: every list of changes becomes a value for each step."""
+    replay: dict[str, Any] = json.loads(zlib.decompress(packed))
+    assert replay["version"] == 1
+    steps = replay["max_steps"]
+    for thing in replay["grid_objects"]:
+        for key, value in thing.items():
+            if isinstance(value, list) and value and isinstance(value[0], list):
+                expanded, index, current = [], 0, None
+                for step in range(steps):
+                    if index < len(value) and value[index][0] == step:
+                        current = value[index][1]
+                        index += 1
+                    expanded.append(current)
+                assert index == len(value), f"{key} changes after the episode, or twice in a step"
+                thing[key] = expanded
+    return replay
+
+
+def test_the_original_viewer_would_show_what_the_simulator_had(lively: Replay) -> None:
+    replay = as_the_viewer_reads_it(mettascope_file(lively))
+    agents = [thing for thing in replay["grid_objects"] if replay["object_types"][thing["type"]] == "agent"]
+
+    def at(thing: dict[str, Any], key: str, step: int) -> Any:
+        """Which is how the viewer asks: a list is by step, anything else holds for all of them."""
+        value = thing.get(key, 0)
+        return value[step] if isinstance(value, list) else value
+
+    for step, env in zip(range(lively.steps), simulated(lively), strict=False):
+        assert [[at(agent, "r", step), at(agent, "c", step)] for agent in agents] == env.positions.tolist()
+        held = [[at(agent, f"inv:{item}", step) for item in replay["inventory_items"]] for agent in agents]
+        assert held == env.inventories.tolist()
+        assert [at(agent, "action", step) for agent in agents] == lively.actions[step].tolist()
+    assert {replay["action_names"][at(agents[0], "action", step)[0]] for step in range(lively.steps)} > {
+        "move",
+        "rotate",
+    }
 
 
 def test_a_short_episode_worked_by_hand() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import math
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,19 @@ COLOR_AT = """(col, x, y) => {
   return [...canvas.getContext("2d").getImageData((col + x) * cell, top + y * cell, 1, 1).data].slice(0, 3);
 }"""
 """The colour at a point of a cell of a map with one row and three columns."""
+
+CENTER = """selector => {
+  const {left, top, width, height} = document.querySelector(selector).getBoundingClientRect();
+  return [left + width / 2, top + height / 2];
+}"""
+"""The middle of an element on the page."""
+
+SHAPES = """selector => [...document.querySelectorAll(selector)].map(canvas => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const seen = i => data[i + 3] < 128 ? "." : Math.max(...data.slice(i, i + 3)) < 60 ? "dark" : "light";
+  return Array.from({length: data.length / 4}, (_, i) => seen(4 * i)).join();
+})"""
+"""What is left of pictures without their colours."""
 
 EDGES = ((0.5, 0.1), (0.5, 0.9), (0.1, 0.5), (0.9, 0.5))
 """(x, y) at the top, bottom, left and right of a cell."""
@@ -139,6 +154,23 @@ def test_the_sprite_of_a_group_is_its_agents_shape(browser: Chromium, tmp_path: 
     assert len(set(widths)) == 3, "an outline that is taken gives way to the next"
 
 
+def test_no_two_of_many_groups_have_one_shape(browser: Chromium, tmp_path: Path) -> None:
+    names = [f"team_{index}" for index in range(14)]
+    glyphs = "abcdefghijklmn"
+    config = drawn(
+        glyphs,
+        legend={glyph: f"agent.{name}" for glyph, name in zip(glyphs, names, strict=True)},
+        max_steps=1,
+        num_agents=14,
+        groups={name: {"id": index, "sprite": index % 3} for index, name in enumerate(names)},
+    )
+    nobody_acts = ScriptedPolicy(config.spec, [[("noop", 0)] * 14])
+    browser.open(write_replay(record_episode(nobody_acts, config, 0), tmp_path, "groups").page)
+    pictures = browser.run(SHAPES, "#groups th canvas")
+    assert len(pictures) == len(set(pictures)) == 14
+    assert browser.text("#agents").count("team_") == 14
+
+
 def test_an_attack_shows_on_its_victim(browser: Chromium, tmp_path: Path) -> None:
     config = drawn("@..", ".@.", "@..", num_agents=3, max_steps=3)
     # the last agent faces up: two ahead and none aside is the first one; the near right is the one in the middle
@@ -218,6 +250,92 @@ def test_scrubs(browser: Chromium, lively_page: Path, lively: Replay) -> None:
         assert step == pytest.approx(90 * part, abs=4)
         row, col = lively.positions[step, 3]
         assert panels(browser)["facts"]["place"] == f"row {row}, column {col}"
+
+
+def test_plays_at_the_speed_it_says(browser: Chromium, lively_page: Path) -> None:
+    for speed in (10, 25):
+        browser.open(lively_page)
+        browser.evaluate(f"document.querySelector('#speed').value = '{speed}'")
+        seconds = browser.evaluate(
+            f"""new Promise(done => {{
+              const began = performance.now(), shown = () => parseInt(document.querySelector("#time").textContent);
+              const since = () => (performance.now() - began) / 1000;
+              const look = () => shown() >= {2 * speed} ? done(since()) : setTimeout(look, 5);
+              document.querySelector("#play").click();
+              look();
+            }})"""
+        )
+        # never ahead of its time; behind it by no more than a busy machine takes for a picture
+        assert 1.9 < seconds < 4, f"{2 * speed} steps at {speed} a second took {seconds:.2f} s"
+
+
+def test_a_click_on_the_curve_goes_to_that_step(browser: Chromium, lively_page: Path) -> None:
+    browser.open(lively_page)
+    left, top, width, height = box(browser, "#curve")
+    axis = 48
+    for part in (0.5, 0.9, 0.1):
+        browser.click(left + axis + part * (width - axis), top + height / 2)
+        assert step_shown(browser) == pytest.approx(90 * part, abs=1)
+    browser.click(left + 5, top + height / 2)  # on its numbers: the beginning
+    assert step_shown(browser) == 0
+
+
+def pointed(browser: Chromium, x: float, y: float) -> tuple[int, int] | None:
+    """[row, col] under a point of the map, as the page says it."""
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+    found = re.match(r"row (\d+), column (\d+)", browser.text("#pointed"))
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def test_the_map_zooms_fits_and_is_dragged(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page)
+    rows, cols = lively.cells.shape
+    left, top, width, height = box(browser, "#map")
+    middle = (left + width / 2, top + height / 2)
+    fitted = min(width / cols, height / rows)
+
+    def cell_at(right: float, down: float, cell: float, moved: float = 0.0) -> tuple[int, int]:
+        """Under a point so far from the middle of the map, with cells of that size, after a drag to the right."""
+        return int(rows / 2 + down / cell), int(cols / 2 + (right - moved) / cell)
+
+    at = (-2.6 * fitted, 1.3 * fitted)
+    place = (middle[0] + at[0], middle[1] + at[1])
+    assert pointed(browser, *place) == cell_at(*at, fitted)
+    for key, cell in (("+", fitted * 1.4), ("-", fitted), ("=", fitted * 1.4), ("0", fitted)):
+        browser.press(key)
+        assert pointed(browser, *place) == cell_at(*at, cell), key
+    browser.press("+")
+    zoomed = fitted * 1.4
+    for kind, x in (("mousePressed", 0.0), ("mouseMoved", zoomed), ("mouseReleased", zoomed)):
+        button = "none" if kind == "mouseMoved" else "left"
+        browser.call(
+            "Input.dispatchMouseEvent", type=kind, x=middle[0] + x, y=middle[1], button=button, buttons=1, clickCount=1
+        )
+    browser.settle()
+    assert pointed(browser, *place) == cell_at(*at, zoomed, moved=zoomed)
+    assert panels(browser)["agent"] == "0", "a drag selects nothing"
+    browser.click(*browser.run(CENTER, "#fit"))
+    assert pointed(browser, *place) == cell_at(*at, fitted)
+    browser.click(*browser.run(CENTER, "#zoom-in"))
+    assert pointed(browser, *place) == cell_at(*at, zoomed)
+    browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=middle[0], y=middle[1], deltaX=0, deltaY=160)
+    browser.settle()
+    assert pointed(browser, *place) == cell_at(*at, zoomed * math.exp(-0.4))
+
+
+def test_the_follow_box_keeps_an_agent_in_the_middle(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page, "#agent=4")
+    browser.click(*browser.run(CENTER, "#follow"))
+    left, top, width, height = box(browser, "#map")
+    for step in (10, 70):
+        go_to(browser, step)
+        assert pointed(browser, left + width / 2, top + height / 2) == tuple(lively.positions[step, 4].tolist())
+    browser.press("Escape")
+    browser.click(*browser.run(CENTER, "#follow"))  # off
+    browser.click(*browser.run(CENTER, "#follow"))  # on, with nobody to follow: the first
+    assert panels(browser)["agent"] == "0"
+    browser.press("0")
+    assert browser.evaluate("document.querySelector('#follow').checked") is False
 
 
 def test_keys(browser: Chromium, lively_page: Path) -> None:

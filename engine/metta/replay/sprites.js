@@ -36,10 +36,19 @@ function groupOutlines(groups) {
   });
 }
 
+// A letter for each group after the first with its outline; for the first none.
+function groupMarks(outlines) {
+  return outlines.map((outline, index) => {
+    const earlier = outlines.slice(0, index).filter(other => other === outline).length;
+    return earlier ? String.fromCharCode(64 + earlier) : "";
+  });
+}
+
 class Painter {
   constructor(episode) {
     this.letters = letterings([...episode.kinds.values()].filter(kind => kind.type !== "wall"));
     this.outlines = groupOutlines(episode.groups);
+    this.marks = groupMarks(this.outlines);
   }
 
   // Draws `thing` into the square of side `size` at (x, y); `state` as from `thingState`.
@@ -72,6 +81,7 @@ class Painter {
     context.stroke();
     if (frozen) spikes(context);
     if (size >= 14) text(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.36, INK);
+    if (this.marks[group]) badge(context, size, this.marks[group], 0.66);
   }
 
   converter(context, size, { kind, busy, waiting }) {
@@ -88,14 +98,7 @@ class Painter {
       text(context, this.letters.get(kind.type_id), 0.5, 0.54, 0.4, INK);
     }
     if (busy) for (const i of [0, 1, 2]) dot(context, 0.34 + 0.16 * i, 0.82, 0.05);
-    if (waiting && size >= 18) {
-      context.fillStyle = INK;
-      context.fillRect(0.66, 0.02, 0.32, 0.34);
-      text(context, String(waiting), 0.82, 0.2, 0.28, PALE);
-    } else if (waiting) {
-      context.fillStyle = INK;
-      context.fillRect(0.72, 0.08, 0.2, 0.2);
-    }
+    if (waiting) badge(context, size, String(waiting), 0.02);
   }
 }
 
@@ -189,6 +192,16 @@ function spikes(context) {
     context.lineTo(0.5 + 0.5 * Math.cos(angle), 0.5 + 0.5 * Math.sin(angle));
   }
   context.stroke();
+}
+
+// A number or letter in a box at the right, `top` from above; the box alone where it is too small to be read.
+function badge(context, size, words, top) {
+  context.fillStyle = INK;
+  if (size < 18) context.fillRect(0.72, top + 0.06, 0.2, 0.2);
+  else {
+    context.fillRect(0.66, top, 0.32, 0.34);
+    text(context, words, 0.82, top + 0.18, 0.28, PALE);
+  }
 }
 
 function dot(context, x, y, radius) {

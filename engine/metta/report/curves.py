@@ -72,7 +72,8 @@ def draw(
                 _draw_line(axis, places / unit, values, index=index, name=run.name)
             axis.margins(x=0.01)
             axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
-            axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))  # 1.5M
+            if along == "agent_step":
+                axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))  # 1.5M
         for axis in axes[len(keys) :]:
             axis.set_visible(False)
         for axis in axes[max(0, len(keys) - columns) : len(keys)]:
