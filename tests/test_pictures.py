@@ -1,0 +1,79 @@
+"""Every map builder has a picture of a real map, and the README shows it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from metta.config.env import EnvConfig
+from metta.config.fields import alternatives
+from metta.config.map_builder import walk
+from metta.world.env import MettaGridEnv
+
+pytest.importorskip("PIL", reason="the pictures are cut with Pillow")
+
+from pictures import BEGIN, CELL, END, FOLDER, HERO, LARGEST, PICTURES, README, ROOT, Picture, renewed
+from PIL import Image
+
+TEXT = README.read_text(encoding="utf-8")
+
+each_picture = pytest.mark.parametrize("picture", PICTURES, ids=[picture.name for picture in PICTURES])
+
+
+def test_every_builder_has_a_picture() -> None:
+    tables = alternatives(EnvConfig.model_fields["map_builder"].annotation)
+    types = {get_args(table.model_fields["type"].annotation)[0] for table in tables}
+    drawn = {part.type for picture in PICTURES for _, part, _ in walk(picture.env.map_builder)}
+    assert drawn == types
+    assert types <= {kind for picture in PICTURES for kind in re.findall(r'type = "(\w+)"', picture.shown)}
+
+
+def test_the_table_is_up_to_date() -> None:
+    assert renewed(TEXT) == TEXT, "run `python tests/pictures.py`"
+
+
+@each_picture
+def test_a_picture_is_of_its_map(picture: Picture) -> None:
+    """As large as the map is, and light where walls are and dark where there is floor."""
+    content = (ROOT / picture.path).read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) <= LARGEST
+    world = picture.env
+    assert struct.unpack(">II", content[16:24]) == (world.game.width * CELL, world.game.height * CELL)
+    colors = corner_colors(ROOT / picture.path)
+    env = MettaGridEnv(world)
+    env.reset(seed=picture.seed)
+    cells = env.cells()
+    framed = np.argwhere(cells < 0)[0]  # the selected agent has a bright frame, a little larger than its cell
+    judged = [place for place in colors if abs(framed - place).max() > 1]
+    walls = [sum(colors[place]) for place in judged if cells[place] == 1]
+    others = [sum(colors[place]) for place in judged if cells[place] != 1]
+    assert min(walls) > max(others), "run `python tests/pictures.py`"
+
+
+def corner_colors(path: Path) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Of each cell the colour near its upper left corner, where no sprite reaches."""
+    with Image.open(path) as image:
+        plain = image.convert("RGB")
+    rows, cols = plain.height // CELL, plain.width // CELL
+    return {(r, c): plain.getpixel((c * CELL + 1, r * CELL + 1)) for r in range(rows) for c in range(cols)}
+
+
+def test_the_readme_shows_files_that_are_there() -> None:
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    assert {path for path in shown if path.startswith(FOLDER)} == {HERO, *(picture.path for picture in PICTURES)}
+    assert all((ROOT / path).is_file() for path in shown)
+    assert {f"{FOLDER}/{file.name}" for file in (ROOT / FOLDER).iterdir()} == set(shown)
+    assert (ROOT / HERO).stat().st_size <= LARGEST
+    assert TEXT.index(HERO) < TEXT.index("\n## ")
+
+
+def test_a_readme_without_markers_is_left_alone() -> None:
+    assert renewed(f"a{BEGIN}old{END}b") == renewed(f"a{BEGIN}{END}b")
+    with pytest.raises(SystemExit, match="needs the lines"):
+        renewed("# Title\n")
