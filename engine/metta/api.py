@@ -7,6 +7,7 @@ from metta.agent.scripted import ScriptedPolicy
 from metta.allocator import keep_freed_memory
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.check import check_text
+from metta.config.compilation import CompileConfig
 from metta.config.curriculum import (
     BucketConfig,
     CurriculumConfig,
@@ -135,6 +136,7 @@ __all__ = [
     "CheckpointConfig",
     "CheckpointSaved",
     "CompactObservations",
+    "CompileConfig",
     "Curriculum",
     "CurriculumConfig",
     "DistributedConfig",

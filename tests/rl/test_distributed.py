@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TINY, Recorder, assert_same_weights, ignore, metrics_of, weights_of
+from tiny_runs import TINY, Recorder, assert_same_weights, ignore, metrics_of, tiny_config, weights_of
 
-from metta.api import Notice, Override, TrainingState, resume_run
+from metta.api import Notice, Override, TrainingState, resume_run, train_run
 from metta.config.distributed import DistributedConfig, experience_of_process
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError
@@ -131,7 +132,70 @@ def test_only_what_tells_of_a_lost_process_is_called_that() -> None:
         raise RuntimeError("shapes do not fit")
 
 
-def test_a_process_that_dies_ends_the_job_with_a_message_and_a_whole_checkpoint(tmp_path: Path) -> None:
+def pair_of(directory: Path, *settings: str) -> list[subprocess.Popen[str]]:
+    """Two processes of a job that nobody watches over, each in a directory of its own, in its second epoch or later."""
+    (directory / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
+    command = [sys.executable, "-m", "metta_cli", "train", str(directory / "long.toml"), "--run-dir", "run"]
+    job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    pair = []
+    for rank in (0, 1):
+        place = directory / str(rank)
+        place.mkdir()
+        own = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "OMP_NUM_THREADS": "1",
+        }
+        options = [part for setting in settings for part in ("--set", setting)]
+        pair.append(
+            subprocess.Popen(
+                [*command, *options],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=place,
+                env=os.environ | job | own,
+            )
+        )
+    assert pair[0].stdout is not None
+    for line in pair[0].stdout:
+        if re.match("epoch 2 ", line):
+            break
+    return pair
+
+
+@pytest.mark.parametrize(
+    ("lost", "signal_sent", "settings"),
+    [
+        (1, signal.SIGKILL, ()),
+        (0, signal.SIGKILL, ("checkpoint.checkpoint_interval=1",)),
+        (1, signal.SIGSTOP, ("distributed.patience_seconds=10",)),
+    ],
+    ids=["killed", "the first killed", "hanging"],
+)
+def test_who_loses_the_other_process_says_so_and_leaves_a_whole_checkpoint(
+    tmp_path: Path, lost: int, signal_sent: signal.Signals, settings: tuple[str, ...]
+) -> None:
+    pair = pair_of(tmp_path, *settings)
+    os.kill(pair[lost].pid, signal_sent)
+    begin = time.monotonic()
+    _, errors = pair[1 - lost].communicate(timeout=DEADLINE)
+    pair[lost].kill()
+    pair[lost].communicate(timeout=DEADLINE)
+    assert time.monotonic() - begin < DEADLINE / 2
+    assert pair[1 - lost].returncode == 1
+    if lost:
+        assert re.search(r"^error: stopped in epoch \d+: another process of the job ended .*; metta resume run", errors)
+    else:
+        assert re.search(r"^process 1: error: another process of the job ended or cannot be reached", errors)
+    assert not list((tmp_path / "1").iterdir())  # whoever does not lead writes nothing
+    ended = resume_run(tmp_path / "0" / "run", ignore, [Override.parse("run.total_timesteps=512")])
+    assert ended.epoch >= (2 if lost else 0)  # who is killed saves no more than it had
+    assert len(metrics_of(tmp_path / "0" / "run")) == ended.epoch
+
+
+def test_torchrun_ends_a_job_of_which_a_process_died(tmp_path: Path) -> None:
     (tmp_path / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
     job = subprocess.Popen(
@@ -146,14 +210,25 @@ def test_a_process_that_dies_ends_the_job_with_a_message_and_a_whole_checkpoint(
         if re.match("epoch 2 ", line):
             break
     os.kill(process_of_rank(job.pid, 1), signal.SIGKILL)
-    output, errors = job.communicate(timeout=DEADLINE)
+    output, _ = job.communicate(timeout=DEADLINE)
     assert job.returncode != 0
-    assert len(re.findall(r"^epoch 3 ", output, re.MULTILINE)) <= 1
-    told = re.search(r"error: stopped in epoch \d+: another process of the job ended .*; metta resume", errors)
-    stopped = re.search(r"^interrupted: [\d,]+ agent steps", output, re.MULTILINE)
-    assert told or stopped, errors  # torchrun may ask the others to stop before they notice
-    ended = resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=512")])
-    assert ended.epoch >= 2  # what was trained so far was saved on the way out
+    assert len(re.findall(r"^epoch 3 ", output, re.MULTILINE)) <= 1  # one process prints
+    assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=512")]).epoch >= 2
+
+
+def test_a_run_of_one_process_goes_on_with_two(tmp_path: Path) -> None:
+    run_dir = tmp_path / "alone"
+    train_run(tiny_config(run_dir, "run.total_timesteps=1024"), ignore)
+    before = metrics_of(run_dir)
+    both("resumed", tmp_path)
+    lines = metrics_of(run_dir)
+    assert [line["agent_step"] for line in lines] == [512, 1024, 1536, 2048]
+    assert lines[:2] == before
+    state = TrainingState.load(run_dir / "checkpoints" / "trainer_state_000004.pt")
+    assert (state.total_agent_step, len(state.extra_args["other_experiences"])) == (2048, 1)
+    assert (run_dir / "notices.txt").read_text() == (
+        "processes that train this: 1 before, 2 now; what was learned goes on, the worlds begin anew"
+    )
 
 
 def process_of_rank(parent: int, rank: int) -> int:

@@ -16,6 +16,7 @@ from metta.api import EnvConfig, Notice, load_config, make_agent, train_run
 from metta.config.agent import AgentModelConfig
 from metta.config.memory import memory_parts, too_large
 from metta.config.network import least_weights
+from metta.errors import TrainingError
 from metta.rl import free_memory
 from metta.spaces import ActionSpace, ObservationSpace
 from metta_cli.main import app
@@ -70,6 +71,23 @@ def test_what_is_close_is_noted_and_what_is_unknown_not(tmp_path: Path, monkeypa
     assert [event.text for event in heard.events if isinstance(event, Notice) and "nearly all" in event.text]
     monkeypatch.setattr(free_memory, "free_memory", lambda: None)
     assert free_memory.check_memory(config, [config.env], torch.device("cpu")) is None
+
+
+def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tiny_config(tmp_path / "run", "experience.batch_size=8192", "experience.minibatch_size=4096")
+    each = tiny_config(
+        tmp_path / "run",
+        'distributed.batch="per_process"',
+        "experience.batch_size=8192",
+        "experience.minibatch_size=4096",
+    )
+    cpu, needed = torch.device("cpu"), sum(part.bytes for part in memory_parts(shared, shared.env.spec, 64))
+    monkeypatch.setattr(free_memory, "free_memory", lambda: int(needed * 1.5))
+    assert free_memory.check_memory(each, [each.env], cpu) is None
+    assert free_memory.check_memory(each, [each.env], cpu, processes=8, processes_here=1) is None
+    with pytest.raises(TrainingError, match=r"needs about .* lower experience\.\w+ from"):
+        free_memory.check_memory(each, [each.env], cpu, processes=8, processes_here=8)
+    assert free_memory.check_memory(shared, [shared.env], cpu, processes=8, processes_here=2) is None
 
 
 def test_containers_and_limits_count(monkeypatch: pytest.MonkeyPatch) -> None:

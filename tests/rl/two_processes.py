@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tiny_runs import ignore, tiny_config
+from tiny_runs import Recorder, ignore, tiny_config
 
 from metta.agent.policy import make_agent
-from metta.api import Override, resume_run, train_run
+from metta.api import Notice, Override, resume_run, train_run
 from metta.config.training import OptimizerConfig, PPOConfig
 from metta.rl.advantages import compute_advantages
 from metta.rl.curriculum import Curriculum
@@ -93,12 +93,21 @@ def runs(directory: Path, processes: Processes) -> None:
         torch.save(seen, directory / f"{batch}_{processes.rank}.pt")
 
 
+def resumed(directory: Path, processes: Processes) -> None:
+    """A run that one process began, by both."""
+    recorder = Recorder()
+    resume_run(directory / "alone", recorder, [Override.parse("run.total_timesteps=2048")])
+    if processes.leads:
+        notices = [event.text for event in recorder.events if isinstance(event, Notice)]
+        (directory / "alone" / "notices.txt").write_text("\n".join(notices))
+
+
 def main() -> None:
     rank, port, scenario, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=120))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=120))
     with Processes.of_job() as processes:
-        {"gradients": gradients, "runs": runs}[scenario](directory, processes)
+        {"gradients": gradients, "runs": runs, "resumed": resumed}[scenario](directory, processes)
     dist.destroy_process_group()
 
 

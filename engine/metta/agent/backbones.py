@@ -45,6 +45,10 @@ class Backbone(nn.Module):
         """The weights that touch the input: Muon leaves them to AdamW."""
         return []
 
+    def dense_layers(self) -> list[nn.Module]:
+        """The layers that `[compile]` may compile: from tensors to tensors, of which only the first size varies."""
+        return []
+
 
 @BACKBONES.register("cnn")
 class CnnBackbone(Backbone):
@@ -71,6 +75,10 @@ class CnnBackbone(Backbone):
     def first_layer(self) -> list[nn.Parameter]:
         """The weights that touch the input."""
         return list(self.convolution.parameters())
+
+    def dense_layers(self) -> list[nn.Module]:
+        """All behind the first; none on a CPU, where `GridConvolution` would take minutes to compile."""
+        return [] if self.convolution.weight.device.type == "cpu" else [self.layers]
 
     def forward(self, observations: Tensor) -> Tensor:
         """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""
@@ -234,6 +242,10 @@ class MlpBackbone(Backbone):
         """The weights that touch the input."""
         return [self.table]
 
+    def dense_layers(self) -> list[nn.Module]:
+        """All behind the first."""
+        return [self.layers]
+
     def forward(self, observations: Tensor) -> Tensor:
         """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""
         sums = token_sums(self.table, self.codes.bag(observations))
@@ -259,6 +271,10 @@ class AttentionBackbone(Backbone):
     def first_layer(self) -> list[nn.Parameter]:
         """The weights that touch the input."""
         return [*self.channels.parameters(), *self.cells.parameters(), self.latents]
+
+    def dense_layers(self) -> list[nn.Module]:
+        """All behind attention, which is a kernel of its own."""
+        return [self.layers]
 
     def forward(self, observations: Tensor) -> Tensor:
         """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""

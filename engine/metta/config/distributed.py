@@ -19,6 +19,13 @@ class DistributedConfig(Table):
         description="what batch_size and minibatch_size of [experience] count: global: the steps of all processes "
         "together, so that more of them learn the same, sooner; per_process: those of each",
     )
+    patience_seconds: int = Field(
+        default=900,
+        ge=1,
+        le=10**9,
+        description="a process that waits so long for another that hangs gives it up, and the job ends with a message; "
+        "longer than evaluations and recordings of the first process, which the others wait for",
+    )
 
 
 def experience_of_process(

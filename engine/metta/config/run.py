@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from metta.config.agent import AgentModelConfig
 from metta.config.batch import batch_problems
+from metta.config.compilation import CompileConfig
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig
 from metta.config.distributed import DistributedConfig
 from metta.config.env import EnvConfig
@@ -58,6 +59,7 @@ class RunConfig(Table):
     kickstarting: KickstartingConfig = Field(default_factory=KickstartingConfig)
     self_play: SelfPlayConfig = Field(default_factory=SelfPlayConfig)
     distributed: DistributedConfig = Field(default_factory=DistributedConfig)
+    compile: CompileConfig = Field(default_factory=CompileConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     @model_validator(mode="after")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from metta.config.distributed import experience_of_process
 from metta.config.env import EnvConfig
 from metta.config.memory import WARN_ABOVE, Part, memory_parts, size, too_large
 from metta.config.run import RunConfig
@@ -33,15 +35,24 @@ def free_memory() -> int | None:
     return max(0, min(known)) if known else None
 
 
-def check_memory(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> str | None:
+def check_memory(
+    config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device, processes: int = 1, processes_here: int = 1
+) -> str | None:
     """What to note where a run all but fills the memory; None where there is room, or nobody knows.
 
-    Raises TrainingError, before anything is allocated, with what does not fit and which setting to lower.
+    Of a job of several `processes` those on this machine share its memory. Raises TrainingError, before anything is
+    allocated, with what does not fit and which setting to lower.
     """
     available = free_memory()
     if available is None:
         return None
-    parts = _on_the_host(config, worlds, device)
+    experience = experience_of_process(config.experience, config.distributed, processes)
+    parts = _on_the_host(config.model_copy(update={"experience": experience}), worlds, device)
+    if processes_here > 1:
+        parts = [
+            replace(part, bytes=processes_here * part.bytes, reason=f"{processes_here} processes, each {part.reason}")
+            for part in parts
+        ]
     if problem := too_large(parts, available):
         raise TrainingError(f"this run {problem}")
     needed = sum(part.bytes for part in parts)

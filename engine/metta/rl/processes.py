@@ -24,9 +24,8 @@ from metta.agent.policy import Evaluation, MettaAgent
 from metta.errors import TrainingError
 from metta.rl.torch_file import plain
 
-PATIENCE: Final = timedelta(hours=6)
-"""How long a process waits for another that is alive: the leader may evaluate and record meanwhile. One that died is
-noticed at once."""
+FIRST_PATIENCE: Final = timedelta(minutes=30)
+"""How long processes wait for each other until they begin to train, when `distributed.patience_seconds` takes over."""
 
 _LOST: Final = ("connection", "gloo", "nccl", "broken pipe", "timed out", "socket")
 """Words in what torch says when another process is gone; it has no class of errors for that."""
@@ -43,6 +42,8 @@ class Processes:
         self.rank = rank
         self.size = size
         self._learner: tuple[MettaAgent, nn.Module] | None = None
+        self._group: dist.ProcessGroup | None = None
+        """those of the same patience; None: all, as they met"""
 
     @classmethod
     @contextmanager
@@ -59,11 +60,21 @@ class Processes:
         else:
             with _losses_told():
                 backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-                dist.init_process_group(backend, timeout=PATIENCE)
+                dist.init_process_group(backend, timeout=FIRST_PATIENCE)
             try:
                 yield cls(dist.get_rank(), dist.get_world_size())
             finally:
                 dist.destroy_process_group()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Give up a process that does not answer for so long, from now on; all processes call this together.
+
+        One that died is noticed at once; this is for one that hangs.
+        """
+        if self.size > 1:
+            with _losses_told():
+                self._group = dist.new_group(timeout=timedelta(seconds=seconds))
+            self._learner = None
 
     @property
     def leads(self) -> bool:
@@ -76,7 +87,7 @@ class Processes:
             return values
         total = values.detach().clone()
         with _losses_told():
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self._group)
         return total / self.size
 
     def concatenated(self, values: Tensor) -> Tensor:
@@ -85,7 +96,7 @@ class Processes:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
         with _losses_told():
-            dist.all_gather(parts, values.contiguous())
+            dist.all_gather(parts, values.contiguous(), group=self._group)
         return torch.cat(parts)
 
     def share(self, content: Any = None) -> Any:
@@ -95,10 +106,10 @@ class Processes:
         packed = _packed(content) if self.leads else torch.zeros(0, dtype=torch.uint8)
         with _losses_told():
             length = torch.tensor(len(packed))
-            dist.broadcast(length, 0)
+            dist.broadcast(length, 0, group=self._group)
             if not self.leads:
                 packed = torch.zeros(int(length), dtype=torch.uint8)
-            dist.broadcast(packed, 0)
+            dist.broadcast(packed, 0, group=self._group)
         return content if self.leads else _unpacked(packed)
 
     def gather(self, content: Any) -> list[Any]:
@@ -108,7 +119,7 @@ class Processes:
         packed, lengths = self._padded(content)
         received = [torch.zeros_like(packed) for _ in lengths] if self.leads else None
         with _losses_told():
-            dist.gather(packed, received)
+            dist.gather(packed, received, group=self._group)
         return [_unpacked(part[:length]) for part, length in zip(received or (), lengths, strict=False)]
 
     def join(self, content: Any) -> list[Any]:
@@ -118,7 +129,7 @@ class Processes:
         packed, lengths = self._padded(content)
         received = [torch.zeros_like(packed) for _ in lengths]
         with _losses_told():
-            dist.all_gather(received, packed)
+            dist.all_gather(received, packed, group=self._group)
         return [_unpacked(part[:length]) for part, length in zip(received, lengths, strict=True)]
 
     def evaluate(
@@ -132,7 +143,7 @@ class Processes:
             return agent.evaluate(observations, pairs, memory, resets)
         with _losses_told():
             if self._learner is None or self._learner[0] is not agent:
-                self._learner = agent, _averaging(agent)
+                self._learner = agent, _averaging(agent, self._group)
             log_probs, entropy, values, logits = self._learner[1](
                 observations, pairs, memory.hidden, memory.cell, resets
             )
@@ -148,7 +159,7 @@ class Processes:
         packed = _packed(content)
         lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
         with _losses_told():
-            dist.all_gather(lengths, torch.tensor(len(packed)))
+            dist.all_gather(lengths, torch.tensor(len(packed)), group=self._group)
         longest = max(int(length) for length in lengths)
         padded = torch.zeros(longest, dtype=torch.uint8)
         padded[: len(packed)] = packed
@@ -172,16 +183,21 @@ class _Evaluator(nn.Module):
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 
 
-def _averaging(agent: MettaAgent) -> nn.Module:
+def _averaging(agent: MettaAgent, group: dist.ProcessGroup | None) -> nn.Module:
     """The agent's evaluation with gradients averaged over processes; its buffers are tables, the same everywhere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for it, which older ones lack
-        return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False)
+        return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False, process_group=group)
 
 
 def job_rank() -> int:
     """This process's number in the job that `torchrun` started it for; 0, which leads, where there is no job."""
     return int(os.environ.get("RANK", "0"))
+
+
+def local_size() -> int:
+    """How many of the job's processes are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def local_rank() -> int:

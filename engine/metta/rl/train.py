@@ -31,7 +31,7 @@ from metta.rl.free_memory import check_memory, is_out_of_memory, telling_of_memo
 from metta.rl.interruption import Interrupted, Interruption
 from metta.rl.loggers import Loggers, check_loggers
 from metta.rl.metrics import MetricsFile
-from metta.rl.processes import LostProcessError, Processes
+from metta.rl.processes import LostProcessError, Processes, local_size
 from metta.rl.run_directory import RunDirectory
 from metta.rl.snapshot import Snapshot
 from metta.rl.timer import Timer
@@ -44,6 +44,8 @@ CHANGEABLE = (
     "checkpoint.checkpoint_dir",
     "checkpoint.checkpoint_interval",
     "checkpoint.wandb_checkpoint_interval",
+    "compile.",
+    "distributed.patience_seconds",
     "simulation.",
     "logging.",
 )
@@ -64,7 +66,7 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
         check_loggers(config.logging)
         curriculum = Curriculum.of_run(config)
         worlds, device = curriculum.env_configs, find_device(config.run.device)
-        if close := check_memory(config, worlds, device):
+        if close := check_memory(config, worlds, device, processes.size, local_size()):
             listener(Notice(close))
         with telling_of_memory(config, worlds, device):
             run = TrainingRun(config, curriculum, processes=processes)
@@ -193,6 +195,7 @@ def _call_the_others(run: TrainingRun, directory: RunDirectory) -> None:
         orders = {"config": dump_config(run.config), "state": state, "directory": root, "checkpoints": checkpoints}
         run.processes.share(orders)
         run.meet()
+        run.processes.wait_at_most(run.config.distributed.patience_seconds)
 
 
 def _was_asked_to_stop(interruption: Interruption) -> bool:
@@ -214,6 +217,7 @@ def _follow(processes: Processes) -> RunEnded:
     last = None
     with closing(run), Interruption(lambda name: None) as interruption:
         run.meet()
+        processes.wait_at_most(config.distributed.patience_seconds)
         while not (run.is_finished or interruption.requested):
             try:
                 with interruption.may_break_off():

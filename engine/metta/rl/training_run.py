@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from metta.agent.compilation import compile_agent
 from metta.agent.policy import MettaAgent, make_agent
 from metta.config.distributed import experience_of_process
 from metta.config.run import RunConfig
@@ -86,6 +87,7 @@ class TrainingRun:
         """all tasks that it trains in"""
         spaces = self.env.single_observation_space, self.env.single_action_space
         self.agent = make_agent(*spaces, global_features=[], device=self.device, config=config.agent)
+        compile_agent(self.agent, config.compile)
         if self.opponents is not None and config.self_play.snapshot_interval and kept is None:
             self.opponents.add_snapshot(0, self.agent)
         self.optimizer = make_optimizer(self.agent, config.optimizer)
