@@ -97,8 +97,21 @@ app = typer.Typer(
 presets_app = typer.Typer(help="List the presets, or show one.", rich_markup_mode=None)
 app.add_typer(presets_app, name="presets")
 
-Source = Annotated[str, typer.Argument(metavar="FILE.toml|PRESET", help="A TOML file, or the name of a preset.")]
-RunDir = Annotated[str | None, typer.Option(help="Where the run is kept.  [default: runs/NAME-DATE-TIME]")]
+
+def _presets_beginning(incomplete: str) -> list[tuple[str, str]]:
+    """What the shell completes: the presets whose names begin so, with their aims; else the shell looks for files."""
+    return [(preset.name, preset.aim) for preset in presets() if preset.name.startswith(incomplete)]
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE.toml|PRESET",
+        help="A TOML file, or the name of a preset.",
+        autocompletion=_presets_beginning,
+    ),
+]
+RunDir = Annotated[str | None, typer.Option(help="Where the run is kept.  [default: a new one in runs/]")]
 WITHOUT_WEIGHTS: dict[str, Callable[[EnvConfig], Policy]] = {
     "random": lambda env_config: RandomPolicy(env_config.spec),
     "scripted": ScriptedPolicy,
@@ -120,7 +133,12 @@ Checkpoint = Annotated[
     ),
 ]
 World = Annotated[
-    str | None, typer.Option(metavar="FILE.toml|PRESET", help="Play in this world instead of the policy's own.")
+    str | None,
+    typer.Option(
+        metavar="FILE.toml|PRESET",
+        help="Play in this world instead of the policy's own.",
+        autocompletion=_presets_beginning,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings alone.")]
@@ -372,7 +390,7 @@ def export(
 
 @app.command()
 def report(
-    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Directories of runs.")],
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Directories of runs.")],
     out: Annotated[str, typer.Option(metavar="FILE.html", help="Where the page goes.")] = "report.html",
     debug: Debug = False,
 ) -> None:
@@ -397,16 +415,20 @@ def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
 def list_presets(context: typer.Context) -> None:
     """List the presets, one line each."""
     if context.invoked_subcommand is None:
-        view.print_table([(preset.name, preset.aim) for preset in presets()])
+        view.print_glossary([(preset.name, preset.aim) for preset in presets()])
         view.print_lines(["", "suites, for metta eval --suite:"])
-        view.print_table([(name, suite.aim) for name, suite in SUITES.items()])
+        view.print_glossary([(name, suite.aim) for name, suite in SUITES.items()])
         for problem in broken_preset_packages():
             view.note(problem)
 
 
 @presets_app.command("show")
-def show_preset(name: Annotated[str, typer.Argument(help="The name of a preset.")]) -> None:
-    """Print a preset, comments and all: a starting point for a file of your own."""
+def show_preset(
+    name: Annotated[
+        str, typer.Argument(metavar="PRESET", help="The name of a preset.", autocompletion=_presets_beginning)
+    ],
+) -> None:
+    """Print a preset: a starting point for a file of your own."""
     view.print_lines([find_preset(name).text.rstrip("\n")])
 
 

@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -321,6 +322,14 @@ def print_table(rows: Iterable[Sequence[str]]) -> None:
     rows = list(rows)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
     print_lines("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def print_glossary(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what they mean, in lines of 80 characters."""
+    width = max((len(name) for name, _ in rows), default=0) + 2
+    for name, meaning in rows:
+        head, indent = f"{name:<{width}}", " " * width
+        print_lines(textwrap.wrap(meaning, 80, initial_indent=head, subsequent_indent=indent) or [name])
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -115,9 +117,28 @@ def test_gymnasiums_wrappers_work(env: GymnasiumVectorEnv) -> None:
     assert info["episode"]["l"].tolist() == [5] * 3
 
 
+def test_a_list_of_seeds_is_as_good_as_one(env: GymnasiumVectorEnv) -> None:
+    """The agents of a world share its seed: a list has one for each of them."""
+    by_list = [env.reset(seed=seeds)[0].tolist() for seeds in ([5, 6, 7], [5, 5, 5], [5, 5, 5], [5, 5, 6])]
+    assert by_list[0] == env.reset(seed=5)[0].tolist(), "as everywhere in Gymnasium"
+    assert by_list[1] == by_list[2]
+    assert by_list[0] != by_list[1] != by_list[3]
+    env.reset(seed=[5, 6, 7])
+    unseeded = env.reset(seed=[None, None, None])[0].tolist()
+    env.reset(seed=5)
+    assert unseeded == env.reset()[0].tolist(), "no seed at all goes on with the last"
+
+
+def test_gymnasium_finds_presets_without_an_import_of_metta() -> None:
+    code = "import gymnasium; print(gymnasium.make_vec('metta:metta/quickstart', num_envs=2).num_envs)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == "8\n", ran.stderr
+
+
 def test_what_it_cannot_do_gets_a_sentence(env: GymnasiumVectorEnv) -> None:
-    with pytest.raises(UsageError, match="got a list of seeds"):
-        env.reset(seed=[1, 2, 3])
+    for seeds in ([1, 2], [1, None, 2], [1, 2, -3]):
+        with pytest.raises(UsageError, match="one of at least 0 for each of the 3 sub-environments, or None for all"):
+            env.reset(seed=seeds)
     with pytest.raises(UsageError, match="auto_reset=True"):
         MettaGridEnv(TINY, auto_reset=False).to_gymnasium_vector()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +28,23 @@ ENV = EnvConfig().override(
 )
 
 
+KINDS = [
+    {"backbone": backbone, **memory}
+    for backbone in ("cnn", "mlp", "attention")
+    for memory in ({"lstm_layers": 1}, {"lstm_layers": 2}, {"forward_lstm": False})
+]
+
+
 @pytest.mark.slow
-def test_onnxruntime_plays_as_torch_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_onnxruntime_plays_as_torch_does(tmp_path: Path, kind: dict[str, Any]) -> None:
     """Over several steps and an episode's end, for another number of agents than it was traced with."""
     import onnxruntime  # noqa: PLC0415  # an extra
 
     env = MettaGridEnv(ENV, num_worlds=2)
     torch.manual_seed(0)
-    agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", AgentModelConfig(hidden_dim=8))
+    config = AgentModelConfig(hidden_dim=8, **kind)
+    agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", config)
     with torch.no_grad():
         for weight in agent.parameters():
             weight += 0.1 * torch.randn_like(weight)

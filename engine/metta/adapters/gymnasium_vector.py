@@ -43,11 +43,24 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
     ) -> tuple[Observations, dict[str, Any]]:
         """Begin a new episode in every world; with `seed`, the first one of that seed. There are no options.
 
-        Raises UsageError for a list of seeds, one for each agent: those of a world have one world between them.
+        A list has a seed for each sub-environment. As everywhere in Gymnasium `seed=5` is `seed=[5, 6, 7, ...]`. Agents
+        of a world share it, so that any other list is one seed for all worlds, made of all its numbers.
         """
-        if isinstance(seed, list):
-            raise UsageError("one seed is for all agents here, as those of a world share it; got a list of seeds")
-        return self.worlds.reset(seed=seed)[0], {}
+        return self.worlds.reset(seed=self._one_seed(seed) if isinstance(seed, list) else seed)[0], {}
+
+    def _one_seed(self, seeds: list[int | None]) -> int | None:
+        """Raises UsageError if there is not one for each agent, or one for some alone."""
+        numbers = [seed for seed in seeds if seed is not None]
+        if len(seeds) != self.num_envs or len(numbers) not in (0, self.num_envs) or min(numbers, default=0) < 0:
+            raise UsageError(
+                f"a list of seeds has one of at least 0 for each of the {self.num_envs} sub-environments, or None for "
+                f"all; got {len(seeds)} entries: {seeds[:8]}"
+            )
+        if not numbers:
+            return None
+        if numbers == list(range(numbers[0], numbers[0] + self.num_envs)):
+            return numbers[0]
+        return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def step(
         self, actions: Actions

@@ -12,6 +12,7 @@ import torch
 
 from metta.agent.plain_policy import PlainPolicy
 from metta.agent.policy import MettaAgent
+from metta.config.agent import BACKBONES
 from metta.errors import UsageError
 from metta.files import write_whole
 
@@ -27,7 +28,7 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     `next_hidden`, `next_cell`. The metadata entry `metta` is JSON: `action_names`, `action_pairs` (what each logit
     stands for), `feature_names` and `object_type_names` (what tokens mean), and the `memory` shape.
 
-    Raises UsageError where the extra `export` is missing.
+    Raises UsageError where the extra `export` is missing, or a backbone of one's own cannot be exported.
     """
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         raise UsageError('ONNX needs packages that are not there: pip install "metta[export]"')
@@ -40,15 +41,23 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which packages torch could have used besides
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, of its own code, and that the inputs have an axis in common
-        program = torch.onnx.export(
-            policy,
-            (observations, memory.hidden, memory.cell, resets),
-            input_names=INPUTS,
-            output_names=OUTPUTS,
-            dynamic_shapes=({0: agents}, {1: agents}, {1: agents}, {0: agents}),
-            dynamo=True,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                policy,
+                (observations, memory.hidden, memory.cell, resets),
+                input_names=INPUTS,
+                output_names=OUTPUTS,
+                dynamic_shapes=({0: agents}, {1: agents}, {1: agents}, {0: agents}),
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            if not BACKBONES.is_own(agent.config.backbone):
+                raise
+            raise UsageError(
+                f'the backbone "{agent.config.backbone}" computes something that ONNX has no words for: '
+                f"{str(error).partition(chr(10))[0]}"
+            ) from error
     assert program is not None  # it is None where torch writes the file itself
     program.model.metadata_props["metta"] = json.dumps(
         {
