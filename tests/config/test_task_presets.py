@@ -81,7 +81,7 @@ def test_foraging_pays_half_of_a_berry_to_the_family() -> None:
             "type": "Ascii",
             "map": "n.....\nABABAB",
             "legend": {"A": "agent.fox", "B": "agent.owl"},
-        }
+        },
     )
     env = MettaGridEnv(config)
     env.reset()
