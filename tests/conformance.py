@@ -3,7 +3,8 @@
     python tests/conformance.py RECORDING.npz ...
 
 Prints a line for each recording that agrees. At the first difference of a recording it prints where that is and what
-stood around, and in the end exits with status 1. pytest does the same (`tests/world/test_conformance.py`).
+stood around, recorded and played, and in the end exits with status 1; with 2 where a file is no recording. pytest does
+the same (`tests/world/test_conformance.py`).
 
 Compared before the first step: names of actions, features and items, arguments and scales. Compared at every step:
 observations, rewards (float32, bit for bit), truncations, success of actions, agents' positions, orientation, frozen,
@@ -15,16 +16,17 @@ on one that does not, to the end of the recording.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from pydantic import ValidationError
-from recordings import Recording
+from recordings import NotARecordingError, Recording
 
 from metta.config.map_builder import GLYPHS
 from metta.world.env import MettaGridEnv
@@ -48,6 +50,9 @@ class Moment:
 class Player(Protocol):
     """Something that plays one world: the engine, or the reference stepper."""
 
+    world: int
+    """Its place among the worlds that are played together."""
+
     def reset(self) -> Moment:
         """Begin the episode."""
 
@@ -66,37 +71,55 @@ class Difference:
     step: int
     what: str
     agent: int | None = None
+    place: tuple[int, int] | None = None
+    """(row, col) of what differs, where that is no agent"""
+    world: int = 0
+    played: dict[str, np.ndarray] | None = None
+    """what the player shows, by the names of `recorded_state`"""
 
     def __str__(self) -> str:
         recording, step, agent = self.recording, self.step, self.agent
-        lines = [f"{recording.name}, step {step}{'' if agent is None else f', agent {agent}'}: {self.what}"]
+        whose = "" if agent is None else f", agent {agent}"
+        lines = [f"{recording.name}, step {step}, world {self.world}{whose}: {self.what}"]
         if agent is not None and step:
             action, argument = (int(number) for number in recording.actions[step - 1, agent])
             names = recording.config.spec.action_names
             name = names[action] if 0 <= action < len(names) else "no such action"
             turn = recording.order[step - 1].tolist().index(agent) + 1
             lines.append(f"it did {name} ({action}, {argument}), as number {turn} of {recording.num_agents}")
-        if agent is not None:
-            for moment in (step - 1, step) if step else (step,):
-                lines += [
-                    f"the recorded map around it (@) after step {moment}:",
-                    *_drawn_around(recording, moment, agent),
-                ]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._pictures()])
+
+    def _pictures(self) -> list[str]:
+        """The map around what differs, one beside the other: as recorded before and after the step, and as played."""
+        recording, step = self.recording, self.step
+        if self.agent is None and self.place is None:
+            return []
+        shown = {
+            f"recorded after step {moment}": recorded_state(recording, moment) for moment in {max(step - 1, 0), step}
+        }
+        if self.played is not None:
+            shown[f"played after step {step}"] = self.played
+        pictures = [[title, *_drawn_around(recording, state, self.agent, self.place)] for title, state in shown.items()]
+        width = max(len(line) for picture in pictures for line in picture)
+        return [
+            "  ".join(f"{line:<{width}}" for line in side_by_side).rstrip()
+            for side_by_side in zip(*pictures, strict=True)
+        ]
 
 
 def compare(recording: Recording, player: Player, length: int | None = None) -> Difference | None:
     """Play the first `length` steps of a recording (default: all); the first difference, None if there is none."""
     last = recording.length if length is None else length
-    difference = _compare_moment(recording, 0, player.reset())
+    moment = player.reset()
+    difference = _compare_moment(recording, 0, moment)
     for step in range(1, last + 1):
         if difference is not None:
-            return difference
+            break
         moment = player.step(recording.actions[step - 1], recording.order[step - 1])
         difference = _compare_moment(recording, step, moment)
     if difference is None and last == recording.length and moment.state is not None:
         difference = _compare_statistics(recording, player.statistics())
-    return difference
+    return difference and dataclasses.replace(difference, world=player.world, played=moment.state)
 
 
 def compare_names(recording: Recording) -> Difference | None:
@@ -167,8 +190,18 @@ def _compare_arrays(
     place = tuple(int(index) for index in wrong[0])
     index = place[0] if what != "cells" else place
     agent = place[0] if what.endswith("of agents") else None
-    told = f"{what} [{index}] is {told_got[index]}, recorded {told_expected[index]}"
-    return Difference(recording, step, f"{told} ({len(wrong)} values differ)", agent)
+    told = f"{what} [{index}] is {told_got[index]}, recorded {told_expected[index]} ({len(wrong)} values differ)"
+    if what.endswith("of converters"):
+        return Difference(recording, step, told, place=_converter_place(recording, place[0]))
+    return Difference(recording, step, told, agent, (place[0], place[1]) if what == "cells" else None)
+
+
+def _converter_place(recording: Recording, converter: int) -> tuple[int, int]:
+    """Where a converter stands, (row, col); they are numbered in reading order."""
+    types = recording.config.object_types
+    converters = [kind.type_id for kind in types.values() if kind.type != "wall"]
+    row, col = np.argwhere(np.isin(recording.cells(0), converters))[converter]
+    return int(row), int(col)
 
 
 def _compare_observations(recording: Recording, step: int, observations: np.ndarray) -> Difference | None:
@@ -206,14 +239,18 @@ def _compare_statistics(recording: Recording, statistics: dict[str, Any]) -> Dif
         told = zip(statistics[kind], expected[kind], strict=True)
         pairs += [(f"{kind} {index}", got, recorded) for index, (got, recorded) in enumerate(told)]
     wrong = [
-        f"{whose}: {key} is {got.get(key, 0):g}, recorded {recorded.get(key, 0):g}"
+        (whose, f"{whose}: {key} is {got.get(key, 0):g}, recorded {recorded.get(key, 0):g}")
         for whose, got, recorded in pairs
         for key in sorted({*got, *recorded})
         if not _same_count(got.get(key, 0), recorded.get(key, 0))
     ]
     if not wrong:
         return None
-    return Difference(recording, recording.length, f"{len(wrong)} counters differ:\n  " + "\n  ".join(wrong[:20]))
+    told = f"{len(wrong)} counters differ:\n  " + "\n  ".join(line for _, line in wrong[:20])
+    kind, *number = wrong[0][0].split()
+    if kind == "converter":
+        return Difference(recording, recording.length, told, place=_converter_place(recording, int(number[0])))
+    return Difference(recording, recording.length, told, int(number[0]) if number else None)
 
 
 def _same_count(got: float, recorded: float) -> bool:
@@ -221,22 +258,22 @@ def _same_count(got: float, recorded: float) -> bool:
     return np.float32(got) == recorded or (recorded > 2**24 and abs(got - recorded) < 1e-3 * recorded)
 
 
-def _drawn_around(recording: Recording, step: int, agent: int) -> list[str]:
-    """The window of an agent, a line for each row, edges of the map left blank."""
+def _drawn_around(
+    recording: Recording, state: dict[str, np.ndarray], agent: int | None, place: tuple[int, int] | None
+) -> list[str]:
+    """The window of an agent (drawn as @) or around a place, a line for each row, edges of the map left blank."""
     glyphs = {name: glyph for glyph, name in reversed(GLYPHS.items())}
-    drawing = [[glyphs.get(str(name), " ") for name in row] for row in recording.map]
     names = {entry.type_id: name for name, entry in recording.config.object_types.items()} | {0: "empty"}
-    cells = recording.cells(step)
+    cells, places = state["cells"], state["position of agents"].tolist()
     drawing = [[glyphs.get(names.get(int(cell), ""), "?") for cell in row] for row in cells]
-    places = recording.arrays["agent_rc"][step]
     for other, (row, col) in enumerate(places):
-        drawing[row][col] = "@" if other == agent else "^v<>"[recording.arrays["agent_orientation"][step][other]]
-    row, col = (int(number) for number in places[agent])
+        drawing[row][col] = "@" if other == agent else "^v<>"[int(state["orientation of agents"][other])]
+    row, col = places[agent] if place is None else place
     spec = recording.config.spec
     rows = range(row - spec.observation_height // 2, row + spec.observation_height // 2 + 1)
     cols = range(col - spec.observation_width // 2, col + spec.observation_width // 2 + 1)
     return [
-        "    " + "".join(drawing[r][c] if 0 <= r < len(cells) and 0 <= c < cells.shape[1] else " " for c in cols)
+        "  " + "".join(drawing[r][c] if 0 <= r < len(cells) and 0 <= c < cells.shape[1] else " " for c in cols)
         for r in rows
     ]
 
@@ -244,16 +281,27 @@ def _drawn_around(recording: Recording, step: int, agent: int) -> list[str]:
 class EnginePlayer:
     """One world of the engine as a player; in the batch's other worlds agents do what comes to mind.
 
-    `twins` are further worlds of the same task, which do the same and must show the same.
+    `twins` are further worlds of the same task, which do the same and must show the same. `others` says what else is
+    played at the same time, by world.
     """
 
-    def __init__(self, env: MettaGridEnv, world: int = 0, twins: Sequence[int] = (), seed: int = 0):
-        self.env, self.world, self.twins = env, world, twins
+    def __init__(
+        self,
+        env: MettaGridEnv,
+        world: int = 0,
+        twins: Sequence[int] = (),
+        seed: int = 0,
+        others: Mapping[int, Recording] | None = None,
+    ):
+        self.env, self.world, self.twins, self.others = env, world, twins, others or {}
         self.generator = np.random.default_rng(seed)
+        self.steps = self.ended = 0
+        """steps so far, and episodes of other worlds that ended meanwhile"""
 
     def reset(self) -> Moment:
         """The first moment of the first episode of the environment's seed."""
         observations, _ = self.env.reset(self.env.seed)
+        self.steps = 0
         return Moment(self._mine(observations), state=engine_state(self.env, self.world))
 
     def step(self, actions: np.ndarray, order: np.ndarray) -> Moment:
@@ -261,9 +309,14 @@ class EnginePlayer:
         env, generator = self.env, self.generator
         all_actions = generator.integers(0, env.single_action_space.nvec + 1, (env.agents, 2))
         all_orders = np.stack([generator.permutation(env.num_agents) for _ in range(env.num_worlds)])
+        for world, other in self.others.items():
+            if self.steps < other.length:
+                all_actions[self._rows(world)], all_orders[world] = other.actions[self.steps], other.order[self.steps]
         for world in (self.world, *self.twins):
             all_actions[self._rows(world)], all_orders[world] = actions, order
+        self.steps += 1
         observations, rewards, _, truncated, info = env.step(all_actions, order=all_orders.ravel())
+        self.ended += sum(episode.world not in (self.world, *self.twins) for episode in info.episodes)
         rows = self._rows(self.world)
         if env.auto_reset and rows.start in info.ended_agents:
             first = info.ended_agents.tolist().index(rows.start)
@@ -329,16 +382,21 @@ def main(paths: Sequence[str]) -> int:
     """Compare every recording with the engine; the exit status."""
     status = 0
     for path in paths:
-        recording = Recording(Path(path))
+        try:
+            recording = Recording(Path(path))
+        except NotARecordingError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 2
+            continue
         try:
             difference = engine_difference(recording)
         except ValidationError as error:
             # what the original allows and metta rejects on purpose, such as a window of 17 cells
             print(f"{recording.name}: metta rejects the configuration: {error}")
-            status = 1
+            status = status or 1
             continue
         print(difference or f"{recording.name}: {recording.length} steps of {recording.num_agents} agents agree")
-        status = status if difference is None else 1
+        status = status or int(difference is not None)
     return status
 
 

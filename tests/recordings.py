@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,18 @@ DERIVED = (".first_step", ".last_step", ".updates", ".rate", ".avg", ".activity_
 """Endings of the keys that statistics derive from a counter."""
 
 
+ARRAYS = (
+    *("config", "map", "actions", "order", "obs", "obs_capacity", "rewards", "truncations", "action_success"),
+    *("agent_rc", "agent_orientation", "agent_frozen", "agent_color", "agent_inventory", "episode_rewards_steps"),
+    *("conv_busy", "conv_inventory", "conv_type", "block_rc", "stats"),
+)
+"""What a recording cannot be without."""
+
+
+class NotARecordingError(Exception):
+    """A file that is not there, or that holds something else."""
+
+
 class Recording:
     """One recorded episode.
 
@@ -49,8 +62,7 @@ class Recording:
 
     def __init__(self, path: Path):
         self.path = path
-        with np.load(path, allow_pickle=False) as arrays:
-            self.arrays: dict[str, np.ndarray] = {name: arrays[name] for name in arrays.files}
+        self.arrays = _arrays(path)
         self.original: dict[str, Any] = json.loads(str(self.arrays["config"]))
         self.map: np.ndarray = self.arrays["map"]
         self.actions: np.ndarray = self.arrays["actions"]
@@ -134,12 +146,33 @@ class Recording:
         }
 
 
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise NotARecordingError(f"{path}: there is no such file")
+    if not zipfile.is_zipfile(path):
+        raise NotARecordingError(f"{path} is not a recording: it is no .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise NotARecordingError(f"{path} is damaged: {error}") from error
+    missing = sorted(set(ARRAYS) - set(arrays))
+    if missing:
+        raise NotARecordingError(f"{path} is not a recording: it lacks {', '.join(missing)}")
+    return arrays
+
+
 def recordings() -> list[Recording]:
-    """Every recording there is; none in a clone that has none beside it, but where CI=true they must be there."""
-    paths = sorted(FOLDER.glob("*.npz"))
-    if not paths and os.environ.get("CI") == "true":
-        raise FileNotFoundError(f"there are no recordings in {FOLDER}, and without them nothing is proved")
-    return [Recording(path) for path in paths]
+    """Every recording in FOLDER; in a stranger's clone there may be none, but where CI=true there must be some.
+
+    How many and which is not asked: others, made the same way, may take their place.
+    """
+    if os.environ.get("CI") == "true":
+        if not FOLDER.is_dir():
+            raise FileNotFoundError(f"{FOLDER} is not there: without recordings nothing is proved")
+        if not any(FOLDER.glob("*.npz")):
+            raise FileNotFoundError(f"there are no recordings in {FOLDER}, and without them nothing is proved")
+    return [Recording(path) for path in sorted(FOLDER.glob("*.npz"))]
 
 
 def _counters(told: dict[str, float]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,47 +14,97 @@ ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser", "blueprint", "coin
 ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
 
 
-def random_tasks(generator: np.random.Generator, count: int = 2, with_costs: bool = True) -> list[EnvConfig]:
+def random_tasks(
+    generator: np.random.Generator, count: int = 2, with_costs: bool = True, every_action: bool = False
+) -> list[EnvConfig]:
     """Configs that may share a batch: equal in what a policy sees, different in everything else.
 
     Without costs neither actions nor defense use anything up, so only recipes and caps make or destroy items.
     """
-    frame = _Frame(generator, with_costs)
+    frame = _Frame.drawn(generator, with_costs, every_action)
     return [_Task(generator, frame).config() for _ in range(count)]
 
 
+def tasks_beside(
+    generator: np.random.Generator, config: EnvConfig, sizes: Sequence[tuple[int, int]]
+) -> list[EnvConfig]:
+    """Worlds of these sizes (rows, cols) that may share a batch with `config`, all else drawn anew."""
+    frame = _Frame.of(config)
+    return [_Task(generator, frame, size).config() for size in sizes]
+
+
+@dataclass(frozen=True)
 class _Frame:
     """What the tasks of a batch have in common."""
 
-    def __init__(self, generator: np.random.Generator, with_costs: bool):
-        self.with_costs = with_costs
-        self.items = generator.permutation(ITEMS)[: generator.integers(2, len(ITEMS) + 1)].tolist()
-        self.num_agents = int(generator.integers(2, 11))
-        self.group_ids = generator.permutation(12)[: generator.integers(1, 4)].tolist()
+    with_costs: bool
+    items: list[str]
+    num_agents: int
+    group_ids: list[int]
+    actions: list[dict[str, Any]]
+    things: list[tuple[str, int]]  # name and type id of each object
+    window: dict[str, int]
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator, with_costs: bool, every_action: bool) -> _Frame:
         # gifts make every turn wait for the ones before, so most worlds should have none
         some = [*ACTION_TYPES, "attack", "move", "rotate", "swap"]
-        chosen = [type_ for type_ in some if generator.random() < (0.3 if type_ == "gift" else 0.75)]
-        self.types = generator.permutation([*chosen, "move"]).tolist()
-        self.deltas = [int(generator.integers(-3, 4)) if generator.random() < 0.5 else None for _ in self.types]
-        self.enabled = (generator.random(len(self.types)) < 0.9).tolist()
-        self.window = {
-            "observation_height": int(generator.choice([1, 3, 5, 5, 7])),
-            "observation_width": int(generator.choice([1, 3, 5, 5, 9])),
-            "num_observation_tokens": int(generator.choice([2, 10, 40, 100])),
-        }
-        self.type_ids = (15 + generator.permutation(240))[:8].tolist()
+        types = [type_ for type_ in some if every_action or generator.random() < (0.3 if type_ == "gift" else 0.75)]
+        actions: list[dict[str, Any]] = []
+        for index, type_ in enumerate(generator.permutation([*types, "move"]).tolist()):
+            action = {"type": type_, "key": f"{type_}_{index}", "enabled": every_action or generator.random() < 0.9}
+            if type_ == "rotate":
+                action["delta"] = int(generator.integers(-3, 4)) if generator.random() < 0.5 else None
+            actions.append(action)
+        return cls(
+            with_costs=with_costs,
+            items=generator.permutation(ITEMS)[: generator.integers(2, len(ITEMS) + 1)].tolist(),
+            num_agents=int(generator.integers(2, 21 if every_action else 11)),
+            group_ids=generator.permutation(12)[: generator.integers(1, 4)].tolist(),
+            actions=actions,
+            things=[
+                (f"thing_{index}", type_id)
+                for index, type_id in enumerate((15 + generator.permutation(240))[:8].tolist())
+            ],
+            window={
+                "observation_height": int(generator.choice([1, 3, 5, 5, 7])),
+                "observation_width": int(generator.choice([1, 3, 5, 5, 9])),
+                "num_observation_tokens": int(generator.choice([2, 10, 40, 100])),
+            },
+        )
+
+    @classmethod
+    def of(cls, config: EnvConfig) -> _Frame:
+        """What worlds must have in common with `config`. What costs nothing there still can here."""
+        game = config.game
+        return cls(
+            with_costs=True,
+            items=list(game.inventory_item_names),
+            num_agents=game.num_agents,
+            group_ids=[group.id for group in game.groups.values()],
+            actions=[
+                {"type": action.type, "key": action.key, "enabled": action.enabled, "delta": action.delta}
+                for action in config.actions
+            ],
+            things=[(name, entry.type_id or 0) for name, entry in config.object_types.items()],
+            window={
+                "observation_height": game.observation_height,
+                "observation_width": game.observation_width,
+                "num_observation_tokens": game.num_observation_tokens,
+            },
+        )
 
 
 class _Task:
-    """One of them."""
+    """One of them, of this size (rows, cols) if one is given."""
 
-    def __init__(self, generator: np.random.Generator, frame: _Frame):
-        self.generator, self.frame = generator, frame
+    def __init__(self, generator: np.random.Generator, frame: _Frame, size: tuple[int, int] | None = None):
+        self.generator, self.frame, self.size = generator, frame, size
 
     def config(self) -> EnvConfig:
         generator, frame = self.generator, self.frame
-        objects = [self._object(index, type_id) for index, type_id in enumerate(frame.type_ids)]
-        height, width = (int(size) for size in generator.integers(4, 9, 2))
+        objects = [self._object(index, name, type_id) for index, (name, type_id) in enumerate(frame.things)]
+        height, width = self.size or (int(size) for size in generator.integers(4, 9, 2))
         border = int(generator.choice([0, 0, 1]))
         room = (height - 2 * border) * (width - 2 * border)
         if room < frame.num_agents + 2:
@@ -64,7 +116,7 @@ class _Task:
             {
                 "game": self._game() | {"height": height, "width": width},
                 "objects": objects,
-                "actions": [self._action(index, type_) for index, type_ in enumerate(frame.types)],
+                "actions": [self._action(action) for action in frame.actions],
                 "map_builder": {"border_width": border, "objects": counts},
             }
         )
@@ -129,9 +181,9 @@ class _Task:
         absent = tuple({"ore_red", "battery_red", "heart"} - set(items))
         return {field: value for field, value in settings.items() if not field.startswith(absent)}
 
-    def _object(self, index: int, type_id: int) -> dict[str, Any]:
-        # the first three are of one kind in every task, the last is a source of much
-        common = {"name": f"thing_{index}", "type_id": type_id}
+    def _object(self, index: int, name: str, type_id: int) -> dict[str, Any]:
+        # the first two are of one kind in every task, the last are sources of much
+        common = {"name": name, "type_id": type_id}
         if index < 2:
             return {**common, "type": "wall", "swappable": index == 1}
         entry = {
@@ -154,10 +206,8 @@ class _Task:
         needed = {item for item, amount in entry["input"].items() if amount > 0}
         return bool(needed - set(entry["output"]))
 
-    def _action(self, index: int, type_: str) -> dict[str, Any]:
-        action: dict[str, Any] = {"type": type_, "key": f"{type_}_{index}", "enabled": self.frame.enabled[index]}
-        if type_ == "rotate":
-            action["delta"] = self.frame.deltas[index]
+    def _action(self, frame: dict[str, Any]) -> dict[str, Any]:
+        action, type_ = dict(frame), frame["type"]
         if type_ == "gift":
             action["item"] = self.frame.items[-1]
         if type_ == "use" and self._chance(0.5):

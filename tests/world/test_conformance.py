@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conformance import EnginePlayer, compare, engine_difference
-from recordings import Recording, recordings
+from random_worlds import tasks_beside
+from recordings import NotARecordingError, Recording, recordings
 
-from metta.config.env import EnvConfig
 from metta.world.env import MettaGridEnv
 
 SCRIPT = Path(__file__).parents[1] / "conformance.py"
@@ -25,44 +23,53 @@ def test_engine_agrees_with_the_recording(recording: Recording) -> None:
     assert difference is None, f"\n{difference}"
 
 
-def elsewhere(config: EnvConfig, rows: int, cols: int) -> EnvConfig:
-    """A world of the same rules on a random map of another size; it ends often, so that its neighbours see resets."""
-    data: dict[str, Any] = config.model_dump(exclude={"map_builder": True, "game": {"num_agents", "width", "height"}})
-    objects = {name: 2 for name in list(config.object_types)[:4]}
-    items = config.game.inventory_item_names
-    for name in list(objects):
-        kind = config.object_types[name]
-        if any(item not in items for item in {**(kind.input or {}), **(kind.output or {})}):
-            del objects[name]
-    game = {"num_agents": config.game.num_agents, "height": rows, "width": cols, "max_steps": 7}
-    return EnvConfig.model_validate(
-        data | {"game": data["game"] | game, "map_builder": {"border_width": 1, "objects": objects}}
-    )
+STRANGERS = ((9, 31), (40, 8), (8, 8))
+"""Rows and columns of worlds beside a recorded one, smaller and larger."""
 
 
 def test_engine_agrees_in_a_batch_beside_other_worlds(recording: Recording) -> None:
-    """Several worlds play the recording at the same time as others, larger and smaller, play something else."""
-    tasks = [recording.config, elsewhere(recording.config, 9, 31), elsewhere(recording.config, 40, 8)]
-    env = MettaGridEnv(tasks, num_worlds=7, seed=1, task_weights=[2, 1, 1])
-    env.reset()
-    recorded = np.flatnonzero(env.tasks == 0)
-    assert 1 < len(recorded) < 7
-    *twins, world = recorded.tolist()
-    difference = compare(recording, EnginePlayer(env, world, twins), length=min(120, recording.episode_length))
-    assert difference is None, f"\n{difference}"
+    """Several worlds play the whole recording beside others of other sizes, recipes, costs, caps, rewards and ends.
+
+    One that goes on past its end is played twice, as alone.
+    """
+    strangers = tasks_beside(np.random.default_rng(recording.length), recording.config, STRANGERS)
+    ends = 0 < recording.config.game.max_steps <= recording.length
+    for auto_reset in (True, False) if ends else (True,):
+        tasks, weights = [recording.config, *strangers], [3, 1, 1, 1]
+        env = MettaGridEnv(tasks, num_worlds=8, seed=1, task_weights=weights, auto_reset=auto_reset)
+        env.reset()
+        recorded = np.flatnonzero(env.tasks == 0)
+        assert 1 < len(recorded) < 8
+        *twins, world = recorded.tolist()
+        player = EnginePlayer(env, world, twins)
+        difference = compare(recording, player, recording.episode_length if auto_reset else recording.length)
+        assert difference is None, f"\n{difference}"
+        assert player.ended, "neighbours should have ended meanwhile"
+
+
+def test_neighbours_have_other_rules(recording: Recording) -> None:
+    """What the test above says of them."""
+    strangers = tasks_beside(np.random.default_rng(recording.length), recording.config, STRANGERS)
+    for stranger in strangers:
+        assert stranger.spec == recording.config.spec
+        assert stranger.rules_key != recording.config.rules_key
+    assert len({stranger.rules_key for stranger in strangers}) == len(strangers)
 
 
 def test_recordings_agree_side_by_side() -> None:
     """Recordings that a policy could not tell apart by their shapes share one batch, each in its own world."""
-    pairs = [pair for pair in combinations(recordings(), 2) if pair[0].config.spec == pair[1].config.spec]
-    if not pairs:
+    found = recordings()
+    crowds = [[other for other in found if other.config.spec == one.config.spec] for one in found]
+    crowds = [crowd for one, crowd in zip(found, crowds, strict=True) if len(crowd) > 1 and crowd[0] is one]
+    if not crowds:
         pytest.skip("no two recordings have the same spec")
-    for pair in pairs:
-        env = MettaGridEnv([recording.config for recording in pair], num_worlds=6, seed=3)
+    for crowd in crowds:
+        env = MettaGridEnv([recording.config for recording in crowd], num_worlds=3 * len(crowd), seed=3)
         env.reset()
-        for task, recording in enumerate(pair):
-            world = int(np.flatnonzero(env.tasks == task)[0])
-            difference = compare(recording, EnginePlayer(env, world), min(60, recording.episode_length))
+        world_of = [int(np.flatnonzero(env.tasks == task)[0]) for task in range(len(crowd))]
+        others = dict(zip(world_of, crowd, strict=True))
+        for world, recording in others.items():
+            difference = compare(recording, EnginePlayer(env, world, others=others), recording.episode_length)
             assert difference is None, f"\n{difference}"
 
 
@@ -94,30 +101,81 @@ class TestScript:
         ran = self.run(self.doctored(shortest, tmp_path / "doctored.npz", obs=observations))
         assert ran.returncode == 1
         lines = ran.stdout.splitlines()
-        assert lines[0] == "doctored, step 3, agent 1: token 5 of the observation differs (1 tokens of all agents do)"
+        told = "token 5 of the observation differs (1 tokens of all agents do)"
+        assert lines[0] == f"doctored, step 3, world 0, agent 1: {told}"
         assert [line.split()[0] for line in lines[1:6]] == ["3", "4", "5", "6", "7"]
         assert [line.endswith("<--") for line in lines[1:6]] == [False, False, True, False, False]
         assert "row +0 col +0  agent:group" in lines[3]
         assert lines[6].startswith("it did ")
-        height = shortest.config.game.observation_height
-        drawings = [line for line in lines if line.startswith("    ") and "recorded" not in line]
-        assert len(drawings) == 2 * height
-        assert [line[4 + shortest.config.game.observation_width // 2] for line in drawings].count("@") == 2
+        titles = ["recorded after step 2", "recorded after step 3", "played after step 3"]
+        self.same_pictures_but_for_the_step(shortest, lines[7:], titles)
+
+    def same_pictures_but_for_the_step(self, recording: Recording, lines: list[str], titles: list[str]) -> None:
+        """Each picture has its agent in the middle; what was played and what was recorded look alike."""
+        game = recording.config.game
+        starts = [lines[0].index(title) for title in titles]
+        assert len(lines) == 1 + game.observation_height
+        ends = [*starts[1:], None]
+        pictures = [[line[start:end].rstrip() for line in lines[1:]] for start, end in zip(starts, ends, strict=True)]
+        middle = game.observation_height // 2
+        assert [picture[middle][2 + game.observation_width // 2] for picture in pictures] == ["@"] * len(titles)
+        assert pictures[-1] == pictures[-2]
+        assert pictures[-1] != pictures[0]
+
+    def test_shows_what_was_recorded_and_what_was_played(self, shortest: Recording, tmp_path: Path) -> None:
+        agents = shortest.arrays["agent_rc"].copy()
+        agents[4, 2] = [0, 0]
+        told = str(engine_difference(Recording(self.doctored(shortest, tmp_path / "doctored.npz", agent_rc=agents))))
+        assert told.startswith("doctored, step 4, world 0, agent 2: position of agents [2] is ")
+        game = shortest.config.game
+        title, *lines = told.splitlines()[-1 - game.observation_height :]
+        recorded, played = (title.index(f"{side} after step 4") for side in ("recorded", "played"))
+        middle = 2 + game.observation_width // 2
+        # the recording has the agent in the corner of the map: nothing is above it
+        assert all(not line[recorded:played].strip() for line in lines[: game.observation_height // 2])
+        assert any(line[played:].strip() for line in lines[: game.observation_height // 2])
+        for start in (recorded, played):
+            assert lines[game.observation_height // 2][start + middle] == "@"
+
+    @pytest.mark.parametrize(
+        ("array", "place"), [("conv_busy", (5, 2)), ("conv_inventory", (5, 2, 1)), ("block_rc", (6, 0, 1))]
+    )
+    def test_shows_the_map_around_things(
+        self, shortest: Recording, tmp_path: Path, array: str, place: tuple[int, ...]
+    ) -> None:
+        changed = shortest.arrays[array].copy()
+        if changed.size <= np.ravel_multi_index(place, changed.shape[: len(place)], mode="clip"):
+            pytest.skip("there is no such thing in it")
+        changed[place] ^= 1
+        told = str(engine_difference(Recording(self.doctored(shortest, tmp_path / "doctored.npz", **{array: changed}))))
+        assert f"recorded after step {place[0] - 1}" in told
+        assert f"played after step {place[0]}" in told
+        lines = told.splitlines()
+        assert len(lines) == 2 + shortest.config.game.observation_height
+        assert any(line.strip() for line in lines[2:])
+
+    def test_names_the_world_of_a_batch(self, shortest: Recording, tmp_path: Path) -> None:
+        rewards = shortest.rewards.copy()
+        rewards[4, 2] += 1
+        doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", rewards=rewards))
+        env = MettaGridEnv(doctored.config, num_worlds=3, auto_reset=False)
+        told = str(compare(doctored, EnginePlayer(env, 2)))
+        assert told.startswith("doctored, step 5, world 2, agent 2: reward of agents [2] is ")
 
     @pytest.mark.parametrize(
         ("array", "place", "told"),
         [
-            ("rewards", (4, 2), "step 5, agent 2: reward of agents [2] is "),
-            ("action_success", (2, 0), "step 3, agent 0: success of agents [0] is "),
-            ("truncations", (6, 3), "step 7, agent 3: truncation of agents [3] is "),
-            ("agent_orientation", (2, 1), "step 2, agent 1: orientation of agents [1] is "),
-            ("agent_frozen", (2, 1), "step 2, agent 1: frozen of agents [1] is "),
-            ("agent_color", (2, 1), "step 2, agent 1: color of agents [1] is "),
-            ("agent_inventory", (9, 1, 3), "step 9, agent 1: inventory of agents [1] is "),
-            ("agent_rc", (8, 0, 1), "step 8, agent 0: position of agents [0] is "),
-            ("conv_busy", (5, 2), "step 5: busy of converters [2] is "),
-            ("conv_inventory", (5, 2, 1), "step 5: inventory of converters [2] is "),
-            ("episode_rewards_steps", (4, 2), "step 5, agent 2: accumulated reward of agents [2] is "),
+            ("rewards", (4, 2), "step 5, world 0, agent 2: reward of agents [2] is "),
+            ("action_success", (2, 0), "step 3, world 0, agent 0: success of agents [0] is "),
+            ("truncations", (6, 3), "step 7, world 0, agent 3: truncation of agents [3] is "),
+            ("agent_orientation", (2, 1), "step 2, world 0, agent 1: orientation of agents [1] is "),
+            ("agent_frozen", (2, 1), "step 2, world 0, agent 1: frozen of agents [1] is "),
+            ("agent_color", (2, 1), "step 2, world 0, agent 1: color of agents [1] is "),
+            ("agent_inventory", (9, 1, 3), "step 9, world 0, agent 1: inventory of agents [1] is "),
+            ("agent_rc", (8, 0, 1), "step 8, world 0, agent 0: position of agents [0] is "),
+            ("conv_busy", (5, 2), "step 5, world 0: busy of converters [2] is "),
+            ("conv_inventory", (5, 2, 1), "step 5, world 0: inventory of converters [2] is "),
+            ("episode_rewards_steps", (4, 2), "step 5, world 0, agent 2: accumulated reward of agents [2] is "),
         ],
     )
     def test_sees_every_kind_of_difference(
@@ -140,22 +198,23 @@ class TestScript:
     def test_sees_names_that_differ(self, shortest: Recording, tmp_path: Path, array: str, told: str) -> None:
         changed = np.roll(shortest.arrays[array], 1)
         doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", **{array: changed}))
-        assert str(engine_difference(doctored)).startswith(f"doctored, step 0: {told}")
+        assert str(engine_difference(doctored)).startswith(f"doctored, step 0, world 0: {told}")
 
     def test_sees_scales_that_differ(self, shortest: Recording, tmp_path: Path) -> None:
         features = json.loads(str(shortest.arrays["features_json"]))
         features["agent:group"]["normalization"] = 7.0
         changed = np.array(json.dumps(features))
         doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", features_json=changed))
-        assert str(engine_difference(doctored)).startswith("doctored, step 0: scales of features are ")
+        assert str(engine_difference(doctored)).startswith("doctored, step 0, world 0: scales of features are ")
 
     def test_sees_a_counter_that_differs(self, shortest: Recording, tmp_path: Path) -> None:
         statistics = json.loads(str(shortest.arrays["stats"]))
         statistics["agent"][2]["action.move.success"] += 1
         stats = np.array(json.dumps(statistics))
         told = str(engine_difference(Recording(self.doctored(shortest, tmp_path / "doctored.npz", stats=stats))))
-        assert "1 counters differ" in told
+        assert told.startswith(f"doctored, step {shortest.length}, world 0, agent 2: 1 counters differ")
         assert "agent 2: action.move.success is " in told
+        assert f"played after step {shortest.length}" in told
 
     def test_goes_on_after_a_difference(self, shortest: Recording, tmp_path: Path) -> None:
         doctored = self.doctored(shortest, tmp_path / "doctored.npz", rewards=shortest.rewards + np.float32(1))
@@ -168,6 +227,22 @@ class TestScript:
         assert ran.returncode == 1
         assert "python tests/conformance.py RECORDING.npz" in ran.stderr
 
+    def test_goes_on_after_what_is_no_recording(self, shortest: Recording, tmp_path: Path) -> None:
+        array, damaged, other = tmp_path / "array.npz", tmp_path / "damaged.npz", tmp_path / "other.npz"
+        np.save(tmp_path / "array.npy", np.zeros(3))
+        (tmp_path / "array.npy").rename(array)
+        content = shortest.path.read_bytes()
+        damaged.write_bytes(content[:1000] + bytes(4000) + content[5000:])
+        np.savez(other, actions=shortest.actions)
+        ran = self.run(tmp_path / "nothing.npz", array, damaged, other, shortest.path)
+        assert ran.returncode == 2
+        assert ran.stdout == f"{shortest.name}: {shortest.length} steps of {shortest.num_agents} agents agree\n"
+        told = ran.stderr.splitlines()
+        assert told[0] == f"error: {tmp_path / 'nothing.npz'}: there is no such file"
+        assert told[1] == f"error: {array} is not a recording: it is no .npz file"
+        assert told[2].startswith(f"error: {damaged} is damaged: ")
+        assert told[3].startswith(f"error: {other} is not a recording: it lacks action_success, agent_color, ")
+
 
 class TestAbsence:
     """Without recordings a stranger's clone still runs the rest; the gate does not."""
@@ -177,8 +252,16 @@ class TestAbsence:
         monkeypatch.delenv("CI", raising=False)
         assert recordings() == []
 
-    def test_the_gate_needs_them(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr("recordings.FOLDER", tmp_path)
+    @pytest.mark.parametrize(("folder", "told"), [("absent", "absent is not there"), (".", "no recordings in ")])
+    def test_the_gate_needs_them(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, told: str) -> None:
+        monkeypatch.setattr("recordings.FOLDER", tmp_path / folder)
         monkeypatch.setenv("CI", "true")
-        with pytest.raises(FileNotFoundError, match="no recordings"):
+        with pytest.raises(FileNotFoundError, match=told):
+            recordings()
+
+    def test_a_damaged_one_is_told_everywhere(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "damaged.npz").write_text("nothing")
+        monkeypatch.setattr("recordings.FOLDER", tmp_path)
+        monkeypatch.delenv("CI", raising=False)
+        with pytest.raises(NotARecordingError, match="is not a recording: it is no"):
             recordings()

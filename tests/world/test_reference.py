@@ -15,6 +15,8 @@ from metta.config.env import EnvConfig
 class ReferencePlayer:
     """The reference stepper as a player of a recording."""
 
+    world = 0
+
     def __init__(self, config: EnvConfig, cells: np.ndarray):
         self.world = ReferenceWorld(config, cells)
 
