@@ -11,6 +11,14 @@ import numpy as np
 from metta.config.env import EnvConfig
 
 ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser", "blueprint", "coin"]
+BUILDERS: dict[str, dict[str, Any]] = {
+    "Rooms": {},
+    "Ascii": {},
+    "Maze": {"corridor_width": 2, "loops": 0.2},
+    "Caves": {"fill": 0.3, "rounds": 2},
+}
+"""Builders of maps other than the plain one, with what is not drawn."""
+
 ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
 
 
@@ -102,24 +110,47 @@ class _Task:
         self.generator, self.frame, self.size = generator, frame, size
 
     def config(self) -> EnvConfig:
-        generator, frame = self.generator, self.frame
+        frame = self.frame
         objects = [self._object(index, name, type_id) for index, (name, type_id) in enumerate(frame.things)]
-        height, width = self.size or (int(size) for size in generator.integers(4, 9, 2))
-        border = int(generator.choice([0, 0, 1]))
-        room = (height - 2 * border) * (width - 2 * border)
-        if room < frame.num_agents + 2:
-            height, width, border = 8, 8, 1
-            room = 36
-        share = generator.dirichlet(np.ones(len(objects))) * (room - frame.num_agents) * generator.uniform(0.3, 0.95)
-        counts = {entry["name"]: int(count) for entry, count in zip(objects, share, strict=True)}
-        return EnvConfig.model_validate(
-            {
-                "game": self._game() | {"height": height, "width": width},
-                "objects": objects,
-                "actions": [self._action(action) for action in frame.actions],
-                "map_builder": {"border_width": border, "objects": counts},
-            }
-        )
+        game, actions = self._game(), [self._action(action) for action in frame.actions]
+        builder = self._map([entry["name"] for entry in objects])
+        game |= {side: builder.pop(side) for side in ("height", "width") if side in builder}
+        return EnvConfig.model_validate({"game": game, "objects": objects, "actions": actions, "map_builder": builder})
+
+    def _map(self, names: list[str]) -> dict[str, Any]:
+        """Mostly things scattered over a small open floor; or another builder's map."""
+        generator, agents = self.generator, self.frame.num_agents
+        type_ = "Random" if self.size else str(generator.choice(["Random", *BUILDERS], p=[0.6, *(0.4 / 4,) * 4]))
+        if type_ == "Random":
+            height, width = self.size or (int(size) for size in generator.integers(4, 9, 2))
+            border = self._amount(0, 0, 1)
+            room = (height - 2 * border) * (width - 2 * border)
+            if room < agents + 2:
+                height, width, border = 8, 8, 1
+                room = 36
+            objects = self._counts(names, (room - agents) * generator.uniform(0.3, 0.95))
+            return {"height": height, "width": width, "border_width": border, "objects": objects}
+        if type_ == "Rooms":
+            cols = int(generator.choice([count for count in (1, 2, 3) if agents % count == 0]))
+            height, width = 3 + agents // cols // 2, int(generator.integers(5, 8))
+            objects = self._counts(names, (height * width - agents // cols) * generator.uniform(0.1, 0.6))
+            room = {"height": height, "width": width, "border_width": 0, "agents": agents // cols, "objects": objects}
+            return {"type": "Rooms", "rows": 1, "cols": cols, "border_width": 1, "door_width": 1, "room": room}
+        if type_ == "Ascii":
+            cells = np.full(agents * 5, ".")
+            glyphs = [chr(ord("A") + index) for index in range(len(names))]
+            cells[: 2 * agents] = generator.choice(glyphs, 2 * agents)
+            cells[-agents:] = "@"
+            rows = generator.permutation(cells).reshape(5, agents)
+            drawing = "\n".join("".join(row) for row in rows)
+            return {"type": "Ascii", "map": drawing, "legend": dict(zip(glyphs, names, strict=True))}
+        size = {"height": int(generator.integers(13, 18)), "width": int(generator.integers(13, 18)), "border_width": 1}
+        objects = self._counts(names, 12)
+        return {"type": type_, **size, "objects": objects, "connected": self._chance(0.5), **BUILDERS[type_]}
+
+    def _counts(self, names: list[str], total: float) -> dict[str, int]:
+        share = self.generator.dirichlet(np.ones(len(names))) * total
+        return {name: int(count) for name, count in zip(names, share, strict=True)}
 
     def _chance(self, probability: float) -> bool:
         return bool(self.generator.random() < probability)
@@ -197,6 +228,8 @@ class _Task:
             "cooldown": self._amount(0, 0, 1, 3),
             "initial_items": self._amount(0, 1, 30),
         }
+        if name == self.frame.things[-1][0]:  # what can be given away has a source
+            entry["output"][self.frame.items[0]] = 5
         if not entry["conversion_ticks"] and not entry["cooldown"]:
             entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1
         return entry
@@ -209,7 +242,7 @@ class _Task:
     def _action(self, frame: dict[str, Any]) -> dict[str, Any]:
         action, type_ = dict(frame), frame["type"]
         if type_ == "gift":
-            action["item"] = self.frame.items[-1]
+            action["item"] = self.frame.items[0]
         if type_ == "use" and self._chance(0.5):
             action["use"] = str(self.generator.choice(["converter", "thing_3", "mine"]))
         if not self.frame.with_costs:

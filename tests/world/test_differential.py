@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from conformance import engine_state, engine_statistics
-from random_worlds import random_actions, random_tasks
+from random_worlds import ACTION_TYPES, random_actions, random_tasks
 from reference import ReferenceWorld
 
 from metta.world.env import MettaGridEnv
@@ -29,7 +29,9 @@ class Match:
 
     def __init__(self, seed: int):
         self.generator = np.random.default_rng(seed)
-        self.env = MettaGridEnv(random_tasks(self.generator), num_worlds=WORLDS, seed=seed)
+        tasks = random_tasks(self.generator, every_action=seed % 3 == 2)
+        self.env = MettaGridEnv(tasks, num_worlds=WORLDS, seed=seed)
+        self.draws_order = seed % 2 == 0  # else it is told the order
         self.episodes_ended = 0
         observations, _ = self.env.reset()
         self.references = [self._begun(world) for world in range(WORLDS)]
@@ -47,8 +49,12 @@ class Match:
         """One step of everything, compared in full; with `look_closely` the hidden state and statistics too."""
         env = self.env
         actions = random_actions(self.generator, env.config, env.agents)
-        order = np.stack([self.generator.permutation(env.num_agents) for _ in range(WORLDS)])
-        observations, rewards, terminated, truncated, info = env.step(actions, order=order.ravel())
+        if self.draws_order:
+            order = env.next_order().reshape(WORLDS, -1)
+        else:
+            order = np.stack([self.generator.permutation(env.num_agents) for _ in range(WORLDS)])
+        told = None if self.draws_order else order.ravel()
+        observations, rewards, terminated, truncated, info = env.step(actions, order=told)
         self.returned += rewards
         finals = dict(zip(info.ended_agents.tolist(), info.final_observations, strict=True))
         for world, reference in enumerate(self.references):
@@ -135,3 +141,39 @@ def test_engine_and_reference_agree(part: int) -> None:
             match.step(look_closely=step % 10 == 5)
         ended += match.episodes_ended
     assert ended or matches < 4
+
+
+def test_every_action_is_enabled_and_succeeds_and_fails() -> None:
+    """What random worlds with every action are there for; a few of them are enough."""
+    outcomes: set[tuple[str, str]] = set()
+    for seed in range(2, 18, 3):
+        env, generator = Match(seed).env, np.random.default_rng(seed)
+        type_of = {name: type_ for name, type_, _ in env.config.action_table}
+        assert set(type_of.values()) == {*ACTION_TYPES, "attack_nearest"}
+        assert all(action.enabled for action in env.config.actions)
+        for _ in range(STEPS):
+            *_, info = env.step(random_actions(generator, env.config, env.agents))
+            for summary in info.episodes:
+                keys = [key.split(".") for key in summary.stats if key.startswith("action.")]
+                outcomes |= {(type_of[key[1]], key[2]) for key in keys if key[1] in type_of}
+    always_work = {"noop", "rotate", "change_color"}
+    assert {type_ for type_, outcome in outcomes if outcome == "success"} == {*ACTION_TYPES, "attack_nearest"}
+    assert {type_ for type_, outcome in outcomes if outcome == "failed"} >= {*ACTION_TYPES} - always_work
+
+
+def test_an_order_told_is_an_order_drawn() -> None:
+    """Same seed, same actions: told what it would have drawn, an environment does the same."""
+    generator = np.random.default_rng(5)
+    tasks = random_tasks(generator, every_action=True)
+    drawing, told = (MettaGridEnv(tasks, WORLDS, seed=4) for _ in range(2))
+    drawing.reset()
+    told.reset()
+    orders = []
+    for _ in range(40):
+        actions = random_actions(generator, drawing.config, drawing.agents)
+        order = told.next_order()
+        orders.append(order.reshape(WORLDS, -1))
+        results = zip(drawing.step(actions)[:4], told.step(actions, order=order)[:4], strict=True)
+        assert all(np.array_equal(one, other) for one, other in results)
+    assert all((np.sort(order, axis=1) == np.arange(drawing.num_agents)).all() for order in orders)
+    assert len({order.tobytes() for order in orders}) == len(orders)

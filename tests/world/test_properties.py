@@ -1,9 +1,16 @@
-"""What holds in every world, whatever its config, its map and what its agents do."""
+"""What holds in every world, whatever its config, its map and what its agents do.
+
+`METTA_EXAMPLES=1000 pytest tests/world/test_properties.py` draws a thousand new examples instead of the
+same few.
+"""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,9 +27,15 @@ SEEDS = st.integers(0, 2**32 - 1)
 STEPS = st.integers(1, 40)
 WORLDS = st.integers(1, 4)
 
-# the same examples in every run, and none kept on disk
+EXAMPLES = int(os.environ.get("METTA_EXAMPLES", "0"))
+
+# the same examples in every run, and none kept on disk; METTA_EXAMPLES=1000 draws so many others
 worlds_at_random = settings(
-    max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES or 40,
+    deadline=None,
+    derandomize=not EXAMPLES,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
@@ -86,6 +99,11 @@ class TestPlaces:
             rows = rows_of(env, world)
             standing = env.cells(world)[tuple(env.positions[rows].T)]
             assert np.array_equal(standing, -1 - groups[rows])
+        # and each itself: the ids of agents in the grid are in their order, and each is there once
+        state = env.state()
+        grid, ids = state["grid"], state["grid"][state["cell"]]
+        assert np.array_equal(ids - ids[0], np.arange(env.agents))
+        assert np.isin(grid, ids).sum() == env.agents
 
     @worlds_at_random
     @given(SEEDS, WORLDS)
@@ -204,6 +222,102 @@ class TestSums:
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
+    def test_who_is_frozen_and_not_hit_loses_a_turn(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+        """In a step without attacks that is all that can be counted; others come between, so that some are frozen."""
+        env = endless(seed, worlds)
+        attacks = [number for number, (_, type_, _) in enumerate(env.config.action_table) if type_.startswith("attack")]
+        largest = np.array(env.spec.max_action_args)
+        generator = np.random.default_rng(acts)
+        for step in range(steps):
+            actions = random_actions(generator, env.config, env.agents)
+            if step % 3 == 2:
+                actions[np.isin(actions[:, 0], attacks)] = [-1, 0]
+                number, argument = actions.T
+                is_known = (number >= 0) & (number < len(largest))
+                is_valid = is_known & (argument >= 0) & (argument <= largest[np.where(is_known, number, 0)])
+                before, frozen = self._frozen_ticks(env), env.freeze_counters != 0
+                env.step(actions)
+                assert np.array_equal(self._frozen_ticks(env) - before, frozen & is_valid)
+            else:
+                actions[generator.random(env.agents) < 0.5] = [attacks[-1], 0] if attacks else [0, 0]
+                env.step(actions)
+
+    def _frozen_ticks(self, env: MettaGridEnv) -> np.ndarray:
+        counts = [agent for world in range(env.num_worlds) for agent in env.episode_stats(world)["agent"]]
+        return np.array([agent.get("status.frozen.ticks", 0) for agent in counts])
+
+    @worlds_at_random
+    @given(SEEDS, SEEDS, STEPS, WORLDS)
+    def test_hits_and_swaps_are_counted_by_whom_they_met(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+        env = endless(seed, worlds)
+        table = [(name, type_) for name, type_, _ in env.config.action_table]
+        of_type = {
+            kind: np.array([type_.startswith(kind) for _, type_ in table] + [False]) for kind in ("attack", "swap")
+        }
+        done = {kind: np.zeros(env.agents, int) for kind in of_type}
+        generator = np.random.default_rng(acts)
+        for _ in range(steps):
+            actions = random_actions(generator, env.config, env.agents)
+            env.step(actions)
+            number = np.where((actions[:, 0] >= 0) & (actions[:, 0] < len(table)), actions[:, 0], len(table))
+            for kind, is_kind in of_type.items():
+                done[kind] += env.action_success & is_kind[number]
+        for world in range(worlds):
+            kinds = game_of(env, world).object_types
+            groups = list(game_of(env, world).game.groups)
+            met = ["agent", *(name for name, kind in kinds.items() if kind.swappable)]
+            rows = range(env.agents)[rows_of(env, world)]
+            for row, counters in zip(rows, engine_statistics(env, world)["agent"], strict=True):
+                own = groups[int(env.groups[row])]
+                swaps = [f"action.{name}.{what}" for name, type_ in table if type_ == "swap" for what in met]
+                assert sum(counters.get(key, 0) for key in swaps) == done["swap"][row]
+                hits = [f"action.{name}.agent" for name, type_ in table if type_.startswith("attack")]
+                assert sum(counters.get(key, 0) for key in hits) == done["attack"][row]
+                teams = counters.get(f"attack.own_team.{own}", 0) + counters.get(f"attack.other_team.{own}", 0)
+                assert teams == done["attack"][row]
+                ended = sum(counters.get(f"attack.{how}.{own}", 0) for how in ("win", "lost"))
+                blocked = sum(counters.get(f"attack.blocked.{group}", 0) for group in groups)
+                assert ended + blocked <= done["attack"][row]
+
+    @worlds_at_random
+    @given(SEEDS, SEEDS, STEPS, WORLDS)
+    def test_what_defends_is_used_up(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+        """Every blocked attack costs its victim the same; nothing else costs anything."""
+        tasks = [with_defense(task, 2) for task in random_tasks(np.random.default_rng(seed), with_costs=False)]
+        env = MettaGridEnv(tasks, worlds, seed, auto_reset=False)
+        env.reset()
+        play(env, acts, steps)
+        item = env.config.game.inventory_item_names[0]
+        gifts = [name for name, type_, _ in env.config.action_table if type_ == "gift"]
+        for world in range(worlds):
+            total: Counter[str] = Counter()
+            for counters in engine_statistics(env, world)["agent"]:
+                total.update(counters)
+            groups = game_of(env, world).game.groups
+            robbed = sum(total[f"{item}.stolen_from.{group}"] for group in groups)
+            given = sum(total[f"action.{name}.success"] for name in gifts)
+            blocked = sum(total[f"attack.blocked.{group}"] for group in groups)
+            assert total[f"{item}.lost"] - total[f"{item}.put"] - robbed - given == 2 * blocked
+
+    @worlds_at_random
+    @given(SEEDS, SEEDS, STEPS, WORLDS)
+    def test_dropped_tokens_are_those_that_more_room_would_hold(
+        self, seed: int, acts: int, steps: int, worlds: int
+    ) -> None:
+        tasks = random_tasks(np.random.default_rng(seed))
+        roomy = [task.override(num_observation_tokens=1500) for task in tasks]
+        told = []
+        for configs in (tasks, roomy):
+            env = MettaGridEnv(configs, worlds, seed, auto_reset=False)
+            env.reset()
+            play(env, acts, steps)
+            told.append([env.episode_stats(world)["game"] for world in range(worlds)])
+        for game, whole in zip(*told, strict=True):
+            assert whole["tokens_dropped"] == 0
+            assert game["tokens_dropped"] == whole["tokens_written"] - game["tokens_written"]
+
+    @worlds_at_random
+    @given(SEEDS, SEEDS, STEPS, WORLDS)
     def test_tokens_add_up(self, seed: int, acts: int, steps: int, worlds: int) -> None:
         env = endless(seed, worlds)
         capacity = env.spec.num_observation_tokens
@@ -268,13 +382,57 @@ class TestRepetition:
             assert np.array_equal(alone.action_success, batch.action_success[rows])
         assert alone.episode_stats() == batch.episode_stats(world)
 
-    @settings(worlds_at_random, max_examples=5)
+    @settings(worlds_at_random, max_examples=EXAMPLES or 12)
+    @given(SEEDS, SEEDS, st.integers(1, 15), st.integers(2, 150), st.data())
+    def test_shards_stepped_by_threads_are_the_whole(
+        self, seed: int, acts: int, steps: int, worlds: int, data: st.DataObject
+    ) -> None:
+        """A batch of any size, cut anywhere, its parts stepped at the same time."""
+        cuts = sorted({0, *data.draw(st.lists(st.integers(1, worlds - 1), max_size=3)), worlds})
+        parts = list(pairwise(cuts))
+        tasks = random_tasks(np.random.default_rng(seed))
+        whole = MettaGridEnv(tasks, worlds, seed)
+        shards = [MettaGridEnv(tasks, end - start, seed, first_world=start) for start, end in parts]
+        generator = np.random.default_rng(acts)
+        with ThreadPoolExecutor(len(parts)) as pool:
+            firsts = list(pool.map(lambda shard: shard.reset()[0], shards))
+            assert np.array_equal(whole.reset()[0], np.concatenate(firsts))
+            for _ in range(steps):
+                actions = random_actions(generator, whole.config, whole.agents)
+                own = [actions[start * whole.num_agents : end * whole.num_agents] for start, end in parts]
+                pieces = list(pool.map(lambda shard, acts: shard.step(acts), shards, own))
+                *together, info = whole.step(actions)
+                for index, array in enumerate(together):
+                    assert np.array_equal(array, joined([piece[index] for piece in pieces]))
+                assert np.array_equal(
+                    info.final_observations, joined([piece[4].final_observations for piece in pieces])
+                )
+                ended = [summary.stats for piece in pieces for summary in piece[4].episodes]
+                assert [summary.stats for summary in info.episodes] == ended
+
+    @settings(worlds_at_random, max_examples=EXAMPLES or 5)
     @given(SEEDS, SEEDS)
     def test_threads_do_not_disturb_each_other(self, seed: int, acts: int) -> None:
         seeds = [seed + number for number in range(4)]
         expected = [story(one, acts, 25, 2) for one in seeds]
         with ThreadPoolExecutor(4) as pool:
             assert list(pool.map(lambda one: story(one, acts, 25, 2), seeds)) == expected
+
+
+def joined(arrays: Sequence[Any]) -> np.ndarray:
+    return np.concatenate(arrays)
+
+
+def with_defense(task: EnvConfig, amount: int) -> EnvConfig:
+    """The same, with all attacks blocked by so many units of the first item."""
+    defense = {task.game.inventory_item_names[0]: amount}
+    actions = [
+        action.model_copy(update={"defense_resources": defense}) if action.type == "attack" else action
+        for action in task.actions
+    ]
+    return EnvConfig.model_validate(
+        task.model_dump(exclude_unset=True) | {"actions": [a.model_dump() for a in actions]}
+    )
 
 
 def story(seed: int, acts: int, steps: int, worlds: int) -> bytes:

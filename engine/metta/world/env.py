@@ -37,7 +37,7 @@ from metta.world.rules import Rules
 from metta.world.saved_state import load_worlds, save_worlds
 from metta.world.state import Worlds
 from metta.world.summary import StepInfo, episode_stats, summarise
-from metta.world.turns import Turn
+from metta.world.turns import Turn, next_order
 from metta.world.views import draw_world, view_cells, view_converters
 
 
@@ -262,6 +262,10 @@ class MettaGridEnv:
     def tasks(self) -> NDArray[np.int64]:
         """Index in `configs` of each world's running task. `[worlds]`"""
         return self._worlds.task
+
+    def next_order(self) -> NDArray[np.int64]:
+        """The turn order that the next `step` draws if it is given none, as it takes one. `[agents]`"""
+        return next_order(self._worlds).ravel()
 
     def cells(self, world: int = 0) -> NDArray[np.int16]:
         """What stands where, encoded as by `build_map`. `[rows, cols] int16`"""

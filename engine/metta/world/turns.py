@@ -27,6 +27,23 @@ def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
+def drawn_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """By what agents are put in order in step number `steps [worlds]` of their worlds' episodes.
+
+    Number `step * agents + agent` of the SplitMix64 stream that this episode of this world has for its own. Sorting by
+    independent random numbers is a uniformly random permutation.
+    """
+    world, agent = np.divmod(rows, worlds.num_agents)
+    number = (steps[world] * worlds.num_agents + agent).astype(np.uint64)
+    return mix(worlds.turn_stream[world] + number * GOLDEN)
+
+
+def next_order(worlds: Worlds) -> NDArray[np.int64]:
+    """The agent at each place of the order in which each world will take its next turns. `[worlds, agents]`"""
+    keys = drawn_keys(worlds, worlds.everyone, worlds.steps + 1)
+    return keys.reshape(worlds.num_worlds, worlds.num_agents).argsort(axis=1, kind="stable")
+
+
 class Turn:
     """What every agent does in this step. Arrays are `[agents]`."""
 
@@ -57,16 +74,9 @@ class Turn:
     def key(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """A number per agent by which the agents of a world take their turns, lowest first.
 
-        Number `step * agents + agent` of the SplitMix64 stream that this episode of this world has for its own. Sorting
-        by independent random numbers is a uniformly random permutation, and only the few agents in each other's way
-        ever have theirs computed.
+        Only the few agents in each other's way ever have theirs computed.
         """
-        if self._place is not None:
-            return self._place[rows]
-        worlds = self._worlds
-        world, agent = np.divmod(rows, worlds.num_agents)
-        number = (worlds.steps[world] * worlds.num_agents + agent).astype(np.uint64)
-        return mix(worlds.turn_stream[world] + number * GOLDEN)
+        return drawn_keys(self._worlds, rows, self._worlds.steps) if self._place is None else self._place[rows]
 
     def rows_of(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
         """Agents whose turn is of one of the kinds from the first to the last given."""
