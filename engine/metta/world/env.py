@@ -185,7 +185,7 @@ class MettaGridEnv:
         info = StepInfo(
             ended_agents=rows,
             final_observations=observations[rows],
-            episodes=tuple(summarise(self._worlds, world, bool(terminated[world])) for world in ended.tolist()),
+            episodes=summarise(self._worlds, ended, terminated),
         )
         if self.auto_reset:
             self._begin(ended.tolist(), observations)

@@ -12,6 +12,7 @@ from metta.config.env import EnvConfig
 from metta.errors import MapError
 from metta.world.converters import start_conversions
 from metta.world.maps import build_map
+from metta.world.rules import NEVER
 from metta.world.state import EMPTY, IDLE, OUTSIDE, Worlds
 
 
@@ -58,44 +59,37 @@ def choose_task(luck: float, task_shares: NDArray[np.float64]) -> int:
     return min(int(task_shares.searchsorted(luck, side="right")), len(task_shares) - 1)
 
 
-def begin_episodes(worlds: Worlds, draws: Sequence[Draw]) -> None:
-    """Begin an episode in each of the first worlds, as drawn; all worlds lose what was in them."""
-    clear(worlds)
+def begin_episodes(worlds: Worlds, places: NDArray[np.int64], draws: Sequence[Draw]) -> None:
+    """Begin an episode in each of the worlds `places`, as drawn; they lose what was in them."""
+    clear(worlds, places)
     tasks = np.array([draw.task for draw in draws])
-    worlds.task[: len(draws)] = tasks
-    worlds.ruleset[: len(draws)] = worlds.rules.ruleset_of_task[tasks]
-    worlds.episode[: len(draws)] = [draw.episode for draw in draws]
-    worlds.turn_stream[: len(draws)] = [draw.turn_stream for draw in draws]
+    worlds.task[places] = tasks
+    worlds.ruleset[places] = worlds.rules.ruleset_of_task[tasks]
+    worlds.episode[places] = [draw.episode for draw in draws]
+    worlds.turn_stream[places] = [draw.turn_stream for draw in draws]
     for task in sorted(set(tasks.tolist())):
         fresh = (tasks == task).nonzero()[0]
-        _furnish(
-            worlds, int(worlds.rules.ruleset_of_task[task]), fresh, np.stack([draws[world].cells for world in fresh])
-        )
+        cells = np.stack([draws[index].cells for index in fresh.tolist()])
+        _furnish(worlds, int(worlds.rules.ruleset_of_task[task]), places[fresh], cells)
 
 
-def clear(worlds: Worlds) -> None:
-    """Empty all worlds and set back all that is counted in them."""
-    worlds.grid[: worlds.globals_start] = OUTSIDE
-    for array in (
-        worlds.steps,
-        worlds.orientation,
-        worlds.color,
-        worlds.freeze,
-        worlds.inventory,
-        worlds.listed,
-        worlds.score,
-        worlds.reward,
-        worlds.individual_rewards,
-        worlds.returned_rewards,
-        worlds.success,
-        worlds.last_action,
-        worlds.agent_counters,
-        worlds.tokens_written,
-        worlds.tokens_dropped,
-    ):
-        array[...] = 0
-    worlds.items_changed[:] = True
-    worlds.allot_converters(worlds.converter_slots)
+CLEARED = (
+    *("steps", "orientation", "color", "freeze", "inventory", "listed", "score", "reward", "individual_rewards"),
+    *("returned_rewards", "success", "last_action", "agent_counters", "tokens_written", "tokens_dropped"),
+    *("converter_type", "converter_inventory", "converter_counters"),
+)
+"""Arrays of Worlds that are 0 at first."""
+
+
+def clear(worlds: Worlds, places: NDArray[np.int64]) -> None:
+    """Empty some worlds and set back all that is counted in them."""
+    for name in CLEARED:
+        worlds.by_world(name)[places] = 0
+    worlds.by_world("grid")[places] = OUTSIDE
+    worlds.by_world("converter_cell")[places] = -1
+    worlds.by_world("converter_phase")[places] = IDLE
+    worlds.by_world("converter_due")[places] = NEVER
+    worlds.items_changed.reshape(worlds.num_worlds, -1)[places] = True
 
 
 def _furnish(worlds: Worlds, ruleset: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
@@ -140,6 +134,7 @@ def _place_converters(
     """Converters in row-major order of their maps, filled and started. `world` is the position in `fresh` of each."""
     counts = np.bincount(world, minlength=len(fresh))
     worlds.reserve_converters(int(counts.max()))
+    worlds.num_converters[fresh] = counts
     number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
     converters = fresh[world] * worlds.converter_slots + number
     types = worlds.rules.types
@@ -147,7 +142,5 @@ def _place_converters(
     worlds.converter_type[converters] = type_rows
     worlds.converter_cell[converters] = places
     worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * types.initial_items[type_rows][:, None]
-    worlds.converter_phase[converters] = IDLE
-    worlds.converter_counters[converters] = 0
     worlds.converter_changed[converters] = True
     start_conversions(worlds, converters)

@@ -2,14 +2,15 @@
 
 **What bounds it.** To begin episodes and to draw their first observations takes some hundred calls, however many begin
 together: one alone costs as much as several steps of a small batch. So episodes are begun several at once, in a small
-batch of their own, and which ones is no guess: a world's end is known from the start. What is left for the moment in
-which a world ends is to copy its arrays, a slice each.
+batch of their own, those first whose worlds end first: when an episode ends is known from its start. None is begun
+twice: what is ready stays so until its world ends, however long that takes, unless weights of tasks have changed so
+that it is to be another task's, or its place is needed for worlds that end sooner. What is left for the moment in which
+worlds end is to copy their arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 from metta.world.episodes import Streams, begin_episodes, choose_task, draw_episode
 from metta.world.observe import Observer, Window
 from metta.world.rules import NEVER
-from metta.world.state import EMPTY, OUTSIDE, Worlds
+from metta.world.state import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
+
+COPIED = tuple(name for name in Worlds.ARRAYS if name != "grid")
 
 AT_ONCE = 256
 """Agents of the worlds begun together: fewer pay for calls, more for memory."""
@@ -35,9 +38,8 @@ class NextEpisodes:
         self._room = min(worlds.num_worlds, max(1, AT_ONCE // worlds.num_agents))
         self._ready = Worlds(worlds.rules, self._room)
         self._observer = Observer(self._ready, window)
-        self._observations = np.empty((self._ready.agents, worlds.rules.num_tokens, 3), np.uint8)
-        self._luck: list[float] = []  # by place, see Draw
-        self._copies: list[tuple[NDArray[Any], NDArray[Any]]] = []  # by world and by place, each array of ARRAYS
+        self._observations = np.empty((self._room, worlds.num_agents, worlds.rules.num_tokens, 3), np.uint8)
+        self._luck = np.zeros(self._room)  # by place, see Draw
         self.forget()
 
     def forget(self) -> None:
@@ -49,81 +51,96 @@ class NextEpisodes:
 
         `task_shares [tasks]` are cumulative and end with 1.
         """
-        for start in range(0, len(ended), self._room):
-            batch = ended[start : start + self._room]
-            if not all(self._is_ready(world, task_shares) for world in batch):
-                self._prepare(batch, task_shares)
-            for world in batch:
-                self._move_in(world, out)
+        ready = [world for world in ended if self._is_ready(world, task_shares)]
+        if ready:
+            self._move_in(ready, out)
+        others = sorted(set(ended) - set(ready))
+        for start in range(0, len(others), self._room):
+            batch = others[start : start + self._room]
+            self._prepare(batch, task_shares)
+            self._move_in(batch, out)
         self._forget_invalid(set(ended))
 
     def _is_ready(self, world: int, task_shares: NDArray[np.float64]) -> bool:
         """Whether the world's next episode has begun, and of the task that it is to have by now."""
         place = self._place.get(world)
-        return place is not None and choose_task(self._luck[place], task_shares) == self._ready.task[place]
+        return place is not None and choose_task(float(self._luck[place]), task_shares) == self._ready.task[place]
 
     def _prepare(self, wanted: Sequence[int], task_shares: NDArray[np.float64]) -> None:
         """Begin the next episodes of the worlds `wanted`, and as there is room of those that will end soonest."""
         worlds = self._worlds
         last_step = worlds.rules.rulesets.last_step[worlds.ruleset]
+        steps_left = last_step - worlds.steps
+        for world in wanted:
+            self._place.pop(world, None)
+        # of those that are ready, the last to end make room
+        lasting = sorted(self._place, key=lambda world: int(steps_left[world]))
+        for world in lasting[self._room - len(wanted) :]:
+            del self._place[world]
         ends = last_step != NEVER
-        ends[wanted] = False
+        ends[[*wanted, *self._place]] = False
         others = ends.nonzero()[0]
-        soonest = others[(last_step - worlds.steps)[others].argsort(kind="stable")]
-        chosen = np.array([*wanted, *soonest[: self._room - len(wanted)].tolist()])
+        soonest = others[steps_left[others].argsort(kind="stable")]
+        free = sorted(set(range(self._room)) - set(self._place.values()))
+        chosen = np.array([*wanted, *soonest[: len(free) - len(wanted)].tolist()])
+        places = np.array(free[: len(chosen)])
         draws = [
             draw_episode(worlds.rules.tasks, self._streams, world, episode, task_shares)
             for world, episode in zip(chosen.tolist(), (worlds.episode[chosen] + 1).tolist(), strict=True)
         ]
-        begin_episodes(self._ready, draws)
-        agents = len(chosen) * worlds.num_agents
-        self._observer.observe(worlds.everyone[:agents], self._observations[:agents])
-        self._luck = [draw.luck for draw in draws]
-        self._place = {world: place for place, world in enumerate(chosen.tolist())}
-        self._translate(chosen)
+        begin_episodes(self._ready, places, draws)
+        rows = rows_of(places, worlds.num_agents)
+        drawn = np.empty((len(rows), *self._observations.shape[2:]), np.uint8)
+        self._observer.observe(rows, drawn)
+        self._observations[places] = drawn.reshape(len(places), *self._observations.shape[1:])
+        self._luck[places] = [draw.luck for draw in draws]
+        self._place |= dict(zip(chosen.tolist(), places.tolist(), strict=True))
 
-    def _translate(self, chosen: NDArray[np.int64]) -> None:
-        """Put places and things in the terms of the worlds `chosen`; from here on the arrays are there to be copied."""
+    def _move_in(self, ended: Sequence[int], out: NDArray[np.uint8]) -> None:
+        """Make the episodes that are ready those that run, with places and things in the terms of their worlds."""
         worlds, ready = self._worlds, self._ready
-        slots = max(worlds.converter_slots, ready.converter_slots)
-        worlds.reserve_converters(slots)
-        ready.reserve_converters(slots)
+        places, into = np.array([self._place.pop(world) for world in ended]), np.array(ended)
+        # no more slots than the episodes that run ever needed, so that nothing depends on which others are ready
+        worlds.reserve_converters(int(ready.num_converters[places].max()))
+        ready.reserve_converters(worlds.converter_slots)
+        slots = worlds.converter_slots
+        for name in COPIED:
+            theirs = ready.by_world(name)[places]
+            worlds.by_world(name)[into] = theirs[:, :slots] if name in CONVERTER_ARRAYS else theirs
+        rows, converters = rows_of(into, worlds.num_agents), rows_of(into, slots)
+        shift = worlds.slot_start[into] - ready.slot_start[places]
+        worlds.cell[rows] += shift.repeat(worlds.num_agents)
+        standing = converters[worlds.converter_cell[converters] >= 0]
+        worlds.converter_cell[standing] += shift.repeat(ready.num_converters[places])
+        running = standing[worlds.converter_due[standing] != NEVER]
+        worlds.converter_due[running] += worlds.clock
 
-        home = np.zeros(self._room, np.int64)
-        home[: len(chosen)] = chosen
-        things = np.empty(ready.num_things + 1, np.int32)
+        # walls by a table; who has a number of its own is written anew
+        worlds.by_world("grid")[into] = self._things().take(ready.by_world("grid")[places], mode="wrap")
+        worlds.grid[worlds.cell[rows]] = worlds.first_agent + rows
+        worlds.grid[worlds.converter_cell[standing]] = worlds.first_converter + standing
+        worlds.items_changed[rows] = True
+        worlds.converter_changed[standing] = True
+        out.reshape(worlds.num_worlds, -1)[into] = self._observations.reshape(self._room, -1)[places]
+
+    def _things(self) -> NDArray[np.int32]:
+        """Walls of the worlds by those of the batch in which they are made ready; of no meaning for anything else."""
+        worlds, ready = self._worlds, self._ready
+        things = np.zeros(ready.num_things + 1, np.int32)
         things[OUTSIDE] = OUTSIDE
         things[EMPTY] = EMPTY
         things[ready.first_swappable : ready.first_agent] = np.arange(worlds.first_swappable, worlds.first_agent)
         things[ready.first_plain : ready.first_converter] = np.arange(worlds.first_plain, worlds.first_converter)
-        for ours, theirs, count in (
-            (ready.first_agent, worlds.first_agent, worlds.num_agents),
-            (ready.first_converter, worlds.first_converter, slots),
-        ):
-            things[ours : ours + self._room * count] = (theirs + home[:, None] * count + np.arange(count)).ravel()
-        cells = ready.grid[: ready.globals_start]
-        things.take(cells, out=cells, mode="wrap")
-
-        shift = worlds.slot_start[home] - ready.slot_start
-        ready.cell += shift.repeat(worlds.num_agents)
-        ready.converter_cell[ready.converter_cell >= 0] += shift.repeat(slots)[ready.converter_cell >= 0]
-        self._copies = [(worlds.by_world(name), ready.by_world(name)) for name in Worlds.ARRAYS]
-
-    def _move_in(self, world: int, out: NDArray[np.uint8]) -> None:
-        """Make the episode that is ready the one that runs."""
-        worlds, place = self._worlds, self._place.pop(world)
-        for running, ready in self._copies:
-            running[world] = ready[place]
-        slots = slice(world * worlds.converter_slots, (world + 1) * worlds.converter_slots)
-        due = worlds.converter_due[slots]
-        due[due != NEVER] += worlds.clock
-        worlds.converter_changed[slots] = worlds.converter_cell[slots] >= 0
-        rows, own = worlds.rows_of(world), worlds.rows_of(place)
-        worlds.items_changed[rows] = True
-        out[rows] = self._observations[own]
+        return things
 
     def _forget_invalid(self, ended: set[int]) -> None:
         """Set back the counters that are not arrays."""
         worlds = self._worlds
         for key in [key for key in worlds.invalid if key[0] // worlds.num_agents in ended]:
             del worlds.invalid[key]
+
+
+def rows_of(worlds: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """Where the agents, or the converters, of some worlds are, if each world has so many."""
+    rows: NDArray[np.int64] = (worlds[:, None] * size + np.arange(size)).ravel()
+    return rows

@@ -116,6 +116,7 @@ class Worlds:
         self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders
         self.slot_start = np.arange(num_worlds) * self.slot
 
+        self.num_converters = np.zeros(num_worlds, np.int64)  # in each world
         self.object_counts = np.zeros((num_worlds, len(rules.types.names)), np.int64)  # at the start, by type row
 
         # -- agents --

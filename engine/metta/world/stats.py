@@ -164,17 +164,24 @@ def named_counts(names: Names, counters: NDArray[np.int32]) -> dict[str, float]:
     return {names.names[index]: float(counts[index]) for index in counted}
 
 
-def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> dict[str, float]:
-    """Each counter that is not zero, as a mean over a world's agents.
+def mean_counts(
+    columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]
+) -> list[dict[str, float]]:
+    """For each world every counter that is not zero, as a mean over its agents.
 
-    `group_rows [agents]`, `counters [agents, columns]`
+    `group_rows [worlds, agents]`, `counters [worlds, agents, columns]`
     """
-    totals: dict[str, float] = {}
-    for group_row in set(group_rows.tolist()):
-        counts = named_counts(columns.names(group_row), counters[group_rows == group_row])
-        for name, count in counts.items():
-            totals[name] = totals.get(name, 0.0) + count
-    return {name: total / len(group_rows) for name, total in totals.items()}
+    totals: list[dict[str, float]] = [{} for _ in group_rows]
+    for group_row in np.unique(group_rows).tolist():
+        names = columns.names(group_row)
+        of_group = (counters * (group_rows == group_row)[:, :, None]).sum(axis=1, dtype=np.int64)
+        counts = np.add.reduceat(of_group[:, names.columns], names.starts, axis=1)
+        world, index = counts.nonzero()
+        for of_world, name, count in zip(world.tolist(), index.tolist(), counts[world, index].tolist(), strict=True):
+            total = totals[of_world]
+            total[names.names[name]] = total.get(names.names[name], 0.0) + count
+    agents = group_rows.shape[1]
+    return [{name: count / agents for name, count in total.items()} for total in totals]
 
 
 def invalid_counts(invalid: InvalidCounts, rows: slice) -> list[dict[str, float]]:

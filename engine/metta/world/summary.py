@@ -40,21 +40,30 @@ class StepInfo:
     episodes: tuple[EpisodeSummary, ...]
 
 
-def summarise(worlds: Worlds, world: int, terminated: bool) -> EpisodeSummary:
-    """The episode of a world as it stands."""
-    rows = worlds.rows_of(world)
-    stats = mean_counts(worlds.agent_columns, worlds.group_row[rows], worlds.agent_counters[rows])
-    for counts in invalid_counts(worlds.invalid, rows):
-        for name, count in counts.items():
-            stats[name] = stats.get(name, 0.0) + count / worlds.num_agents
-    return EpisodeSummary(
-        world=world,
-        task=int(worlds.task[world]),
-        length=int(worlds.steps[world]),
-        terminated=terminated,
-        rewards=worlds.returned_rewards[rows].copy(),
-        individual_rewards=worlds.individual_rewards[rows].copy(),
-        stats=stats | game_counts(worlds, world),
+def summarise(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.bool_]) -> tuple[EpisodeSummary, ...]:
+    """The episodes of the worlds `ended` as they stand. `terminated [worlds]`"""
+
+    def of_ended(array: NDArray[Any]) -> NDArray[Any]:
+        return array.reshape(worlds.num_worlds, worlds.num_agents, *array.shape[1:])[ended]
+
+    stats = mean_counts(worlds.agent_columns, of_ended(worlds.group_row), of_ended(worlds.agent_counters))
+    place = {world: index for index, world in enumerate(ended.tolist())}
+    for (row, what, action, argument), times in worlds.invalid.items():
+        own = stats[place[row // worlds.num_agents]] if row // worlds.num_agents in place else {}
+        name = f"action.{what}.{action}.{argument}"
+        own[name] = own.get(name, 0.0) + times / worlds.num_agents
+    rewards, individual_rewards = of_ended(worlds.returned_rewards), of_ended(worlds.individual_rewards)
+    return tuple(
+        EpisodeSummary(
+            world=world,
+            task=int(worlds.task[world]),
+            length=int(worlds.steps[world]),
+            terminated=bool(terminated[world]),
+            rewards=rewards[index],
+            individual_rewards=individual_rewards[index],
+            stats=stats[index] | game,
+        )
+        for (world, index), game in zip(place.items(), game_counts(worlds, ended), strict=True)
     )
 
 
@@ -74,21 +83,24 @@ def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
         counts["location.r"], counts["location.c"] = map(float, placed["position"][index])
         converters.append(counts)
     return {
-        "game": game_counts(worlds, world),
+        "game": game_counts(worlds, np.array([world]))[0],
         "agent": [own | more for own, more in zip(agents, invalid_counts(worlds.invalid, rows), strict=True)],
         "converter": converters,
     }
 
 
-def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
-    """What stands in a world, and what became of the tokens of its observations."""
-    rows = worlds.rows_of(world)
-    written = int(worlds.tokens_written[rows].sum())
-    observations = worlds.num_agents * (int(worlds.steps[world]) + 1)
-    names, objects = worlds.rules.types.names, worlds.object_counts[world]
-    return {
-        "tokens_written": float(written),
-        "tokens_dropped": float(worlds.tokens_dropped[rows].sum()),
-        "tokens_free_space": float(observations * worlds.rules.num_tokens - written),
-        **{f"objects.{names[type_row]}": float(objects[type_row]) for type_row in objects.nonzero()[0].tolist()},
-    }
+def game_counts(worlds: Worlds, asked: NDArray[np.int64]) -> list[dict[str, float]]:
+    """For each of the worlds `asked` what stands in it, and what became of the tokens of its observations."""
+    by_agent = worlds.num_worlds, worlds.num_agents
+    written = worlds.tokens_written.reshape(by_agent)[asked].sum(axis=1)
+    dropped = worlds.tokens_dropped.reshape(by_agent)[asked].sum(axis=1)
+    free = worlds.num_agents * (worlds.steps[asked] + 1) * worlds.rules.num_tokens - written
+    counts = [
+        {"tokens_written": float(own[0]), "tokens_dropped": float(own[1]), "tokens_free_space": float(own[2])}
+        for own in zip(written.tolist(), dropped.tolist(), free.tolist(), strict=True)
+    ]
+    names, objects = worlds.rules.types.names, worlds.object_counts[asked]
+    index, type_row = objects.nonzero()
+    for own, name, count in zip(index.tolist(), type_row.tolist(), objects[index, type_row].tolist(), strict=True):
+        counts[own][f"objects.{names[name]}"] = float(count)
+    return counts
