@@ -11,6 +11,7 @@ worlds end is to copy their arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from metta.world.rules import NEVER
 from metta.world.state import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
 
 COPIED = tuple(name for name in Worlds.ARRAYS if name != "grid")
+
+FEW = 4
+"""Worlds that move in faster one by one, as slices, than together."""
 
 AT_ONCE = 256
 """Agents of the worlds begun together: fewer pay for calls, more for memory."""
@@ -40,6 +44,9 @@ class NextEpisodes:
         self._observer = Observer(self._ready, window)
         self._observations = np.empty((self._room, worlds.num_agents, worlds.rules.num_tokens, 3), np.uint8)
         self._luck = np.zeros(self._room)  # by place, see Draw
+        self._slots = (-1, -1)  # of converters, as of when _arrays were looked up
+        self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._walls = self._walls_of_worlds()
         self.forget()
 
     def forget(self) -> None:
@@ -52,7 +59,10 @@ class NextEpisodes:
         `task_shares [tasks]` are cumulative and end with 1.
         """
         ready = [world for world in ended if self._is_ready(world, task_shares)]
-        if ready:
+        if len(ready) < FEW:
+            for world in ready:
+                self._move_in([world], out)
+        else:
             self._move_in(ready, out)
         others = sorted(set(ended) - set(ready))
         for start in range(0, len(others), self._room):
@@ -100,34 +110,45 @@ class NextEpisodes:
         """Make the episodes that are ready those that run, with places and things in the terms of their worlds."""
         worlds, ready = self._worlds, self._ready
         places, into = np.array([self._place.pop(world) for world in ended]), np.array(ended)
+        standing_in = ready.num_converters[places]
         # no more slots than the episodes that run ever needed, so that nothing depends on which others are ready
-        worlds.reserve_converters(int(ready.num_converters[places].max()))
+        worlds.reserve_converters(int(standing_in.max()))
         ready.reserve_converters(worlds.converter_slots)
-        slots = worlds.converter_slots
-        for name in COPIED:
-            theirs = ready.by_world(name)[places]
-            worlds.by_world(name)[into] = theirs[:, :slots] if name in CONVERTER_ARRAYS else theirs
-        rows, converters = rows_of(into, worlds.num_agents), rows_of(into, slots)
+        here, there = _index(into), _index(places)
+        for running, prepared in self._copies():
+            running[here] = prepared[there]
+        rows, converters = rows_of(into, worlds.num_agents), rows_of(into, worlds.converter_slots)
         shift = worlds.slot_start[into] - ready.slot_start[places]
         worlds.cell[rows] += shift.repeat(worlds.num_agents)
         standing = converters[worlds.converter_cell[converters] >= 0]
-        worlds.converter_cell[standing] += shift.repeat(ready.num_converters[places])
-        running = standing[worlds.converter_due[standing] != NEVER]
-        worlds.converter_due[running] += worlds.clock
+        worlds.converter_cell[standing] += shift.repeat(standing_in)
+        working = standing[worlds.converter_due[standing] != NEVER]
+        worlds.converter_due[working] += worlds.clock
 
         # walls by a table; who has a number of its own is written anew
-        worlds.by_world("grid")[into] = self._things().take(ready.by_world("grid")[places], mode="wrap")
+        worlds.by_world("grid")[here] = self._walls.take(ready.by_world("grid")[there], mode="wrap")
         worlds.grid[worlds.cell[rows]] = worlds.first_agent + rows
         worlds.grid[worlds.converter_cell[standing]] = worlds.first_converter + standing
         worlds.items_changed[rows] = True
         worlds.converter_changed[standing] = True
-        out.reshape(worlds.num_worlds, -1)[into] = self._observations.reshape(self._room, -1)[places]
+        out.reshape(worlds.num_worlds, -1)[here] = self._observations.reshape(self._room, -1)[there]
 
-    def _things(self) -> NDArray[np.int32]:
-        """Walls of the worlds by those of the batch in which they are made ready; of no meaning for anything else."""
+    def _copies(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """By world and by place, each of the arrays that are copied as they are."""
+        slots = self._worlds.converter_slots, self._ready.converter_slots
+        if slots != self._slots:
+            self._slots = slots
+            self._arrays = [(self._worlds.by_world(name), self._ready.by_world(name)) for name in COPIED]
+            self._arrays = [
+                (running, prepared if name not in CONVERTER_ARRAYS else prepared[:, : slots[0]])
+                for name, (running, prepared) in zip(COPIED, self._arrays, strict=True)
+            ]
+        return self._arrays
+
+    def _walls_of_worlds(self) -> NDArray[np.int32]:
+        """Walls of the worlds by those of the batch that is made ready; of no meaning for anything else."""
         worlds, ready = self._worlds, self._ready
-        things = np.zeros(ready.num_things + 1, np.int32)
-        things[OUTSIDE] = OUTSIDE
+        things = np.full(ready.first_converter + 1, OUTSIDE, np.int32)
         things[EMPTY] = EMPTY
         things[ready.first_swappable : ready.first_agent] = np.arange(worlds.first_swappable, worlds.first_agent)
         things[ready.first_plain : ready.first_converter] = np.arange(worlds.first_plain, worlds.first_converter)
@@ -138,6 +159,11 @@ class NextEpisodes:
         worlds = self._worlds
         for key in [key for key in worlds.invalid if key[0] // worlds.num_agents in ended]:
             del worlds.invalid[key]
+
+
+def _index(places: NDArray[np.int64]) -> NDArray[np.int64] | slice:
+    """The same places, as a slice where it is only one."""
+    return places if len(places) > 1 else slice(int(places[0]), int(places[0]) + 1)
 
 
 def rows_of(worlds: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -172,7 +172,7 @@ def mean_counts(
     `group_rows [worlds, agents]`, `counters [worlds, agents, columns]`
     """
     totals: list[dict[str, float]] = [{} for _ in group_rows]
-    for group_row in np.unique(group_rows).tolist():
+    for group_row in sorted(set(group_rows.ravel().tolist())):
         names = columns.names(group_row)
         of_group = (counters * (group_rows == group_row)[:, :, None]).sum(axis=1, dtype=np.int64)
         counts = np.add.reduceat(of_group[:, names.columns], names.starts, axis=1)
