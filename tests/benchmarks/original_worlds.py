@@ -1,7 +1,14 @@
 """Worlds of the compiled package `mettagrid`, for bench_env.py; runs in an interpreter that has it, and knows no metta.
 
-Takes the sizes of the worlds as JSON. For each line on stdin, a number of seconds, it steps them for about as long and
-prints agent-steps per second of processor time.
+Takes what stands in the worlds as JSON. For each line on stdin, a number of seconds, it steps them for about as long
+and prints agent-steps per second of processor time.
+
+The package's rules have moved on, so this is the nearest configuration: as many agents, objects of the same names in
+the same numbers, the same window and tokens. Mines hold ore, generators make batteries of it and altars hearts of
+those; but an object is worked by moving onto it and answers at once, other converters give what they hold, blocks
+change places with who moves onto them, and there is no turning, no freezing and no time that a conversion takes. Random
+actions are all it has: noop, moves, and four vibes for the four changes of color. An agent attacks who has laser: by
+moving onto another while it shows the first vibe.
 """
 
 from __future__ import annotations
@@ -9,34 +16,68 @@ from __future__ import annotations
 import json
 import sys
 import time
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from mettagrid.builder.envs import make_arena
+from mettagrid.config.handler_config import Handler, actorHas, updateActor, withdraw
+from mettagrid.config.mettagrid_config import GridObjectConfig, InventoryConfig
+from mettagrid.config.mutation import SwapMutation
+from mettagrid.config.vibes import VIBES
 from mettagrid.map_builder.random_map import RandomMapBuilder
 from mettagrid.simulator.simulator import Simulation
 
+NUM_VIBES = 4
 
-def make_world(sizes: dict[str, int], seed: int) -> Simulation:
+
+def make_object(name: str) -> GridObjectConfig:
+    """What comes nearest to an object of this name."""
+    kind, _, color = name.partition("_")
+    stock: dict[str, int] = {}
+    if kind == "block":
+        handler = Handler(mutations=[SwapMutation()])
+    elif kind == "generator":
+        ore = {f"ore_{color}": 1}
+        handler = Handler(filters=[actorHas(ore)], mutations=[updateActor({f"ore_{color}": -1, f"battery_{color}": 1})])
+    elif kind == "altar":
+        handler = Handler(
+            filters=[actorHas({"battery_red": 3})], mutations=[updateActor({"battery_red": -3, "heart": 1})]
+        )
+    else:
+        item = f"ore_{color}" if kind == "mine" else {"armory": "armor", "lasery": "laser"}.get(kind, "blueprint")
+        stock = {item: 255}
+        handler = Handler(mutations=[withdraw({item: 1})])
+    return GridObjectConfig(name=name, inventory=InventoryConfig(initial=stock), on_use_handler=handler)
+
+
+def make_world(sizes: dict[str, Any], seed: int) -> Simulation:
     builder = RandomMapBuilder.Config(
         **{"agents": sizes["agents"], "height": sizes["height"], "width": sizes["width"], "seed": seed},
         border_width=2,
-        objects={"wall": sizes["walls"]},
+        objects=sizes["objects"],
     )
     config = make_arena(sizes["agents"], map_builder=builder)
-    config.game.max_steps = 0
-    config.game.obs.width = config.game.obs.height = sizes["window"]
-    config.game.obs.num_tokens = sizes["tokens"]
+    game = config.game
+    game.objects |= {name: make_object(name) for name in sizes["objects"] if name != "wall"}
+    game.max_steps = 0
+    game.obs.width = game.obs.height = sizes["window"]
+    game.obs.num_tokens = sizes["tokens"]
+    game.actions.change_vibe.enabled = True
+    game.actions.change_vibe.vibes = VIBES[:NUM_VIBES]
+    game.vibe_names = [vibe.name for vibe in VIBES[:NUM_VIBES]]
+    game.actions.attack.vibes = [VIBES[0].name]
     return Simulation(config, seed=seed)
 
 
 def main() -> None:
     sizes = json.loads(sys.argv[1])
     # the compiled world itself, without the Python around it: actions in, one call
-    worlds = [make_world(sizes, seed)._c_sim for seed in range(sizes["worlds"])]
-    names = make_world(sizes, 0).action_names
-    moves = [index for index, name in enumerate(names) if name == "noop" or name.startswith("move")]
+    simulations = [make_world(sizes, seed) for seed in range(sizes["worlds"])]
+    worlds = [simulation._c_sim for simulation in simulations]
+    names = simulations[0].action_names
     generator = np.random.default_rng(0)
-    actions = generator.choice(moves, size=(64, len(worlds), sizes["agents"]))
+    actions = generator.integers(len(names), size=(64, len(worlds), sizes["agents"]))
     step = 0
 
     def run(steps: int) -> float:
@@ -51,6 +92,9 @@ def main() -> None:
         return steps * len(worlds) * sizes["agents"] / (time.process_time() - begin)
 
     run(50)
+    tokens = [float((world.observations()[:, :, 0] != 0xFF).sum(axis=1).mean()) for world in worlds]
+    told = {"version": version("mettagrid"), "actions": names, "tokens": float(np.mean(tokens))}
+    print(json.dumps(told), flush=True)
     for line in sys.stdin:
         rate = run(3)
         steps = max(3, int(float(line) * rate / (len(worlds) * sizes["agents"])))

@@ -100,15 +100,20 @@ def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:
         return
     rows, converters = rows[at_converter], things[at_converter].astype(np.int64) - worlds.first_converter
     kind = turn.kind[rows]
-    if kind.max() == Kind.USE:
+    if worlds.rules.has_use:
         usable = worlds.rules.actions.works_on[turn.action_row[rows], worlds.converter_type[converters]]
         working = ((kind != Kind.USE) | usable).nonzero()[0]
         rows, converters, kind = rows[working], converters[working], kind[working]
     for ready in rounds(worlds, turn, rows, (converters,)):
-        for works, work in ((Kind.PUT_ITEMS, put_items), (Kind.GET_ITEMS, get_items), (Kind.USE, use_converter)):
-            here = ready[kind[ready] == works]
+        works = kind[ready]
+        for work_kind, work in WORK.items():
+            here = ready[works == work_kind]
             if here.size:
                 worlds.success[rows[here]] = work(worlds, rows[here], converters[here])
+
+
+WORK = {Kind.PUT_ITEMS: put_items, Kind.GET_ITEMS: get_items, Kind.USE: use_converter}
+"""What each kind of turn at a converter does there."""
 
 
 def _move_and_swap(worlds: Worlds, turn: Turn, rows: Rows) -> None:

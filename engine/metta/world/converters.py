@@ -88,7 +88,7 @@ def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
     types = worlds.rules.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.input_items[worlds.converter_type[converters]].T:
-        has_some = np.flatnonzero((items != ABSENT) & (worlds.inventory[rows, items] > 0))
+        has_some = ((items != ABSENT) & (worlds.inventory[rows, items] > 0)).nonzero()[0]
         if not has_some.size:
             continue
         agents, targets, put = rows[has_some], converters[has_some], items[has_some]
@@ -110,7 +110,7 @@ def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
     types = worlds.rules.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.output_items[worlds.converter_type[converters]].T:
-        has_some = np.flatnonzero((items != ABSENT) & (worlds.converter_inventory[converters, items] > 0))
+        has_some = ((items != ABSENT) & (worlds.converter_inventory[converters, items] > 0)).nonzero()[0]
         if not has_some.size:
             continue
         agents, sources, got = rows[has_some], converters[has_some], items[has_some]

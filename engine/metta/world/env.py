@@ -337,7 +337,7 @@ class MettaGridEnv:
 
     def _checked(self, actions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         given = np.asarray(actions)
-        if given.shape != (self.agents, 2) or not np.issubdtype(given.dtype, np.integer):
+        if given.shape != (self.agents, 2) or given.dtype.kind not in "iu":
             raise UsageError(
                 f"actions must be integers [agents, 2] = [{self.agents}, 2]; got {given.dtype} {list(given.shape)}"
             )

@@ -52,8 +52,9 @@ def check_items(worlds: Worlds, rows: Rows, needed: NDArray[np.int64], items: li
         asked = (enough & (amount != ABSENT)).nonzero()[0]
         agents = rows[asked]
         fresh = agents[~worlds.listed[agents, item]]
-        worlds.listed[fresh, item] = True
-        worlds.items_changed[fresh] = True
+        if fresh.size:
+            worlds.listed[fresh, item] = True
+            worlds.items_changed[fresh] = True
         enough[asked] = worlds.inventory[agents, item] >= amount[asked]
     return enough
 

@@ -78,7 +78,7 @@ class Window:
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
         agents = min(CHUNK, worlds.agents)
         self.locations = np.tile(np.array(locations, np.uint8), agents)
-        self.offsets = np.array([row * worlds.stride + col for row, col in cells])
+        self.offsets = np.array([0, *(row * worlds.stride + col for row, col in cells)])
         self.gathered = np.empty((agents, len(locations)), np.int64)
         self.found = np.empty((agents, len(locations)), np.int32)
 
@@ -150,8 +150,8 @@ class Observer:
         """All tokens in the windows of at most CHUNK agents."""
         worlds, window = self.worlds, self.window
         gathered, found = window.gathered[: len(rows)], window.found[: len(rows)]
+        np.add(worlds.cell[rows, None], window.offsets, out=gathered)
         gathered[:, 0] = worlds.globals_start + rows
-        np.add(worlds.cell[rows, None], window.offsets, out=gathered[:, 1:])
         # no index is out of range: of the ways to treat those that are, wrapping costs least
         worlds.grid.take(gathered, out=found, mode="wrap")
         seen = (found > EMPTY).ravel().nonzero()[0]

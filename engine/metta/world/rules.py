@@ -166,6 +166,7 @@ class Rules:
             shares_rewards=bool(self.groups.reward_share.any() or self.groups.share_to.any()),
             type_row=type_row,
         )
+        self.has_use = bool((self.actions.kind == Kind.USE).any())
         self.has_gifts = bool((self.actions.kind == Kind.GIFT).any())
         is_attack = self.actions.kind <= Kind.ATTACK_NEAREST
         self.second_pass_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())

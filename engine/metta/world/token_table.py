@@ -119,6 +119,7 @@ def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Values that are not negative, rounded, halves up. (`floor(x + 0.5)` would round in its sum, too.)"""
-    whole = values.astype(np.int64)
-    whole += values - whole >= 0.5
-    return whole
+    halves: NDArray[np.int64] = (values + values).astype(np.int64)
+    halves += 1
+    halves >>= 1
+    return halves

@@ -105,28 +105,31 @@ def rounds(
     Each of `locks` gives every turn a number, such as a cell; a turn may name the same one twice. Numbers are folded
     into a table that stays in the cache: two that fall together are a needless wait, never a wrong result.
     """
-    everyone = np.arange(len(rows), dtype=np.int32)
-    holder = worlds.lock_holder
-    locks = [lock & (len(holder) - 1) for lock in locks]
-    for lock in locks:
-        holder[lock] = everyone
-    contested = np.zeros(len(rows), np.bool_)
-    for lock in locks:
-        last = holder[lock]  # the last turn to name it
-        beaten = (last != everyone).nonzero()[0]
-        contested[beaten] = True
-        contested[last[beaten]] = True
-    pending = contested.nonzero()[0]
-    if not pending.size:
-        yield worlds.everyone[: len(rows)]
+    everyone = worlds.everyone[: len(rows)]
+    if len(rows) < 2:
+        yield everyone
         return
+    holder = worlds.lock_holder
+    wanted = np.concatenate(locks) & (len(holder) - 1)
+    wants = np.concatenate([everyone] * len(locks))
+    holder[wanted] = wants
+    last = holder[wanted]  # the last turn to name it
+    beaten = (last != wants).nonzero()[0]
+    if not beaten.size:
+        yield everyone
+        return
+    contested = np.zeros(len(rows), np.bool_)
+    contested[wants[beaten]] = True
+    contested[last[beaten]] = True
+    pending = contested.nonzero()[0]
+    wanted = wanted.reshape(len(locks), -1)
     free = (~contested).nonzero()[0]
     pending = pending[turn.key(rows[pending]).argsort(kind="stable")]
     while pending.size:
         # written from the last turn to the first, so that each lock ends up with the first who wants it
         backwards = pending[::-1]
-        wanted = np.array([lock[backwards] for lock in locks])
-        holder[wanted.T.ravel()] = backwards.repeat(len(locks))
-        ready = (holder[wanted] == backwards).all(axis=0)[::-1]
+        theirs = wanted[:, backwards]
+        holder[theirs.T.ravel()] = backwards.repeat(len(locks))
+        ready = (holder[theirs] == backwards).all(axis=0)[::-1]
         yield np.concatenate([free, pending[ready]]) if free.size else pending[ready]
         free, pending = free[:0], pending[~ready]
