@@ -236,7 +236,13 @@ class MlpBackbone(Backbone):
         self.table = nn.Parameter(torch.empty(self.codes.num_rows, config.hidden_dim))
         self.bias = nn.Parameter(torch.zeros(config.hidden_dim))
         self.layers = nn.Sequential(nn.ReLU(), nn.Linear(config.hidden_dim, config.hidden_dim), nn.ReLU())
+        # What is far away begins weak: its many random numbers would long drown what is near, and matters first.
+        rows, cols = torch.arange(spec.observation_height), torch.arange(spec.observation_width)
+        distance = abs(rows - spec.observation_height // 2)[:, None] + abs(cols - spec.observation_width // 2)
+        nearness = 1 / distance.flatten().clamp(min=1).repeat_interleave(self.codes.num_channels)
         nn.init.normal_(self.table, std=math.sqrt(2 / TYPICAL_TOKENS) / config.obs_scale)
+        with torch.no_grad():
+            self.table *= nearness.unsqueeze(1)
 
     def first_layer(self) -> list[nn.Parameter]:
         """The weights that touch the input."""
