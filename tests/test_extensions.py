@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from metta.api import BACKBONES, Backbone, make_agent, make_environment
 from metta.config.agent import AgentModelConfig
+from metta.config.load import load_config
 from metta.errors import CheckpointError, UsageError
 from metta.extensions import Registry
 from metta.registration import register_presets
@@ -108,7 +109,7 @@ def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) ->
         if file.is_file():
             file.unlink()
     message = refused(metta_here("eval", "run/checkpoints/checkpoint_000004.pt"))
-    assert 'a policy with the backbone "sums", which is not here; install the package that has it' in message
+    assert 'needs the backbone "sums", which is not here; install the package that has it' in message
     message = refused(metta_here("resume", "run"))
     assert 'agent.backbone  must be one of "cnn", "attention", "mlp", ' in message
     assert 'got "sums"' in message
@@ -187,6 +188,51 @@ def test_names_of_ones_own_get_a_did_you_mean(here: Path) -> None:
     assert '"sums"; got "sumz"; did you mean "sums"?' in message
     message = refused(metta_here("check", "tiny.toml", "--set", 'logging.extra=["lines"]'))
     assert 'must be the name of an installed or registered logger, and there is none; got "lines"' in message
+
+
+STRIPES = """
+import numpy as np
+
+def stripes(rows, cols, generator, settings):
+    floor = np.ones((rows, cols), bool)
+    floor[1 :: settings.get("every", 2), : cols - 1] = False
+    return floor
+
+def crooked(rows, cols, generator, settings):
+    return np.ones((rows, cols + 1), bool)
+"""
+
+
+def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
+    entries = {"stripes": "floors:stripes", "crooked": "floors:crooked"}
+    site = install(here / "site", "floors", {"metta.map_builders": entries}, floors=STRIPES)
+    world = """
+        [env.game]
+        num_agents = 1
+        width = 9
+        height = 7
+        [env.map_builder]
+        type = "Own"
+        name = "stripes"
+        settings = { every = 4 }
+        border_width = 1
+        objects = { altar = 1 }
+        connected = true
+    """
+    (here / "striped.toml").write_text(world)
+    rows = done(metta_here("map", "striped.toml")).split("\n")
+    assert [row.count("#") for row in rows if row] == [9, 2, 8, 2, 2, 2, 9]
+    assert sum(row.count("_") for row in rows) == 1
+    message = refused(metta_here("map", "striped.toml", "--set", "env.map_builder.name=stripe"))
+    assert 'env.map_builder.name  must be one of "crooked", "stripes"; got "stripe"; did you mean "stripes"?' in message
+    message = refused(metta_here("map", "striped.toml", "--set", "env.map_builder.name=crooked"))
+    assert 'the map builder "crooked" made [5, 8] bool; it must be [5, 7] bool, true for floor' in message
+    save_checkpoint(new_agent(load_config("striped.toml").env, "cnn"), here, 1)
+    for file in site.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    message = refused(metta_here("replay", "checkpoint_000001.pt"))
+    assert 'needs the map builder "stripes", which is not here' in message
 
 
 # -- registered in code ---------------------------------------------------------------------------------------------

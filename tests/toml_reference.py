@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS
 from metta.config.fields import choices, default_of, sections
 from metta.config.game import AgentSettings
+from metta.config.layouts import MAP_BUILDERS
 from metta.config.run import RunConfig
 from metta.config.schema import config_schema
 from metta.config.table import Table
+from metta.config.training import LOGGERS
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- reference:begin -->"
@@ -24,6 +27,7 @@ WORDS = {"integer": "whole number", "number": "number", "boolean": "true or fals
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 NONSENSE = 10**6
 LONGEST_DEFAULT = 60
+REGISTRIES = (BACKBONES, LOGGERS, MAP_BUILDERS, OBSERVATION_PROCESSORS)
 
 
 def reference() -> str:
@@ -88,7 +92,15 @@ def _is_table(entry: dict[str, Any]) -> bool:
     return "$ref" in entry or all("$ref" in choice for choice in entry.get("oneOf", [{}]))
 
 
+def _without_parts_of_ones_own(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry with the choices that metta itself has, whatever packages are installed here."""
+    own = {name for registry in REGISTRIES for name in registry.names() if registry.is_own(name)}
+    choices = [choice for choice in entry.get("enum", []) if choice not in own]
+    return {key: value for key, value in entry.items() if key != "enum"} | ({"enum": choices} if choices else {})
+
+
 def _type(entry: dict[str, Any]) -> str:
+    entry = _without_parts_of_ones_own(entry)
     if "enum" in entry:
         return "one of " + ", ".join(f"`{json.dumps(choice)}`" for choice in entry["enum"])
     if "const" in entry:

@@ -19,6 +19,7 @@ from metta.config.distributed import DistributedConfig
 from metta.config.env import EnvConfig
 from metta.config.game import GameConfig, GroupConfig
 from metta.config.kickstarting import KickstartingConfig
+from metta.config.layouts import MAP_BUILDERS
 from metta.config.load import dump_config, load_config, load_tasks, load_world
 from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.objects import ActionConfig, ObjectConfig
@@ -109,6 +110,7 @@ from metta.world.summary import EpisodeSummary, StepInfo
 __all__ = [
     "BACKBONES",
     "LOGGERS",
+    "MAP_BUILDERS",
     "OBSERVATION_PROCESSORS",
     "SUITES",
     "TYPE_AGENT",

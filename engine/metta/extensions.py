@@ -56,6 +56,7 @@ class Registry(Generic[Part]):
         self.kind = kind
         self.built_in = tuple(built_in)
         self._parts: dict[str, Part] = {}
+        self._imported: dict[str, Part] = {}
 
     def register(self, name: str) -> Callable[[Given], Given]:
         """A decorator that registers a part under `name`; a name can be given once."""
@@ -92,15 +93,16 @@ class Registry(Generic[Part]):
         """The part of that name, imported if need be. Raises UsageError with the known names."""
         if name in self._parts:
             return self._parts[name]
+        if name in self._imported:
+            return self._imported[name]
         entries = [entry for entry in self._entries() if entry.name == name]
         if not entries:
             raise UsageError(f"the {self.kind} {self.must_be(name)}")
         if len(entries) > 1:
             packages = " and ".join(map(package_of, entries))
             raise UsageError(f'the {self.kind} "{name}" is in several packages: {packages}; uninstall all but one')
-        part: Part = _imported(entries[0], self.kind)
-        self._parts[name] = part
-        return part
+        self._imported[name] = _imported(entries[0], self.kind)
+        return self._imported[name]
 
     def _entries(self) -> list[EntryPoint]:
         return _entries(self.group)

@@ -32,6 +32,8 @@ def mistakes(value: Any, schema: dict[str, Any]) -> list[str]:
     if "oneOf" in schema:
         fitting = [choice for choice in schema["oneOf"] if not mistakes(value, choice)]
         return [] if len(fitting) == 1 else [f"fits {len(fitting)} of {len(schema['oneOf'])} tables"]
+    if "anyOf" in schema:
+        return [] if any(not mistakes(value, choice) for choice in schema["anyOf"]) else ["fits no choice"]
     types = TYPES.get(schema.get("type", ""), (object,))
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types and object not in types):
         return [f"is no {schema['type']}"]

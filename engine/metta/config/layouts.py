@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from metta.config.ranges import Choose, Number, OrRange, Range, Whole, least, most
-from metta.config.table import Table
+from metta.config.table import PartOf, Table
 from metta.errors import Problem, RulesError
+from metta.extensions import Registry
 
 DEFAULT_MAP_OBJECTS = {"mine_red": 2, "generator_red": 1, "altar": 1, "wall": 5, "block": 3}
+
+MAP_BUILDERS: Final[Registry[Any]] = Registry("metta.map_builders", "map builder")
+"""Map builders of one's own; what one must be: world/floors.py."""
 
 ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24), OrRange(is_whole=True)]]
 Share = Annotated[float, Field(ge=0, le=1), OrRange(is_whole=False)]
@@ -185,3 +189,13 @@ class CorridorsConfig(ScatterTable):
             message = "must be false unless corridors cross: across and down both at least 1, or one corridor alone"
             raise RulesError([Problem(("connected",), message)])
         return self
+
+
+class OwnConfig(ScatterTable):
+    """A floor of one's own, drawn by a function that a program registers or an installed package brings."""
+
+    type: Literal["Own"] = Field(description="Own: a floor of your own")
+    name: Annotated[str, PartOf(MAP_BUILDERS)] = Field(description="name that the map builder was registered with")
+    settings: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="handed to it: names and values that it knows"
+    )

@@ -13,6 +13,7 @@ from metta.config.layouts import (
     CorridorsConfig,
     DungeonConfig,
     MazeConfig,
+    OwnConfig,
     RadialConfig,
     ScatterTable,
     TerrainConfig,
@@ -312,6 +313,7 @@ MapBuilder = Annotated[
     | Annotated[TerrainConfig, Tag("Terrain")]
     | Annotated[RadialConfig, Tag("Radial")]
     | Annotated[CorridorsConfig, Tag("Corridors")]
+    | Annotated[OwnConfig, Tag("Own")]
     | Annotated[MirroredConfig, Tag("Mirrored")]
     | Annotated[ChoiceConfig, Tag("Choice")],
     Discriminator(_builder_tag),

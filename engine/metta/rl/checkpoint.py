@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from metta.agent.vocabulary import missing_pairs, moved_rows, other_numbers, row
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env import EnvConfig
+from metta.config.layouts import MAP_BUILDERS
 from metta.config.network import least_weights
 from metta.config.spec import EnvSpec
 from metta.config.tasks import make_tasks
 from metta.errors import CheckpointError, ConfigError, UsageError
+from metta.extensions import Registry
 from metta.rl.torch_file import first_problem, read_torch_file, write_torch_file
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -179,7 +181,7 @@ def _read(path: Path) -> _PolicyFile:
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
     content = read_torch_file(path, KIND)
-    _check_parts_are_there(path, content.get("agent_config"))
+    _check_parts_are_there(path, content.get("agent_config"), content.get("env_config"))
     try:
         policy = _PolicyFile.model_validate(content)
     except ValidationError as error:
@@ -196,16 +198,28 @@ def _read(path: Path) -> _PolicyFile:
     return policy.model_copy(update={"weights": plain | policy.weights})
 
 
-def _check_parts_are_there(path: Path, agent_config: object) -> None:
+def _check_parts_are_there(path: Path, agent_config: object, env_config: object) -> None:
     """Raise CheckpointError, saying what is missing, if the policy has a part of somebody's own that is not here."""
-    named = agent_config if isinstance(agent_config, dict) else {}
-    for key, registry in (("backbone", BACKBONES), ("obs_process_func", OBSERVATION_PROCESSORS)):
-        name = named.get(key)
+    settings = agent_config if isinstance(agent_config, dict) else {}
+    named: list[tuple[Registry[Any], object]] = [
+        (BACKBONES, settings.get("backbone")),
+        (OBSERVATION_PROCESSORS, settings.get("obs_process_func")),
+        *((MAP_BUILDERS, table.get("name")) for table in _tables(env_config) if table.get("type") == "Own"),
+    ]
+    for registry, name in named:
         if isinstance(name, str) and name not in registry:
             raise CheckpointError(
-                f'{path} is a policy with the {registry.kind} "{name}", which is not here; install the package that '
-                f"has it, or register it in your program (here are: {', '.join(registry.names())})"
+                f'{path} needs the {registry.kind} "{name}", which is not here; install the package that '
+                f"has it, or register it in your program (here are: {', '.join(registry.names()) or 'none'})"
             )
+
+
+def _tables(data: object) -> Iterator[dict[Any, Any]]:
+    """Every table in nested data."""
+    if isinstance(data, dict):
+        yield data
+    for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        yield from _tables(inner)
 
 
 def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str, torch.Tensor]:

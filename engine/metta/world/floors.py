@@ -1,4 +1,14 @@
-"""Where one can walk: the floor of each kind of builder, before anything stands on it."""
+"""Where one can walk: the floor of each kind of builder, before anything stands on it.
+
+One of your own is a function of (rows, cols, generator, settings) to `[rows, cols] bool`, true where there is floor:
+
+    @MAP_BUILDERS.register("stripes")
+    def stripes(rows: int, cols: int, generator: np.random.Generator, settings: Mapping[str, Any]) -> Floor:
+        ...
+
+Or an entry point in the group `metta.map_builders`; then it is `type = "Own"`, `name = "stripes"`. Objects, agents, the
+border and `connected` are seen to as on any floor.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.layouts import (
+    MAP_BUILDERS,
     CavesConfig,
     CorridorsConfig,
     DungeonConfig,
     MazeConfig,
+    OwnConfig,
     RadialConfig,
     ScatterTable,
     TerrainConfig,
 )
+from metta.errors import MapError
 from metta.world.mazes import backtracker, kruskal, walls_between
 from metta.world.terrain import draw_terrain
 
@@ -52,8 +65,19 @@ def draw_floor(builder: ScatterTable, shape: tuple[int, int], generator: np.rand
             return _radial(builder, shape, generator)
         case CorridorsConfig():
             return Layout(_corridors(builder, shape, generator), is_whole=builder.across > 0 and builder.down > 0)
+        case OwnConfig():
+            return Layout(_own(builder, shape, generator), is_whole=False)
         case _:
             return Layout(np.ones(shape, np.bool_), is_whole=True)
+
+
+def _own(builder: OwnConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """What the map builder of that name draws, once it has proved to be a floor."""
+    floor = MAP_BUILDERS.find(builder.name)(*shape, generator, builder.settings)
+    if not isinstance(floor, np.ndarray) or floor.dtype != np.bool_ or floor.shape != shape:
+        made = f"{list(floor.shape)} {floor.dtype}" if isinstance(floor, np.ndarray) else type(floor).__name__
+        raise MapError(f'the map builder "{builder.name}" made {made}; it must be {list(shape)} bool, true for floor')
+    return floor
 
 
 def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
