@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,25 +14,20 @@ from typer.core import TyperGroup
 
 from metta.api import (
     SUITES,
-    EnvConfig,
     Override,
     Policy,
     RandomPolicy,
-    ScriptedPolicy,
     Stage,
     broken_preset_packages,
     check_text,
     config_schema,
     evaluate,
     export_policy,
-    find_device,
     find_preset,
-    find_suite,
     job_rank,
     keep_freed_memory,
     load_config,
     load_policy,
-    load_tasks,
     load_world,
     make_environment,
     newest_checkpoint,
@@ -42,14 +36,27 @@ from metta.api import (
     record_episode,
     resume_run,
     train_run,
-    trained_tasks,
     write_replay,
     write_report,
 )
 from metta.errors import CheckpointError, MettaError, UsageError
-from metta_cli import looking, view
+from metta_cli import casting, looking, view
 from metta_cli.keyboard import Keyboard
 from metta_cli.live import LiveView
+from metta_cli.parameters import (
+    Checkpoint,
+    Debug,
+    Device,
+    Json,
+    Quiet,
+    RunDir,
+    Seed,
+    Set,
+    Source,
+    Timesteps,
+    World,
+    presets_beginning,
+)
 
 # click's UsageError, wherever this version of typer keeps it
 _UsageError: Any = typer.BadParameter.__base__
@@ -96,53 +103,6 @@ app = typer.Typer(
 )
 presets_app = typer.Typer(help="List the presets, or show one.", rich_markup_mode=None)
 app.add_typer(presets_app, name="presets")
-
-
-def _presets_beginning(incomplete: str) -> list[tuple[str, str]]:
-    """What the shell completes: the presets whose names begin so, with their aims; else the shell looks for files."""
-    return [(preset.name, preset.aim) for preset in presets() if preset.name.startswith(incomplete)]
-
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="FILE.toml|PRESET",
-        help="A TOML file, or the name of a preset.",
-        autocompletion=_presets_beginning,
-    ),
-]
-RunDir = Annotated[str | None, typer.Option(help="Where the run is kept.  [default: a new one in runs/]")]
-WITHOUT_WEIGHTS: dict[str, Callable[[EnvConfig], Policy]] = {
-    "random": lambda env_config: RandomPolicy(env_config.spec),
-    "scripted": ScriptedPolicy,
-}
-"""Policies that need no checkpoint, by the name they have on the command line."""
-
-Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the policy computes.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace one value of the file; repeatable."),
-]
-Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for, in all.")]
-Checkpoint = Annotated[
-    str,
-    typer.Argument(
-        metavar="CHECKPOINT.pt|random|scripted",
-        help="A policy's file; or the random policy; or the scripted one, which walks to the nearest useful object.",
-    ),
-]
-World = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE.toml|PRESET",
-        help="Play in this world instead of the policy's own.",
-        autocompletion=_presets_beginning,
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings alone.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -237,17 +197,17 @@ def eval_(
     keep_freed_memory()
     rows: list[view.EvaluationRow] = []
     refusals: list[MettaError] = []
-    for name, asked in _worlds_of(checkpoint, env, suite, tasks, set_).items():
+    for name, asked in casting.worlds_of(checkpoint, env, suite, tasks, set_).items():
         try:
-            policy, env_config = _policy_in(asked, checkpoint, device, name if suite else None)
+            policy, env_config = casting.policy_in(asked, checkpoint, device, name if suite else None)
             world = make_environment(env_config)
             if against:
-                opponent, _ = _policy_in(env_config, against, device, f"{name}, {against}" if suite else against)
+                opponent, _ = casting.policy_in(env_config, against, device, f"{name}, {against}" if suite else against)
                 own_share = 0.5 if share is None else share
                 match = play_match(policy, opponent, world, episodes, seed, own_share, group or ())
                 rows.append(view.EvaluationRow(name, match=match))
             else:
-                policies = {checkpoint if checkpoint in WITHOUT_WEIGHTS else "policy": policy}
+                policies = {checkpoint if checkpoint in casting.WITHOUT_WEIGHTS else "policy": policy}
                 if baseline:
                     policies["random"] = RandomPolicy(env_config.spec)
                 results = {player: evaluate(policies[player], world, episodes, seed) for player in policies}
@@ -299,7 +259,7 @@ def replay(
 ) -> None:
     """Record episodes: a page for a browser, a file for MettaScope."""
     keep_freed_memory()
-    policy, env_config = _policy_and_world("replay", checkpoint, env, set_, device)
+    policy, env_config = casting.policy_and_world("replay", checkpoint, env, set_, device)
     name = Path(checkpoint).stem
     for episode_seed in range(seed, seed + episodes):
         episode = record_episode(policy, env_config, episode_seed, max_steps)
@@ -337,8 +297,8 @@ def watch(
     keyboard = Keyboard("watch", f"metta replay {source} writes a page for a browser")
     keep_freed_memory()
     run_dir = Path(source) if Path(source).is_dir() else None
-    checkpoint = str(_first_checkpoint(run_dir)) if run_dir else source
-    policy, env_config = _policy_and_world("watch", checkpoint, env, set_, device)
+    checkpoint = str(casting.first_checkpoint(run_dir)) if run_dir else source
+    policy, env_config = casting.policy_and_world("watch", checkpoint, env, set_, device)
 
     def newer() -> tuple[str, Policy] | None:
         nonlocal checkpoint
@@ -346,7 +306,7 @@ def watch(
         if newest is None or str(newest) == checkpoint:
             return None
         checkpoint = str(newest)
-        return newest.stem, _policy_and_world("watch", checkpoint, env, set_, device)[0]
+        return newest.stem, casting.policy_and_world("watch", checkpoint, env, set_, device)[0]
 
     looking.watch(keyboard, Stage(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
 
@@ -367,7 +327,7 @@ def play(
     The world waits for you: each key is a step.
     """
     keyboard = Keyboard("play", "it takes your keys from one")
-    others, env_config = _policy_and_world("play", policy, source, set_, None)
+    others, env_config = casting.policy_and_world("play", policy, source, set_, None)
     if agent >= env_config.game.num_agents:
         raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
     looking.play(keyboard, Stage(others, env_config, seed), Path(source).stem, agent)
@@ -425,7 +385,7 @@ def list_presets(context: typer.Context) -> None:
 @presets_app.command("show")
 def show_preset(
     name: Annotated[
-        str, typer.Argument(metavar="PRESET", help="The name of a preset.", autocompletion=_presets_beginning)
+        str, typer.Argument(metavar="PRESET", help="The name of a preset.", autocompletion=presets_beginning)
     ],
 ) -> None:
     """Print a preset: a starting point for a file of your own."""
@@ -444,60 +404,6 @@ def main() -> None:
         app(prog_name="metta")
     finally:  # the interpreter takes a while to end, and a Ctrl-C in it would hide the exit code
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _first_checkpoint(run_dir: Path) -> Path:
-    """The newest policy of a run; of one that has none yet the first, once it is there."""
-    if (newest := newest_checkpoint(run_dir)) is None:
-        view.note(f"{run_dir} has no checkpoint yet; waiting for its first one (Ctrl-C leaves)")
-        while (newest := newest_checkpoint(run_dir)) is None:
-            time.sleep(0.2)
-    return newest
-
-
-def _policy_and_world(
-    command: str, checkpoint: str, env: str | None, set_: list[str] | None, device: str | None
-) -> tuple[Policy, EnvConfig]:
-    """The policy that a command names, and the world it plays in."""
-    return _policy_in(_world_of(command, checkpoint, env, set_), checkpoint, device)
-
-
-def _world_of(command: str, checkpoint: str, env: str | None, set_: list[str] | None) -> EnvConfig | None:
-    """The world that a command names; None for the policy's own."""
-    if env is None and checkpoint in WITHOUT_WEIGHTS:
-        raise UsageError(
-            f"the {checkpoint} policy has no world of its own; name one: metta {command} {checkpoint} --env PRESET"
-        )
-    if env is None and set_:
-        raise UsageError("--set changes the world that --env names; without --env the policy plays in its own")
-    return load_world(env, set_ or ()) if env else None
-
-
-def _worlds_of(
-    checkpoint: str, env: str | None, suite: str | None, tasks: bool, set_: list[str] | None
-) -> dict[str, EnvConfig | None]:
-    """The worlds that `metta eval` plays in, by name; None for the policy's own."""
-    if suite:
-        return {name: _world_of("eval", checkpoint, name, set_) for name in find_suite(suite).worlds}
-    own = _world_of("eval", checkpoint, env, set_)
-    if not tasks:
-        return {env or "its own world": own}
-    return {**(load_tasks(load_config(env, set_ or ())).by_name if env else trained_tasks(checkpoint))}
-
-
-def _policy_in(
-    env_config: EnvConfig | None, checkpoint: str, device: str | None, place: str | None = None
-) -> tuple[Policy, EnvConfig]:
-    """The policy in a world, by default its own, and that world; `place` is where notes say they are about."""
-    if checkpoint in WITHOUT_WEIGHTS:
-        assert env_config is not None
-        return WITHOUT_WEIGHTS[checkpoint](env_config), env_config
-    loaded = load_policy(checkpoint, find_device(device or "auto"), env_config)
-    if loaded.unknown:
-        more = f" and {len(loaded.unknown) - 8} more" if len(loaded.unknown) > 8 else ""
-        unknown = f"what it was not made for: {', '.join(loaded.unknown[:8])}{more}"
-        view.note(f"{f'{place}: ' if place else ''}the policy neither sees nor does {unknown}")
-    return loaded.agent, loaded.agent.env_config
 
 
 def _overrides(

@@ -242,7 +242,7 @@ class MlpBackbone(Backbone):
         nearness = 1 / distance.flatten().clamp(min=1).repeat_interleave(self.codes.num_channels)
         nn.init.normal_(self.table, std=math.sqrt(2 / TYPICAL_TOKENS) / config.obs_scale)
         with torch.no_grad():
-            self.table *= nearness.unsqueeze(1)
+            self.table.mul_(nearness.unsqueeze(1))
 
     def first_layer(self) -> list[nn.Parameter]:
         """The weights that touch the input."""
