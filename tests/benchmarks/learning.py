@@ -43,10 +43,13 @@ def metta(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-def train(preset: str, seed: str, folder: Path, minutes: float | None) -> tuple[list[dict[str, Any]], float]:
+def train(
+    preset: str, seed: str, folder: Path, minutes: float | None, *options: str
+) -> tuple[list[dict[str, Any]], float]:
     """The JSON lines of a training run, each with the `clock` at which it came; the seconds of the whole command."""
     begin = time.perf_counter()
-    command = [sys.executable, "-m", "metta_cli", "train", preset, "--seed", seed, "--run-dir", str(folder), "--json"]
+    given = [preset, "--seed", seed, "--run-dir", str(folder), *options, "--json"]
+    command = [sys.executable, "-m", "metta_cli", "train", *given]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     stop = threading.Timer(60 * minutes if minutes else 10**6, process.send_signal, [signal.SIGINT])
     stop.daemon = True

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
+from metta.config.batch import BatchPlan
 from metta.config.run import RunConfig
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import HIDDEN, orthogonal
@@ -59,11 +60,12 @@ class PlainTrainer:
     """Collects and learns one batch at a time."""
 
     def __init__(
-        self, config: RunConfig, num_worlds: int, make_encoder: Callable[[MettaGridEnv], nn.Module], seed: int = 0
+        self, config: RunConfig, plan: BatchPlan, make_encoder: Callable[[MettaGridEnv], nn.Module], seed: int = 0
     ):
         torch.manual_seed(seed)
         self.config = config
-        self.env = MettaGridEnv(config.env, num_worlds, seed)
+        self.num_minibatches = plan.num_minibatches
+        self.env = MettaGridEnv(config.env, plan.num_worlds, seed)
         self.pairs = np.array(self.env.spec.action_pairs, np.int32)
         self.agent = PlainAgent(make_encoder(self.env), len(self.pairs))
         self.steps = config.experience.bptt_horizon
@@ -142,7 +144,7 @@ class PlainTrainer:
             left = 1 - self.batches / self.num_batches
             self.optimizer.param_groups[0]["lr"] = left * self.config.optimizer.learning_rate
         returns = self.advantages + self.values
-        num_minibatches = self.config.experience.batch_size // self.config.experience.minibatch_size
+        num_minibatches = self.num_minibatches
         for _ in range(self.config.experience.update_epochs):
             for segments in torch.randperm(agents).tensor_split(num_minibatches):
                 memory = (self.first_memory[0][:, segments], self.first_memory[1][:, segments])

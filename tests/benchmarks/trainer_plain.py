@@ -51,8 +51,8 @@ def main() -> None:
             return DenseEncoder(CodesBox(codes, spec.observation_height, spec.observation_width), convolution)
         return DenseEncoder(FeatureBox(spec), convolution)
 
-    num_worlds = plan_batch(config.experience, config.env.game.num_agents).num_worlds
-    trainer = PlainTrainer(config, num_worlds, encoder, int(seed))
+    plan = plan_batch(config.experience, config.env.game.num_agents)
+    trainer = PlainTrainer(config, plan, encoder, int(seed))
 
     def train_batch() -> Progress:
         rewards = trainer.train_batch()

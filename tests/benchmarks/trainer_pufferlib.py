@@ -1,15 +1,21 @@
-"""PufferLib's trainer on metta's worlds, for bench_train.py: `trainer_pufferlib.py FILE.toml SEED written|tuned`.
+"""PufferLib's trainer on metta's worlds, for bench_train.py: `trainer_pufferlib.py FILE SEED KIND [KEY=VALUE ...]`.
 
 Runs in an environment of its own with `pufferlib-core` 3.0 (and pydantic and tomli-w, for the worlds). Worlds, network,
-sizes and coefficients are those of the file; everything else is PufferLib's default. `tuned` has the allocator keep its
-memory and convolutions as matrix products.
+sizes and coefficients are those of the file; everything else is PufferLib's default. KIND `written` is what anyone
+gets; `tuned` has the allocator keep its memory and convolutions as matrix products.
+
+`learn SECONDS EPISODES SEED` before the settings, for bench_learning.py, trains for so long from the start of the
+process instead of taking turns, then prints what the policy earns on the maps of that seed, as JSON.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -20,10 +26,14 @@ import pufferlib.pufferl
 import torch
 from torch import Tensor, nn
 
+from metta.agent import distribution
+from metta.agent.memory import Memory
+from metta.agent.policy import Decision
 from metta.allocator import keep_freed_memory
-from metta.config.batch import plan_batch
+from metta.config.batch import BatchPlan, plan_batch
 from metta.config.load import load_config
 from metta.config.run import RunConfig
+from metta.rl.evaluate import evaluate
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import (
     HIDDEN,
@@ -86,12 +96,39 @@ class Network(nn.Module):
         return self.actor(hidden), self.critic(hidden)
 
 
-def settings(config: RunConfig, folder: str, seed: int, agents: int) -> dict[str, Any]:
+class Player:
+    """The trained policy as metta's evaluation wants one."""
+
+    def __init__(self, policy: pufferlib.models.LSTMWrapper, worlds: Worlds):
+        self.policy, self.spec = policy, worlds.env.spec
+        self.pairs = torch.from_numpy(worlds.pairs)
+
+    def initial_memory(self, agents: int) -> Memory:
+        return Memory(torch.zeros(1, agents, HIDDEN), torch.zeros(1, agents, HIDDEN))
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Tensor,
+        memory: Memory,
+        resets: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        deterministic: bool = False,
+    ) -> Decision:
+        if resets is not None:
+            memory = memory.where_kept(resets)
+        state = {"lstm_h": memory.hidden[0], "lstm_c": memory.cell[0]}
+        logits, values = self.policy.forward_eval(observations, state)
+        pairs = distribution.sample(logits, generator)
+        memory = Memory(state["lstm_h"].unsqueeze(0), state["lstm_c"].unsqueeze(0))
+        return Decision(self.pairs[pairs], pairs, distribution.log_prob(logits, pairs), values.flatten(), memory)
+
+
+def settings(config: RunConfig, folder: str, seed: int, plan: BatchPlan) -> dict[str, Any]:
     """PufferLib's `[train]` table: the file's sizes and coefficients, its own defaults for the rest."""
     sizes, ppo, optimizer = config.experience, config.ppo, config.optimizer
-    batch_size = agents * sizes.bptt_horizon
-    minibatches = sizes.batch_size // sizes.minibatch_size
-    minibatch_size = agents // minibatches * sizes.bptt_horizon
+    batch_size = plan.batch_size
+    minibatch_size = plan.segments // plan.num_minibatches * sizes.bptt_horizon
     return {
         **{"env": "hearts-24", "seed": seed, "device": "cpu", "data_dir": folder, "checkpoint_interval": 10**9},
         **{"torch_deterministic": True, "cpu_offload": False, "compile": False, "precision": "float32"},
@@ -107,17 +144,22 @@ def settings(config: RunConfig, folder: str, seed: int, agents: int) -> dict[str
 
 
 def main() -> None:
-    source, seed, kind = sys.argv[1:]
+    begin = time.perf_counter()
+    source, seed, kind, *changes = sys.argv[1:]
+    learning = None
+    if changes[:1] == ["learn"]:
+        learning, changes = [float(number) for number in changes[1:4]], changes[4:]
     if kind == "tuned":
         keep_freed_memory()
-    config = load_config(source, [])
+    config = load_config(source, changes)
     torch.manual_seed(int(seed))
-    worlds = Worlds(config, plan_batch(config.experience, config.env.game.num_agents).num_worlds, int(seed))
+    plan = plan_batch(config.experience, config.env.game.num_agents)
+    worlds = Worlds(config, plan.num_worlds, int(seed))
     network = Network(worlds, matrix_convolution if kind == "tuned" else plain_convolution)
     policy = pufferlib.models.LSTMWrapper(worlds, network, HIDDEN, HIDDEN)
     seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pufferlib.pufferl.PuffeRL(settings(config, folder, int(seed), worlds.num_agents), worlds, policy)
+        trainer = pufferlib.pufferl.PuffeRL(settings(config, folder, int(seed), plan), worlds, policy)
 
         def train_batch() -> Progress:
             steps, simulated, begin = trainer.global_step, worlds.seconds, time.perf_counter()
@@ -130,9 +172,38 @@ def main() -> None:
             rewards, worlds.episode_rewards = worlds.episode_rewards, []
             return Progress(trainer.global_step - steps, dict(seconds), rewards)
 
-        serve(train_batch)
+        if learning is None:
+            serve(train_batch)
+        else:
+            print(json.dumps(learned(train_batch, policy, worlds, begin, *learning)), file=OUT, flush=True)
         trainer.utilization.stop()
 
 
+def learned(
+    train_batch: Callable[[], Progress],
+    policy: pufferlib.models.LSTMWrapper,
+    worlds: Worlds,
+    begin: float,
+    limit: float,
+    episodes: float,
+    seed: float,
+) -> dict[str, Any]:
+    """Train until `limit` seconds after `begin`; the curve, and what the policy then earns on fresh maps."""
+    agent_steps, points = 0, []
+    while time.perf_counter() - begin < limit:
+        progress = train_batch()
+        agent_steps += progress.agent_steps
+        if progress.rewards:
+            mean = sum(progress.rewards) / len(progress.rewards)
+            points.append([agent_steps, round(time.perf_counter() - begin, 1), round(mean, 3)])
+    seconds = time.perf_counter() - begin
+    policy.eval()
+    result = evaluate(Player(policy, worlds), worlds.env, int(episodes), int(seed))
+    return {"reward": result.mean_reward, "agent_steps": agent_steps, "seconds": seconds, "curve": points}
+
+
 if __name__ == "__main__":
+    OUT = os.fdopen(os.dup(1), "w")  # PufferLib draws on the other
+    if "learn" in sys.argv:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     main()

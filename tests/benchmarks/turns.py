@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+PARTS = ("simulate", "infer", "learn")
+
 
 @dataclass
 class Progress:
@@ -22,25 +24,54 @@ class Progress:
     """of each episode that ended: the mean over its agents"""
 
 
-def serve(train_batch: Callable[[], Progress]) -> None:
-    """Answer each line, a number of seconds, with what whole batches for about that long brought, as JSON."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some trainers draw on it
-    print("ready", file=answers, flush=True)
-    before = dict.fromkeys(("simulate", "infer", "learn"), 0.0)
-    for line in sys.stdin:
-        begin, cpu_begin, agent_steps, rewards = time.perf_counter(), time.process_time(), 0, []
-        while time.perf_counter() - begin < float(line) or not agent_steps:
-            progress = train_batch()
-            agent_steps += progress.agent_steps
-            rewards += progress.rewards
+class Turns:
+    """Answers each line, a number of seconds, with what whole batches for about that long brought, as JSON.
+
+    Until the next line comes the trainer stands still, inside `begin` or `after_batch`; both are False once there is
+    none.
+    """
+
+    def __init__(self) -> None:
+        self.answers = os.fdopen(os.dup(1), "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some trainers draw on it
+        self.before = dict.fromkeys(PARTS, 0.0)
+
+    def begin(self) -> bool:
+        """Say that the trainer is ready, and wait for the first turn."""
+        print("ready", file=self.answers, flush=True)
+        return self._wait()
+
+    def after_batch(self, progress: Progress) -> bool:
+        """Count a batch; when the turn is over, answer and wait for the next."""
+        self.agent_steps += progress.agent_steps
+        self.rewards += progress.rewards
+        seconds = time.perf_counter() - self.clock
+        if seconds < self.turn:
+            return True
         answer = {
-            "agent_steps": agent_steps,
-            "seconds": time.perf_counter() - begin,
-            "cpu_seconds": time.process_time() - cpu_begin,
-            "split": {part: progress.seconds[part] - before[part] for part in before},
-            "rewards": rewards,
+            "agent_steps": self.agent_steps,
+            "seconds": seconds,
+            "cpu_seconds": time.process_time() - self.cpu_clock,
+            "split": {part: progress.seconds[part] - self.before[part] for part in PARTS},
+            "rewards": self.rewards,
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
-        before = progress.seconds
-        print(json.dumps(answer), file=answers, flush=True)
+        self.before = progress.seconds
+        print(json.dumps(answer), file=self.answers, flush=True)
+        return self._wait()
+
+    def _wait(self) -> bool:
+        line = sys.stdin.readline()
+        self.turn = float(line or 0)
+        self.clock, self.cpu_clock = time.perf_counter(), time.process_time()
+        self.agent_steps = 0
+        self.rewards: list[float] = []
+        return bool(line)
+
+
+def serve(train_batch: Callable[[], Progress]) -> None:
+    """Take turns until there are no more."""
+    turns = Turns()
+    is_on = turns.begin()
+    while is_on:
+        is_on = turns.after_batch(train_batch())

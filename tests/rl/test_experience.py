@@ -13,7 +13,7 @@ from metta.agent.memory import Memory
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, MettaError
 from metta.rl.advantages import compute_advantages
-from metta.rl.experience import make_experience_manager, storage_device
+from metta.rl.experience import make_experience_manager
 from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
@@ -233,10 +233,47 @@ def test_zero_copy(set_up, async_factor):
     assert_same(*results)
 
 
-def test_cpu_offload():
-    cuda = torch.device("cuda")
-    assert storage_device(ExperienceConfig(cpu_offload=False), cuda) == cuda
-    assert storage_device(ExperienceConfig(cpu_offload=True), cuda) == torch.device("cpu")
+@pytest.mark.parametrize("offload", [False, True])
+def test_cpu_offload(set_up, busy_env, offload):
+    """An agent elsewhere, on a device that stores nothing: what stays here can be read."""
+    agent, experience = set_up()
+    rollout(experience, agent)
+    compute_advantages(experience)
+    agent.to("meta")
+    elsewhere = make_experience_manager(busy_env, agent, experience.config.model_copy(update={"cpu_offload": offload}))
+    held = {name: getattr(elsewhere, name).device.type for name in ARRAYS}
+    assert set(held.values()) == {"cpu" if offload else "meta"}
+    assert elsewhere._writes_straight == offload
+    elsewhere.advantages, elsewhere.returns = (
+        array.to(elsewhere.storage_device) for array in (experience.advantages, experience.returns)
+    )
+    elsewhere.steps_collected = experience.steps_collected
+    for minibatch in elsewhere.minibatches():  # which learning takes from, wherever it lay
+        sent = (minibatch.observations, minibatch.returns, minibatch.memory.hidden)
+        assert {array.device.type for array in sent} == {"meta"}
+
+
+def test_what_a_gpu_fetches_is_gathered_in_pinned_memory(set_up, monkeypatch):
+    agent, experience = set_up()
+    rollout(experience, agent)
+    compute_advantages(experience)
+    asked, empty = [], torch.empty
+
+    def unpinned(*shape, pin_memory=False, **options):  # pinning takes a GPU
+        made = empty(*shape, **options)
+        if pin_memory:
+            asked.append(made)
+        return made
+
+    monkeypatch.setattr(torch, "empty", unpinned)
+    rows = torch.tensor([[3, 1], [5, 3]])
+    plain = experience.gathered(experience.observations, rows)
+    assert not asked
+    monkeypatch.setattr(type(experience), "_pins", True)
+    pinned = experience.gathered(experience.observations, rows)
+    assert torch.equal(plain, pinned)
+    assert torch.equal(plain, experience.observations.flatten(0, 1)[rows])
+    assert [buffer.data_ptr() for buffer in asked] == [pinned.data_ptr()]  # no copy but the gathered one
 
 
 def test_async_factor_splits_the_worlds_into_groups(set_up):

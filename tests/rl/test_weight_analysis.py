@@ -18,7 +18,7 @@ def test_effective_rank_by_hand():
     assert effective_rank(torch.diag(torch.tensor([3.0, 1.0]))) == pytest.approx(float(expected))
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "mlp"])
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
 def test_every_matrix_and_every_layer_of_units_is_reported(set_up, backbone):
     agent, experience = set_up(agent={"backbone": backbone}, async_factor=2)
     rollout(experience, agent)

@@ -344,8 +344,11 @@ class Experience:
 
     def gathered(self, array: Tensor, rows: Tensor) -> Tensor:
         """`array [steps, agents, ...]` at flat `rows [horizon, segments]`, on the agent's device."""
-        flat = array.flatten(0, 1).index_select(0, rows.flatten())
-        return flat.view(*rows.shape, *flat.shape[1:]).to(self.device, non_blocking=True)
+        flat = array.flatten(0, 1)
+        # into pinned memory, from where a GPU fetches it while the computer goes on; torch keeps the block until then
+        chosen = torch.empty(rows.numel(), *flat.shape[1:], dtype=flat.dtype, device=flat.device, pin_memory=self._pins)
+        torch.index_select(flat, 0, rows.flatten(), out=chosen)
+        return chosen.view(*rows.shape, *flat.shape[1:]).to(self.device, non_blocking=True)
 
     @property
     def _writes_straight(self) -> bool:
@@ -353,8 +356,12 @@ class Experience:
         return self.config.zero_copy and self.storage_device.type == "cpu"
 
     def _empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        pinned = self.device.type == "cuda" and self.storage_device.type == "cpu"
-        return torch.zeros(shape, dtype=dtype, device=self.storage_device, pin_memory=pinned)
+        return torch.zeros(shape, dtype=dtype, device=self.storage_device, pin_memory=self._pins)
+
+    @property
+    def _pins(self) -> bool:
+        """Whether arrays are pinned in host memory, for a GPU to fetch."""
+        return self.device.type == "cuda" and self.storage_device.type == "cpu"
 
 
 def make_experience_manager(
