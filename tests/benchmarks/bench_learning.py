@@ -132,9 +132,8 @@ def main() -> None:
     ratio = means["metta"] / means["PufferLib"] if means["PufferLib"] > 0 else float("inf")
     kept |= {"mean rewards": means, "ratio": ratio, "bar": BAR}
     Path(options.json).write_text(json.dumps(kept) + "\n")
-    print(
-        f"mean over seeds: metta {means['metta']:.3f}, PufferLib {means['PufferLib']:.3f}: {ratio:.2f} times; the bar is {BAR:g}"
-    )
+    told = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+    print(f"mean over seeds: {told}; {ratio:.2f} times, where {BAR:g} is the bar")
 
 
 if __name__ == "__main__":

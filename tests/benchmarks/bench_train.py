@@ -13,8 +13,8 @@ PufferLib is measured in this interpreter if it is there, else in that of `--puf
 `tuned`: with metta's setting of the allocator, and convolutions as matrix products. `half precision`: the same weights
 with matrix products in bfloat16 (tests/agent/test_policy.py has its tolerance).
 
-The figures go to bench_train.json beside this file. Other questions: `--curves STEPS` trains metta and the plain trainer
-on one and the same network (metta's channels) for so many agent steps with several seeds and writes the curves;
+The figures go to bench_train.json beside this file. Other questions: `--curves STEPS` trains metta and the plain
+trainer on one and the same network (metta's channels) for so many agent steps with several seeds and writes the curves;
 `--memory` tells the peak memory of two epochs of the default preset's batch with 24 agents.
 """
 
@@ -180,13 +180,13 @@ def curves(options: argparse.Namespace) -> dict[str, Any]:
     return drawn
 
 
-def memory(threads: int) -> dict[str, Any]:
+def memory(threads: int, settings: list[str]) -> dict[str, Any]:
     """The peak memory of two epochs of the default preset's batch of 524,288 agent steps at 200 tokens, 24 agents.
 
     The snapshot that a run keeps of the time between them is part of it, and the checkpoint at the beginning.
     """
     agents = ("env.game.num_agents=24", "env.map_builder.agents=24")
-    trainer = Trainer(sys.executable, "trainer_metta.py", "default", "0", *agents, threads=threads)
+    trainer = Trainer(sys.executable, "trainer_metta.py", "default", "0", *agents, *settings, threads=threads)
     answer = [trainer.train(0) for _ in range(2)][-1]
     trainer.close()
     peak = round(answer["peak_mib"])
@@ -226,7 +226,7 @@ def main() -> None:
         drawn = curves(options)
         Path(options.json or CURVES).write_text(json.dumps(drawn) + "\n")
     elif options.memory:
-        print(json.dumps(memory(options.threads)))
+        print(json.dumps(memory(options.threads, options.set or [])))
     else:
         figures = throughput(options)
         print_table(figures)

@@ -175,7 +175,11 @@ def main() -> None:
         if learning is None:
             serve(train_batch)
         else:
-            print(json.dumps(learned(train_batch, policy, worlds, begin, *learning)), file=OUT, flush=True)
+            print(
+                json.dumps(learned(train_batch, policy, worlds, config.run.total_timesteps, begin, *learning)),
+                file=OUT,
+                flush=True,
+            )
         trainer.utilization.stop()
 
 
@@ -183,14 +187,15 @@ def learned(
     train_batch: Callable[[], Progress],
     policy: pufferlib.models.LSTMWrapper,
     worlds: Worlds,
+    total_timesteps: int,
     begin: float,
     limit: float,
     episodes: float,
     seed: float,
 ) -> dict[str, Any]:
-    """Train until `limit` seconds after `begin`; the curve, and what the policy then earns on fresh maps."""
+    """Train until all is done or `limit` seconds after `begin`; the curve, and what the policy then earns on fresh maps."""
     agent_steps, points = 0, []
-    while time.perf_counter() - begin < limit:
+    while time.perf_counter() - begin < limit and agent_steps < total_timesteps:
         progress = train_batch()
         agent_steps += progress.agent_steps
         if progress.rewards:
