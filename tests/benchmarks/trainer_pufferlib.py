@@ -193,7 +193,7 @@ def learned(
     episodes: float,
     seed: float,
 ) -> dict[str, Any]:
-    """Train until all is done or `limit` seconds after `begin`; the curve, and what the policy then earns on fresh maps."""
+    """Train until all is done or `limit` seconds after `begin`; the curve, and what the policy earns on fresh maps."""
     agent_steps, points = 0, []
     while time.perf_counter() - begin < limit and agent_steps < total_timesteps:
         progress = train_batch()
