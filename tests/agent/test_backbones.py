@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from metta.agent import backbones
 from metta.agent.backbones import CnnBackbone
 from metta.config.agent import AgentModelConfig
 from metta.world.env import make_environment
@@ -61,10 +62,28 @@ def test_the_network_of_tokens_is_that_of_the_box(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), WINDOWS)
-def test_matrix_products_are_the_convolution_that_autocast_computes(height, width):
-    backbone, frame, _ = set_up(height, width)
-    by_products = backbone(frame)
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_under_autocast_products_are_the_convolution_as_nearly_as_bfloat16_has_it(height, width, is_fast, monkeypatch):
+    monkeypatch.setattr(backbones, "cpu_has_bfloat16", lambda: is_fast)
+    backbone, frame, box = set_up(height, width)
+    layers = plain(backbone)
+    whole = backbone(frame)
     with torch.autocast("cpu", torch.bfloat16):
-        convolved = backbone(frame)
-    assert not torch.equal(by_products, convolved)
-    torch.testing.assert_close(convolved.float(), by_products, rtol=0.05, atol=0.02)
+        half, convolved = backbone(frame), layers(box)
+    for features in (half, convolved):
+        torch.testing.assert_close(features.float(), whole, rtol=0.05, atol=0.02)
+    assert not torch.equal(half.float(), whole)  # the linear layer is in bfloat16 anyway
+    incoming = torch.randn_like(whole)
+    exact = torch.autograd.grad(whole, list(backbone.parameters()), incoming)
+    rough = torch.autograd.grad(half.float(), list(backbone.parameters()), incoming)
+    for one, other in zip(rough, exact, strict=True):
+        assert one.dtype == torch.float32
+        assert (one - other).norm() < 0.05 * other.norm()
+
+
+def test_products_of_bfloat16_are_added_up_in_float32():
+    left, right = torch.full((1, 1), 1.0).bfloat16(), torch.full((1, 1), 2.0**-10).bfloat16()
+    total = torch.ones(1, 1)
+    for _ in range(4):
+        backbones._add_product(total, left, right)
+    assert total.item() == 1 + 4 * 2.0**-10  # which bfloat16 would never have left 1 for

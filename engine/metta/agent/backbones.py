@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from typing import Any, Final
 
@@ -167,7 +168,8 @@ class TokenConvolution(nn.Conv2d):
 class GridConvolution(nn.Conv2d):
     """A convolution, 3x3 at most, over few places: so few that it is computed as one matrix product for each weight.
 
-    Weights and outputs are those of the plain `nn.Conv2d`, which computes it on GPUs and under autocast.
+    Weights and outputs are those of the plain `nn.Conv2d`, which computes it on GPUs. Under autocast the factors are
+    bfloat16, as there, and sums are float32; where a CPU only imitates bfloat16 all is float32.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int]):
@@ -185,8 +187,10 @@ class GridConvolution(nn.Conv2d):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`[places, agents, channels]` of `[places, agents, channels]`."""
-        if inputs.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+        if inputs.device.type == "cpu":
             by_place = self.weight.permute(2, 3, 1, 0).reshape(-1, self.in_channels, self.out_channels)
+            if torch.is_autocast_enabled("cpu") and cpu_has_bfloat16():
+                inputs, by_place = inputs.bfloat16(), by_place.bfloat16()
             outputs: Tensor = _PlacesProduct.apply(inputs, by_place, self.bias, self.steps, self.num_outputs)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             return outputs
         by_row_and_col = inputs.view(*self.grid, *inputs.shape[1:])
@@ -195,7 +199,7 @@ class GridConvolution(nn.Conv2d):
 
 
 class _PlacesProduct(torch.autograd.Function):
-    """outputs[j] = bias + sum of inputs[i] @ weights[k] over all steps (i, j, k)."""
+    """outputs[j] = bias + sum of inputs[i] @ weights[k] over all steps (i, j, k); sums of bfloat16 are float32."""
 
     @staticmethod
     def forward(
@@ -205,18 +209,33 @@ class _PlacesProduct(torch.autograd.Function):
         ctx.save_for_backward(inputs, weights)
         outputs = bias.repeat(num_outputs, inputs.shape[1], 1)
         for i, j, k in steps:
-            outputs[j].addmm_(inputs[i], weights[k])
+            _add_product(outputs[j], inputs[i], weights[k])
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         inputs, weights = ctx.saved_tensors
-        of_inputs, of_weights = torch.zeros_like(inputs), torch.zeros_like(weights)
+        of_inputs, of_weights = gradient.new_zeros(inputs.shape), gradient.new_zeros(weights.shape)
+        factor = gradient.to(inputs.dtype)
         for i, j, k in ctx.steps:
-            of_inputs[i].addmm_(gradient[j], weights[k].t())
-            of_weights[k].addmm_(inputs[i].t(), gradient[j])
-        return of_inputs, of_weights, gradient.sum((0, 1)), None, None
+            _add_product(of_inputs[i], factor[j], weights[k].t())
+            _add_product(of_weights[k], inputs[i].t(), factor[j])
+        return of_inputs.to(inputs.dtype), of_weights.to(weights.dtype), gradient.sum((0, 1)), None, None
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether products of bfloat16 are fast on this CPU: it takes AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right, whose type may be a shorter one."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 class PlacesToChannels(nn.Module):
