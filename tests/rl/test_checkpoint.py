@@ -210,3 +210,13 @@ def test_a_pickle_that_makes_no_sense_is_refused(path: Path, tmp_path: Path) -> 
             load_policy(file)
         except CheckpointError:
             continue
+
+
+@pytest.mark.parametrize("off", ["use_cell_ahead", "use_prev_action", "use_prev_reward", "forward_lstm"])
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
+def test_policies_without_a_part_load(set_up, tmp_path, backbone, off):
+    agent, _ = set_up(agent={off: False, "backbone": backbone})
+    save_checkpoint(agent, tmp_path)
+    loaded = load_policy(tmp_path / "checkpoint_000000.pt").agent
+    for name, weight in agent.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name

@@ -34,10 +34,11 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
     channels = channel_names(spec)
     pairs = pair_names(spec)
     rows: dict[str, tuple[int, Names]] = {
-        "ahead": (0, channels),
         "policy_head.output.weight": (0, pairs),
         _LOGIT_BIAS: (0, pairs),
     }
+    if config.use_cell_ahead:
+        rows["ahead"] = (0, channels)
     if config.use_prev_action:
         rows["action_embedding.weight"] = (0, [*pairs, ("none of them",)])
     if config.backbone == "cnn":
