@@ -60,6 +60,37 @@ def test_any_config_comes_back(data: dict[str, Any]) -> None:
         assert again.env.game.group_settings(group) == config.env.game.group_settings(group)
 
 
+rates = st.floats(0.01, 1)
+numbers = st.one_of(st.integers(1, 9), st.floats(0.5, 9))
+buckets = st.one_of(
+    st.fixed_dictionaries({"values": st.lists(numbers, min_size=1, max_size=4, unique_by=repr)}),
+    st.fixed_dictionaries({"range": st.tuples(numbers, numbers).map(sorted)}, optional={"bins": st.integers(1, 5)}),
+)
+CURRICULA: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "fixed": st.just({}),
+    "low_reward": st.fixed_dictionaries({}, optional={"average_rate": rates, "exploration": rates}),
+    "learning_progress": st.fixed_dictionaries(
+        {}, optional={"slow_rate": st.just(0.005), "success_reward": numbers, "min_episodes": st.integers(1, 9)}
+    ),
+    "progressive": st.one_of(
+        st.fixed_dictionaries({"thresholds": st.lists(numbers, min_size=1, max_size=3)}),
+        st.fixed_dictionaries({"agent_steps": st.integers(1, 10**6)}, optional={"earlier_share": rates}),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CURRICULA)
+@given(st.data())
+def test_any_curriculum_comes_back(kind: str, data: st.DataObject) -> None:
+    """As TOML and as the values that a trainer state holds: what is written in full is valid input."""
+    settings = st.dictionaries(st.sampled_from(["game.max_steps", "game.time_punishment"]), buckets, max_size=2)
+    table = {"type": kind, "buckets": data.draw(settings)} | data.draw(CURRICULA[kind])
+    config = RunConfig.model_validate({"curriculum": table})
+    assert parse_config(dump_config(config), "config.toml") == config
+    values = config.curriculum.model_dump(exclude_none=True)
+    assert RunConfig.model_validate({"curriculum": values}) == config
+
+
 DRAWN = r"""
 #######
 #@.r"\#

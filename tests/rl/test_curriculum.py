@@ -198,3 +198,28 @@ def test_tasks_that_differ_in_their_maps_alone_share_their_rules(scenes: list[st
         *_, info = env.step(np.zeros((env.agents, 2), np.int32))
         for episode in info.episodes:
             assert episode.length == (7, 13)[episode.task // 4]
+
+
+BUCKETS = (
+    'curriculum.buckets={"game.max_steps" = {values = [7, 13]}, '
+    '"map_builder.objects.altar" = {range = [1, 2], bins = 2}}'
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["curriculum.type=fixed"],
+        ["curriculum.type=low_reward"],
+        ["curriculum.type=learning_progress", "curriculum.min_episodes=2"],
+        ["curriculum.type=progressive", "curriculum.agent_steps=900"],
+    ],
+    ids=["fixed", "low_reward", "learning_progress", "progressive"],
+)
+def test_buckets_of_every_curriculum_resume(tmp_path: Path, settings: list[str]) -> None:
+    overrides = [BUCKETS, *settings, "run.total_timesteps=2048"]
+    train_run(tiny_config(tmp_path / "straight", *overrides), ignore)
+    train_run(tiny_config(tmp_path / "stopped", *overrides), Recorder(2, interrupt))
+    resume_run(tmp_path / "stopped", ignore)
+    assert metrics_of(tmp_path / "stopped") == metrics_of(tmp_path / "straight")
+    assert_same_weights(weights_of(tmp_path / "stopped", 4), weights_of(tmp_path / "straight", 4))

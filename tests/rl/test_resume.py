@@ -242,7 +242,7 @@ def test_a_number_that_breaks_stops_the_run_and_keeps_what_was_saved(tmp_path: P
     train_run(tiny_config(run_dir), Recorder(2, interrupt))
     state_path = run_dir / "checkpoints" / "trainer_state_000002.pt"
     state = TrainingState.load(state_path)
-    state.extra_args["experience"]["memory"][0]["hidden"][:] = torch.nan
+    state.extra_args["experience"]["memory"][0]["hidden"][:] = 3e38  # a number still
     state.save(run_dir / "checkpoints")
     before = {path.name: path.read_bytes() for path in (run_dir / "checkpoints").iterdir()}
     with pytest.raises(TrainingError) as caught:

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from metta.config.curriculum import AnyCurriculum
@@ -18,6 +19,7 @@ from metta.config.tasks import Tasks, make_tasks
 from metta.errors import ConfigError, Problem, UsageError
 from metta.rl.rollout import BatchInfo
 from metta.rl.task_draw import make_draw
+from metta.rl.torch_file import first_problem
 
 _CONFIG: TypeAdapter[AnyCurriculum] = TypeAdapter(AnyCurriculum)
 
@@ -96,13 +98,32 @@ class Curriculum:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """The curriculum that `state` described."""
-        env_configs = [EnvConfig.model_validate(values) for values in state["env_configs"]]
+        names = state["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UsageError("its curriculum has scenes without a name")
         # states of versions that knew no others hold the weights of a fixed curriculum
-        config = state.get("config") or {"scenes": state["names"], "weights": state["weights"]}
-        known = _CONFIG.validate_python(config)
-        curriculum = cls(known, make_tasks(known, list(zip(state["names"], env_configs, strict=True))))
+        config = state.get("config") or {"scenes": names, "weights": state["weights"]}
+        try:
+            env_configs = [EnvConfig.model_validate(values) for values in state["env_configs"]]
+            known = _CONFIG.validate_python(config)
+        except ValidationError as error:
+            raise UsageError(f"its curriculum is not laid out as one: {first_problem(error)}") from None
+        curriculum = cls(known, make_tasks(known, list(zip(names, env_configs, strict=True))))
         curriculum._draw.load_state(state.get("draw", {}))
+        shares = np.asarray(curriculum.weights)
+        if not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
+            raise UsageError("its curriculum draws tasks by what are no probabilities")
         return curriculum
+
+    def check_of(self, config: RunConfig) -> None:
+        """Raise UsageError unless this is the curriculum of `config`; scenes' files may have changed since."""
+        names, env_configs = zip(*self.tasks.scenes, strict=True)
+        is_same = list(names) == config.curriculum.scenes or (
+            not config.curriculum.scenes and env_configs == (config.env,)
+        )
+        is_same &= self.config.type == config.curriculum.type
+        if not is_same:
+            raise UsageError("its worlds are not those of the run's config.toml")
 
 
 def make_curriculum(

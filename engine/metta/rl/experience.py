@@ -270,7 +270,7 @@ class Experience:
                 f"this one {self.plan.agents} in {len(self.groups)}"
             )
         for group, worlds, memory in zip(self.groups, state["worlds"], state["memory"], strict=True):
-            group.env.load_state(_as_arrays(worlds))
+            group.env.load_state(as_arrays(worlds))
             group.memory = Memory(memory["hidden"], memory["cell"]).to(self.device)
         if not state.get("teacher_memory"):
             self.dismiss_teacher()
@@ -420,10 +420,10 @@ def _as_tensors(state: Any) -> Any:
     return state.item() if isinstance(state, np.generic) else state
 
 
-def _as_arrays(state: Any) -> Any:
-    """The reverse of `_as_tensors`."""
+def as_arrays(state: Any) -> Any:
+    """Tensors inside dictionaries and lists as NumPy arrays: what `state()` made of worlds, as these load it."""
     if isinstance(state, Mapping):
-        return {key: _as_arrays(value) for key, value in state.items()}
+        return {key: as_arrays(value) for key, value in state.items()}
     if isinstance(state, list):
-        return [_as_arrays(value) for value in state]
+        return [as_arrays(value) for value in state]
     return state.cpu().numpy() if isinstance(state, Tensor) else state

@@ -20,6 +20,7 @@ from metta.config.curriculum import (
     ProgressiveConfig,
 )
 from metta.config.tasks import fixed_weights
+from metta.errors import UsageError
 
 Episodes = Sequence[tuple[int, float]]
 """(task, reward) of each episode, in the order they ended."""
@@ -105,7 +106,7 @@ class LowRewardDraw:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The averages."""
-        self.averages[:] = state["averages"]
+        self.averages = _moved_on(state, "averages", self.averages)
 
     def _scores(self) -> NDArray[np.float64]:
         scores = np.ones(len(self.averages))
@@ -157,7 +158,8 @@ class LearningProgressDraw:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The same."""
-        self.fast[:], self.slow[:], self.episodes[:] = state["fast"], state["slow"], state["episodes"]
+        self.fast, self.slow = _moved_on(state, "fast", self.fast), _moved_on(state, "slow", self.slow)
+        self.episodes = _moved_on(state, "episodes", self.episodes)
 
     def _progress(self) -> NDArray[np.float64]:
         return np.where(self.episodes > 0, np.abs(self.fast - self.slow), 0.0)
@@ -215,7 +217,10 @@ class ProgressiveDraw:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The same."""
-        self.averages[:] = state["averages"]
+        self.averages = _moved_on(state, "averages", self.averages)
+        for name, most in (("level", len(self.averages) - 1), ("episodes", 2**53), ("agent_steps", 2**53)):
+            if type(state[name]) is not int or not 0 <= state[name] <= most:
+                raise UsageError(f"its curriculum's {name} must be a whole number from 0 to {most}")
         self.level, self.episodes, self.agent_steps = state["level"], state["episodes"], state["agent_steps"]
 
     def _is_done(self) -> bool:
@@ -226,6 +231,22 @@ class ProgressiveDraw:
             return False
         threshold = config.thresholds[self.level if len(config.thresholds) > 1 else 0]
         return bool(self.averages[self.level] >= threshold)
+
+
+def _moved_on(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArray[Any]:
+    """The numbers of a state, one for each task, as those they take the place of; UsageError if they are others.
+
+    NaN stands for a task that was not played yet; nothing that is counted is below 0.
+    """
+    numbers = np.array(state[name])
+    is_sound = numbers.shape == fresh.shape and (
+        numbers.dtype.kind == "f" and not np.isinf(numbers).any()
+        if fresh.dtype.kind == "f"
+        else numbers.dtype.kind == "i" and bool((numbers >= 0).all())
+    )
+    if not is_sound:
+        raise UsageError(f"its curriculum's {name} are not a number for each of {len(fresh)} tasks")
+    return numbers.astype(fresh.dtype)
 
 
 def make_draw(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskDraw:

@@ -14,7 +14,7 @@ import torch
 from metta.config.load import dump_config, parse_config
 from metta.config.overrides import Override
 from metta.config.run import RunConfig
-from metta.errors import CheckpointError, TrainingError, UsageError
+from metta.errors import CheckpointError, ConfigError, MapError, MettaError, TrainingError, UsageError
 from metta.rl.checkpoint import checkpoint_name
 from metta.rl.curriculum import Curriculum
 from metta.rl.events import (
@@ -54,7 +54,18 @@ CHANGEABLE = (
 SIGNALS_WITHIN = 2.0
 """Seconds in which a signal sent to all processes of a job has come to each."""
 
-MISFITS = (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError, UsageError, ValueError)
+MISFITS = (
+    AttributeError,
+    ConfigError,
+    IndexError,
+    KeyError,
+    MapError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    UsageError,
+    ValueError,
+)
 """What loading a trainer state raises where its parts are not those of the run: other names, other shapes."""
 
 
@@ -250,7 +261,8 @@ def _restore(directory: RunDirectory, listener: Listener, processes: Processes) 
             if is_out_of_memory(error):
                 raise TrainingError(f"out of memory while loading {path}; free some, or go on elsewhere") from error
             what = str(error).partition("\n")[0]
-            problems.append(f"{path} does not fit the run in {directory.root}: {type(error).__name__}, {what}")
+            kind = "" if isinstance(error, MettaError) else f"{type(error).__name__}, "
+            problems.append(f"{path} does not fit the run in {directory.root}: {kind}{what}")
         else:
             for problem in problems:
                 listener(Notice(f"{problem}; going on from {path.name}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from metta.rl.curriculum import Curriculum
 from metta.rl.evaluate import evaluate
 from metta.rl.events import ReplaySaved, RunBegan
 from metta.rl.experience import make_experience_manager
+from metta.rl.free_memory import check_memory
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo
 from metta.rl.processes import ALONE, Processes, local_rank
@@ -32,6 +34,13 @@ from metta.rl.progress import EpochMetrics, mean, rewards_by_task
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool, check_names, opponent_file
 from metta.rl.snapshot import Snapshot
+from metta.rl.sound_state import (
+    check_counts,
+    check_experience,
+    check_like,
+    sound_optimizer_state,
+    sound_scheduler_state,
+)
 from metta.rl.training_state import TrainingState
 from metta.rl.weight_analysis import analyze_weights
 from metta.world.env import MettaGridEnv
@@ -296,41 +305,60 @@ class TrainingRun:
                 f"the trainer state of epoch {state.epoch} in {checkpoints} is not one of a run: "
                 f"it has no {', '.join(sorted(missing))}"
             )
+        check_counts(state)
         curriculum, opponents = Curriculum.from_state(extra["curriculum"]), extra.get("opponents", ())
+        curriculum.check_of(config)
+        check_memory(config, curriculum.env_configs, find_device(config.run.device))
         run = cls(config, curriculum, checkpoints, processes, opponents)
-        if processes.leads:
-            load_checkpoint(run.agent, checkpoints / state.policy_path)
-        experiences = [extra["experience"], *extra.get("other_experiences", ())]
-        run.restored_processes = len(experiences)
-        run._others = experiences[1:] if run.restored_processes == processes.size else []
-        run.optimizer.load_state_dict(state.optimizer_state_dict)
-        if isinstance(run.scheduler, LambdaLR) and state.lr_scheduler_state_dict is not None:
-            run.scheduler.load_state_dict(state.lr_scheduler_state_dict)
-            if run.restored_processes != processes.size:  # an epoch may have other steps now
-                run.scheduler.last_epoch = state.total_agent_step // (run.experience.plan.batch_size * processes.size)
-            schedule = zip(run.optimizer.param_groups, run.scheduler.base_lrs, run.scheduler.lr_lambdas, strict=True)
-            for group, base, factor in schedule:  # which ends with total_timesteps, and these may be others now
-                group["lr"] = base * factor(run.scheduler.last_epoch)
-        if run.restored_processes == processes.size:
-            run.experience.load_state(experiences[processes.rank])
-        else:
-            run._begin_other_worlds(state.epoch)
-        if extra["initial_weights"] is not None:
-            run.agent.initial_weights = {
-                name: weight.to(run.device) for name, weight in extra["initial_weights"].items()
-            }
-        torch.set_rng_state(extra["torch_generator"])
-        run.epoch = state.epoch
-        run.agent_step = state.total_agent_step
-        run._own_steps = state.agent_step
-        run.restored_threads = extra["torch_threads"]
-        run._recorded = extra["episodes_recorded"]
-        run.seconds = state.stopwatch_state["seconds"]
+        with ExitStack() as undo:
+            undo.callback(run.close)
+            run._load(state, checkpoints)
+            undo.pop_all()
         if processes.leads:  # what was to come of epochs that are trained again
             for path in checkpoints.glob(opponent_file("epoch_*")):
                 if path.name > opponent_file(f"epoch_{state.epoch:06d}").rpartition("/")[2]:
                     path.unlink()
         return run
+
+    def _load(self, state: TrainingState, checkpoints: Path) -> None:
+        """Go on from `state`. Raises UsageError, naming the part, for one that no run of this config can have come to.
+
+        All that torch or the simulator would only fail on later, or crash on, is judged before it is loaded.
+        """
+        extra, processes = state.extra_args, self.processes
+        if processes.leads:
+            load_checkpoint(self.agent, checkpoints / checkpoint_name(state.epoch))
+        experiences = [extra["experience"], *extra.get("other_experiences", ())]
+        self.restored_processes = len(experiences)
+        is_as_before = self.restored_processes == processes.size
+        self._others = experiences[1:] if is_as_before else []
+        self.optimizer.load_state_dict(sound_optimizer_state(state.optimizer_state_dict, self.optimizer))
+        if isinstance(self.scheduler, LambdaLR):
+            self.scheduler.load_state_dict(sound_scheduler_state(state.lr_scheduler_state_dict, self.scheduler))
+            if not is_as_before:  # an epoch may have other steps now
+                self.scheduler.last_epoch = state.total_agent_step // (self.experience.plan.batch_size * processes.size)
+            schedule = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
+            for group, base, factor in schedule:  # which ends with total_timesteps, and these may be others now
+                group["lr"] = base * factor(self.scheduler.last_epoch)
+        if is_as_before:
+            for index, experience in enumerate(experiences):
+                name = f"other_experiences.{index - 1}" if index else "experience"
+                check_experience(experience, self.experience, f"extra_args.{name}")
+            self.experience.load_state(experiences[processes.rank])
+        else:
+            self._begin_other_worlds(state.epoch)
+        if self.config.ppo.l2_init_loss_coef > 0:
+            check_like(extra["initial_weights"], self.agent.initial_weights, "extra_args.initial_weights")
+            self.agent.initial_weights = {
+                name: extra["initial_weights"][name].to(self.device) for name in self.agent.initial_weights
+            }
+        torch.set_rng_state(extra["torch_generator"])
+        self.epoch = state.epoch
+        self.agent_step = state.total_agent_step
+        self._own_steps = state.agent_step
+        self.restored_threads = extra["torch_threads"]
+        self._recorded = extra["episodes_recorded"]
+        self.seconds = float((state.stopwatch_state or {})["seconds"])
 
     def _find_teacher(self, kept: Path | None) -> MettaAgent | None:
         """The teacher of `[kickstarting]`, made for the worlds played here; None without one."""

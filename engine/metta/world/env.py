@@ -34,7 +34,8 @@ from metta.world.next_episodes import NextEpisodes
 from metta.world.observe import NO_TOKEN, CompactObservations, Observer, Window
 from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
-from metta.world.saved_state import load_worlds, save_worlds
+from metta.world.saved_state import completed, load_worlds, save_worlds
+from metta.world.sound_worlds import check_streams, check_worlds
 from metta.world.state import Worlds
 from metta.world.summary import StepInfo, episode_stats, summarise
 from metta.world.turns import Turn, next_order
@@ -308,11 +309,23 @@ class MettaGridEnv:
             "shares_rulesets": int(self._shares_rulesets),
         }
 
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise UsageError, saying which part, for a state that worlds like these cannot be in."""
+        state = completed(state)
+        check_streams(state, len(self.configs))
+        shares_rulesets = bool(state["shares_rulesets"])
+        is_ours = shares_rulesets == self._shares_rulesets
+        check_worlds(self._worlds if is_ours else Worlds(Rules(self.configs, shares_rulesets), self.num_worlds), state)
+
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds."""
-        shares_rulesets = bool(state.get("shares_rulesets", False))  # the first version's tasks never did
-        if shares_rulesets != self._shares_rulesets:
-            self._build(shares_rulesets)
+        """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds.
+
+        Raises UsageError, with nothing changed, where the state does not fit.
+        """
+        self.check_state(state)
+        state = completed(state)
+        if bool(state["shares_rulesets"]) != self._shares_rulesets:
+            self._build(not self._shares_rulesets)
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
         self._streams = Streams(int(state["seed"]), int(state["first_world"]))

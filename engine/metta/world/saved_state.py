@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metta.errors import UsageError
-from metta.world.state import CONVERTER_ARRAYS, Worlds
+from metta.world.state import Worlds
 from metta.world.stats import InvalidCounts
 
 STATE_FORMAT = 1
@@ -28,22 +28,18 @@ def save_worlds(worlds: Worlds) -> dict[str, Any]:
     }
 
 
-def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
-    """Make `worlds` what was saved; they must be of the same configs and as many.
-
-    Raises UsageError, with nothing changed, where the state does not fit.
-    """
+def completed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state with what those of the first versions lack. Raises UsageError for one of another format."""
     if state["format"] != STATE_FORMAT:
         raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
     # in states of versions that knew no tasks of the same rules, the ruleset is the task
-    state = {"task": state["ruleset"]} | dict(state)
+    return {"task": state["ruleset"], "shares_rulesets": 0} | dict(state)
+
+
+def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
+    """Make `worlds` what was saved, in a state that `check_worlds` has found sound."""
     saved = {name: np.asarray(state[name]) for name in Worlds.ARRAYS}
     slots = int(state["converter_slots"])
-    for name, array in saved.items():
-        own = getattr(worlds, name)
-        shape = (worlds.num_worlds * slots, *own.shape[1:]) if name in CONVERTER_ARRAYS else own.shape
-        if array.shape != shape:
-            raise UsageError(f"the environment state does not fit: {name} is {list(array.shape)}, not {list(shape)}")
     worlds.allot_converters(slots)
     for name, array in saved.items():
         getattr(worlds, name)[...] = array.view(np.uint64) if name == "turn_stream" else array
