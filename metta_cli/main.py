@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
 from metta.api import (
     SUITES,
@@ -41,6 +38,7 @@ from metta.api import (
 )
 from metta.errors import CheckpointError, MettaError, UsageError
 from metta_cli import casting, looking, view
+from metta_cli.commands import Commands
 from metta_cli.keyboard import Keyboard
 from metta_cli.live import LiveView
 from metta_cli.parameters import (
@@ -57,43 +55,6 @@ from metta_cli.parameters import (
     World,
     presets_beginning,
 )
-
-# click's UsageError, wherever this version of typer keeps it
-_UsageError: Any = typer.BadParameter.__base__
-
-
-class Commands(TyperGroup):
-    """The commands, with one sentence for each error and an exit code by its kind."""
-
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run a command and leave the process with its exit code; a traceback only for bugs, or with --debug."""
-        given = sys.argv[1:] if args is None else list(args)
-        try:
-            code = super().main(given, *rest, **extra | {"standalone_mode": False})
-        except _UsageError as error:
-            view.print_error(error.format_message())
-            code = 2
-        except MettaError as error:
-            if "--debug" in given:
-                raise
-            if not job_rank() or error.exit_code == 1:  # what the user did wrong the first process says for all
-                view.print_error(error, job_rank())
-            code = error.exit_code
-        except MemoryError:
-            if "--debug" in given:
-                raise
-            view.print_error("out of memory: the worlds or the policy are too large for this machine")
-            code = 1
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; a Ctrl-C that is not answered by saving leaves at once and says so."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            view.print_interrupted()
-            raise typer.Exit(130) from None
-
 
 app = typer.Typer(
     cls=Commands,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".partial"
@@ -38,7 +40,30 @@ def sync_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
+def without_waiting(path: str | Path, flags: int) -> int:
+    """An opener for `open`: a pipe is opened at once, whoever may be at its other end."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
 def remove_partial(directory: Path) -> None:
     """Remove what writers that were killed left behind in `directory`."""
     for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def made_directories(*paths: Path) -> Iterator[None]:
+    """Make directories that are missing, and take those away again that are still empty if the block raises.
+
+    Raises OSError where one cannot be made.
+    """
+    missing = {level for path in paths for level in (path, *path.parents) if not level.exists()}
+    try:
+        for path in paths:
+            path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for level in sorted(missing, key=lambda path: len(path.parts), reverse=True):
+            with suppress(OSError):  # it was never made, or somebody put something there
+                level.rmdir()
+        raise

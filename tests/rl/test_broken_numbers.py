@@ -14,12 +14,17 @@ from metta.rl.curriculum import Curriculum
 from metta.rl.training_run import TrainingRun
 
 
-@pytest.fixture
-def run() -> TrainingRun:
+def learned_once(*overrides: str) -> TrainingRun:
     """A run that has learned once, so that its optimizer holds something."""
-    run = TrainingRun(tiny_config(), Curriculum.of_run(tiny_config()))
+    config = tiny_config("", *overrides)
+    run = TrainingRun(config, Curriculum.of_run(config))
     run.report(run.collect(), run.update())
     return run
+
+
+@pytest.fixture
+def run() -> TrainingRun:
+    return learned_once()
 
 
 def stops(run: TrainingRun, pattern: str) -> None:
@@ -78,3 +83,40 @@ def test_a_step_that_is_too_long_is_named_before_anything_is_saved(run: Training
     run.collect()
     with pytest.raises(TrainingError, match=r"made weights infinite or NaN|the loss is not finite .* from weight"):
         run.update()
+
+
+def test_an_infinite_loss_is_no_early_stop() -> None:
+    run = learned_once("ppo.target_kl=0.01")
+    run.collect()
+    run.experience.log_probs.fill_(-1000.0)
+    before = run.snapshot()
+    with pytest.raises(TrainingError, match=r"the loss is not finite .*minibatch 1\): .*loss = inf"):
+        run.update()
+    assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
+
+
+@pytest.mark.parametrize("what", ["gradient", "loss"])
+def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
+    """Which is rescaled to new value targets before the first loss is computed."""
+    run = learned_once("normalisation.values=true", "normalisation.value_decay=0.5")
+    if what == "gradient":
+        next(run.agent.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+        stops(run, r"a gradient is not finite .* the weights were left as they are")
+    else:
+        run.collect()
+        run.experience.log_probs.fill_(-1000.0)
+        before = run.snapshot()
+        with pytest.raises(TrainingError, match=r"the loss is not finite .* the weights were left as they are"):
+            run.update()
+        assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
+        assert_same_state(before.state.extra_args["initial_weights"], run.state().extra_args["initial_weights"])
+
+
+def test_a_scale_of_rewards_that_is_infinite() -> None:
+    run = learned_once("normalisation.rewards=true")
+    run.collect()
+    run.experience.reward_scale.squares = float("inf")
+    before = run.snapshot()
+    with pytest.raises(TrainingError, match=r"the scale of rewards is inf \(normalisation.rewards\)"):
+        run.update()
+    assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -227,9 +228,10 @@ def test_a_state_that_cannot_be_is_refused_and_none_crashes(tmp_path: Path) -> N
         capture_output=True,
         text=True,
         timeout=500,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     lines = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert ran.returncode == 0, f"{lines[-1]}\n{ran.stderr[-3000:]}"
+    assert ran.returncode == 0, f"{lines[-1:]}\n{ran.stderr[-3000:]}"
     cases = list(zip(lines[::2], lines[1::2], strict=True))
     assert len(cases) == len(REFUSED) + RANDOM_CASES
     taken = [case["place"] for case, outcome in cases if case["listed"] and "refused" not in outcome]

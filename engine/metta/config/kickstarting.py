@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from metta.config.table import Table
+from metta.config.table import FilePath, Table
 
 
 class KickstartingConfig(Table):
     """A trained policy advises the one in training (Schmitt et al. 2018, arXiv:1803.03835); off without a `teacher`."""
 
-    teacher: str = Field(default="", description="policy checkpoint of the teacher; empty: none")
+    teacher: FilePath = Field(default="", description="policy checkpoint of the teacher; empty: none")
     coef: float = Field(
         default=1.0, ge=0, description="weight of the divergence KL(teacher, policy), nats, over (action, argument)"
     )

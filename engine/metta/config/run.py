@@ -14,7 +14,7 @@ from metta.config.distributed import DistributedConfig
 from metta.config.env import EnvConfig
 from metta.config.kickstarting import KickstartingConfig
 from metta.config.self_play import SelfPlayConfig, num_opponents, self_play_problems
-from metta.config.table import Name, Table
+from metta.config.table import FilePath, Name, Table
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
@@ -37,7 +37,7 @@ class RunSection(Table):
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random stream")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
     total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="agent steps to train for")
-    run_dir: str = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
+    run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
 
 
 class RunConfig(Table):

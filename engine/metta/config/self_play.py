@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from metta.config.drawings import group_counts
 from metta.config.env import EnvConfig
-from metta.config.table import Table
+from metta.config.table import FilePath, Table
 from metta.errors import Problem, RulesError
 
 
@@ -24,7 +24,9 @@ class SelfPlayConfig(Table):
         lt=1,
         description="instead of groups: share of each world's agents, drawn anew for each episode",
     )
-    policies: list[str] = Field(default_factory=list, description="policy checkpoints in the pool of frozen policies")
+    policies: list[FilePath] = Field(
+        default_factory=list, description="policy checkpoints in the pool of frozen policies"
+    )
     snapshot_interval: int = Field(
         default=0,
         ge=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from metta.errors import Problem, RulesError
@@ -13,6 +13,18 @@ from metta.extensions import Registry
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 """A name that is safe in a path, a key of statistics, a picture: letters, digits, '.', '_' and '-'."""
+
+
+def _possible_path(path: str) -> str:
+    if any(ord(character) < 32 for character in path):
+        raise RulesError([Problem((), "must be a path, without control characters")])
+    if len(path.encode(errors="surrogatepass")) > 4000 or any(len(part.encode()) > 255 for part in path.split("/")):
+        raise RulesError([Problem((), "must be a path of at most 4000 bytes, and 255 bytes between two slashes")])
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(_possible_path)]
+"""A file or directory, as far as a text can be told to be the path of one."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.table import PartOf, Table
+from metta.config.table import FilePath, PartOf, Table
 from metta.extensions import Registry
 
 LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")
@@ -140,7 +140,7 @@ class CheckpointConfig(Table):
         le=10**9,
         description="seconds between uploads of the checkpoint to Weights & Biases; 0: never",
     )
-    checkpoint_dir: str = Field(default="", description="directory; empty: checkpoints/ in the run directory")
+    checkpoint_dir: FilePath = Field(default="", description="directory; empty: checkpoints/ in the run directory")
 
 
 class SimulationConfig(Table):
@@ -150,7 +150,7 @@ class SimulationConfig(Table):
         default=300, ge=0, le=10**9, description="seconds between evaluations in the run's own world; 0: never"
     )
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
-    replay_dir: str = Field(default="", description="directory; empty: replays/ in the run directory")
+    replay_dir: FilePath = Field(default="", description="directory; empty: replays/ in the run directory")
 
 
 class LoggingConfig(Table):

@@ -54,7 +54,7 @@ class Run:
 
     def names(self, table: str) -> set[str]:
         """The metrics of a table such as `stats` that the run has."""
-        return {name for line in self.lines for name in line.get(table) or {}}
+        return {name for line in self.lines for name in _table(line, table)}
 
     @property
     def newest_replay(self) -> Path | None:
@@ -68,7 +68,7 @@ def read_runs(roots: Sequence[str | Path]) -> list[Run]:
     paths = [Path(root) for root in roots]
     problems = []
     for path in paths:
-        if not (path / CONFIG).is_file():
+        if not os.path.isfile(path / CONFIG):
             problems.append(f"{path} is not a run directory: it has no {CONFIG}")
         elif not (path / METRICS).is_file():
             problems.append(f"{path} has no {METRICS} yet: the run has not ended an epoch")
@@ -117,8 +117,14 @@ def _flatten(value: Any, key: str, table: dict[str, str]) -> None:
         table[key] = str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _table(line: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table of a line; empty where a stranger's line has something else there."""
+    table = line.get(name)
+    return table if isinstance(table, dict) else {}
+
+
 def _whole(lines: Any) -> list[dict[str, Any]]:
-    return [line for line in lines if isinstance(line.get("agent_step"), int)]
+    return [line for line in lines if type(line.get("agent_step")) is int]
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:

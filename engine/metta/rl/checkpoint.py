@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,7 @@ def checkpoint_paths(directory: Path) -> list[Path]:
 
 
 def _read(path: Path) -> _PolicyFile:
-    if path.is_dir():
+    if os.path.isdir(path):  # which takes any name, however long
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
     content = read_torch_file(path, KIND)

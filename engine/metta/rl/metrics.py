@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from metta.files import write_whole
+from metta.errors import UsageError
+from metta.files import without_waiting, write_whole
+
+MOST_OF_A_LINE = 1 << 24
+"""Characters; what is longer is no line of metrics."""
 
 
 class MetricsFile:
@@ -40,15 +45,33 @@ class MetricsFile:
 
 
 def sound_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics file as dictionaries; one that a crash cut short is left out."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for text in file:
+    """The lines of a metrics file as dictionaries; one that a crash cut short, or nobody can have written, is left out.
+
+    Raises UsageError for what is no file, such as a pipe that nobody writes to.
+    """
+    with open(path, encoding="utf-8", errors="replace", opener=without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UsageError(f"{path} is not a regular file")
+        while text := file.readline(MOST_OF_A_LINE):
             try:
                 line = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits, or lists in lists
                 continue
-            if isinstance(line, dict) and isinstance(line.get("epoch"), int):
+            if isinstance(line, dict) and _is_epoch(line.get("epoch")) and _is_plain(line):
                 yield line
+
+
+def _is_epoch(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _is_plain(value: Any, depth: int = 4) -> bool:
+    """Whether a value is of what a line of metrics holds: numbers, text, tables of them."""
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_plain(entry, depth - 1) for entry in value.values())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(entry, depth - 1) for entry in value)
+    return value is None or isinstance(value, str | float) or abs(value) < 2**63
 
 
 def json_line(values: Mapping[str, Any]) -> str:

@@ -5,6 +5,9 @@ Every number `train_ppo` reports is defined in its docstring; the terms of the l
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -74,10 +77,12 @@ def train_ppo(
         if experience.advantages is None:
             compute_advantages(experience, config.gamma, config.gae_lambda, normalisation)
         assert experience.returns is not None
+        undo: Callable[[], None] | None = None
         if normalisation is not None and normalisation.values:
             targets = processes.concatenated(experience.returns)
             if not bool(targets.isfinite().all()):
                 raise TrainingError("a value target is not finite; the policy was left as it is")
+            undo = _undoing_rescale(agent)
             agent.observe_value_targets(targets, normalisation.value_decay)
         correction = sampling = None
         if vtrace is not None and vtrace.enabled:
@@ -86,7 +91,9 @@ def train_ppo(
             beta = annealed(prioritised_sampling.beta, progress)
             sampling = PrioritisedSampling(prioritised_sampling.alpha, beta)
         coefs = teacher_coef, teacher_value_coef
-        return _updates(agent, optimizer, experience, config, update_epochs, *coefs, correction, sampling, processes)
+        return _updates(
+            agent, optimizer, experience, config, update_epochs, *coefs, correction, sampling, processes, undo
+        )
 
 
 def _updates(
@@ -100,6 +107,7 @@ def _updates(
     correction: VTrace | None,
     sampling: PrioritisedSampling | None,
     processes: Processes,
+    undo: Callable[[], None] | None,
 ) -> dict[str, float]:
     old_values, returns = experience.values[: experience.steps_collected], experience.returns
     assert returns is not None
@@ -113,12 +121,20 @@ def _updates(
             terms = loss_terms(agent, minibatch, config, teacher_coef, teacher_value_coef, correction, processes)
             loss, terms = terms["loss"], _reported(terms, processes)
             kl = float(terms["approx_kl"])
+            if not bool(torch.isfinite(terms["loss"])):  # which no policy that only moved too far has
+                problem = _what_broke(agent, minibatch, terms, place)
+                if undo is not None and not updates:
+                    undo()
+                raise TrainingError(problem)
             stopped_early = config.target_kl is not None and kl > config.target_kl
             if stopped_early:
                 break
-            if not bool(torch.isfinite(terms["loss"])):
-                raise TrainingError(_what_broke(agent, minibatch, terms, place))
-            norm = _step(agent, optimizer, loss, config, place, processes)
+            try:
+                norm = _step(agent, optimizer, loss, config, place, processes)
+            except TrainingError:
+                if undo is not None and not updates:
+                    undo()
+                raise
             updates += 1
             for name, value in terms.items():
                 totals[name] = totals.get(name, 0.0) + float(value)
@@ -143,6 +159,18 @@ def _updates(
         **({"value_target_mean": float(head.mean), "value_target_std": float(head.std)} if head.moments[2] else {}),
         **({"reward_std": scale.std} if scale.count else {}),
     }
+
+
+def _undoing_rescale(agent: MettaAgent) -> Callable[[], None]:
+    """What makes the value head again what it is now, before value targets rescale it."""
+    head = copy.deepcopy(agent.value_head.state_dict())
+    initial = {name: weight.clone() for name, weight in agent.initial_weights.items()}
+
+    def undo() -> None:
+        agent.value_head.load_state_dict(head)
+        agent.initial_weights = initial
+
+    return undo
 
 
 def loss_terms(

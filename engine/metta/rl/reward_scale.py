@@ -9,6 +9,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from metta.errors import TrainingError
+
 EPSILON: Final = 1e-8
 """Added to the variance."""
 
@@ -55,7 +57,12 @@ class RewardScale:
         self.count = total
 
     def scaled(self, rewards: Tensor, clip: float) -> Tensor:
-        """The rewards over the deviation, clipped to +-`clip`; 0: not clipped."""
+        """The rewards over the deviation, clipped to +-`clip`; 0: not clipped. TrainingError if that is not finite."""
+        if not math.isfinite(self.std):  # or all rewards would be 0 from now on
+            raise TrainingError(
+                f"the scale of rewards is {self.std} (normalisation.rewards); "
+                "look for a reward in env.game that is too large; the policy was left as it is"
+            )
         rewards = rewards / self.std
         return rewards.clamp(-clip, clip) if clip else rewards
 

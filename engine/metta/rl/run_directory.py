@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Self, TextIO
 from metta.config.load import dump_config, read_config
 from metta.config.overrides import Override
 from metta.config.run import RunConfig
-from metta.errors import CheckpointError, TrainingError, UsageError
-from metta.files import remove_partial, write_whole
+from metta.errors import CheckpointError, TrainingError, UsageError, printable
+from metta.files import made_directories, remove_partial, without_waiting, write_whole
 from metta.rl.checkpoint import checkpoint_paths
-from metta.rl.ownership import check_own, claim
+from metta.rl.ownership import MARK, check_own, claim
 from metta.rl.self_play import OPPONENTS
 from metta.rl.training_state import training_state_paths
 
@@ -30,6 +31,8 @@ except ImportError:  # Windows has no advisory locks of this kind; runs there ar
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
+MOST_OF_A_LOCK = 200
+"""Characters of a lock file that are read: it says who holds it in fewer."""
 
 
 class RunDirectory:
@@ -51,26 +54,23 @@ class RunDirectory:
         Raises UsageError if there is a run in it already or nothing can be written there.
         """
         root = Path(config.run.run_dir or _fresh_name(config.run.name))
-        if (root / CONFIG).exists():
-            raise UsageError(
-                f"{root} holds a run already; go on with it (metta resume {root}) or name another --run-dir"
-            )
-        if training_state_paths(_checkpoints(root, config)):
-            raise UsageError(
-                f"{_checkpoints(root, config)} holds the checkpoints of another run; name another directory"
-            )
+        checkpoints = _checkpoints(root, config)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            _checkpoints(root, config).mkdir(parents=True, exist_ok=True)
-            directory = cls(root, config, _locked(root), _outside(root, config))
+            _refuse_taken(root, checkpoints)
+            outside = _outside(root, config)
+            with made_directories(root, checkpoints, *outside.values()), ExitStack() as undo:
+                directory = cls(root, config, _locked(root), outside)
+                undo.push(directory)
+                _refuse_taken(root, checkpoints)  # by a run that began and ended meanwhile
+                for written in (root, checkpoints):
+                    remove_partial(written)
+                undo.callback(_leave_nothing, root, outside.values())
+                directory.write_config()
+                undo.pop_all()
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"{error.filename} is a file; name a directory for the run") from None
         except OSError as error:
             raise _unwritable(error, root) from None
-        with ExitStack() as undo:
-            undo.push(directory)
-            directory.write_config()
-            undo.pop_all()
         return directory
 
     @classmethod
@@ -82,8 +82,8 @@ class RunDirectory:
         """
         root = Path(root)
         path = root / CONFIG
-        if not path.is_file():
-            what = "is not the directory of a run: it has no config.toml" if root.exists() else "does not exist"
+        if not os.path.isfile(path):  # which takes any name, however long
+            what = "is not the directory of a run: it has no config.toml" if os.path.exists(root) else "does not exist"
             raise CheckpointError(f"{root} {what}")
         config = read_config(str(path), overrides)
         outside = _outside(root, config)
@@ -180,6 +180,24 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     return found[0]
 
 
+def _refuse_taken(root: Path, checkpoints: Path) -> None:
+    """Raise UsageError if a run is in these directories already; TrainingError, with its process, if it is alive."""
+    if (root / CONFIG).exists():
+        if holder := _holder(root):
+            raise TrainingError(_held_text(root, holder))
+        raise UsageError(f"{root} holds a run already; go on with it (metta resume {root}) or name another --run-dir")
+    if training_state_paths(checkpoints):
+        raise UsageError(f"{checkpoints} holds the checkpoints of another run; name another directory")
+
+
+def _leave_nothing(root: Path, outside: Iterable[Path]) -> None:
+    """Remove what was written before a run could not be begun after all."""
+    with suppress(OSError):
+        if not (root / CONFIG).exists():
+            for path in (root / LOCK, root / MARK, *(directory / MARK for directory in outside)):
+                path.unlink(missing_ok=True)
+
+
 def _unwritable(error: OSError, root: Path) -> UsageError:
     return UsageError(f"{error.filename or root} cannot be written: {error.strerror}")
 
@@ -226,11 +244,15 @@ def _fresh_name(name: str) -> Path:
 
 def _locked(root: Path) -> TextIO:
     """The lock file of a directory, open and locked. Raises TrainingError, naming the holder, if another has it."""
-    lock = (root / LOCK).open("a+", encoding="utf-8")
+    descriptor = without_waiting(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    lock = os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
+    if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
+        lock.close()
+        raise UsageError(f"{root / LOCK} is not a regular file; remove it")
     if fcntl is None:
         return lock
     lock.seek(0)
-    holder = lock.read().strip()
+    holder = lock.read(MOST_OF_A_LOCK).strip()
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_held = False
@@ -240,15 +262,37 @@ def _locked(root: Path) -> TextIO:
         is_held = bool(holder) and not _is_dead(holder)
     if is_held:
         lock.close()
-        is_elsewhere = holder and f" on {platform.node()} " not in holder
-        otherwise = f", or remove {root / LOCK} if that host is down" if is_elsewhere else ""
-        raise TrainingError(
-            f"{root} is being trained by {holder or 'another process'}; wait for it or stop it first{otherwise}"
-        )
+        raise TrainingError(_held_text(root, holder))
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
     lock.flush()
     return lock
+
+
+def _holder(root: Path) -> str:
+    """Who trains in a directory, as the lock there says it; nothing is changed. Empty if nobody does."""
+    try:
+        lock = os.fdopen(without_waiting(root / LOCK, os.O_RDONLY), encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    with lock:
+        if fcntl is None or not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
+            return ""
+        holder = lock.read(MOST_OF_A_LOCK).strip()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return holder or "another process"
+        except OSError:
+            return "" if _is_dead(holder) else holder
+    return ""
+
+
+def _held_text(root: Path, holder: str) -> str:
+    is_elsewhere = holder and f" on {platform.node()} " not in holder
+    otherwise = f", or remove {root / LOCK} if that host is down" if is_elsewhere else ""
+    who = printable(holder) or "another process"
+    return f"{root} is being trained by {who}; wait for it or stop it first{otherwise}"
 
 
 def _is_dead(holder: str) -> bool:

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from metta.errors import CheckpointError, UsageError
-from metta.files import write_whole
+from metta.files import without_waiting, write_whole
 from metta.rl.torch_archive import check_archive, check_content
 
 FORMAT_VERSION = 1
@@ -78,6 +78,15 @@ def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in ("format", "format_version")}
 
 
+def is_sound(path: Path) -> bool:
+    """Whether a file is whole: every part of it matches its checksum. What it holds is not looked at."""
+    try:
+        _read_archive(path)
+    except (OSError, CheckpointError):
+        return False
+    return True
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing wrong with a file's content, in a few words."""
     problem = error.errors()[0]
@@ -103,18 +112,13 @@ def plain(value: Any, where: str) -> Any:
 
 def _read_archive(path: Path) -> bytes:
     """The bytes of a file that metta may have written; what is none is told by its beginning, and not read."""
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"{path} is not a regular file")
         check_archive(path, file, status.st_size)
         file.seek(0)
         return file.read()
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe at once, whoever may be at its other end."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_version(path: Path, version: object) -> None:

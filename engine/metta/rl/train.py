@@ -75,12 +75,7 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
         if not processes.leads:
             return _follow(processes)
         check_loggers(config.logging)
-        curriculum = Curriculum.of_run(config)
-        worlds, device = curriculum.env_configs, find_device(config.run.device)
-        if close := check_memory(config, worlds, device, processes.size, local_size()):
-            listener(Notice(close))
-        with telling_of_memory(config, worlds, device):
-            run = TrainingRun(config, curriculum, processes=processes)
+        run = _begun(config, listener, processes)
         with closing(run), RunDirectory.create(config) as directory, _saying_what_is_kept(run, directory):
             _call_the_others(run, directory)
             saved = run.save(directory.checkpoints)
@@ -101,7 +96,7 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
             if directory.was_begun:
                 run = _restore(directory, listener, processes)
             else:  # stopped in its first moments, before there was anything to lose
-                run = TrainingRun(directory.config, Curriculum.of_run(directory.config), processes=processes)
+                run = _begun(directory.config, listener, processes)
             if overrides:  # which have proved sound: a run that cannot go on with them must not keep them
                 directory.write_config()
             if run.is_finished:
@@ -111,6 +106,16 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
                 if not directory.was_begun:
                     run.save(directory.checkpoints)
                 return _train(run, directory, directory.checkpoints / checkpoint_name(run.epoch), listener)
+
+
+def _begun(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
+    """A run at its very beginning. TrainingError, with what to lower, if it does not fit into memory."""
+    curriculum = Curriculum.of_run(config)
+    worlds, device = curriculum.env_configs, find_device(config.run.device)
+    if close := check_memory(config, worlds, device, processes.size, local_size()):
+        listener(Notice(close))
+    with telling_of_memory(config, worlds, device):
+        return TrainingRun(config, curriculum, processes=processes)
 
 
 def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener) -> RunEnded:

@@ -29,7 +29,7 @@ from metta.rl.experience import make_experience_manager
 from metta.rl.free_memory import check_memory
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo
-from metta.rl.processes import ALONE, Processes, local_rank
+from metta.rl.processes import ALONE, Processes, local_rank, local_size
 from metta.rl.progress import EpochMetrics, mean, rewards_by_task
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool, check_names, opponent_file
@@ -308,7 +308,8 @@ class TrainingRun:
         check_counts(state)
         curriculum, opponents = Curriculum.from_state(extra["curriculum"]), extra.get("opponents", ())
         curriculum.check_of(config)
-        check_memory(config, curriculum.env_configs, find_device(config.run.device))
+        worlds, device = curriculum.env_configs, find_device(config.run.device)
+        check_memory(config, worlds, device, processes.size, local_size())
         run = cls(config, curriculum, checkpoints, processes, opponents)
         with ExitStack() as undo:
             undo.callback(run.close)

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from metta.errors import CheckpointError
-from metta.rl.torch_file import first_problem, read_torch_file, write_torch_file
+from metta.rl.torch_file import first_problem, is_sound, read_torch_file, write_torch_file
 
 KIND = "trainer state"
 STATES_KEPT = 2
@@ -34,13 +34,22 @@ class TrainingState:
     """tensors, numbers and text; a run keeps its worlds and random streams here"""
 
     def save(self, checkpoint_dir: str | Path) -> str:
-        """Write `trainer_state_000100.pt` for epoch 100, remove all but the two newest; the path of the file."""
+        """Write `trainer_state_000100.pt` for epoch 100; the path of the file.
+
+        Of those of earlier epochs the newest that is whole is kept, and no other. Later ones, which a run that went on
+        from before them could not read, stay until they are written anew.
+        """
         directory = Path(checkpoint_dir)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"trainer_state_{self.epoch:06d}.pt"
         write_torch_file(path, KIND, {entry.name: getattr(self, entry.name) for entry in fields(self)})
-        for old in training_state_paths(directory)[STATES_KEPT:]:
-            old.unlink(missing_ok=True)
+        paths = training_state_paths(directory)
+        kept = 1
+        for old in paths[paths.index(path) + 1 :]:
+            if kept < STATES_KEPT and is_sound(old):
+                kept += 1
+            else:
+                old.unlink(missing_ok=True)
         return str(path)
 
     @classmethod
