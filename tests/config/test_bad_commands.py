@@ -28,6 +28,14 @@ CASES = {
         ["train", "quickstart", "--set", "ppo.gamma"],
         '--set takes section.key=value, such as ppo.gamma=0.99; got "ppo.gamma"',
     ),
+    "a path that is too long": (["eval", "x" * 5000], f"{'x' * 5000} cannot be read: File name too long"),
+    "a run that is too long": (["resume", "x" * 5000], f"{'x' * 5000} does not exist"),
+    "a report of it": (["report", "x" * 5000], f"{'x' * 5000} is not a run directory: it has no config.toml"),
+    "a run directory that is too long": (
+        ["train", "quickstart", "--run-dir", "x" * 300],
+        "the command line has 1 problem\n"
+        "  --run-dir  run.run_dir  must be a path of at most 4000 bytes, and 255 bytes between two slashes",
+    ),
     "unknown key": (
         ["train", "quickstart", "--set", "ppo.gama=0.9"],
         'the command line has 1 problem\n  --set  ppo.gama  unknown key; did you mean "gamma"?',

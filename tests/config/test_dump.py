@@ -11,6 +11,7 @@ from metta.config.load import dump_config, parse_config
 from metta.config.run import RunConfig
 
 names = st.text(string.ascii_letters + string.digits + "_-.", min_size=1, max_size=20).filter(lambda n: n[0].isalnum())
+paths = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 amounts = st.integers(0, 255)
 rewards = st.floats(-1e6, 1e6, allow_nan=False)
@@ -27,7 +28,7 @@ def run_tables(draw: st.DrawFn) -> dict[str, Any]:
         optional={"default_item_max": amounts, "freeze_duration": st.integers(-1, 255), "item_max": per_item},
     )
     return {
-        "run": {"name": draw(names), "run_dir": draw(texts), "seed": draw(st.integers(0, 2**63 - 1))},
+        "run": {"name": draw(names), "run_dir": draw(paths), "seed": draw(st.integers(0, 2**63 - 1))},
         "env": {
             "game": {
                 "inventory_item_names": items,
@@ -45,7 +46,7 @@ def run_tables(draw: st.DrawFn) -> dict[str, Any]:
         "optimizer": {"eps": draw(st.floats(0, 1)), "learning_rate": draw(st.floats(1e-9, 1))},
         "ppo": draw(st.sampled_from([{}, {"target_kl": 0.01}])),
         "curriculum": {"scenes": draw(st.lists(texts, max_size=3))},
-        "checkpoint": {"checkpoint_dir": draw(texts)},
+        "checkpoint": {"checkpoint_dir": draw(paths)},
     }
 
 

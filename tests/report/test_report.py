@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
@@ -139,3 +140,22 @@ def test_running_means_and_thinned_curves() -> None:
     assert len(steps) == len(means) <= curves.POINTS
     assert means[0] == 1.0  # of 0, 1 and 2
     assert curves.thinned(values, values) == (pytest.approx(values), pytest.approx(values))
+
+
+def test_lines_of_a_stranger_make_a_page_all_the_same(runs: list[Path], tmp_path: Path) -> None:
+    """Values of other types than metrics have are left out of the curves."""
+    strange = tmp_path / "strange"
+    shutil.copytree(runs[0], strange)
+    lines = [
+        '{"epoch": 1, "agent_step": 512, "reward": "high", "losses": 3, "stats": [1, [2]], "episodes": {}}',
+        '{"epoch": 2, "agent_step": true, "reward": 1}',
+        '{"epoch": 3, "agent_step": 1e300, "reward": 1}',
+        '{"epoch": 4, "agent_step": 1024, "reward": {"a": {"b": 1}}, "losses": {"loss": "x"}, "task_rewards": "t"}',
+        '{"epoch": 5, "agent_step": 2048, "reward": 1.5, "seconds": "long", "evaluation": [], "weights": null}',
+    ]
+    (strange / "metrics.jsonl").write_text("\n".join(lines))
+    page = write_report([strange, runs[0]], tmp_path / "page.html").read_text()
+    assert "strange" in page
+    for key in ("reward", "losses.loss", "stats.x"):
+        for run in read_runs([strange]):
+            assert len(run.series(key)[0]) == (key == "reward")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import threading
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
-from metta.api import StopRequested, resume_run, train_run
+from metta.api import StopRequested, TrainingState, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.files import write_whole
 from metta.rl.interruption import Interruption
-from metta.rl.metrics import MetricsFile, json_line
-from metta.rl.run_directory import RunDirectory
+from metta.rl.metrics import MetricsFile, json_line, sound_lines
+from metta.rl.run_directory import LOCK, RunDirectory
 from metta.rl.timer import Timer
 
 SHORT = "run.total_timesteps=1024"
@@ -140,3 +141,107 @@ def test_training_in_another_thread_takes_no_signals(tmp_path: Path) -> None:
     thread.join()
     assert not [event for event in recorder.events if isinstance(event, StopRequested)]
     assert (tmp_path / "run" / "checkpoints" / "checkpoint_000002.pt").exists()
+
+
+def test_train_where_a_run_is_alive_says_who_trains_there(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    with RunDirectory.create(config):
+        since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+        who = rf"{tmp_path / 'run'} is being trained by process {os.getpid()} on {platform.node()} {since}; wait for it"
+        with pytest.raises(TrainingError, match=who):
+            RunDirectory.create(config)
+    with pytest.raises(UsageError, match="holds a run already"):
+        RunDirectory.create(config)
+
+
+def test_the_two_newest_sound_states_are_kept(tmp_path: Path) -> None:
+    """Whatever damaged ones there are, be they newer or older."""
+
+    def save(epoch: int) -> None:
+        TrainingState(epoch, 0, 0, {}).save(tmp_path)
+
+    def damage(epoch: int) -> None:
+        path = tmp_path / f"trainer_state_{epoch:06d}.pt"
+        path.write_bytes(path.read_bytes()[:-40])
+
+    def kept() -> list[int]:
+        return sorted(int(path.stem[-6:]) for path in tmp_path.glob("trainer_state_*.pt"))
+
+    for epoch in (1, 2):
+        save(epoch)
+    save(6)
+    assert kept() == [2, 6]
+    damage(6)
+    save(4)  # the run went on from 2
+    assert kept() == [2, 4, 6]
+    damage(4)
+    save(5)
+    assert kept() == [2, 5, 6]
+    save(6)
+    assert kept() == [5, 6]
+
+
+def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    replays = tmp_path / "a" / "replays"
+    with pytest.raises(UsageError, match="is a file; name a directory"):
+        RunDirectory.create(
+            tiny_config(
+                tmp_path / "new" / "run",
+                f"checkpoint.checkpoint_dir={tmp_path / 'file' / 'x'}",
+                f"simulation.replay_dir={replays}",
+            )
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        RunDirectory.create(tiny_config(tmp_path / "new" / "run", f"simulation.replay_dir={replays}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_writer_that_was_killed_at_the_very_beginning_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.1.partial").write_text("half")
+    with RunDirectory.create(tiny_config(tmp_path / "run")):
+        assert not list((tmp_path / "run").glob(".*.partial"))
+
+
+def test_metrics_that_nobody_can_have_written_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    strange = [
+        "[" * 100_000,
+        '{"epoch": ' + "9" * 5000 + "}",
+        '{"epoch": 3, "agent_step": 1' + "0" * 4000 + "}",
+        '{"epoch": -1}',
+        '{"epoch": true}',
+        '{"epoch": 3, "losses": ' + '{"a": ' * 50 + "1" + "}" * 50 + "}",
+    ]
+    path.write_text("\n".join(['{"epoch": 1, "losses": {"a": 0.5}}', *strange, '{"epoch": 2}']))
+    assert [line["epoch"] for line in sound_lines(path)] == [1, 2]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is not a regular file"):
+        list(sound_lines(tmp_path / "pipe"))
+    with pytest.raises(UsageError, match="pipe is not a regular file"):
+        MetricsFile(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pipe", "endless"])
+def test_a_lock_that_is_no_text_is_answered(tmp_path: Path, kind: str) -> None:
+    with RunDirectory.create(tiny_config(tmp_path / "run")):
+        pass
+    lock = tmp_path / "run" / LOCK
+    lock.unlink()
+    if kind == "pipe":
+        os.mkfifo(lock)
+        with pytest.raises(UsageError, match="lock is not a regular file; remove it"):
+            RunDirectory.open(tmp_path / "run")
+    else:
+        lock.write_bytes(b"\xff\xfe\x00" if kind == "bytes" else b"x" * 10**7)
+        with RunDirectory.open(tmp_path / "run"):
+            assert lock.read_text().startswith(f"process {os.getpid()} on ")
+    with pytest.raises(UsageError, match="holds a run already"):
+        RunDirectory.create(tiny_config(tmp_path / "run"))

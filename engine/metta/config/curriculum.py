@@ -59,10 +59,13 @@ class SceneTable(Table):
 
     type: str
     scenes: list[str] = Field(
-        default_factory=list, description="presets or TOML files whose [env] tables are played; empty: this file's own"
+        default_factory=list,
+        max_length=1000,
+        description="presets or TOML files whose [env] tables are played; empty: this file's own",
     )
     buckets: dict[str, BucketConfig] = Field(
         default_factory=dict,
+        max_length=100,
         description='setting of the world, such as "map_builder.objects.altar" -> its values or range; '
         "every combination, in every scene, is a task",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import islice
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -12,7 +13,7 @@ from metta.config.game import GameConfig
 from metta.config.map_builder import MapBuilder, MapBuilderConfig
 from metta.config.names import name_problems
 from metta.config.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
-from metta.config.problems import problems_in
+from metta.config.problems import MOST_JUDGED, problems_in
 from metta.config.recipes import action_problems, complete_types, recipe_problems
 from metta.config.sizes import room_problems, settle
 from metta.config.spec import EnvSpec
@@ -59,7 +60,8 @@ class EnvConfig(Table):
     def _settle(self) -> Self:
         game, builder, problems = settle(self.game, self.map_builder)
         self.__dict__.update(game=game, map_builder=builder)
-        problems += name_problems(game, self.objects, self.actions, builder, self.object_types)
+        names = name_problems(game, self.objects, self.actions, builder, self.object_types)
+        problems += islice(names, MOST_JUDGED)  # to look for what was meant takes time
         problems += recipe_problems(self.objects, self.object_types)
         problems += action_problems(self.actions)
         problems += room_problems(builder) if not problems else []

@@ -107,10 +107,15 @@ class GameConfig(AgentSettings):
     similarity_coef: float = Field(default=0.5, description="weight of likeness to the own group")
     diversity_coef: float = Field(default=0.5, description="weight of difference from the other groups")
     groups: dict[Name, GroupConfig] = Field(
-        default_factory=lambda: {"agent": GroupConfig(id=0)}, min_length=1, description="groups of agents by name"
+        default_factory=lambda: {"agent": GroupConfig(id=0)},
+        min_length=1,
+        max_length=256,
+        description="groups of agents by name",
     )
     reward_sharing_groups: dict[str, dict[str, Share]] = Field(
-        default_factory=dict, description="group -> {group: share of its agents' rewards that goes to that group}"
+        default_factory=dict,
+        max_length=256,
+        description="group -> {group: share of its agents' rewards that goes to that group}",
     )
 
     @field_validator("observation_width", "observation_height")

@@ -73,9 +73,12 @@ def load_tasks(config: RunConfig) -> Tasks:
     """
     problems: list[Problem] = []
     scenes = []
+    read: dict[str, EnvConfig] = {}
     for index, scene in enumerate(config.curriculum.scenes):
         try:
-            scenes.append((scene, read_config(scene).env))
+            if scene not in read:  # which may be listed many times
+                read[scene] = read_config(scene).env
+            scenes.append((scene, read[scene]))
         except UsageError as error:
             problems.append(Problem(("curriculum", "scenes", index), str(error)))
     if scenes:

@@ -98,10 +98,10 @@ def _drawing_problems(
                 yield Problem(path, f'unknown group "{group}"{did_you_mean(group, groups)}')
         elif name not in ("agent", "empty", *types):
             yield Problem(path, f'unknown object "{name}"{did_you_mean(name, types)}')
-    path = (*place, "map")
+    path, width = (*place, "map"), builder.width
     for number, row in enumerate(builder.rows, 1):
-        if len(row) != builder.width:
-            lengths = f"row {number} has {len(row)} cells, the longest {builder.width}"
+        if len(row) != width:
+            lengths = f"row {number} has {len(row)} cells, the longest {width}"
             yield Problem(path, f"must have rows of equal length; {lengths}")
         for glyph in sorted(set(row)):
             if builder.cell_name(glyph) is None:

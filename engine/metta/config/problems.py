@@ -113,7 +113,7 @@ def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[P
     elif kind in ("too_short", "string_too_short"):
         yield Problem(path, "must not be empty")
     elif kind == "too_long":
-        yield Problem(path, f"must have at most {context['max_length']} entries; got {context['actual_length']}")
+        yield Problem(path, f"must have at most {context['max_length']:,} entries; got {len(value):,}")
     elif kind == "value_error":
         yield Problem(path, f"{cause}; got {shown(value)}")
     elif kind == "list_type" and isinstance(value, dict):

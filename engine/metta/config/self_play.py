@@ -25,7 +25,7 @@ class SelfPlayConfig(Table):
         description="instead of groups: share of each world's agents, drawn anew for each episode",
     )
     policies: list[FilePath] = Field(
-        default_factory=list, description="policy checkpoints in the pool of frozen policies"
+        default_factory=list, max_length=1000, description="policy checkpoints in the pool of frozen policies"
     )
     snapshot_interval: int = Field(
         default=0,

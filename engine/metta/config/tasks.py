@@ -61,9 +61,11 @@ def make_tasks(curriculum: AnyCurriculum, scenes: Sequence[tuple[str, EnvConfig]
     one policy can play, a number of tasks that the curriculum cannot have.
     """
     problems = list(_scene_problems(scenes))
+    tables = {id(env): env.model_dump(exclude_none=True) for _, env in scenes}
+    worlds = [(name, tables[id(env)]) for name, env in scenes]
     settings = []
     for key, bucket in curriculum.buckets.items():
-        found = _setting(key, bucket, scenes)
+        found = _setting(key, bucket, worlds)
         if isinstance(found, Problem):
             problems.append(found)
         else:
@@ -186,7 +188,7 @@ class _Variants:
         return variant
 
 
-def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, EnvConfig]]) -> _Setting | Problem:
+def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[str, Any]]]) -> _Setting | Problem:
     """The setting that a bucket is about, or what is wrong with it."""
     place = ("curriculum", "buckets", key)
     try:
@@ -200,8 +202,7 @@ def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, EnvConf
     if path[:2] == ("game", "map_builder"):  # where the original metta has it
         path = path[1:]
     is_whole = False
-    for name, env in scenes:
-        data = env.model_dump(exclude_none=True)
+    for name, data in scenes:
         annotation = annotation_at(EnvConfig, path, data)
         if annotation is None or not path:
             return Problem(place, f"{_unknown(path, data)}{f' in {name}' if len(scenes) > 1 else ''}")

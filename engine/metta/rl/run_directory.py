@@ -245,10 +245,10 @@ def _fresh_name(name: str) -> Path:
 def _locked(root: Path) -> TextIO:
     """The lock file of a directory, open and locked. Raises TrainingError, naming the holder, if another has it."""
     descriptor = without_waiting(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    lock = os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
-    if not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
-        lock.close()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise UsageError(f"{root / LOCK} is not a regular file; remove it")
+    lock = os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
     if fcntl is None:
         return lock
     lock.seek(0)
