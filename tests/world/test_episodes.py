@@ -13,6 +13,7 @@ from random_worlds import random_actions, random_tasks
 from metta.config.env import EnvConfig
 from metta.errors import UsageError
 from metta.world.env import MettaGridEnv
+from metta.world.episodes import draw_episode
 
 
 def small(**game: Any) -> EnvConfig:
@@ -264,6 +265,65 @@ def test_episodes_begun_ahead_are_those_that_each_world_begins_alone() -> None:
         moments[len(info.episodes)] += 1
     assert batch.episode_stats(5) == alone[5].episode_stats()
     assert {1, 2, 3} <= set(moments), "ends come alone and several together"
+
+
+@pytest.mark.parametrize(("worlds", "agents"), [(64, 4), (100, 16)])
+def test_no_episode_is_begun_in_vain(monkeypatch: pytest.MonkeyPatch, worlds: int, agents: int) -> None:
+    """Where some episodes are ten times as long as others: fewer than one a world are begun and not yet needed."""
+    begun: list[tuple[int, int]] = []
+
+    def counted(configs: Any, streams: Any, world: int, episode: int, shares: np.ndarray) -> Any:
+        begun.append((world, episode))
+        return draw_episode(configs, streams, world, episode, shares)
+
+    monkeypatch.setattr("metta.world.next_episodes.draw_episode", counted)
+    tasks = [small(num_agents=agents, max_steps=length) for length in (12, 120)]
+    env = MettaGridEnv(tasks, worlds, seed=3)
+    env.reset()
+    ended = 0
+    for _ in range(130):
+        ended += len(env.step(idle(env))[4].episodes)
+    assert len(set(begun)) == len(begun), "each episode is begun once"
+    assert ended + worlds <= len(begun) <= ended + 2 * worlds
+
+
+def test_what_is_ready_makes_room_for_what_ends_sooner() -> None:
+    """Long episodes fill the room for what is begun ahead; then weights change, and all that begin are short."""
+    tasks = [small(num_agents=128, width=16, height=16, max_steps=length) for length in (40, 3)]
+    env = MettaGridEnv(tasks, 5, seed=1, task_weights=[1, 0])
+    alone = [MettaGridEnv(tasks, 1, seed=1, first_world=world, task_weights=[1, 0]) for world in range(5)]
+    for one in (env, *alone):
+        one.reset()
+    env.load_state(env.state() | {"steps": np.array([39, 10, 12, 14, 16])})
+    for world, one in enumerate(alone):
+        one.load_state(one.state() | {"steps": np.array([[39, 10, 12, 14, 16][world]])})
+    for step in range(30):
+        if step == 1:
+            for one in (env, *alone):
+                one.set_task_weights([0, 1])
+        together = env.step(idle(env))
+        apart = [one.step(idle(one)) for one in alone]
+        for index in range(4):
+            assert np.array_equal(together[index], np.concatenate([results[index] for results in apart]))
+    assert env.episode_stats(2) == alone[2].episode_stats()
+
+
+def test_the_state_does_not_tell_what_was_begun_ahead() -> None:
+    """With more and fewer converters from task to task: what a saved state holds is what happened, nothing to come."""
+    tasks = random_tasks(np.random.default_rng(12), count=4)
+    env, generator = MettaGridEnv(tasks, 9, seed=2), np.random.default_rng(0)
+    env.reset()
+    actions = [random_actions(generator, env.config, env.agents) for _ in range(80)]
+    again = MettaGridEnv(tasks, 9)
+    for step, acts in enumerate(actions):
+        if step % 20 == 10:
+            again.load_state(env.state())
+        env.step(acts)
+        if step >= 10:
+            again.step(acts)
+    ours, theirs = env.state(), again.state()
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_new_seed_forgets_what_was_begun_ahead() -> None:

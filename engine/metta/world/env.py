@@ -30,7 +30,7 @@ from metta.world.actions import count_actions, take_second_pass
 from metta.world.combat import take_first_pass
 from metta.world.converters import advance_converters
 from metta.world.episodes import Streams
-from metta.world.next_episodes import NextEpisodes
+from metta.world.next_episodes import NextEpisodes, rows_of
 from metta.world.observe import NO_TOKEN, CompactObservations, Observer, Window
 from metta.world.rewards import diversity_factor, share_rewards
 from metta.world.rules import Rules
@@ -182,7 +182,7 @@ class MettaGridEnv:
         self, ended: NDArray[np.int64], terminated: NDArray[np.bool_], observations: NDArray[np.uint8]
     ) -> StepInfo:
         """Sum up the episodes that ended and begin the next ones, with their observations in place of the last."""
-        rows = (ended[:, None] * self.num_agents + np.arange(self.num_agents)).ravel()
+        rows = rows_of(ended, self.num_agents)
         info = StepInfo(
             ended_agents=rows,
             final_observations=observations[rows],
@@ -194,7 +194,7 @@ class MettaGridEnv:
 
     def _begin(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
         self._next_episodes.begin(ended, self._task_shares, observations)
-        self._observer.forget()
+        self._observer.forget(rows_of(np.array(ended), self.num_agents))
         self._has_begun = True
 
     # -- what can be read ---------------------------------------------------------------------------------------

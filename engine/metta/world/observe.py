@@ -97,21 +97,22 @@ class Observer:
         self.table = TokenTable(worlds)
         self._num_tokens = window.num_tokens
         self._num_features = len(worlds.rules.spec.feature_names)
-        self._streams: list[_Stream] = []  # of all agents, as last observed
+        self._streams: dict[int, _Stream] = {}  # by first agent: of CHUNK agents each, as last observed
 
     def redraw(self) -> None:
         """Forget what was drawn: the worlds have been replaced."""
         self.table.redraw()
-        self.forget()
+        self._streams = {}
 
-    def forget(self) -> None:
-        """Forget the last observations: some worlds have begun anew."""
-        self._streams = []
+    def forget(self, rows: NDArray[np.int64]) -> None:
+        """Forget the last observations of agents `rows`: their worlds have begun anew."""
+        for chunk in set((rows // CHUNK).tolist()):
+            self._streams.pop(chunk * CHUNK, None)
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
         """Write the observations of agents `rows` (None: all) to `out` `[rows, tokens, 3]`, and count their tokens."""
         self.table.update()
-        worlds, streams = self.worlds, []
+        worlds, streams = self.worlds, {}
         everyone = worlds.everyone if rows is None else rows
         for start in range(0, len(everyone), CHUNK):
             chunk = everyone[start : start + CHUNK]
@@ -120,19 +121,20 @@ class Observer:
             worlds.tokens_written[chunk] += written
             worlds.tokens_dropped[chunk] += stream.totals - written
             self._copy_rows(stream, written, out[start : start + CHUNK])
-            streams.append(stream)
-        self._streams = streams if rows is None else []
+            streams[start] = stream
+        self._streams = streams if rows is None else {}
 
     def compact(self) -> CompactObservations:
         """The last observations of all agents in compact form."""
         everyone = self.worlds.everyone
-        if not self._streams:
+        starts = range(0, len(everyone), CHUNK)
+        if len(self._streams) < len(starts):
             self.table.update()
-        streams = self._streams or [
-            self._tokens(everyone[start : start + CHUNK]) for start in range(0, len(everyone), CHUNK)
-        ]
         tokens, counts = [], []
-        for stream in streams:
+        for start in starts:
+            if start not in self._streams:
+                self._streams[start] = self._tokens(everyone[start : start + CHUNK])
+            stream = self._streams[start]
             end = int(stream.begins[-1] + stream.totals[-1])
             own = stream.tokens[: end * 3].reshape(-1, 3)
             if stream.totals.max() > self._num_tokens:
