@@ -56,7 +56,7 @@ def mistakes(value: Any, schema: dict[str, Any]) -> list[str]:
                 found += [] if value < limit else ["too large"]
             case "minItems" | "minLength" | "minProperties":
                 found += [] if len(value) >= limit else ["too short"]
-            case "maxItems":
+            case "maxItems" | "maxProperties":
                 found += [] if len(value) <= limit else ["too long"]
             case "items":
                 found += [mistake for entry in value for mistake in mistakes(entry, limit)]

@@ -98,7 +98,7 @@ def test_missing_directory() -> None:
 
 
 def test_nothing() -> None:
-    assert message("").startswith('"" is no file; name a TOML file or a preset: arena, default')
+    assert message("").startswith('"" is no file; name a TOML file or a preset: arena, arena_small')
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a/" * 3000])

@@ -167,5 +167,7 @@ def test_no_epoch_is_negative(tmp_path: Path) -> None:
 def test_check_refuses_a_processor_that_train_would_refuse() -> None:
     result = CliRunner().invoke(app, ["check", "quickstart", "--set", "agent.obs_process_func=flaten_obs_dict"])
     assert result.exit_code == 2
-    assert 'agent.obs_process_func: unknown "flaten_obs_dict"; did you mean "flatten_obs_dict"?' in result.stderr
+    assert (
+        'agent.obs_process_func  must be "flatten_obs_dict"; got "flaten_obs_dict"; did you mean "flat' in result.stderr
+    )
     assert result.stdout == ""

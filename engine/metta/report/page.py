@@ -83,7 +83,8 @@ def _summary(runs: Sequence[Run]) -> str:
         last = run.lines[-1]
         _, rewards = run.series("reward")
         result = rewards[-max(1, round(len(rewards) * LAST_SHARE)) :]
-        seconds = float(last.get("seconds") or 0.0)
+        _, clock = run.series("seconds")
+        seconds = float(clock[-1]) if len(clock) else 0.0
         rows.append(
             [
                 run.name,
