@@ -43,9 +43,9 @@ class Run:
         places, values = [], []
         for line in self.lines:
             value = line.get(table)
-            if name and isinstance(value, dict):
+            if name:
                 absent = 0.0 if table == "stats" and line.get("episodes") else None
-                value = value.get(name, absent)
+                value = value.get(name, absent) if isinstance(value, dict) else None
             place = line.get(along)
             if isinstance(value, int | float) and isinstance(place, int | float):
                 places.append(float(place))
