@@ -23,6 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
+LONG_ENOUGH = 10
+"""Minutes from which on growth is judged; before, caches still fill."""
+MOST_GROWTH = {"memory": 32.0, "open_files": 1.0, "threads": 1.0}
+"""An hour, by the slope over the second half."""
 UNITS = {"memory": "MiB", "open_files": "", "threads": "", "run_directory": "MiB"}
 
 
@@ -61,12 +65,12 @@ def slopes(samples: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     hours = np.array([line["seconds"] for line in half]) / 3600
     found = {}
     for name in UNITS:
-        values = np.array([line[name] for line in samples])
+        values = [float(line[name]) for line in samples]
         slope = np.polyfit(hours, [line[name] for line in half], 1)[0] if len(half) > 2 else float("nan")
         found[name] = {
             "first": values[0],
-            "half": half[0][name],
-            "largest": values.max(),
+            "half": float(half[0][name]),
+            "largest": max(values),
             "last": values[-1],
             "slope_per_hour": float(slope),
         }
@@ -92,7 +96,7 @@ def metrics_problems(run: Path) -> list[str]:
 
 
 def main() -> None:
-    """Run, print a table or JSON; exit code 1 if the metrics are not sound."""
+    """Run, print a table or JSON; exit code 1 if the metrics are not sound or something grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="preset or TOML file")
     parser.add_argument("--minutes", type=float, default=60)
@@ -115,9 +119,12 @@ def main() -> None:
         "samples": len(samples),
         "epochs": last.get("epoch", 0),
         "agent_steps": last.get("agent_step", 0),
-        "metrics_problems": problems,
+        "problems": problems,
         "growth": found,
     }
+    if summary["minutes"] >= LONG_ENOUGH:
+        grows = [name for name, most in MOST_GROWTH.items() if found[name]["slope_per_hour"] > most]
+        problems += [f"{name} grows by more than {MOST_GROWTH[name]:.0f} an hour" for name in grows]
     if arguments.json:
         print(json.dumps(summary))
     else:
@@ -129,7 +136,7 @@ def main() -> None:
                 f"{name + ' ' + UNITS[name]:<16}" + "".join(f"{row[key]:>10.1f}" for key in ("first", "half")), end=""
             )
             print(f"{row['largest']:>10.1f}{row['last']:>10.1f}{row['slope_per_hour']:>+12.2f}")
-        print("metrics.jsonl: " + ("; ".join(problems) or "sound"))
+        print("; ".join(problems) or "metrics.jsonl is sound")
     sys.exit(1 if problems else 0)
 
 
