@@ -238,7 +238,6 @@ def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
 # -- registered in code ---------------------------------------------------------------------------------------------
 
 
-@BACKBONES.register("mean of values")
 class MeanOfValues(Backbone):
     """Reads numbers, and nothing of what they mean."""
 
@@ -251,13 +250,18 @@ class MeanOfValues(Backbone):
         return self.layer(observations.float().mean(1) / 255)
 
 
-@BACKBONES.register("one too wide")
 class OneTooWide(MeanOfValues):
     def __init__(self, spec, config):
         super().__init__(spec, config.model_copy(update={"hidden_dim": config.hidden_dim + 1}))
 
 
-BACKBONES.register("no network")(lambda spec, config: torch.nn.Identity())
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program registers, for one test: errors and schema name all that is registered."""
+    monkeypatch.setattr(BACKBONES, "_parts", dict(BACKBONES._parts))
+    BACKBONES.register("mean of values")(MeanOfValues)
+    BACKBONES.register("one too wide")(OneTooWide)
+    BACKBONES.register("no network")(lambda spec, config: torch.nn.Identity())
 
 
 def new_agent(env_config, backbone):

@@ -235,7 +235,9 @@ def test_obs_scale(crowded_env, seen, backbone):
     assert (outputs(plain, seen[3]) - outputs(scaled, seen[3])).abs().max() > 1e-3
 
 
-def test_obs_process_func(crowded_env, seen):
+def test_obs_process_func(crowded_env, seen, monkeypatch):
+    monkeypatch.setattr(OBSERVATION_PROCESSORS, "_parts", dict(OBSERVATION_PROCESSORS._parts))
+
     @OBSERVATION_PROCESSORS.register("nothing but the first four tokens")
     def first_four(observations, spec):
         return observations[:, :4]

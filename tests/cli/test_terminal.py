@@ -69,8 +69,8 @@ def step_of(screen: str) -> int:
 
 
 def flat(screen: str) -> str:
-    """The text on the screen, lines that were broken at its edge put together again."""
-    return screen.replace("\n", "")
+    """The text on the screen without blanks, so that it does not matter where its lines were broken."""
+    return "".join(screen.split())
 
 
 def policies_on(screen: str) -> set[str]:
@@ -139,7 +139,7 @@ def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: 
     with RunDirectory.create(config):  # as far as a run has come that is still making its worlds
         terminal.type(command("watch", str(run_dir), "--speed", "50"), "Enter")
         terminal.shows(
-            lambda screen: "has no checkpoint yet; waiting for its first one (Ctrl-C leaves)" in flat(screen)
+            lambda screen: flat("has no checkpoint yet; waiting for its first one (Ctrl-C leaves)") in flat(screen)
         )
     trainer = subprocess.Popen([sys.executable, "-m", "metta_cli", "resume", str(run_dir), "--quiet"])
     try:
@@ -159,7 +159,7 @@ def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: 
 
 def test_a_directory_that_is_no_runs_is_not_waited_for(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type(command("watch", str(tmp_path)), "Enter")
-    terminal.shows(lambda screen: "is not the directory of a run" in flat(screen))
+    terminal.shows(lambda screen: flat("is not the directory of a run") in flat(screen))
 
 
 def test_the_scripted_policy_can_be_watched(terminal: Terminal) -> None:
