@@ -10,8 +10,10 @@ does falls on all alike; on a busy one the processor time says more than the clo
 
 PufferLib is measured in this interpreter if it is there, else in that of `--pufferlib PYTHON`, which needs torch,
 `pufferlib-core` (or `pufferlib`), pydantic and tomli-w.
-`tuned`: with metta's setting of the allocator, and convolutions as matrix products. `half precision`: the same weights
-with matrix products in bfloat16 (tests/agent/test_policy.py has its tolerance).
+`tuned`: with metta's setting of the allocator, and convolutions as matrix products. `a process a core`: metta as
+`torchrun` starts it, one thread and a share of the same batch for each process, the same gradients
+(tests/rl/test_distributed.py). `half precision`: the same weights with matrix products in bfloat16
+(tests/agent/test_policy.py has its tolerance).
 
 The figures go to bench_train.json beside this file. Other questions: `--curves STEPS` trains metta and the plain
 trainer on one and the same network (metta's channels) for so many agent steps with several seeds and writes the curves;
@@ -45,8 +47,8 @@ INSTALL = """PufferLib is not measured: this interpreter does not have it. To ha
 BARS = (
     ("metta", "PufferLib", 3.0),
     ("metta", "the fastest tuned peer", 1.6),
-    ("metta, half precision", "PufferLib", 5.0),
-    ("metta, half precision", "the fastest tuned peer", 2.7),
+    ("metta, a process a core", "PufferLib", 5.0),
+    ("metta, a process a core", "the fastest tuned peer", 2.7),
 )
 """who, beside whom, how many times as fast it is meant to be"""
 
@@ -54,10 +56,11 @@ BARS = (
 class Trainer:
     """A trainer in a process of its own."""
 
-    def __init__(self, python: str, script: str, *arguments: str, threads: int):
+    def __init__(self, python: str, script: str, *arguments: str, threads: int, processes: int = 1):
         paths = [str(ROOT), str(ROOT / "engine"), os.environ.get("PYTHONPATH", "")]
+        job = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         self.process = subprocess.Popen(
-            [python, str(HERE / script), *arguments],
+            [python, *(job if processes > 1 else ()), str(HERE / script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -102,6 +105,8 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
         print(INSTALL, flush=True)
         makers = {name: maker for name, maker in makers.items() if not name.startswith("PufferLib")}
     trainers = {name: Trainer(*maker, threads=threads) for name, maker in makers.items()}
+    if threads > 1:
+        trainers |= {"metta, a process a core": Trainer(*makers["metta"], threads=1, processes=threads)}
     before = os.getloadavg()[0]
     for trainer in trainers.values():
         trainer.train(0)  # the first batch is not like the others

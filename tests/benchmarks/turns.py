@@ -35,6 +35,8 @@ class Turns:
         self.answers = os.fdopen(os.dup(1), "w")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some trainers draw on it
         self.before = dict.fromkeys(PARTS, 0.0)
+        self.processes = int(os.environ.get("WORLD_SIZE", "1"))
+        """that train together, each as much as the first, which alone takes turns"""
 
     def begin(self) -> bool:
         """Say that the trainer is ready, and wait for the first turn."""
@@ -51,10 +53,10 @@ class Turns:
         answer = {
             "agent_steps": self.agent_steps,
             "seconds": seconds,
-            "cpu_seconds": time.process_time() - self.cpu_clock,
+            "cpu_seconds": self.processes * (time.process_time() - self.cpu_clock),
             "split": {part: progress.seconds[part] - self.before[part] for part in PARTS},
             "rewards": self.rewards,
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mib": self.processes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         self.before = progress.seconds
         print(json.dumps(answer), file=self.answers, flush=True)

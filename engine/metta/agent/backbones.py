@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from metta.agent.token_bag import token_sums
-from metta.agent.tokens import UNUSED, TokenBag, TokenCodes, true_positions
+from metta.agent.tokens import UNUSED, TokenBag, TokenCodes, first_positions, true_positions
 from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.network import CONV_CHANNELS, LATENTS
 from metta.config.spec import EnvSpec
@@ -102,10 +102,15 @@ class ConvolutionAxis:
         """Outputs along the axis."""
         return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
 
-    def taps(self) -> Tensor:
-        """`[places, cells] int64`: which weight of the kernel meets each cell, -1 where none does."""
-        taps = torch.arange(self.size) + self.padding - torch.arange(self.places).unsqueeze(1) * self.stride
-        return taps.where((taps >= 0) & (taps < self.kernel), -1)
+    @property
+    def begins(self) -> list[int]:
+        """The cell where the kernel begins, at each place; below 0 among the zeros around the window."""
+        return [place * self.stride - self.padding for place in range(self.places)]
+
+    def covered(self) -> Tensor:
+        """`[places, cells] bool`: which cells the kernel covers."""
+        tap = torch.arange(self.size) - torch.tensor(self.begins).unsqueeze(1)
+        return (tap >= 0) & (tap < self.kernel)
 
 
 def _first_convolution(size: int) -> ConvolutionAxis:
@@ -123,7 +128,10 @@ class TokenConvolution(nn.Conv2d):
     products that the box would take.
     """
 
-    taps: Tensor
+    covered: Tensor
+    """`[places, cells] bool`: which cells the kernel covers at each of its places"""
+    weight_of_cell: Tensor
+    """`[cells] int32`: the weight, rows before cols, that meets a cell if the kernel begins at the window's corner"""
 
     def __init__(self, num_channels: int, rows: ConvolutionAxis, cols: ConvolutionAxis):
         super().__init__(
@@ -134,34 +142,34 @@ class TokenConvolution(nn.Conv2d):
             (rows.padding, cols.padding),
         )
         self.rows, self.cols = rows, cols
-        row_taps = rows.taps()[:, None, :, None]
-        col_taps = cols.taps()[None, :, None, :]
-        taps = torch.where((row_taps >= 0) & (col_taps >= 0), row_taps * cols.kernel + col_taps, -1)
-        self.register_buffer(
-            "taps", taps.view(rows.places * cols.places, rows.size * cols.size).int(), persistent=False
-        )
+        covered = rows.covered()[:, None, :, None] & cols.covered()[None, :, None, :]
+        self.register_buffer("covered", covered.flatten(2).flatten(0, 1), persistent=False)
+        weight_of_cell = torch.arange(rows.size).unsqueeze(1) * cols.kernel + torch.arange(cols.size)
+        self.register_buffer("weight_of_cell", weight_of_cell.flatten().int(), persistent=False)
+        self.begins = [row * cols.kernel + col for row, col in product(rows.begins, cols.begins)]
+        """by how much the weight that meets a cell is another one at each place"""
 
     def forward(self, bag: TokenBag) -> Tensor:  # type: ignore[override]  # tokens stand for the box
-        """`[places, agents, outputs]` of the convolution, place by place, rows before cols."""
+        """`[places * agents, outputs]` of the convolution, place by place, rows before cols."""
         # rows that lie together in memory are summed six times as fast
         table = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels).contiguous()
         sums = token_sums(table, self._bag_by_place(bag))
         sums += self.bias  # type: ignore[arg-type]  # there is one by default
-        return sums.view(len(self.taps), -1, self.out_channels)
+        return sums  # no view of it: the gradient of a view that is changed in place is copied three times
 
     def _bag_by_place(self, bag: TokenBag) -> TokenBag:
         """The tokens under the kernel at each of its places, place by place and in each agent by agent."""
-        kernel_cells = self.weight[0, 0].numel()
         cell = bag.rows // self.in_channels
-        first_rows = (bag.rows - cell * self.in_channels) * kernel_cells
+        table_rows = (bag.rows - cell * self.in_channels) * self.weight[0, 0].numel()
+        table_rows += self.weight_of_cell.index_select(0, cell)
         rows, magnitudes, offsets = [], [], []
-        begin = 0
-        for taps in self.taps:
-            token = true_positions((taps >= 0).index_select(0, cell))
-            rows.append(first_rows.index_select(0, token) + taps.index_select(0, cell.index_select(0, token)))
+        total = 0
+        for covered, begin in zip(self.covered, self.begins, strict=True):
+            token = true_positions(covered.index_select(0, cell))
+            rows.append(table_rows.index_select(0, token) - begin)
             magnitudes.append(bag.magnitudes.index_select(0, token))
-            offsets.append(torch.searchsorted(token, bag.offsets, out_int32=True) + begin)
-            begin += len(token)
+            offsets.append(first_positions(token, bag.offsets) + total)
+            total += len(token)
         return TokenBag(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
 
 
@@ -186,7 +194,8 @@ class GridConvolution(nn.Conv2d):
         """(input place, output place, kernel place) of each product"""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """`[places, agents, channels]` of `[places, agents, channels]`."""
+        """`[places, agents, channels]` of `[places * agents, channels]`."""
+        inputs = inputs.view(self.grid[0] * self.grid[1], -1, self.in_channels)
         if inputs.device.type == "cpu":
             by_place = self.weight.permute(2, 3, 1, 0).reshape(-1, self.in_channels, self.out_channels)
             if torch.is_autocast_enabled("cpu") and cpu_has_bfloat16():

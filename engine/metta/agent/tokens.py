@@ -122,7 +122,7 @@ class TokenCodes(nn.Module):
         return TokenBag(
             (first_row + channel if by_cell else channel).index_select(0, lit),
             magnitude.index_select(0, lit),
-            torch.searchsorted(place.index_select(0, lit), firsts, out_int32=True),
+            first_positions(place.index_select(0, lit), firsts),
         )
 
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,6 +184,16 @@ def true_positions(mask: Tensor) -> Tensor:
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.flatten().nonzero().squeeze(1)
+
+
+def first_positions(ascending: Tensor, values: Tensor) -> Tensor:
+    """`int32`: of each of the `values`, which ascend too, the first position in `ascending` of one at least as large.
+
+    On a CPU NumPy, which looks on from where it found the value before, is twice as fast.
+    """
+    if ascending.device.type == "cpu":
+        return torch.from_numpy(np.searchsorted(ascending.numpy(), values.numpy()).astype(np.int32))
+    return torch.searchsorted(ascending, values, out_int32=True)
 
 
 def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tensor]:
