@@ -39,6 +39,8 @@ def learned_by_metta(seed: int, seconds: float, episodes: int, settings: Sequenc
     with tempfile.TemporaryDirectory() as folder:
         options = [part for setting in (*settings, *UNWATCHED) for part in ("--set", setting)]
         events, spent = train(TASK, str(seed), Path(folder, "run"), seconds / 60, *options)
+        if not events or "checkpoint" not in events[-1]:
+            raise SystemExit(f"metta had not begun to train after {seconds:.0f} seconds; give it more")
         fresh = ("--episodes", str(episodes), "--seed", str(FRESH), "--no-baseline")
         (result,) = metta("eval", events[-1]["checkpoint"], *fresh)
     epochs = [event for event in events if event["event"] == "epoch" and event["episodes"]]
