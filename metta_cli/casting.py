@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,15 @@ WITHOUT_WEIGHTS: dict[str, Callable[[EnvConfig], Policy]] = {
     "scripted": ScriptedPolicy,
 }
 """Policies that need no checkpoint, by the name they have on the command line."""
+
+
+def checkpoint_of(source: str) -> str:
+    """The newest policy of a run, or of a directory of checkpoints, if `source` is one; else `source` itself."""
+    if source in WITHOUT_WEIGHTS or not os.path.isdir(source):  # which takes any name, however long
+        return source
+    if (newest := newest_checkpoint(source)) is None:
+        raise UsageError(f"{source} has no checkpoint yet")
+    return str(newest)
 
 
 def first_checkpoint(run_dir: Path) -> Path:

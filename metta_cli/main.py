@@ -124,7 +124,9 @@ def eval_(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="OTHER.pt|random|scripted", help="Who plays the other agents, to see who earns more."),
+        typer.Option(
+            metavar="OTHER.pt|RUN_DIR|random|scripted", help="Who plays the other agents, to see who earns more."
+        ),
     ] = None,
     share: Annotated[
         float | None, typer.Option(help="With --against: the policy's share of the agents.  [default: 0.5]")
@@ -156,6 +158,7 @@ def eval_(
     if share is not None and group:
         raise UsageError("--share and --group both say whom the policy plays; leave out one")
     keep_freed_memory()
+    checkpoint, against = casting.checkpoint_of(checkpoint), against and casting.checkpoint_of(against)
     rows: list[view.EvaluationRow] = []
     refusals: list[MettaError] = []
     for name, asked in casting.worlds_of(checkpoint, env, suite, tasks, set_).items():
@@ -220,6 +223,7 @@ def replay(
 ) -> None:
     """Record episodes: a page for a browser, a file for MettaScope."""
     keep_freed_memory()
+    checkpoint = casting.checkpoint_of(checkpoint)
     policy, env_config = casting.policy_and_world("replay", checkpoint, env, set_, device)
     name = Path(checkpoint).stem
     for episode_seed in range(seed, seed + episodes):
@@ -277,7 +281,7 @@ def play(
     source: Source,
     agent: Annotated[int, typer.Option(min=0, help="Which agent is yours.")] = 0,
     policy: Annotated[
-        str, typer.Option(metavar="CHECKPOINT.pt|random|scripted", help="Who plays the other agents.")
+        str, typer.Option(metavar="CHECKPOINT.pt|RUN_DIR|random|scripted", help="Who plays the other agents.")
     ] = "random",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
     set_: Set = None,
@@ -288,7 +292,7 @@ def play(
     The world waits for you: each key is a step.
     """
     keyboard = Keyboard("play", "it takes your keys from one")
-    others, env_config = casting.policy_and_world("play", policy, source, set_, None)
+    others, env_config = casting.policy_and_world("play", casting.checkpoint_of(policy), source, set_, None)
     if agent >= env_config.game.num_agents:
         raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
     looking.play(keyboard, Stage(others, env_config, seed), Path(source).stem, agent)
@@ -296,11 +300,14 @@ def play(
 
 @app.command()
 def export(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT.pt", help="A policy's file.")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR", help="A policy's file; or a run, for its newest.")
+    ],
     out: Annotated[str | None, typer.Option(metavar="FILE.onnx", help="Where it goes.  [default: beside]")] = None,
     debug: Debug = False,
 ) -> None:
     """Write a policy as an ONNX model, for programs without torch."""
+    checkpoint = casting.checkpoint_of(checkpoint)
     target = out or Path(checkpoint).with_suffix(".onnx")
     try:
         path = export_policy(load_policy(checkpoint).agent, target)

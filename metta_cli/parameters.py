@@ -33,8 +33,9 @@ Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for, i
 Checkpoint = Annotated[
     str,
     typer.Argument(
-        metavar="CHECKPOINT.pt|random|scripted",
-        help="A policy's file; or the random policy; or the scripted one, which walks to the nearest useful object.",
+        metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
+        help="A policy's file; or a run, for its newest; or the random policy; or the scripted one, which walks to the "
+        "nearest useful object.",
     ),
 ]
 World = Annotated[

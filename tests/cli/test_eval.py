@@ -60,6 +60,20 @@ def test_a_mean_comes_with_its_interval(here: Path) -> None:
     assert single["policy"]["reward_interval"] == [None, None]
 
 
+def test_a_run_stands_for_its_newest_policy(here: Path) -> None:
+    assert lines("run", "--episodes", "2") == lines(CHECKPOINT, "--episodes", "2")
+    older = "run/checkpoints/checkpoint_000000.pt"
+    asked = ("--episodes", "2", "--against")
+    assert lines(older, *asked, "run") == lines(older, *asked, CHECKPOINT)
+    assert lines(older, *asked, older) != lines(older, *asked, CHECKPOINT)
+    replay = json.loads(metta("replay", "run", "--max-steps", "2", "--out", "played", "--json").stdout)
+    assert Path(replay["page"]).name.startswith("checkpoint_000002_seed_0")
+    assert metta("export", "run").stdout.strip() == "run/checkpoints/checkpoint_000002.onnx"
+    (here / "empty").mkdir()
+    refusal = "error: empty is not the directory of a run, and there is no policy checkpoint in it"
+    assert metta("eval", "empty", code=2).stderr.strip() == refusal
+
+
 def test_a_suite_is_a_row_for_each_world(here: Path) -> None:
     suite = ("--suite", "suite.toml", "--episodes", "3")
     rows = lines(CHECKPOINT, *suite)
