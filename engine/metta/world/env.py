@@ -1,16 +1,17 @@
 """The vector env: many worlds, stepped at once, each agent one row of every array.
 
-**What bounds it.** A step costs some 150 microseconds of NumPy calls, however few agents there are, and from about a
-thousand agents on 0.55 to 0.7 microseconds an agent, statistics included. Of 1,024 agents on 64 x 64 maps (window
-11 x 11, 200 tokens, random actions; one core of a busy machine, lower tenth of 600 steps) the parts are, in ns each:
+**What bounds it.** A step costs 150 to 220 microseconds of NumPy calls, however few agents there are, and from about a
+thousand agents on 0.55 to 1.2 microseconds an agent, statistics included: the longer times when the machine has other
+work. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 64 in one (64 x 64 maps, window
+11 x 11, 200 tokens, random actions; lower tenth of 600 steps):
 
-    observations 490 | moves and swaps 81 | attacks 55 | counting actions 19 | sorting turns 12, reading them 11
-    converters from the agents' side 8, by themselves 3 | the other actions 10 | rewards 2
+    observations 73, 45 | attacks 6, 15 | moves and swaps 5, 11 | the rest of the second pass 5, 10
+    reading turns 1, 3 | sorting them 1, 2 | counting actions 2, 3 | converters, rewards 0, 1 | other 7, 10
 
-So what counts is passes over tokens and window cells: see observe.py. Turns are cheap because almost nobody is in
-anybody's way: see turns.py. That each of 64 worlds ends once costs 5 to 20 steps of them all, the fewer the more agents
-a world has, whether they end together or one by one: see next_episodes.py. `tests/benchmarks/bench_env.py` measures all
-this.
+So what counts is passes over tokens and window cells, for few agents the number of calls: see observe.py. Turns are
+cheap because almost nobody is in anybody's way: see turns.py. That each of 64 worlds on open floors ends once costs 5
+to 25 steps of them all, the fewer the more agents a world has, one by one up to twice as many as together: see
+next_episodes.py; maps that take long to draw cost more: see maps.py. `tests/benchmarks/bench_env.py` measures all this.
 """
 
 from __future__ import annotations

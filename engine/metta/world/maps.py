@@ -6,6 +6,16 @@ A map is `[rows, cols] int16`: 0 an empty cell, t > 0 an object of type id t, -(
 A builder that makes a map of others' maps says to each what it must bring along: that it is connected, and on its edge
 the gates, cells that are open and lead inside. Connected parts whose gates meet are a connected whole. A reset of many
 worlds is part of the time of a step: what is drawn most often, open floors and caves, loops over nothing.
+
+**What bounds it.** Calls, on open floors; where all must be connected, loops over cells as well. In microseconds a map:
+
+    open: 32 x 32 20, 64 x 64 25, rich 30, four rooms of 25 x 25 140
+    connected: 32 x 32 115, 64 x 64 190, the four rooms 850
+    terrain of 18 x 18 (`navigation`) 250, a maze (`navigation_sequence`) 140, connected too
+
+Of the terrain's, a third is its obstacles, a fifth its largest piece, a quarter places for objects. 64 connected worlds
+of 4 agents that all end cost 22 to 45 steps of theirs, one by one 40 to 60, where open floors cost 13 and 23: such a
+batch takes but half a millisecond a step. Tried and left out: obstacles looked for in lines of bits (no faster).
 """
 
 from __future__ import annotations
