@@ -5,22 +5,26 @@ and for one world of each. Seconds are the processor's, so that waiting for it d
 held against one by the clock on the wall. Subjects are measured in turn, again and again, and medians are told, so
 that whatever else the machine does falls on all of them alike.
 
-With `--original PYTHON`, an interpreter in which the compiled package `mettagrid` can be imported, the same number of
-worlds and agents, window and tokens are stepped there in between: once as many worlds in turn, once one world alone.
-Its rules have moved on, so that is the nearest configuration, not the same one; its actions are moves and noop.
+With `--original PYTHON`, an interpreter in which the compiled package `mettagrid` can be imported (0.26.22 was
+measured; a python3.12 on the path that has it is found), the same number of worlds and agents, objects, window and
+tokens are stepped there in between: once as many worlds in turn, once one world alone. Its rules have moved on, so that
+is the nearest configuration, not the same one: see original_worlds.py. Ratios are medians of those of each round.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ import numpy as np
 import metta.world.env as world_env
 from metta.config.env import EnvConfig
 from metta.world.env import MettaGridEnv
-from metta.world.observe import Observer
+from metta.world.observe import NO_TOKEN, Observer
 
 RICH = {
     **{"mine_red": 20, "mine_blue": 10, "mine_green": 10, "generator_red": 10, "generator_blue": 5},
@@ -98,39 +102,60 @@ class Original:
     def __init__(self, python: str, config: EnvConfig, num_worlds: int):
         game = config.game
         builder = config.map_builder.model_dump()
-        objects = sum((builder.get("room") or builder)["objects"].values()) * builder.get("rows", 1) ** 2
+        rooms = builder.get("rows", 1) * builder.get("cols", 1)
+        objects = (builder.get("room") or builder)["objects"]
         world = {
             **{"worlds": num_worlds, "agents": game.num_agents, "height": game.height, "width": game.width},
-            **{"walls": objects, "tokens": game.num_observation_tokens, "window": game.observation_width},
+            **{"tokens": game.num_observation_tokens, "window": game.observation_width},
+            "objects": {name: rooms * count for name, count in objects.items()},
         }
         script = Path(__file__).with_name("original_worlds.py")
         self.process = subprocess.Popen(
             [python, str(script), json.dumps(world)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._ask(0.2)
+        self.told: dict[str, Any] = json.loads(self._line())
+        self.measure(0.2)
 
-    def _ask(self, seconds: float) -> float:
-        assert self.process.stdin is not None
+    def _line(self) -> str:
         assert self.process.stdout is not None
-        print(seconds, file=self.process.stdin, flush=True)
-        return float(self.process.stdout.readline())
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("the original's worlds did not start: see above")
+        return line
 
     def measure(self, seconds: float) -> float:
         """Agent-steps per second over about so many seconds."""
-        return self._ask(seconds)
+        assert self.process.stdin is not None
+        print(seconds, file=self.process.stdin, flush=True)
+        return float(self._line())
 
     def close(self) -> None:
         """End the process."""
         self.process.communicate("")
 
 
-def interleaved(subjects: dict[str, Any], repeats: int, seconds: float) -> dict[str, float]:
-    """The median rate of each subject, measured in turn."""
-    rates: dict[str, list[float]] = {name: [] for name in subjects}
+def find_original() -> str | None:
+    """A Python 3.12 on the path that has the compiled package."""
+    python = shutil.which("python3.12")
+    has_it = python and subprocess.run([python, "-c", "import mettagrid"], capture_output=True, check=False)
+    return python if has_it and has_it.returncode == 0 else None
+
+
+Rates = dict[str, list[float]]
+
+
+def interleaved(subjects: dict[str, Any], repeats: int, seconds: float) -> Rates:
+    """The rates of each subject, measured in turn."""
+    rates: Rates = {name: [] for name in subjects}
     for _ in range(repeats):
         for name, subject in subjects.items():
             rates[name].append(subject.measure(seconds))
-    return {name: statistics.median(values) for name, values in rates.items()}
+    return rates
+
+
+def times(rates: Rates, one: str, other: str) -> float:
+    """How many times as fast the one is as the other: the median over rounds."""
+    return statistics.median(left / right for left, right in zip(rates[one], rates[other], strict=True))
 
 
 def phases(subject: Subject, steps: int) -> dict[str, float]:
@@ -218,38 +243,94 @@ def bytes_per_agent(config: EnvConfig, num_worlds: int) -> float:
     return (most - actions) / subject.env.agents
 
 
-def bench(batch: str, original: str | None, repeats: int, seconds: float) -> dict[str, Any]:
-    """Every figure of a batch."""
+@dataclass(frozen=True)
+class Bar:
+    """What a figure is meant to be."""
+
+    what: str
+    figure: float
+    bar: float
+    is_least: bool = True
+    """false: the most it may be"""
+
+    def __str__(self) -> str:
+        holds = self.figure >= self.bar if self.is_least else self.figure <= self.bar
+        limit = f"{'at least' if self.is_least else 'at most'} {self.bar:g}"
+        return f"  {self.what:<60} {self.figure:>9.3f}, {limit}: {'holds' if holds else 'DOES NOT HOLD'}"
+
+
+def bench(batch: str, original: str | None, repeats: int, seconds: float) -> list[Bar]:
+    """Measure a batch and print its figures; what they are held against."""
     title, num_worlds, raw = BATCHES[batch]
     config = EnvConfig.model_validate(raw)
-    subjects: dict[str, Any] = {"batch": Subject(config, num_worlds), "one world": Subject(config, 1)}
+    one = f"one world of {config.game.num_agents}"
+    subjects: dict[str, Any] = {"batch": Subject(config, num_worlds), one: Subject(config, 1)}
+    originals: dict[str, Original] = {}
     if original:
-        subjects["original, as many worlds"] = Original(original, config, num_worlds)
-        subjects["original, one world"] = Original(original, config, 1)
-    rates = interleaved(subjects, repeats, seconds)
-    whole = subjects["batch"]
-    figures = {
-        "batch": title,
-        "agents": whole.env.agents,
-        "agent-steps per second": rates,
-        "nanoseconds per agent-step": phases(whole, max(20, 200_000 // whole.env.agents)),
-        "ends, in steps": ends_in_steps(whole, 5),
-    }
-    for subject in subjects.values():
-        if isinstance(subject, Original):
-            subject.close()
-    ratios = []
+        originals = {
+            "original, as many worlds": Original(original, config, num_worlds),
+            "original, one hot world": Original(original, config, 1),
+        }
+    whole, single = subjects["batch"], subjects[one]
+    print(f"\n({batch}) {title}: {whole.env.agents} agents in a batch")
+    rates = interleaved(subjects | originals, repeats, seconds)
+    bars = []
+    for name, measured in rates.items():
+        against = ""
+        if name in originals:
+            told = originals[name].told
+            ratio = times(rates, "batch", name)
+            against = f"  metta {ratio:.2f} x  (mettagrid {told['version']}, {told['tokens']:.0f} tokens)"
+            bar = BARS_AGAINST_ORIGINAL[batch].get(name)
+            bars += [Bar(f"({batch}) batch, times the {name}", ratio, bar)] if bar else []
+            originals[name].close()
+        print(f"  {name:<26} {statistics.median(measured) / 1e6:6.3f} M agent-steps/s{against}")
+    tokens = float((whole.observations[:, :, 0] != NO_TOKEN).sum(1).mean())
+    print(f"  {'tokens of metta':<26} {tokens:6.0f} an agent")
+    for name, subject in (("batch", whole), (one, single)):
+        split = phases(subject, max(20, 200_000 // subject.env.agents))
+        print(f"  {f'ns, {name}':<26} {', '.join(f'{phase} {spent:.0f}' for phase, spent in split.items())}")
+    together, apart = ends_in_steps(whole, 5)
+    print(f"  {'all worlds end':<26} {together:.1f} steps together, {apart:.1f} one by one")
+    cores = os.cpu_count() or 1
+    ratios, all_rates = [], []
     for _ in range(max(1, repeats // 3)):
-        ratios.append(processes(batch, 2, 4 * seconds) / processes(batch, 1, 4 * seconds))
-    figures["two processes against one"] = statistics.median(ratios)
-    return figures
+        all_rates.append(processes(batch, cores, 4 * seconds))
+        ratios.append(all_rates[-1] / processes(batch, 1, 4 * seconds))
+    ratio = statistics.median(ratios)
+    print(f"  {f'{cores} processes':<26} {statistics.median(all_rates) / 1e6:6.3f} M agent-steps/s, {ratio:.2f} x one")
+    least = LEAST_OF_ONE_WORLD.get(config.game.num_agents)
+    return [
+        *bars,
+        *([Bar(f"({batch}) {one}, M agent-steps/s", statistics.median(rates[one]) / 1e6, least)] if least else ()),
+        Bar(f"({batch}) all worlds end together, in steps", together, ENDS, is_least=False),
+        Bar(f"({batch}) all worlds end one by one, in steps", apart, ENDS, is_least=False),
+        *([Bar(f"({batch}) two free-running processes, times one", ratio, 1.6)] if cores == 2 else ()),
+    ]
 
 
-def growth(repeats: int, seconds: float) -> dict[int, float]:
-    """Nanoseconds per agent-step by number of agents, 64 to a world."""
+BARS_AGAINST_ORIGINAL = {
+    "a": {"original, as many worlds": 3.0},
+    **{batch: {"original, as many worlds": 6.0, "original, one hot world": 2.0} for batch in "bcd"},
+}
+LEAST_OF_ONE_WORLD = {4: 0.02, 64: 0.3}
+"""M agent-steps a second, by agents of the world"""
+ENDS = 20.0
+"""Steps that it may cost at most that each world of a batch ends once."""
+
+
+def growth(repeats: int, seconds: float) -> list[Bar]:
+    """Time per agent-step and memory from 1,024 to 65,536 agents, 64 to a world."""
     config = EnvConfig.model_validate(BATCHES["b"][2])
     subjects = {str(64 * worlds): Subject(config, worlds) for worlds in (16, 128, 1024)}
-    return {int(agents): 1e9 / rate for agents, rate in interleaved(subjects, repeats, seconds).items()}
+    rates = interleaved(subjects, repeats, seconds)
+    costs = ", ".join(f"{int(name):,}: {1e9 / statistics.median(measured):.0f}" for name, measured in rates.items())
+    memory = bytes_per_agent(config, 1024)
+    print(f"\nns per agent-step by agents in a batch: {costs}; {memory:,.0f} bytes an agent of 65,536")
+    return [
+        Bar("cost of an agent-step, 65,536 agents over 1,024", times(rates, "1024", "65536"), 1.3, is_least=False),
+        Bar("memory at 65,536 agents, KB an agent", memory / 1000, 4.0, is_least=False),
+    ]
 
 
 def main() -> None:
@@ -260,26 +341,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
     parser.add_argument("--growth", action="store_true", help="also up to 65,536 agents in a batch")
     options = parser.parse_args()
+    original = options.original or find_original()
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}; medians of {options.repeats} interleaved runs")
-    for batch in options.batches:
-        figures = bench(batch, options.original, options.repeats, options.seconds)
-        rates = figures["agent-steps per second"]
-        print(f"\n({batch}) {figures['batch']}: {figures['agents']} agents in a batch")
-        for name, rate in rates.items():
-            against = f"  {rates['batch'] / rate:5.1f} x slower" if name.startswith("original") else ""
-            print(f"  {name:<26} {rate / 1e6:6.3f} M agent-steps/s{against}")
-        split = ", ".join(f"{phase} {spent:.0f}" for phase, spent in figures["nanoseconds per agent-step"].items())
-        print(f"  {'ns per agent-step':<26} {split}")
-        together, apart = figures["ends, in steps"]
-        print(f"  {'all worlds end':<26} {together:.1f} steps together, {apart:.1f} one by one")
-        print(f"  {'two processes':<26} {figures['two processes against one']:.2f} x one")
-    if options.growth:
-        costs = growth(options.repeats, options.seconds)
-        print(
-            "\nns per agent-step by agents in a batch: " + ", ".join(f"{n:,} {cost:.0f}" for n, cost in costs.items())
-        )
-        memory = bytes_per_agent(EnvConfig.model_validate(BATCHES["b"][2]), 1024)
-        print(f"memory at 65,536 agents: {memory:,.0f} bytes an agent")
+    if not original:
+        print("the original is not measured: name an interpreter that has it by --original")
+    bars = [bar for batch in options.batches for bar in bench(batch, original, options.repeats, options.seconds)]
+    bars += growth(options.repeats, options.seconds) if options.growth else []
+    print("", *bars, sep="\n")
     print(f"\nmost memory used: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
