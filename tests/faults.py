@@ -4,9 +4,10 @@
     python tests/faults.py --kills 50 --seed 0 --signals TERM INT
 
 Every life of a run is a process of its own, forked from one that has imported torch already, and runs the real command.
-Half of the kills come at a moment drawn uniformly from the time a life takes, the others the very moment that a random
-one of the run's files (checkpoint, trainer state, metrics, replay) is created, written or renamed. Exit code 0: all
-runs ended alike, bit for bit.
+The first of a run comes in the middle of writing a checkpoint or a trainer state. Of the others half come at a moment
+drawn uniformly from the time a life takes, half the very moment that a random one of the run's files (checkpoint,
+trainer state, metrics, replay) is created, written or renamed. What the runs learn with has a state in every part: an
+adaptive curriculum, normalised values and rewards, Muon. Exit code 0: all runs ended alike, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import time
 import types
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +38,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tiny_runs import TINY, assert_same_state, assert_same_weights, metrics_of, weights_of
 
+import metta.files
 import metta.rl.timer
 from metta.api import TrainingState
 from metta_cli import view
@@ -44,7 +46,11 @@ from metta_cli.main import main
 
 EPOCHS = 12
 KILLS_OF_A_RUN = 5
-PHASES = ["start", "collect", "update", "evaluate", "record", "save", "report", "end"]
+PHASES = ["start", "collect", "update", "evaluate", "record", "save", "write", "report", "end"]
+SURE_WRITES = 4
+"""Checkpoints and trainer states that any run writes: at its beginning and its end."""
+HOLD_SECONDS = 0.5
+"""How long a write is held up that is to be disturbed."""
 HURRY = 20.0
 """The runs' timers go so many times too fast: checkpoints, evaluations and replays every 50 milliseconds."""
 
@@ -57,8 +63,15 @@ replay_interval = 1
 checkpoint_interval = 1
 
 [curriculum]
+type = "learning_progress"
 scenes = ["first.toml", "second.toml"]
-weights = [2, 1]
+
+[normalisation]
+values = true
+rewards = true
+
+[optimizer]
+type = "muon"
 
 [logging]
 tensorboard = true""",
@@ -92,10 +105,30 @@ class Watch:
         os.close(self.descriptor)
 
 
+class HeldWrite:
+    """The module os, but for one sync of a checkpoint or a trainer state, which takes long and says so."""
+
+    def __init__(self, number: int, say: Callable[[], None]):
+        self.left, self.say = number, say
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def fsync(self, descriptor: int) -> None:
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if name.startswith((".checkpoint", ".trainer_state")):
+            self.left -= 1
+            if self.left < 0 <= self.left + 1:
+                self.say()
+                time.sleep(HOLD_SECONDS)
+        os.fsync(descriptor)
+
+
 class Life:
     """A process that runs a command of metta, and what it is at."""
 
-    def __init__(self, *arguments: str, log: Path, is_always_due: bool = False):
+    def __init__(self, *arguments: str, log: Path, is_always_due: bool = False, held_write: int | None = None):
+        self.held_write = held_write
         self.phase_byte = mmap.mmap(-1, 1)
         self.began = time.monotonic()
         self.pid = os.fork()
@@ -110,12 +143,14 @@ class Life:
             os.dup2(output, 2)
             hurry = math.inf if is_always_due else HURRY
             metta.rl.timer.time = types.SimpleNamespace(monotonic=Clock(hurry))  # type: ignore[attr-defined]
+            if self.held_write is not None:
+                metta.files.os = HeldWrite(self.held_write, lambda: self._enter("write"))  # type: ignore[attr-defined]
             show = view.JsonView.show
 
             def note(self_: view.JsonView, event: Any) -> None:
                 phase = getattr(event, "phase", {"EpochEnded": "report", "RunEnded": "end"}.get(type(event).__name__))
                 if phase:
-                    self.phase_byte[0] = PHASES.index(phase)
+                    self._enter(phase)
                 show(self_, event)
 
             view.JsonView.show = note  # type: ignore[method-assign]
@@ -127,6 +162,9 @@ class Life:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _enter(self, phase: str) -> None:
+        self.phase_byte[0] = PHASES.index(phase)
 
     @property
     def phase(self) -> str:
@@ -179,7 +217,8 @@ class Faults:
             command = (
                 ["resume", name] if (run_dir / "config.toml").exists() else ["train", "run.toml", "--run-dir", name]
             )
-            life = Life(*command, log=self.folder / "log")
+            held_write = None if done else self.random.randrange(SURE_WRITES)
+            life = Life(*command, log=self.folder / "log", held_write=held_write)
             if done < kills and self._disturb(life, run_dir):
                 done += 1
                 continue
@@ -192,8 +231,13 @@ class Faults:
     def _disturb(self, life: Life, run_dir: Path) -> bool:
         """Send a signal at a random moment; False if the life ended before."""
         number = self.random.choice(self.signals)
-        is_aimed = self.random.random() < 0.5
-        self._await_moment(life, run_dir, is_aimed)
+        is_aimed = life.held_write is not None or self.random.random() < 0.5
+        if life.held_write is not None:
+            self._await_write(life)
+        elif is_aimed:
+            self._await_file(life, run_dir)
+        else:
+            self._await_moment(life)
         if life.is_over():
             return False
         os.kill(life.pid, number)
@@ -226,17 +270,21 @@ class Faults:
         print(f"{run_dir.name}: {number.name} in {phase}{aimed} {' '.join(torn)}".rstrip(), flush=True)
         return True
 
-    def _await_moment(self, life: Life, run_dir: Path, is_aimed: bool) -> None:
+    def _await_moment(self, life: Life) -> None:
         began = life.began
         if self.random.random() < 0.8:  # the others may come while it is still building worlds
             while life.phase == "start" and not life.is_over():
                 time.sleep(0.001)
             began = time.monotonic()
         until = began + self.random.random() * self.seconds / 2
-        if not is_aimed:
-            while time.monotonic() < until and not life.is_over():
-                time.sleep(min(0.005, max(0.0, until - time.monotonic())))
-            return
+        while time.monotonic() < until and not life.is_over():
+            time.sleep(min(0.005, max(0.0, until - time.monotonic())))
+
+    def _await_write(self, life: Life) -> None:
+        while life.phase != "write" and not life.is_over():
+            time.sleep(0.001)
+
+    def _await_file(self, life: Life, run_dir: Path) -> None:
         while not (run_dir / "checkpoints").is_dir() and not life.is_over():
             time.sleep(0.001)
         watch = Watch(run_dir, run_dir / "checkpoints", run_dir / "replays")

@@ -9,6 +9,10 @@ those; but an object is worked by moving onto it and answers at once, other conv
 change places with who moves onto them, and there is no turning, no freezing and no time that a conversion takes. Random
 actions are all it has: noop, moves, and four vibes for the four changes of color. An agent attacks who has laser: by
 moving onto another while it shows the first vibe.
+
+What agents hold becomes more and more for as long as a world goes on, and with it tokens and time: three times the time
+after 2,000 steps. So worlds are measured in the second half of episodes of 1,000 steps, as long as metta's are; they
+are begun anew, and brought to their middle, outside of the clock.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from mettagrid.map_builder.random_map import RandomMapBuilder
 from mettagrid.simulator.simulator import Simulation
 
 NUM_VIBES = 4
+EPISODE = 1000
 
 
 def make_object(name: str) -> GridObjectConfig:
@@ -70,35 +75,60 @@ def make_world(sizes: dict[str, Any], seed: int) -> Simulation:
     return Simulation(config, seed=seed)
 
 
-def main() -> None:
-    sizes = json.loads(sys.argv[1])
-    # the compiled world itself, without the Python around it: actions in, one call
-    simulations = [make_world(sizes, seed) for seed in range(sizes["worlds"])]
-    worlds = [simulation._c_sim for simulation in simulations]
-    names = simulations[0].action_names
-    generator = np.random.default_rng(0)
-    actions = generator.integers(len(names), size=(64, len(worlds), sizes["agents"]))
-    step = 0
+class Batch:
+    """Worlds that are stepped in turn with random actions."""
 
-    def run(steps: int) -> float:
-        nonlocal step
+    def __init__(self, sizes: dict[str, Any]):
+        self.sizes = sizes
+        self.seed = 0
+        self.begin()
+        generator = np.random.default_rng(0)
+        self.actions = generator.integers(len(self.names), size=(64, sizes["worlds"], sizes["agents"]))
+
+    def begin(self) -> None:
+        """New worlds, at the beginning of their episodes."""
+        self.simulations = [make_world(self.sizes, self.seed + world) for world in range(self.sizes["worlds"])]
+        self.seed += self.sizes["worlds"]
+        self.names = self.simulations[0].action_names
+        # the compiled world itself, without the Python around it: actions in, one call
+        self.worlds = [simulation._c_sim for simulation in self.simulations]
+        self.step = 0
+
+    def run(self, steps: int) -> float:
+        """Seconds of processor time of so many steps."""
         begin = time.process_time()
         for _ in range(steps):
-            chosen = actions[step % len(actions)]
-            for world, own in zip(worlds, chosen, strict=True):
+            chosen = self.actions[self.step % len(self.actions)]
+            for world, own in zip(self.worlds, chosen, strict=True):
                 world.actions()[:] = own
                 world.step()
-            step += 1
-        return steps * len(worlds) * sizes["agents"] / (time.process_time() - begin)
+            self.step += 1
+        return time.process_time() - begin
 
-    run(50)
-    tokens = [float((world.observations()[:, :, 0] != 0xFF).sum(axis=1).mean()) for world in worlds]
-    told = {"version": version("mettagrid"), "actions": names, "tokens": float(np.mean(tokens))}
+    def measure(self, seconds: float) -> float:
+        """Agent-steps per second over about so many seconds."""
+        steps, spent = 0, 0.0
+        while spent < seconds:
+            if self.step >= EPISODE:
+                self.begin()
+                self.run(EPISODE // 2)
+            some = min(EPISODE - self.step, max(3, EPISODE // 100))
+            spent += self.run(some)
+            steps += some
+        return steps * len(self.worlds) * int(self.sizes["agents"]) / spent
+
+    def tokens(self) -> float:
+        """Of an observation, on average."""
+        return float(np.mean([(world.observations()[:, :, 0] != 0xFF).sum(1).mean() for world in self.worlds]))
+
+
+def main() -> None:
+    batch = Batch(json.loads(sys.argv[1]))
+    batch.run(EPISODE // 2)
+    told = {"version": version("mettagrid"), "actions": batch.names, "tokens": batch.tokens()}
     print(json.dumps(told), flush=True)
     for line in sys.stdin:
-        rate = run(3)
-        steps = max(3, int(float(line) * rate / (len(worlds) * sizes["agents"])))
-        print(run(steps), flush=True)
+        print(batch.measure(float(line)), flush=True)
 
 
 if __name__ == "__main__":
