@@ -41,6 +41,8 @@ TASK = HERE / "hearts_24.toml"
 CURVES = HERE / "curves_hearts_24.json"
 FIGURES = HERE / "bench_train.json"
 WORLDS_64 = "experience.batch_size=24576"
+ALONE_ON_ITS_CORE = "experience.async_factor=1"
+"""A process with one core has nothing to simulate beside the policy."""
 INSTALL = """PufferLib is not measured: this interpreter does not have it. To have it, in an environment of its own:
   python3 -m venv puffer && puffer/bin/pip install 'torch>=2.9' pufferlib-core pydantic tomli-w
   python tests/benchmarks/bench_train.py --pufferlib puffer/bin/python"""
@@ -106,7 +108,9 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
         makers = {name: maker for name, maker in makers.items() if not name.startswith("PufferLib")}
     trainers = {name: Trainer(*maker, threads=threads) for name, maker in makers.items()}
     if threads > 1:
-        trainers |= {"metta, a process a core": Trainer(*makers["metta"], threads=1, processes=threads)}
+        trainers |= {
+            "metta, a process a core": Trainer(*makers["metta"], ALONE_ON_ITS_CORE, threads=1, processes=threads)
+        }
     before = os.getloadavg()[0]
     for trainer in trainers.values():
         trainer.train(0)  # the first batch is not like the others
