@@ -1,9 +1,9 @@
 """How fast the world steps: `python tests/benchmarks/bench_env.py`, by hand, on a quiet machine.
 
 Agent-steps per second of `step()` with observations and full statistics under random valid actions, for four batches
-and for one world of each. Seconds are the processor's, so that waiting for it does not count; only two processes are
-held against one by the clock on the wall. Subjects are measured in turn, again and again, and medians are told, so
-that whatever else the machine does falls on all of them alike.
+and for one world of each. Seconds are the processor's, so that waiting for it does not count; only the processes of all
+cores are held against one by the clock on the wall. Subjects are measured in turn, again and again, and medians are
+told, so that whatever else the machine does falls on all of them alike.
 
 With `--original PYTHON`, an interpreter in which the compiled package `mettagrid` can be imported (0.26.22 was
 measured; a python3.12 on the path that has it is found), the same number of worlds and agents, objects, window and

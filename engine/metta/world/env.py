@@ -1,8 +1,8 @@
 """The vector env: many worlds, stepped at once, each agent one row of every array.
 
 **What bounds it.** A step costs 150 to 220 microseconds of NumPy calls, however few agents there are, and from about a
-thousand agents on 0.55 to 1.2 microseconds an agent, statistics included: the longer times when the machine has other
-work. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 64 in one (64 x 64 maps, window
+thousand agents on 0.55 to 1.2 microseconds an agent, statistics included: one machine gave both, on different
+days. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 64 in one (64 x 64 maps, window
 11 x 11, 200 tokens, random actions; lower tenth of 600 steps):
 
     observations 73, 45 | attacks 6, 15 | moves and swaps 5, 11 | the rest of the second pass 5, 10

@@ -168,7 +168,5 @@ def _index(places: NDArray[np.int64]) -> NDArray[np.int64] | slice:
 
 def rows_of(worlds: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Where the agents, or the converters, of some worlds are, if each world has so many."""
-    if len(worlds) == 1:  # as often as not; a fifth of the time
-        return np.arange(worlds[0] * size, (worlds[0] + 1) * size)
     rows: NDArray[np.int64] = (worlds[:, None] * size + np.arange(size)).ravel()
     return rows

@@ -7,8 +7,7 @@ row, cut to its capacity.
 **What bounds it.** Passes over the 122 places looked at, the 10 to 16 things found and the 34 to 42 tokens of each
 agent, not memory: its 600 bytes of observation (rows and blanks) are an eighth of the time. There are 4 passes over
 places (add, take, compare, nonzero), some 15 over things and 6 over tokens (ones, sum, location, mask, take, copy). An
-agent takes 0.3 to 0.4 microseconds on a quiet machine, twice as long on a busy one; of that in percent,
-sparse map and rich map:
+agent takes 0.3 to 1.0 microseconds, as the machine has it that day; of that in percent, sparse map and rich map:
 
     where to look 18, 16 | gather 10, 9 | what is there 14, 12 | things 9, 11 | expansion 23, 27
     bytes of tokens 8, 10 | ends 4, 4 | rows 8, 7 | blanks 5, 5
