@@ -1,22 +1,32 @@
 """Any file, however broken, ends in a config or in sentences: never a traceback, a hang or a shrug."""
 
+import io
 import os
+import re
+import signal
 import string
+import sys
+import tempfile
 import tomllib
-from typing import Any
+from collections.abc import Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
 
+import grammar
+import pytest
 import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metta.config.check import check_text
-from metta.config.load import dump_config, parse_config
+from metta.config.load import load_config, parse_config
 from metta.config.presets import presets
 from metta.config.problems import BOUND_WORDS, TYPE_WORDS
-from metta.errors import ConfigError, UsageError
+from metta_cli.main import app
 
-CASES = int(os.environ.get("FUZZ_CASES", "150"))
-"""Per test; run with FUZZ_CASES=10000 now and then."""
+CASES = int(os.environ.get("FUZZ_CASES", "100"))
+"""Per test; run with FUZZ_CASES=2500 now and then."""
 
 TEXTS = {preset.name: preset.text for preset in presets()}
 TABLES = {name: tomllib.loads(text) for name, text in TEXTS.items()}
@@ -24,27 +34,91 @@ TABLES = {name: tomllib.loads(text) for name, text in TEXTS.items()}
 fuzzed = settings(max_examples=CASES, suppress_health_check=[HealthCheck.too_slow])
 
 
-def is_answered(text: str, overrides: list[str] | None = None) -> bool:
-    """Whether a text is a config; if not, the answer must be whole sentences."""
+SECONDS = 60.0
+"""On a busy machine; no file should take one."""
+
+LIBRARY_WORDS = ("pydantic", "Input should", "Value error", "Traceback")
+
+
+class Audit:
+    """What this process creates, changes or removes of files while it is `on`; an audit hook cannot be taken off."""
+
+    CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+
+    def __init__(self) -> None:
+        self.on = False
+        self.seen: list[str] = []
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, values: tuple[Any, ...]) -> None:
+        if not self.on:
+            return
+        if event == "open":
+            mode, flags = values[1:]
+            if (mode is None or set("wxa+") & set(mode)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                self.seen.append(f"{event} {values}")
+        elif event in self.CHANGES:
+            self.seen.append(f"{event} {values}")
+
+
+audit = Audit()
+
+
+def told(command: list[str]) -> tuple[int, str, str]:
+    """Exit code, output and errors of the real command, in this process. It may change no file, nor take for ever."""
+
+    def is_stuck(number: int, frame: FrameType | None) -> NoReturn:
+        raise AssertionError(f"after {SECONDS:.0f} seconds no answer to {command}")
+
+    output, errors = io.StringIO(), io.StringIO()
+    before = signal.signal(signal.SIGALRM, is_stuck)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    audit.seen, audit.on = [], True
     try:
-        config = parse_config(text, "fuzz.toml", overrides or [])
-    except (ConfigError, UsageError) as error:
-        must_be_sentences(error)
-        return False
-    assert parse_config(dump_config(config), "config.toml") == config
-    assert config.curriculum.scenes or check_text(config)
-    return True
+        with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+            app(command)
+    finally:
+        audit.on = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert audit.seen == []
+    code = ended.value.code
+    return (code if isinstance(code, int) else 0), output.getvalue(), errors.getvalue()
 
 
-def must_be_sentences(error: ConfigError | UsageError) -> None:
-    message = str(error)
-    assert message
-    assert not [words for words in ("pydantic", "Input should", "Value error") if words in message]
-    assert all(character.isprintable() or character == "\n" for character in message)
-    if isinstance(error, ConfigError):
-        assert error.problems
-        assert all(len(problem.message) > 8 for problem in error.problems)
-        assert all(problem.line is not None or problem.option or not problem.path for problem in error.problems)
+def is_answered(text: str, overrides: Sequence[str] = ()) -> bool:
+    """Whether `metta check` takes a file; if it does not, it and `metta train` must say why in whole sentences."""
+    options = [f"--set={override}" for override in overrides]
+    with tempfile.TemporaryDirectory() as directory, chdir(directory):
+        Path("fuzz.toml").write_text(text, encoding="utf-8", newline="")
+        code, output, errors = told(["check", "fuzz.toml", *options])
+        if code:
+            assert told(["train", "fuzz.toml", *options]) == (code, output, errors)
+        assert os.listdir() == ["fuzz.toml"]
+        if not code:
+            config = load_config("fuzz.toml", overrides)
+            assert parse_config(output, "check's output") == config
+            assert not errors
+            return True
+    assert (code, output) == (2, "")
+    must_be_sentences(errors, bool(overrides))
+    return False
+
+
+def must_be_sentences(errors: str, has_overrides: bool) -> None:
+    """File, line and sentence; of what was written on the command line, the option."""
+    assert all(character.isprintable() or character == "\n" for character in errors)
+    assert not [words for words in LIBRARY_WORDS if words in errors]
+    first, *problems = errors.rstrip("\n").split("\n")
+    assert first.startswith(("error: fuzz.toml ", "error: the command line ", "error: --set ")), errors
+    assert has_overrides or first.startswith("error: fuzz.toml "), errors
+    if re.search(r" has \d+ problems?$", first):
+        assert problems
+        for problem in problems:
+            assert re.match(r"  (line \d+|--set) +\S.{8}|  and \d+ more$", problem), errors
+    else:
+        assert not problems
+        assert has_overrides or re.search(r"line \d+", first) or "is UTF-16" in first, errors
 
 
 wild_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -98,6 +172,12 @@ def mutated_tables(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @fuzzed
+@given(grammar.files())
+def test_files_by_the_grammar(text: str) -> None:
+    is_answered(text)
+
+
+@fuzzed
 @given(mutated_tables())
 def test_mutated_tables(data: dict[str, Any]) -> None:
     is_answered(tomli_w.dumps(data))
@@ -145,7 +225,9 @@ def test_overrides(paths: list[tuple[Any, ...]], data: st.DataObject) -> None:
 
 def test_the_fuzz_finds_both_ends() -> None:
     assert is_answered("run.seed = 1")
+    assert is_answered("", ["run.seed=1"])
     assert not is_answered("run.seed = -1")
+    assert not is_answered("", ["run.seed=-1"])
 
 
 def test_every_kind_of_mistake_has_words() -> None:

@@ -78,8 +78,9 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
         run = _begun(config, listener, processes)
         with closing(run), RunDirectory.create(config) as directory, _saying_what_is_kept(run, directory):
             _call_the_others(run, directory)
-            saved = run.save(directory.checkpoints)
-            return _train(run, directory, saved, listener)
+            with _interruption(listener) as interruption:
+                saved = run.save(directory.checkpoints)
+                return _train(run, directory, saved, listener, interruption)
 
 
 def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Override] = ()) -> RunEnded:
@@ -103,9 +104,11 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
                 listener(Notice(f"all {run.agent_step:,} agent steps are done; --total-timesteps trains on"))
             with closing(run), _saying_what_is_kept(run, directory):
                 _call_the_others(run, directory)
-                if not directory.was_begun:
-                    run.save(directory.checkpoints)
-                return _train(run, directory, directory.checkpoints / checkpoint_name(run.epoch), listener)
+                with _interruption(listener) as interruption:
+                    if not directory.was_begun:
+                        run.save(directory.checkpoints)
+                    checkpoint = directory.checkpoints / checkpoint_name(run.epoch)
+                    return _train(run, directory, checkpoint, listener, interruption)
 
 
 def _begun(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
@@ -118,7 +121,14 @@ def _begun(config: RunConfig, listener: Listener, processes: Processes) -> Train
         return TrainingRun(config, curriculum, processes=processes)
 
 
-def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener) -> RunEnded:
+def _interruption(listener: Listener) -> Interruption:
+    """Listens for a signal from before the run's first state is saved: there is none that would leave half a file."""
+    return Interruption(lambda name: listener(StopRequested(name)))
+
+
+def _train(
+    run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener, interruption: Interruption
+) -> RunEnded:
     """Train on from `checkpoint` until all agent steps are done or a signal asks to stop; either way all is saved."""
     config = run.config
     evaluations = Timer(config.simulation.evaluate_interval if run.can_evaluate else 0)
@@ -130,7 +140,6 @@ def _train(run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
         Loggers(config, directory.root, run.epoch) as loggers,
-        Interruption(lambda name: listener(StopRequested(name))) as interruption,
     ):
         listener(run.beginning(directory.root))
         listener(saved)
