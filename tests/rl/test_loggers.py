@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import struct
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,8 +62,46 @@ def test_wandb_gets_metrics_and_checkpoints_and_goes_on_in_the_same_run(tmp_path
     assert b"checkpoint_000002.pt" in content
 
 
+@needs("wandb")
+def test_wandb_has_every_epoch_once_after_a_kill(tmp_path: Path) -> None:
+    """What its own process still held when the run was killed comes again: the newest log has the whole run."""
+    text = TINY.replace("total_timesteps = 4096", f"total_timesteps = {512 * 40}")
+    (tmp_path / "run.toml").write_text(text + '[logging]\nwandb = true\nwandb_mode = "offline"\n')
+    metta, metrics = [sys.executable, "-m", "metta_cli"], tmp_path / "run" / "metrics.jsonl"
+    options = ("--run-dir", "run", "--quiet", "--set", "checkpoint.checkpoint_interval=1")
+    with subprocess.Popen([*metta, "train", "run.toml", *options], cwd=tmp_path) as process:
+        while not metrics.exists() or metrics.read_text().count("\n") < 20:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    subprocess.run([*metta, "resume", "run", "--quiet"], cwd=tmp_path, check=True)
+    first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert wandb_steps(first)
+    assert wandb_steps(second) == list(range(1, 41))
+
+
+def wandb_steps(log: Path) -> list[int]:
+    """The steps in a log of W&B: records in blocks of 32 KiB, each with its checksum, length and kind before it."""
+    messages = importlib.import_module("wandb.proto.wandb_internal_pb2")
+    content, position, record, steps = log.read_bytes(), 7, b"", []
+    while position + 7 <= len(content):
+        if (left := 32768 - position % 32768) < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        record += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # a whole one, or the last part of one
+            message = messages.Record.FromString(record)
+            if message.WhichOneof("record_type") == "history":
+                steps.append(message.history.step.num)
+            record = b""
+    return steps
+
+
 EVERY_OTHER_EPOCH = """
 import sys
+import time
 from types import SimpleNamespace
 from metta.api import PhaseBegan, train_run
 from metta.rl import timer

@@ -162,7 +162,8 @@ class LoggingConfig(Table):
     wandb: bool = Field(default=False, description="log to Weights & Biases; needs the extra")
     wandb_project: str = Field(default="metta", min_length=1, description="project in Weights & Biases")
     wandb_mode: Literal["online", "offline"] = Field(
-        default="online", description="offline: into the run directory, for `wandb sync` later"
+        default="online",
+        description="offline: into the run directory, for `wandb sync` later; the newest log there has all of it",
     )
     extra: list[Annotated[str, PartOf(LOGGERS)]] = Field(
         default_factory=list, description="loggers of your own, by the names they were registered with"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -53,8 +53,11 @@ class RunLogger:
 class Loggers:
     """The loggers a run asks for, none by default; a context manager that closes them."""
 
-    def __init__(self, config: RunConfig, root: Path, epochs_done: int):
-        """Go on after `epochs_done` epochs in the directory `root`: what TensorBoard has of later ones gives way."""
+    def __init__(self, config: RunConfig, root: Path, epochs_done: int, past: Iterable[Mapping[str, Any]] = ()):
+        """Go on after `epochs_done` epochs in the directory `root`: what TensorBoard has of later ones gives way.
+
+        `past` are the metrics of those epochs, by which W&B gets what a process that was killed did not hand over.
+        """
         self._stack = ExitStack()
         self._writer: Any = None
         self._wandb_run: Any = None
@@ -67,6 +70,9 @@ class Loggers:
         if config.logging.wandb:
             self._wandb_run = _wandb_run(config, root)
             self._stack.callback(self._wandb_run.finish)
+            for values in past:  # a log on the disk is one of the process, and begins at 0
+                if values["epoch"] >= self._wandb_run.step:
+                    self._wandb_run.log(numbers(values), step=values["epoch"])
         self._own: list[RunLogger] = []
         for name in config.logging.extra:
             logger: RunLogger = LOGGERS.find(name)(config, root, epochs_done)

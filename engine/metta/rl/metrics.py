@@ -33,6 +33,10 @@ class MetricsFile:
         self._file.write(json_line(values) + "\n")
         self._file.flush()
 
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What is in the file, epoch by epoch."""
+        return sound_lines(self.path)
+
     def sync(self) -> None:
         """Make every line so far survive a power cut; a checkpoint counts on the lines before it."""
         os.fsync(self._file.fileno())

@@ -139,7 +139,7 @@ def _train(
     first = last = lost = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
-        Loggers(config, directory.root, run.epoch) as loggers,
+        Loggers(config, directory.root, run.epoch, metrics_file.lines()) as loggers,
     ):
         listener(run.beginning(directory.root))
         listener(saved)
