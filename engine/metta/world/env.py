@@ -195,7 +195,7 @@ class MettaGridEnv:
 
     def _begin(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
         self._next_episodes.begin(ended, self._task_shares, observations)
-        self._observer.forget(rows_of(np.array(ended), self.num_agents))
+        self._observer.forget(ended)
         self._has_begun = True
 
     # -- what can be read ---------------------------------------------------------------------------------------

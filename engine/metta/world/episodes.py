@@ -56,7 +56,8 @@ def draw_episode(
 
 def choose_task(luck: float, task_shares: NDArray[np.float64]) -> int:
     """The task that a number from 0 to 1 falls on."""
-    return min(int(task_shares.searchsorted(luck, side="right")), len(task_shares) - 1)
+    last = len(task_shares) - 1
+    return min(int(task_shares.searchsorted(luck, side="right")), last) if last else 0
 
 
 def begin_episodes(worlds: Worlds, places: NDArray[np.int64], draws: Sequence[Draw]) -> None:

@@ -23,9 +23,6 @@ from metta.world.state import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
 
 COPIED = tuple(name for name in Worlds.ARRAYS if name != "grid")
 
-FEW = 4
-"""Worlds that move in faster one by one, as slices, than together."""
-
 AT_ONCE = 256
 """Agents of the worlds begun together: fewer pay for calls, more for memory."""
 
@@ -59,16 +56,14 @@ class NextEpisodes:
         `task_shares [tasks]` are cumulative and end with 1.
         """
         ready = [world for world in ended if self._is_ready(world, task_shares)]
-        if len(ready) < FEW:
-            for world in ready:
-                self._move_in([world], out)
-        else:
-            self._move_in(ready, out)
         others = sorted(set(ended) - set(ready))
+        for world in ready:
+            self._move_in(world, out)
         for start in range(0, len(others), self._room):
             batch = others[start : start + self._room]
             self._prepare(batch, task_shares)
-            self._move_in(batch, out)
+            for world in batch:
+                self._move_in(world, out)
         self._forget_invalid(set(ended))
 
     def _is_ready(self, world: int, task_shares: NDArray[np.float64]) -> bool:
@@ -106,32 +101,31 @@ class NextEpisodes:
         self._luck[places] = [draw.luck for draw in draws]
         self._place |= dict(zip(chosen.tolist(), places.tolist(), strict=True))
 
-    def _move_in(self, ended: Sequence[int], out: NDArray[np.uint8]) -> None:
-        """Make the episodes that are ready those that run, with places and things in the terms of their worlds."""
+    def _move_in(self, world: int, out: NDArray[np.uint8]) -> None:
+        """Make the episode that is ready the one that runs, with places and things in the terms of its world."""
         worlds, ready = self._worlds, self._ready
-        places, into = np.array([self._place.pop(world) for world in ended]), np.array(ended)
-        standing_in = ready.num_converters[places]
+        place = self._place.pop(world)
+        num_converters = int(ready.num_converters[place])
         # no more slots than the episodes that run ever needed, so that nothing depends on which others are ready
-        worlds.reserve_converters(int(standing_in.max()))
+        worlds.reserve_converters(num_converters)
         ready.reserve_converters(worlds.converter_slots)
-        here, there = _index(into), _index(places)
         for running, prepared in self._copies():
-            running[here] = prepared[there]
-        rows, converters = rows_of(into, worlds.num_agents), rows_of(into, worlds.converter_slots)
-        shift = worlds.slot_start[into] - ready.slot_start[places]
-        worlds.cell[rows] += shift.repeat(worlds.num_agents)
-        standing = converters[worlds.converter_cell[converters] >= 0]
-        worlds.converter_cell[standing] += shift.repeat(standing_in)
-        working = standing[worlds.converter_due[standing] != NEVER]
-        worlds.converter_due[working] += worlds.clock
+            running[world] = prepared[place]
+        rows, first = worlds.rows_of(world), world * worlds.converter_slots
+        converters = slice(first, first + num_converters)
+        shift = int(worlds.slot_start[world] - ready.slot_start[place])
+        worlds.cell[rows] += shift
+        worlds.converter_cell[converters] += shift
+        due = worlds.converter_due[converters]
+        due[due != NEVER] += worlds.clock
 
         # walls by a table; who has a number of its own is written anew
-        worlds.by_world("grid")[here] = self._walls.take(ready.by_world("grid")[there], mode="wrap")
-        worlds.grid[worlds.cell[rows]] = worlds.first_agent + rows
-        worlds.grid[worlds.converter_cell[standing]] = worlds.first_converter + standing
+        worlds.by_world("grid")[world] = self._walls.take(ready.by_world("grid")[place], mode="wrap")
+        worlds.grid[worlds.cell[rows]] = worlds.first_agent + worlds.everyone[rows]
+        worlds.grid[worlds.converter_cell[converters]] = worlds.first_converter + np.arange(first, converters.stop)
         worlds.items_changed[rows] = True
-        worlds.converter_changed[standing] = True
-        out.reshape(worlds.num_worlds, -1)[here] = self._observations.reshape(self._room, -1)[there]
+        worlds.converter_changed[converters] = True
+        out[rows] = self._observations[place]
 
     def _copies(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """By world and by place, each of the arrays that are copied as they are."""
@@ -159,11 +153,6 @@ class NextEpisodes:
         worlds = self._worlds
         for key in [key for key in worlds.invalid if key[0] // worlds.num_agents in ended]:
             del worlds.invalid[key]
-
-
-def _index(places: NDArray[np.int64]) -> NDArray[np.int64] | slice:
-    """The same places, as a slice where it is only one."""
-    return places if len(places) > 1 else slice(int(places[0]), int(places[0]) + 1)
 
 
 def rows_of(worlds: NDArray[np.int64], size: int) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ mask (165 ns more than OR-ing a row of a table); jumps by `put` (three times as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,10 +110,12 @@ class Observer:
         self.table.redraw()
         self._streams = {}
 
-    def forget(self, rows: NDArray[np.int64]) -> None:
-        """Forget the last observations of agents `rows`: their worlds have begun anew."""
-        for chunk in set((rows // CHUNK).tolist()):
-            self._streams.pop(chunk * CHUNK, None)
+    def forget(self, begun: Sequence[int]) -> None:
+        """Forget the last observations in the worlds `begun`, which have begun anew."""
+        for world in begun:
+            rows = self.worlds.rows_of(world)
+            for start in range(rows.start - rows.start % CHUNK, rows.stop, CHUNK):
+                self._streams.pop(start, None)
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
         """Write the observations of agents `rows` (None: all) to `out` `[rows, tokens, 3]`, and count their tokens."""

@@ -172,9 +172,11 @@ def mean_counts(
     `group_rows [worlds, agents]`, `counters [worlds, agents, columns]`
     """
     totals: list[dict[str, float]] = [{} for _ in group_rows]
-    for group_row in sorted(set(group_rows.ravel().tolist())):
+    present = sorted(set(group_rows.ravel().tolist()))
+    for group_row in present:
         names = columns.names(group_row)
-        of_group = (counters * (group_rows == group_row)[:, :, None]).sum(axis=1, dtype=np.int64)
+        members = counters if len(present) == 1 else counters * (group_rows == group_row)[:, :, None]
+        of_group = members.sum(axis=1, dtype=np.int64)
         counts = np.add.reduceat(of_group[:, names.columns], names.starts, axis=1)
         world, index = counts.nonzero()
         for of_world, name, count in zip(world.tolist(), index.tolist(), counts[world, index].tolist(), strict=True):
