@@ -62,7 +62,7 @@ def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     What a turn costs is its agent's own business, and so is rotating or changing color. Converters stay where they are,
     so only turns at the same converter meet. Moves and swaps meet where they share a cell.
     """
-    if worlds.freeze.any():
+    if np.count_nonzero(worlds.freeze):
         hold_frozen(worlds, turn, rows[turn.kind[rows] > Kind.REFUSED])
     if worlds.rules.second_pass_costs:
         acting = rows[turn.kind[rows] > Kind.REFUSED]
@@ -143,6 +143,10 @@ def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
 
 def _swap(worlds: Worlds, turn: Turn, rows: Rows, targets: NDArray[np.int64]) -> None:
     things = worlds.grid[targets]
+    full = (things != EMPTY).nonzero()[0]
+    if not full.size:
+        return
+    rows, targets, things = rows[full], targets[full], things[full]
     swaps = (things >= worlds.first_swappable) & (things < worlds.first_agent)
     others = worlds.agent_in(things)
     met = (others >= 0).nonzero()[0]

@@ -41,9 +41,8 @@ def start_conversions(worlds: Worlds, converters: Converters) -> None:
 
     starts = ~is_full & ~lacks_input
     starting, inputs = idle[starts], types.input[type_rows[starts]]
-    items = np.arange(worlds.rules.num_items)
     worlds.converter_inventory[starting] -= inputs.astype(np.int16)
-    worlds.count_converters(starting[:, None], columns.consumed + items, inputs)
+    worlds.count_converters(starting, columns.of_items(columns.consumed), inputs)
     worlds.count_converters(starting, columns.conversions_started)
     worlds.converter_phase[starting] = CONVERTING
     worlds.converter_due[starting] = worlds.clock + types.conversion_ticks[type_rows[starts]]
@@ -56,10 +55,9 @@ def _finish_conversions(worlds: Worlds, converters: Converters) -> None:
     types, columns = worlds.rules.types, worlds.converter_columns
     type_rows = worlds.converter_type[converters]
     produced = types.output[type_rows]
-    items = np.arange(worlds.rules.num_items)
     # what does not fit is lost, but counted
     worlds.converter_inventory[converters] = np.minimum(worlds.converter_inventory[converters] + produced, MOST_HELD)
-    worlds.count_converters(converters[:, None], columns.produced + items, produced)
+    worlds.count_converters(converters, columns.of_items(columns.produced), produced)
     worlds.count_converters(converters, columns.conversions_completed)
 
     rest = types.cooldown[type_rows]

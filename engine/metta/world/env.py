@@ -168,7 +168,7 @@ class MettaGridEnv:
         worlds, rulesets = self._worlds, self._worlds.rules.rulesets
         last_step = rulesets.last_step[worlds.ruleset]
         is_over = worlds.steps >= last_step
-        if not is_over.any():
+        if not np.count_nonzero(is_over):
             return is_over, is_over, self._nothing_ended.ended_agents
         terminated = is_over & rulesets.terminates[worlds.ruleset]
         return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]

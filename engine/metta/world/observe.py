@@ -83,12 +83,13 @@ class Window:
         # what is gathered for an agent: its globals, at the same location as its own cell, then its window
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
         agents = min(CHUNK, worlds.agents)
-        self.locations = np.tile(np.array(locations, np.uint8), agents)
+        self.locations = np.tile(np.array(locations, np.int64) << 32, agents)
         self.offsets = np.array([0, *(row * worlds.stride + col for row, col in cells)])
         self.gathered = np.empty((agents, len(locations)), np.int64)
         self.found = np.empty((agents, len(locations)), np.int32)
 
         self.num_tokens = spec.num_observation_tokens
+        self.row = np.dtype((np.void, self.num_tokens * 3))  # all bytes of an observation as one thing to copy
         # by number of tokens, what blanks out the rest of a row
         used = np.repeat(np.arange(self.num_tokens), 3) < np.arange(self.num_tokens + 1)[:, None]
         self.blank = np.where(used, 0, NO_TOKEN).astype(np.uint8)
@@ -171,14 +172,12 @@ class Observer:
         starts = ends - counts
         total = int(ends[-1])
 
-        # Where in the table each token is, and, 32 bits higher, its location: both go up by one or not at all from a
-        # token to the next of the same thing, and jump from thing to thing. A sum over steps and jumps gives all of
-        # them in one pass; `repeat` takes longer for so few repetitions.
-        first = (window.locations.take(seen).astype(np.int64) << 32) + things * np.int64(self.table.slots)
-        steps = np.ones(total, np.int64)
-        steps[0] = first[0]
-        steps[starts[1:]] = first[1:] - first[:-1] - counts[:-1] + 1
-        source = steps.cumsum()
+        # where in the table each token is, and, 32 bits higher, its location, for one pass to give both
+        first = window.locations.take(seen)
+        first += things * np.int64(self.table.slots)
+        first -= starts
+        source = first.repeat(counts)
+        source += np.arange(total)
 
         tokens = np.empty((total + self._num_tokens) * 3, np.uint8)
         tokens[: total * 3 : 3] = source.view(np.uint8)[4::8]
@@ -193,7 +192,7 @@ class Observer:
 
     def _copy_rows(self, stream: _Stream, written: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Copy each row at full length, with the tokens of whoever comes next, and blank those out."""
-        row = np.dtype((np.void, self._num_tokens * 3))
+        row = self.window.row
         windows = np.ndarray(len(stream.tokens) // 3 - self._num_tokens + 1, row, stream.tokens, 0, (3,))
         rows = out.reshape(len(out), -1)
         rows.view(row)[:, 0] = windows[stream.begins]

@@ -255,10 +255,22 @@ class Worlds:
 
     def count(self, rows: NDArray[np.int64], column: NDArray[np.int64] | int, by: NDArray[np.int64] | int = 1) -> None:
         """Add to one counter of each agent of `rows`, which must be distinct."""
-        self.agent_counters[rows, column] += by
+        _add(self.agent_counters, rows, column, by)
 
     def count_converters(
-        self, converters: NDArray[np.int64], column: NDArray[np.int64] | int, by: NDArray[np.int64] | int = 1
+        self, converters: NDArray[np.int64], column: NDArray[np.int64] | int | slice, by: NDArray[np.int64] | int = 1
     ) -> None:
-        """Add to one counter of each converter, which must be distinct."""
-        self.converter_counters[converters, column] += by
+        """Add to one counter, or to several in a row, of each converter, which must be distinct."""
+        _add(self.converter_counters, converters, column, by)
+
+
+def _add(
+    counters: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    column: NDArray[np.int64] | int | slice,
+    by: NDArray[np.int64] | int,
+) -> None:
+    if isinstance(column, np.ndarray):
+        counters[rows, column] += by
+    else:  # rows of a column take a third of the time of both at once
+        counters[:, column][rows] += by

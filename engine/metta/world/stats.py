@@ -133,6 +133,10 @@ class ConverterColumns:
         ) = (4 * items + k for k in range(6))
         self.width = 4 * items + 6
 
+    def of_items(self, start: int) -> slice:
+        """The columns of all items from the first one's."""
+        return slice(start, start + self.rules.num_items)
+
     def names(self, type_row: int) -> Names:
         """What the counters of a converter of this type are called."""
         names = {

@@ -64,7 +64,7 @@ class TokenTable:
             self.redraw()
         self._global_values[:, 0] = self._completion().repeat(worlds.num_agents)
         self._global_values[:, 1:3] = worlds.last_action
-        self._global_values[:, 3] = reward_byte(worlds.reward)
+        self._global_values[:, 3] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > 0) else 0
         self._agent_values[:, 2] = worlds.freeze != 0
         self._agent_values[:, 3] = worlds.orientation
         self._agent_values[:, 4] = worlds.color
