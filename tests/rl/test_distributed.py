@@ -121,7 +121,7 @@ def test_sizes_that_do_not_divide_among_processes_are_told() -> None:
 def test_alone_nothing_is_asked_of_anyone() -> None:
     assert ALONE.leads
     assert ALONE.share({"a": 1}) == {"a": 1}
-    assert ALONE.gather(2) == ALONE.join(2) == [2]
+    assert ALONE.join(2) == [2]
 
 
 def test_only_what_tells_of_a_lost_process_is_called_that() -> None:

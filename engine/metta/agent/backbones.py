@@ -225,11 +225,16 @@ class _PlacesProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         inputs, weights = ctx.saved_tensors
-        of_inputs, of_weights = gradient.new_zeros(inputs.shape), gradient.new_zeros(weights.shape)
+        of_inputs, of_weights = gradient.new_empty(inputs.shape), gradient.new_empty(weights.shape)
         factor = gradient.to(inputs.dtype)
+        begun: set[tuple[str, int]] = set()
         for i, j, k in ctx.steps:
-            _add_product(of_inputs[i], factor[j], weights[k].t())
-            _add_product(of_weights[k], inputs[i].t(), factor[j])
+            for key, total, left, right in (
+                (("inputs", i), of_inputs[i], factor[j], weights[k].t()),
+                (("weights", k), of_weights[k], inputs[i].t(), factor[j]),
+            ):
+                _add_product(total, left, right, is_first=key not in begun)
+                begun.add(key)
         return of_inputs.to(inputs.dtype), of_weights.to(weights.dtype), gradient.sum((0, 1)), None, None
 
 
@@ -239,10 +244,12 @@ def cpu_has_bfloat16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, whose type may be a shorter one."""
+def _add_product(total: Tensor, left: Tensor, right: Tensor, is_first: bool = False) -> None:
+    """total += left @ right, whose type may be a shorter one; `is_first`: whatever total was before."""
     if total.dtype == left.dtype:
-        total.addmm_(left, right)
+        torch.addmm(total, left, right, beta=0 if is_first else 1, out=total)
+    elif is_first:
+        total.copy_(left @ right)
     else:
         total += left @ right
 

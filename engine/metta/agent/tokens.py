@@ -117,7 +117,7 @@ class TokenCodes(nn.Module):
         agents, capacity = chosen.shape
         place = true_positions(chosen)
         first_row, channel, magnitude = self.look_up(observations.reshape(-1, 3).index_select(0, place))
-        lit = true_positions(magnitude)
+        lit = true_positions(magnitude != 0)  # of truth values NumPy finds them six times as fast as of numbers
         firsts = torch.arange(agents, device=place.device) * capacity
         return TokenBag(
             (first_row + channel if by_cell else channel).index_select(0, lit),

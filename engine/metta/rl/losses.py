@@ -47,26 +47,28 @@ def weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:
 def normalised(
     advantages: Tensor,
     weights: Tensor | None = None,
-    over_processes: Callable[[Tensor], Tensor] | None = None,
-    num_processes: int = 1,
+    concatenated: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """(A - mean A) / (std A + 1e-8); zeros for a single advantage.
 
     With importance `weights [segments]` mean and deviation are those of the weighted advantages: with what stands for
     the whole batch, not for what was drawn from it. Among several processes, with as many advantages each, they are
-    those of all; `over_processes` is the mean of a number over them.
+    those of all, from the moments of each (Chan, Golub, LeVeque 1979): one message, not two that wait for each other.
+    `concatenated` gives the rows `[1, 3]` of all processes.
     """
-    count = advantages.numel() * num_processes
+    shares = (torch.ones_like(advantages[0]) if weights is None else weights).expand_as(advantages)
+    total = shares.sum()
+    mean = (shares * advantages).sum() / total
+    moments = torch.stack([total, mean, (shares * (advantages - mean).square()).sum()]).unsqueeze(0)
+    if concatenated is not None:
+        moments = concatenated(moments)
+    totals, means, squares = moments.unbind(1)
+    count, total = advantages.numel() * len(moments), totals.sum()
     if count < 2:
         return torch.zeros_like(advantages)
-    if over_processes is None or num_processes == 1:
-        if weights is None:
-            return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        over_processes = torch.Tensor.detach
-    shares = torch.ones_like(advantages[0]) if weights is None else weights / over_processes(weights.mean())
-    centred = advantages - over_processes((shares * advantages).mean())
-    deviation = (over_processes((shares * centred.square()).sum()) * num_processes / (count - 1)).sqrt()
-    return centred / (deviation + 1e-8)
+    mean = (totals * means).sum() / total
+    variance = (squares + totals * (means - mean).square()).sum() / total * (count / (count - 1))
+    return (advantages - mean) / (variance.sqrt() + 1e-8)
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:

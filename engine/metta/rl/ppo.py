@@ -119,18 +119,24 @@ def _updates(
         for index, minibatch in enumerate(experience.minibatches(sampling)):
             place = f"update epoch {epoch + 1} of {update_epochs}, minibatch {index + 1}"
             terms = loss_terms(agent, minibatch, config, teacher_coef, teacher_value_coef, correction, processes)
-            loss, terms = terms["loss"], _reported(terms, processes)
+            optimizer.zero_grad(set_to_none=True)
+            # alike in all processes; they learn of it while gradients, which take longer, are on their way
+            reported = processes.mean_soon(torch.stack([term.detach() for term in terms.values()]))
+            processes.backward(terms["loss"])
+            terms = dict(zip(terms, reported(), strict=True))
             kl = float(terms["approx_kl"])
             if not bool(torch.isfinite(terms["loss"])):  # which no policy that only moved too far has
+                optimizer.zero_grad(set_to_none=True)
                 problem = _what_broke(agent, minibatch, terms, place)
                 if undo is not None and not updates:
                     undo()
                 raise TrainingError(problem)
             stopped_early = config.target_kl is not None and kl > config.target_kl
             if stopped_early:
+                optimizer.zero_grad(set_to_none=True)
                 break
             try:
-                norm = _step(agent, optimizer, loss, config, place, processes)
+                norm = _step(agent, optimizer, config, place)
             except TrainingError:
                 if undo is not None and not updates:
                     undo()
@@ -189,7 +195,7 @@ def loss_terms(
         minibatch = correction.corrected(minibatch, log_ratio, evaluation.values)
     weights, advantages = minibatch.weights, minibatch.advantages
     if config.norm_adv:
-        advantages = losses.normalised(advantages, weights, processes.mean, processes.size)
+        advantages = losses.normalised(advantages, weights, processes.concatenated)
     policy = losses.policy_loss(log_ratio, advantages, config.clip_coef, weights)
     std = agent.value_head.std
     value = losses.value_loss(
@@ -230,23 +236,8 @@ def loss_terms(
     }
 
 
-def _reported(terms: dict[str, Tensor], processes: Processes) -> dict[str, Tensor]:
-    """The terms as they are reported and decided upon, alike in all processes."""
-    means = processes.mean(torch.stack([term.detach() for term in terms.values()]))
-    return dict(zip(terms, means, strict=True))
-
-
-def _step(
-    agent: MettaAgent,
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    config: PPOConfig,
-    place: str,
-    processes: Processes,
-) -> float:
-    """One gradient step; returns the norm of the gradient. Nothing is changed if a gradient is not finite."""
-    optimizer.zero_grad(set_to_none=True)
-    processes.backward(loss)
+def _step(agent: MettaAgent, optimizer: torch.optim.Optimizer, config: PPOConfig, place: str) -> float:
+    """One step along the gradients; the norm of them all. Nothing is changed if one is not finite."""
     clip_range = agent.config.clip_range
     named = [(name, weight) for name, weight in agent.named_parameters() if weight.grad is not None]
     if clip_range:

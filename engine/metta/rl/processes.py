@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -90,6 +90,21 @@ class Processes:
             dist.all_reduce(total, group=self._group)
         return total / self.size
 
+    def mean_soon(self, values: Tensor) -> Callable[[], Tensor]:
+        """What `mean` gives: it is on its way when this returns, and what is returned waits for it."""
+        if self.size == 1:
+            return lambda: values
+        total = values.detach().clone()
+        with _losses_told():
+            sent = dist.all_reduce(total, group=self._group, async_op=True)
+
+        def received() -> Tensor:
+            with _losses_told():
+                sent.wait()
+            return total / self.size
+
+        return received
+
     def concatenated(self, values: Tensor) -> Tensor:
         """The values of all processes, of one shape in each, one after the other."""
         if self.size == 1:
@@ -103,34 +118,32 @@ class Processes:
         """What the leader gives, in every process; the others give nothing."""
         if self.size == 1:
             return content
-        packed = _packed(content) if self.leads else torch.zeros(0, dtype=torch.uint8)
+        message = packed(content) if self.leads else torch.zeros(0, dtype=torch.uint8)
         with _losses_told():
-            length = torch.tensor(len(packed))
+            length = torch.tensor(len(message))
             dist.broadcast(length, 0, group=self._group)
             if not self.leads:
-                packed = torch.zeros(int(length), dtype=torch.uint8)
-            dist.broadcast(packed, 0, group=self._group)
-        return content if self.leads else _unpacked(packed)
+                message = torch.zeros(int(length), dtype=torch.uint8)
+            dist.broadcast(message, 0, group=self._group)
+        return content if self.leads else unpacked(message)
 
-    def gather(self, content: Any) -> list[Any]:
-        """What each process gives, by rank, in the leader; nothing in the others."""
-        if self.size == 1:
-            return [content]
-        packed, lengths = self._padded(content)
-        received = [torch.zeros_like(packed) for _ in lengths] if self.leads else None
+    def gather_packed(self, content: Any) -> list[Tensor]:
+        """What each of several processes gives, `packed`, by rank, in the leader; nothing in the others."""
+        own, lengths = self._padded(content)
+        received = [torch.zeros_like(own) for _ in lengths] if self.leads else None
         with _losses_told():
-            dist.gather(packed, received, group=self._group)
-        return [_unpacked(part[:length]) for part, length in zip(received or (), lengths, strict=False)]
+            dist.gather(own, received, group=self._group)
+        return [part[:length] for part, length in zip(received or (), lengths, strict=False)]
 
     def join(self, content: Any) -> list[Any]:
         """What each process gives, by rank, in every process."""
         if self.size == 1:
             return [content]
-        packed, lengths = self._padded(content)
-        received = [torch.zeros_like(packed) for _ in lengths]
+        own, lengths = self._padded(content)
+        received = [torch.zeros_like(own) for _ in lengths]
         with _losses_told():
-            dist.all_gather(received, packed, group=self._group)
-        return [_unpacked(part[:length]) for part, length in zip(received, lengths, strict=True)]
+            dist.all_gather(received, own, group=self._group)
+        return [unpacked(part[:length]) for part, length in zip(received, lengths, strict=True)]
 
     def evaluate(
         self, agent: MettaAgent, observations: Tensor, pairs: Tensor, memory: Memory, resets: Tensor
@@ -156,13 +169,13 @@ class Processes:
 
     def _padded(self, content: Any) -> tuple[Tensor, list[int]]:
         """The content as bytes, as long as the longest of all processes; and how long each process's really is."""
-        packed = _packed(content)
+        message = packed(content)
         lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
         with _losses_told():
-            dist.all_gather(lengths, torch.tensor(len(packed)), group=self._group)
+            dist.all_gather(lengths, torch.tensor(len(message)), group=self._group)
         longest = max(int(length) for length in lengths)
         padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: len(packed)] = packed
+        padded[: len(message)] = message
         return padded, [int(length) for length in lengths]
 
 
@@ -219,11 +232,13 @@ def _losses_told() -> Iterator[None]:
         raise LostProcessError(f"another process of the job ended or cannot be reached ({reason})") from error
 
 
-def _packed(content: Any) -> Tensor:
+def packed(content: Any) -> Tensor:
+    """What is sent of tensors, numbers and text inside dictionaries and lists. `[bytes] uint8`"""
     buffer = io.BytesIO()
     torch.save(plain(content, "a message between processes"), buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
-def _unpacked(packed: Tensor) -> Any:
-    return torch.load(io.BytesIO(packed.numpy().tobytes()), map_location="cpu", weights_only=True)
+def unpacked(message: Tensor) -> Any:
+    """What was `packed`, on the CPU."""
+    return torch.load(io.BytesIO(message.numpy().tobytes()), map_location="cpu", weights_only=True)

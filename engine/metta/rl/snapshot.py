@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from torch import Tensor
+
 from metta.rl.checkpoint import KIND as POLICY
 from metta.rl.checkpoint import checkpoint_name
+from metta.rl.processes import unpacked
 from metta.rl.torch_file import plain, write_torch_file
 from metta.rl.training_state import KIND as STATE
 from metta.rl.training_state import TrainingState
@@ -21,16 +24,23 @@ class Snapshot:
     policy: dict[str, Any]
     """the content of the policy's file"""
     state: TrainingState
+    """but for the experience of other processes"""
+    packed_experiences: Sequence[Tensor]
+    """of those, by rank; nothing changes in them"""
     others: Mapping[str, Mapping[str, Any]]
     """the content of files of policies that are not trained, by name; no copies, since nothing changes in them"""
 
     @classmethod
     def of(
-        cls, policy: Mapping[str, Any], state: TrainingState, others: Mapping[str, Mapping[str, Any]] | None = None
+        cls,
+        policy: Mapping[str, Any],
+        state: TrainingState,
+        packed_experiences: Sequence[Tensor] = (),
+        others: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Self:
         """A copy of policy and state, in host memory."""
         values = plain({entry.name: getattr(state, entry.name) for entry in fields(state)}, STATE)
-        return cls(plain(policy, POLICY), TrainingState(**values), others or {})
+        return cls(plain(policy, POLICY), TrainingState(**values), tuple(packed_experiences), others or {})
 
     @property
     def seconds(self) -> float:
@@ -46,5 +56,11 @@ class Snapshot:
                 (checkpoints / name).parent.mkdir(exist_ok=True)
                 write_torch_file(checkpoints / name, POLICY, content)
         write_torch_file(path, POLICY, self.policy)
-        self.state.save(checkpoints)
+        with_other_experiences(self.state, self.packed_experiences).save(checkpoints)
         return path
+
+
+def with_other_experiences(state: TrainingState, packed_experiences: Sequence[Tensor]) -> TrainingState:
+    """The state with the experience of the other processes, by rank, as they sent it."""
+    extra = state.extra_args | {"other_experiences": [unpacked(message) for message in packed_experiences]}
+    return replace(state, extra_args=extra)

@@ -29,11 +29,11 @@ from metta.rl.experience import make_experience_manager
 from metta.rl.free_memory import check_memory
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo
-from metta.rl.processes import ALONE, Processes, local_rank, local_size
+from metta.rl.processes import ALONE, Processes, local_rank, local_size, packed
 from metta.rl.progress import EpochMetrics, mean, rewards_by_task
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool, check_names, opponent_file
-from metta.rl.snapshot import Snapshot
+from metta.rl.snapshot import Snapshot, with_other_experiences
 from metta.rl.sound_state import (
     check_counts,
     check_experience,
@@ -127,8 +127,8 @@ class TrainingRun:
         self.restored_processes = processes.size
         """processes that trained the run when that state was saved"""
         self._own_steps = 0
-        self._others: list[dict[str, Any]] = []
-        """the experience of the other processes, by rank, as it was after the last epoch"""
+        self._others: list[torch.Tensor] = []
+        """the experience of the other processes, by rank, as it was after the last epoch: packed, for few are saved"""
 
     @property
     def is_finished(self) -> bool:
@@ -151,7 +151,7 @@ class TrainingRun:
         """Begin together with the other processes: with the leader's weights, and the leader knowing all worlds."""
         if self.processes.size > 1:
             self.agent.load_state_dict(self.processes.share(self.agent.state_dict()))
-            self._others = self.processes.gather(self.experience.state())[1:]
+            self._others = self.processes.gather_packed(self.experience.state())[1:]
 
     def collect(self) -> BatchInfo:
         """Play one batch; what it and those of all other processes brought."""
@@ -204,7 +204,7 @@ class TrainingRun:
         self.curriculum.update(batch)
         self.experience.set_task_weights(self.curriculum.weights)
         if self.processes.size > 1:
-            self._others = self.processes.gather(self.experience.state())[1:]
+            self._others = self.processes.gather_packed(self.experience.state())[1:]
         if self.opponents is not None and _is_turn(self.epoch, self.config.self_play.snapshot_interval):
             self.opponents.add_snapshot(self.epoch, self.agent)
         has_tasks = len(self.curriculum.names) > 1
@@ -263,10 +263,15 @@ class TrainingRun:
         for member in self.opponents.members if self.opponents is not None else ():
             others[opponent_file(member.name)] = checkpoint_content(member.agent)
         curriculum = self.curriculum.description if len(self.curriculum.names) > 1 else None
-        return Snapshot.of(checkpoint_content(self.agent, self.epoch, metadata, curriculum), self.state(), others)
+        content = checkpoint_content(self.agent, self.epoch, metadata, curriculum)
+        return Snapshot.of(content, self._own_state(), self._others, others)
 
     def state(self) -> TrainingState:
         """All that the run needs to go on beside the policy in `policy_path`."""
+        return with_other_experiences(self._own_state(), self._others)
+
+    def _own_state(self) -> TrainingState:
+        """Without the experience of other processes."""
         keeps_initial = self.config.ppo.l2_init_loss_coef > 0
         return TrainingState(
             epoch=self.epoch,
@@ -279,7 +284,6 @@ class TrainingRun:
             extra_args={
                 "curriculum": self.curriculum.state(),
                 "experience": self.experience.state(),
-                "other_experiences": self._others,
                 "opponents": [] if self.opponents is None else [member.name for member in self.opponents.members],
                 "initial_weights": self.agent.initial_weights if keeps_initial else None,
                 "episodes_recorded": self._recorded,
@@ -332,7 +336,7 @@ class TrainingRun:
         experiences = [extra["experience"], *extra.get("other_experiences", ())]
         self.restored_processes = len(experiences)
         is_as_before = self.restored_processes == processes.size
-        self._others = experiences[1:] if is_as_before else []
+        self._others = [packed(experience) for experience in experiences[1:]] if is_as_before else []
         self.optimizer.load_state_dict(sound_optimizer_state(state.optimizer_state_dict, self.optimizer))
         if isinstance(self.scheduler, LambdaLR):
             self.scheduler.load_state_dict(sound_scheduler_state(state.lr_scheduler_state_dict, self.scheduler))
