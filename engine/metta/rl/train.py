@@ -80,7 +80,9 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
             _call_the_others(run, directory)
             with _interruption(listener) as interruption:
                 saved = run.save(directory.checkpoints)
-                return _train(run, directory, saved, listener, interruption)
+                ended = _train(run, directory, saved, listener, interruption)
+            listener(ended)
+            return ended
 
 
 def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Override] = ()) -> RunEnded:
@@ -108,7 +110,9 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
                     if not directory.was_begun:
                         run.save(directory.checkpoints)
                     checkpoint = directory.checkpoints / checkpoint_name(run.epoch)
-                    return _train(run, directory, checkpoint, listener, interruption)
+                    ended = _train(run, directory, checkpoint, listener, interruption)
+                listener(ended)
+                return ended
 
 
 def _begun(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
@@ -185,9 +189,7 @@ def _train(
         raise lost
     reason: Literal["finished", "interrupted"] = "finished" if run.is_finished else "interrupted"
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
-    ended = RunEnded(reason, root, path, epoch, agent_step, snapshot.seconds, first, last)
-    listener(ended)
-    return ended
+    return RunEnded(reason, root, path, epoch, agent_step, snapshot.seconds, first, last)
 
 
 def _recorded(run: TrainingRun, replays: Path) -> ReplaySaved | Notice:
