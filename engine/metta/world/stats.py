@@ -7,6 +7,7 @@ after it and the other's group needs one column per other group only, and totals
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,17 @@ InvalidCounts = Counter[tuple[int, str, int, int]]
 """(agent row, "invalid_type" or "invalid_arg", action id, argument) -> times."""
 
 
-class Names:
-    """Names of counters, each the sum of some columns."""
+Names = dict[int, list[str]]
+"""By column the counters it is part of."""
 
-    def __init__(self, columns_of: dict[str, list[int]]):
-        # a sum of no columns would not be none in `reduceat`
-        given = {name: columns for name, columns in columns_of.items() if columns}
-        self.names = list(given)
-        self.columns = np.array([column for columns in given.values() for column in columns])
-        lengths = np.array([len(columns) for columns in given.values()])
-        self.starts = lengths.cumsum() - lengths
+
+def _by_column(columns_of: dict[str, list[int]]) -> Names:
+    """The same by column: names of counters, each the sum of some columns."""
+    names: Names = {}
+    for name, columns in columns_of.items():
+        for column in columns:
+            names.setdefault(column, []).append(name)
+    return names
 
 
 class AgentColumns:
@@ -65,7 +67,7 @@ class AgentColumns:
     def names(self, group_row: int) -> Names:
         """What the counters of an agent of this group are called."""
         if group_row not in self._names:
-            self._names[group_row] = Names(self._make_names(group_row))
+            self._names[group_row] = _by_column(self._make_names(group_row))
         return self._names[group_row]
 
     def _make_names(self, group_row: int) -> dict[str, list[int]]:
@@ -157,37 +159,32 @@ class ConverterColumns:
         names["blocked.insufficient_input"] = [self.insufficient_input]
         # a type named like an item shares its counter, as in the original
         names.setdefault(f"{self.rules.types.names[type_row]}.produced", []).append(self.conversions_completed)
-        return Names(names)
+        return _by_column(names)
 
 
-def named_counts(names: Names, counters: NDArray[np.int32]) -> dict[str, float]:
-    """The counters that are not zero, by name. `counters` is one row, or several to be summed."""
-    totals = np.atleast_2d(counters).sum(axis=0, dtype=np.int64)
-    counts = np.add.reduceat(totals[names.columns], names.starts)
-    counted = counts.nonzero()[0].tolist()
-    return {names.names[index]: float(counts[index]) for index in counted}
+def named_counts(names: Names, totals: NDArray[np.integer[Any]]) -> dict[str, int]:
+    """The counters that are not zero, by name. `totals [columns]`"""
+    counts: dict[str, int] = {}
+    counted = totals.nonzero()[0]
+    for column, count in zip(counted.tolist(), totals[counted].tolist(), strict=True):
+        for name in names.get(column, ()):
+            counts[name] = counts.get(name, 0) + count
+    return counts
 
 
-def mean_counts(
-    columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]
-) -> list[dict[str, float]]:
-    """For each world every counter that is not zero, as a mean over its agents.
+def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> dict[str, float]:
+    """Every counter of a world's agents that is not zero, as a mean over them.
 
-    `group_rows [worlds, agents]`, `counters [worlds, agents, columns]`
+    `group_rows [agents]`, `counters [agents, columns]`
     """
-    totals: list[dict[str, float]] = [{} for _ in group_rows]
-    present = sorted(set(group_rows.ravel().tolist()))
+    totals: dict[str, int] = {}
+    present = sorted(set(group_rows.tolist()))
     for group_row in present:
-        names = columns.names(group_row)
-        members = counters if len(present) == 1 else counters * (group_rows == group_row)[:, :, None]
-        of_group = members.sum(axis=1, dtype=np.int64)
-        counts = np.add.reduceat(of_group[:, names.columns], names.starts, axis=1)
-        world, index = counts.nonzero()
-        for of_world, name, count in zip(world.tolist(), index.tolist(), counts[world, index].tolist(), strict=True):
-            total = totals[of_world]
-            total[names.names[name]] = total.get(names.names[name], 0.0) + count
-    agents = group_rows.shape[1]
-    return [{name: count / agents for name, count in total.items()} for total in totals]
+        members = counters if len(present) == 1 else counters[group_rows == group_row]
+        counts = named_counts(columns.names(group_row), np.add.reduce(members, axis=0, dtype=np.int64))
+        for name, count in counts.items():
+            totals[name] = totals.get(name, 0) + count
+    return {name: count / len(counters) for name, count in totals.items()}
 
 
 def invalid_counts(invalid: InvalidCounts, rows: slice) -> list[dict[str, float]]:

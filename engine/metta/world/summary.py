@@ -41,29 +41,28 @@ class StepInfo:
 
 
 def summarise(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.bool_]) -> tuple[EpisodeSummary, ...]:
-    """The episodes of the worlds `ended` as they stand. `terminated [worlds]`"""
+    """The episodes of the worlds `ended` as they stand. `terminated [worlds]`
 
-    def of_ended(array: NDArray[Any]) -> NDArray[Any]:
-        return array.reshape(worlds.num_worlds, worlds.num_agents, *array.shape[1:])[ended]
-
-    stats = mean_counts(worlds.agent_columns, of_ended(worlds.group_row), of_ended(worlds.agent_counters))
-    place = {world: index for index, world in enumerate(ended.tolist())}
+    World by world: slices and a few names are done with sooner than arrays of all names for all that ended.
+    """
+    invalid: dict[int, dict[str, float]] = {}
     for (row, what, action, argument), times in worlds.invalid.items():
-        own = stats[place[row // worlds.num_agents]] if row // worlds.num_agents in place else {}
+        own = invalid.setdefault(row // worlds.num_agents, {})
         name = f"action.{what}.{action}.{argument}"
         own[name] = own.get(name, 0.0) + times / worlds.num_agents
-    rewards, individual_rewards = of_ended(worlds.returned_rewards), of_ended(worlds.individual_rewards)
     return tuple(
         EpisodeSummary(
             world=world,
             task=int(worlds.task[world]),
             length=int(worlds.steps[world]),
             terminated=bool(terminated[world]),
-            rewards=rewards[index],
-            individual_rewards=individual_rewards[index],
-            stats=stats[index] | game,
+            rewards=worlds.returned_rewards[rows].copy(),
+            individual_rewards=worlds.individual_rewards[rows].copy(),
+            stats=mean_counts(worlds.agent_columns, worlds.group_row[rows], worlds.agent_counters[rows])
+            | invalid.get(world, {})
+            | game_counts(worlds, world),
         )
-        for (world, index), game in zip(place.items(), game_counts(worlds, ended), strict=True)
+        for world, rows in ((world, worlds.rows_of(world)) for world in ended.tolist())
     )
 
 
@@ -71,36 +70,33 @@ def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
     """The counters of a world's running episode by the names of SEMANTICS section 11; those that are 0 left out."""
     rows = worlds.rows_of(world)
     agents = [
-        named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row])
+        _as_floats(named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row]))
         for row in range(rows.start, rows.stop)
     ]
     converters = []
     placed = view_converters(worlds, world)
     for index, row in enumerate(converter_rows(worlds, world).tolist()):
         names = worlds.converter_columns.names(int(worlds.converter_type[row]))
-        counts = named_counts(names, worlds.converter_counters[row])
+        counts = _as_floats(named_counts(names, worlds.converter_counters[row]))
         counts["type_id"] = float(placed["type_id"][index])
         counts["location.r"], counts["location.c"] = map(float, placed["position"][index])
         converters.append(counts)
     return {
-        "game": game_counts(worlds, np.array([world]))[0],
+        "game": game_counts(worlds, world),
         "agent": [own | more for own, more in zip(agents, invalid_counts(worlds.invalid, rows), strict=True)],
         "converter": converters,
     }
 
 
-def game_counts(worlds: Worlds, asked: NDArray[np.int64]) -> list[dict[str, float]]:
-    """For each of the worlds `asked` what stands in it, and what became of the tokens of its observations."""
-    by_agent = worlds.num_worlds, worlds.num_agents
-    written = worlds.tokens_written.reshape(by_agent)[asked].sum(axis=1)
-    dropped = worlds.tokens_dropped.reshape(by_agent)[asked].sum(axis=1)
-    free = worlds.num_agents * (worlds.steps[asked] + 1) * worlds.rules.num_tokens - written
-    counts = [
-        {"tokens_written": float(own[0]), "tokens_dropped": float(own[1]), "tokens_free_space": float(own[2])}
-        for own in zip(written.tolist(), dropped.tolist(), free.tolist(), strict=True)
-    ]
-    names, objects = worlds.rules.types.names, worlds.object_counts[asked]
-    index, type_row = objects.nonzero()
-    for own, name, count in zip(index.tolist(), type_row.tolist(), objects[index, type_row].tolist(), strict=True):
-        counts[own][f"objects.{names[name]}"] = float(count)
-    return counts
+def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
+    """What stands in a world, and what became of the tokens of its observations."""
+    rows = worlds.rows_of(world)
+    written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
+    room = worlds.num_agents * (int(worlds.steps[world]) + 1) * worlds.rules.num_tokens
+    tokens = {"tokens_written": written, "tokens_dropped": dropped, "tokens_free_space": room - written}
+    objects = zip(worlds.rules.types.names, worlds.object_counts[world].tolist(), strict=True)
+    return _as_floats(tokens | {f"objects.{name}": count for name, count in objects if count})
+
+
+def _as_floats(counts: dict[str, int]) -> dict[str, float]:
+    return {name: float(count) for name, count in counts.items()}
