@@ -1,16 +1,16 @@
 """The vector env: many worlds, stepped at once, each agent one row of every array.
 
-**What bounds it.** A step costs 150 to 220 microseconds of NumPy calls, however few agents there are, and from about a
-thousand agents on 0.55 to 1.2 microseconds an agent, statistics included: one machine gave both, on different
+**What bounds it.** A step costs 110 to 220 microseconds of NumPy calls, however few agents there are, and from about a
+thousand agents on 0.5 to 1.2 microseconds an agent, statistics included: one machine gave both, on different
 days. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 64 in one (64 x 64 maps, window
 11 x 11, 200 tokens, random actions; lower tenth of 600 steps):
 
-    observations 73, 45 | attacks 6, 15 | moves and swaps 5, 11 | the rest of the second pass 5, 10
+    observations 72, 43 | attacks 6, 15 | moves and swaps 5, 11 | the rest of the second pass 5, 10
     reading turns 1, 3 | sorting them 1, 2 | counting actions 2, 3 | converters, rewards 0, 1 | other 7, 10
 
 So what counts is passes over tokens and window cells, for few agents the number of calls: see observe.py. Turns are
 cheap because almost nobody is in anybody's way: see turns.py. That each of 64 worlds on open floors ends once costs 5
-to 25 steps of them all, the fewer the more agents a world has, one by one up to twice as many as together: see
+to 18 steps of them all, the fewer the more agents a world has, one by one no more than together: see
 next_episodes.py; maps that take long to draw cost more: see maps.py. `tests/benchmarks/bench_env.py` measures all this.
 """
 

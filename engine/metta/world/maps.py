@@ -14,8 +14,8 @@ worlds is part of the time of a step: what is drawn most often, open floors and 
     terrain of 18 x 18 (`navigation`) 250, a maze (`navigation_sequence`) 140, connected too
 
 Of the terrain's, a third is its obstacles, a fifth its largest piece, a quarter places for objects. 64 connected worlds
-of 4 agents that all end cost 22 to 45 steps of theirs, one by one 40 to 60, where open floors cost 13 and 23: such a
-batch takes but half a millisecond a step. Tried and left out: obstacles looked for in lines of bits (no faster).
+of 4 agents that all end cost 22 to 60 steps of theirs, where open floors cost 18: such a batch takes but half a
+millisecond a step. Tried and left out: obstacles looked for in lines of bits (no faster).
 """
 
 from __future__ import annotations
