@@ -156,6 +156,6 @@ class NextEpisodes:
 
 
 def rows_of(worlds: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Where the agents, or the converters, of some worlds are, if each world has so many."""
+    """Where the agents of some worlds are, if each world has so many."""
     rows: NDArray[np.int64] = (worlds[:, None] * size + np.arange(size)).ravel()
     return rows
