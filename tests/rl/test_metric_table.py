@@ -48,7 +48,7 @@ def countable() -> set[str]:
     """Every counter that a world of several groups, with all that can happen in one, may report."""
     env = MettaGridEnv(load_config("arena").env)
     env.reset()
-    names = {f"stats/{name}" for name in env._worlds.agent_columns.names(0).names}
+    names = {f"stats/{name}" for column in env._worlds.agent_columns.names(0).values() for name in column}
     invalid = {f"stats/action.{what}.9.9" for what in ("invalid_type", "invalid_arg")}
     return names | invalid
 
