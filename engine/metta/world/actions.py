@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metta.world.combat import hold_frozen, punish_failed, punish_invalid
 from metta.world.converters import get_items, put_items, use_converter
 from metta.world.inventory import Rows, pay, update_items
-from metta.world.rules import ACTS, ALWAYS_WORKS, AT_CONVERTER, LEAVES_CELL, SECOND_PASS, Kind
+from metta.world.rules import ACTS, ALWAYS_WORKS, AT_CONVERTER, INVALID, LEAVES_CELL, SECOND_PASS, Kind
 from metta.world.state import EMPTY, TURN_CLOCKWISE, Worlds
 from metta.world.turns import ByKind, Turn, rounds
 
@@ -36,8 +36,7 @@ def count_actions(worlds: Worlds, turn: Turn) -> None:
     acted = turn.kind >= ACTS[0]
     column = worlds.agent_columns.failed + worlds.rules.num_actions * worlds.success
     column += turn.known_action
-    column *= acted  # an unknown action has no column; adding nothing to the first one does no harm
-    column += worlds.counters_start
+    column += worlds.counters_start  # an unknown action has none; adding nothing to another's does no harm
     worlds.agent_counters.ravel()[column] += acted
 
 
@@ -68,8 +67,7 @@ def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
         acting = rows[turn.kind[rows] > Kind.REFUSED]
         turn.kind[acting[~pay(worlds, acting, turn.action_row[acting])]] = Kind.REFUSED
     by_kind = ByKind(turn, rows)
-    punish_invalid(worlds, turn, by_kind[Kind.BAD_ARGUMENT])
-    punish_invalid(worlds, turn, by_kind[Kind.UNKNOWN])
+    punish_invalid(worlds, turn, by_kind[INVALID])
     worlds.success[by_kind[ALWAYS_WORKS]] = True
     for kind, act in ACTIONS.items():
         if (agents := by_kind[kind]).size:
@@ -135,8 +133,9 @@ def _move_and_swap(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
     is_free = worlds.grid[targets] == EMPTY
     rows, targets = rows[is_free], targets[is_free]
-    worlds.grid[targets] = worlds.grid[worlds.cell[rows]]
-    worlds.grid[worlds.cell[rows]] = EMPTY
+    left = worlds.cell[rows]
+    worlds.grid[targets] = worlds.grid[left]
+    worlds.grid[left] = EMPTY
     worlds.cell[rows] = targets
     worlds.success[rows] = True
 

@@ -53,12 +53,13 @@ def take_first_pass(worlds: Worlds, turn: Turn) -> None:
 def _take_turns(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
     """Turns of the first pass that have no agent in common, from beginning to end. An agent may hit itself."""
     is_attack = turn.kind[rows] >= Kind.ATTACK
-    if not is_attack.all():
+    if np.count_nonzero(is_attack) < len(rows):
         punish_invalid(worlds, turn, rows[~is_attack])
         rows, victims = rows[is_attack], victims[is_attack]
-    hold_frozen(worlds, turn, rows)
-    acting = (turn.kind[rows] != Kind.HELD).nonzero()[0]
-    rows, victims = rows[acting], victims[acting]
+    if np.count_nonzero(worlds.freeze):
+        hold_frozen(worlds, turn, rows)
+        acting = (turn.kind[rows] != Kind.HELD).nonzero()[0]
+        rows, victims = rows[acting], victims[acting]
     hits = (pay(worlds, rows, turn.action_row[rows]) & (victims != NOBODY)).nonzero()[0]
     if hits.size:
         worlds.success[rows[hits]] = True
@@ -144,7 +145,9 @@ def _defend(worlds: Worlds, victims: Rows, action_rows: Rows) -> NDArray[np.bool
     items: list[int] = np.flatnonzero((defense != ABSENT).any(axis=0)).tolist()
     has_defense = (defense != ABSENT).any(axis=1)
     blocked = np.zeros(len(victims), np.bool_)
-    blocked[has_defense] = check_items(worlds, victims[has_defense], defense[has_defense], items)
+    blocked[has_defense] = check_items(
+        worlds, victims[has_defense], worlds.rules.actions.defense, action_rows[has_defense], items
+    )
     for item in items:
         loses = (blocked & (defense[:, item] != ABSENT)).nonzero()[0]
         if loses.size:

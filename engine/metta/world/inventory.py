@@ -40,15 +40,19 @@ def _reward_worth(worlds: Worlds, rows: Rows) -> None:
     worlds.score[rows] = worth
 
 
-def check_items(worlds: Worlds, rows: Rows, needed: NDArray[np.int64], items: list[int]) -> NDArray[np.bool_]:
-    """Whether each agent holds all it needs, `[rows, items]`, ABSENT: not asked. Only `items` are needed by anyone.
+def check_items(
+    worlds: Worlds, rows: Rows, needed: NDArray[np.int64], action_rows: Rows, items: list[int]
+) -> NDArray[np.bool_]:
+    """Whether each agent holds all that `needed [actions, items]` asks for its action, ABSENT: not asked.
+
+    Only `items` are needed by anyone.
 
     Items are asked for one by one up to the first lack. Being asked for lists an item: it shows as a token, be it with
     amount 0.
     """
     enough = np.ones(len(rows), np.bool_)
     for item in items:
-        amount = needed[:, item]
+        amount = needed[:, item][action_rows]
         asked = (enough & (amount != ABSENT)).nonzero()[0]
         agents = rows[asked]
         fresh = agents[~worlds.listed[:, item][agents]]
@@ -77,18 +81,19 @@ def pay(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
     may_act = actions.possible[action_rows]
     costly = (may_act & actions.has_cost[action_rows]).nonzero()[0]
     if costly.size:
-        required = actions.required[action_rows[costly]]
-        enough = check_items(worlds, rows[costly], required, items)
+        enough = check_items(worlds, rows[costly], actions.required, action_rows[costly], items)
         may_act[costly] = enough
-        paying = rows[costly[enough]]
+        paying = costly[enough]
         if paying.size:
-            _take(worlds, paying, required[enough], actions.consumed[action_rows[costly[enough]]])
+            _take(worlds, rows[paying], action_rows[paying])
     return may_act
 
 
-def _take(worlds: Worlds, rows: Rows, required: NDArray[np.int64], consumed: NDArray[np.int64]) -> None:
+def _take(worlds: Worlds, rows: Rows, action_rows: Rows) -> None:
+    actions = worlds.rules.actions
     for item in worlds.rules.priced_items:
+        consumed, required = actions.consumed[:, item][action_rows], actions.required[:, item][action_rows]
         # a required item is updated even when none of it is consumed
-        touched = ((consumed[:, item] != ABSENT) | (required[:, item] != ABSENT)).nonzero()[0]
+        touched = ((consumed != ABSENT) | (required != ABSENT)).nonzero()[0]
         if touched.size:
-            update_items(worlds, rows[touched], item, -np.maximum(consumed[touched, item], 0))
+            update_items(worlds, rows[touched], item, -np.maximum(consumed[touched], 0))

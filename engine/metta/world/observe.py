@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +63,7 @@ class CompactObservations:
     offsets: NDArray[np.int64]  # [agents + 1]
 
 
-@dataclass(frozen=True)
-class _Stream:
+class _Stream(NamedTuple):
     """Tokens of some agents, one agent after the other."""
 
     tokens: NDArray[np.uint8]  # bytes, three to a token, with room for a whole row after the last
@@ -120,9 +120,8 @@ class Observer:
         """Write the observations of agents `rows` (None: all) to `out` `[rows, tokens, 3]`, and count their tokens."""
         self.table.update()
         worlds, streams = self.worlds, {}
-        everyone = worlds.everyone if rows is None else rows
-        for start in range(0, len(everyone), CHUNK):
-            chunk = everyone[start : start + CHUNK]
+        for start in range(0, len(out), CHUNK):
+            chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
             stream = self._tokens(chunk)
             written = np.minimum(stream.totals, self._num_tokens)
             worlds.tokens_written[chunk] += written
@@ -133,14 +132,13 @@ class Observer:
 
     def compact(self) -> CompactObservations:
         """The last observations of all agents in compact form."""
-        everyone = self.worlds.everyone
-        starts = range(0, len(everyone), CHUNK)
+        starts = range(0, self.worlds.agents, CHUNK)
         if len(self._streams) < len(starts):
             self.table.update()
         tokens, counts = [], []
         for start in starts:
             if start not in self._streams:
-                self._streams[start] = self._tokens(everyone[start : start + CHUNK])
+                self._streams[start] = self._tokens(slice(start, start + CHUNK))
             stream = self._streams[start]
             end = int(stream.begins[-1] + stream.totals[-1])
             own = stream.tokens[: end * 3].reshape(-1, 3)
@@ -155,12 +153,13 @@ class Observer:
         offsets = np.concatenate([[0], *counts]).cumsum()
         return CompactObservations(indices, np.ascontiguousarray(value), offsets)
 
-    def _tokens(self, rows: NDArray[np.int64]) -> _Stream:
+    def _tokens(self, rows: NDArray[np.int64] | slice) -> _Stream:
         """All tokens in the windows of at most CHUNK agents."""
         worlds, window = self.worlds, self.window
-        gathered, found = window.gathered[: len(rows)], window.found[: len(rows)]
-        np.add(worlds.cell[rows, None], window.offsets, out=gathered)
-        gathered[:, 0] = worlds.globals_start + rows
+        cells = worlds.cell[rows]
+        gathered, found = window.gathered[: len(cells)], window.found[: len(cells)]
+        np.add(cells[:, None], window.offsets, out=gathered)
+        gathered[:, 0] = worlds.globals_cell[rows]
         # no index is out of range: of the ways to treat those that are, wrapping costs least
         worlds.grid.take(gathered, out=found, mode="wrap")
         seen = (found > EMPTY).ravel().nonzero()[0]
@@ -183,7 +182,7 @@ class Observer:
         np.ndarray(total, np.uint16, tokens, 1, (3,))[...] = self.table.tokens.ravel().take(source)
 
         begins = starts[(things < worlds.first_swappable).nonzero()[0]]  # every agent's first thing are its globals
-        totals = np.empty(len(rows), np.int64)
+        totals = np.empty(len(cells), np.int64)
         np.subtract(begins[1:], begins[:-1], out=totals[:-1])
         totals[-1] = total - begins[-1]
         return _Stream(tokens, begins, totals)

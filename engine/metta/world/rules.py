@@ -35,10 +35,10 @@ class Kind:
     The order matters: see the groups of kinds below.
     """
 
-    BAD_ARGUMENT = 0  # of a known action; a penalty and nothing else
-    HELD = 1  # frozen: the turn is lost
-    BAD_ATTACK = 2  # an attack's argument is bad
-    UNKNOWN = 3  # no such action id: penalised in both passes
+    HELD = 0  # frozen: the turn is lost
+    BAD_ARGUMENT = 1  # of a known action; a penalty and nothing else
+    UNKNOWN = 2  # no such action id: penalised in both passes
+    BAD_ATTACK = 3  # an attack's argument is bad
     ATTACK = 4
     ATTACK_NEAREST = 5
     REFUSED = 6  # not possible in this world, or not paid for
@@ -64,7 +64,8 @@ NUM_KINDS = Kind.GIFT + 1
 
 
 # first and last of the kinds that ...
-FIRST_PASS = (Kind.BAD_ATTACK, Kind.ATTACK_NEAREST)  # have their turn in the first pass
+FIRST_PASS = (Kind.UNKNOWN, Kind.ATTACK_NEAREST)  # have their turn in the first pass
+INVALID = (Kind.BAD_ARGUMENT, Kind.UNKNOWN)  # are penalised in the second pass
 ACTS = (Kind.ATTACK, Kind.GIFT)  # are counted as a success or a failure of their action
 SECOND_PASS = (Kind.REFUSED, Kind.GIFT)  # act in the second pass
 ALWAYS_WORKS = (Kind.NOOP, Kind.CHANGE_COLOR)
@@ -175,6 +176,7 @@ class Rules:
         priced = (self.actions.required != ABSENT) | (self.actions.consumed != ABSENT)
         self.priced_items: list[int] = np.flatnonzero(priced.any(axis=0)).tolist()
         self.most_arguments = max(self.spec.max_action_args) + 1
+        self.too_large = np.array([self.num_actions, self.most_arguments], np.uint64)  # the first id and argument that are
         self.kind_of_pair = self._compile_pairs()
 
     def _compile_pairs(self) -> NDArray[np.uint8]:

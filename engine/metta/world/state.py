@@ -121,6 +121,7 @@ class Worlds:
 
         # -- agents --
         self.everyone = np.arange(agents)
+        self.globals_cell = self.globals_start + self.everyone
         self.world = np.repeat(np.arange(num_worlds), spec.num_agents)
         self.world_start = self.slot_start[self.world]
         self.cell = np.zeros(agents, np.int64)  # index in the grid

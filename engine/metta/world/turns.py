@@ -50,10 +50,9 @@ class Turn:
     def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.integer[Any]] | None):
         rules = worlds.rules
         self._worlds = worlds
-        self.action, self.argument = actions[:, 0], actions[:, 1]
+        self.action, self.argument = actions.T
         # seen as unsigned, negative numbers are too large like others
-        self.known_action = np.minimum(self.action.view(np.uint64), np.uint64(rules.num_actions)).view(np.int64)
-        argument = np.minimum(self.argument.view(np.uint64), np.uint64(rules.most_arguments)).view(np.int64)
+        self.known_action, argument = np.minimum(actions.view(np.uint64), rules.too_large).view(np.int64).T
         pair = self.known_action * (rules.most_arguments + 1)
         pair += argument
         self.action_row = self.known_action  # in the tables of actions; means nothing where the id is unknown
@@ -90,11 +89,11 @@ class ByKind:
     def __init__(self, turn: Turn, rows: NDArray[np.int64]):
         kind = turn.kind[rows]
         self._rows = rows[kind.argsort(kind="stable")]  # one byte each: a radix sort
-        self._ends: list[int] = np.bincount(kind, minlength=NUM_KINDS).cumsum().tolist()
+        self._ends: list[int] = [0, *np.bincount(kind, minlength=NUM_KINDS).cumsum().tolist()]
 
     def __getitem__(self, kinds: int | tuple[int, int]) -> NDArray[np.int64]:
         first, last = kinds if isinstance(kinds, tuple) else (kinds, kinds)
-        return self._rows[self._ends[first - 1] if first else 0 : self._ends[last]]
+        return self._rows[self._ends[first] : self._ends[last + 1]]
 
 
 def rounds(
