@@ -34,9 +34,8 @@ def take_second_pass(worlds: Worlds, turn: Turn) -> None:
 def count_actions(worlds: Worlds, turn: Turn) -> None:
     """Count everybody's success or failure; turns that were lost or invalid count as neither."""
     acted = turn.kind >= ACTS[0]
-    column = worlds.agent_columns.failed + worlds.rules.num_actions * worlds.success
-    column += turn.known_action
-    column += worlds.counters_start  # an unknown action has none; adding nothing to another's does no harm
+    column = worlds.failed_start + turn.known_action  # an unknown action has none; adding nothing to another's is no harm
+    column += worlds.rules.num_actions * worlds.success
     worlds.agent_counters.ravel()[column] += acted
 
 

@@ -37,34 +37,38 @@ def take_first_pass(worlds: Worlds, turn: Turn) -> None:
     rows = turn.rows_of(FIRST_PASS)
     if not rows.size:
         return
-    victims = np.full(len(rows), NOBODY)
     # who is frozen or cannot pay now will not be able to later in this pass, and touches nobody else
     able = ((turn.kind[rows] >= Kind.ATTACK) & (worlds.freeze[rows] == 0)).nonzero()[0]
-    able = able[can_afford(worlds, rows[able], turn.action_row[rows[able]])]
+    attackers = rows[able]
+    able = able[can_afford(worlds, attackers, turn.action_row[attackers])]
     if not able.size:
-        _take_turns(worlds, turn, rows, victims)
+        _take_turns(worlds, turn, rows, None)
         return
+    victims = np.full(len(rows), NOBODY)
     victims[able] = find_victims(worlds, turn, rows[able])
     locks = (rows, np.where(victims == NOBODY, rows, victims))
     for ready in rounds(worlds, turn, rows, locks):
         _take_turns(worlds, turn, rows[ready], victims[ready])
 
 
-def _take_turns(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
-    """Turns of the first pass that have no agent in common, from beginning to end. An agent may hit itself."""
+def _take_turns(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows | None) -> None:
+    """Turns of the first pass that have no agent in common, from beginning to end; `victims` None: nobody is hit.
+
+    An agent may hit itself.
+    """
     is_attack = turn.kind[rows] >= Kind.ATTACK
-    if np.count_nonzero(is_attack) < len(rows):
-        punish_invalid(worlds, turn, rows[~is_attack])
-        rows, victims = rows[is_attack], victims[is_attack]
+    punish_invalid(worlds, turn, rows[~is_attack])
     if np.count_nonzero(worlds.freeze):
-        hold_frozen(worlds, turn, rows)
-        acting = (turn.kind[rows] != Kind.HELD).nonzero()[0]
-        rows, victims = rows[acting], victims[acting]
-    hits = (pay(worlds, rows, turn.action_row[rows]) & (victims != NOBODY)).nonzero()[0]
-    if hits.size:
-        worlds.success[rows[hits]] = True
-        _hit(worlds, turn, rows[hits], victims[hits])
-    punish_failed(worlds, rows)
+        hold_frozen(worlds, turn, rows[is_attack])
+        is_attack = turn.kind[rows] >= Kind.ATTACK
+    attackers = rows[is_attack]
+    pays = pay(worlds, attackers, turn.action_row[attackers])
+    if victims is not None:
+        hits = (pays & (victims[is_attack] != NOBODY)).nonzero()[0]
+        if hits.size:
+            worlds.success[attackers[hits]] = True
+            _hit(worlds, turn, attackers[hits], victims[is_attack][hits])
+    punish_failed(worlds, attackers)
 
 
 def find_victims(worlds: Worlds, turn: Turn, rows: Rows) -> NDArray[np.int64]:

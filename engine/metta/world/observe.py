@@ -189,8 +189,6 @@ class Observer:
 
     def _copy_rows(self, stream: _Stream, written: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Copy each row at full length, with the tokens of whoever comes next, and blank those out."""
-        row = self.window.row
-        windows = np.ndarray(len(stream.tokens) // 3 - self._num_tokens + 1, row, stream.tokens, 0, (3,))
-        rows = out.reshape(len(out), -1)
-        rows.view(row)[:, 0] = windows[stream.begins]
-        rows |= self.window.blank.take(written, axis=0)
+        places = len(stream.tokens) // 3 - self._num_tokens + 1
+        rows = np.ndarray(places, self.window.row, stream.tokens, 0, (3,))[stream.begins].view(np.uint8)
+        np.bitwise_or(rows.reshape(len(out), -1), self.window.blank.take(written, axis=0), out=out.reshape(len(out), -1))

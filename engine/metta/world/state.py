@@ -141,7 +141,7 @@ class Worlds:
         # -- counters, see stats.py --
         self.agent_columns = AgentColumns(rules)
         self.converter_columns = ConverterColumns(rules)
-        self.counters_start = self.everyone * self.agent_columns.width
+        self.failed_start = self.everyone * self.agent_columns.width + self.agent_columns.failed  # in all counters
         self.agent_counters = np.zeros((agents, self.agent_columns.width), np.int32)
         self.tokens_written = np.zeros(agents, np.int64)  # in observations so far
         self.tokens_dropped = np.zeros(agents, np.int64)  # for want of room
