@@ -34,7 +34,8 @@ def take_second_pass(worlds: Worlds, turn: Turn) -> None:
 def count_actions(worlds: Worlds, turn: Turn) -> None:
     """Count everybody's success or failure; turns that were lost or invalid count as neither."""
     acted = turn.kind >= ACTS[0]
-    column = worlds.failed_start + turn.known_action  # an unknown action has none; adding nothing to another's is no harm
+    # an unknown action has no column; adding nothing to another's does no harm
+    column = worlds.failed_start + turn.known_action
     column += worlds.rules.num_actions * worlds.success
     worlds.agent_counters.ravel()[column] += acted
 

@@ -191,4 +191,5 @@ class Observer:
         """Copy each row at full length, with the tokens of whoever comes next, and blank those out."""
         places = len(stream.tokens) // 3 - self._num_tokens + 1
         rows = np.ndarray(places, self.window.row, stream.tokens, 0, (3,))[stream.begins].view(np.uint8)
-        np.bitwise_or(rows.reshape(len(out), -1), self.window.blank.take(written, axis=0), out=out.reshape(len(out), -1))
+        blanks = self.window.blank.take(written, axis=0)
+        np.bitwise_or(rows.reshape(blanks.shape), blanks, out=out.reshape(blanks.shape))

@@ -176,7 +176,7 @@ class Rules:
         priced = (self.actions.required != ABSENT) | (self.actions.consumed != ABSENT)
         self.priced_items: list[int] = np.flatnonzero(priced.any(axis=0)).tolist()
         self.most_arguments = max(self.spec.max_action_args) + 1
-        self.too_large = np.array([self.num_actions, self.most_arguments], np.uint64)  # the first id and argument that are
+        self.too_large = np.array([self.num_actions, self.most_arguments], np.uint64)  # the first ones
         self.kind_of_pair = self._compile_pairs()
 
     def _compile_pairs(self) -> NDArray[np.uint8]:

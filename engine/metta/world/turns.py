@@ -60,7 +60,7 @@ class Turn:
             ruleset = worlds.ruleset.repeat(worlds.num_agents)
             pair += ruleset * rules.kind_of_pair[0].size
             self.action_row = self.known_action + ruleset * rules.num_actions
-        self.kind = rules.kind_of_pair.ravel().take(pair)
+        self.kind: NDArray[np.uint8] = rules.kind_of_pair.ravel().take(pair)
         self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze ran out on this turn
         self._place: NDArray[np.uint64] | None = None if order is None else self._places(order)
 
