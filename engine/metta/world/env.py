@@ -1,6 +1,6 @@
 """The vector env: many worlds, stepped at once, each agent one row of every array.
 
-**What bounds it.** A step costs 110 to 220 microseconds of NumPy calls, however few agents there are, and from about a
+**What bounds it.** A step costs 105 to 210 microseconds of NumPy calls, however few agents there are, and from about a
 thousand agents on 0.5 to 1.2 microseconds an agent, statistics included: one machine gave both, on different
 days. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 64 in one (64 x 64 maps, window
 11 x 11, 200 tokens, random actions; lower tenth of 600 steps):
@@ -10,7 +10,7 @@ days. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 6
 
 So what counts is passes over tokens and window cells, for few agents the number of calls: see observe.py. Turns are
 cheap because almost nobody is in anybody's way: see turns.py. That each of 64 worlds on open floors ends once costs 5
-to 18 steps of them all, the fewer the more agents a world has, one by one no more than together: see
+to 19 steps of them all, the fewer the more agents a world has, one by one no more than together: see
 next_episodes.py; maps that take long to draw cost more: see maps.py. `tests/benchmarks/bench_env.py` measures all this.
 """
 
