@@ -67,6 +67,7 @@ LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
     "experience.minibatch_size": ((), "128"),
     "experience.bptt_horizon": ((), "16"),
     "experience.update_epochs": ((), "2"),
+    "experience.stagger_episodes": ((), "true"),
     "experience.async_factor": ((), "1"),
     "experience.forward_pass_minibatch_target_size": ((), "8"),
 }

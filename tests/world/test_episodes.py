@@ -27,6 +27,66 @@ def idle(env: MettaGridEnv) -> np.ndarray:
     return np.zeros((env.agents, 2), np.int32)
 
 
+class TestStaggered:
+    def test_episodes_end_one_after_the_other_and_tell_what_was_played(self) -> None:
+        env = MettaGridEnv(small(max_steps=100), num_worlds=16)
+        env.reset(staggered=True)
+        begun = env.steps.copy()
+        gaps = np.diff(np.sort([*begun.tolist(), 100]))
+        assert begun[0] == 0
+        assert gaps.min() > 0
+        assert gaps.max() < 2 * 100 / 16
+        ended, lengths = {}, {}
+        for step in range(1, 201):
+            for summary in env.step(idle(env))[4].episodes:
+                ended.setdefault(summary.world, []).append(step)
+                lengths.setdefault(summary.world, []).append(summary.length)
+        for world, first in enumerate((100 - begun).tolist()):
+            assert ended[world][:2] == [first, first + 100]
+            assert lengths[world][:2] == [first, 100]
+
+    def test_it_shows_in_tokens_of_time_alone(self) -> None:
+        together, staggered = (MettaGridEnv(small(max_steps=100), num_worlds=4) for _ in range(2))
+        expected, _ = together.reset()
+        observations, _ = staggered.reset(staggered=True)
+        completion = observations[:, 0]
+        assert completion[::3, 2].tolist() == [round(step / 100 * 255) for step in staggered.steps.tolist()]
+        assert len(set(completion[:, 2].tolist())) == 4
+        np.testing.assert_array_equal(observations[:, 1:], expected[:, 1:])
+        np.testing.assert_array_equal(completion[:, :2], expected[:, 0, :2])
+        for world in range(4):
+            assert staggered.episode_stats(world) == together.episode_stats(world)
+
+    def test_batches_that_together_cover_the_worlds_give_what_one_gives(self) -> None:
+        whole = MettaGridEnv(small(max_steps=100), num_worlds=7)
+        whole.reset(staggered=True)
+        parts = [MettaGridEnv(small(max_steps=100), count, first_world=first) for first, count in ((0, 3), (3, 4))]
+        for part in parts:
+            part.reset(staggered=True)
+        assert whole.steps.tolist() == [step for part in parts for step in part.steps.tolist()]
+
+    def test_each_by_the_length_of_its_own_task(self) -> None:
+        tasks = [small(max_steps=10), small(max_steps=1000), small(max_steps=0, episode_lifetime=0)]
+        env = MettaGridEnv(tasks, num_worlds=60, seed=1)
+        env.reset(staggered=True)
+        assert set(env.tasks.tolist()) == {0, 1, 2}
+        latest = [int(env.steps[env.tasks == task].max()) for task in range(3)]
+        assert latest[0] < 10
+        assert 500 < latest[1] < 1000
+        assert latest[2] == 0
+
+    def test_a_saved_state_goes_on(self) -> None:
+        env, other = (MettaGridEnv(small(max_steps=20), num_worlds=5, seed=seed) for seed in (0, 9))
+        env.reset(staggered=True)
+        other.load_state(env.state())
+        lengths = [[], []]
+        for _ in range(45):
+            for told, worlds in zip(lengths, (env, other), strict=True):
+                told += [(summary.world, summary.length) for summary in worlds.step(idle(worlds))[4].episodes]
+        assert lengths[0] == lengths[1]
+        assert min(length for _, length in lengths[0]) < 20
+
+
 class TestNextEpisode:
     def test_only_the_world_that_ended_begins_anew(self) -> None:
         tasks = [small(max_steps=4), small(max_steps=6)]

@@ -113,6 +113,10 @@ class ExperienceConfig(Table):
     minibatch_size: int = Field(default=16384, ge=1, le=2**40, description="agent steps per gradient step")
     bptt_horizon: int = Field(default=64, ge=1, le=1_000_000, description="steps of a training segment")
     update_epochs: int = Field(default=1, ge=1, le=10_000, description="passes over the batch per epoch")
+    stagger_episodes: bool = Field(
+        default=False,
+        description="worlds begin at different steps of their first episode, so that episodes do not all end at once",
+    )
     zero_copy: bool = Field(default=True, description="the simulator writes straight into experience in host memory")
     cpu_offload: bool = Field(
         default=False, description="experience stays in host memory and moves to the device a minibatch at a time"

@@ -165,7 +165,7 @@ class Experience:
             own = MettaGridEnv(env.configs, len(worlds), seed, first_world + int(worlds[0]), env.task_weights)
             side = None if opponents is None else Opponents(own, opponents, self.opponent_generator)
             group = Group(own, begin, agent.initial_memory(len(worlds) * plan.num_learners), side)
-            observations, _ = own.reset()
+            observations, _ = own.reset(staggered=config.stagger_episodes)
             if side is not None:
                 observations = side.begin(observations)
             self.observations[0, group.rows].copy_(torch.from_numpy(observations))

@@ -17,7 +17,7 @@ next_episodes.py; maps that take long to draw cost more: see maps.py. `tests/ben
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,13 +34,16 @@ from metta.world.episodes import Streams
 from metta.world.next_episodes import NextEpisodes, rows_of
 from metta.world.observe import NO_TOKEN, CompactObservations, Observer, Window
 from metta.world.rewards import diversity_factor, share_rewards
-from metta.world.rules import Rules
+from metta.world.rules import NEVER, Rules
 from metta.world.saved_state import completed, load_worlds, save_worlds
 from metta.world.sound_worlds import check_streams, check_worlds
 from metta.world.state import Worlds
 from metta.world.summary import StepInfo, episode_stats, summarise
 from metta.world.turns import Turn, next_order
 from metta.world.views import draw_world, view_cells, view_converters
+
+GOLDEN_RATIO: Final = 0.6180339887498949
+"""Its multiples modulo 1 lie as evenly between 0 and 1 as those of any number, however many there are (Knuth 6.4)."""
 
 
 class MettaGridEnv:
@@ -90,9 +93,12 @@ class MettaGridEnv:
     # -- episodes -----------------------------------------------------------------------------------------------
 
     def reset(
-        self, seed: int | None = None, out: NDArray[np.uint8] | None = None
+        self, seed: int | None = None, out: NDArray[np.uint8] | None = None, staggered: bool = False
     ) -> tuple[NDArray[np.uint8], StepInfo]:
         """Begin a new episode in every world; with `seed`, the first one of that seed.
+
+        `staggered` worlds begin at different steps of an episode, so that these do not all end at once: world n with
+        the fraction n * 0.618... mod 1 of its steps behind it, by its global index, which spreads any number evenly.
 
         Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
         """
@@ -102,6 +108,8 @@ class MettaGridEnv:
             self._next_episodes.forget()
         observations = self._output(out)
         self._begin(range(self.num_worlds), observations)
+        if staggered:
+            self._stagger(observations)
         return observations, self._nothing_ended
 
     def compact_observations(self) -> CompactObservations:
@@ -197,6 +205,16 @@ class MettaGridEnv:
         self._next_episodes.begin(ended, self._task_shares, observations)
         self._observer.forget(ended)
         self._has_begun = True
+
+    def _stagger(self, observations: NDArray[np.uint8]) -> None:
+        """Let each episode that has just begun be at another step, as tokens show; one that never ends stays at 0."""
+        worlds = self._worlds
+        last_step = worlds.rules.rulesets.last_step[worlds.ruleset]
+        fractions = (self._streams.first_world + np.arange(self.num_worlds)) * GOLDEN_RATIO % 1.0
+        worlds.first_step[:] = np.where(last_step == NEVER, 0, fractions * last_step)
+        worlds.steps[:] = worlds.first_step
+        worlds.tokens_written[:] = worlds.tokens_dropped[:] = 0  # those seen before are seen by nobody
+        self._observer.observe(None, observations)
 
     # -- what can be read ---------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def begin_episodes(worlds: Worlds, places: NDArray[np.int64], draws: Sequence[Dr
 CLEARED = (
     *("steps", "orientation", "color", "freeze", "inventory", "listed", "score", "reward", "individual_rewards"),
     *("returned_rewards", "success", "last_action", "agent_counters", "tokens_written", "tokens_dropped"),
-    *("converter_type", "converter_inventory", "converter_counters"),
+    *("converter_type", "converter_inventory", "converter_counters", "first_step"),
 )
 """Arrays of Worlds that are 0 at first."""
 

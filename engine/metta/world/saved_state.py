@@ -32,8 +32,9 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state with what those of the first versions lack. Raises UsageError for one of another format."""
     if state["format"] != STATE_FORMAT:
         raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
-    # in states of versions that knew no tasks of the same rules, the ruleset is the task
-    return {"task": state["ruleset"], "shares_rulesets": 0} | dict(state)
+    # in states of versions that knew no tasks of the same rules, the ruleset is the task; all episodes began at 0
+    lacking = {"task": state["ruleset"], "shares_rulesets": 0, "first_step": np.zeros_like(state["steps"])}
+    return lacking | dict(state)
 
 
 def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:

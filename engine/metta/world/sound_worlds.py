@@ -23,6 +23,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 _BOUNDS: Mapping[str, tuple[int, int]] = {
     "steps": (0, MOST),
+    "first_step": (0, MOST),
     "episode": (-1, MOST),
     "object_counts": (0, MOST),
     "orientation": (0, 3),

@@ -59,6 +59,7 @@ class Worlds:
         "task",
         "ruleset",
         "steps",
+        "first_step",
         "episode",
         "turn_stream",
         "object_counts",
@@ -112,6 +113,7 @@ class Worlds:
         self.task = np.zeros(num_worlds, np.int64)
         self.ruleset = np.zeros(num_worlds, np.int64)  # of that task
         self.steps = np.zeros(num_worlds, np.int64)  # of the current episode
+        self.first_step = np.zeros(num_worlds, np.int64)  # that it began at: 0 unless worlds were staggered
         self.episode = np.full(num_worlds, -1, np.int64)
         self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders
         self.slot_start = np.arange(num_worlds) * self.slot

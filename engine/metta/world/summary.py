@@ -19,7 +19,7 @@ class EpisodeSummary:
 
     world: int
     task: int
-    length: int
+    length: int  # steps played: fewer than its last step's number where it began part way (`reset(staggered=True)`)
     terminated: bool  # its lifetime was over; else truncated by max_steps
     rewards: NDArray[np.float32]
     """`[agents]`, the sum of what `step` returned."""
@@ -54,7 +54,7 @@ def summarise(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.b
         EpisodeSummary(
             world=world,
             task=int(worlds.task[world]),
-            length=int(worlds.steps[world]),
+            length=_steps_played(worlds, world),
             terminated=bool(terminated[world]),
             rewards=worlds.returned_rewards[rows].copy(),
             individual_rewards=worlds.individual_rewards[rows].copy(),
@@ -92,10 +92,14 @@ def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
     """What stands in a world, and what became of the tokens of its observations."""
     rows = worlds.rows_of(world)
     written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
-    room = worlds.num_agents * (int(worlds.steps[world]) + 1) * worlds.rules.num_tokens
+    room = worlds.num_agents * (_steps_played(worlds, world) + 1) * worlds.rules.num_tokens
     tokens = {"tokens_written": written, "tokens_dropped": dropped, "tokens_free_space": room - written}
     objects = zip(worlds.rules.types.names, worlds.object_counts[world].tolist(), strict=True)
     return _as_floats(tokens | {f"objects.{name}": count for name, count in objects if count})
+
+
+def _steps_played(worlds: Worlds, world: int) -> int:
+    return int(worlds.steps[world] - worlds.first_step[world])
 
 
 def _as_floats(counts: dict[str, int]) -> dict[str, float]:
