@@ -5,8 +5,12 @@
 The same task, network, sizes and coefficients (hearts_24.toml), the same machine, the same time from the start of each
 process, one after the other on all cores, or `--side-by-side`, each on a core of its own. Both anneal the learning rate
 over the agent steps that they have time for, by the speed of a first run of `--trial` seconds. Then both policies play
-the same fresh maps. PufferLib is `tuned`: with metta's allocator and convolutions as matrix products, or as it is
-`--written`. Rewards and curves go to bench_learning.json beside this file.
+the same fresh maps.
+
+metta's way to the task is its own: `MEANS`, documented settings that leave network, sizes and coefficients what they
+are, and a curriculum of `EASIER` worlds before the task's. With `--alike` it has none of them. PufferLib's way is what
+it always does, V-trace and prioritised segments among it. It is `tuned`: with metta's allocator and convolutions as
+matrix products, or as it is `--written`. Rewards and curves go to bench_learning.json beside this file.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ from typing import Any
 
 from learning import metta, train
 
+from metta.api import dump_config, load_config
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TASK = str(HERE / "hearts_24.toml")
@@ -32,11 +38,46 @@ FIGURES = HERE / "bench_learning.json"
 FRESH = 1000
 """Seed of the maps that are measured on; training's seeds are small."""
 BAR = 2.0
+UNWATCHED = ("simulation.evaluate_interval=0", "simulation.replay_interval=0")
+MEANS = (
+    "agent.own_frame=true",
+    "experience.stagger_episodes=true",
+    "normalisation.values=true",
+    "prioritised_sampling.enabled=true",
+    "vtrace.enabled=true",
+)
+QUICK = """env.objects=[
+    {{ name = "mine_red", type = "mine", cooldown = 10 }},
+    {{ name = "generator_red", type = "generator", cooldown = 2 }},
+    {{ name = "altar", type = "converter", input = {{ battery_red = {price} }}, cooldown = 2, initial_items = 0 }},
+]"""
+SMALL = ("env.map_builder.room.width=15", "env.map_builder.room.height=15")
+EASIER = {"easy": (*SMALL, QUICK.format(price=1)), "quick": (*SMALL, QUICK.format(price=3))}
+"""What the scenes before the task's own change of it, as those of the preset `hearts` do; its rewards stay."""
+SHARE = 0.23
+"""Of all agent steps: when a scene is left at the latest."""
 
 
-def learned_by_metta(seed: int, seconds: float, episodes: int, settings: Sequence[str]) -> dict[str, Any]:
+def curriculum(folder: Path, total_timesteps: int) -> list[str]:
+    """The settings for easier worlds first; their files are written to the folder."""
+    for name, changes in EASIER.items():
+        (folder / f"{name}.toml").write_text(dump_config(load_config(TASK, changes)), encoding="utf-8")
+    scenes = [*(str(folder / f"{name}.toml") for name in EASIER), TASK]
+    return [
+        "curriculum.type=progressive",
+        f"curriculum.scenes={json.dumps(scenes)}",
+        "curriculum.thresholds=[8.0, 6.0]",
+        "curriculum.earlier_share=0.2",
+        f"curriculum.agent_steps={round(SHARE * total_timesteps)}",
+    ]
+
+
+def learned_by_metta(seed: int, seconds: float, episodes: int, settings: Sequence[str], alike: bool) -> dict[str, Any]:
     """What `metta train` learns until it is interrupted, by `metta eval`."""
     with tempfile.TemporaryDirectory() as folder:
+        if not alike:
+            total_timesteps = load_config(TASK, settings).run.total_timesteps
+            settings = [*settings, *MEANS, *curriculum(Path(folder), total_timesteps)]
         options = [part for setting in (*settings, *UNWATCHED) for part in ("--set", setting)]
         events, spent = train(TASK, str(seed), Path(folder, "run"), seconds / 60, *options)
         if not events or "checkpoint" not in events[-1]:
@@ -44,15 +85,17 @@ def learned_by_metta(seed: int, seconds: float, episodes: int, settings: Sequenc
         fresh = ("--episodes", str(episodes), "--seed", str(FRESH), "--no-baseline")
         (result,) = metta("eval", events[-1]["checkpoint"], *fresh)
     epochs = [event for event in events if event["event"] == "epoch" and event["episodes"]]
+    rewards = [epoch["reward"] if alike else epoch["task_rewards"].get(TASK) for epoch in epochs]
     return {
         "reward": result["policy"]["mean_reward"],
         "agent_steps": events[-1]["agent_step"],
         "seconds": spent,
-        "curve": [[epoch["agent_step"], round(epoch["clock"], 1), round(epoch["reward"], 3)] for epoch in epochs],
+        "curve": [
+            [epoch["agent_step"], round(epoch["clock"], 1), round(reward, 3)]
+            for epoch, reward in zip(epochs, rewards, strict=True)
+            if reward is not None
+        ],
     }
-
-
-UNWATCHED = ("simulation.evaluate_interval=0", "simulation.replay_interval=0")
 
 
 def learned_by_pufferlib(
@@ -82,6 +125,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20, help="fresh maps that each policy plays")
     parser.add_argument("--trial", type=float, default=60, help="seconds of the run that tells how fast each is")
     parser.add_argument("--side-by-side", action="store_true", help="at once, each on a core of its own")
+    parser.add_argument("--alike", action="store_true", help="metta without means of its own")
     parser.add_argument("--written", action="store_true", help="PufferLib as anyone gets it")
     parser.add_argument("--json", metavar="FILE", default=str(FIGURES))
     options = parser.parse_args()
@@ -90,7 +134,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     kind = "written" if options.written else "tuned"
     trainers: dict[str, Callable[[int, float, Sequence[str]], dict[str, Any]]] = {
-        "metta": lambda seed, seconds, given: learned_by_metta(seed, seconds, options.episodes, given),
+        "metta": lambda seed, seconds, given: learned_by_metta(seed, seconds, options.episodes, given, options.alike),
         "PufferLib": lambda seed, seconds, given: learned_by_pufferlib(
             options.pufferlib, kind, seed, seconds, options.episodes, given
         ),
@@ -120,6 +164,7 @@ def main() -> None:
         "minutes": options.minutes,
         "episodes": options.episodes,
         "PufferLib": kind,
+        "metta": "alike" if options.alike else [*MEANS, "a curriculum of easier worlds"],
         "machine": f"{platform.processor() or platform.machine()}, {len(cores)} cores, {threads} threads each",
         "at once": options.side_by_side,
         "settings": settings,
