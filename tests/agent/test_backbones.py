@@ -81,9 +81,12 @@ def test_under_autocast_products_are_the_convolution_as_nearly_as_bfloat16_has_i
         assert (one - other).norm() < 0.05 * other.norm()
 
 
-def test_products_of_bfloat16_are_added_up_in_float32():
-    left, right = torch.full((1, 1), 1.0).bfloat16(), torch.full((1, 1), 2.0**-10).bfloat16()
-    total = torch.ones(1, 1)
-    for _ in range(4):
-        backbones._add_product(total, left, right)
-    assert total.item() == 1 + 4 * 2.0**-10  # which bfloat16 would never have left 1 for
+def test_products_of_bfloat16_are_rounded_once(monkeypatch):
+    monkeypatch.setattr(backbones, "cpu_has_bfloat16", lambda: True)
+    convolution = backbones.GridConvolution(1, (3, 3))
+    torch.nn.init.constant_(convolution.weight, 2.0**-10)
+    torch.nn.init.zeros_(convolution.bias)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        convolution.weight[0, 0, 0, 0] = 1.0
+        total = convolution(torch.ones(9, 1))
+    assert total.item() == 1 + 8 * 2.0**-10  # which would have stayed 1 had each sum been rounded

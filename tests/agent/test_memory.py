@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metta.agent import memory as memory_module
 from metta.agent.memory import Memory, SegmentLSTM
 from metta.agent.policy import make_agent
 from metta.config.agent import AgentModelConfig
@@ -119,3 +120,26 @@ def test_bptt_horizon_cuts_gradients_inside_a_segment():
     assert reach(64) == [True] * 10
     assert reach(4) == [False] * 8 + [True] * 2
     assert reach(1) == [False] * 9 + [True]
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_under_autocast_it_is_bfloat16_where_that_is_fast(is_fast, monkeypatch):
+    monkeypatch.setattr(memory_module, "cpu_is_fast_in_bfloat16", lambda: is_fast)
+    torch.manual_seed(0)
+    lstm, inputs, begun = SegmentLSTM(32, 1, 64), torch.randn(20, 6, 32), Memory(*torch.randn(2, 1, 6, 32))
+    resets = torch.rand(20, 6) < 0.05
+    with torch.no_grad():
+        whole, kept = lstm(inputs, begun, resets)
+        with torch.autocast("cpu", torch.bfloat16):
+            half, left = lstm(inputs, begun, resets)
+            steps = []
+            remembered = begun
+            for t in range(20):
+                output, after = lstm(inputs[t : t + 1], remembered, resets[t : t + 1])
+                steps.append(output)
+                remembered = Memory(after.hidden.float(), after.cell.float())  # as the policy hands it on
+    assert torch.equal(half.float(), whole) is not is_fast
+    torch.testing.assert_close(half.float(), whole, rtol=0, atol=0.02)
+    torch.testing.assert_close(left.cell.float(), kept.cell, rtol=0, atol=0.02)
+    # a segment is learned from as it was played
+    torch.testing.assert_close(torch.cat(steps).float(), half.float(), rtol=0, atol=1e-6 if not is_fast else 0.004)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from metta.agent.bfloat16 import cpu_has_bfloat16
 from metta.agent.token_bag import token_sums
 from metta.agent.tokens import UNUSED, TokenBag, TokenCodes, first_positions, true_positions
 from metta.config.agent import BACKBONES, AgentModelConfig
@@ -176,8 +176,8 @@ class TokenConvolution(nn.Conv2d):
 class GridConvolution(nn.Conv2d):
     """A convolution, 3x3 at most, over few places: so few that it is computed as one matrix product for each weight.
 
-    Weights and outputs are those of the plain `nn.Conv2d`, which computes it on GPUs. Under autocast the factors are
-    bfloat16, as there, and sums are float32; where a CPU only imitates bfloat16 all is float32.
+    Weights and outputs are those of the plain `nn.Conv2d`, which computes it on GPUs. Under autocast it is one product
+    in bfloat16 for each output, which is rounded once, at its end; where a CPU only imitates bfloat16 all is float32.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int]):
@@ -195,20 +195,32 @@ class GridConvolution(nn.Conv2d):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """`[places, agents, channels]` of `[places * agents, channels]`."""
-        inputs = inputs.view(self.grid[0] * self.grid[1], -1, self.in_channels)
+        by_row_and_col = inputs.view(*self.grid, -1, self.in_channels)
+        if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu") and cpu_has_bfloat16():
+            return self._in_bfloat16(by_row_and_col)
         if inputs.device.type == "cpu":
             by_place = self.weight.permute(2, 3, 1, 0).reshape(-1, self.in_channels, self.out_channels)
-            if torch.is_autocast_enabled("cpu") and cpu_has_bfloat16():
-                inputs, by_place = inputs.bfloat16(), by_place.bfloat16()
-            outputs: Tensor = _PlacesProduct.apply(inputs, by_place, self.bias, self.steps, self.num_outputs)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            outputs: Tensor = _PlacesProduct.apply(  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+                by_row_and_col.flatten(0, 1), by_place, self.bias, self.steps, self.num_outputs
+            )
             return outputs
-        by_row_and_col = inputs.view(*self.grid, *inputs.shape[1:])
         convolved = super().forward(by_row_and_col.permute(2, 3, 0, 1))
         return convolved.permute(2, 3, 0, 1).flatten(0, 1)
 
+    def _in_bfloat16(self, inputs: Tensor) -> Tensor:
+        """`[outputs, agents, channels] bfloat16` of `[rows, cols, agents, channels]`, under autocast."""
+        height, width = self.kernel_size
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        outputs = []
+        for row, col in product(*map(range, self.output_grid)):
+            covered = inputs[row : row + height, col : col + width].permute(2, 0, 1, 3)
+            covered = covered.to(torch.bfloat16, memory_format=torch.contiguous_format).flatten(1)
+            outputs.append(functional.linear(covered, weight, self.bias))
+        return torch.stack(outputs)
+
 
 class _PlacesProduct(torch.autograd.Function):
-    """outputs[j] = bias + sum of inputs[i] @ weights[k] over all steps (i, j, k); sums of bfloat16 are float32."""
+    """outputs[j] = bias + sum of inputs[i] @ weights[k] over all steps (i, j, k)."""
 
     @staticmethod
     def forward(
@@ -218,40 +230,23 @@ class _PlacesProduct(torch.autograd.Function):
         ctx.save_for_backward(inputs, weights)
         outputs = bias.repeat(num_outputs, inputs.shape[1], 1)
         for i, j, k in steps:
-            _add_product(outputs[j], inputs[i], weights[k])
+            outputs[j].addmm_(inputs[i], weights[k])
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         inputs, weights = ctx.saved_tensors
-        of_inputs, of_weights = gradient.new_empty(inputs.shape), gradient.new_empty(weights.shape)
-        factor = gradient.to(inputs.dtype)
+        of_inputs, of_weights = torch.empty_like(inputs), torch.empty_like(weights)
         begun: set[tuple[str, int]] = set()
         for i, j, k in ctx.steps:
             for key, total, left, right in (
-                (("inputs", i), of_inputs[i], factor[j], weights[k].t()),
-                (("weights", k), of_weights[k], inputs[i].t(), factor[j]),
+                (("inputs", i), of_inputs[i], gradient[j], weights[k].t()),
+                (("weights", k), of_weights[k], inputs[i].t(), gradient[j]),
             ):
-                _add_product(total, left, right, is_first=key not in begun)
+                total.addmm_(left, right, beta=1 if key in begun else 0)
                 begun.add(key)
-        return of_inputs.to(inputs.dtype), of_weights.to(weights.dtype), gradient.sum((0, 1)), None, None
-
-
-@cache
-def cpu_has_bfloat16() -> bool:
-    """Whether products of bfloat16 are fast on this CPU: it takes AVX-512."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _add_product(total: Tensor, left: Tensor, right: Tensor, is_first: bool = False) -> None:
-    """total += left @ right, whose type may be a shorter one; `is_first`: whatever total was before."""
-    if total.dtype == left.dtype:
-        torch.addmm(total, left, right, beta=0 if is_first else 1, out=total)
-    elif is_first:
-        total.copy_(left @ right)
-    else:
-        total += left @ right
+        return of_inputs, of_weights, gradient.sum((0, 1)), None, None
 
 
 class PlacesToChannels(nn.Module):

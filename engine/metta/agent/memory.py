@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from metta.agent.bfloat16 import cpu_is_fast_in_bfloat16
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ class SegmentLSTM(nn.Module):
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
 
     def _stretch(self, inputs: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The plain LSTM; on a CPU in float32 under autocast too: in bfloat16 it takes half as long again, at best."""
-        on_cpu = inputs.device.type == "cpu"
-        with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-            output, (hidden, cell) = self.lstm(inputs.float() if on_cpu else inputs, (memory.hidden, memory.cell))
+        """The plain LSTM; on most CPUs in float32 under autocast too, since bfloat16 would take them longer."""
+        if inputs.device.type != "cpu" or (torch.is_autocast_enabled("cpu") and cpu_is_fast_in_bfloat16()):
+            output, (hidden, cell) = self.lstm(inputs, (memory.hidden, memory.cell))
+        else:
+            with torch.autocast("cpu", enabled=False):
+                output, (hidden, cell) = self.lstm(inputs.float(), (memory.hidden, memory.cell))
         return output, Memory(hidden, cell)

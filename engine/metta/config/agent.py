@@ -56,7 +56,9 @@ class AgentModelConfig(Table):
         default_factory=lambda: list(OBSERVATION_TYPES),
         description="families of tokens the policy sees",
     )
-    dtypes_fp16: bool = Field(default=False, description="autocast to bfloat16; on CPUs the LSTM and sums stay float32")
+    dtypes_fp16: bool = Field(
+        default=False, description="autocast to bfloat16; on CPUs sums stay float32, and the LSTM on all but the newest"
+    )
     obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalised observation")
     obs_process_func: Annotated[str, PartOf(OBSERVATION_PROCESSORS)] = Field(
         default="flatten_obs_dict", description="name of an observation processor; flatten_obs_dict changes nothing"
