@@ -2,13 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from metta.config.check import derived
 from metta.config.env import EnvConfig
-from metta.config.load import load_tasks, parse_config
+from metta.config.load import dump_config, load_config, load_tasks, parse_config, read_config
 from metta.config.map_builder import MapBuilderConfig, RoomsConfig
 from metta.config.tasks import Tasks
 from metta.errors import ConfigError
@@ -101,6 +102,32 @@ def test_scenes_times_buckets(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) ->
         (20, 2),
     ]
     assert found.scene_of == (0, 0, 1, 1)
+
+
+def test_scenes_of_a_file_lie_beside_it_and_else_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds, here = tmp_path / "worlds", tmp_path / "here"
+    for directory, name, steps in ((worlds, "a", 10), (here, "a", 20), (here, "b", 30), (worlds, "simple", 40)):
+        directory.mkdir(exist_ok=True)
+        (directory / f"{name}.toml").write_text(SMALL.replace("num_agents = 4", f"num_agents = 4, max_steps = {steps}"))
+    (worlds / "simple").write_text("a preset's name means the preset")
+    (worlds / "all.toml").write_text(f'{SMALL}\n[curriculum]\nscenes = ["a.toml", "b.toml"]\n')
+    monkeypatch.chdir(here)
+    source = "../worlds/all.toml"
+    config = load_config(source)
+    assert config.curriculum.scenes == ["../worlds/a.toml", "b.toml"]
+    (worlds / "config.toml").write_text(dump_config(config))
+    (worlds / "b.toml").write_text(SMALL)
+    assert read_config("../worlds/config.toml") == config  # as a run does that goes on
+    (worlds / "b.toml").unlink()
+    lengths = {
+        scenes: [env.game.max_steps for env in load_tasks(load_config(source, scenes and [scenes])).env_configs]
+        for scenes in ("", 'curriculum.scenes=["a.toml"]', 'curriculum.scenes[1]="a.toml"')
+    }
+    assert list(lengths.values()) == [[10, 30], [20], [10, 20]]  # on the command line: seen from where it is typed
+    (worlds / "all.toml").write_text('curriculum.scenes = ["simple"]')
+    assert load_config(source).curriculum.scenes == ["simple"]
 
 
 def test_the_same_scene_twice_has_two_names() -> None:

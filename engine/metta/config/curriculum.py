@@ -61,7 +61,8 @@ class SceneTable(Table):
     scenes: list[str] = Field(
         default_factory=list,
         max_length=1000,
-        description="presets or TOML files whose [env] tables are played; empty: this file's own",
+        description="presets, or TOML files (beside this one, else in the working directory), whose [env] tables are "
+        "played; empty: this file's own",
     )
     buckets: dict[str, BucketConfig] = Field(
         default_factory=dict,

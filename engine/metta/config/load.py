@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 from pydantic import ValidationError
@@ -16,7 +17,7 @@ from metta.config.drawings import put_drawings_in
 from metta.config.env import EnvConfig
 from metta.config.fields import KeyPath
 from metta.config.overrides import Override
-from metta.config.presets import find_config
+from metta.config.presets import beside, find_config
 from metta.config.run import RunConfig, batch_fits, opponents_fit
 from metta.config.self_play import num_opponents
 from metta.config.tasks import Tasks, make_tasks, own_world
@@ -33,7 +34,9 @@ def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
     """
     path = find_config(source)
     text = read_text(path, source)
-    config = parse_config(text, source, overrides, path.parent)
+    data = parse_toml(text, source)
+    _find_scenes(data, path.parent)
+    config = _validated(data, text, source, overrides, path.parent)
     if config.curriculum != CurriculumConfig():
         with _locating(text, source, _parsed(overrides)):
             load_tasks(config)
@@ -41,7 +44,10 @@ def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
 
 
 def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
-    """What `load_config` gives, whatever became of the curriculum's scenes."""
+    """What `load_config` gives, whatever became of the curriculum's scenes, which are named as they were written.
+
+    That is how to read what `dump_config` wrote: there they are seen from the working directory.
+    """
     path = find_config(source)
     return parse_config(read_text(path, source), source, overrides, path.parent)
 
@@ -51,9 +57,15 @@ def parse_config(
 ) -> RunConfig:
     """The config in a TOML text; `source` is what messages call it.
 
-    Files that it names are read from `directory`, where the text was read; without one, they are refused.
+    Drawings that it names are read from `directory`, where the text was read; without one, they are refused. Scenes
+    are names as `find_config` takes them, seen from the working directory.
     """
-    data = parse_toml(text, source)
+    return _validated(parse_toml(text, source), text, source, overrides, directory)
+
+
+def _validated(
+    data: dict[str, Any], text: str, source: str, overrides: Sequence[str | Override], directory: Path | None
+) -> RunConfig:
     applied = _parsed(overrides)
     for override in applied:
         override.apply(data)
@@ -64,6 +76,14 @@ def parse_config(
             return RunConfig.model_validate(data)
         except ValidationError as error:
             raise ConfigError(source, all_problems(error, data)) from None
+
+
+def _find_scenes(data: dict[str, Any], directory: Path) -> None:
+    """Name scenes that lie beside a config in `directory` as they are called from the working directory."""
+    curriculum = data.get("curriculum")
+    scenes = curriculum.get("scenes") if isinstance(curriculum, dict) else None
+    if isinstance(scenes, list):
+        scenes[:] = [beside(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
 
 
 def load_tasks(config: RunConfig) -> Tasks:

@@ -6,6 +6,7 @@ Those of a package have the name of its entry point before their own: `mazes.tin
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,6 +70,17 @@ def find_config(source: str) -> Path:
     if _is_env_path(source):
         return find_preset(source).path
     raise UsageError(_not_found(source, path, [preset.name for preset in presets()]))
+
+
+def beside(source: str, directory: Path) -> str:
+    """What a TOML file in `directory` calls `source`, as `find_config` is to be asked for it.
+
+    A file there is given its path, unless a preset has that name; anything else stays as it is.
+    """
+    with suppress(UsageError):  # which find_config raises again
+        if source not in _named(source) and os.path.isfile(directory / source):
+            return str(directory / source)
+    return source
 
 
 def _not_found(source: str, path: Path, names: list[str]) -> str:
