@@ -189,19 +189,21 @@ def curves(options: argparse.Namespace) -> dict[str, Any]:
     }
     drawn: dict[str, Any] = {"task": "hearts-24", "total_timesteps": options.curves}
     for name, source in sources.items():
-        drawn[name] = []
+        curves, late = [], []
         for seed in range(options.seeds):
             trainer = Trainer(sys.executable, *source(str(seed)), threads=options.threads)
-            steps, seconds, points = 0, 0.0, []
+            steps, points = 0, []
             while steps < options.curves:
                 answer = trainer.train(0)  # one batch
-                steps, seconds = steps + answer["agent_steps"], seconds + answer["seconds"]
+                steps += answer["agent_steps"]
                 if answer["rewards"]:
-                    points.append([steps, round(seconds, 1), statistics.mean(answer["rewards"])])
+                    points.append([steps, statistics.mean(answer["rewards"])])
             trainer.close()
-            drawn[name].append({"seed": seed, "agent_step, seconds, reward": points})
-            late = statistics.mean(point[2] for point in points[-max(1, len(points) // 4) :])
-            print(f"{name}, seed {seed}: {seconds:.0f} s, reward over the last quarter {late:.3f}", flush=True)
+            curves.append({"seed": seed, "agent_step, reward": points})
+            late.append(statistics.mean(reward for _, reward in points[-max(1, len(points) // 4) :]))
+            print(f"{name}, seed {seed}: reward over the last quarter {late[-1]:.3f}", flush=True)
+        drawn[name] = {"curves": curves, "last_quarter": statistics.mean(late), "deviation": statistics.pstdev(late)}
+        print(f"{name}: {statistics.mean(late):.3f}, standard deviation {statistics.pstdev(late):.3f}")
     return drawn
 
 
