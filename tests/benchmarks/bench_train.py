@@ -189,7 +189,7 @@ def curves(options: argparse.Namespace) -> dict[str, Any]:
     }
     drawn: dict[str, Any] = {"task": "hearts-24", "total_timesteps": options.curves}
     for name, source in sources.items():
-        curves, late = [], []
+        drawn[name] = []
         for seed in range(options.seeds):
             trainer = Trainer(sys.executable, *source(str(seed)), threads=options.threads)
             steps, points = 0, []
@@ -199,11 +199,9 @@ def curves(options: argparse.Namespace) -> dict[str, Any]:
                 if answer["rewards"]:
                     points.append([steps, statistics.mean(answer["rewards"])])
             trainer.close()
-            curves.append({"seed": seed, "agent_step, reward": points})
-            late.append(statistics.mean(reward for _, reward in points[-max(1, len(points) // 4) :]))
-            print(f"{name}, seed {seed}: reward over the last quarter {late[-1]:.3f}", flush=True)
-        drawn[name] = {"curves": curves, "last_quarter": statistics.mean(late), "deviation": statistics.pstdev(late)}
-        print(f"{name}: {statistics.mean(late):.3f}, standard deviation {statistics.pstdev(late):.3f}")
+            late = statistics.mean(reward for _, reward in points[-max(1, len(points) // 4) :])
+            drawn[name].append({"seed": seed, "last_quarter": late, "agent_step, reward": points})
+            print(f"{name}, seed {seed}: reward over the last quarter {late:.3f}", flush=True)
     return drawn
 
 
