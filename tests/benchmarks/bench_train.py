@@ -182,10 +182,14 @@ def summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def curves(options: argparse.Namespace) -> dict[str, Any]:
-    """Episode rewards by agent steps of metta and of the plain trainer, each with several seeds."""
+    """Episode rewards by agent steps of metta and of the plain trainer, each with several seeds.
+
+    Episodes are staggered, for a curve needs points: those that begin together end twice in 4 M agent steps.
+    """
+    settings = (f"run.total_timesteps={options.curves}", "experience.stagger_episodes=true")
     sources = {
-        "metta": lambda seed: ("trainer_metta.py", str(TASK), seed, f"run.total_timesteps={options.curves}"),
-        "plain": lambda seed: ("trainer_plain.py", str(TASK), seed, "codes", f"run.total_timesteps={options.curves}"),
+        "metta": lambda seed: ("trainer_metta.py", str(TASK), seed, *settings),
+        "plain": lambda seed: ("trainer_plain.py", str(TASK), seed, "codes", *settings),
     }
     drawn: dict[str, Any] = {"task": "hearts-24", "total_timesteps": options.curves}
     for name, source in sources.items():

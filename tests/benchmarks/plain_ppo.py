@@ -78,7 +78,7 @@ class PlainTrainer:
         self.batch_size = agents * self.steps
         self.num_batches = -(-config.run.total_timesteps // self.batch_size)
         self.batches = 0
-        self.next_observation = torch.from_numpy(self.env.reset()[0])
+        self.next_observation = torch.from_numpy(self.env.reset(staggered=config.experience.stagger_episodes)[0])
         self.next_done = torch.ones(agents, dtype=torch.bool)
         self.memory = (torch.zeros(1, agents, HIDDEN), torch.zeros(1, agents, HIDDEN))
         self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}
