@@ -16,6 +16,11 @@ def _leave(number: int, frame: FrameType | None) -> None:
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _leave)
 
+if "OMP_WAIT_POLICY" not in os.environ:
+    # torch's threads wait for each other by spinning; where another program has one of their cores, each spins away
+    # the time in which the other could have run, and training stands still. Read once, when torch loads its OpenMP.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from metta_cli.main import main  # noqa: E402  # from here on Ctrl-C is answered
 
 if signal.getsignal(signal.SIGINT) is _leave:
