@@ -17,13 +17,15 @@ from metta.agent import bfloat16
         (False, {"avx_vnni": True}, False),  # imitated
     ],
 )
-def test_it_is_fast_where_units_are_whole(has_products, told, is_fast, monkeypatch):
+def test_it_is_fast_where_units_are_whole(
+    has_products: bool, told: dict[str, object], is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bfloat16, "cpu_has_bfloat16", lambda: has_products)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
     assert bfloat16.cpu_is_fast_in_bfloat16.__wrapped__() is is_fast
 
 
-def test_a_torch_that_does_not_tell_is_taken_for_slow(monkeypatch):
+def test_a_torch_that_does_not_tell_is_taken_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bfloat16, "cpu_has_bfloat16", lambda: True)
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert bfloat16.cpu_is_fast_in_bfloat16.__wrapped__() is False

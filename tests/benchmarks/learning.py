@@ -3,7 +3,7 @@
 Trains the preset as a user does, once per seed (0, 1, 2 by default), and measures what the policy earns on fresh maps
 of the preset's own world beside the scripted and the random policy. With `--minutes` training is interrupted after that
 long, by the wall clock and from the start of the command, imports and all, as Ctrl-C would; what it saved is measured.
-Curves and scores go to `learning_PRESET.json` beside this file; seeds that it has from the same preset file and time
+Curves and scores go to `learning_PRESET.json` beside this file; seeds that it has from the same settings and time
 are kept, and with `--keep` the runs' directories too, as DIR/PRESET_SEED. Of a curriculum the curve is that of the
 preset's own world if that is a scene, else of all, by the clock of the whole command. Exits 1 if any seed falls short
 of half of the scripted policy's reward.
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,14 @@ def main() -> int:
     options = parser.parse_args()
     preset, seeds, minutes = options.preset, options.seeds, options.minutes
     path = Path(__file__).with_name(f"learning_{preset}.json")
-    digest = hashlib.sha256(find_preset(preset).text.encode()).hexdigest()[:16]
+    settings = json.dumps(tomllib.loads(find_preset(preset).text), sort_keys=True)  # whatever its comments say
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if (kept.get("preset_sha256"), kept.get("minutes")) != (digest, minutes):
+    if (kept.get("settings_sha256"), kept.get("minutes")) != (digest, minutes):
         (scale,) = metta("eval", "scripted", "--env", preset, "--episodes", EPISODES, "--seed", FRESH)
         kept = {
             "preset": preset,
-            "preset_sha256": digest,
+            "settings_sha256": digest,
             "minutes": minutes,
             "machine": f"{os.cpu_count()} cores, {platform.machine()}",
             "episodes": int(EPISODES),

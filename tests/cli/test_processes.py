@@ -103,6 +103,7 @@ def test_killed_in_mid_air_and_resumed_is_the_run_in_one_go(here: Path) -> None:
     assert_same_weights(weights_of(here / "killed", 96), weights_of(here / "straight", 96))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with GNU's OpenMP on Linux alone")
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
@@ -113,8 +114,6 @@ def test_threads_do_not_spin_for_long_unless_told_to(given: dict[str, str], expe
     known = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     env = {**known, **given, "OMP_DISPLAY_ENV": "verbose"}
     shown = subprocess.run([*COMMAND, "presets"], env=env, capture_output=True, text=True, check=True).stderr
-    if "GOMP" not in shown:
-        pytest.skip("torch has another OpenMP than GNU's here")
     assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", shown)) == {expected}
 
 
