@@ -1,4 +1,4 @@
-"""The commands of metta: each takes its options apart, calls the engine and hands what comes back to the view."""
+"""The commands of metta: each takes its options apart, calls the engine and hands what comes back to the output."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ from metta.api import (
     write_report,
 )
 from metta.errors import CheckpointError, MettaError, UsageError
-from metta_cli import casting, looking, view
-from metta_cli.commands import Commands
+from metta_cli import interactive, output, resolve
+from metta_cli.command_group import Commands
 from metta_cli.keyboard import Keyboard
-from metta_cli.live import LiveView
 from metta_cli.parameters import (
     Checkpoint,
     Debug,
@@ -55,6 +54,7 @@ from metta_cli.parameters import (
     World,
     presets_beginning,
 )
+from metta_cli.training_view import LiveView
 
 app = typer.Typer(
     cls=Commands,
@@ -70,7 +70,7 @@ app.add_typer(presets_app, name="presets")
 def metta(context: typer.Context) -> None:
     """Train teams of agents in gridworlds from one TOML file."""
     if context.invoked_subcommand is None:
-        view.print_lines([context.get_help()])
+        output.print_lines([context.get_help()])
 
 
 @app.command()
@@ -158,40 +158,40 @@ def eval_(
     if share is not None and group:
         raise UsageError("--share and --group both say whom the policy plays; leave out one")
     keep_freed_memory()
-    checkpoint, against = casting.checkpoint_of(checkpoint), against and casting.checkpoint_of(against)
-    rows: list[view.EvaluationRow] = []
+    checkpoint, against = resolve.checkpoint_of(checkpoint), against and resolve.checkpoint_of(against)
+    rows: list[output.EvaluationRow] = []
     refusals: list[MettaError] = []
-    for name, asked in casting.worlds_of(checkpoint, env, suite, tasks, set_).items():
+    for name, asked in resolve.worlds_of(checkpoint, env, suite, tasks, set_).items():
         try:
-            policy, env_config = casting.policy_in(asked, checkpoint, device, name if suite else None)
+            policy, env_config = resolve.policy_in(asked, checkpoint, device, name if suite else None)
             world = make_environment(env_config)
             if against:
-                opponent, _ = casting.policy_in(env_config, against, device, f"{name}, {against}" if suite else against)
+                opponent, _ = resolve.policy_in(env_config, against, device, f"{name}, {against}" if suite else against)
                 own_share = 0.5 if share is None else share
                 match = play_match(policy, opponent, world, episodes, seed, own_share, group or ())
-                rows.append(view.EvaluationRow(name, match=match))
+                rows.append(output.EvaluationRow(name, match=match))
             else:
-                policies = {checkpoint if checkpoint in casting.WITHOUT_WEIGHTS else "policy": policy}
+                policies = {checkpoint if checkpoint in resolve.WITHOUT_WEIGHTS else "policy": policy}
                 if baseline:
                     policies["random"] = RandomPolicy(env_config.spec)
                 results = {player: evaluate(policies[player], world, episodes, seed) for player in policies}
-                rows.append(view.EvaluationRow(name, results))
+                rows.append(output.EvaluationRow(name, results))
         except (CheckpointError, UsageError) as error:  # it cannot play there; elsewhere it may
             refusals.append(error)
-            rows.append(view.EvaluationRow(name, refusal=str(error)))
+            rows.append(output.EvaluationRow(name, refusal=str(error)))
     if len(refusals) == len(rows):
         raise refusals[0]
     if json:
         named = {"checkpoint": checkpoint, "against": against, "suite": suite, "seed": seed}
         named = {key: value for key, value in named.items() if value is not None}
         if tasks:
-            view.print_json(named | {"tasks": {row.name: row.values for row in rows}})
+            output.print_json(named | {"tasks": {row.name: row.values for row in rows}})
         else:
             for row in rows:
-                view.print_json(named | ({"env": row.name} if suite else {}) | row.values)
+                output.print_json(named | ({"env": row.name} if suite else {}) | row.values)
     elif not quiet:
         title = f"{checkpoint} against {against}" if against else checkpoint
-        view.print_evaluation(title, rows, episodes, is_single=not suite and not tasks)
+        output.print_evaluation(title, rows, episodes, is_single=not suite and not tasks)
 
 
 @app.command("map")
@@ -204,7 +204,7 @@ def map_(
     """Print the map that an episode begins with, in glyphs."""
     world = make_environment(load_world(source, set_ or ()))
     world.reset(seed=seed)
-    view.print_lines([world.render()])
+    output.print_lines([world.render()])
 
 
 @app.command()
@@ -223,8 +223,8 @@ def replay(
 ) -> None:
     """Record episodes: a page for a browser, a file for MettaScope."""
     keep_freed_memory()
-    checkpoint = casting.checkpoint_of(checkpoint)
-    policy, env_config = casting.policy_and_world("replay", checkpoint, env, set_, device)
+    checkpoint = resolve.checkpoint_of(checkpoint)
+    policy, env_config = resolve.policy_and_world("replay", checkpoint, env, set_, device)
     name = Path(checkpoint).stem
     for episode_seed in range(seed, seed + episodes):
         episode = record_episode(policy, env_config, episode_seed, max_steps)
@@ -234,9 +234,9 @@ def replay(
             raise UsageError(f"{error.filename or out} cannot be written: {error.strerror}") from None
         values = {"seed": episode_seed, "steps": episode.steps, "reward": float(episode.total_rewards[-1].mean())}
         if json:
-            view.print_json(values | {"page": str(paths.page), "mettascope": str(paths.mettascope)})
+            output.print_json(values | {"page": str(paths.page), "mettascope": str(paths.mettascope)})
         elif not quiet:
-            view.print_replay(values, paths)
+            output.print_replay(values, paths)
 
 
 @app.command()
@@ -262,8 +262,8 @@ def watch(
     keyboard = Keyboard("watch", f"metta replay {source} writes a page for a browser")
     keep_freed_memory()
     run_dir = Path(source) if Path(source).is_dir() else None
-    checkpoint = str(casting.first_checkpoint(run_dir)) if run_dir else source
-    policy, env_config = casting.policy_and_world("watch", checkpoint, env, set_, device)
+    checkpoint = str(resolve.first_checkpoint(run_dir)) if run_dir else source
+    policy, env_config = resolve.policy_and_world("watch", checkpoint, env, set_, device)
 
     def newer() -> tuple[str, Policy] | None:
         nonlocal checkpoint
@@ -271,9 +271,9 @@ def watch(
         if newest is None or str(newest) == checkpoint:
             return None
         checkpoint = str(newest)
-        return newest.stem, casting.policy_and_world("watch", checkpoint, env, set_, device)[0]
+        return newest.stem, resolve.policy_and_world("watch", checkpoint, env, set_, device)[0]
 
-    looking.watch(keyboard, Stage(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
+    interactive.watch(keyboard, Stage(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
 
 
 @app.command()
@@ -292,10 +292,10 @@ def play(
     The world waits for you: each key is a step.
     """
     keyboard = Keyboard("play", "it takes your keys from one")
-    others, env_config = casting.policy_and_world("play", casting.checkpoint_of(policy), source, set_, None)
+    others, env_config = resolve.policy_and_world("play", resolve.checkpoint_of(policy), source, set_, None)
     if agent >= env_config.game.num_agents:
         raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
-    looking.play(keyboard, Stage(others, env_config, seed), Path(source).stem, agent)
+    interactive.play(keyboard, Stage(others, env_config, seed), Path(source).stem, agent)
 
 
 @app.command()
@@ -307,13 +307,13 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a policy as an ONNX model, for programs without torch."""
-    checkpoint = casting.checkpoint_of(checkpoint)
+    checkpoint = resolve.checkpoint_of(checkpoint)
     target = out or Path(checkpoint).with_suffix(".onnx")
     try:
         path = export_policy(load_policy(checkpoint).agent, target)
     except OSError as error:
         raise UsageError(f"{error.filename or target} cannot be written: {error.strerror}") from None
-    view.print_lines([str(path)])
+    output.print_lines([str(path)])
 
 
 @app.command()
@@ -327,7 +327,7 @@ def report(
         path = write_report(run_dirs, out)
     except OSError as error:
         raise UsageError(f"{error.filename or out} cannot be written: {error.strerror}") from None
-    view.print_lines([str(path)])
+    output.print_lines([str(path)])
 
 
 @app.command()
@@ -336,18 +336,18 @@ def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
     config = load_config(source, set_ or ())
     text = check_text(config)
     kept = "is kept for the next tensor" if keep_freed_memory() else "is the C library's business: it is not glibc"
-    view.print_lines([text, f"# freed memory {kept}"])
+    output.print_lines([text, f"# freed memory {kept}"])
 
 
 @presets_app.callback(invoke_without_command=True)
 def list_presets(context: typer.Context) -> None:
     """List the presets, one line each."""
     if context.invoked_subcommand is None:
-        view.print_glossary([(preset.name, preset.aim) for preset in presets()])
-        view.print_lines(["", "suites, for metta eval --suite:"])
-        view.print_glossary([(name, suite.aim) for name, suite in SUITES.items()])
+        output.print_glossary([(preset.name, preset.aim) for preset in presets()])
+        output.print_lines(["", "suites, for metta eval --suite:"])
+        output.print_glossary([(name, suite.aim) for name, suite in SUITES.items()])
         for problem in broken_preset_packages():
-            view.note(problem)
+            output.note(problem)
 
 
 @presets_app.command("show")
@@ -357,13 +357,13 @@ def show_preset(
     ],
 ) -> None:
     """Print a preset: a starting point for a file of your own."""
-    view.print_lines([find_preset(name).text.rstrip("\n")])
+    output.print_lines([find_preset(name).text.rstrip("\n")])
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the TOML file, for your editor."""
-    view.print_json(config_schema())
+    output.print_json(config_schema())
 
 
 def main() -> None:
@@ -390,14 +390,14 @@ def _overrides(
     ]
 
 
-def _view(json: bool, quiet: bool) -> view.View:
+def _view(json: bool, quiet: bool) -> output.View:
     """The view for this output: JSON or nothing if asked, a live picture on a terminal, else plain lines.
 
     Of several processes the first alone shows anything.
     """
     if quiet or job_rank():
-        return view.View()
+        return output.View()
     if json:
-        return view.JsonView()
+        return output.JsonView()
     console = Console()
-    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else view.PlainView()
+    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else output.PlainView()

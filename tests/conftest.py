@@ -2,7 +2,9 @@
 
 import os
 
+from agent_fixtures import *  # noqa: F403  # fixtures of several rooms
 from hypothesis import settings
+from rl_fixtures import *  # noqa: F403
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

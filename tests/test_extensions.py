@@ -17,12 +17,12 @@ from tiny_runs import TINY, tiny_config
 from typer.testing import CliRunner
 
 from metta.api import BACKBONES, Backbone, make_agent, make_environment
+from metta.checkpoint.policy_checkpoint import load_checkpoint, load_policy, save_checkpoint
 from metta.config.agent import AgentModelConfig
-from metta.config.load import load_config
+from metta.config.loading.load import load_config
 from metta.errors import CheckpointError, UsageError
 from metta.extensions import Registry
-from metta.registration import register_presets
-from metta.rl.checkpoint import load_checkpoint, load_policy, save_checkpoint
+from metta.gymnasium_registration import register_presets
 from metta_cli.main import app
 
 NETWORKS = """

@@ -10,9 +10,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from metta.config.env import EnvConfig
-from metta.config.fields import alternatives
-from metta.config.map_builder import walk
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_builder import walk
+from metta.config.validation.key_paths import alternatives
 from metta.world.env import MettaGridEnv
 
 pytest.importorskip("PIL", reason="the pictures are cut with Pillow")
@@ -35,7 +35,7 @@ def test_every_builder_has_a_picture() -> None:
 
 
 def test_the_table_is_up_to_date() -> None:
-    assert renewed(TEXT) == TEXT, "run `python tests/pictures.py`"
+    assert renewed(TEXT) == TEXT, "run `python tests/support/pictures.py`"
 
 
 @each_picture
@@ -54,7 +54,7 @@ def test_a_picture_is_of_its_map(picture: Picture) -> None:
     judged = [place for place in colors if abs(framed - place).max() > 1]
     walls = [sum(colors[place]) for place in judged if cells[place] == 1]
     others = [sum(colors[place]) for place in judged if cells[place] != 1]
-    assert min(walls) > max(others), "run `python tests/pictures.py`"
+    assert min(walls) > max(others), "run `python tests/support/pictures.py`"
 
 
 def corner_colors(path: Path) -> dict[tuple[int, int], tuple[int, ...]]:

@@ -14,7 +14,7 @@ import pytest
 from packages import install
 from typer.testing import CliRunner
 
-from metta.config.load import parse_config
+from metta.config.loading.load import parse_config
 from metta.config.run import RunConfig
 from metta_cli.main import app
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metta.config.fields import sections
 from metta.config.run import RunConfig
+from metta.config.validation.key_paths import sections
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ROOT / "engine"
@@ -55,14 +55,14 @@ PACKAGES: dict[str, set[str]] = {
 }
 """What each room may import beside the standard library."""
 
-EXTRAS = ("metta.rl.loggers", "metta.rl.onnx_file", "metta.report.curves", "metta.extensions")
+EXTRAS = ("metta.run.loggers", "metta.checkpoint.onnx_export", "metta.report.plots", "metta.extensions")
 """Who uses packages that need not be there."""
 
 each_module = pytest.mark.parametrize("module", TREES)
 
 
 def room(module: str) -> str:
-    """`metta.config.load` -> `config`; of the command line, `metta_cli`."""
+    """`metta.config.loading.load` -> `config`; of the command line, `metta_cli`."""
     parts = module.split(".")
     return "metta_cli" if parts[0] == "metta_cli" else parts[1] if parts[1:] else "metta"
 
@@ -79,7 +79,7 @@ def imports(module: str) -> Iterator[str]:
 
 def test_there_is_something_to_look_at() -> None:
     assert len(TREES) > 40
-    assert {"metta.api", "metta.config.load", "metta.world.env", "metta_cli.main"} <= set(TREES)
+    assert {"metta.api", "metta.config.loading.load", "metta.world.env", "metta_cli.main"} <= set(TREES)
 
 
 @each_module

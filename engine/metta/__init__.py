@@ -1,5 +1,5 @@
 """Train teams of agents in gridworlds from one TOML file; `metta.api` is the public surface."""
 
-from metta.registration import register_presets
+from metta.gymnasium_registration import register_presets
 
 register_presets()

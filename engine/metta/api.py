@@ -2,12 +2,20 @@
 
 from metta.agent.backbones import Backbone
 from metta.agent.policy import MettaAgent, Policy, make_agent
-from metta.agent.random_policy import RandomPolicy
-from metta.agent.scripted import ScriptedPolicy
 from metta.allocator import keep_freed_memory
+from metta.baselines.random_policy import RandomPolicy
+from metta.baselines.scripted import ScriptedPolicy
+from metta.checkpoint.onnx_export import export_policy
+from metta.checkpoint.policy_checkpoint import (
+    LoadedPolicy,
+    load_checkpoint,
+    load_policy,
+    save_checkpoint,
+    trained_tasks,
+)
+from metta.checkpoint.trainer_state import TrainingState
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
-from metta.config.check import check_text
-from metta.config.compilation import CompileConfig
+from metta.config.compile import CompileConfig
 from metta.config.curriculum import (
     BucketConfig,
     CurriculumConfig,
@@ -16,34 +24,13 @@ from metta.config.curriculum import (
     ProgressiveConfig,
 )
 from metta.config.distributed import DistributedConfig
-from metta.config.env import EnvConfig
-from metta.config.game import GameConfig, GroupConfig
-from metta.config.kickstarting import KickstartingConfig
-from metta.config.layouts import MAP_BUILDERS
-from metta.config.load import dump_config, load_config, load_tasks, load_world
-from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
-from metta.config.objects import ActionConfig, ObjectConfig
-from metta.config.overrides import Override
-from metta.config.presets import broken_preset_packages, find_preset, presets
-from metta.config.run import RunConfig
-from metta.config.schema import config_schema
-from metta.config.self_play import SelfPlayConfig
-from metta.config.spec import EnvSpec
-from metta.config.suites import SUITES, Suite, find_suite
-from metta.config.training import (
-    LOGGERS,
-    CheckpointConfig,
-    ExperienceConfig,
-    LoggingConfig,
-    LRScheduleConfig,
-    NormalisationConfig,
-    OptimizerConfig,
-    PPOConfig,
-    PrioritisedSamplingConfig,
-    SimulationConfig,
-    VTraceConfig,
-)
-from metta.config.type_ids import (
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.env_spec import EnvSpec
+from metta.config.env.game import GameConfig, GroupConfig
+from metta.config.env.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
+from metta.config.env.map_generators import MAP_BUILDERS
+from metta.config.env.objects import ActionConfig, ObjectConfig
+from metta.config.env.type_ids import (
     TYPE_AGENT,
     TYPE_ALTAR,
     TYPE_ARMORY,
@@ -60,21 +47,45 @@ from metta.config.type_ids import (
     TYPE_TEMPLE,
     TYPE_WALL,
 )
-from metta.replay.recording import Replay, record_episode
-from metta.replay.stage import Stage
-from metta.replay.write import ReplayPaths, write_replay
-from metta.report.page import write_report
-from metta.rl.advantages import compute_advantages
-from metta.rl.checkpoint import (
-    LoadedPolicy,
-    load_checkpoint,
-    load_policy,
-    save_checkpoint,
-    trained_tasks,
+from metta.config.kickstarting import KickstartingConfig
+from metta.config.loading.json_schema import config_schema
+from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
+from metta.config.loading.overrides import Override
+from metta.config.loading.presets import broken_preset_packages, find_preset, presets
+from metta.config.loading.suites import SUITES, Suite, find_suite
+from metta.config.plan.check import check_text
+from metta.config.run import RunConfig
+from metta.config.self_play import SelfPlayConfig
+from metta.config.training import (
+    LOGGERS,
+    CheckpointConfig,
+    ExperienceConfig,
+    LoggingConfig,
+    LRScheduleConfig,
+    NormalisationConfig,
+    OptimizerConfig,
+    PPOConfig,
+    PrioritisedSamplingConfig,
+    SimulationConfig,
+    VTraceConfig,
 )
-from metta.rl.curriculum import Curriculum, make_curriculum
-from metta.rl.evaluate import EvalResult, eval_policy, evaluate
-from metta.rl.events import (
+from metta.evaluation.confidence_intervals import Interval, mean_interval
+from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
+from metta.evaluation.match import MatchResult, play_match
+from metta.replay.episode_player import Stage
+from metta.replay.recording import Replay, record_episode
+from metta.replay.replay_files import ReplayPaths, write_replay
+from metta.report.html_page import write_report
+from metta.rl.advantages import compute_advantages
+from metta.rl.curricula.curriculum import Curriculum, make_curriculum
+from metta.rl.distributed import Processes, job_rank
+from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
+from metta.rl.ppo import train_ppo
+from metta.rl.rollout import BatchInfo, rollout
+from metta.rl.self_play import FrozenPolicy, OpponentPool
+from metta.run.epoch_metrics import EpochMetrics
+from metta.run.events import (
     CheckpointSaved,
     EpochEnded,
     Event,
@@ -86,25 +97,14 @@ from metta.rl.events import (
     RunEnded,
     StopRequested,
 )
-from metta.rl.experience import Experience, make_experience_manager
-from metta.rl.intervals import Interval, mean_interval
-from metta.rl.loggers import RunLogger
-from metta.rl.match import MatchResult, play_match
-from metta.rl.metrics import json_line
-from metta.rl.onnx_file import export_policy
-from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
-from metta.rl.ppo import train_ppo
-from metta.rl.processes import Processes, job_rank
-from metta.rl.progress import EpochMetrics
-from metta.rl.rollout import BatchInfo, rollout
-from metta.rl.run_directory import newest_checkpoint
-from metta.rl.self_play import FrozenPolicy, OpponentPool
-from metta.rl.train import resume_run, train_run
-from metta.rl.training_run import find_device
-from metta.rl.training_state import TrainingState
+from metta.run.loggers import RunLogger
+from metta.run.metrics_file import json_line
+from metta.run.run_directory import newest_checkpoint
+from metta.run.train import resume_run, train_run
+from metta.run.training_run import find_device
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv, make_environment
-from metta.world.observe import CompactObservations
+from metta.world.observation.observe import CompactObservations
 from metta.world.summary import EpisodeSummary, StepInfo
 
 __all__ = [

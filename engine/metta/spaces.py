@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from gymnasium import spaces
 
-from metta.config.env import EnvConfig
-from metta.config.spec import EnvSpec
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.env_spec import EnvSpec
 
 
 class ObservationSpace(spaces.Box):

@@ -16,8 +16,8 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 
 import metta
 from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
-from metta.config.env import EnvConfig
-from metta.config.presets import presets
+from metta.config.env.env_config import EnvConfig
+from metta.config.loading.presets import presets
 from metta.errors import UsageError
 from metta.world.env import MettaGridEnv
 

@@ -9,7 +9,7 @@ import pytest
 
 from metta.adapters import pettingzoo_parallel
 from metta.adapters.pettingzoo_parallel import PettingZooEnv
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.world.env import MettaGridEnv
 

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
 
 pytest.importorskip("stable_baselines3")

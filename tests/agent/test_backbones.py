@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from box import box_of
 from torch import nn
 
 from metta.agent import backbones
 from metta.agent.backbones import CnnBackbone
 from metta.config.agent import AgentModelConfig
 from metta.world.env import make_environment
-from tests.agent.box import box_of
 
 WINDOWS = [(11, 11), (15, 13), (7, 9), (15, 3), (1, 5)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metta.agent import memory as memory_module
-from metta.agent.memory import Memory, SegmentLSTM
+from metta.agent import recurrent_memory
 from metta.agent.policy import make_agent
+from metta.agent.recurrent_memory import Memory, SegmentLSTM
 from metta.config.agent import AgentModelConfig
 
 SIZES = {"hidden_dim": 16, "mlp_layers": 1}
@@ -124,7 +124,7 @@ def test_bptt_horizon_cuts_gradients_inside_a_segment():
 
 @pytest.mark.parametrize("is_fast", [True, False])
 def test_under_autocast_it_is_bfloat16_where_that_is_fast(is_fast, monkeypatch):
-    monkeypatch.setattr(memory_module, "cpu_is_fast_in_bfloat16", lambda: is_fast)
+    monkeypatch.setattr(recurrent_memory, "cpu_is_fast_in_bfloat16", lambda: is_fast)
     torch.manual_seed(0)
     lstm, inputs, begun = SegmentLSTM(32, 1, 64), torch.randn(20, 6, 32), Memory(*torch.randn(2, 1, 6, 32))
     resets = torch.rand(20, 6) < 0.05

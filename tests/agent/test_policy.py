@@ -7,9 +7,9 @@ import torch
 from pydantic import ValidationError
 
 from metta.agent.policy import make_agent
-from metta.agent.random_policy import RandomPolicy
+from metta.baselines.random_policy import RandomPolicy
 from metta.config.agent import OBSERVATION_PROCESSORS, AgentModelConfig
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import MettaError
 from metta.spaces import ActionSpace, ObservationSpace
 

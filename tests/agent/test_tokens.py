@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from box import box_of
 
-from metta.agent.token_bag import token_sums
+from metta.agent.sparse_tokens import token_sums
 from metta.agent.tokens import PreviousStep, TokenBag, TokenCodes
 from metta.config.agent import AgentModelConfig
-from metta.config.env import EnvConfig
-from tests.agent.box import box_of
+from metta.config.env.env_config import EnvConfig
 
 
 def codes(spec, **settings) -> TokenCodes:

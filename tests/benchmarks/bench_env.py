@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 
 import metta.world.env as world_env
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
-from metta.world.observe import NO_TOKEN, Observer
+from metta.world.observation.observe import NO_TOKEN, Observer
 
 RICH = {
     **{"mine_red": 20, "mine_blue": 10, "mine_green": 10, "generator_red": 10, "generator_blue": 5},

@@ -18,8 +18,8 @@ from bench_env import BATCHES, Subject
 from torch import Tensor
 from torch.nn import functional
 
-from metta.config.env import EnvConfig
-from metta.world.observe import NO_TOKEN, CompactObservations
+from metta.config.env.env_config import EnvConfig
+from metta.world.observation.observe import NO_TOKEN, CompactObservations
 
 LOCATIONS = 256
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metta.config.spec import EnvSpec
+from metta.config.env.env_spec import EnvSpec
 
 HIDDEN = 128
 UNUSED = 255

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from metta.config.batch import BatchPlan
+from metta.config.batch_plan import BatchPlan
 from metta.config.run import RunConfig
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import HIDDEN, orthogonal

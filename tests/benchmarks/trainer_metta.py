@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from metta.api import EpochEnded, Event, PhaseBegan, keep_freed_memory, load_config, train_run
-from metta.rl.processes import LostProcessError
+from metta.rl.distributed import LostProcessError
 from tests.benchmarks.turns import PARTS, Progress, Turns
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from metta.agent.tokens import TokenCodes
 from metta.allocator import keep_freed_memory
-from metta.config.batch import plan_batch
-from metta.config.load import load_config
+from metta.config.batch_plan import plan_batch
+from metta.config.loading.load import load_config
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import DenseEncoder, FeatureBox, matrix_convolution, plain_convolution
 from tests.benchmarks.plain_ppo import PlainTrainer

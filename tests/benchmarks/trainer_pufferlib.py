@@ -26,14 +26,14 @@ import pufferlib.pufferl
 import torch
 from torch import Tensor, nn
 
-from metta.agent import distribution
-from metta.agent.memory import Memory
+from metta.agent import action_distribution
 from metta.agent.policy import Decision
+from metta.agent.recurrent_memory import Memory
 from metta.allocator import keep_freed_memory
-from metta.config.batch import BatchPlan, plan_batch
-from metta.config.load import load_config
+from metta.config.batch_plan import BatchPlan, plan_batch
+from metta.config.loading.load import load_config
 from metta.config.run import RunConfig
-from metta.rl.evaluate import evaluate
+from metta.evaluation.evaluate import evaluate
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import (
     HIDDEN,
@@ -119,9 +119,9 @@ class Player:
             memory = memory.where_kept(resets)
         state = {"lstm_h": memory.hidden[0], "lstm_c": memory.cell[0]}
         logits, values = self.policy.forward_eval(observations, state)
-        pairs = distribution.sample(logits, generator)
+        pairs = action_distribution.sample(logits, generator)
         memory = Memory(state["lstm_h"].unsqueeze(0), state["lstm_c"].unsqueeze(0))
-        return Decision(self.pairs[pairs], pairs, distribution.log_prob(logits, pairs), values.flatten(), memory)
+        return Decision(self.pairs[pairs], pairs, action_distribution.log_prob(logits, pairs), values.flatten(), memory)
 
 
 def settings(config: RunConfig, folder: str, seed: int, plan: BatchPlan) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import TINY, metrics_of, tiny_config
 from typer.testing import CliRunner, Result
 
-from metta.config.load import load_config
+from metta.config.loading.load import load_config
 from metta_cli.main import app
 
 SMALL = TINY.replace("total_timesteps = 4096", "total_timesteps = 1024")

@@ -17,7 +17,7 @@ import pytest
 from tiny_runs import tiny_config
 
 from metta.api import RunEnded, train_run
-from metta.rl.run_directory import RunDirectory
+from metta.run.run_directory import RunDirectory
 
 TMUX = shutil.which("tmux")
 pytestmark = pytest.mark.skipif(not TMUX and not os.environ.get("CI"), reason="there is no tmux")

@@ -16,7 +16,7 @@ import pytest
 from record import checkpoints, outputs, resumed
 from typer.testing import CliRunner
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
 from metta_cli.main import app
 

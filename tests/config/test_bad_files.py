@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from metta.config.load import load_config
+from metta.config.loading.load import load_config
 from metta.errors import ConfigError
 from metta_cli.main import app
 

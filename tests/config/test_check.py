@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from metta.agent.policy import make_agent
-from metta.config.batch import BatchPlan, plan_batch
-from metta.config.check import check_text, derived
-from metta.config.load import load_config, parse_config
-from metta.config.memory import experience_bytes
+from metta.config.batch_plan import BatchPlan, plan_batch
+from metta.config.loading.load import load_config, parse_config
+from metta.config.plan.check import check_text, derived
+from metta.config.plan.memory_estimate import experience_bytes
 from metta.config.run import RunConfig
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError

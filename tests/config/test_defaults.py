@@ -9,13 +9,13 @@ import pytest
 from api_document import code_blocks
 
 from metta.config.agent import AgentModelConfig
-from metta.config.env import EnvConfig
-from metta.config.fields import default_of
-from metta.config.game import GameConfig
-from metta.config.map_builder import MapBuilderConfig
-from metta.config.objects import ActionConfig, ObjectConfig
-from metta.config.table import Table
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.game import GameConfig
+from metta.config.env.map_builder import MapBuilderConfig
+from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.config.training import CheckpointConfig, ExperienceConfig, OptimizerConfig, PPOConfig, SimulationConfig
+from metta.config.validation.frozen_model import Table
+from metta.config.validation.key_paths import default_of
 
 MODELS: list[type[Table]] = [
     ObjectConfig,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metta.config.load import dump_config, parse_config
+from metta.config.loading.load import dump_config, parse_config
 from metta.config.run import RunConfig
 
 names = st.text(string.ascii_letters + string.digits + "_-.", min_size=1, max_size=20).filter(lambda n: n[0].isalnum())

@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from metta.config.env import EnvConfig
-from metta.config.game import GameConfig
-from metta.config.map_builder import MapBuilderConfig, RoomsConfig
-from metta.config.objects import CATALOGUE, ActionConfig, ObjectConfig
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.game import GameConfig
+from metta.config.env.map_builder import MapBuilderConfig, RoomsConfig
+from metta.config.env.objects import CATALOGUE, ActionConfig, ObjectConfig
 from metta.errors import ConfigError
 
 

@@ -20,9 +20,9 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metta.config.load import load_config, parse_config
-from metta.config.presets import presets
-from metta.config.problems import BOUND_WORDS, TYPE_WORDS
+from metta.config.loading.load import load_config, parse_config
+from metta.config.loading.presets import presets
+from metta.config.validation.pydantic_messages import BOUND_WORDS, TYPE_WORDS
 from metta_cli.main import app
 
 CASES = int(os.environ.get("FUZZ_CASES", "100"))

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from metta.config.game import GroupConfig
-from metta.config.load import load_config, parse_config
-from metta.config.objects import DEFAULT_ACTIONS
-from metta.config.overrides import Override
+from metta.config.env.game import GroupConfig
+from metta.config.env.objects import DEFAULT_ACTIONS
+from metta.config.loading.load import load_config, parse_config
+from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.errors import ConfigError, UsageError
 

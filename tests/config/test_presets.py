@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metta.config.batch import plan_batch
+from metta.config.batch_plan import plan_batch
 from metta.config.curriculum import CurriculumConfig, LearningProgressConfig, LowRewardConfig, ProgressiveConfig
-from metta.config.env import EnvConfig
-from metta.config.fields import KeyPath, alternatives, default_of, sections
-from metta.config.load import dump_config, load_config, parse_config
-from metta.config.map_builder import MapBuilderConfig, RoomsConfig
-from metta.config.presets import Preset, presets
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_builder import MapBuilderConfig, RoomsConfig
+from metta.config.loading.load import dump_config, load_config, parse_config
+from metta.config.loading.presets import Preset, presets
+from metta.config.loading.toml_lines import key_lines
 from metta.config.run import RunConfig
-from metta.config.toml_lines import key_lines
+from metta.config.validation.key_paths import KeyPath, alternatives, default_of, sections
 from metta.world.env import MettaGridEnv
 
 each_preset = pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)

@@ -3,8 +3,8 @@
 import pytest
 from toml_reference import BEGIN, END, README, reference, renewed
 
-from metta.config.fields import sections
 from metta.config.run import RunConfig
+from metta.config.validation.key_paths import sections
 
 
 def test_every_key_is_in_the_reference() -> None:
@@ -38,4 +38,4 @@ def test_a_readme_without_markers_is_left_alone() -> None:
 
 def test_the_readme_is_up_to_date() -> None:
     text = README.read_text(encoding="utf-8")
-    assert text == renewed(text), "run `python tests/toml_reference.py`"
+    assert text == renewed(text), "run `python tests/support/toml_reference.py`"

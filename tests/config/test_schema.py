@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from metta.config.fields import default_of, sections
-from metta.config.presets import presets
+from metta.config.loading.json_schema import config_schema
+from metta.config.loading.presets import presets
 from metta.config.run import RunConfig
-from metta.config.schema import config_schema
+from metta.config.validation.key_paths import default_of, sections
 
 SCHEMA = config_schema()
 MODELS = {model.__name__: model for _, model in sections(RunConfig)}

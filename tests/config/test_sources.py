@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from metta.config.load import load_config
-from metta.config.presets import find_config, find_preset, presets
+from metta.config.loading.load import load_config
+from metta.config.loading.presets import find_config, find_preset, presets
 from metta.config.run import RunConfig
 from metta.errors import ConfigError, MettaError, UsageError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from metta.config.load import load_config
-from metta.config.suites import SUITES, find_suite
+from metta.config.loading.load import load_config
+from metta.config.loading.suites import SUITES, find_suite
 from metta.errors import ConfigError, UsageError
 
 

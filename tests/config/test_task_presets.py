@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from metta.agent.random_policy import RandomPolicy
-from metta.agent.scripted import ScriptedPolicy
-from metta.config.load import load_config
-from metta.config.map_builder import AsciiConfig
-from metta.config.suites import SUITES
-from metta.rl.evaluate import evaluate
+from metta.baselines.random_policy import RandomPolicy
+from metta.baselines.scripted import ScriptedPolicy
+from metta.config.env.map_builder import AsciiConfig
+from metta.config.loading.load import load_config
+from metta.config.loading.suites import SUITES
+from metta.evaluation.evaluate import evaluate
 from metta.world.env import MettaGridEnv
 
 TASKS = sorted(set(SUITES["all"].worlds) - {"hearts", "quickstart"})

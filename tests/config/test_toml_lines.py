@@ -7,8 +7,8 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from metta.config.fields import KeyPath
-from metta.config.toml_lines import key_lines, read_key
+from metta.config.loading.toml_lines import key_lines, read_key
+from metta.config.validation.key_paths import KeyPath
 
 EVERY_WAY = '''\
 # comment with [brackets] = "and quotes

@@ -10,9 +10,9 @@ import pytest
 from chromium import Chromium, find_chromium
 from episodes import LIVELY, crowded, is_lively
 
-from metta.agent.random_policy import RandomPolicy
+from metta.baselines.random_policy import RandomPolicy
 from metta.replay.recording import Replay, record_episode
-from metta.replay.write import ReplayPaths, write_replay
+from metta.replay.replay_files import ReplayPaths, write_replay
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from episodes import LIVELY, ScriptedPolicy, drawn, shortest, simulated, unpacked, value_at
 
-from metta.agent.random_policy import RandomPolicy
-from metta.config.env import EnvConfig
+from metta.baselines.random_policy import RandomPolicy
+from metta.config.env.env_config import EnvConfig
 from metta.replay.mettascope import mettascope_file
 from metta.replay.recording import Replay, record_episode
 

@@ -15,9 +15,9 @@ from chromium import Chromium
 from episodes import HOSTILE_NAMES, LIVELY, ScriptedPolicy, drawn, hostile, simulated
 from looking import box, cell_center, cell_colors, go_to, panels, step_shown
 
-from metta.agent.random_policy import RandomPolicy
+from metta.baselines.random_policy import RandomPolicy
 from metta.replay.recording import Replay, record_episode
-from metta.replay.write import ReplayPaths, write_replay
+from metta.replay.replay_files import ReplayPaths, write_replay
 from metta.world.env import MettaGridEnv
 
 NONE = "\u2013"

@@ -10,9 +10,9 @@ import torch
 from episodes import LIVELY, ScriptedPolicy, drawn, simulated
 
 from metta.agent.policy import MettaAgent
-from metta.agent.random_policy import RandomPolicy
+from metta.baselines.random_policy import RandomPolicy
 from metta.config.agent import AgentModelConfig
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.replay.recording import ENDLESS_EPISODE, Replay, record_episode
 from metta.spaces import ActionSpace, ObservationSpace

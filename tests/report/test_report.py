@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from metta.config.run import RunConfig
 from metta.errors import UsageError
-from metta.report import curves
-from metta.report.page import write_report
-from metta.report.runs import config_differences, read_runs
-from metta.rl.train import train_run
+from metta.report import plots
+from metta.report.html_page import write_report
+from metta.report.run_data import config_differences, read_runs
+from metta.run.train import train_run
 from metta_cli.main import app
 
 
@@ -28,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs that differ in two settings; the first has recorded episodes."""
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:  # an interval is a second at least, and the run may be shorter
-        patch.setattr("metta.rl.timer.Timer.is_due", lambda timer: bool(timer.interval_seconds))
+        patch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: bool(timer.interval_seconds))
         train_run(tiny_config(root / "slow", "simulation.replay_interval=1"), ignore)
     train_run(tiny_config(root / "fast", "optimizer.learning_rate=0.01", "env.game.ore_red_reward=0.5"), ignore)
     return [root / "slow", root / "fast"]
@@ -127,19 +127,19 @@ def test_what_is_no_run_gets_a_sentence(runs: list[Path], tmp_path: Path, monkey
     with pytest.raises(UsageError, match="no epoch has ended yet"):
         read_runs([tmp_path / "new"])
     assert not (tmp_path / "r.html").exists()
-    monkeypatch.setattr(curves, "MATPLOTLIB", "no_such_package")
+    monkeypatch.setattr(plots, "MATPLOTLIB", "no_such_package")
     with pytest.raises(UsageError, match=r'pip install "metta\[report\]"'):
         write_report(runs, tmp_path / "r.html")
 
 
 def test_running_means_and_thinned_curves() -> None:
     values = np.array([2.0, 4.0, 6.0, 8.0])
-    assert curves.running_mean(values, 2).tolist() == [2.0, 3.0, 5.0, 7.0]
-    many = np.arange(2.0 * curves.POINTS + 1)
-    steps, means = curves.thinned(many, many)
-    assert len(steps) == len(means) <= curves.POINTS
+    assert plots.running_mean(values, 2).tolist() == [2.0, 3.0, 5.0, 7.0]
+    many = np.arange(2.0 * plots.POINTS + 1)
+    steps, means = plots.thinned(many, many)
+    assert len(steps) == len(means) <= plots.POINTS
     assert means[0] == 1.0  # of 0, 1 and 2
-    assert curves.thinned(values, values) == (pytest.approx(values), pytest.approx(values))
+    assert plots.thinned(values, values) == (pytest.approx(values), pytest.approx(values))
 
 
 def test_lines_of_a_stranger_make_a_page_all_the_same(runs: list[Path], tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from tiny_runs import assert_same_state, assert_same_weights, tiny_config
 
 from metta.errors import TrainingError
-from metta.rl.curriculum import Curriculum
-from metta.rl.training_run import TrainingRun
+from metta.rl.curricula.curriculum import Curriculum
+from metta.run.training_run import TrainingRun
 
 
 def learned_once(*overrides: str) -> TrainingRun:

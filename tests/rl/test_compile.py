@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
 
-from metta.agent import compilation
-from metta.agent.compilation import compile_agent, has_compiler
+from metta.agent import compile_layers
+from metta.agent.compile_layers import compile_agent, has_compiler
 from metta.api import CompileConfig, Override, RunConfig, load_policy, resume_run, train_run
 from metta.errors import UsageError
 
@@ -62,7 +62,7 @@ def test_without_a_compiler_it_is_refused_in_a_sentence(set_up, monkeypatch) -> 
     ):
         compile_agent(agent, CompileConfig(enabled=True))
     monkeypatch.delenv("CXX")
-    monkeypatch.setattr(compilation, "_COMPILERS", ("no-such-compiler",))
+    monkeypatch.setattr(compile_layers, "_COMPILERS", ("no-such-compiler",))
     assert not has_compiler()
 
 

@@ -20,9 +20,9 @@ from metta.api import (
     rollout,
     train_run,
 )
-from metta.config.load import load_config
+from metta.config.loading.load import load_config
 from metta.errors import ConfigError, MettaError, UsageError
-from metta.world.rules import Rules
+from metta.world.state.compiled import Rules
 
 
 @pytest.fixture

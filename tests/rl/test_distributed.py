@@ -19,7 +19,7 @@ from metta.api import Notice, Override, TrainingState, resume_run, train_run
 from metta.config.distributed import DistributedConfig, experience_of_process
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError
-from metta.rl.processes import ALONE, LostProcessError, _losses_told
+from metta.rl.distributed import ALONE, LostProcessError, _losses_told
 
 DEADLINE = 300.0  # seconds; far more than it takes, for machines that are busy with other things
 
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 def both(scenario: str, directory: Path) -> None:
     """Run a scenario of `two_processes.py` in both processes."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1] / "support"
     paths = [str(here.parent), *sys.path]
     command = [sys.executable, str(here / "two_processes.py")]
     port = str(free_port())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metta.agent.memory import Memory
+from metta.agent.recurrent_memory import Memory
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, MettaError
 from metta.rl.advantages import compute_advantages

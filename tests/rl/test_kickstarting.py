@@ -28,7 +28,7 @@ from metta.rl.losses import teacher_divergence
 from metta.rl.optimizer import make_optimizer
 from metta.rl.ppo import loss_terms, train_ppo
 from metta.rl.rollout import rollout
-from metta.rl.training_run import TEACHER
+from metta.run.training_run import TEACHER
 from metta.world.env import MettaGridEnv
 
 QUIET = PPOConfig(ent_coef=0.0, vf_coef=0.0, norm_adv=False)

@@ -7,9 +7,9 @@ import torch
 
 from metta.agent.policy import make_agent
 from metta.config.agent import AgentModelConfig
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.config.training import ExperienceConfig, OptimizerConfig, PPOConfig
-from metta.rl.evaluate import evaluate
+from metta.evaluation.evaluate import evaluate
 from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import make_optimizer
 from metta.rl.ppo import train_ppo

@@ -12,17 +12,17 @@ from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_
 from metta.agent.policy import make_agent
 from metta.api import resume_run, train_run
 from metta.config.agent import AgentModelConfig
-from metta.config.batch import plan_batch
-from metta.config.env import EnvConfig
+from metta.config.batch_plan import plan_batch
+from metta.config.env.env_config import EnvConfig
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import CheckpointError, MettaError
-from metta.rl.curriculum import Curriculum
+from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.experience import make_experience_manager
 from metta.rl.rollout import rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool
-from metta.rl.training_run import TrainingRun
+from metta.run.training_run import TrainingRun
 from metta.world.env import MettaGridEnv
 
 TEAMS = ("env.game.groups={ red = { id = 0 }, blue = { id = 1 }, green = { id = 2 } }", "env.game.num_agents=5")

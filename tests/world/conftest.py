@@ -11,9 +11,9 @@ from conformance import engine_state, engine_statistics
 from recordings import FOLDER, recordings
 from reference import ReferenceWorld
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
-from metta.world.maps import build_map
+from metta.world.maps.build import build_map
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

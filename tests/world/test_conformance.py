@@ -15,7 +15,7 @@ from recordings import NotARecordingError, Recording, recordings
 
 from metta.world.env import MettaGridEnv
 
-SCRIPT = Path(__file__).parents[1] / "conformance.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "conformance.py"
 
 
 def test_engine_agrees_with_the_recording(recording: Recording) -> None:
@@ -226,7 +226,7 @@ class TestScript:
     def test_asks_for_a_recording(self) -> None:
         ran = self.run()
         assert ran.returncode == 1
-        assert "python tests/conformance.py RECORDING.npz" in ran.stderr
+        assert "python tests/support/conformance.py RECORDING.npz" in ran.stderr
 
     def test_goes_on_after_what_is_no_recording(self, shortest: Recording, tmp_path: Path) -> None:
         array, damaged, other = tmp_path / "array.npz", tmp_path / "damaged.npz", tmp_path / "other.npz"

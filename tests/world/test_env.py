@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import ConfigError, UsageError
 from metta.world.env import MettaGridEnv, make_environment
 

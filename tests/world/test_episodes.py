@@ -10,7 +10,7 @@ import pytest
 from conformance import engine_state
 from random_worlds import random_actions, random_tasks
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.world.env import MettaGridEnv
 from metta.world.episodes import draw_episode
@@ -336,7 +336,7 @@ def test_no_episode_is_begun_in_vain(monkeypatch: pytest.MonkeyPatch, worlds: in
         begun.append((world, episode))
         return draw_episode(configs, streams, world, episode, shares)
 
-    monkeypatch.setattr("metta.world.next_episodes.draw_episode", counted)
+    monkeypatch.setattr("metta.world.reset_pool.draw_episode", counted)
     tasks = [small(num_agents=agents, max_steps=length) for length in (12, 120)]
     env = MettaGridEnv(tasks, worlds, seed=3)
     env.reset()

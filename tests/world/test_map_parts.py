@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metta.config.env import EnvConfig
-from metta.config.layouts import CavesConfig, MazeConfig
-from metta.config.map_builder import MirroredConfig, RoomsConfig
-from metta.config.ranges import Range
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_builder import MirroredConfig, RoomsConfig
+from metta.config.env.map_generators import CavesConfig, MazeConfig
+from metta.config.env.ranges import Range
 from metta.config.self_play import agents_of_groups
 from metta.errors import MapError
 from metta.world.env import MettaGridEnv
-from metta.world.maps import build_map
-from metta.world.reach import walking_distances
+from metta.world.maps.build import build_map
+from metta.world.maps.connectivity import walking_distances
 
 WALL, MINE, ALTAR = 1, 2, 8
 TEAMS = {"red": {"id": 0}, "blue": {"id": 1}}

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metta.config.env import EnvConfig
-from metta.config.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.errors import MapError
-from metta.world.maps import build_map
+from metta.world.maps.build import build_map
 
 WALL, MINE, ALTAR, BLOCK = 1, 2, 8, 14
 

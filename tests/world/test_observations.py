@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from board import ALL_ACTIONS, Board, MakeBackend, chest
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 
 
 def seen(board: Board, agent: int = 0) -> list[tuple[int, int, str, int]]:

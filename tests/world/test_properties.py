@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_worlds import random_actions, random_tasks
 
-from metta.config.env import EnvConfig
-from metta.config.objects import ObjectConfig
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.objects import ObjectConfig
 from metta.world.env import MettaGridEnv
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ from conformance import Moment, compare
 from recordings import Recording
 from reference import ReferenceWorld
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 
 
 class ReferencePlayer:

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metta.adapters.worlds import BatchOfWorlds, Ended
+from metta.adapters.vector_env_protocol import BatchOfWorlds, Ended
 from metta.errors import UsageError
 
 Observations = NDArray[np.uint8]

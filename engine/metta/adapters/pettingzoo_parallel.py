@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.adapters.worlds import BatchOfWorlds
+from metta.adapters.vector_env_protocol import BatchOfWorlds
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 

@@ -20,11 +20,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from metta.agent.bfloat16 import cpu_has_bfloat16
-from metta.agent.token_bag import token_sums
+from metta.agent.sparse_tokens import token_sums
 from metta.agent.tokens import UNUSED, TokenBag, TokenCodes, first_positions, true_positions
 from metta.config.agent import BACKBONES, AgentModelConfig
-from metta.config.network import CONV_CHANNELS, LATENTS
-from metta.config.spec import EnvSpec
+from metta.config.env.env_spec import EnvSpec
+from metta.config.plan.network_size import CONV_CHANNELS, LATENTS
 from metta.errors import UsageError
 
 TYPICAL_TOKENS: Final = 50

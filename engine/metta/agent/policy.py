@@ -11,17 +11,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from metta.agent import distribution
+from metta.agent import action_distribution
 from metta.agent.backbones import make_backbone
+from metta.agent.egocentric import OwnFrame
 from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialise
-from metta.agent.memory import Memory, SegmentLSTM
-from metta.agent.own_frame import OwnFrame
-from metta.agent.processors import ObservationProcessor
-from metta.agent.token_bag import token_sums
+from metta.agent.observation_processors import ObservationProcessor
+from metta.agent.recurrent_memory import Memory, SegmentLSTM
+from metta.agent.sparse_tokens import token_sums
 from metta.agent.tokens import PreviousStep
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
-from metta.config.env import EnvConfig
-from metta.config.spec import EnvSpec
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.env_spec import EnvSpec
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -168,8 +168,10 @@ class MettaAgent(nn.Module):
         if resets is None:
             resets = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
         logits, values, memory = self(observations.unsqueeze(0), memory, resets.unsqueeze(0))
-        pairs = logits[0].argmax(-1) if deterministic else distribution.sample(logits[0], generator)
-        return Decision(self.action_pairs[pairs], pairs, distribution.log_prob(logits[0], pairs), values[0], memory)
+        pairs = logits[0].argmax(-1) if deterministic else action_distribution.sample(logits[0], generator)
+        return Decision(
+            self.action_pairs[pairs], pairs, action_distribution.log_prob(logits[0], pairs), values[0], memory
+        )
 
     def evaluate(self, observations: Tensor, pairs: Tensor, memory: Memory, resets: Tensor) -> Evaluation:
         """Log-probabilities, entropies and values of whole segments, differentiable.
@@ -178,7 +180,7 @@ class MettaAgent(nn.Module):
         the first step; `resets [horizon, segments] bool` marks where it is cleared before a step.
         """
         logits, values, _ = self(observations, memory, resets)
-        log_probs, entropy = distribution.log_prob_and_entropy(logits, pairs)
+        log_probs, entropy = action_distribution.log_prob_and_entropy(logits, pairs)
         return Evaluation(log_probs, entropy, values, logits)
 
     @torch.no_grad()

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from metta.config.agent import AgentModelConfig
-from metta.config.network import ITEM_LEVELS
-from metta.config.spec import EnvSpec
+from metta.config.env.env_spec import EnvSpec
+from metta.config.plan.network_size import ITEM_LEVELS
 
 UNUSED: Final = 255
 """Location byte of a token that is not there."""

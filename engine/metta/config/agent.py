@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.table import PartOf, Table
+from metta.config.validation.frozen_model import PartOf, Table
 from metta.extensions import Registry
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]

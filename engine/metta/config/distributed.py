@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from metta.config.table import Table
 from metta.config.training import ExperienceConfig
+from metta.config.validation.frozen_model import Table
 from metta.errors import ConfigError, Problem
 
 

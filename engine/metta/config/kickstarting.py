@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from metta.config.table import FilePath, Table
+from metta.config.validation.frozen_model import FilePath, Table
 
 
 class KickstartingConfig(Table):

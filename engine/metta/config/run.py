@@ -7,14 +7,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from metta.config.agent import AgentModelConfig
-from metta.config.batch import batch_problems
-from metta.config.compilation import CompileConfig
+from metta.config.batch_plan import batch_problems
+from metta.config.compile import CompileConfig
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig
 from metta.config.distributed import DistributedConfig
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.config.kickstarting import KickstartingConfig
 from metta.config.self_play import SelfPlayConfig, num_opponents, self_play_problems
-from metta.config.table import FilePath, Name, Table
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
@@ -27,6 +26,7 @@ from metta.config.training import (
     SimulationConfig,
     VTraceConfig,
 )
+from metta.config.validation.frozen_model import FilePath, Name, Table
 from metta.errors import Problem, RulesError
 
 

@@ -6,9 +6,9 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from metta.config.drawings import group_counts
-from metta.config.env import EnvConfig
-from metta.config.table import FilePath, Table
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_drawings import group_counts
+from metta.config.validation.frozen_model import FilePath, Table
 from metta.errors import Problem, RulesError
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.table import FilePath, PartOf, Table
+from metta.config.validation.frozen_model import FilePath, PartOf, Table
 from metta.extensions import Registry
 
 LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.agent.policy import Policy
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
-from metta.replay.blocks import BlockTracker
-from metta.replay.stage import Stage
+from metta.replay.episode_player import Stage
+from metta.replay.wall_tracking import BlockTracker
 from metta.world.env import MettaGridEnv
 
 ENDLESS_EPISODE: Final = 1000

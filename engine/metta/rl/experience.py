@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent, check_plays
-from metta.config.batch import BatchPlan, batch_problems, plan_batch
+from metta.agent.recurrent_memory import Memory
+from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, TrainingError, UsageError
-from metta.rl.prioritised_sampling import PrioritisedSampling
-from metta.rl.reward_scale import RewardScale
+from metta.rl.prioritized_sampling import PrioritisedSampling
+from metta.rl.reward_normalization import RewardScale
 from metta.rl.self_play import OpponentPool, Opponents
 from metta.world.env import MettaGridEnv
 from metta.world.summary import StepInfo
@@ -375,7 +375,7 @@ def make_experience_manager(
 ) -> Experience:
     """Experience of `agent` in worlds like `env`'s, which itself is left alone.
 
-    How many worlds follows from the config (`metta.config.batch.plan_batch`). `seed` determines maps, worlds, the
+    How many worlds follows from the config (`metta.config.batch_plan.plan_batch`). `seed` determines maps, worlds, the
     policy's samples and the order of minibatches; by default it is the env's. `teacher` is asked at
     each step what it would do, with its own memory, for `train_ppo` to learn from (kickstarting).
     Of several processes that train together each names its `rank`, and gets worlds and samples of its own.

@@ -11,15 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from metta.agent.matmul_backend import fast_products
 from metta.agent.policy import MettaAgent
 from metta.config.training import NormalisationConfig, PPOConfig, PrioritisedSamplingConfig, VTraceConfig
 from metta.errors import TrainingError, UsageError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
+from metta.rl.distributed import ALONE, Processes
 from metta.rl.experience import Experience, Minibatch
-from metta.rl.prioritised_sampling import PrioritisedSampling, annealed
-from metta.rl.processes import ALONE, Processes
-from metta.rl.products import fast_products
+from metta.rl.prioritized_sampling import PrioritisedSampling, annealed
 from metta.rl.vtrace import VTrace
 
 

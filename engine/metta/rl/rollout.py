@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from metta.agent.memory import Memory
+from metta.agent.matmul_backend import fast_products
 from metta.agent.policy import MettaAgent
+from metta.agent.recurrent_memory import Memory
 from metta.errors import UsageError
+from metta.rl.distributed import Processes
 from metta.rl.experience import Experience, Group, Outcome
-from metta.rl.processes import Processes
-from metta.rl.products import fast_products
 from metta.world.summary import EpisodeSummary
 
 

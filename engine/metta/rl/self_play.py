@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from metta.agent.memory import Memory
 from metta.agent.policy import MettaAgent, check_plays
+from metta.agent.recurrent_memory import Memory
+from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig, num_opponents
-from metta.config.spec import EnvSpec
 from metta.errors import CheckpointError, UsageError
 from metta.world.env import MettaGridEnv
 from metta.world.summary import EpisodeSummary, StepInfo

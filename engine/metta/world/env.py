@@ -24,23 +24,23 @@ from numpy.typing import NDArray
 
 from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
 from metta.adapters.pettingzoo_parallel import PettingZooEnv
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
-from metta.world.actions import count_actions, take_second_pass
-from metta.world.combat import take_first_pass
-from metta.world.converters import advance_converters
 from metta.world.episodes import Streams
-from metta.world.next_episodes import NextEpisodes, rows_of
-from metta.world.observe import NO_TOKEN, CompactObservations, Observer, Window
-from metta.world.rewards import diversity_factor, share_rewards
-from metta.world.rules import NEVER, Rules
-from metta.world.saved_state import completed, load_worlds, save_worlds
-from metta.world.sound_worlds import check_streams, check_worlds
-from metta.world.state import Worlds
+from metta.world.observation.observe import NO_TOKEN, CompactObservations, Observer, Window
+from metta.world.render import draw_world, view_cells, view_converters
+from metta.world.reset_pool import NextEpisodes, rows_of
+from metta.world.rules.actions import count_actions, take_second_pass
+from metta.world.rules.combat import take_first_pass
+from metta.world.rules.converters import advance_converters
+from metta.world.rules.rewards import diversity_factor, share_rewards
+from metta.world.rules.turn_order import Turn, next_order
+from metta.world.state.compiled import NEVER, Rules
+from metta.world.state.saved_state import completed, load_worlds, save_worlds
+from metta.world.state.state_validation import check_streams, check_worlds
+from metta.world.state.worlds import Worlds
 from metta.world.summary import StepInfo, episode_stats, summarise
-from metta.world.turns import Turn, next_order
-from metta.world.views import draw_world, view_cells, view_converters
 
 GOLDEN_RATIO: Final = 0.6180339887498949
 """Its multiples modulo 1 lie as evenly between 0 and 1 as those of any number, however many there are (Knuth 6.4)."""

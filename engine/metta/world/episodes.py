@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.env import EnvConfig
+from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError
-from metta.world.converters import start_conversions
-from metta.world.maps import build_map
-from metta.world.rules import NEVER
-from metta.world.state import EMPTY, IDLE, OUTSIDE, Worlds
+from metta.world.maps.build import build_map
+from metta.world.rules.converters import start_conversions
+from metta.world.state.compiled import NEVER
+from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
 
 class Streams:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state import Worlds
-from metta.world.stats import invalid_counts, mean_counts, named_counts
-from metta.world.views import converter_rows, view_converters
+from metta.world.render import converter_rows, view_converters
+from metta.world.state.stats import invalid_counts, mean_counts, named_counts
+from metta.world.state.worlds import Worlds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""A policy as an ONNX file, for programs without torch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from metta.agent.policy import MettaAgent
+from metta.checkpoint.onnx_policy import PlainPolicy
+from metta.config.agent import BACKBONES
+from metta.errors import UsageError
+from metta.files import write_whole
+
+INPUTS = ("observations", "hidden", "cell", "resets")
+OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
+
+
+def export_policy(agent: MettaAgent, path: str | Path) -> Path:
+    """Write one step of the policy as an ONNX model, for any number of agents; the path.
+
+    Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (zeros at
+    first), `resets [agents] bool` (where an episode begins). Outputs: `logits [agents, actions]`, `values [agents]`,
+    `next_hidden`, `next_cell`. The metadata entry `metta` is JSON: `action_names`, `action_pairs` (what each logit
+    stands for), `feature_names` and `object_type_names` (what tokens mean), and the `memory` shape.
+
+    Raises UsageError where the extra `export` is missing, or a backbone of one's own cannot be exported.
+    """
+    if find_spec("onnx") is None or find_spec("onnxscript") is None:
+        raise UsageError('ONNX needs packages that are not there: pip install "metta[export]"')
+    spec, path = agent.spec, Path(path)
+    policy = PlainPolicy(agent).eval()
+    memory = agent.initial_memory(2)
+    observations = torch.full((2, spec.num_observation_tokens, 3), 255, dtype=torch.uint8, device=agent.device)
+    resets = torch.zeros(2, dtype=torch.bool, device=agent.device)
+    agents = torch.export.Dim("agents")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which packages torch could have used besides
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of its own code, and that the inputs have an axis in common
+        try:
+            program = torch.onnx.export(
+                policy,
+                (observations, memory.hidden, memory.cell, resets),
+                input_names=INPUTS,
+                output_names=OUTPUTS,
+                dynamic_shapes=({0: agents}, {1: agents}, {1: agents}, {0: agents}),
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            if not BACKBONES.is_own(agent.config.backbone):
+                raise
+            raise UsageError(
+                f'the backbone "{agent.config.backbone}" computes something that ONNX has no words for: '
+                f"{str(error).partition(chr(10))[0]}"
+            ) from error
+    assert program is not None  # it is None where torch writes the file itself
+    program.model.metadata_props["metta"] = json.dumps(
+        {
+            "action_names": spec.action_names,
+            "action_pairs": spec.action_pairs,
+            "feature_names": spec.feature_names,
+            "object_type_names": spec.object_type_names,
+            "memory": [len(memory.hidden), agent.config.hidden_dim],
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, program.model_proto.SerializeToString())
+    return path

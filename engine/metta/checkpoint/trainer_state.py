@@ -1,0 +1,67 @@
+"""All that a run needs to go on exactly where it stopped, beside the policy's weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from metta.checkpoint.torch_file import first_problem, is_sound, read_torch_file, write_torch_file
+from metta.errors import CheckpointError
+
+KIND = "trainer state"
+STATES_KEPT = 2
+
+
+@dataclass
+class TrainingState:
+    """Complete training state for advanced checkpointing."""
+
+    epoch: int
+    """epochs done"""
+    agent_step: int
+    """agent steps of the run so far"""
+    total_agent_step: int
+    """agent steps of all processes that train the policy together"""
+    optimizer_state_dict: dict[str, Any]
+    lr_scheduler_state_dict: dict[str, Any] | None = None
+    policy_path: str | None = None
+    """checkpoint of the policy that belongs to this state; a relative one starts at the state's own directory"""
+    stopwatch_state: dict[str, Any] | None = None
+    extra_args: dict[str, Any] = field(default_factory=dict)
+    """tensors, numbers and text; a run keeps its worlds and random streams here"""
+
+    def save(self, checkpoint_dir: str | Path) -> str:
+        """Write `trainer_state_000100.pt` for epoch 100; the path of the file.
+
+        Of those of earlier epochs the newest that is whole is kept, and no other. Later ones, which a run that went on
+        from before them could not read, stay until they are written anew.
+        """
+        directory = Path(checkpoint_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        path = directory / f"trainer_state_{self.epoch:06d}.pt"
+        write_torch_file(path, KIND, {entry.name: getattr(self, entry.name) for entry in fields(self)})
+        paths = training_state_paths(directory)
+        kept = 1
+        for old in paths[paths.index(path) + 1 :]:
+            if kept < STATES_KEPT and is_sound(old):
+                kept += 1
+            else:
+                old.unlink(missing_ok=True)
+        return str(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The state in a file that `save` wrote. Raises CheckpointError if it is missing, damaged or foreign."""
+        content = read_torch_file(Path(path), KIND)
+        try:
+            return TypeAdapter(cls).validate_python(content, extra="forbid")
+        except ValidationError as error:
+            raise CheckpointError(f"{path} is not laid out as a {KIND}: {first_problem(error)}") from None
+
+
+def training_state_paths(directory: Path) -> list[Path]:
+    """The trainer states in a directory, newest first."""
+    return sorted(directory.glob("trainer_state_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)

@@ -1,0 +1,141 @@
+"""A world in full: `[env]` with its game, objects, actions and map builder, and the rules between them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from itertools import islice
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from metta.config.env.env_spec import EnvSpec
+from metta.config.env.game import GameConfig
+from metta.config.env.map_builder import MapBuilder, MapBuilderConfig
+from metta.config.env.map_drawings import group_counts
+from metta.config.env.map_sizes import room_problems, settle
+from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
+from metta.config.env.recipes import action_problems, complete_types, recipe_problems
+from metta.config.env.references import name_problems
+from metta.config.validation.frozen_model import Table
+from metta.config.validation.pydantic_messages import MOST_JUDGED, problems_in
+from metta.errors import ConfigError, Problem, RulesError, did_you_mean
+
+BASE_FEATURES = {
+    "type_id": 1.0,
+    "agent:group": 10.0,
+    "hp": 30.0,
+    "agent:frozen": 1.0,
+    "agent:orientation": 1.0,
+    "agent:color": 255.0,
+    "converting": 1.0,
+    "swappable": 1.0,
+    "episode_completion_pct": 255.0,
+    "last_action": 10.0,
+    "last_action_arg": 10.0,
+    "last_reward": 100.0,
+}
+"""Token features in the order of their ids, with their normalisation; `inv:ITEM` follow, each over 100."""
+
+ITEM_SCALE = 100.0
+
+
+class EnvConfig(Table):
+    """A world: game mechanics, objects, actions and the map builder."""
+
+    game: GameConfig = Field(default_factory=GameConfig, description="game mechanics")
+    objects: list[ObjectConfig] = Field(
+        default_factory=lambda: list(CATALOGUE.values()),
+        max_length=240,
+        description="object types; entries add to the catalogue or replace its entry of that name",
+    )
+    actions: list[ActionConfig] = Field(
+        default_factory=lambda: list(DEFAULT_ACTIONS),
+        min_length=1,
+        max_length=100,
+        description="actions, in the order of their ids",
+    )
+    map_builder: MapBuilder = Field(default_factory=MapBuilderConfig, description="map generation")
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        game, builder, problems = settle(self.game, self.map_builder)
+        self.__dict__.update(game=game, map_builder=builder)
+        names = name_problems(game, self.objects, self.actions, builder, self.object_types)
+        problems += islice(names, MOST_JUDGED)  # to look for what was meant takes time
+        problems += recipe_problems(self.objects, self.object_types)
+        problems += action_problems(self.actions)
+        problems += room_problems(builder) if not problems else []
+        if not problems:
+            group_counts(builder, list(game.groups), 0, len(game.groups), ("map_builder",), problems)
+        if problems:
+            raise RulesError(list(dict.fromkeys(problems)))
+        return self
+
+    @cached_property
+    def object_types(self) -> dict[str, ObjectConfig]:
+        """Every object type by name with nothing left open: the user's entries over the catalogue's."""
+        return complete_types(self.objects)
+
+    @cached_property
+    def rules_key(self) -> str:
+        """The same text for worlds that differ in their maps alone."""
+        return self.model_dump_json(include={"game", "objects", "actions"}, exclude={"game": {"width", "height"}})
+
+    @cached_property
+    def action_table(self) -> list[tuple[str, str, ActionConfig]]:
+        """(name, type, config) by action id; an attack is followed by its attack_nearest."""
+        return [(name, type_, action) for action in self.actions for name, type_ in action.names_and_types]
+
+    @cached_property
+    def spec(self) -> EnvSpec:
+        """What a policy needs to know of this world."""
+        types = {entry.type_id or 0: name for name, entry in self.object_types.items()}
+        types[0] = "agent"
+        return EnvSpec(
+            num_agents=self.game.num_agents,
+            action_names=[name for name, _, _ in self.action_table],
+            max_action_args=[
+                0 if type_ == "rotate" and action.delta is not None else MAX_ARGUMENT[type_]
+                for _, type_, action in self.action_table
+            ],
+            action_enabled=[self.can_act(action) for _, _, action in self.action_table],
+            feature_names=[*BASE_FEATURES, *(f"inv:{item}" for item in self.game.inventory_item_names)],
+            feature_scales=[*BASE_FEATURES.values(), *(ITEM_SCALE for _ in self.game.inventory_item_names)],
+            object_type_names=[types.get(type_id, "") for type_id in range(max(types) + 1)],
+            group_ids=[group.id for group in self.game.groups.values()],
+            observation_height=self.game.observation_height,
+            observation_width=self.game.observation_width,
+            num_observation_tokens=self.game.num_observation_tokens,
+        )
+
+    def can_act(self, action: ActionConfig) -> bool:
+        """Whether an action can ever succeed: enabled, and needing only items that exist in this world."""
+        needed = {**(action.required_resources or {}), **action.consumed_resources}
+        items = self.game.inventory_item_names
+        return action.enabled and all(item in items for item, count in needed.items() if count > 0)
+
+    def override(self, **values: Any) -> EnvConfig:
+        """A copy with single values replaced, wherever they live: `override(num_agents=8, border_width=1)`.
+
+        A name is looked for in the env table itself, then in game, then in the map builder.
+        Raises ConfigError for a name that is in none of them or a value that does not fit.
+        """
+        data = self.model_dump(exclude_unset=True)
+        builder = type(self.map_builder)
+        problems = []
+        for name, value in values.items():
+            if name in EnvConfig.model_fields:
+                data[name] = value
+            elif name in GameConfig.model_fields:
+                data.setdefault("game", {})[name] = value
+            elif name in builder.model_fields:
+                data.setdefault("map_builder", {})[name] = value
+            else:
+                known = [*EnvConfig.model_fields, *GameConfig.model_fields, *builder.model_fields]
+                problems.append(Problem((name,), f"unknown setting{did_you_mean(name, known)}"))
+        if not problems:
+            try:
+                return EnvConfig.model_validate(data)
+            except ValidationError as error:
+                problems = problems_in(error, EnvConfig, data)
+        raise ConfigError("the environment override", problems)

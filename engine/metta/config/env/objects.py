@@ -1,0 +1,155 @@
+"""What stands in a world and what agents can do there: `[[env.objects]]`, `[[env.actions]]` and their catalogue."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from metta.config.validation.frozen_model import Name, Table
+
+Count = Annotated[int, Field(ge=0, le=255)]
+"""An amount of an item: it must fit in the byte of a token."""
+
+DEFAULT_ITEMS = [
+    "ore_red",
+    "ore_blue",
+    "ore_green",
+    "battery_red",
+    "battery_blue",
+    "battery_green",
+    "heart",
+    "armor",
+    "laser",
+    "blueprint",
+]
+
+
+class ObjectConfig(Table):
+    """An object type. What is left open comes from the catalogue entry of that name, else from the plain defaults."""
+
+    type: Literal["mine", "generator", "converter", "wall"] = Field(
+        description="mine (needs no input), generator, converter (inputs to outputs) or wall"
+    )
+    name: Name = Field(description="unique name, used in maps, statistics and map_builder.objects")
+    color: int = Field(default=0, ge=0, le=255, description="color index, seen by agents as a token")
+    type_id: int | None = Field(default=None, ge=1, le=255, description="type id in tokens; default: the catalogue's")
+    input: dict[str, Count] | None = Field(default=None, description="items one conversion consumes")
+    output: dict[str, Count] | None = Field(default=None, description="items one conversion produces")
+    max_output: int | None = Field(
+        default=None,
+        ge=-1,
+        le=65535,
+        description="no conversion starts while this many output items wait; -1: no limit",
+    )
+    conversion_ticks: int | None = Field(default=None, ge=0, le=1_000_000, description="steps a conversion takes")
+    cooldown: int | None = Field(default=None, ge=0, le=1_000_000, description="steps of rest after a conversion")
+    initial_items: Count | None = Field(default=None, description="units of each output held at the start")
+    swappable: bool | None = Field(default=None, description="walls only: an agent can change places with it")
+
+
+class ActionConfig(Table):
+    """An action. Its id is its position in the list; `attack` is followed by an `attack_nearest` of its own."""
+
+    type: Literal[
+        "noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"
+    ] = Field(description="what the action does")
+    key: Name = Field(description="unique name, used in statistics and replays")
+    delta: int | None = Field(
+        default=None,
+        ge=-3,
+        le=3,
+        description="rotate only: quarter turns clockwise; without it the argument is absolute",
+    )
+    item: str | None = Field(default=None, description="gift only: the item that is handed over")
+    use: str | None = Field(default=None, description="use only: works just objects of this name or type")
+    enabled: bool = Field(default=True, description="false: keeps its id, always fails, is never sampled")
+    required_resources: dict[str, Count] | None = Field(
+        default=None, description="items the agent must hold; default: those it consumes"
+    )
+    consumed_resources: dict[str, Count] = Field(
+        default_factory=dict, description="items taken from the agent, also when the action then fails"
+    )
+    defense_resources: dict[str, Count] = Field(
+        default_factory=dict, description="attack only: a victim holding these loses them instead of being frozen"
+    )
+
+    @property
+    def names_and_types(self) -> list[tuple[str, str]]:
+        """Of each action it adds, in the order of their ids: itself, and attack_nearest beside an attack."""
+        nearest = [(f"{self.key}_nearest", "attack_nearest")] if self.type == "attack" else []
+        return [(self.key, self.type), *nearest]
+
+
+def _converter(
+    type_: Literal["mine", "generator", "converter"],
+    name: str,
+    type_id: int,
+    input_: dict[str, int],
+    output: dict[str, int],
+    cooldown: int,
+    color: int = 0,
+) -> ObjectConfig:
+    return ObjectConfig(
+        type=type_,
+        name=name,
+        color=color,
+        type_id=type_id,
+        input=input_,
+        output=output,
+        max_output=5,
+        conversion_ticks=1,
+        cooldown=cooldown,
+        initial_items=1,
+        swappable=False,
+    )
+
+
+_OBJECTS = [
+    ObjectConfig(type="wall", name="wall", type_id=1, swappable=False),
+    ObjectConfig(type="wall", name="block", type_id=14, swappable=True),
+    _converter("mine", "mine_red", 2, {}, {"ore_red": 1}, 50, 0),
+    _converter("mine", "mine_blue", 3, {}, {"ore_blue": 1}, 50, 1),
+    _converter("mine", "mine_green", 4, {}, {"ore_green": 1}, 50, 2),
+    _converter("generator", "generator_red", 5, {"ore_red": 1}, {"battery_red": 1}, 25, 0),
+    _converter("generator", "generator_blue", 6, {"ore_blue": 1}, {"battery_blue": 1}, 25, 1),
+    _converter("generator", "generator_green", 7, {"ore_green": 1}, {"battery_green": 1}, 25, 2),
+    _converter("converter", "altar", 8, {"battery_red": 3}, {"heart": 1}, 10),
+    _converter("converter", "armory", 9, {"ore_red": 3}, {"armor": 1}, 10),
+    _converter("converter", "lasery", 10, {"ore_red": 1, "battery_red": 2}, {"laser": 1}, 10),
+    _converter("converter", "lab", 11, {"ore_red": 3, "battery_red": 3}, {"blueprint": 1}, 5),
+    _converter(
+        "converter", "factory", 12, {"blueprint": 1, "ore_red": 5, "battery_red": 5}, {"armor": 5, "laser": 5}, 5
+    ),
+    _converter("converter", "temple", 13, {"heart": 1, "blueprint": 1}, {"heart": 5}, 5),
+]
+
+CATALOGUE: dict[str, ObjectConfig] = {entry.name: entry for entry in _OBJECTS}
+"""The object types of the original MettaGrid, by name, with their recipes and timing."""
+
+DEFAULT_ACTIONS = [
+    ActionConfig(type="noop", key="noop"),
+    ActionConfig(type="move", key="move"),
+    ActionConfig(type="rotate", key="rotate"),
+    ActionConfig(type="put_items", key="put_recipe_items"),
+    ActionConfig(type="get_items", key="get_output"),
+    ActionConfig(type="attack", key="attack", consumed_resources={"laser": 1}, defense_resources={"armor": 1}),
+    ActionConfig(type="swap", key="swap"),
+    ActionConfig(type="change_color", key="change_color"),
+]
+"""The actions of the original MettaGrid in its order, so that ids are the same."""
+
+MAX_ARGUMENT = {
+    "noop": 0,
+    "move": 1,
+    "rotate": 3,
+    "put_items": 0,
+    "get_items": 0,
+    "attack": 9,
+    "attack_nearest": 0,
+    "swap": 0,
+    "change_color": 3,
+    "gift": 0,
+    "use": 0,
+}
+"""The largest argument each type of action takes (a `rotate` with `delta` takes only 0)."""

@@ -1,0 +1,167 @@
+"""A TOML file to a `RunConfig` and back. What is wrong with the file is said all at once, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from metta.config.curriculum import CurriculumConfig
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_drawings import put_drawings_in
+from metta.config.loading.all_problems import all_problems
+from metta.config.loading.curriculum_tasks import Tasks, make_tasks, own_world
+from metta.config.loading.overrides import Override
+from metta.config.loading.presets import beside, find_config
+from metta.config.loading.toml_lines import key_lines
+from metta.config.loading.toml_text import parse_toml, read_text
+from metta.config.run import RunConfig, batch_fits, opponents_fit
+from metta.config.self_play import num_opponents
+from metta.config.validation.key_paths import KeyPath
+from metta.errors import ConfigError, Problem, UsageError
+
+
+def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
+    """The config in a TOML file, or in the preset of that name, with `section.key=value` overrides put over it.
+
+    Raises UsageError if there is no such file or it cannot be a config, ConfigError with every problem in it; those of
+    the curriculum's tasks too, which its other files are read for.
+    """
+    path = find_config(source)
+    text = read_text(path, source)
+    data = parse_toml(text, source)
+    _find_scenes(data, path.parent)
+    config = _validated(data, text, source, overrides, path.parent)
+    if config.curriculum != CurriculumConfig():
+        with _locating(text, source, _parsed(overrides)):
+            load_tasks(config)
+    return config
+
+
+def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
+    """What `load_config` gives, whatever became of the curriculum's scenes, which are named as they were written.
+
+    That is how to read what `dump_config` wrote: there they are seen from the working directory.
+    """
+    path = find_config(source)
+    return parse_config(read_text(path, source), source, overrides, path.parent)
+
+
+def parse_config(
+    text: str, source: str, overrides: Sequence[str | Override] = (), directory: Path | None = None
+) -> RunConfig:
+    """The config in a TOML text; `source` is what messages call it.
+
+    Drawings that it names are read from `directory`, where the text was read; without one, they are refused. Scenes
+    are names as `find_config` takes them, seen from the working directory.
+    """
+    return _validated(parse_toml(text, source), text, source, overrides, directory)
+
+
+def _validated(
+    data: dict[str, Any], text: str, source: str, overrides: Sequence[str | Override], directory: Path | None
+) -> RunConfig:
+    applied = _parsed(overrides)
+    for override in applied:
+        override.apply(data)
+    with _locating(text, source, applied):
+        if directory is not None and (problems := put_drawings_in(data, directory)):
+            raise ConfigError(source, problems)
+        try:
+            return RunConfig.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(source, all_problems(error, data)) from None
+
+
+def _find_scenes(data: dict[str, Any], directory: Path) -> None:
+    """Name scenes that lie beside a config in `directory` as they are called from the working directory."""
+    curriculum = data.get("curriculum")
+    scenes = curriculum.get("scenes") if isinstance(curriculum, dict) else None
+    if isinstance(scenes, list):
+        scenes[:] = [beside(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
+
+
+def load_tasks(config: RunConfig) -> Tasks:
+    """The tasks of the config's curriculum: of its scenes, else of its own world.
+
+    Raises ConfigError with every problem of the tasks; one inside the file of a scene, with that file's lines.
+    """
+    problems: list[Problem] = []
+    scenes = []
+    read: dict[str, EnvConfig] = {}
+    for index, scene in enumerate(config.curriculum.scenes):
+        try:
+            if scene not in read:  # which may be listed many times
+                read[scene] = read_config(scene).env
+            scenes.append((scene, read[scene]))
+        except UsageError as error:
+            problems.append(Problem(("curriculum", "scenes", index), str(error)))
+    if scenes:
+        first = scenes[0][1]
+        problems += opponents_fit(config.self_play, first) or batch_fits(
+            config.experience, first.game.num_agents - num_opponents(config.self_play, first)
+        )
+    if problems:
+        raise ConfigError("the curriculum", problems)
+    return make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
+
+
+def load_world(source: str, overrides: Sequence[str | Override] = ()) -> EnvConfig:
+    """The world that a file or preset is about: see `own_world`. Raises what `load_config` raises."""
+    config = load_config(source, overrides)
+    return own_world(config.env, load_tasks(config).scenes)
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as TOML with every value, defaults included; loading it gives an equal config."""
+    data = config.model_dump(exclude_none=True)
+    plain = tomli_w.dumps(data)
+    # a drawn map reads better over several lines; but those would lose a carriage return before a newline
+    return plain if "\\r" in plain else tomli_w.dumps(data, multiline_strings=True)
+
+
+def _parsed(overrides: Sequence[str | Override]) -> list[Override]:
+    return [Override.parse(item) if isinstance(item, str) else item for item in overrides]
+
+
+@contextmanager
+def _locating(text: str, source: str, overrides: Sequence[Override]) -> Iterator[None]:
+    """Give problems that are raised inside the lines and options they come from."""
+    try:
+        yield
+    except ConfigError as error:
+        if any(problem.line for problem in error.problems):
+            raise  # of another file, a scene's
+        problems = error.problems
+    else:
+        return
+    places = _Places(key_lines(text), overrides)
+    located = [places.located(problem) for problem in problems]
+    raise ConfigError("the command line" if all(problem.option for problem in located) else source, located)
+
+
+class _Places:
+    """Where the value at a key path was written: a line of the file or an option of the command line."""
+
+    def __init__(self, lines: dict[KeyPath, int], overrides: Sequence[Override]):
+        self.lines = lines
+        self.overrides = list(reversed(overrides))
+
+    def located(self, problem: Problem) -> Problem:
+        """The problem with its line or option; of a key that was not written, those of the table around it."""
+        for depth in range(len(problem.path), 0, -1):
+            path = problem.path[:depth]
+            for override in self.overrides:
+                if override.path == path:
+                    return replace(problem, option=override.option)
+            if path in self.lines:
+                return replace(problem, line=self.lines[path])
+            for override in self.overrides:
+                if override.path[:depth] == path:
+                    return replace(problem, option=override.option)
+        return problem

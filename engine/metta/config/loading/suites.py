@@ -1,0 +1,75 @@
+"""Suites: named lists of worlds that a policy is measured in, `metta eval CHECKPOINT --suite NAME`."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from itertools import chain
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from metta.config.loading.presets import find_config
+from metta.config.loading.toml_lines import key_lines
+from metta.config.loading.toml_text import parse_toml, read_text
+from metta.config.validation.frozen_model import Table
+from metta.config.validation.pydantic_messages import problems_in
+from metta.errors import ConfigError, Problem, UsageError
+
+
+class Suite(Table):
+    """Worlds to be measured in, in the order of the table that is printed."""
+
+    aim: str = Field(default="", description="what it is about, in a line")
+    worlds: list[str] = Field(min_length=1, max_length=100, description="presets or TOML files")
+
+
+_NAMED = {
+    "navigation": ["navigation", "navigation_sequence", "memory"],
+    "economy": ["quickstart", "object_use", "navigation_sequence", "hearts"],
+    "teams": ["cooperation", "foraging"],
+    "combat": ["arena_small", "predator_prey"],
+    "curriculum": ["navigation", "object_use", "navigation_sequence"],
+}
+
+SUITES = {name: Suite(aim=", ".join(worlds), worlds=worlds) for name, worlds in _NAMED.items()} | {
+    "all": Suite(aim="all of these", worlds=list(dict.fromkeys(chain.from_iterable(_NAMED.values()))))
+}
+"""The suites that come with metta, by name."""
+
+
+def find_suite(source: str) -> Suite:
+    """The suite of that name, or in that TOML file; or the worlds of a list with commas, `navigation,my_maze.toml`.
+
+    Raises UsageError if there is no such suite or one of its worlds is neither a preset nor a file, ConfigError if a
+    file is no suite.
+    """
+    if source in SUITES:
+        return SUITES[source]
+    if "," in source:
+        suite = Suite(worlds=[world.strip() for world in source.split(",") if world.strip()] or [source])
+    elif source.endswith(".toml") or "/" in source:
+        suite = _read(source)
+    else:
+        close = get_close_matches(source, SUITES, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(SUITES)}"
+        raise UsageError(f'no suite is called "{source}"; {hint}')
+    for world in suite.worlds:
+        find_config(world)
+    return suite
+
+
+def _read(source: str) -> Suite:
+    path = Path(source)
+    if not path.exists():
+        raise UsageError(f'there is no file "{source}"; a suite is a name ({", ".join(SUITES)}) or a TOML file')
+    text = read_text(path, source)
+    data = parse_toml(text, source)
+    try:
+        return Suite.model_validate(data)
+    except ValidationError as error:
+        lines = key_lines(text)
+        problems = [
+            Problem(problem.path, problem.message, lines.get(problem.path))
+            for problem in problems_in(error, Suite, data)
+        ]
+        raise ConfigError(source, problems) from None

@@ -1,0 +1,156 @@
+"""What worlds a policy is trained in: one, or several tasks drawn at each reset by probabilities that may change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from metta.checkpoint.torch_file import first_problem
+from metta.config.curriculum import AnyCurriculum
+from metta.config.env.env_config import EnvConfig
+from metta.config.loading.curriculum_tasks import Tasks, make_tasks
+from metta.config.loading.load import load_tasks, read_config
+from metta.config.run import RunConfig
+from metta.config.validation.pydantic_messages import problems_in
+from metta.errors import ConfigError, Problem, UsageError
+from metta.rl.curricula.task_samplers import make_draw
+from metta.rl.rollout import BatchInfo
+
+_CONFIG: TypeAdapter[AnyCurriculum] = TypeAdapter(AnyCurriculum)
+
+
+class Curriculum:
+    """Tasks and how often each is drawn. One policy plays them all, so they differ in rules and maps alone.
+
+    `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` plays it. In a training loop,
+
+        batch = rollout(experience, agent)
+        curriculum.update(batch)
+        experience.set_task_weights(curriculum.weights)
+
+    lets what is drawn follow what came of it.
+    """
+
+    def __init__(self, config: AnyCurriculum, tasks: Tasks):
+        """The beginning of a curriculum."""
+        self.config = config
+        self.tasks = tasks
+        self._draw = make_draw(config, tasks.scene_of)
+
+    @classmethod
+    def of_run(cls, config: RunConfig) -> Self:
+        """The tasks of `[curriculum]`: of its scenes, else of the file's own `[env]`."""
+        return cls(config.curriculum, load_tasks(config))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the tasks: the scene's, with the values of the buckets behind it."""
+        return self.tasks.names
+
+    @property
+    def env_configs(self) -> tuple[EnvConfig, ...]:
+        """The world of each task."""
+        return self.tasks.env_configs
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The probability of each task from now on."""
+        return tuple(self._draw.probabilities().tolist())
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The same by name."""
+        return dict(zip(self.names, self.weights, strict=True))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What the probabilities follow from, by the name of each task of which something is known.
+
+        low_reward: how far it is behind the best, 0 to 1. learning_progress: the distance of the two moving averages.
+        progressive: the moving average of its reward. fixed: nothing.
+        """
+        return {self.names[task]: score for task, score in self._draw.scores().items()}
+
+    def update(self, batch: BatchInfo) -> None:
+        """Learn from the episodes that ended in a batch, as `rollout` returned it."""
+        self._draw.learn(
+            list(zip(batch.episode_tasks, batch.episode_returns or (), strict=True)), batch.total_env_steps
+        )
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """Its tasks in plain values: the scenes and what is made of them."""
+        return {
+            "names": [name for name, _ in self.tasks.scenes],
+            "env_configs": [config.model_dump(exclude_none=True) for _, config in self.tasks.scenes],
+            "config": self.config.model_dump(exclude_none=True),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The curriculum in plain values, so that a run goes on in the same scenes if their files change."""
+        return self.description | {"draw": self._draw.state()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The curriculum that `state` described."""
+        names = state["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UsageError("its curriculum has scenes without a name")
+        # states of versions that knew no others hold the weights of a fixed curriculum
+        config = state.get("config") or {"scenes": names, "weights": state["weights"]}
+        try:
+            env_configs = [EnvConfig.model_validate(values) for values in state["env_configs"]]
+            known = _CONFIG.validate_python(config)
+        except ValidationError as error:
+            raise UsageError(f"its curriculum is not laid out as one: {first_problem(error)}") from None
+        curriculum = cls(known, make_tasks(known, list(zip(names, env_configs, strict=True))))
+        curriculum._draw.load_state(state.get("draw", {}))
+        shares = np.asarray(curriculum.weights)
+        if not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
+            raise UsageError("its curriculum draws tasks by what are no probabilities")
+        return curriculum
+
+    def check_of(self, config: RunConfig) -> None:
+        """Raise UsageError unless this is the curriculum of `config`; scenes' files may have changed since."""
+        names, env_configs = zip(*self.tasks.scenes, strict=True)
+        is_same = list(names) == config.curriculum.scenes or (
+            not config.curriculum.scenes and env_configs == (config.env,)
+        )
+        is_same &= self.config.type == config.curriculum.type
+        if not is_same:
+            raise UsageError("its worlds are not those of the run's config.toml")
+
+
+def make_curriculum(
+    env_path: str | Path = "/env/mettagrid/simple",
+    scenes: Sequence[str | EnvConfig] | None = None,
+    weights: Sequence[float] | None = None,
+    type: Literal["fixed", "low_reward", "learning_progress", "progressive"] = "fixed",
+    **settings: Any,
+) -> Curriculum:
+    """The curriculum of one world or several scenes, with the settings of `[curriculum]`.
+
+    `env_path` and each scene are a preset's name, a TOML file or, for scenes, an EnvConfig; `scenes`, if given, stand
+    in place of `env_path`. `weights` are those of a fixed curriculum (all alike if None); other settings go by name:
+    `make_curriculum("arena", type="learning_progress", buckets={"game.max_steps": {"values": [100, 200]}})`.
+    Raises ConfigError for settings that make no sense, UsageError for a scene that does not exist.
+    """
+    given = [str(env_path)] if scenes is None else list(scenes)
+    if not given:
+        raise UsageError("a curriculum needs at least one scene")
+    names = [scene if isinstance(scene, str) else f"scene {index}" for index, scene in enumerate(given)]
+    worlds = [read_config(scene).env if isinstance(scene, str) else scene for scene in given]
+    data = {"type": type, "scenes": names} | settings | ({} if weights is None else {"weights": list(weights)})
+    try:
+        config = RunConfig.model_validate({"curriculum": data}).curriculum
+    except ValidationError as error:
+        found = problems_in(error, RunConfig, {"curriculum": data})
+        raise ConfigError(
+            "make_curriculum", [Problem(problem.path[1:], problem.message) for problem in found]
+        ) from None
+    return Curriculum(config, make_tasks(config, list(zip(names, worlds, strict=True))))

@@ -1,0 +1,203 @@
+"""Where one can walk: the floor of each kind of builder, before anything stands on it.
+
+One of your own is a function of (rows, cols, generator, settings) to `[rows, cols] bool`, true where there is floor:
+
+    @MAP_BUILDERS.register("stripes")
+    def stripes(rows: int, cols: int, generator: np.random.Generator, settings: Mapping[str, Any]) -> Floor:
+        ...
+
+Or an entry point in the group `metta.map_builders`; then it is `type = "Own"`, `name = "stripes"`. Objects, agents, the
+border and `connected` are seen to as on any floor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.config.env.map_generators import (
+    MAP_BUILDERS,
+    CavesConfig,
+    CorridorsConfig,
+    DungeonConfig,
+    MazeConfig,
+    OwnConfig,
+    RadialConfig,
+    ScatterTable,
+    TerrainConfig,
+)
+from metta.errors import MapError
+from metta.world.maps.mazes import backtracker, kruskal, walls_between
+from metta.world.maps.terrain import draw_terrain
+
+Floor = NDArray[np.bool_]
+"""`[rows, cols] bool`: true where there is floor, the border not included."""
+
+Cell = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A floor and what is known of it."""
+
+    floor: Floor
+    is_whole: bool
+    """whether one can walk everywhere on it for sure"""
+    hub: tuple[Cell, ...] = ()
+    ends: tuple[Cell, ...] = ()
+
+
+def draw_floor(builder: ScatterTable, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
+    """A fresh floor of a builder without ranges; equal generators give equal floors."""
+    match builder:
+        case MazeConfig():
+            return Layout(_maze(builder, shape, generator), is_whole=True)
+        case CavesConfig():
+            return Layout(_caves(builder, shape, generator), is_whole=False)
+        case DungeonConfig():
+            return Layout(_dungeon(builder, shape, generator), is_whole=True)
+        case TerrainConfig():
+            return Layout(draw_terrain(builder, shape, generator), is_whole=False)
+        case RadialConfig():
+            return _radial(builder, shape, generator)
+        case CorridorsConfig():
+            return Layout(_corridors(builder, shape, generator), is_whole=builder.across > 0 and builder.down > 0)
+        case OwnConfig():
+            return Layout(_own(builder, shape, generator), is_whole=False)
+        case _:
+            return Layout(np.ones(shape, np.bool_), is_whole=True)
+
+
+def _own(builder: OwnConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """What the map builder of that name draws, once it has proved to be a floor."""
+    floor = MAP_BUILDERS.find(builder.name)(*shape, generator, builder.settings)
+    if not isinstance(floor, np.ndarray) or floor.dtype != np.bool_ or floor.shape != shape:
+        made = f"{list(floor.shape)} {floor.dtype}" if isinstance(floor, np.ndarray) else type(floor).__name__
+        raise MapError(f'the map builder "{builder.name}" made {made}; it must be {list(shape)} bool, true for floor')
+    return floor
+
+
+def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """Places in a grid, joined by a spanning tree, and some more of the walls between them opened."""
+    rows, cols = builder.crossings
+    width = builder.corridor_width
+    walls = walls_between(rows, cols)
+    if builder.algorithm == "kruskal":
+        opened = kruskal(walls, rows * cols, generator)
+    else:
+        opened = backtracker(rows, cols, generator)
+    is_open = np.zeros(len(walls), np.bool_)
+    is_open[opened] = True
+    if builder.loops:
+        closed = (~is_open).nonzero()[0]
+        is_open[generator.permutation(closed)[: round(builder.loops * len(closed))]] = True
+
+    # each place with the wall below it and the wall right of it
+    floor = np.zeros((rows, width + 1, cols, width + 1), np.bool_)
+    floor[:, :width, :, :width] = True
+    across = rows * max(0, cols - 1)
+    floor[:, :width, :-1, width] = is_open[:across].reshape(rows, 1, max(0, cols - 1))
+    floor[:-1, width, :, :width] = is_open[across:].reshape(max(0, rows - 1), cols, 1)
+    whole = np.zeros(shape, np.bool_)
+    maze = floor.reshape(rows * (width + 1), cols * (width + 1))[: shape[0], : shape[1]]
+    whole[: maze.shape[0], : maze.shape[1]] = maze
+    return whole
+
+
+def _caves(builder: CavesConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """A cell becomes a wall if at least 5 of the 9 around and at it are, all outside counted as walls."""
+    padded = np.ones((shape[0] + 2, shape[1] + 2), np.int8)
+    inside = padded[1:-1, 1:-1]
+    inside[...] = generator.random(shape) < builder.fill
+    for _ in range(builder.rounds):
+        rows = padded[:-2] + padded[1:-1] + padded[2:]
+        inside[...] = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] >= 5
+    floor: Floor = inside == 0
+    return floor
+
+
+def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """Parts are split while both halves have room for a room and a wall; corridors join the rooms of both halves."""
+    floor = np.zeros(shape, np.bool_)
+    least, width = min(builder.min_room, *shape), builder.corridor_width
+    luck: list[float] = []
+
+    def draw(low: int, high: int) -> int:
+        """A whole number from `low` to below `high`."""
+        if not luck:
+            luck.extend(generator.random(64).tolist())
+        return low + int(luck.pop() * (high - low))
+
+    def fill(top: int, left: int, rows: int, cols: int) -> Cell:
+        """Rooms in a part; a cell of one of them."""
+        splits_rows = rows > cols if rows != cols else draw(0, 2) == 0
+        side = rows if splits_rows else cols
+        if side < 2 * least + 1:
+            height, breadth = draw(least, rows + 1), draw(least, cols + 1)
+            row, col = top + draw(0, rows - height + 1), left + draw(0, cols - breadth + 1)
+            floor[row : row + height, col : col + breadth] = True
+            return row + height // 2, col + breadth // 2
+        cut = draw(least, side - least)
+        if splits_rows:
+            first, second = fill(top, left, cut, cols), fill(top + cut + 1, left, rows - cut - 1, cols)
+        else:
+            first, second = fill(top, left, rows, cut), fill(top, left + cut + 1, rows, cols - cut - 1)
+        upper, lower = sorted((first[0], second[0]))
+        floor[upper : lower + width, first[1] : first[1] + width] = True
+        begin, end = sorted((first[1], second[1]))
+        floor[second[0] : second[0] + width, begin : end + width] = True
+        return first if draw(0, 2) == 0 else second
+
+    fill(0, 0, *shape)
+    return floor
+
+
+def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
+    """A square hub in the middle and arms from it, clockwise, the first one straight up unless it is turned."""
+    middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
+    before = (builder.arm_width - 1) // 2
+    after = builder.arm_width - 1 - before
+    turn = generator.random() if builder.turned else 0.0
+    trace = np.zeros(shape, np.bool_)  # the upper left corner of all that an arm's square brush covers
+    ends = []
+    for arm in range(builder.arms):
+        angle = 2 * math.pi * (arm + turn) / builder.arms
+        step = -math.cos(angle), math.sin(angle)
+        # as far as the first side of the map in the way
+        far = [
+            side - 1 - after - at if one > 0 else at - before for side, at, one in zip(shape, middle, step, strict=True)
+        ]
+        length = min(distance / abs(one) for distance, one in zip(far, step, strict=True) if abs(one) > 1e-9)
+        length = max(0.0, min(length, builder.arm_length or length))
+        steps = np.arange(int(2 * length) + 1) / 2
+        rows, cols = (np.rint(at + one * steps).astype(np.int64) for at, one in zip(middle, step, strict=True))
+        trace[rows, cols] = True
+        trace[rows[1:], cols[:-1]] = True  # nobody walks diagonally
+        ends.append((int(rows[-1]), int(cols[-1])))
+    floor = np.zeros((shape[0] + builder.arm_width, shape[1] + builder.arm_width), np.bool_)
+    floor[: shape[0], : shape[1]] = trace
+    for one in range(1, builder.arm_width):
+        floor[one : one + shape[0], : shape[1]] |= trace
+    down = floor.copy()
+    for one in range(1, builder.arm_width):
+        floor[:, one:] |= down[:, :-one]
+    floor = floor[before : before + shape[0], before : before + shape[1]]
+    floor[
+        max(0, middle[0] - builder.hub) : middle[0] + builder.hub + 1,
+        max(0, middle[1] - builder.hub) : middle[1] + builder.hub + 1,
+    ] = True
+    return Layout(floor, is_whole=True, hub=(middle,), ends=tuple(ends))
+
+
+def _corridors(builder: CorridorsConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """Rows and columns of floor, with walls between them."""
+    floor = np.zeros(shape, np.bool_)
+    width = builder.corridor_width
+    for side, count, lines in ((shape[0], builder.across, floor), (shape[1], builder.down, floor.T)):
+        starts = np.sort(generator.choice(side - count * width + 1, size=count, replace=False))
+        starts += np.arange(count) * width
+        lines[(starts[:, None] + np.arange(width)).ravel()] = True
+    return floor

@@ -1,0 +1,135 @@
+"""Converters: mines, generators, altars. They turn items into items by themselves; agents put in and take out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.world.rules.inventory import Rows, update_items
+from metta.world.state.compiled import ABSENT, NEVER
+from metta.world.state.worlds import CONVERTING, COOLING, IDLE, Worlds
+
+MOST_HELD = 255
+
+Converters = NDArray[np.int64]
+"""Distinct converter indices."""
+
+
+def advance_converters(worlds: Worlds) -> None:
+    """Process every event that is due, also those that come up meanwhile."""
+    while (due := (worlds.converter_due <= worlds.clock).nonzero()[0]).size:
+        phase = worlds.converter_phase[due]
+        _finish_conversions(worlds, due[phase == CONVERTING])
+        _end_cooldowns(worlds, due[phase == COOLING])
+
+
+def start_conversions(worlds: Worlds, converters: Converters) -> None:
+    """Start each idle converter that is not full and has all its inputs."""
+    types, columns = worlds.rules.types, worlds.converter_columns
+    idle = converters[worlds.converter_phase[converters] == IDLE]
+    if not idle.size:
+        return
+    type_rows = worlds.converter_type[idle]
+    held = worlds.converter_inventory[idle]
+
+    waiting = (held * (types.output[type_rows] > 0)).sum(axis=1)
+    limit = types.max_output[type_rows]
+    is_full = (limit >= 0) & (waiting >= limit)
+    lacks_input = ~is_full & (held < types.input[type_rows]).any(axis=1)
+    worlds.count_converters(idle[is_full], columns.output_full)
+    worlds.count_converters(idle[lacks_input], columns.insufficient_input)
+
+    starts = ~is_full & ~lacks_input
+    starting, inputs = idle[starts], types.input[type_rows[starts]]
+    worlds.converter_inventory[starting] -= inputs.astype(np.int16)
+    worlds.count_converters(starting, columns.of_items(columns.consumed), inputs)
+    worlds.count_converters(starting, columns.conversions_started)
+    worlds.converter_phase[starting] = CONVERTING
+    worlds.converter_due[starting] = worlds.clock + types.conversion_ticks[type_rows[starts]]
+    worlds.converter_changed[starting] = True
+
+
+def _finish_conversions(worlds: Worlds, converters: Converters) -> None:
+    if not converters.size:
+        return
+    types, columns = worlds.rules.types, worlds.converter_columns
+    type_rows = worlds.converter_type[converters]
+    produced = types.output[type_rows]
+    # what does not fit is lost, but counted
+    worlds.converter_inventory[converters] = np.minimum(worlds.converter_inventory[converters] + produced, MOST_HELD)
+    worlds.count_converters(converters, columns.of_items(columns.produced), produced)
+    worlds.count_converters(converters, columns.conversions_completed)
+
+    rest = types.cooldown[type_rows]
+    worlds.converter_phase[converters] = np.where(rest > 0, COOLING, IDLE)
+    worlds.converter_due[converters] = np.where(rest > 0, worlds.clock + rest, NEVER)
+    worlds.count_converters(converters[rest > 0], columns.cooldown_started)
+    worlds.converter_changed[converters] = True
+    start_conversions(worlds, converters[rest == 0])
+
+
+def _end_cooldowns(worlds: Worlds, converters: Converters) -> None:
+    if not converters.size:
+        return
+    worlds.converter_phase[converters] = IDLE
+    worlds.converter_due[converters] = NEVER
+    worlds.count_converters(converters, worlds.converter_columns.cooldown_completed)
+    worlds.converter_changed[converters] = True
+    start_conversions(worlds, converters)
+
+
+# -- what agents do with them; `rows` and `converters` are distinct and belong together ------------------------------
+
+
+def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
+    """Each agent puts in up to one recipe's inputs; whether it put any."""
+    types = worlds.rules.types
+    success = np.zeros(len(rows), np.bool_)
+    for items in types.input_items[worlds.converter_type[converters]].T:
+        has_some = ((items != ABSENT) & (worlds.inventory[rows, items] > 0)).nonzero()[0]
+        if not has_some.size:
+            continue
+        agents, targets, put = rows[has_some], converters[has_some], items[has_some]
+        wanted = np.minimum(types.input[worlds.converter_type[targets], put], worlds.inventory[agents, put])
+        amount = np.minimum(wanted, MOST_HELD - worlds.converter_inventory[targets, put])
+        worlds.converter_inventory[targets, put] += amount.astype(np.int16)
+        worlds.converter_changed[targets] = True
+        worlds.count_converters(targets, worlds.converter_columns.added + put, amount)
+        start_conversions(worlds, targets)  # also where nothing fitted
+        fitted = amount > 0
+        update_items(worlds, agents[fitted], put[fitted], -amount[fitted])
+        worlds.count(agents[fitted], worlds.agent_columns.put + put[fitted], amount[fitted])
+        success[has_some] |= fitted
+    return success
+
+
+def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
+    """Each agent takes all the outputs it can hold; whether it took any."""
+    types = worlds.rules.types
+    success = np.zeros(len(rows), np.bool_)
+    for items in types.output_items[worlds.converter_type[converters]].T:
+        has_some = ((items != ABSENT) & (worlds.converter_inventory[converters, items] > 0)).nonzero()[0]
+        if not has_some.size:
+            continue
+        agents, sources, got = rows[has_some], converters[has_some], items[has_some]
+        amount = update_items(worlds, agents, got, worlds.converter_inventory[sources, got].astype(np.int64))
+        worlds.count(agents, worlds.agent_columns.got + got, amount)
+        taken = amount > 0
+        sources, got, amount = sources[taken], got[taken], amount[taken]
+        worlds.converter_inventory[sources, got] -= amount.astype(np.int16)
+        worlds.converter_changed[sources] = True
+        worlds.count_converters(sources, worlds.converter_columns.removed + got, amount)
+        start_conversions(worlds, sources)
+        success[has_some] |= taken
+    return success
+
+
+def use_converter(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
+    """Each agent takes the outputs if it can hold any, else puts in recipe inputs; whether anything moved."""
+    outputs = worlds.rules.types.output[worlds.converter_type[converters]] > 0
+    room = worlds.inventory[rows] < worlds.rules.groups.cap[worlds.group_row[rows]]
+    can_take = (outputs & room & (worlds.converter_inventory[converters] > 0)).any(axis=1)
+    success = np.zeros(len(rows), np.bool_)
+    success[can_take] = get_items(worlds, rows[can_take], converters[can_take])
+    success[~can_take] = put_items(worlds, rows[~can_take], converters[~can_take])
+    return success

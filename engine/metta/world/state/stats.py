@@ -1,0 +1,196 @@
+"""What is counted: one column of an integer table per thing that can happen, names only when somebody asks.
+
+Everything SEMANTICS.md section 11 lists follows from these columns, for an agent's own group is fixed: what is named
+after it and the other's group needs one column per other group only, and totals are sums of columns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.world.state.compiled import Kind, Rules
+
+InvalidCounts = Counter[tuple[int, str, int, int]]
+"""(agent row, "invalid_type" or "invalid_arg", action id, argument) -> times."""
+
+
+Names = dict[int, list[str]]
+"""By column the counters it is part of."""
+
+
+def _by_column(columns_of: dict[str, list[int]]) -> Names:
+    """The same by column: names of counters, each the sum of some columns."""
+    names: Names = {}
+    for name, columns in columns_of.items():
+        for column in columns:
+            names.setdefault(column, []).append(name)
+    return names
+
+
+class AgentColumns:
+    """Where in `agent_counters` `[agents, columns]` each thing is counted."""
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        actions = rules.num_actions
+        kinds = rules.actions.kind.reshape(-1, actions)
+        self.attacks = [action for action in range(actions) if (kinds[:, action] <= Kind.ATTACK_NEAREST).any()]
+        self.swaps = [action for action in range(actions) if (kinds[:, action] == Kind.SWAP).any()]
+        self.swappable_types = rules.types.static - rules.types.plain_walls
+        self._width = 0
+        # counted by the env for everybody at once, in the place `success * actions + action`
+        self.failed = self._take(actions)
+        self.success = self._take(actions)
+        self.invalid_type = self._take(1)
+        self.invalid_arg = self._take(1)
+        self.frozen_ticks = self._take(1)
+        groups, items = rules.num_groups, rules.num_items
+        self.hit = self._take(len(self.attacks) * groups)  # by attack action and the victim's group
+        self.blocked = self._take(groups)  # by the victim's group
+        self.win = self._take(groups)  # by the victim's group
+        self.loss = self._take(groups)  # by the attacker's group
+        self.swapped = self._take(len(self.swaps) * (self.swappable_types + 1))  # by action and type, agents last
+        self.gained, self.lost, self.got, self.put = (self._take(items) for _ in range(4))
+        self.stolen, self.stolen_from = self._take(items), self._take(items)
+        self.width = self._width
+        self._names: dict[int, Names] = {}
+
+    def _take(self, columns: int) -> int:
+        start = self._width
+        self._width += columns
+        return start
+
+    def names(self, group_row: int) -> Names:
+        """What the counters of an agent of this group are called."""
+        if group_row not in self._names:
+            self._names[group_row] = _by_column(self._make_names(group_row))
+        return self._names[group_row]
+
+    def _make_names(self, group_row: int) -> dict[str, list[int]]:
+        rules = self.rules
+        ruleset, own = divmod(group_row, rules.num_groups)
+        groups = rules.groups.names[ruleset * rules.num_groups : (ruleset + 1) * rules.num_groups]
+        actions = [name for name, _, _ in rules.configs[ruleset].action_table]
+        a, others = groups[own], [group for group in range(len(groups)) if group != own]
+        names: dict[str, list[int]] = {}
+        for action, name in enumerate(actions):
+            names[f"action.{name}.success"] = [self.success + action]
+            names[f"action.{name}.failed"] = [self.failed + action]
+        names["action.failure_penalty"] = [self.failed + action for action in range(len(actions))]
+        names["action.invalid_type"] = [self.invalid_type]
+        names["action.invalid_arg"] = [self.invalid_arg]
+        names["status.frozen.ticks"] = names[f"status.frozen.ticks.{a}"] = [self.frozen_ticks]
+        hits = [[self.hit + k * len(groups) + group for group in range(len(groups))] for k in range(len(self.attacks))]
+        for action, columns in zip(self.attacks, hits, strict=True):
+            key = f"action.{actions[action]}.agent"
+            names[key] = names[f"{key}.{a}"] = columns
+            names |= {f"{key}.{a}.{b}": [column] for b, column in zip(groups, columns, strict=True)}
+        names[f"attack.own_team.{a}"] = [columns[own] for columns in hits]
+        names[f"attack.other_team.{a}"] = [columns[group] for columns in hits for group in others]
+        for group, b in enumerate(groups):
+            names[f"attack.blocked.{b}"] = names[f"attack.blocked.{b}.{a}"] = [self.blocked + group]
+            names[f"attack.win.{a}.{b}"] = [self.win + group]
+            names[f"attack.loss.{a}.{b}"] = [self.loss + group]
+        for what, start, own_team, other_team in (
+            ("win", self.win, "own_team", "other_team"),
+            ("loss", self.loss, "from_own_team", "from_other_team"),
+        ):
+            names[f"attack.{what}.{a}"] = [start + group for group in range(len(groups))]
+            names[f"attack.{what}.{own_team}.{a}"] = [start + own]
+            names[f"attack.{what}.{other_team}.{a}"] = [start + group for group in others]
+        swapped_types = [*rules.types.names[rules.types.plain_walls : rules.types.static], "agent"]
+        for k, action in enumerate(self.swaps):
+            for index, type_name in enumerate(swapped_types):
+                column = self.swapped + k * len(swapped_types) + index
+                # several rulesets may have a type of this name, each with a column of its own
+                names.setdefault(f"action.{actions[action]}.{type_name}", []).append(column)
+        for item, name in enumerate(rules.items):
+            names[f"{name}.gained"] = [self.gained + item]
+            names[f"{name}.lost"] = [self.lost + item]
+            names[f"{name}.get"] = [self.got + item]
+            names[f"{name}.put"] = [self.put + item]
+            names[f"{name}.stolen.{a}"] = [self.stolen + item]
+            names[f"{name}.stolen_from.{a}"] = [self.stolen_from + item]
+        return names
+
+
+class ConverterColumns:
+    """Where in `converter_counters` `[converters, columns]` each thing is counted."""
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        items = rules.num_items
+        self.added, self.removed, self.consumed, self.produced = (items * k for k in range(4))
+        (
+            self.conversions_started,
+            self.conversions_completed,
+            self.cooldown_started,
+            self.cooldown_completed,
+            self.output_full,
+            self.insufficient_input,
+        ) = (4 * items + k for k in range(6))
+        self.width = 4 * items + 6
+
+    def of_items(self, start: int) -> slice:
+        """The columns of all items from the first one's."""
+        return slice(start, start + self.rules.num_items)
+
+    def names(self, type_row: int) -> Names:
+        """What the counters of a converter of this type are called."""
+        names = {
+            f"{item}.{what}": [start + index]
+            for what, start in (
+                ("added", self.added),
+                ("removed", self.removed),
+                ("consumed", self.consumed),
+                ("produced", self.produced),
+            )
+            for index, item in enumerate(self.rules.items)
+        }
+        names["conversions.started"] = [self.conversions_started]
+        names["conversions.completed"] = [self.conversions_completed]
+        names["cooldown.started"] = [self.cooldown_started]
+        names["cooldown.completed"] = [self.cooldown_completed]
+        names["blocked.output_full"] = [self.output_full]
+        names["blocked.insufficient_input"] = [self.insufficient_input]
+        # a type named like an item shares its counter, as in the original
+        names.setdefault(f"{self.rules.types.names[type_row]}.produced", []).append(self.conversions_completed)
+        return _by_column(names)
+
+
+def named_counts(names: Names, totals: NDArray[np.integer[Any]]) -> dict[str, int]:
+    """The counters that are not zero, by name. `totals [columns]`"""
+    counts: dict[str, int] = {}
+    counted = totals.nonzero()[0]
+    for column, count in zip(counted.tolist(), totals[counted].tolist(), strict=True):
+        for name in names.get(column, ()):
+            counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> dict[str, float]:
+    """Every counter of a world's agents that is not zero, as a mean over them.
+
+    `group_rows [agents]`, `counters [agents, columns]`
+    """
+    totals: dict[str, int] = {}
+    present = sorted(set(group_rows.tolist()))
+    for group_row in present:
+        members = counters if len(present) == 1 else counters[group_rows == group_row]
+        counts = named_counts(columns.names(group_row), np.add.reduce(members, axis=0, dtype=np.int64))
+        for name, count in counts.items():
+            totals[name] = totals.get(name, 0) + count
+    return {name: count / len(counters) for name, count in totals.items()}
+
+
+def invalid_counts(invalid: InvalidCounts, rows: slice) -> list[dict[str, float]]:
+    """Per agent the `action.invalid_*.ID.ARGUMENT` counters."""
+    counts: list[dict[str, float]] = [{} for _ in range(rows.start, rows.stop)]
+    for (agent, what, action, argument), times in invalid.items():
+        if rows.start <= agent < rows.stop:
+            counts[agent - rows.start][f"action.{what}.{action}.{argument}"] = float(times)
+    return counts

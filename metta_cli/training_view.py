@@ -1,0 +1,196 @@
+"""The live view of a terminal: a progress bar, the numbers that matter, and where the time goes."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from metta.api import (
+    CheckpointSaved,
+    EpochEnded,
+    EpochMetrics,
+    Event,
+    Notice,
+    PhaseBegan,
+    RunBegan,
+    RunEnded,
+    StopRequested,
+)
+from metta_cli.output import (
+    STOPPING,
+    View,
+    duration,
+    ending,
+    main_losses,
+    number,
+    silence_broken_streams,
+    time_left,
+)
+
+PHASES = {
+    "collect": "collecting experience",
+    "update": "updating the policy",
+    "evaluate": "evaluating",
+    "record": "recording an episode",
+    "save": "saving a checkpoint",
+}
+SPARKS = "▁▂▃▄▅▆▇█"
+HISTORY = 40
+"""Epochs in the little curve of the reward."""
+
+
+class LiveView(View):
+    """A picture of the run that redraws itself four times a second."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.run: RunBegan | None = None
+        self.metrics: EpochMetrics | None = None
+        self.episodes: EpochMetrics | None = None
+        self.evaluation: EpochMetrics | None = None
+        self.checkpoint: CheckpointSaved | None = None
+        self.saved_at = 0.0
+        self.phase_began = time.monotonic()
+        self.phase = ""
+        self.rewards: list[float] = []
+        self.is_stopping = False
+        self.live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.live.stop()
+        except OSError:  # the terminal hung up
+            silence_broken_streams()
+
+    def show(self, event: Event) -> None:
+        """Take an event into the picture."""
+        match event:
+            case RunBegan():
+                self.run = event
+            case PhaseBegan(phase):
+                self.phase, self.phase_began = PHASES[phase], time.monotonic()
+            case EpochEnded(metrics):
+                self.metrics = metrics
+                if metrics.reward is not None:
+                    self.episodes = metrics
+                    self.rewards = [*self.rewards, metrics.reward][-HISTORY:]
+                if metrics.evaluation:
+                    self.evaluation = metrics
+            case CheckpointSaved():
+                self.checkpoint, self.saved_at = event, time.monotonic()
+            case StopRequested():
+                self.is_stopping = True  # the next redraw shows it; drawing inside a signal handler could deadlock
+            case Notice(text):
+                self.console.print(Text(f"note: {text}"))
+            case RunEnded():
+                self.is_stopping = False
+                self.phase = ""
+                if self.run:
+                    self.console.print(self._picture())
+                self.live.stop()
+                for line in ["", *ending(event)]:
+                    self.console.print(Text(line), soft_wrap=True)
+
+    def _picture(self) -> RenderableType:
+        if self.run is None:
+            return Text("building worlds and policy ...")
+        plan = self.run.plan
+        heading = (
+            f"{self.run.device}, {plan.num_worlds} worlds of {plan.num_agents} agents, "
+            f"{self.run.parameters:,} weights, {self.run.directory}"
+        )
+        rows: list[RenderableType] = [Text(heading, style="dim", overflow="ellipsis", no_wrap=True), self._progress()]
+        if self.metrics:
+            rows += [Text(), self._numbers(self.metrics), Text(), self._time(self.metrics)]
+        rows += [Text(), self._status()]
+        epoch = self.metrics.epoch if self.metrics else self.run.epoch
+        title = f"{self.run.config.run.name}, {epoch} epochs done"
+        return Panel(Group(*rows), title=title, title_align="left", border_style="cyan")
+
+    def _progress(self) -> RenderableType:
+        assert self.run is not None
+        total = self.run.config.run.total_timesteps
+        done = self.metrics.agent_step if self.metrics else self.run.agent_step
+        line = Table.grid(padding=(0, 2), expand=True)
+        line.add_column(ratio=1)
+        line.add_column(no_wrap=True)
+        parts = [f"{min(100, 100 * done // total)}%", f"{done:,}/{total:,} agent steps"]
+        if self.metrics:
+            parts += [
+                f"{self.metrics.steps_per_second:,.0f} steps/s",
+                f"left {duration(time_left(self.metrics, total))}",
+            ]
+        line.add_row(ProgressBar(total=total, completed=min(done, total)), Text("  ".join(parts)))
+        return line
+
+    def _numbers(self, metrics: EpochMetrics) -> RenderableType:
+        table = Table.grid(padding=(0, 3))
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        if self.episodes:
+            reward, hearts = self.episodes.reward, self.episodes.stats.get("heart.gained", 0.0)
+            table.add_row("reward", Text(number(reward), "bold green"), "", Text(self._curve(), "green"))
+            length = number(self.episodes.episode_length)
+            table.add_row("episode length", length, "hearts per agent", number(hearts))
+        if self.evaluation:
+            reward = self.evaluation.evaluation["mean_reward"]
+            table.add_row("evaluation reward", number(reward), "in epoch", str(self.evaluation.epoch))
+        losses = [(name.replace("_", " "), number(value)) for name, value in main_losses(metrics)]
+        losses += [("gradient norm", number(metrics.losses["grad_norm"]))]
+        losses += [("learning rate", f"{metrics.learning_rate:.2e}")]
+        for left in range(0, len(losses), 2):
+            pair = [cell for loss in losses[left : left + 2] for cell in loss]
+            table.add_row(*pair, *[""] * (4 - len(pair)))
+        return table
+
+    def _curve(self) -> str:
+        """The rewards of the last epochs as a row of bars, in ASCII terminals as nothing."""
+        if len(self.rewards) < 2 or not self.console.encoding.startswith("utf"):
+            return ""
+        least, most = min(self.rewards), max(self.rewards)
+        scale = (len(SPARKS) - 1) / (most - least) if most > least else 0.0
+        return "".join(SPARKS[round((reward - least) * scale)] for reward in self.rewards)
+
+    def _time(self, metrics: EpochMetrics) -> RenderableType:
+        """Where the time of the last epoch went."""
+        parts = {
+            "simulate": metrics.seconds_simulate,
+            "infer": metrics.seconds_infer,
+            "learn": metrics.seconds_learn,
+        }
+        whole = sum(parts.values()) or 1.0
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(width=30)
+        table.add_column(justify="right")
+        for name, seconds in parts.items():
+            bar = ProgressBar(total=whole, completed=seconds, width=30, complete_style="blue")
+            table.add_row(name, bar, f"{100 * seconds / whole:.0f}%")
+        return table
+
+    def _status(self) -> RenderableType:
+        now = time.monotonic()
+        phase = f"{self.phase} ({duration(now - self.phase_began)})   " if self.phase else ""
+        saved = (
+            f"last checkpoint: epoch {self.checkpoint.epoch}, {duration(now - self.saved_at)} ago"
+            if self.checkpoint
+            else "no checkpoint yet"
+        )
+        status = Text(f"{phase}{saved}", style="dim")
+        if self.is_stopping:
+            status.append(f"\n{STOPPING}", style="bold yellow")
+        return status

@@ -1,0 +1,134 @@
+"""The scripted policy: it plays every kind of world well, from what it sees alone, and the same way twice."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from metta.baselines.random_policy import RandomPolicy
+from metta.baselines.recipe_values import Economy
+from metta.baselines.scripted import ScriptedPolicy
+from metta.config.env.env_config import EnvConfig
+from metta.config.loading.load import load_config
+from metta.errors import UsageError
+from metta.evaluation.evaluate import evaluate
+from metta.world.env import MettaGridEnv
+
+MOVES = [
+    {"type": "move", "key": "move"},
+    {"type": "rotate", "key": "right", "delta": 1},
+    {"type": "rotate", "key": "left", "delta": -1},
+]
+WORK = [{"type": "put_items", "key": "put"}, {"type": "get_items", "key": "get"}]
+
+
+def drawn(drawing: str, actions=(), objects=(), **game) -> EnvConfig:
+    return EnvConfig(
+        game={"time_punishment": 0.0, "ore_red_reward": 0.0, "battery_red_reward": 0.0, **game},
+        actions=list(actions) or [*MOVES, *WORK],
+        objects=list(objects),
+        map_builder={"type": "Ascii", "map": drawing},
+    )
+
+
+def hearts(config: EnvConfig, episodes: int = 1, seed: int = 0) -> float:
+    policy = ScriptedPolicy(config)
+    return evaluate(policy, MettaGridEnv(config), episodes, seed).stats.get("heart.gained", 0.0)
+
+
+ALTAR_EMPTY = {"type": "converter", "name": "altar", "initial_items": 0, "input": {"battery_red": 1}}
+NOTHING_YET = [
+    {"type": "mine", "name": "mine_red"},
+    {"type": "generator", "name": "generator_red", "initial_items": 0},
+    ALTAR_EMPTY,
+]
+
+
+def test_it_goes_through_the_chain_as_fast_as_can_be():
+    """Turn, take the ore; turn, put, take; turn, put, take; turns of two quarters cost two steps."""
+    world = drawn("#####\n##r##\n#R@_#\n#####", objects=NOTHING_YET, max_steps=8)
+    assert hearts(world) == 1
+    assert hearts(world.override(max_steps=7)) == 0
+
+
+def test_what_is_out_of_sight_is_looked_for_and_remembered():
+    """A window of 3 x 3 in a maze of dead ends."""
+    maze = "#########\n#@..#..r#\n#.#.#.###\n#_#...#R#\n###.###.#\n###.....#\n#########"
+    window = {"observation_width": 3, "observation_height": 3}
+    assert hearts(drawn(maze, objects=NOTHING_YET, max_steps=250, **window)) >= 1
+
+
+def test_a_world_without_walls_around_it():
+    """Cells beyond the map look free: who walks against the edge must notice."""
+    world = drawn("@....\n.....\n....r\n.R...\n...._", objects=NOTHING_YET, max_steps=60)
+    assert hearts(world) >= 1
+
+
+def test_use_does_for_put_and_get():
+    world = drawn(
+        "#####\n##r##\n#R@_#\n#####", actions=[*MOVES, {"type": "use", "key": "use"}], objects=NOTHING_YET, max_steps=8
+    )
+    assert hearts(world) == 1
+
+
+def test_where_it_cannot_play_it_says_what_is_missing():
+    with pytest.raises(UsageError, match="no action of type rotate, get_items or use"):
+        ScriptedPolicy(drawn("r@", actions=[{"type": "move", "key": "move"}, WORK[0]], ore_red_reward=1.0))
+
+
+def test_it_wants_what_leads_to_a_reward_and_nothing_else():
+    config = load_config("arena").env
+    economy = Economy.of(config)
+    worth = dict(zip(economy.names, economy.gain_of_get[0], strict=True))
+    assert worth["altar"] == 1
+    assert 0 < worth["mine_red"] < worth["generator_red"] < worth["altar"]
+    assert "mine_blue" not in worth  # nothing is made of it
+    item = config.game.inventory_item_names.index
+    assert economy.enough[0, item("ore_blue")] == 0
+    assert economy.enough[0, item("battery_red")] > 3
+
+
+def test_two_in_a_corridor_get_past_each_other():
+    """One has the ore, the other the altar, and a bay between them."""
+    world = drawn("##########\n#r@....@_#\n###R..####\n##########", objects=NOTHING_YET, max_steps=150)
+    assert hearts(world) >= 2
+
+
+@pytest.mark.parametrize(("preset", "steps", "at_least"), [("quickstart", 256, 9), ("simple", 150, 0.5)])
+def test_it_earns_a_lot_more_than_the_random_policy(preset, steps, at_least):
+    config = load_config(preset, [f"env.game.max_steps={steps}"]).env
+    env = MettaGridEnv(config)
+    scripted = evaluate(ScriptedPolicy(config), env, 1, seed=3).mean_reward
+    random = evaluate(RandomPolicy(config.spec), env, 1, seed=3).mean_reward
+    assert scripted > at_least
+    assert scripted > 5 * max(random, 0.0)
+
+
+def test_the_same_seed_plays_the_same(crowded_config):
+    env = MettaGridEnv(crowded_config)
+    first, again, other = (evaluate(ScriptedPolicy(crowded_config), env, 3, seed) for seed in (5, 5, 6))
+    assert [e.stats for e in first.episodes] == [e.stats for e in again.episodes]
+    assert [e.stats for e in first.episodes] != [e.stats for e in other.episodes]
+
+
+def test_a_memory_given_twice_gives_the_same_twice_and_resets_clear_it(crowded_config, seen):
+    policy = ScriptedPolicy(crowded_config)
+    frames = seen[:, :4]
+    memory = policy.initial_memory(4)
+    for frame in frames[:6]:
+        memory = policy.act(frame, memory, generator=torch.Generator().manual_seed(1)).memory
+    kept = {name: values.copy() for name, values in memory.arrays.items()}
+    resets = torch.tensor([True, False, True, False])
+    once = policy.act(frames[6], memory, resets, torch.Generator().manual_seed(2))
+    again = policy.act(frames[6], memory, resets, torch.Generator().manual_seed(2))
+    assert torch.equal(once.pairs, again.pairs)
+    for name, values in kept.items():
+        np.testing.assert_array_equal(values, memory.arrays[name])
+    fresh = policy.act(frames[6], policy.initial_memory(4), None, torch.Generator().manual_seed(2)).memory
+    for field in dataclasses.fields(memory)[2:]:
+        after, anew = getattr(once.memory, field.name), getattr(fresh, field.name)
+        np.testing.assert_array_equal(after[[0, 2]], anew[[0, 2]])
+    assert (once.memory.age == [1, 7, 1, 7]).all()

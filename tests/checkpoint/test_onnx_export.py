@@ -1,0 +1,87 @@
+"""A policy as an ONNX model: what onnxruntime makes of it is what torch makes of the policy."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from metta.agent.policy import make_agent
+from metta.checkpoint import onnx_export
+from metta.checkpoint.policy_checkpoint import save_checkpoint
+from metta.config.agent import AgentModelConfig
+from metta.config.env.env_config import EnvConfig
+from metta.world.env import MettaGridEnv
+from metta_cli.main import app
+
+pytestmark = pytest.mark.skipif(
+    find_spec("onnxruntime") is None or find_spec("onnxscript") is None, reason="the extra `export` is not there"
+)
+ENV = EnvConfig().override(
+    num_agents=3, width=8, height=8, map_builder={"objects": {"mine_red": 4}}, num_observation_tokens=60
+)
+
+
+KINDS = [
+    {"backbone": backbone, **memory}
+    for backbone in ("cnn", "mlp", "attention")
+    for memory in ({"lstm_layers": 1}, {"lstm_layers": 2}, {"forward_lstm": False})
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+def test_onnxruntime_plays_as_torch_does(tmp_path: Path, kind: dict[str, Any]) -> None:
+    """Over several steps and an episode's end, for another number of agents than it was traced with."""
+    import onnxruntime  # noqa: PLC0415  # an extra
+
+    env = MettaGridEnv(ENV, num_worlds=2)
+    torch.manual_seed(0)
+    config = AgentModelConfig(hidden_dim=8, **kind)
+    agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", config)
+    with torch.no_grad():
+        for weight in agent.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    save_checkpoint(agent, tmp_path, epoch=7)
+    ran = CliRunner().invoke(app, ["export", str(tmp_path / "checkpoint_000007.pt")])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout == f"{tmp_path / 'checkpoint_000007.onnx'}\n"
+    session = onnxruntime.InferenceSession(tmp_path / "checkpoint_000007.onnx")
+    meaning = json.loads(session.get_modelmeta().custom_metadata_map["metta"])
+    assert [tuple(pair) for pair in meaning["action_pairs"]] == env.spec.action_pairs
+    assert meaning["feature_names"] == env.spec.feature_names
+    observations, _ = env.reset(seed=0)
+    memory = agent.initial_memory(env.agents)
+    hidden, cell = (np.zeros((meaning["memory"][0], env.agents, meaning["memory"][1]), np.float32) for _ in range(2))
+    for step in range(4):
+        resets = np.full(env.agents, step == 2)
+        with torch.no_grad():
+            logits, values, memory = agent(
+                torch.from_numpy(observations).unsqueeze(0), memory, torch.from_numpy(resets).unsqueeze(0)
+            )
+        inputs = {"observations": observations, "hidden": hidden, "cell": cell, "resets": resets}
+        their_logits, their_values, hidden, cell = session.run(onnx_export.OUTPUTS, inputs)
+        np.testing.assert_allclose(their_logits, logits[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(their_values, values[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(hidden, memory.hidden, rtol=1e-4, atol=1e-5)
+        pairs = np.array(env.spec.action_pairs)[their_logits.argmax(1)]
+        observations = env.step(pairs)[0]
+
+
+def test_without_the_extra_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
+    env = MettaGridEnv(ENV)
+    save_checkpoint(
+        make_agent(env.single_observation_space, env.single_action_space, [], "cpu", AgentModelConfig(hidden_dim=8)),
+        tmp_path,
+    )
+    ran = CliRunner().invoke(app, ["export", str(tmp_path / "checkpoint_000000.pt")])
+    assert ran.exit_code == 2
+    assert 'pip install "metta[export]"' in ran.stderr
+    assert not (tmp_path / "checkpoint_000000.onnx").exists()

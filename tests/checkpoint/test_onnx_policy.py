@@ -1,0 +1,72 @@
+"""The policy in plain operations: it agrees with the agent that computes the same the fast way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metta.agent.policy import MettaAgent, make_agent
+from metta.agent.recurrent_memory import Memory
+from metta.checkpoint.onnx_policy import PlainPolicy
+from metta.config.agent import AgentModelConfig
+from metta.config.env.env_config import EnvConfig
+from metta.world.env import MettaGridEnv
+
+
+def agent_of(env: MettaGridEnv, **settings: Any) -> MettaAgent:
+    """An agent whose weights are far from those that it begins with."""
+    torch.manual_seed(0)
+    agent = make_agent(
+        env.single_observation_space,
+        env.single_action_space,
+        ["agent:frozen"],
+        "cpu",
+        AgentModelConfig(hidden_dim=12, lstm_layers=2, **settings),
+    )
+    with torch.no_grad():
+        for weight in agent.parameters():
+            weight += 0.1 * torch.randn_like(weight)
+    return agent
+
+
+def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
+    """Of worlds in which agents have acted, hold things and face all ways."""
+    env = MettaGridEnv(
+        EnvConfig().override(num_agents=6, width=9, height=9, map_builder={"objects": {"altar": 6, "mine_red": 6}}), 4
+    )
+    observations, _ = env.reset(seed=1)
+    rng = np.random.default_rng(0)
+    pairs = np.array(env.spec.action_pairs)
+    for _ in range(30):
+        observations = env.step(pairs[rng.integers(len(pairs), size=env.agents)])[0]
+    return env, observations
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backbone": "cnn"},
+        {"backbone": "mlp"},
+        {"backbone": "attention"},
+        {"forward_lstm": False},
+        {"own_frame": True},
+        {"use_prev_action": False, "use_prev_reward": False, "observation_types": ["grid_obs"], "obs_scale": 0.5},
+    ],
+    ids=str,
+)
+def test_it_computes_what_the_agent_computes(settings: dict[str, Any]) -> None:
+    env, observations = some_observations()
+    agent = agent_of(env, **settings)
+    shape = agent.initial_memory(env.agents).hidden.shape
+    memory = Memory(torch.randn(shape), torch.randn(shape))
+    resets = torch.arange(env.agents) % 3 == 0
+    tokens = torch.from_numpy(observations)
+    with torch.no_grad():
+        logits, values, after = agent(tokens.unsqueeze(0), memory, resets.unsqueeze(0))
+        plain = PlainPolicy(agent)(tokens, memory.hidden, memory.cell, resets)
+    assert float(logits.std()) > 0.01
+    for fast, slow in zip((logits[0], values[0], after.hidden, after.cell), plain, strict=True):
+        torch.testing.assert_close(slow, fast, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,222 @@
+"""Policies on disk: what comes back, what does not fit, and files that mean harm."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metta.api import (
+    AgentModelConfig,
+    EnvConfig,
+    MettaAgent,
+    evaluate,
+    load_checkpoint,
+    load_policy,
+    make_agent,
+    make_environment,
+    save_checkpoint,
+)
+from metta.checkpoint.policy_checkpoint import KIND
+from metta.errors import CheckpointError, UsageError
+
+ENV = EnvConfig.model_validate(
+    {
+        "game": {"num_agents": 2, "width": 7, "height": 7, "max_steps": 10, "num_observation_tokens": 40}
+        | {"observation_width": 5, "observation_height": 5},
+        "map_builder": {"border_width": 1, "objects": {"mine_red": 2}},
+    }
+)
+
+
+def agent_for(env_config: EnvConfig = ENV, seed: int = 0, **settings: Any) -> MettaAgent:
+    env = make_environment(env_config)
+    torch.manual_seed(seed)
+    config = AgentModelConfig(**{"hidden_dim": 8, "mlp_layers": 1} | settings)
+    return make_agent(env.single_observation_space, env.single_action_space, [], torch.device("cpu"), config)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save_checkpoint(agent_for(), tmp_path, epoch=100, metadata={"total_steps": 1000000, "note": ["a", (1, 2.5), None]})
+    return tmp_path / "checkpoint_000100.pt"
+
+
+def test_a_checkpoint_gives_back_weights_and_metadata(path: Path) -> None:
+    other = agent_for(seed=1)
+    metadata = load_checkpoint(other, path)
+    assert metadata == {"total_steps": 1000000, "note": ["a", (1, 2.5), None], "epoch": 100}
+    for name, weight in agent_for().state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name])
+
+
+def test_torch_reads_it_with_weights_only(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    assert content["format"] == KIND
+    assert content["env_config"]["game"]["width"] == 7
+    assert content["agent_config"]["hidden_dim"] == 8
+
+
+def test_the_file_alone_rebuilds_agent_and_world(path: Path) -> None:
+    policy = load_policy(path)
+    assert policy.agent.env_config == ENV
+    assert policy.agent.config == agent_for().config
+    mine, theirs = (evaluate(agent, make_environment(ENV), 3) for agent in (agent_for(), policy.agent))
+    assert mine.summary() == theirs.summary()
+    assert mine.stats == theirs.stats
+
+
+def test_saving_makes_the_directory_and_leaves_nothing_else(tmp_path: Path) -> None:
+    save_checkpoint(agent_for(), str(tmp_path / "a" / "b"))
+    assert [entry.name for entry in (tmp_path / "a" / "b").iterdir()] == ["checkpoint_000000.pt"]
+
+
+def test_metadata_that_only_code_could_rebuild_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="policy checkpoint, metadata, path is a PosixPath; files of metta hold only"):
+        save_checkpoint(agent_for(), tmp_path, metadata={"path": tmp_path})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(agent_for(seed=1), path.parent, epoch=100)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("make", "difference"),
+    [
+        (lambda: agent_for(hidden_dim=16), "agent.hidden_dim is 16 here and 8 there"),
+        (lambda: agent_for(obs_scale=2.0), "agent.obs_scale is 2.0 here and 1.0 there"),
+        (lambda: agent_for(forward_lstm=False), "agent.forward_lstm is False here and True there"),
+        (lambda: agent_for(ENV.override(observation_width=7)), "observation_width is 7 here and 5 there"),
+    ],
+)
+def test_a_policy_of_another_make_does_not_load(path: Path, make: Callable[[], MettaAgent], difference: str) -> None:
+    agent = make()
+    before = {name: weight.clone() for name, weight in agent.state_dict().items()}
+    with pytest.raises(CheckpointError, match=re.escape(f"{path} does not fit this agent: {difference}")):
+        load_checkpoint(agent, path)
+    assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
+
+
+def test_other_numbers_of_agents_and_other_training_settings_do_load(path: Path) -> None:
+    agent = agent_for(ENV.override(num_agents=4, width=9), clip_range=0.1, bptt_horizon=3)
+    assert load_checkpoint(agent, path)["epoch"] == 100
+
+
+def test_what_is_not_a_checkpoint_says_what_it_is(path: Path, tmp_path: Path) -> None:
+    def answer(file: Path) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            load_policy(file)
+        return str(caught.value)
+
+    assert answer(tmp_path / "none.pt") == f"{tmp_path / 'none.pt'} does not exist"
+    assert answer(tmp_path) == f"{tmp_path} is a directory; name a checkpoint in it, such as {path}"
+    text = tmp_path / "text.pt"
+    text.write_text("[run]\n")
+    assert answer(text) == f"{text} is not a file of metta, which are torch files"
+    torch.save({"model": torch.zeros(3)}, text)
+    assert answer(text) == f"{text} is a torch file of another program, not a {KIND}"
+    torch.save({"format": KIND, "format_version": 99}, text)
+    assert answer(text) == f"{text} has format 99; this metta reads 1: update metta for it"
+    torch.save({"format": KIND, "format_version": 1, "epoch": 1}, text)
+    assert answer(text) == f"{text} is not laid out as a {KIND}: metadata: Field required"
+
+
+class Bomb:
+    """A pickle that would write a file."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.target,)
+
+
+def test_a_pickle_with_code_does_not_run(path: Path, tmp_path: Path) -> None:
+    target, file = tmp_path / "was here", tmp_path / "bomb.pt"
+    torch.save({"format": KIND, "format_version": 1, "weights": Bomb(target)}, file)
+    with pytest.raises(CheckpointError, match="holds more than tensors, numbers and text; it may run code"):
+        load_policy(file)
+    file.write_bytes(pickle.dumps(Bomb(target)))
+    with pytest.raises(CheckpointError, match="is a pickle, not a file of metta; it may run code"):
+        load_policy(file)
+    assert not target.exists()
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    file = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1 << 24))
+    with pytest.raises(CheckpointError, match=r"which are torch files$"):
+        load_policy(file)
+
+
+def test_no_damage_goes_unnoticed_and_none_gives_a_traceback(path: Path, tmp_path: Path) -> None:
+    content = path.read_bytes()
+    whole = load_policy(path).agent.state_dict()
+    generator = random.Random(0)
+    file, refused = tmp_path / "damaged.pt", 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        damaged[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        file.write_bytes(damaged)
+        try:
+            weights = load_policy(file).agent.state_dict()
+        except CheckpointError:
+            refused += 1
+        else:  # the bit was in the padding between the parts
+            assert all(torch.equal(weight, weights[name]) for name, weight in whole.items())
+    assert refused > 100
+    for length in (1, 10, 100, len(content) // 2, len(content) - 1):
+        file.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match=r"damaged or cut short|is not a file of metta"):
+            load_policy(file)
+
+
+def test_a_pickle_that_makes_no_sense_is_refused(path: Path, tmp_path: Path) -> None:
+    """Opcodes at random in an archive whose checksums are right: only the unpickler stands in the way."""
+    generator = random.Random(1)
+    file = tmp_path / "nonsense.pt"
+    with zipfile.ZipFile(path) as archive:
+        parts = {part.filename: archive.read(part) for part in archive.infolist()}
+    name = next(name for name in parts if name.endswith("data.pkl"))
+    for _ in range(150):
+        nonsense = bytearray(parts[name])
+        for _ in range(generator.randrange(1, 6)):
+            nonsense[generator.randrange(len(nonsense))] = generator.randrange(256)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for part, data in parts.items():
+                archive.writestr(part, bytes(nonsense) if part == name else data)
+        file.write_bytes(buffer.getvalue())
+        try:
+            load_policy(file)
+        except CheckpointError:
+            continue
+
+
+@pytest.mark.parametrize("off", ["use_cell_ahead", "use_prev_action", "use_prev_reward", "forward_lstm"])
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
+def test_policies_without_a_part_load(set_up, tmp_path, backbone, off):
+    agent, _ = set_up(agent={off: False, "backbone": backbone})
+    save_checkpoint(agent, tmp_path)
+    loaded = load_policy(tmp_path / "checkpoint_000000.pt").agent
+    for name, weight in agent.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name

@@ -1,0 +1,213 @@
+"""A policy in a world that numbers things otherwise, or knows more or fewer of them: it finds them by name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from metta.api import (
+    AgentModelConfig,
+    EnvConfig,
+    MettaAgent,
+    RunConfig,
+    dump_config,
+    evaluate,
+    load_checkpoint,
+    load_policy,
+    make_agent,
+    make_environment,
+    save_checkpoint,
+)
+from metta.checkpoint.weight_remapping import row_names
+from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, DEFAULT_ITEMS
+from metta.errors import CheckpointError
+from metta_cli.main import app
+
+OBJECTS = [entry.model_dump(exclude_none=True) for entry in CATALOGUE.values()]
+ACTIONS = [entry.model_dump(exclude_none=True) for entry in DEFAULT_ACTIONS]
+BACKBONES = pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
+
+
+def world(
+    items: list[str] = DEFAULT_ITEMS,
+    actions: list[dict[str, Any]] = ACTIONS,
+    type_ids: dict[str, int] | None = None,
+    **game: Any,
+) -> EnvConfig:
+    objects = [entry | {"type_id": (type_ids or {}).get(entry["name"], entry["type_id"])} for entry in OBJECTS]
+    return EnvConfig.model_validate(
+        {
+            "game": {
+                "num_agents": 3,
+                "width": 9,
+                "height": 9,
+                "max_steps": 30,
+                "num_observation_tokens": 150,  # nothing is cut off, which goes by the order of tokens
+                "observation_width": 5,
+                "observation_height": 5,
+                "inventory_item_names": items,
+                "groups": {"red": {"id": 0}, "blue": {"id": 4}},
+            }
+            | game,
+            "actions": actions,
+            "objects": objects,
+            "map_builder": {"border_width": 1, "objects": {"mine_red": 4, "generator_red": 3, "altar": 2, "block": 3}},
+        }
+    )
+
+
+HOME = world()
+TYPES = {"mine_red": 30, "altar": 2, "wall": 31, "block": 16, "generator_red": 1, "mine_blue": 5, "generator_blue": 3}
+PERMUTED = world(DEFAULT_ITEMS[::-1], [ACTIONS[0], *ACTIONS[:0:-1]], TYPES)
+"""The first action stays: before the first step, tokens show it as the one before."""
+LARGER = world(
+    ["coal", *DEFAULT_ITEMS[::-1], "cake"],
+    [{"type": "gift", "key": "present", "item": "cake"}, *ACTIONS, {"type": "noop", "key": "sleep"}],
+    TYPES,
+    groups={"green": {"id": 2}, "red": {"id": 0}, "blue": {"id": 4}},
+    num_agents=3,
+)
+
+
+def trained(config: EnvConfig, backbone: str) -> MettaAgent:
+    """A policy that cares for what it sees and did, as trained ones do."""
+    torch.manual_seed(3)
+    env = make_environment(config)
+    model = AgentModelConfig.model_validate({"hidden_dim": 16, "mlp_layers": 1, "backbone": backbone})
+    agent = make_agent(env.single_observation_space, env.single_action_space, ["hp"], torch.device("cpu"), model)
+    with torch.no_grad():
+        agent.policy_head.output.weight *= 300
+        agent.policy_head.output.bias.uniform_(-1, 1)
+    return agent
+
+
+def translated(observations: np.ndarray, here: EnvConfig, there: EnvConfig) -> np.ndarray:
+    """The same sights in the numbers of another world."""
+    features = {i: there.spec.feature_names.index(name) for i, name in enumerate(here.spec.feature_names)}
+    types = {i: there.spec.object_type_names.index(name) for i, name in enumerate(here.spec.object_type_names) if name}
+    actions = {i: there.spec.action_names.index(name) for i, name in enumerate(here.spec.action_names)}
+    told = observations.copy()
+    for agent, token in np.argwhere(observations[:, :, 0] != 255):
+        _, feature, value = observations[agent, token]
+        name = here.spec.feature_names[feature]
+        told[agent, token, 1] = features[feature]
+        told[agent, token, 2] = (
+            types[value] if name == "type_id" else actions[value] if name == "last_action" else value
+        )
+    return told
+
+
+def by_name(agent: MettaAgent, logits: torch.Tensor) -> dict[tuple[str, int], torch.Tensor]:
+    names = [(agent.spec.action_names[action], argument) for action, argument in agent.spec.action_pairs]
+    return dict(zip(names, logits.log_softmax(-1).unbind(-1), strict=True))
+
+
+@BACKBONES
+@pytest.mark.parametrize("other", [PERMUTED, LARGER], ids=["permuted", "larger"])
+def test_it_decides_the_same_on_the_same_sights(backbone: str, other: EnvConfig, tmp_path: Path) -> None:
+    home = trained(HOME, backbone)
+    save_checkpoint(home, tmp_path)
+    abroad = load_policy(tmp_path / "checkpoint_000000.pt", env_config=other).agent
+    assert abroad.spec == other.spec
+    env = make_environment(HOME)
+    observations, _ = env.reset(seed=1)
+    generator = torch.Generator().manual_seed(0)
+    here, there = home.initial_memory(env.agents), abroad.initial_memory(env.agents)
+    resets = torch.zeros(1, env.agents, dtype=torch.bool)
+    seen = set()
+    for _ in range(25):
+        told = translated(observations, HOME, other)
+        seen |= set(observations[:, :, 1][observations[:, :, 0] != 255].tolist())
+        logits, values, here = home(torch.from_numpy(observations).unsqueeze(0), here, resets)
+        logits_there, values_there, there = abroad(torch.from_numpy(told).unsqueeze(0), there, resets)
+        assert torch.allclose(values, values_there, atol=1e-5)
+        mine, theirs = by_name(home, logits[0]), by_name(abroad, logits_there[0])
+        for name, log_prob in mine.items():
+            assert torch.allclose(log_prob, theirs[name], atol=1e-4), name
+        assert all(bool((theirs[name] < -1000).all()) for name in theirs.keys() - mine.keys())
+        pairs = torch.multinomial(logits[0].softmax(-1), 1, generator=generator).squeeze(1)
+        observations, *_ = env.step(home.action_pairs[pairs].numpy())
+    assert len(seen) > 6, "too little happened to tell"
+
+
+@BACKBONES
+def test_it_plays_the_same_episodes(backbone: str, tmp_path: Path) -> None:
+    save_checkpoint(trained(HOME, backbone), tmp_path)
+    played = [
+        evaluate(
+            load_policy(tmp_path / "checkpoint_000000.pt", env_config=config).agent,
+            make_environment(config),
+            num_episodes=6,
+            deterministic=True,
+        )
+        for config in (HOME, PERMUTED)
+    ]
+    assert played[0].episode_rewards.tolist() == pytest.approx(played[1].episode_rewards.tolist())
+    assert played[0].stats == pytest.approx(played[1].stats)
+    assert played[0].stats["action.move.success"] > 0
+
+
+def test_what_it_does_not_know_is_named(tmp_path: Path) -> None:
+    save_checkpoint(trained(HOME, "mlp"), tmp_path)
+    path = tmp_path / "checkpoint_000000.pt"
+    assert load_policy(path).unknown == ()
+    assert load_policy(path, env_config=PERMUTED).unknown == ()
+    found = load_policy(path, env_config=LARGER).unknown
+    assert found == ("group 2", "item coal", "item cake", "action present", "action sleep")
+
+
+def test_the_command_line_says_what_it_does_not_know(tmp_path: Path) -> None:
+    save_checkpoint(trained(HOME, "mlp"), tmp_path)
+    (tmp_path / "larger.toml").write_text(dump_config(RunConfig(env=LARGER)), encoding="utf-8")
+    arguments = [str(tmp_path / "checkpoint_000000.pt"), "--env", str(tmp_path / "larger.toml"), "--episodes", "1"]
+    result = CliRunner().invoke(app, ["eval", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "note: the policy neither sees nor does what it was not made for: group 2, item coal, item" in result.stderr
+
+
+def test_a_smaller_vocabulary_is_enough(tmp_path: Path) -> None:
+    save_checkpoint(trained(LARGER, "cnn"), tmp_path)
+    fewer = world(["coal", *DEFAULT_ITEMS, "cake"], LARGER.model_dump(exclude_none=True)["actions"])
+    assert load_policy(tmp_path / "checkpoint_000000.pt", env_config=fewer).unknown == ()
+
+
+def test_it_loads_into_an_agent_of_another_world(tmp_path: Path) -> None:
+    home, abroad = trained(HOME, "mlp"), trained(PERMUTED, "mlp")
+    save_checkpoint(home, tmp_path)
+    load_checkpoint(abroad, tmp_path / "checkpoint_000000.pt")
+    again = tmp_path / "again"
+    save_checkpoint(abroad, again)
+    back = load_policy(again / "checkpoint_000000.pt", env_config=HOME).agent
+    for name, weight in home.state_dict().items():
+        if name != "action_embedding.weight":
+            assert torch.equal(weight, back.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (world(actions=ACTIONS[1:]), f"it may {ACTIONS[0]['key']} with argument 0, which nobody can do here"),
+        (world(observation_width=7), "observation_width is 7 here and 5 there"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(other: EnvConfig, reason: str, tmp_path: Path) -> None:
+    save_checkpoint(trained(HOME, "mlp"), tmp_path)
+    with pytest.raises(CheckpointError, match=re.escape(reason)):
+        load_policy(tmp_path / "checkpoint_000000.pt", env_config=other)
+
+
+@BACKBONES
+def test_every_weight_whose_size_goes_with_the_world_has_names(backbone: str) -> None:
+    small, large = trained(HOME, backbone), trained(LARGER, backbone)
+    sizes = {name: weight.shape for name, weight in small.named_parameters()}
+    grown = {name for name, weight in large.named_parameters() if weight.shape != sizes[name]}
+    named = row_names(HOME.spec, small.config)
+    assert grown == set(named)
+    for name, (dimension, names) in named.items():
+        assert sizes[name][dimension] == len(names) == len(set(names))

@@ -1,0 +1,55 @@
+"""What a person's keys do, in worlds with these actions and those."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from metta.config.env.env_config import EnvConfig
+from metta_cli.key_bindings import Steering
+
+UP, DOWN, LEFT, RIGHT = range(4)
+
+
+def steering(*actions: dict[str, Any]) -> Steering:
+    return Steering(EnvConfig.model_validate({"actions": list(actions)} if actions else {}))
+
+
+@pytest.mark.parametrize("key", ["up", "down", "left", "right"])
+@pytest.mark.parametrize("facing", [UP, DOWN, LEFT, RIGHT])
+def test_an_arrow_turns_there_and_then_walks(key: str, facing: int) -> None:
+    direction = ["up", "down", "left", "right"].index(key)
+    expected = (1, 0) if facing == direction else (2, direction)
+    assert steering().action(key, facing) == expected
+
+
+def test_every_action_of_the_original_has_a_key() -> None:
+    steers = steering()
+    keys = ["space", "up", "left", "b", "p", "g", "1", "9", "a", "x", "c"]
+    expected = [(0, 0), (1, 0), (2, LEFT), (1, 1), (3, 0), (4, 0), (5, 1), (5, 9), (6, 0), (7, 0), (8, 0)]
+    assert [steers.action(key, UP) for key in keys] == expected
+    assert steers.action("z", UP) is None
+    assert [key for key, _ in steers.help] == ["arrows", "b", "space", "p", "g", "1-9", "a", "x", "c"]
+
+
+def test_turns_by_quarters_lead_where_the_arrow_points_or_at_least_turn() -> None:
+    right = {"type": "rotate", "key": "turn_right", "delta": 1}
+    left = {"type": "rotate", "key": "turn_left", "delta": -1}
+    steers = steering(right, left)
+    assert steers.action("right", UP) == (0, 0)
+    assert steers.action("left", UP) == (1, 0)
+    assert steers.action("up", RIGHT) == (1, 0)
+    assert steers.action("down", UP) == (0, 0)  # the first of two turns
+    assert steers.action("up", UP) is None  # nobody can walk here
+
+
+def test_a_second_action_of_a_type_gets_a_spare_key_and_a_disabled_one_none() -> None:
+    steers = steering(
+        {"type": "gift", "key": "give_ore", "item": "ore_red"},
+        {"type": "gift", "key": "give_heart", "item": "heart"},
+        {"type": "swap", "key": "swap", "enabled": False},
+    )
+    assert steers.help == [("f", "give_ore"), ("h", "give_heart")]
+    assert steers.action("h", UP) == (1, 0)
+    assert steers.action("x", UP) is None

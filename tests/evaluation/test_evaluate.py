@@ -1,0 +1,136 @@
+"""Evaluation: whole episodes, in worlds of their own, the same each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from metta.baselines.random_policy import RandomPolicy
+from metta.errors import MettaError
+from metta.evaluation import evaluate as evaluation
+from metta.evaluation.evaluate import eval_policy, evaluate
+from metta.rl.rollout import rollout
+from metta.world.env import MettaGridEnv
+
+
+def test_the_four_numbers(busy_env, set_up):
+    agent, _ = set_up()
+    result = evaluate(agent, busy_env, num_episodes=6)
+    rewards = np.array([episode.rewards.mean() for episode in result.episodes])
+    stats = eval_policy(agent, busy_env, num_episodes=6)
+    assert stats == result.summary()
+    assert list(stats) == ["mean_reward", "std_reward", "mean_length", "std_length"]
+    assert len(result.episodes) == 6
+    assert stats["mean_reward"] == pytest.approx(rewards.mean())
+    assert stats["std_reward"] == pytest.approx(rewards.std())
+    assert (stats["mean_length"], stats["std_length"]) == (11, 0)
+    np.testing.assert_allclose(result.agent_rewards, np.mean([e.rewards for e in result.episodes], axis=0), rtol=1e-5)
+    assert result.stats["ore_red.gained"] == pytest.approx(
+        np.mean([episode.stats.get("ore_red.gained", 0) for episode in result.episodes])
+    )
+    assert result.stats["ore_red.gained"] > 0
+
+
+def test_the_same_twice_and_something_else_for_another_seed(busy_env, set_up):
+    agent, _ = set_up()
+    first, again = (evaluate(agent, busy_env, 5).episode_rewards for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, evaluate(agent, busy_env, 5, seed=9).episode_rewards)
+
+
+def test_neither_env_nor_agent_nor_torch_is_disturbed(busy_env, set_up):
+    agent, _ = set_up()
+    env = MettaGridEnv(busy_env.configs, seed=1)
+    env.reset()
+    before = env.state()
+    weights = [weight.detach().clone() for weight in agent.parameters()]
+    torch_stream = torch.get_rng_state()
+    eval_policy(agent, env, 3)
+    after = env.state()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert all(torch.equal(a, b) for a, b in zip(agent.parameters(), weights, strict=True))
+    assert torch.equal(torch.get_rng_state(), torch_stream)
+
+
+def test_training_is_the_same_with_and_without_evaluation(busy_env, set_up):
+    rewards = []
+    for evaluated in (False, True):
+        agent, experience = set_up()
+        rollout(experience, agent)
+        if evaluated:
+            eval_policy(agent, busy_env, 2)
+        rollout(experience, agent)
+        rewards.append(experience.rewards.clone())
+    assert torch.equal(*rewards)
+
+
+def test_its_maps_are_none_that_training_saw(busy_env, set_up):
+    maps = set()
+    for world in range(8):
+        env = MettaGridEnv(busy_env.configs, seed=busy_env.seed, first_world=world)
+        for _ in range(3):
+            env.reset()
+            maps.add(env.cells().tobytes())
+    seen = set()
+
+    class Watcher(RandomPolicy):
+        def act(self, observations, *args, **kwargs):
+            return super().act(observations, *args, **kwargs)
+
+    begun = []
+    original = evaluation.MettaGridEnv
+
+    class Recorded(original):
+        def reset(self, *args, **kwargs):
+            result = super().reset(*args, **kwargs)
+            begun.extend(self.cells(world).tobytes() for world in range(self.num_worlds))
+            return result
+
+    evaluation.MettaGridEnv = Recorded
+    try:
+        evaluate(Watcher(busy_env.spec), busy_env, 8)
+    finally:
+        evaluation.MettaGridEnv = original
+    seen.update(begun)
+    assert len(seen) == 8
+    assert not seen & maps
+
+
+def test_more_episodes_than_fit_at_once_are_played_in_lots(busy_env, set_up, monkeypatch):
+    agent, _ = set_up()
+    at_once = evaluate(agent, busy_env, 7, deterministic=True)
+    monkeypatch.setattr(evaluation, "AGENTS_AT_ONCE", 6)
+    in_lots = evaluate(agent, busy_env, 7, deterministic=True)
+    assert len(in_lots.episodes) == 7
+    np.testing.assert_array_equal(at_once.episode_rewards, in_lots.episode_rewards)
+
+
+def test_each_world_counts_once_however_short_its_episodes(busy_env, set_up, monkeypatch):
+    """Alone a world stops at its first episode; beside longer ones it plays on, and that must not count."""
+    short = busy_env.config.override(max_steps=2)
+    env = MettaGridEnv([busy_env.config, short], seed=0)
+    agent, _ = set_up(env)
+    together = evaluate(agent, env, 12, deterministic=True).episodes
+    assert {episode.length for episode in together} == {2, 11}
+    monkeypatch.setattr(evaluation, "AGENTS_AT_ONCE", 1)
+    alone = evaluate(agent, env, 12, deterministic=True).episodes
+    assert [episode.stats for episode in alone] == [episode.stats for episode in together]
+
+
+def test_deterministic_play_follows_the_most_likely(busy_env, set_up):
+    agent, _ = set_up()
+    with torch.no_grad():
+        agent.policy_head.output.bias[0] = 0.5
+        agent.policy_head.output.weight.zero_()
+    stats = evaluate(agent, busy_env, 2, deterministic=True).stats
+    assert stats["action.noop.success"] == 11
+    assert evaluate(agent, busy_env, 2).stats["action.noop.success"] < 11
+
+
+def test_endless_episodes_are_refused(busy_env, set_up):
+    agent, _ = set_up()
+    with pytest.raises(MettaError, match="episodes never end"):
+        eval_policy(agent, MettaGridEnv(busy_env.config.override(max_steps=0, episode_lifetime=0)))
+    with pytest.raises(MettaError, match="at least 1"):
+        eval_policy(agent, busy_env, num_episodes=0)

@@ -1,0 +1,169 @@
+"""Matches: who is played by whom, whose reward is whose, and how sure a difference is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from metta.agent.policy import Decision
+from metta.agent.recurrent_memory import Memory
+from metta.baselines.random_policy import RandomPolicy
+from metta.config.env.env_config import EnvConfig
+from metta.errors import UsageError
+from metta.evaluation import evaluate as evaluation
+from metta.evaluation.match import MatchResult, play_match
+from metta.world.env import MettaGridEnv
+from metta.world.summary import EpisodeSummary
+
+STEPS = 6
+NOOP, GET = (0, 0), (4, 0)
+
+
+def mines(num_agents: int = 4, **game) -> MettaGridEnv:
+    """Agents that each face a mine of their own, which has an ore in every step; an ore is worth 1."""
+    map_ = "\n".join(["r" * num_agents, "@" * num_agents])
+    return MettaGridEnv(
+        EnvConfig(
+            game={
+                "num_agents": num_agents,
+                "max_steps": STEPS,
+                "ore_red_reward": 1.0,
+                "ore_red_max": 100,
+                "time_punishment": 0.0,
+                **game,
+            },
+            objects=[{"type": "mine", "name": "mine_red", "conversion_ticks": 1, "cooldown": 0, "max_output": 1}],
+            map_builder={"type": "Ascii", "map": map_},
+        )
+    )
+
+
+TEAMS = {"groups": {"red": {"id": 0}, "blue": {"id": 1}}}
+
+
+def teams() -> MettaGridEnv:
+    """The same, agents of two groups: red, blue, blue."""
+    config = mines(3, **TEAMS).config
+    builder = {"type": "Ascii", "map": "rrr\nABB", "legend": {"A": "agent.red", "B": "agent.blue"}}
+    return MettaGridEnv(config.override(map_builder=builder))
+
+
+class Always:
+    """Takes the same action in each of its first `steps` steps, by its own memory; then stands still."""
+
+    def __init__(self, env: MettaGridEnv, action: tuple[int, int], steps: int = STEPS):
+        self.spec = env.spec
+        self.action, self.steps = action, steps
+        self.seen: list[int] = []
+
+    def initial_memory(self, agents: int) -> Memory:
+        return Memory(torch.zeros(1, agents, 1), torch.zeros(1, agents, 1))
+
+    def act(self, observations, memory, resets=None, generator=None, deterministic=False) -> Decision:
+        agents = len(observations)
+        self.seen.append(agents)
+        age = memory.hidden[0, :, 0]
+        actions = torch.where((age < self.steps)[:, None], torch.tensor(self.action), torch.tensor(NOOP)).int()
+        zeros = torch.zeros(agents)
+        return Decision(actions, zeros.long(), zeros, zeros, Memory(memory.hidden + 1, memory.cell))
+
+
+def test_each_side_earns_what_its_agents_do():
+    env = mines()
+    digging, idle = Always(env, GET), Always(env, NOOP)
+    for share, own in ((0.25, 1), (0.5, 2), (0.75, 3)):
+        match = play_match(digging, idle, env, num_episodes=5, share=share)
+        assert match.agents == (own, 4 - own)
+        assert (match.is_own.sum(axis=1) == own).all()
+        np.testing.assert_array_equal(match.own_rewards, np.full(5, STEPS))
+        np.testing.assert_array_equal(match.opponent_rewards, np.zeros(5))
+        assert (match.difference.mean, match.difference.half_width) == (STEPS, 0)
+    assert digging.seen[-1] == 15
+    assert idle.seen[-1] == 5
+    assert play_match(idle, digging, env, num_episodes=2).difference.mean == -STEPS
+
+
+def test_each_side_has_a_memory_of_its_own():
+    env = mines()
+    match = play_match(Always(env, GET, steps=2), Always(env, GET, steps=5), env, num_episodes=3, share=0.25)
+    assert (match.own.mean, match.opponent.mean, match.difference.mean) == (2, 5, -3)
+
+
+def test_a_policy_against_itself_is_neither_better_nor_worse(busy_env):
+    env = mines()
+    exactly = play_match(Always(env, GET), Always(env, GET), env, num_episodes=4)
+    assert (exactly.difference.low, exactly.difference.high) == (0, 0)
+    by_chance = play_match(RandomPolicy(busy_env.spec), RandomPolicy(busy_env.spec), busy_env, num_episodes=60, seed=3)
+    assert by_chance.difference.low < 0 < by_chance.difference.high
+    assert by_chance.own_rewards.std() > 0
+
+
+def test_who_plays_whom_is_drawn_for_each_episode_and_again_the_same(busy_env, monkeypatch):
+    policy = RandomPolicy(busy_env.spec)
+    first = play_match(policy, policy, busy_env, num_episodes=20)
+    again = play_match(policy, policy, busy_env, num_episodes=20)
+    assert set(first.is_own[:, 0].tolist()) == {True, False}
+    np.testing.assert_array_equal(first.is_own, again.is_own)
+    np.testing.assert_array_equal(first.own_rewards, again.own_rewards)
+    assert not np.array_equal(first.is_own, play_match(policy, policy, busy_env, num_episodes=20, seed=9).is_own)
+    monkeypatch.setattr(evaluation, "AGENTS_AT_ONCE", 6)
+    np.testing.assert_array_equal(play_match(policy, policy, busy_env, num_episodes=20).is_own, first.is_own)
+
+
+def test_groups_say_who_is_played():
+    env = teams()
+    digging, idle = Always(env, GET), Always(env, NOOP)
+    match = play_match(digging, idle, env, num_episodes=2, groups=["blue"])
+    np.testing.assert_array_equal(match.is_own, [[False, True, True]] * 2)
+    assert match.agents == (2, 1)
+    assert match.difference.mean == STEPS
+    assert play_match(digging, idle, env, num_episodes=2, groups=["red"]).agents == (1, 2)
+
+
+def test_a_difference_is_paired_by_episode():
+    """Rich maps and poor ones: rewards vary widely, by how much one is better does not.
+
+    Differences 1, 2, 3: mean 2, s = 1, t of two degrees of freedom 4.30265, so 2 +- 4.30265 / sqrt(3).
+    """
+    rewards = [(11, 10), (102, 100), (1003, 1000)]
+    episodes = tuple(
+        EpisodeSummary(0, 0, 1, False, np.array(pair, np.float32), np.array(pair, np.float32), {}) for pair in rewards
+    )
+    match = MatchResult(episodes, np.array([[True, False]] * 3))
+    assert match.difference.mean == pytest.approx(2)
+    assert match.difference.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    assert match.own.half_width > 500
+    swapped = MatchResult(episodes, np.array([[False, True]] * 3))
+    assert swapped.difference.mean == pytest.approx(-2)
+
+
+@pytest.mark.parametrize(
+    ("share", "sentence"),
+    [
+        (0.0, "share must be more than 0 and less than 1, so that both sides play; got 0"),
+        (1.0, "share must be more than 0 and less than 1, so that both sides play; got 1"),
+        (-0.5, "got -0.5"),
+        (0.1, "a share of 0.1 of 4 agents leaves the policy none; it must be from 0.25 to 0.75 here"),
+        (0.9, "a share of 0.9 of 4 agents leaves the opponent none; it must be from 0.25 to 0.75 here"),
+    ],
+)
+def test_a_share_that_leaves_a_side_empty_is_refused(share, sentence):
+    env = mines()
+    with pytest.raises(UsageError, match=sentence):
+        play_match(Always(env, GET), Always(env, GET), env, share=share)
+
+
+def test_other_matches_that_cannot_be_are_refused(busy_env):
+    alone, env = mines(1), teams()
+    with pytest.raises(UsageError, match="needs at least two agents"):
+        play_match(Always(alone, GET), Always(alone, GET), alone)
+    policy = Always(env, GET)
+    with pytest.raises(UsageError, match='there is no group "blu" of agents here; did you mean "blue"'):
+        play_match(policy, policy, env, groups=["blu"])
+    with pytest.raises(UsageError, match="the groups red, blue leave the opponent no agent"):
+        play_match(policy, policy, env, groups=["red", "blue"])
+    with pytest.raises(UsageError, match="made for another world"):
+        play_match(policy, Always(busy_env, GET), env)
+    with pytest.raises(UsageError, match="at least 1"):
+        play_match(policy, policy, env, num_episodes=0)

@@ -1,0 +1,54 @@
+"""Blocks keep their identity: drawn maps before and after, and where each of them went."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metta.config.env.env_config import EnvConfig
+from metta.replay.wall_tracking import BlockTracker
+
+CONFIG = EnvConfig.model_validate(
+    {"objects": [{"type": "wall", "name": "stone", "type_id": 20, "swappable": True}], "map_builder": {"objects": {}}}
+)
+CODES = {".": 0, "#": 1, "b": 14, "s": 20, "@": -1}
+
+
+def cells(*rows: str) -> np.ndarray:
+    return np.array([[CODES[glyph] for glyph in row] for row in rows], np.int16)
+
+
+def test_only_what_can_be_swapped_is_followed() -> None:
+    tracker = BlockTracker(CONFIG, cells("#b@", "s#b"))
+    assert tracker.positions.tolist() == [[0, 1], [1, 0], [1, 2]]
+
+
+def test_each_goes_to_the_nearest_new_place() -> None:
+    tracker = BlockTracker(CONFIG, cells("b@..b@..", "........"))
+    tracker.follow(cells("@b..@b..", "........"))
+    assert tracker.positions.tolist() == [[0, 1], [0, 5]]
+    tracker.follow(cells("....b...", ".b......"))
+    assert tracker.positions.tolist() == [[1, 1], [0, 4]]
+
+
+def test_the_closest_pair_comes_first() -> None:
+    """The first block could go to either place; the second has a place beside it, which is its own."""
+    tracker = BlockTracker(CONFIG, cells("b..b.", "....."))
+    tracker.follow(cells("..b..", "..b.."))
+    assert tracker.positions.tolist() == [[1, 2], [0, 2]]
+
+
+def test_types_are_told_apart() -> None:
+    tracker = BlockTracker(CONFIG, cells("bs.."))
+    tracker.follow(cells("sb.."))
+    assert tracker.positions.tolist() == [[0, 1], [0, 0]]
+
+
+def test_a_place_that_was_left_and_taken_is_still_the_first_ones() -> None:
+    """Nobody can tell whether the left block moved past the right one or both moved on."""
+    tracker = BlockTracker(CONFIG, cells("bb."))
+    tracker.follow(cells(".bb"))
+    assert tracker.positions.tolist() == [[0, 2], [0, 1]]
+
+
+def test_a_map_without_blocks() -> None:
+    assert BlockTracker(CONFIG, cells("#@")).positions.shape == (0, 2)

@@ -1,0 +1,29 @@
+"""Five kills, and five signals, of the fifty that `python tests/support/faults.py` gives a run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+SUPPORT = Path(__file__).parents[1] / "support"
+is_possible = sys.platform == "linux" and find_spec("tensorboard") is not None
+
+
+@pytest.mark.skipif(not is_possible, reason="needs inotify and TensorBoard")
+@pytest.mark.parametrize("signals", [["KILL"], ["TERM", "INT", "HUP"]], ids=["killed", "asked"])
+def test_disturbed_anywhere_and_resumed_is_the_undisturbed_run(signals: list[str]) -> None:
+    ran = subprocess.run(
+        [sys.executable, "faults.py", "--kills", "5", "--seed", "7", "--signals", *signals],
+        cwd=SUPPORT,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "5 kills of " in ran.stdout
+    assert " in write" in ran.stdout.splitlines()[-1]  # one in each run
+    if signals == ["KILL"]:
+        assert any(f"while writing {file}" in ran.stdout for file in ("checkpoint", "trainer_state"))

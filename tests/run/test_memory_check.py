@@ -1,0 +1,130 @@
+"""A run that does not fit says so before it takes anything, and what it says to lower makes it fit."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import Recorder, tiny_config
+from typer.testing import CliRunner
+
+from metta.api import EnvConfig, Notice, load_config, make_agent, train_run
+from metta.config.agent import AgentModelConfig
+from metta.config.plan.memory_estimate import memory_parts, too_large
+from metta.config.plan.network_size import least_weights
+from metta.errors import TrainingError
+from metta.run import memory_check
+from metta.spaces import ActionSpace, ObservationSpace
+from metta_cli.main import app
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
+def test_the_weights_said_are_the_weights_there_are(backbone: str) -> None:
+    env = EnvConfig()
+    config = AgentModelConfig.model_validate({"hidden_dim": 128, "backbone": backbone, "lstm_layers": 2})
+    agent = make_agent(ObservationSpace(env), ActionSpace(env), [], "cpu", config)
+    counted = sum(weight.numel() for weight in agent.parameters())
+    assert 0.8 * counted < least_weights(config, env.spec) <= counted
+
+
+def test_two_gib_are_told_what_does_not_fit_and_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory_check, "free_memory", lambda: 2 * GIB)
+    large = ["--set", "experience.batch_size=8388608", "--set", "experience.minibatch_size=65536"]
+    result = CliRunner().invoke(app, ["train", "default", "--device", "cpu", *large])
+    assert result.exit_code == 1
+    assert re.fullmatch(
+        r"error: this run needs about [\d.]+ GiB of memory, and 2 GiB are free: experience [\d.]+ GiB, worlds .+; "
+        r"lower experience\.\w+( from [\d,]+ to [\d,]+| \(now [\d,]+\) and .+)\n",
+        result.stderr,
+    ), result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_doing_what_is_said_makes_it_fit() -> None:
+    values: dict[str, str] = {"experience.batch_size": "4194304", "experience.minibatch_size": "65536"}
+    for _ in range(8):
+        config = load_config("default", [f"{key}={value}" for key, value in values.items()])
+        parts = memory_parts(config, config.env.spec, 64 * 64)
+        problem = too_large(parts, 2 * GIB)
+        if problem is None:
+            break
+        for key, value in re.findall(r"lower ([\w.]+) from [\d,]+ to ([\d,]+)", problem):
+            values[key] = value.replace(",", "")
+        for key, value in re.findall(r"([\w.]+) \(now ([\d,]+)\)", problem):
+            values[key] = str(int(value.replace(",", "")) // 2)
+    assert problem is None, problem
+
+
+def test_what_is_close_is_noted_and_what_is_unknown_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path / "run", "run.total_timesteps=512")
+    needed = sum(part.bytes for part in memory_parts(config, config.env.spec, 64))
+    monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 1.1))
+    heard = Recorder()
+    train_run(config, heard)
+    assert [event.text for event in heard.events if isinstance(event, Notice) and "nearly all" in event.text]
+    monkeypatch.setattr(memory_check, "free_memory", lambda: None)
+    assert memory_check.check_memory(config, [config.env], torch.device("cpu")) is None
+
+
+def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = tiny_config(tmp_path / "run", "experience.batch_size=8192", "experience.minibatch_size=4096")
+    each = tiny_config(
+        tmp_path / "run",
+        'distributed.batch="per_process"',
+        "experience.batch_size=8192",
+        "experience.minibatch_size=4096",
+    )
+    cpu, needed = torch.device("cpu"), sum(part.bytes for part in memory_parts(shared, shared.env.spec, 64))
+    monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 1.5))
+    assert memory_check.check_memory(each, [each.env], cpu) is None
+    assert memory_check.check_memory(each, [each.env], cpu, processes=8, processes_here=1) is None
+    with pytest.raises(TrainingError, match=r"needs about .* lower experience\.\w+ from"):
+        memory_check.check_memory(each, [each.env], cpu, processes=8, processes_here=8)
+    assert memory_check.check_memory(shared, [shared.env], cpu, processes=8, processes_here=2) is None
+
+
+def test_containers_and_limits_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:  8192 kB\n", "/proc/self/statm": "1 1 1"}
+    monkeypatch.setattr(memory_check, "_text", lambda path: files.get(path, ""))
+    assert memory_check.free_memory() == 8192 * 1024
+    files |= {"/sys/fs/cgroup/memory.max": "max\n", "/sys/fs/cgroup/memory.current": "5\n"}
+    assert memory_check.free_memory() == 8192 * 1024
+    files["/sys/fs/cgroup/memory.max"] = "1005\n"
+    assert memory_check.free_memory() == 1000
+    files.clear()
+    assert memory_check.free_memory() is None
+
+
+PROGRAM = """
+import resource, sys, pathlib
+import metta.run.train
+from metta_cli.main import app
+if sys.argv[1] == "unchecked":
+    metta.run.train.check_memory = lambda *_: None
+size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (500 << 20),) * 2)
+app(["train", "default", "--device", "cpu", "--run-dir", "run", "--set", "experience.batch_size=4194304"])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [("checked", "error: this run needs about "), ("unchecked", "error: out of memory: the largest ")],
+)
+def test_a_process_that_gets_no_more_says_so(how: str, sentence: str, tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 1, ran.stderr
+    assert ran.stderr.startswith(sentence), ran.stderr
+    assert "lower experience.batch_size" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not list(tmp_path.iterdir())

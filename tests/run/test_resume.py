@@ -1,0 +1,254 @@
+"""Train 2n == train n, stop in any way, resume n: bit for bit."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import (
+    Killed,
+    Recorder,
+    assert_same_state,
+    assert_same_weights,
+    ignore,
+    interrupt,
+    kill,
+    metrics_of,
+    tiny_config,
+    weights_of,
+)
+
+from metta.agent.heads import plain_statistics
+from metta.api import Event, Notice, Override, PhaseBegan, RunEnded, TrainingState, resume_run, train_run
+from metta.errors import CheckpointError, TrainingError, UsageError
+from metta.run.run_directory import RunDirectory
+
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in one go."""
+    run_dir = tmp_path_factory.mktemp("runs") / "straight"
+    ended = train_run(tiny_config(run_dir), ignore)
+    assert (ended.reason, ended.epoch, ended.agent_step) == ("finished", EPOCHS, 4096)
+    return run_dir
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    assert metrics_of(first) == metrics_of(second)
+    assert_same_weights(weights_of(first, EPOCHS), weights_of(second, EPOCHS))
+    states = [TrainingState.load(run / "checkpoints" / f"trainer_state_{EPOCHS:06d}.pt") for run in (first, second)]
+    worlds = [state.extra_args["experience"] for state in states]
+    assert_same_state(*worlds)
+    assert_same_state(*(state.optimizer_state_dict for state in states))
+
+
+def test_the_same_seed_twice_gives_the_same_run(straight: Path, tmp_path: Path) -> None:
+    train_run(tiny_config(tmp_path / "again"), ignore)
+    assert_same_run(straight, tmp_path / "again")
+
+
+def test_another_seed_gives_another_run(straight: Path, tmp_path: Path) -> None:
+    train_run(tiny_config(tmp_path / "other", "run.seed=1"), ignore)
+    assert metrics_of(straight) != metrics_of(tmp_path / "other")
+
+
+def test_metrics_show_that_episodes_ended_and_weights_changed(straight: Path) -> None:
+    lines = metrics_of(straight)
+    assert [line["epoch"] for line in lines] == list(range(1, EPOCHS + 1))
+    assert sum(line["episodes"] for line in lines) > 0
+    assert [bool(line["weights"]) for line in lines] == [line["epoch"] % 3 == 0 for line in lines]
+    assert lines[0]["learning_rate"] > lines[-1]["learning_rate"] > 0
+    before, after = weights_of(straight, 0), weights_of(straight, EPOCHS)
+    statistics = {f"value_head.{name}" for name in plain_statistics()}
+    assert {name for name in before if torch.equal(before[name], after[name])} == statistics
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 6])
+def test_interrupted_and_resumed_is_the_run_in_one_go(straight: Path, tmp_path: Path, epoch: int) -> None:
+    run_dir = tmp_path / "interrupted"
+    ended = train_run(tiny_config(run_dir), Recorder(epoch, interrupt))
+    assert (ended.reason, ended.epoch) == ("interrupted", epoch)
+    ended = resume_run(run_dir, ignore)
+    assert (ended.reason, ended.epoch) == ("finished", EPOCHS)
+    assert_same_run(straight, run_dir)
+
+
+@pytest.mark.parametrize("phase", ["collect", "update"])
+def test_a_signal_within_an_epoch_leaves_it_and_saves_the_epochs_before(
+    straight: Path, tmp_path: Path, phase: str
+) -> None:
+    """Sent at the beginning of the fourth epoch's phase, or by another thread a moment later, in the middle of it."""
+    for delay in (0.0, 0.003):
+        run_dir = tmp_path / f"{phase}-{delay}"
+        count = 0
+
+        def listen(event: Event, delay: float = delay) -> None:
+            nonlocal count
+            if event == PhaseBegan(phase):
+                count += 1
+                if count == 4:
+                    threading.Timer(delay, interrupt).start() if delay else interrupt()
+
+        ended = train_run(tiny_config(run_dir), listen)
+        assert ended.reason == "interrupted"
+        assert ended.epoch == 3 or (delay and ended.epoch < EPOCHS)
+        assert [line["epoch"] for line in metrics_of(run_dir)] == list(range(1, ended.epoch + 1))
+        assert ended.checkpoint == run_dir / "checkpoints" / f"checkpoint_{ended.epoch:06d}.pt"
+        assert resume_run(run_dir, ignore).epoch == EPOCHS
+        assert_same_run(straight, run_dir)
+
+
+@pytest.mark.parametrize("phase", ["evaluate", "record"])
+def test_a_signal_while_the_run_watches_itself_costs_no_epoch(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: timer.interval_seconds == 17)
+        intervals = [
+            f"simulation.evaluate_interval={17 if phase == 'evaluate' else 0}",
+            f"simulation.replay_interval={17 if phase == 'record' else 0}",
+        ]
+
+        def listen(event: Event) -> None:
+            if event == PhaseBegan(phase):
+                interrupt()
+
+        ended = train_run(tiny_config(tmp_path / "run", *intervals), listen)
+    assert (ended.reason, ended.epoch) == ("interrupted", 1)
+    assert not metrics_of(tmp_path / "run")[0]["evaluation"]
+    assert not (tmp_path / "run" / "replays").exists()
+    resume_run(tmp_path / "run", ignore, [Override.parse("simulation.evaluate_interval=0")])
+    assert_same_run(straight, tmp_path / "run")
+
+
+def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(straight: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "unborn"
+    with RunDirectory.create(tiny_config(run_dir)):
+        pass
+    assert resume_run(run_dir, ignore).epoch == EPOCHS
+    assert_same_run(straight, run_dir)
+
+
+def test_killed_again_and_again_is_the_run_in_one_go(straight: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "killed"
+    with pytest.raises(Killed):
+        train_run(tiny_config(run_dir), Recorder(2, kill))
+    assert len(metrics_of(run_dir)) == 2  # of epochs that no checkpoint holds: they are trained and written again
+    assert resume_run(run_dir, Recorder(3, interrupt)).epoch == 3
+    with pytest.raises(Killed):
+        resume_run(run_dir, Recorder(5, kill))
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 6, "agent_st')  # a line that a crash cut short
+    resume_run(run_dir, ignore)
+    assert_same_run(straight, run_dir)
+
+
+def test_evaluations_and_checkpoints_do_not_disturb_training(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: True)
+    train_run(tiny_config(tmp_path / "watched"), ignore)
+    watched = metrics_of(tmp_path / "watched")
+    assert all(line.pop("evaluation")["mean_length"] == 20 for line in watched)
+    assert watched == [{key: line[key] for key in line if key != "evaluation"} for line in metrics_of(straight)]
+    assert_same_weights(weights_of(straight, EPOCHS), weights_of(tmp_path / "watched", EPOCHS))
+    states = sorted(path.name for path in (tmp_path / "watched" / "checkpoints").glob("trainer_state*"))
+    assert states == ["trainer_state_000007.pt", "trainer_state_000008.pt"]
+
+
+@pytest.mark.parametrize(
+    ("victim", "damage"),
+    [
+        ("trainer_state_000006.pt", "torn"),
+        ("trainer_state_000006.pt", "empty"),
+        ("checkpoint_000006.pt", "flipped"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
+    straight: Path, tmp_path: Path, victim: str, damage: str
+) -> None:
+    run_dir = tmp_path / "damaged"
+    train_run(tiny_config(run_dir), Recorder(3, interrupt))
+    resume_run(run_dir, Recorder(6, interrupt))
+    path = run_dir / "checkpoints" / victim
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes({"torn": content[:middle], "flipped": flipped, "empty": b""}[damage])
+    recorder = Recorder()
+    ended = resume_run(run_dir, recorder)
+    notices = [event.text for event in recorder.events if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert victim in notices[0]
+    assert "damaged" in notices[0]
+    assert notices[0].endswith("going on from trainer_state_000003.pt")
+    assert ended.epoch == EPOCHS
+    assert_same_run(straight, run_dir)
+
+
+def test_without_a_sound_state_there_is_no_fresh_start(tmp_path: Path) -> None:
+    run_dir = tmp_path / "lost"
+    train_run(tiny_config(run_dir), Recorder(1, interrupt))
+    for path in (run_dir / "checkpoints").glob("trainer_state*"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="no trainer state that loads") as caught:
+        resume_run(run_dir, ignore)
+    assert str(caught.value).count("damaged or cut short") == 2
+    for path in (run_dir / "checkpoints").glob("trainer_state*"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="has no trainer state"):
+        resume_run(run_dir, ignore)
+
+
+def test_a_finished_run_says_so_and_trains_on_if_asked(tmp_path: Path) -> None:
+    run_dir = tmp_path / "finished"
+    train_run(tiny_config(run_dir, "run.total_timesteps=1024"), ignore)
+    recorder = Recorder()
+    assert resume_run(run_dir, recorder).epoch == 2
+    assert Notice("all 1,024 agent steps are done; --total-timesteps trains on") in recorder.events
+    more = Override("--total-timesteps", ("run", "total_timesteps"), "2048")
+    assert resume_run(run_dir, ignore, [more]).epoch == 4
+    lines = metrics_of(run_dir)
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+    # the linear schedule ends with the new total: half of it is left after 2 of 4 epochs
+    assert lines[2]["learning_rate"] == pytest.approx(lines[0]["learning_rate"] / 2)
+    assert "total_timesteps = 2048" in (run_dir / "config.toml").read_text()
+
+
+def test_what_was_learned_under_cannot_change_on_the_way(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--set: ppo\.gamma cannot change while a run goes on"):
+        resume_run(tmp_path, ignore, [Override.parse("ppo.gamma=0.5")])
+
+
+def test_one_directory_is_trained_by_one_process(tmp_path: Path) -> None:
+    run_dir = tmp_path / "mine"
+
+    def intrude() -> None:
+        with pytest.raises(TrainingError, match=r"is being trained by process \d+ on .* since 20"):
+            resume_run(run_dir, ignore)
+
+    train_run(tiny_config(run_dir, "run.total_timesteps=512"), Recorder(1, intrude))
+    assert isinstance(resume_run(run_dir, ignore), RunEnded)
+    with pytest.raises(UsageError, match="holds a run already; go on with it"):
+        train_run(tiny_config(run_dir), ignore)
+
+
+def test_a_number_that_breaks_stops_the_run_and_keeps_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "broken"
+    train_run(tiny_config(run_dir), Recorder(2, interrupt))
+    before = {path.name: path.read_bytes() for path in (run_dir / "checkpoints").iterdir()}
+    monkeypatch.setattr("metta.world.env.share_rewards", lambda worlds: np.full(worlds.agents, np.inf, np.float32))
+    with pytest.raises(TrainingError) as caught:
+        resume_run(run_dir, ignore)
+    message = str(caught.value)
+    assert message.startswith("stopped in epoch 3: ")
+    assert "the reward of agent 0 in world 0 is inf" in message
+    assert message.endswith(f"metta resume {run_dir} goes on from trainer_state_000002.pt")
+    assert {path.name: path.read_bytes() for path in (run_dir / "checkpoints").iterdir()} == before

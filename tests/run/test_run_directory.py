@@ -1,0 +1,247 @@
+"""What a run leaves on the disk, and what it does when the disk does not play along."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from tiny_runs import Recorder, ignore, interrupt, tiny_config
+
+from metta.api import StopRequested, TrainingState, resume_run, train_run
+from metta.errors import CheckpointError, TrainingError, UsageError
+from metta.files import write_whole
+from metta.run.interval_timer import Timer
+from metta.run.metrics_file import MetricsFile, json_line, sound_lines
+from metta.run.run_directory import LOCK, RunDirectory
+from metta.run.signals import Interruption
+
+SHORT = "run.total_timesteps=1024"
+
+
+def test_a_run_stays_inside_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    train_run(tiny_config(tmp_path / "run", SHORT), ignore)
+    assert sorted(entry.name for entry in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "checkpoint_000000.pt",
+        "checkpoint_000002.pt",
+        "trainer_state_000000.pt",
+        "trainer_state_000002.pt",
+    ]
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_checkpoints_go_where_the_config_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_run(tiny_config("run", "checkpoint.checkpoint_dir=kept"), Recorder(1, interrupt))
+    assert (tmp_path / "kept" / "checkpoint_000001.pt").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ended = resume_run("../run", ignore)
+    assert ended.checkpoint == tmp_path / "kept" / "checkpoint_000008.pt"
+    assert ended.checkpoint.exists()
+
+
+def test_two_runs_in_one_second_have_two_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    roots = set()
+    for _ in range(3):
+        with RunDirectory.create(tiny_config()) as directory:
+            roots.add(directory.root)
+    assert len(roots) == 3
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file is a file; name a directory for the run"):
+        RunDirectory.create(tiny_config(tmp_path / "file"))
+    with pytest.raises(UsageError, match="is a file; name a directory"):
+        RunDirectory.create(tiny_config(tmp_path / "file" / "run"))
+    with pytest.raises(CheckpointError, match="does not exist"):
+        RunDirectory.open(tmp_path / "none")
+
+
+def test_a_full_disk_stops_the_run_and_says_where_it_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = tmp_path / "run"
+
+    def fill() -> None:
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device", "checkpoints")
+
+        monkeypatch.setattr("os.fsync", full)
+
+    with pytest.raises(TrainingError) as caught:
+        train_run(tiny_config(run_dir, SHORT), Recorder(2, fill))
+    assert str(caught.value) == (
+        "stopped in epoch 3: checkpoints: No space left on device; "
+        f"metta resume {run_dir} goes on from trainer_state_000000.pt"
+    )
+    assert not list(run_dir.glob("**/*.partial"))
+
+
+def test_write_whole_replaces_or_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_whole(path, b"one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two"
+    with pytest.raises(FileNotFoundError):
+        write_whole(tmp_path / "none" / "file", b"three")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_metrics_go_on_without_a_gap_or_a_double_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsFile(path) as metrics:
+        for epoch in (1, 2, 3):
+            metrics.append({"epoch": epoch, "reward": 0.1 + 0.2})
+    with path.open("a") as file:
+        file.write('{"epoch": 4, "rew')
+    with MetricsFile(path, epochs_done=2) as metrics:
+        metrics.append({"epoch": 3, "reward": float("nan")})
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"epoch": 1, "reward": 0.1 + 0.2}, {"epoch": 2, "reward": 0.1 + 0.2}, {"epoch": 3, "reward": None}]
+
+
+def test_json_has_no_number_that_is_not_finite() -> None:
+    assert json_line({"a": [float("inf"), {"b": float("nan")}, 1.5]}) == '{"a": [null, {"b": null}, 1.5]}'
+
+
+def test_a_timer_counts_from_the_last_time_it_was_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100, 100, 105, 110, 115, 125])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    timer, never = Timer(10), Timer(0)
+    assert [timer.is_due() for _ in range(4)] == [False, True, False, True]
+    monkeypatch.undo()
+    assert not never.is_due()
+
+
+def test_the_first_signal_asks_and_the_second_raises() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    asked: list[str] = []
+    with Interruption(asked.append) as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.requested
+        assert asked == ["SIGTERM"]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_training_in_another_thread_takes_no_signals(tmp_path: Path) -> None:
+    recorder = Recorder()
+    thread = threading.Thread(target=lambda: train_run(tiny_config(tmp_path / "run", SHORT), recorder))
+    thread.start()
+    thread.join()
+    assert not [event for event in recorder.events if isinstance(event, StopRequested)]
+    assert (tmp_path / "run" / "checkpoints" / "checkpoint_000002.pt").exists()
+
+
+def test_train_where_a_run_is_alive_says_who_trains_there(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path / "run")
+    with RunDirectory.create(config):
+        since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+        who = rf"{tmp_path / 'run'} is being trained by process {os.getpid()} on {platform.node()} {since}; wait for it"
+        with pytest.raises(TrainingError, match=who):
+            RunDirectory.create(config)
+    with pytest.raises(UsageError, match="holds a run already"):
+        RunDirectory.create(config)
+
+
+def test_the_two_newest_sound_states_are_kept(tmp_path: Path) -> None:
+    """Whatever damaged ones there are, be they newer or older."""
+
+    def save(epoch: int) -> None:
+        TrainingState(epoch, 0, 0, {}).save(tmp_path)
+
+    def damage(epoch: int) -> None:
+        path = tmp_path / f"trainer_state_{epoch:06d}.pt"
+        path.write_bytes(path.read_bytes()[:-40])
+
+    def kept() -> list[int]:
+        return sorted(int(path.stem[-6:]) for path in tmp_path.glob("trainer_state_*.pt"))
+
+    for epoch in (1, 2):
+        save(epoch)
+    save(6)
+    assert kept() == [2, 6]
+    damage(6)
+    save(4)  # the run went on from 2
+    assert kept() == [2, 4, 6]
+    damage(4)
+    save(5)
+    assert kept() == [2, 5, 6]
+    save(6)
+    assert kept() == [5, 6]
+
+
+def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    replays = tmp_path / "a" / "replays"
+    with pytest.raises(UsageError, match="is a file; name a directory"):
+        RunDirectory.create(
+            tiny_config(
+                tmp_path / "new" / "run",
+                f"checkpoint.checkpoint_dir={tmp_path / 'file' / 'x'}",
+                f"simulation.replay_dir={replays}",
+            )
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        RunDirectory.create(tiny_config(tmp_path / "new" / "run", f"simulation.replay_dir={replays}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_writer_that_was_killed_at_the_very_beginning_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.toml.1.partial").write_text("half")
+    with RunDirectory.create(tiny_config(tmp_path / "run")):
+        assert not list((tmp_path / "run").glob(".*.partial"))
+
+
+def test_metrics_that_nobody_can_have_written_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    strange = [
+        "[" * 100_000,
+        '{"epoch": ' + "9" * 5000 + "}",
+        '{"epoch": 3, "agent_step": 1' + "0" * 4000 + "}",
+        '{"epoch": -1}',
+        '{"epoch": true}',
+        '{"epoch": 3, "losses": ' + '{"a": ' * 50 + "1" + "}" * 50 + "}",
+    ]
+    path.write_text("\n".join(['{"epoch": 1, "losses": {"a": 0.5}}', *strange, '{"epoch": 2}']))
+    assert [line["epoch"] for line in sound_lines(path)] == [1, 2]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is not a regular file"):
+        list(sound_lines(tmp_path / "pipe"))
+    with pytest.raises(UsageError, match="pipe is not a regular file"):
+        MetricsFile(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pipe", "endless"])
+def test_a_lock_that_is_no_text_is_answered(tmp_path: Path, kind: str) -> None:
+    with RunDirectory.create(tiny_config(tmp_path / "run")):
+        pass
+    lock = tmp_path / "run" / LOCK
+    lock.unlink()
+    if kind == "pipe":
+        os.mkfifo(lock)
+        with pytest.raises(UsageError, match="lock is not a regular file; remove it"):
+            RunDirectory.open(tmp_path / "run")
+    else:
+        lock.write_bytes(b"\xff\xfe\x00" if kind == "bytes" else b"x" * 10**7)
+        with RunDirectory.open(tmp_path / "run"):
+            assert lock.read_text().startswith(f"process {os.getpid()} on ")
+    with pytest.raises(UsageError, match="holds a run already"):
+        RunDirectory.create(tiny_config(tmp_path / "run"))

@@ -1,0 +1,270 @@
+"""Worlds nobody would draw: small, crowded, with every action and every setting at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metta.config.env.env_config import EnvConfig
+
+ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser", "blueprint", "coin"]
+BUILDERS: dict[str, dict[str, Any]] = {
+    "Rooms": {},
+    "Ascii": {},
+    "Maze": {"corridor_width": 2, "loops": 0.2},
+    "Caves": {"fill": 0.3, "rounds": 2},
+}
+"""Builders of maps other than the plain one, with what is not drawn."""
+
+ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
+
+
+def random_tasks(
+    generator: np.random.Generator, count: int = 2, with_costs: bool = True, every_action: bool = False
+) -> list[EnvConfig]:
+    """Configs that may share a batch: equal in what a policy sees, different in everything else.
+
+    Without costs neither actions nor defense use anything up, so only recipes and caps make or destroy items.
+    """
+    frame = _Frame.drawn(generator, with_costs, every_action)
+    return [_Task(generator, frame).config() for _ in range(count)]
+
+
+def tasks_beside(
+    generator: np.random.Generator, config: EnvConfig, sizes: Sequence[tuple[int, int]]
+) -> list[EnvConfig]:
+    """Worlds of these sizes (rows, cols) that may share a batch with `config`, all else drawn anew."""
+    frame = _Frame.of(config)
+    return [_Task(generator, frame, size).config() for size in sizes]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the tasks of a batch have in common."""
+
+    with_costs: bool
+    items: list[str]
+    num_agents: int
+    group_ids: list[int]
+    actions: list[dict[str, Any]]
+    things: list[tuple[str, int]]  # name and type id of each object
+    window: dict[str, int]
+
+    @classmethod
+    def drawn(cls, generator: np.random.Generator, with_costs: bool, every_action: bool) -> _Frame:
+        # gifts make every turn wait for the ones before, so most worlds should have none
+        some = [*ACTION_TYPES, "attack", "move", "rotate", "swap"]
+        types = [type_ for type_ in some if every_action or generator.random() < (0.3 if type_ == "gift" else 0.75)]
+        actions: list[dict[str, Any]] = []
+        for index, type_ in enumerate(generator.permutation([*types, "move"]).tolist()):
+            action = {"type": type_, "key": f"{type_}_{index}", "enabled": every_action or generator.random() < 0.9}
+            if type_ == "rotate":
+                action["delta"] = int(generator.integers(-3, 4)) if generator.random() < 0.5 else None
+            actions.append(action)
+        return cls(
+            with_costs=with_costs,
+            items=generator.permutation(ITEMS)[: generator.integers(2, len(ITEMS) + 1)].tolist(),
+            num_agents=int(generator.integers(2, 21 if every_action else 11)),
+            group_ids=generator.permutation(12)[: generator.integers(1, 4)].tolist(),
+            actions=actions,
+            things=[
+                (f"thing_{index}", type_id)
+                for index, type_id in enumerate((15 + generator.permutation(240))[:8].tolist())
+            ],
+            window={
+                "observation_height": int(generator.choice([1, 3, 5, 5, 7])),
+                "observation_width": int(generator.choice([1, 3, 5, 5, 9])),
+                "num_observation_tokens": int(generator.choice([2, 10, 40, 100])),
+            },
+        )
+
+    @classmethod
+    def of(cls, config: EnvConfig) -> _Frame:
+        """What worlds must have in common with `config`. What costs nothing there still can here."""
+        game = config.game
+        return cls(
+            with_costs=True,
+            items=list(game.inventory_item_names),
+            num_agents=game.num_agents,
+            group_ids=[group.id for group in game.groups.values()],
+            actions=[
+                {"type": action.type, "key": action.key, "enabled": action.enabled, "delta": action.delta}
+                for action in config.actions
+            ],
+            things=[(name, entry.type_id or 0) for name, entry in config.object_types.items()],
+            window={
+                "observation_height": game.observation_height,
+                "observation_width": game.observation_width,
+                "num_observation_tokens": game.num_observation_tokens,
+            },
+        )
+
+
+class _Task:
+    """One of them, of this size (rows, cols) if one is given."""
+
+    def __init__(self, generator: np.random.Generator, frame: _Frame, size: tuple[int, int] | None = None):
+        self.generator, self.frame, self.size = generator, frame, size
+
+    def config(self) -> EnvConfig:
+        frame = self.frame
+        objects = [self._object(index, name, type_id) for index, (name, type_id) in enumerate(frame.things)]
+        game, actions = self._game(), [self._action(action) for action in frame.actions]
+        builder = self._map([entry["name"] for entry in objects])
+        game |= {side: builder.pop(side) for side in ("height", "width") if side in builder}
+        return EnvConfig.model_validate({"game": game, "objects": objects, "actions": actions, "map_builder": builder})
+
+    def _map(self, names: list[str]) -> dict[str, Any]:
+        """Mostly things scattered over a small open floor; or another builder's map."""
+        generator, agents = self.generator, self.frame.num_agents
+        type_ = "Random" if self.size else str(generator.choice(["Random", *BUILDERS], p=[0.6, *(0.4 / 4,) * 4]))
+        if type_ == "Random":
+            height, width = self.size or (int(size) for size in generator.integers(4, 9, 2))
+            border = self._amount(0, 0, 1)
+            room = (height - 2 * border) * (width - 2 * border)
+            if room < agents + 2:
+                height, width, border = 8, 8, 1
+                room = 36
+            objects = self._counts(names, (room - agents) * generator.uniform(0.3, 0.95))
+            return {"height": height, "width": width, "border_width": border, "objects": objects}
+        if type_ == "Rooms":
+            cols = int(generator.choice([count for count in (1, 2, 3) if agents % count == 0]))
+            height, width = 3 + agents // cols // 2, int(generator.integers(5, 8))
+            objects = self._counts(names, (height * width - agents // cols) * generator.uniform(0.1, 0.6))
+            room = {"height": height, "width": width, "border_width": 0, "agents": agents // cols, "objects": objects}
+            return {"type": "Rooms", "rows": 1, "cols": cols, "border_width": 1, "door_width": 1, "room": room}
+        if type_ == "Ascii":
+            cells = np.full(agents * 5, ".")
+            glyphs = [chr(ord("A") + index) for index in range(len(names))]
+            cells[: 2 * agents] = generator.choice(glyphs, 2 * agents)
+            cells[-agents:] = "@"
+            rows = generator.permutation(cells).reshape(5, agents)
+            drawing = "\n".join("".join(row) for row in rows)
+            return {"type": "Ascii", "map": drawing, "legend": dict(zip(glyphs, names, strict=True))}
+        size = {"height": int(generator.integers(13, 18)), "width": int(generator.integers(13, 18)), "border_width": 1}
+        objects = self._counts(names, 12)
+        return {"type": type_, **size, "objects": objects, "connected": self._chance(0.5), **BUILDERS[type_]}
+
+    def _counts(self, names: list[str], total: float) -> dict[str, int]:
+        share = self.generator.dirichlet(np.ones(len(names))) * total
+        return {name: int(count) for name, count in zip(names, share, strict=True)}
+
+    def _chance(self, probability: float) -> bool:
+        return bool(self.generator.random() < probability)
+
+    def _amount(self, *choices: int) -> int:
+        return int(self.generator.choice(choices))
+
+    def _some_items(self, most: int, *amounts: int) -> dict[str, int]:
+        number = int(self.generator.integers(0, min(most, len(self.frame.items)) + 1))
+        chosen = self.generator.permutation(self.frame.items)[:number].tolist()
+        return {item: self._amount(*amounts) for item in chosen}
+
+    def _game(self) -> dict[str, Any]:
+        frame, generator = self.frame, self.generator
+        names = [f"team_{index}" for index in range(len(frame.group_ids))]
+        return {
+            **self._agent_settings(),
+            **frame.window,
+            "num_agents": frame.num_agents,
+            "inventory_item_names": frame.items,
+            "max_steps": self._amount(0, 9, 25, 60),
+            "episode_lifetime": self._amount(0, 0, 13, 40),
+            "time_punishment": float(generator.choice([0.0, -0.01, 0.1])),
+            "diversity_bonus_enabled": self._chance(0.5),
+            "similarity_coef": float(generator.uniform(0, 1)),
+            "diversity_coef": float(generator.uniform(0, 1)),
+            "groups": {
+                name: {
+                    "id": group_id,
+                    "group_reward_pct": float(generator.choice([0.0, 0.3, 1.0])),
+                    "props": self._agent_settings() if self._chance(0.5) else {},
+                }
+                for name, group_id in zip(names, frame.group_ids, strict=True)
+            },
+            "reward_sharing_groups": {
+                name: {other: float(generator.uniform(0, 1)) / len(names) for other in names if self._chance(0.5)}
+                for name in names
+                if self._chance(0.4)
+            },
+        }
+
+    def _agent_settings(self) -> dict[str, Any]:
+        generator, items = self.generator, self.frame.items
+        free = [item for item in items if item not in ("ore_red", "battery_red", "heart")]
+        settings = {
+            "default_item_max": self._amount(0, 3, 20, 255),
+            "heart_max": self._amount(0, 5, 255),
+            "item_max": {item: self._amount(1, 4, 255) for item in items if item != "heart" and self._chance(0.3)},
+            "freeze_duration": self._amount(-1, 0, 1, 2, 2, 5),
+            "action_failure_penalty": float(generator.choice([0.0, 0.01, 0.7])),
+            "ore_red_reward": float(generator.choice([0.0, 0.011])),
+            "battery_red_reward": float(generator.choice([0.0, 0.37])),
+            "heart_reward": float(generator.choice([0.0, 1.0, -0.3])),
+            "ore_red_max": float(generator.choice([0.0, 2.5, 100.0])),
+            "heart_max_reward": float(self._amount(1, 1000)),
+            "item_rewards": {item: float(generator.uniform(-0.1, 0.3)) for item in free if self._chance(0.5)},
+            "item_reward_max": {item: float(generator.uniform(0, 9)) for item in free if self._chance(0.5)},
+        }
+        absent = tuple({"ore_red", "battery_red", "heart"} - set(items))
+        return {field: value for field, value in settings.items() if not field.startswith(absent)}
+
+    def _object(self, index: int, name: str, type_id: int) -> dict[str, Any]:
+        # the first two are of one kind in every task, the last are sources of much
+        common = {"name": name, "type_id": type_id}
+        if index < 2:
+            return {**common, "type": "wall", "swappable": index == 1}
+        entry = {
+            **common,
+            "type": "converter",
+            "color": self._amount(0, 3, 255),
+            "input": self._some_items(3, 0, 1, 1, 2, 100) if index < 6 else {},
+            "output": self._some_items(3, 0, 1, 1, 5, 150) or {self.frame.items[0]: 2},
+            "max_output": self._amount(-1, 0, 1, 5, 600),
+            "conversion_ticks": self._amount(0, 1, 2, 7),
+            "cooldown": self._amount(0, 0, 1, 3),
+            "initial_items": self._amount(0, 1, 30),
+        }
+        if name == self.frame.things[-1][0]:  # what can be given away has a source
+            entry["output"][self.frame.items[0]] = 5
+        if not entry["conversion_ticks"] and not entry["cooldown"]:
+            entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1
+        return entry
+
+    def _ends(self, entry: dict[str, Any]) -> bool:
+        """Whether an instant conversion without rest is sure to end: it needs something that it does not make."""
+        needed = {item for item, amount in entry["input"].items() if amount > 0}
+        return bool(needed - set(entry["output"]))
+
+    def _action(self, frame: dict[str, Any]) -> dict[str, Any]:
+        action, type_ = dict(frame), frame["type"]
+        if type_ == "gift":
+            action["item"] = self.frame.items[0]
+        if type_ == "use" and self._chance(0.5):
+            action["use"] = str(self.generator.choice(["converter", "thing_3", "mine"]))
+        if not self.frame.with_costs:
+            return action
+        if type_ == "attack" and self._chance(0.5):
+            action["defense_resources"] = self._some_items(2, 0, 1, 1, 3)
+        if self._chance(0.25):
+            action["consumed_resources"] = self._some_items(2, 0, 1, 1, 2)
+        if self._chance(0.25):
+            action["required_resources"] = {
+                item: max(amount, action.get("consumed_resources", {}).get(item, 0))
+                for item, amount in self._some_items(2, 0, 1, 2).items()
+            }
+        return action
+
+
+def random_actions(generator: np.random.Generator, config: EnvConfig, rows: int) -> np.ndarray:
+    """`[rows, 2] int32`: mostly valid ones, some with wrong arguments, some that do not exist."""
+    largest = np.array(config.spec.max_action_args)
+    action = generator.integers(0, len(largest), rows)
+    argument = generator.integers(0, largest[action] + 1)
+    odd = generator.random(rows)
+    argument = np.where(odd < 0.03, generator.integers(-300, 300, rows), argument)
+    action = np.where(odd > 0.98, generator.integers(-5, 400, rows), action)
+    return np.stack([action, argument], axis=1).astype(np.int32)

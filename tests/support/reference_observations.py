@@ -1,0 +1,67 @@
+"""What agents of a reference world see: section 9 as loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reference_things import IDLE, Agent, AnyThing, Converter, float32
+
+from metta.config.env.game import GameConfig
+
+GROUP, FROZEN, ORIENTATION, COLOR, BUSY, SWAPPABLE = 1, 3, 4, 5, 6, 7
+FIRST_ITEM_FEATURE = 12
+
+Cell = tuple[int, int]
+
+
+class Eyes:
+    """Turns the things around an agent into its tokens."""
+
+    def __init__(self, game: GameConfig):
+        self.game = game
+        rows, cols = game.observation_height // 2, game.observation_width // 2
+        self.center = rows << 4 | cols
+        window = [(row, col) for row in range(-rows, rows + 1) for col in range(-cols, cols + 1)]
+        # by distance, then from top to bottom, then the right cell before the left one
+        window.sort(key=lambda offset: (abs(offset[0]) + abs(offset[1]), offset[0], -offset[1]))
+        self.window = [(row, col, (row + rows) << 4 | (col + cols)) for row, col in window]
+
+    def tokens(
+        self, observer: Agent, last_action: tuple[int, int], now: int, features: Mapping[Cell, list[tuple[int, int]]]
+    ) -> list[list[int]]:
+        """Every token (location, feature, value) of what `observer` sees, however many there are."""
+        global_values = self._global_values(observer, last_action, now)
+        tokens = [[self.center, 8 + index, value] for index, value in enumerate(global_values)]
+        for row, col, location in self.window:
+            seen = features.get((observer.row + row, observer.col + col), ())
+            tokens += [[location, feature, value] for feature, value in seen]
+        return tokens
+
+    def _global_values(self, agent: Agent, last_action: tuple[int, int], now: int) -> tuple[int, int, int, int]:
+        completion = rounded(now / self.game.max_steps * 255) & 255 if self.game.max_steps else 0
+        action, argument = last_action
+        last_reward = rounded(min(255.0, max(0.0, float(float32(float32(100) * agent.reward)))))
+        return completion, action & 255, argument & 255, last_reward
+
+
+def features_of(thing: AnyThing) -> list[tuple[int, int]]:
+    """(feature, value) of each token that a thing shows to whoever sees it."""
+    if isinstance(thing, Agent):
+        return [
+            (0, 0),
+            (GROUP, thing.rules.id),
+            (FROZEN, int(thing.frozen != 0)),
+            (ORIENTATION, thing.orientation),
+            (COLOR, thing.color),
+            *((FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(thing.inventory.items())),
+        ]
+    if isinstance(thing, Converter):
+        held = [(FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(thing.inventory.items()) if amount]
+        return [(0, thing.kind.type_id or 0), (COLOR, thing.kind.color), (BUSY, int(thing.phase != IDLE)), *held]
+    swappable = [(SWAPPABLE, 1)] if thing.kind.swappable else []
+    return [(0, thing.kind.type_id or 0), *swappable]
+
+
+def rounded(value: float) -> int:
+    """A number from 0, rounded, halves up."""
+    return int(value) + (value - int(value) >= 0.5)

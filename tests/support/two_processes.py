@@ -1,0 +1,115 @@
+"""One of two processes that train together: `python two_processes.py RANK PORT SCENARIO DIRECTORY`.
+
+`test_distributed.py` starts both and compares what they leave in the directory.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from tiny_runs import Recorder, ignore, tiny_config
+
+from metta.agent.policy import make_agent
+from metta.api import Notice, Override, resume_run, train_run
+from metta.config.training import OptimizerConfig, PPOConfig
+from metta.rl.advantages import compute_advantages
+from metta.rl.curricula.curriculum import Curriculum
+from metta.rl.distributed import ALONE, Processes
+from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.optimizer import make_optimizer
+from metta.rl.ppo import train_ppo
+from metta.rl.rollout import rollout
+from metta.run.training_run import TrainingRun
+from metta.world.env import MettaGridEnv
+
+CONFIG = tiny_config("", "agent.lstm_layers=2")
+STEADY = ("lr_schedule.anneal_lr=false", "agent.hidden_dim=8")
+PPO = PPOConfig(ent_coef=0.02, vf_coef=0.7, l2_reg_loss_coef=0.001, max_grad_norm=0.5, norm_adv=True)
+
+
+class HalfOf(Experience):
+    """The segments of every second agent of another experience, as one process of two would have collected them."""
+
+    def __init__(self, whole: Experience, rank: int):
+        self.__dict__.update(whole.__dict__)
+        self.whole = whole
+        self.rank = rank
+
+    def minibatches(self, sampling=None):
+        for minibatch in self.whole.minibatches(sampling):
+            fields = dict(minibatch.__dict__)
+            memory = fields.pop("memory")
+            half = {
+                name: value if value is None else value[:, self.rank :: 2].contiguous()
+                for name, value in fields.items()
+            }
+            agents = torch.arange(self.rank, memory.hidden.shape[1], 2)
+            yield type(minibatch)(**half, memory=memory.select(agents))
+
+
+def gradients(directory: Path, processes: Processes) -> None:
+    """A gradient step of both on their halves of a batch, and of one alone on the whole of it."""
+    torch.manual_seed(0)
+    env = MettaGridEnv(CONFIG.env, seed=3)
+    agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", CONFIG.agent)
+    experience = make_experience_manager(env, agent, CONFIG.experience.model_copy(update={"minibatch_size": 512}))
+    rollout(experience, agent)
+    compute_advantages(experience)
+    alone = copy.deepcopy(agent)
+    if not processes.leads:  # what the processes begin with is the leader's
+        with torch.no_grad():
+            agent.ahead.add_(1.0)
+    state = experience.shuffle_generator.get_state()
+    result = {}
+    for name, policy, seen, company in (
+        ("together", agent, HalfOf(experience, processes.rank), processes),
+        ("alone", alone, experience, ALONE),
+    ):
+        experience.shuffle_generator.set_state(state)
+        optimizer = make_optimizer(policy, OptimizerConfig(learning_rate=1e-3))
+        stats = train_ppo(policy, optimizer, seen, PPO, processes=company)
+        gradient = {key: weight.grad for key, weight in policy.named_parameters()}
+        result[name] = {"stats": stats, "gradient": gradient, "weights": policy.state_dict()}
+    torch.save(result, directory / f"gradients_{processes.rank}.pt")
+
+
+def runs(directory: Path, processes: Processes) -> None:
+    """A run in one go, the same stopped and resumed; worlds of this process."""
+    train_run(tiny_config(directory / "straight", *STEADY, "run.total_timesteps=2048"), ignore)
+    train_run(tiny_config(directory / "stopped", *STEADY, "run.total_timesteps=1024"), ignore)
+    resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
+    for batch in ("global", "per_process"):
+        run = TrainingRun(
+            config := tiny_config("", f"distributed.batch='{batch}'"), Curriculum.of_run(config), processes=processes
+        )
+        run.meet()
+        collected = run.collect().total_env_steps
+        seen = torch.stack([run.experience.observations[0].long().sum(), torch.tensor(collected)])
+        torch.save(seen, directory / f"{batch}_{processes.rank}.pt")
+
+
+def resumed(directory: Path, processes: Processes) -> None:
+    """A run that one process began, by both."""
+    recorder = Recorder()
+    resume_run(directory / "alone", recorder, [Override.parse("run.total_timesteps=2048")])
+    if processes.leads:
+        notices = [event.text for event in recorder.events if isinstance(event, Notice)]
+        (directory / "alone" / "notices.txt").write_text("\n".join(notices))
+
+
+def main() -> None:
+    rank, port, scenario, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=120))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=120))
+    with Processes.of_job() as processes:
+        {"gradients": gradients, "runs": runs, "resumed": resumed}[scenario](directory, processes)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
