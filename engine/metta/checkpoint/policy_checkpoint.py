@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metta.agent.heads import plain_statistics
 from metta.agent.policy import MettaAgent, make_agent
-from metta.checkpoint.torch_file import first_problem, read_torch_file, write_torch_file
+from metta.checkpoint.torch_file import read_torch_file, write_torch_file
 from metta.checkpoint.weight_remapping import missing_pairs, moved_rows, other_numbers, row_names, unknown_here
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum
@@ -22,6 +22,7 @@ from metta.config.env.env_spec import EnvSpec
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.curriculum_tasks import make_tasks
 from metta.config.plan.network_size import least_weights
+from metta.config.validation.pydantic_messages import first_problem
 from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.extensions import Registry
 from metta.spaces import ActionSpace, ObservationSpace

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from pydantic import ValidationError
 
 from metta.checkpoint.torch_archive import check_archive, check_content
-from metta.errors import CheckpointError, UsageError
+from metta.errors import CheckpointError
 from metta.files import without_waiting, write_whole
+from metta.rl.plain_values import plain
 
 FORMAT_VERSION = 1
 
@@ -85,29 +84,6 @@ def is_sound(path: Path) -> bool:
     except (OSError, CheckpointError):
         return False
     return True
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing wrong with a file's content, in a few words."""
-    problem = error.errors()[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-
-
-def plain(value: Any, where: str) -> Any:
-    """`value` in what the restricted unpickler reads back: tensors on the CPU, exact built-in types."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()  # a clone, since a view would bring its whole storage along
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {plain(key, where): plain(entry, f"{where}, {key}") for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        entries = [plain(entry, f"{where}, {index}") for index, entry in enumerate(value)]
-        return entries if isinstance(value, list) else tuple(entries)
-    if value is None or type(value) in (bool, int, float, str, bytes):
-        return value
-    kind = type(value).__name__
-    raise UsageError(f"{where} is a {kind}; files of metta hold only tensors, numbers, text, lists and dicts of them")
 
 
 def _read_archive(path: Path) -> bytes:

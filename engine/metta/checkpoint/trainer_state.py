@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from metta.checkpoint.torch_file import first_problem, is_sound, read_torch_file, write_torch_file
+from metta.checkpoint.torch_file import is_sound, read_torch_file, write_torch_file
+from metta.config.validation.pydantic_messages import first_problem
 from metta.errors import CheckpointError
 
 KIND = "trainer state"

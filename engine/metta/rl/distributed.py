@@ -21,8 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from metta.agent.policy import Evaluation, MettaAgent
 from metta.agent.recurrent_memory import Memory
-from metta.checkpoint.torch_file import plain
 from metta.errors import TrainingError
+from metta.rl.plain_values import plain
 
 FIRST_PATIENCE: Final = timedelta(minutes=30)
 """How long processes wait for each other until they begin to train, when `distributed.patience_seconds` takes over."""

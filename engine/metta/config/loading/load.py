@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from metta.config.curriculum import CurriculumConfig
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.map_drawings import put_drawings_in
 from metta.config.loading.all_problems import all_problems
 from metta.config.loading.curriculum_tasks import Tasks, make_tasks, own_world
+from metta.config.loading.map_files import put_drawings_in
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import beside, find_config
 from metta.config.loading.toml_lines import key_lines

@@ -52,6 +52,12 @@ def problems_in(error: ValidationError, root: type[Table], data: Any) -> list[Pr
     return [problem for details in found for problem in _problems(details, root, data)]
 
 
+def first_problem(error: ValidationError) -> str:
+    """The first thing wrong with a file's content, in a few words."""
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
 def shown(value: Any) -> str:
     """A value as the user wrote it, cut to what fits in a message."""
     if isinstance(value, bool):

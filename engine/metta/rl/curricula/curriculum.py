@@ -10,13 +10,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from metta.checkpoint.torch_file import first_problem
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.curriculum_tasks import Tasks, make_tasks
 from metta.config.loading.load import load_tasks, read_config
 from metta.config.run import RunConfig
-from metta.config.validation.pydantic_messages import problems_in
+from metta.config.validation.pydantic_messages import first_problem, problems_in
 from metta.errors import ConfigError, Problem, UsageError
 from metta.rl.curricula.task_samplers import make_draw
 from metta.rl.rollout import BatchInfo
