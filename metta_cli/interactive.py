@@ -8,10 +8,10 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.live import Live
 
-from metta.api import Policy, Stage
-from metta_cli.key_bindings import Steering
+from metta.api import EpisodePlayer, Policy
+from metta_cli.key_bindings import KeyBindings
 from metta_cli.keyboard import Keyboard
-from metta_cli.world_view import StageView
+from metta_cli.world_view import WorldView
 
 SPEEDS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Steps per second."""
@@ -31,10 +31,10 @@ Newer = Callable[[], tuple[str, Policy] | None]
 """Title and policy, if there is a newer one than last time."""
 
 
-def watch(keyboard: Keyboard, stage: Stage, title: str, speed: int, newer: Newer) -> None:
+def watch(keyboard: Keyboard, stage: EpisodePlayer, title: str, speed: int, newer: Newer) -> None:
     """Let the policy play episode after episode, at about `speed` steps per second, until the person leaves."""
     console = Console()
-    view = StageView(console, stage, title)
+    view = WorldView(console, stage, title)
     is_paused = False
     due = time.monotonic()
     with keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
@@ -66,7 +66,7 @@ def watch(keyboard: Keyboard, stage: Stage, title: str, speed: int, newer: Newer
                     due = max(now, due + steps / speed) + (SECONDS_BETWEEN_EPISODES if stage.is_over else 0.0)
 
 
-def _advance(stage: Stage, view: StageView, newer: Newer, steps: int) -> None:
+def _advance(stage: EpisodePlayer, view: WorldView, newer: Newer, steps: int) -> None:
     if stage.is_over:
         _begin(stage, view, newer)
         return
@@ -76,19 +76,19 @@ def _advance(stage: Stage, view: StageView, newer: Newer, steps: int) -> None:
             return
 
 
-def _begin(stage: Stage, view: StageView, newer: Newer) -> None:
+def _begin(stage: EpisodePlayer, view: WorldView, newer: Newer) -> None:
     found = newer()
     if found is not None:
         view.title = found[0]
     stage.begin(found[1] if found else None)
 
 
-def play(keyboard: Keyboard, stage: Stage, title: str, agent_index: int) -> None:
+def play(keyboard: Keyboard, stage: EpisodePlayer, title: str, agent_index: int) -> None:
     """Let a person steer one agent, a step for each key; the others are played by the stage's policy."""
     console = Console()
-    view = StageView(console, stage, title)
+    view = WorldView(console, stage, title)
     view.followed = agent_index
-    steering = Steering(stage.env.config)
+    steering = KeyBindings(stage.env.config)
     keys = [*steering.help, ("n", "new episode"), ("q", "leave")]
     with keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:

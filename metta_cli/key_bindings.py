@@ -27,7 +27,7 @@ SPARE_KEYS = "hijklmovwyz"
 """For actions of a type that has its key already, in this order."""
 
 
-class Steering:
+class KeyBindings:
     """What each key does in a world."""
 
     def __init__(self, env_config: EnvConfig):

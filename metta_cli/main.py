@@ -11,10 +11,10 @@ from rich.console import Console
 
 from metta.api import (
     SUITES,
+    EpisodePlayer,
     Override,
     Policy,
     RandomPolicy,
-    Stage,
     broken_preset_packages,
     check_text,
     config_schema,
@@ -273,7 +273,7 @@ def watch(
         checkpoint = str(newest)
         return newest.stem, resolve.policy_and_world("watch", checkpoint, env, set_, device)[0]
 
-    interactive.watch(keyboard, Stage(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
+    interactive.watch(keyboard, EpisodePlayer(policy, env_config, seed), Path(checkpoint).stem, speed, newer)
 
 
 @app.command()
@@ -295,7 +295,7 @@ def play(
     others, env_config = resolve.policy_and_world("play", resolve.checkpoint_of(policy), source, set_, None)
     if agent >= env_config.game.num_agents:
         raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
-    interactive.play(keyboard, Stage(others, env_config, seed), Path(source).stem, agent)
+    interactive.play(keyboard, EpisodePlayer(others, env_config, seed), Path(source).stem, agent)
 
 
 @app.command()

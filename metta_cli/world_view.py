@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metta.api import Stage
+from metta.api import EpisodePlayer
 from metta_cli.output import number
 
 ARROWS = "▲▼◀▶"
@@ -19,10 +19,10 @@ COLORS = {"red": "red", "green": "green", "blue": "blue", "wall": "bright_black"
 PANEL_WIDTH = 36
 
 
-class StageView:
+class WorldView:
     """Draws a stage; `followed` is the agent whose window is lit and whose belongings are listed."""
 
-    def __init__(self, console: Console, stage: Stage, title: str):
+    def __init__(self, console: Console, stage: EpisodePlayer, title: str):
         self.console = console
         self.stage = stage
         self.title = title

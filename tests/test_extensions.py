@@ -164,9 +164,9 @@ def test_nothing_of_a_package_is_imported_before_it_is_asked_for(here: Path) -> 
 
 def test_a_package_without_its_directory_of_presets_is_named_and_costs_only_its_own(here: Path) -> None:
     install(here / "site", "gone", {"metta.presets": {"gone": "gone.worlds"}})
-    listed = metta_here("presets")
-    assert "quickstart" in done(listed)
-    assert listed.stderr == (
+    has_token = metta_here("presets")
+    assert "quickstart" in done(has_token)
+    assert has_token.stderr == (
         'note: the package gone 1.0 is to have presets in "gone.worlds", which is no directory; '
         "repair or uninstall it\n"
     )
@@ -212,7 +212,7 @@ def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
         width = 9
         height = 7
         [env.map_builder]
-        type = "Own"
+        type = "Custom"
         name = "stripes"
         settings = { every = 4 }
         border_width = 1

@@ -28,7 +28,7 @@ each_picture = pytest.mark.parametrize("picture", PICTURES, ids=[picture.name fo
 def test_every_builder_has_a_picture() -> None:
     tables = alternatives(EnvConfig.model_fields["map_builder"].annotation)
     types = {get_args(table.model_fields["type"].annotation)[0] for table in tables}
-    types -= {"Own"}  # a user's; what it draws nobody knows
+    types -= {"Custom"}  # a user's; what it draws nobody knows
     drawn = {part.type for picture in PICTURES for _, part, _ in walk(picture.env.map_builder)}
     assert drawn == types
     assert types <= {kind for picture in PICTURES for kind in re.findall(r'type = "(\w+)"', picture.shown)}
@@ -58,7 +58,7 @@ def test_a_picture_is_of_its_map(picture: Picture) -> None:
 
 
 def corner_colors(path: Path) -> dict[tuple[int, int], tuple[int, ...]]:
-    """Of each cell the colour near its upper left corner, where no sprite reaches."""
+    """Of each cell the color near its upper left corner, where no sprite reaches."""
     with Image.open(path) as image:
         plain = image.convert("RGB")
     rows, cols = plain.height // CELL, plain.width // CELL

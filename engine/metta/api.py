@@ -62,17 +62,17 @@ from metta.config.training import (
     ExperienceConfig,
     LoggingConfig,
     LRScheduleConfig,
-    NormalisationConfig,
+    NormalizationConfig,
     OptimizerConfig,
     PPOConfig,
-    PrioritisedSamplingConfig,
+    PrioritizedSamplingConfig,
     SimulationConfig,
     VTraceConfig,
 )
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
-from metta.replay.episode_player import Stage
+from metta.replay.episode_player import EpisodePlayer
 from metta.replay.recording import Replay, record_episode
 from metta.replay.replay_files import ReplayPaths, write_replay
 from metta.report.html_page import write_report
@@ -144,6 +144,7 @@ __all__ = [
     "DistributedConfig",
     "EnvConfig",
     "EnvSpec",
+    "EpisodePlayer",
     "EpisodeSummary",
     "EpochEnded",
     "EpochMetrics",
@@ -166,7 +167,7 @@ __all__ = [
     "MatchResult",
     "MettaAgent",
     "MettaGridEnv",
-    "NormalisationConfig",
+    "NormalizationConfig",
     "Notice",
     "ObjectConfig",
     "ObservationSpace",
@@ -176,7 +177,7 @@ __all__ = [
     "PPOConfig",
     "PhaseBegan",
     "Policy",
-    "PrioritisedSamplingConfig",
+    "PrioritizedSamplingConfig",
     "Processes",
     "ProgressiveConfig",
     "RandomPolicy",
@@ -191,7 +192,6 @@ __all__ = [
     "ScriptedPolicy",
     "SelfPlayConfig",
     "SimulationConfig",
-    "Stage",
     "StepInfo",
     "StopRequested",
     "Suite",

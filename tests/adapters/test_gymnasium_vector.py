@@ -30,7 +30,7 @@ TINY = EnvConfig.model_validate(
 
 
 class OneAgent(gymnasium.Env[Any, Any]):
-    """A world of one agent as a plain Gymnasium env, to be vectorised by Gymnasium."""
+    """A world of one agent as a plain Gymnasium env, to be vectorized by Gymnasium."""
 
     def __init__(self, first_world: int):
         self.world = MettaGridEnv(TINY, first_world=first_world, auto_reset=False)

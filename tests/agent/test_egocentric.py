@@ -58,13 +58,13 @@ def test_a_turned_world_is_the_same_to_it(backbone: str) -> None:
     turned = world(["".join(row) for row in zip(*reversed(MAP), strict=True)])  # by a quarter turn clockwise
     # the argument of a rotation counts from the way the agent faces; the last action is a global token of its own
     facing = {"upper": UP, "lower": LEFT}
-    agent = agent_for(env, backbone=backbone, own_frame=True, observation_types=["grid_obs", "inventory"])
+    agent = agent_for(env, backbone=backbone, egocentric=True, observation_types=["grid_obs", "inventory"])
     logits, values = answers(agent, seen(env, facing))
     # the upper agent is to the right of the lower one in the turned map, and so comes second in its row
     tokens = seen(turned, {"upper": CLOCKWISE[LEFT], "lower": CLOCKWISE[UP]}).flip(0)
     turned_logits, turned_values = answers(agent, tokens)
     torch.testing.assert_close(turned_values, values)
-    names = [(env.spec.action_names[action], argument) for action, argument in env.spec.action_pairs]
+    names = [(env.spec.action_names[action], argument) for action, argument in env.spec.flat_actions]
     for place, (name, argument) in enumerate(names):
         there = names.index((name, CLOCKWISE[argument])) if name == "rotate" else place
         torch.testing.assert_close(turned_logits[:, there], logits[:, place])
@@ -82,7 +82,7 @@ def test_a_rotation_that_counts_quarters_is_left_alone() -> None:
             actions=[{"type": "rotate", "key": "right", "delta": 1}, {"type": "rotate", "key": "rotate"}],
         )
     )
-    places = agent_for(env, backbone="mlp", own_frame=True).frame.places.tolist()  # type: ignore[union-attr]
+    places = agent_for(env, backbone="mlp", egocentric=True).frame.places.tolist()  # type: ignore[union-attr]
     assert [row[0] for row in places] == [0, 0, 0, 0]
     assert [sorted(row) for row in places] == [list(range(5))] * 4
     assert places[UP] == list(range(5))
@@ -90,8 +90,8 @@ def test_a_rotation_that_counts_quarters_is_left_alone() -> None:
 
 def test_a_window_that_cannot_be_turned_is_refused() -> None:
     text = "[agent]\nown_frame = true\n[env.game]\nobservation_width = 9\n"
-    with pytest.raises(ConfigError, match=r"line 2 +agent.own_frame +needs a square window, which can be turned; "):
+    with pytest.raises(ConfigError, match=r"line 2 +agent.egocentric +needs a square window, which can be turned; "):
         parse_config(text, "wide.toml")
     env = MettaGridEnv(EnvConfig().override(num_agents=1, observation_width=9))
     with pytest.raises(UsageError, match="observation_height 11 and observation_width 9"):
-        agent_for(env, own_frame=True)
+        agent_for(env, egocentric=True)

@@ -20,10 +20,10 @@ def new_agent(env, **settings):
 
 
 def ended_here_and_there(horizon: int, agents: int) -> torch.Tensor:
-    resets = torch.rand(horizon, agents, generator=torch.Generator().manual_seed(5)) < 0.15
-    resets[0, :3] = True
-    resets[5:8] = False
-    return resets
+    episode_starts = torch.rand(horizon, agents, generator=torch.Generator().manual_seed(5)) < 0.15
+    episode_starts[0, :3] = True
+    episode_starts[5:8] = False
+    return episode_starts
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
@@ -31,22 +31,22 @@ def ended_here_and_there(horizon: int, agents: int) -> torch.Tensor:
 def test_replaying_a_segment_equals_acting_step_by_step(crowded_env, seen, backbone, settings):
     agent = new_agent(crowded_env, backbone=backbone, **settings)
     horizon, agents = seen.shape[:2]
-    resets = ended_here_and_there(horizon, agents)
+    episode_starts = ended_here_and_there(horizon, agents)
     start = agent.initial_memory(agents)
     start = Memory(torch.randn_like(start.hidden), torch.randn_like(start.cell))
     memory, decisions = start, []
     for t in range(horizon):
-        decisions.append(agent.act(seen[t], memory, resets[t], torch.Generator().manual_seed(t)))
+        decisions.append(agent.act(seen[t], memory, episode_starts[t], torch.Generator().manual_seed(t)))
         memory = decisions[-1].memory
-    pairs = torch.stack([decision.pairs for decision in decisions])
-    evaluation = agent.evaluate(seen, pairs, start, resets)
+    action_index = torch.stack([decision.action_index for decision in decisions])
+    evaluation = agent.evaluate(seen, action_index, start, episode_starts)
     tolerance = {"rtol": 1e-4, "atol": 1e-5}
     acted = torch.stack([decision.log_probs for decision in decisions])
     torch.testing.assert_close(evaluation.log_probs.detach(), acted, **tolerance)
     values = torch.stack([decision.values for decision in decisions])
     torch.testing.assert_close(evaluation.values.detach(), values, **tolerance)
     assert values.std() > 1e-3
-    assert len({tuple(pair) for pair in pairs.tolist()}) > 1
+    assert len({tuple(pair) for pair in action_index.tolist()}) > 1
 
 
 def test_what_came_before_an_episode_is_forgotten(crowded_env, seen):
@@ -68,7 +68,7 @@ def test_value_leaves_memory_as_it_is_and_acting_does_not(crowded_env, seen):
     assert agent.act(seen[0], memory).memory.hidden.abs().sum() > 0
 
 
-def slow_lstm(lstm: SegmentLSTM, inputs: torch.Tensor, memory: Memory, resets: torch.Tensor) -> torch.Tensor:
+def slow_lstm(lstm: SegmentLSTM, inputs: torch.Tensor, memory: Memory, episode_starts: torch.Tensor) -> torch.Tensor:
     """The LSTM's equations in a plain loop, one layer."""
     weights = dict(lstm.lstm.named_parameters())
     hidden, cell = memory.hidden[0], memory.cell[0]
@@ -76,7 +76,7 @@ def slow_lstm(lstm: SegmentLSTM, inputs: torch.Tensor, memory: Memory, resets: t
     for t in range(len(inputs)):
         if t and t % lstm.bptt_horizon == 0:
             hidden, cell = hidden.detach(), cell.detach()
-        hidden, cell = (torch.where(resets[t, :, None], 0.0, state) for state in (hidden, cell))
+        hidden, cell = (torch.where(episode_starts[t, :, None], 0.0, state) for state in (hidden, cell))
         gates = inputs[t] @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
         gates = gates + hidden @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
         i, f, g, o = gates.chunk(4, -1)
@@ -91,10 +91,10 @@ def test_outputs_and_gradients_are_those_of_the_equations(bptt_horizon):
     torch.manual_seed(0)
     lstm = SegmentLSTM(8, 1, bptt_horizon)
     memory = Memory(torch.randn(1, 6, 8), torch.randn(1, 6, 8))
-    resets = ended_here_and_there(10, 6)
+    episode_starts = ended_here_and_there(10, 6)
     incoming = torch.randn(10, 6, 8)
     results = []
-    for run in (lambda x: lstm(x, memory, resets)[0], lambda x: slow_lstm(lstm, x, memory, resets)):
+    for run in (lambda x: lstm(x, memory, episode_starts)[0], lambda x: slow_lstm(lstm, x, memory, episode_starts)):
         lstm.zero_grad()
         torch.manual_seed(2)
         inputs = torch.randn(10, 6, 8, requires_grad=True)
@@ -127,15 +127,15 @@ def test_under_autocast_it_is_bfloat16_where_that_is_fast(is_fast, monkeypatch):
     monkeypatch.setattr(recurrent_memory, "cpu_is_fast_in_bfloat16", lambda: is_fast)
     torch.manual_seed(0)
     lstm, inputs, begun = SegmentLSTM(32, 1, 64), torch.randn(20, 6, 32), Memory(*torch.randn(2, 1, 6, 32))
-    resets = torch.rand(20, 6) < 0.05
+    episode_starts = torch.rand(20, 6) < 0.05
     with torch.no_grad():
-        whole, kept = lstm(inputs, begun, resets)
+        whole, kept = lstm(inputs, begun, episode_starts)
         with torch.autocast("cpu", torch.bfloat16):
-            half, left = lstm(inputs, begun, resets)
+            half, left = lstm(inputs, begun, episode_starts)
             steps = []
             remembered = begun
             for t in range(20):
-                output, after = lstm(inputs[t : t + 1], remembered, resets[t : t + 1])
+                output, after = lstm(inputs[t : t + 1], remembered, episode_starts[t : t + 1])
                 steps.append(output)
                 remembered = Memory(after.hidden.float(), after.cell.float())  # as the policy hands it on
     assert torch.equal(half.float(), whole) is not is_fast

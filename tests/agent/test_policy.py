@@ -66,7 +66,7 @@ def test_only_valid_enabled_pairs_are_sampled():
         decision = policy.act(frame, policy.initial_memory(3000), generator=torch.Generator().manual_seed(0))
         assert {tuple(action) for action in decision.actions.tolist()} == {(0, 0), (1, 0), (1, 1), (3, 0), (4, 0)}
         assert decision.actions.dtype == torch.int32
-        assert torch.equal(torch.tensor(config.spec.action_pairs)[decision.pairs], decision.actions.long())
+        assert torch.equal(torch.tensor(config.spec.flat_actions)[decision.action_index], decision.actions.long())
 
 
 def test_an_environment_without_actions_is_refused():
@@ -79,13 +79,13 @@ def test_deterministic_takes_the_most_likely_pair(crowded_env, seen):
     agent = new_agent(crowded_env)
     logits = outputs(agent, seen[0])[:, :-1]
     decision = agent.act(seen[0], agent.initial_memory(16), deterministic=True)
-    assert torch.equal(decision.pairs, logits.argmax(-1))
+    assert torch.equal(decision.action_index, logits.argmax(-1))
 
 
 def test_random_policy_reports_its_probability(crowded_env, seen):
     policy = RandomPolicy(crowded_env.spec)
     decision = policy.act(seen[0], policy.initial_memory(16))
-    torch.testing.assert_close(decision.log_probs.exp() * len(crowded_env.spec.action_pairs), torch.ones(16))
+    torch.testing.assert_close(decision.log_probs.exp() * len(crowded_env.spec.flat_actions), torch.ones(16))
 
 
 def test_observations_are_checked_at_the_door(crowded_env, seen):
@@ -275,8 +275,10 @@ def test_global_features(crowded_env, seen):
 @pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
 def test_every_weight_gets_a_gradient_and_muon_gets_the_hidden_matrices(crowded_env, seen, backbone):
     agent = new_agent(crowded_env, ["inv:heart"], backbone=backbone, mlp_layers=2)
-    pairs = torch.zeros(seen.shape[:2], dtype=torch.int64)
-    evaluation = agent.evaluate(seen, pairs, agent.initial_memory(16), torch.zeros(seen.shape[:2], dtype=torch.bool))
+    action_index = torch.zeros(seen.shape[:2], dtype=torch.int64)
+    evaluation = agent.evaluate(
+        seen, action_index, agent.initial_memory(16), torch.zeros(seen.shape[:2], dtype=torch.bool)
+    )
     (evaluation.log_probs.sum() + evaluation.values.sum()).backward()
     assert [name for name, weight in agent.named_parameters() if weight.grad is None] == []
     names = {id(weight): name for name, weight in agent.named_parameters()}

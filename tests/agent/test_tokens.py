@@ -7,7 +7,7 @@ import torch
 from box import box_of
 
 from metta.agent.sparse_tokens import token_sums
-from metta.agent.tokens import PreviousStep, TokenBag, TokenCodes
+from metta.agent.tokens import PreviousStep, SparseTokens, TokenCodes
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 
@@ -27,7 +27,7 @@ def feature(spec, name: str) -> int:
     return spec.feature_names.index(name)
 
 
-def lit(bag: TokenBag) -> list[tuple[int, float]]:
+def lit(bag: SparseTokens) -> list[tuple[int, float]]:
     """(row, magnitude) of every entry that lights anything."""
     return [(int(row), float(m)) for row, m in zip(bag.rows, bag.magnitudes, strict=True) if m]
 
@@ -155,7 +155,7 @@ def test_previous_action_reward_and_own_features_are_read_from_the_tokens(spec):
         (center, feature(spec, "inv:heart"), 20),
         (0x11, feature(spec, "inv:heart"), 90),
     )
-    assert spec.action_pairs[int(previous.previous_pair(seen))] == (spec.action_names.index("rotate"), 3)
+    assert spec.flat_actions[int(previous.previous_pair(seen))] == (spec.action_names.index("rotate"), 3)
     assert previous.previous_reward(seen).tolist() == [[0.5]]
     torch.testing.assert_close(previous.global_values(seen), torch.tensor([[0.2, 0.0]]))
 
@@ -163,7 +163,7 @@ def test_previous_action_reward_and_own_features_are_read_from_the_tokens(spec):
 def test_a_previous_action_that_cannot_be_sampled_has_an_index_of_its_own(spec):
     previous = PreviousStep(spec, [], obs_scale=1)
     noop_with_argument = observation(spec, *[(spec.center, 9, 0), (spec.center, 10, 5)])
-    assert int(previous.previous_pair(noop_with_argument)) == len(spec.action_pairs)
+    assert int(previous.previous_pair(noop_with_argument)) == len(spec.flat_actions)
 
 
 @pytest.mark.parametrize(("orientation", "location"), [(0, 0x45), (1, 0x65), (2, 0x54), (3, 0x56)])
@@ -211,6 +211,6 @@ def test_nothing_is_ahead_of_the_window():
     counts = []
     for orientation in (0, 1, 2, 3, 7):
         facing = (spec.center, feature(spec, "agent:orientation"), orientation)
-        things = [(cell, 0, 2) for cell in (0x00, 0x20)]
-        counts.append(len(lit(table.bag_ahead(observation(spec, facing, *things)))))
+        entities = [(cell, 0, 2) for cell in (0x00, 0x20)]
+        counts.append(len(lit(table.bag_ahead(observation(spec, facing, *entities)))))
     assert counts == [1, 1, 0, 0, 0]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metta.baselines.random_policy import RandomPolicy
-from metta.baselines.recipe_values import Economy
+from metta.baselines.recipe_values import RecipeValues
 from metta.baselines.scripted import ScriptedPolicy
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.load import load_config
@@ -81,7 +81,7 @@ def test_where_it_cannot_play_it_says_what_is_missing():
 
 def test_it_wants_what_leads_to_a_reward_and_nothing_else():
     config = load_config("arena").env
-    economy = Economy.of(config)
+    economy = RecipeValues.of(config)
     worth = dict(zip(economy.names, economy.gain_of_get[0], strict=True))
     assert worth["altar"] == 1
     assert 0 < worth["mine_red"] < worth["generator_red"] < worth["altar"]
@@ -121,9 +121,9 @@ def test_a_memory_given_twice_gives_the_same_twice_and_resets_clear_it(crowded_c
     for frame in frames[:6]:
         memory = policy.act(frame, memory, generator=torch.Generator().manual_seed(1)).memory
     kept = {name: values.copy() for name, values in memory.arrays.items()}
-    resets = torch.tensor([True, False, True, False])
-    once = policy.act(frames[6], memory, resets, torch.Generator().manual_seed(2))
-    again = policy.act(frames[6], memory, resets, torch.Generator().manual_seed(2))
+    episode_starts = torch.tensor([True, False, True, False])
+    once = policy.act(frames[6], memory, episode_starts, torch.Generator().manual_seed(2))
+    again = policy.act(frames[6], memory, episode_starts, torch.Generator().manual_seed(2))
     assert torch.equal(once.pairs, again.pairs)
     for name, values in kept.items():
         np.testing.assert_array_equal(values, memory.arrays[name])

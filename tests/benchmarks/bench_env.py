@@ -75,7 +75,7 @@ class Subject:
 
     def __init__(self, config: EnvConfig, num_worlds: int, seed: int = 0):
         self.env = MettaGridEnv(config, num_worlds, seed=seed)
-        pairs = np.array(self.env.spec.action_pairs, np.int32)
+        pairs = np.array(self.env.spec.flat_actions, np.int32)
         generator = np.random.default_rng(seed)
         self.actions = [pairs[generator.integers(len(pairs), size=self.env.agents)] for _ in range(64)]
         self.observations, _ = self.env.reset()

@@ -9,7 +9,7 @@ the same fresh maps.
 
 metta's way to the task is its own: `MEANS`, documented settings that leave network, sizes and coefficients what they
 are, and a curriculum of `EASIER` worlds before the task's. With `--alike` it has none of them. PufferLib's way is what
-it always does, V-trace and prioritised segments among it. It is `tuned`: with metta's allocator and convolutions as
+it always does, V-trace and prioritized segments among it. It is `tuned`: with metta's allocator and convolutions as
 matrix products, or as it is `--written`. Rewards and curves go to bench_learning.json beside this file.
 """
 
@@ -40,10 +40,10 @@ FRESH = 1000
 BAR = 2.0
 UNWATCHED = ("simulation.evaluate_interval=0", "simulation.replay_interval=0")
 MEANS = (
-    "agent.own_frame=true",
+    "agent.egocentric=true",
     "experience.stagger_episodes=true",
-    "normalisation.values=true",
-    "prioritised_sampling.enabled=true",
+    "normalization.values=true",
+    "prioritized_sampling.enabled=true",
     "vtrace.enabled=true",
 )
 QUICK = """env.objects=[

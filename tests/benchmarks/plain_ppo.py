@@ -66,7 +66,7 @@ class PlainTrainer:
         self.config = config
         self.num_minibatches = plan.num_minibatches
         self.env = MettaGridEnv(config.env, plan.num_worlds, seed)
-        self.pairs = np.array(self.env.spec.action_pairs, np.int32)
+        self.pairs = np.array(self.env.spec.flat_actions, np.int32)
         self.agent = PlainAgent(make_encoder(self.env), len(self.pairs))
         self.steps = config.experience.bptt_horizon
         ppo, optimizer = config.ppo, config.optimizer

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent import action_distribution
-from metta.agent.policy import Decision
+from metta.agent.policy import PolicyOutput
 from metta.agent.recurrent_memory import Memory
 from metta.allocator import keep_freed_memory
 from metta.config.batch_plan import BatchPlan, plan_batch
@@ -47,11 +47,11 @@ from tests.benchmarks.turns import Progress, serve
 
 
 class Worlds(pufferlib.PufferEnv):
-    """All worlds as one native vectorised environment, which writes straight into PufferLib's buffers."""
+    """All worlds as one native vectorized environment, which writes straight into PufferLib's buffers."""
 
     def __init__(self, config: RunConfig, num_worlds: int, seed: int):
         self.env = MettaGridEnv(config.env, num_worlds, seed)
-        self.pairs = np.array(self.env.spec.action_pairs, np.int32)
+        self.pairs = np.array(self.env.spec.flat_actions, np.int32)
         self.num_agents = self.env.agents
         tokens = self.env.spec.num_observation_tokens
         self.single_observation_space = gymnasium.spaces.Box(0, 255, (tokens, 3), np.uint8)
@@ -111,17 +111,19 @@ class Player:
         self,
         observations: Tensor,
         memory: Memory,
-        resets: Tensor | None = None,
+        episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
-    ) -> Decision:
-        if resets is not None:
-            memory = memory.where_kept(resets)
+    ) -> PolicyOutput:
+        if episode_starts is not None:
+            memory = memory.where_kept(episode_starts)
         state = {"lstm_h": memory.hidden[0], "lstm_c": memory.cell[0]}
         logits, values = self.policy.forward_eval(observations, state)
         pairs = action_distribution.sample(logits, generator)
         memory = Memory(state["lstm_h"].unsqueeze(0), state["lstm_c"].unsqueeze(0))
-        return Decision(self.pairs[pairs], pairs, action_distribution.log_prob(logits, pairs), values.flatten(), memory)
+        return PolicyOutput(
+            self.pairs[pairs], pairs, action_distribution.log_prob(logits, pairs), values.flatten(), memory
+        )
 
 
 def settings(config: RunConfig, folder: str, seed: int, plan: BatchPlan) -> dict[str, Any]:

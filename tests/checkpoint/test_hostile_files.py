@@ -22,8 +22,8 @@ from tiny_runs import Recorder
 from typer.testing import CliRunner
 
 from metta.api import Notice, TrainingState, load_config, load_policy
+from metta.checkpoint import policy_checkpoint, trainer_state
 from metta.errors import CheckpointError
-from metta.rl import checkpoint, training_state
 from metta.rl.distributed import ALONE
 from metta.run.train import _restore
 from metta_cli.main import app
@@ -33,8 +33,8 @@ POLICY = KEPT / "policies" / "mlp" / "checkpoint_000007.pt"
 STATE = KEPT / "run" / "checkpoints" / "trainer_state_000002.pt"
 
 KINDS: dict[str, tuple[Callable[[Path], Any], str, Path]] = {
-    "policy": (load_policy, checkpoint.KIND, POLICY),
-    "state": (TrainingState.load, training_state.KIND, STATE),
+    "policy": (load_policy, policy_checkpoint.KIND, POLICY),
+    "state": (TrainingState.load, trainer_state.KIND, STATE),
 }
 both = pytest.mark.parametrize(("load", "kind", "whole"), KINDS.values(), ids=KINDS)
 
@@ -209,7 +209,7 @@ def test_overlapping_parts_are_refused(tmp_path: Path) -> None:
 def test_no_bomb_needs_more_memory_than_a_policy(tmp_path: Path) -> None:
     """In a process of its own that could not get the memory even if it asked."""
     for name, make in BOMBS.items():
-        torch.save({"format": checkpoint.KIND, "format_version": 1, "metadata": make()}, tmp_path / f"{name}.pt")
+        torch.save({"format": policy_checkpoint.KIND, "format_version": 1, "metadata": make()}, tmp_path / f"{name}.pt")
     content = torch.load(POLICY, weights_only=True)
     content["agent_config"] |= {"hidden_dim": 65536, "lstm_layers": 64, "forward_lstm": True}
     torch.save(content, tmp_path / "a huge network.pt")

@@ -118,8 +118,8 @@ REFUSED: list[tuple[tuple[Any, ...], Callable[[Any], Any]]] = [
     ((*EXPERIENCE, "memory"), just([])),
     ((*EXPERIENCE, "observations"), other((1, 48, 3), torch.uint8)),
     ((*EXPERIENCE, "observations"), kind(torch.float32)),
-    ((*EXPERIENCE, "resets"), kind(torch.int64)),
-    ((*EXPERIENCE, "resets"), other((3,), torch.bool)),
+    ((*EXPERIENCE, "episode_starts"), kind(torch.int64)),
+    ((*EXPERIENCE, "episode_starts"), other((3,), torch.bool)),
     ((*EXPERIENCE, "policy_generator"), other((4,), torch.uint8)),
     ((*EXPERIENCE, "shuffle_generator"), filled(255)),
     ((*EXPERIENCE, "worlds"), just([])),
@@ -258,7 +258,7 @@ def test_a_state_that_is_refused_is_named_and_the_one_before_used(tmp_path: Path
 @pytest.mark.parametrize("part", ["seats", "places", "observations", "memories"])
 def test_opponents_of_a_state_are_judged_too(tmp_path: Path, part: str) -> None:
     run = tmp_path / "run"
-    play = ["self_play.share=0.5", "self_play.snapshot_interval=1", "normalisation.rewards=true"]
+    play = ["self_play.share=0.5", "self_play.snapshot_interval=1", "normalization.rewards=true"]
     train_run(tiny_config(run, *play), Recorder(2, interrupt))
     file = run / "checkpoints" / "trainer_state_000002.pt"
     content = torch.load(file, weights_only=True)

@@ -54,23 +54,23 @@ def test_onnxruntime_plays_as_torch_does(tmp_path: Path, kind: dict[str, Any]) -
     assert ran.stdout == f"{tmp_path / 'checkpoint_000007.onnx'}\n"
     session = onnxruntime.InferenceSession(tmp_path / "checkpoint_000007.onnx")
     meaning = json.loads(session.get_modelmeta().custom_metadata_map["metta"])
-    assert [tuple(pair) for pair in meaning["action_pairs"]] == env.spec.action_pairs
+    assert [tuple(pair) for pair in meaning["flat_actions"]] == env.spec.flat_actions
     assert meaning["feature_names"] == env.spec.feature_names
     observations, _ = env.reset(seed=0)
     memory = agent.initial_memory(env.agents)
     hidden, cell = (np.zeros((meaning["memory"][0], env.agents, meaning["memory"][1]), np.float32) for _ in range(2))
     for step in range(4):
-        resets = np.full(env.agents, step == 2)
+        episode_starts = np.full(env.agents, step == 2)
         with torch.no_grad():
             logits, values, memory = agent(
-                torch.from_numpy(observations).unsqueeze(0), memory, torch.from_numpy(resets).unsqueeze(0)
+                torch.from_numpy(observations).unsqueeze(0), memory, torch.from_numpy(episode_starts).unsqueeze(0)
             )
-        inputs = {"observations": observations, "hidden": hidden, "cell": cell, "resets": resets}
+        inputs = {"observations": observations, "hidden": hidden, "cell": cell, "episode_starts": episode_starts}
         their_logits, their_values, hidden, cell = session.run(onnx_export.OUTPUTS, inputs)
         np.testing.assert_allclose(their_logits, logits[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(their_values, values[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(hidden, memory.hidden, rtol=1e-4, atol=1e-5)
-        pairs = np.array(env.spec.action_pairs)[their_logits.argmax(1)]
+        pairs = np.array(env.spec.flat_actions)[their_logits.argmax(1)]
         observations = env.step(pairs)[0]
 
 

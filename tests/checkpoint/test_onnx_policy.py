@@ -10,7 +10,7 @@ import torch
 
 from metta.agent.policy import MettaAgent, make_agent
 from metta.agent.recurrent_memory import Memory
-from metta.checkpoint.onnx_policy import PlainPolicy
+from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
@@ -39,7 +39,7 @@ def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
     )
     observations, _ = env.reset(seed=1)
     rng = np.random.default_rng(0)
-    pairs = np.array(env.spec.action_pairs)
+    pairs = np.array(env.spec.flat_actions)
     for _ in range(30):
         observations = env.step(pairs[rng.integers(len(pairs), size=env.agents)])[0]
     return env, observations
@@ -52,7 +52,7 @@ def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
         {"backbone": "mlp"},
         {"backbone": "attention"},
         {"forward_lstm": False},
-        {"own_frame": True},
+        {"egocentric": True},
         {"use_prev_action": False, "use_prev_reward": False, "observation_types": ["grid_obs"], "obs_scale": 0.5},
     ],
     ids=str,
@@ -62,11 +62,11 @@ def test_it_computes_what_the_agent_computes(settings: dict[str, Any]) -> None:
     agent = agent_of(env, **settings)
     shape = agent.initial_memory(env.agents).hidden.shape
     memory = Memory(torch.randn(shape), torch.randn(shape))
-    resets = torch.arange(env.agents) % 3 == 0
+    episode_starts = torch.arange(env.agents) % 3 == 0
     tokens = torch.from_numpy(observations)
     with torch.no_grad():
-        logits, values, after = agent(tokens.unsqueeze(0), memory, resets.unsqueeze(0))
-        plain = PlainPolicy(agent)(tokens, memory.hidden, memory.cell, resets)
+        logits, values, after = agent(tokens.unsqueeze(0), memory, episode_starts.unsqueeze(0))
+        plain = OnnxPolicy(agent)(tokens, memory.hidden, memory.cell, episode_starts)
     assert float(logits.std()) > 0.01
     for fast, slow in zip((logits[0], values[0], after.hidden, after.cell), plain, strict=True):
         torch.testing.assert_close(slow, fast, rtol=1e-4, atol=1e-5)

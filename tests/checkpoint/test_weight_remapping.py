@@ -104,7 +104,7 @@ def translated(observations: np.ndarray, here: EnvConfig, there: EnvConfig) -> n
 
 
 def by_name(agent: MettaAgent, logits: torch.Tensor) -> dict[tuple[str, int], torch.Tensor]:
-    names = [(agent.spec.action_names[action], argument) for action, argument in agent.spec.action_pairs]
+    names = [(agent.spec.action_names[action], argument) for action, argument in agent.spec.flat_actions]
     return dict(zip(names, logits.log_softmax(-1).unbind(-1), strict=True))
 
 
@@ -119,20 +119,20 @@ def test_it_decides_the_same_on_the_same_sights(backbone: str, other: EnvConfig,
     observations, _ = env.reset(seed=1)
     generator = torch.Generator().manual_seed(0)
     here, there = home.initial_memory(env.agents), abroad.initial_memory(env.agents)
-    resets = torch.zeros(1, env.agents, dtype=torch.bool)
+    episode_starts = torch.zeros(1, env.agents, dtype=torch.bool)
     seen = set()
     for _ in range(25):
         told = translated(observations, HOME, other)
         seen |= set(observations[:, :, 1][observations[:, :, 0] != 255].tolist())
-        logits, values, here = home(torch.from_numpy(observations).unsqueeze(0), here, resets)
-        logits_there, values_there, there = abroad(torch.from_numpy(told).unsqueeze(0), there, resets)
+        logits, values, here = home(torch.from_numpy(observations).unsqueeze(0), here, episode_starts)
+        logits_there, values_there, there = abroad(torch.from_numpy(told).unsqueeze(0), there, episode_starts)
         assert torch.allclose(values, values_there, atol=1e-5)
         mine, theirs = by_name(home, logits[0]), by_name(abroad, logits_there[0])
         for name, log_prob in mine.items():
             assert torch.allclose(log_prob, theirs[name], atol=1e-4), name
         assert all(bool((theirs[name] < -1000).all()) for name in theirs.keys() - mine.keys())
         pairs = torch.multinomial(logits[0].softmax(-1), 1, generator=generator).squeeze(1)
-        observations, *_ = env.step(home.action_pairs[pairs].numpy())
+        observations, *_ = env.step(home.flat_actions[pairs].numpy())
     assert len(seen) > 6, "too little happened to tell"
 
 

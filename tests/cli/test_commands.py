@@ -200,9 +200,9 @@ def test_check_prints_a_config_that_can_be_trained(here: Path) -> None:
 
 
 def test_presets_are_listed_and_shown(here: Path) -> None:
-    listed = metta("presets").stdout
+    has_token = metta("presets").stdout
     for name in ("arena", "default", "quickstart", "simple"):
-        assert re.search(rf"^{name} +\w", listed, re.MULTILINE)
+        assert re.search(rf"^{name} +\w", has_token, re.MULTILINE)
     tomllib.loads(metta("presets", "show", "quickstart").stdout)
 
 

@@ -156,7 +156,7 @@ def test_what_does_not_go_together_gets_a_sentence(here: Path, options: tuple[st
 
 
 def test_presets_and_help_name_the_suites() -> None:
-    listed = metta("presets").stdout
-    assert "\nnavigation  navigation, navigation_sequence, memory\n" in listed
+    has_token = metta("presets").stdout
+    assert "\nnavigation  navigation, navigation_sequence, memory\n" in has_token
     help_ = " ".join(metta("eval", "--help").stdout.split())
     assert "navigation, economy, teams, combat, curriculum, all" in help_

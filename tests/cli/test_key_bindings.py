@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from metta.config.env.env_config import EnvConfig
-from metta_cli.key_bindings import Steering
+from metta_cli.key_bindings import KeyBindings
 
 UP, DOWN, LEFT, RIGHT = range(4)
 
 
-def steering(*actions: dict[str, Any]) -> Steering:
-    return Steering(EnvConfig.model_validate({"actions": list(actions)} if actions else {}))
+def steering(*actions: dict[str, Any]) -> KeyBindings:
+    return KeyBindings(EnvConfig.model_validate({"actions": list(actions)} if actions else {}))
 
 
 @pytest.mark.parametrize("key", ["up", "down", "left", "right"])

@@ -127,12 +127,12 @@ def outputs(path: Path) -> dict[str, Any]:
     agent, env = policy.agent, make_environment(policy.agent.env_config)
     observations, _ = env.reset(seed=SEED)
     memory, steps = agent.initial_memory(env.agents), []
-    resets = torch.zeros(1, env.agents, dtype=torch.bool)
+    episode_starts = torch.zeros(1, env.agents, dtype=torch.bool)
     for step in range(STEPS):
-        logits, values, memory = agent(torch.from_numpy(observations).unsqueeze(0), memory, resets)
+        logits, values, memory = agent(torch.from_numpy(observations).unsqueeze(0), memory, episode_starts)
         steps.append({"logits": rounded(logits[0]), "values": rounded(values[0])})
         pairs = torch.arange(env.agents) * 5 + step
-        observations, *_ = env.step(agent.action_pairs[pairs % len(agent.action_pairs)].numpy())
+        observations, *_ = env.step(agent.flat_actions[pairs % len(agent.flat_actions)].numpy())
     played = evaluate(agent, make_environment(agent.env_config), EPISODES, SEED)
     replay = record_episode(agent, agent.env_config, SEED)
     assert mettascope_file(replay)

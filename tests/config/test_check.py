@@ -44,8 +44,15 @@ def plan(batch: int, minibatch: int, horizon: int, agents: int, **settings: int)
         (plan(4096, 4096, 64, 64, forward_pass_minibatch_target_size=1), 1, 1, 1, 4096),
     ],
 )
-def test_the_plan_of_a_batch(found: BatchPlan, worlds: int, rounds: int, groups: int, collected: int) -> None:
-    assert (found.num_worlds, found.rounds, found.num_groups, found.batch_size) == (worlds, rounds, groups, collected)
+def test_the_plan_of_a_batch(
+    found: BatchPlan, worlds: int, segments_per_agent: int, groups: int, collected: int
+) -> None:
+    assert (found.num_worlds, found.segments_per_agent, found.num_groups, found.batch_size) == (
+        worlds,
+        segments_per_agent,
+        groups,
+        collected,
+    )
 
 
 @pytest.mark.parametrize("agents", [1, 3, 7, 24, 64, 100])
@@ -53,7 +60,7 @@ def test_the_plan_of_a_batch(found: BatchPlan, worlds: int, rounds: int, groups:
 def test_a_plan_never_asks_for_more_than_the_batch_and_wastes_less_than_a_world(agents: int, target: int) -> None:
     found = plan(65_536, 4096, 16, agents, forward_pass_minibatch_target_size=target)
     assert found.batch_size <= 65_536
-    assert 65_536 - found.batch_size < found.rounds * agents * 16
+    assert 65_536 - found.batch_size < found.segments_per_agent * agents * 16
     assert found.agents <= max(2 * target, agents) + agents
     assert 1 <= found.num_groups <= found.num_worlds
 

@@ -14,10 +14,10 @@ from metta.config.env.game import GameConfig
 from metta.config.env.map_builder import MapBuilderConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.config.training import CheckpointConfig, ExperienceConfig, OptimizerConfig, PPOConfig, SimulationConfig
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import default_of
 
-MODELS: list[type[Table]] = [
+MODELS: list[type[FrozenModel]] = [
     ObjectConfig,
     ActionConfig,
     GameConfig,
@@ -60,7 +60,7 @@ def documented(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_fields_and_defaults_are_the_documents(model: type[Table]) -> None:
+def test_fields_and_defaults_are_the_documents(model: type[FrozenModel]) -> None:
     fields = documented(model.__name__)
     assert len(fields) == FIELDS[model.__name__]
     for name, default in fields.items():
@@ -72,7 +72,7 @@ def test_fields_and_defaults_are_the_documents(model: type[Table]) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_what_the_document_sets_can_be_set(model: type[Table]) -> None:
+def test_what_the_document_sets_can_be_set(model: type[FrozenModel]) -> None:
     """A default that the rules reject could not be written down."""
     given = {name: default for name, default in documented(model.__name__).items() if default is not NO_DEFAULT}
     required = {"type": "wall", "name": "rock", "color": 3} if model is ObjectConfig else {}
@@ -99,7 +99,7 @@ def test_a_world_from_plain_tables_as_in_the_document() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_every_model_is_frozen_closed_and_described(model: type[Table]) -> None:
+def test_every_model_is_frozen_closed_and_described(model: type[FrozenModel]) -> None:
     assert model.model_config["frozen"]
     assert model.model_config["extra"] == "forbid"
     assert inspect.getdoc(model)

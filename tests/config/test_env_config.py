@@ -95,11 +95,11 @@ class TestSpec:
             "change_color",
         ]
         assert spec.max_action_args == [0, 1, 3, 0, 0, 9, 0, 0, 3]
-        assert len(spec.action_pairs) == 1 + 2 + 4 + 1 + 1 + 10 + 1 + 1 + 4
+        assert len(spec.flat_actions) == 1 + 2 + 4 + 1 + 1 + 10 + 1 + 1 + 4
 
     def test_a_rotation_by_quarter_turns_takes_no_argument(self) -> None:
         spec = EnvConfig(actions=[ActionConfig(type="rotate", key="right", delta=1)]).spec
-        assert spec.action_pairs == [(0, 0)]
+        assert spec.flat_actions == [(0, 0)]
 
     def test_what_can_never_succeed_is_not_sampled_but_keeps_its_id(self) -> None:
         actions = [

@@ -66,7 +66,7 @@ def test_its_worlds_are_built_step_and_end(preset: Preset) -> None:
     assert observations.shape == (agents, config.env.game.num_observation_tokens, 3)
     assert observations.dtype == np.uint8
     generator = np.random.default_rng(0)
-    pairs = np.array(config.env.spec.action_pairs)
+    pairs = np.array(config.env.spec.flat_actions)
     ended = 0
     for _ in range(30):
         actions = pairs[generator.integers(len(pairs), size=agents)]

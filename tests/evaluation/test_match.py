@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metta.agent.policy import Decision
+from metta.agent.policy import PolicyOutput
 from metta.agent.recurrent_memory import Memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
@@ -60,13 +60,13 @@ class Always:
     def initial_memory(self, agents: int) -> Memory:
         return Memory(torch.zeros(1, agents, 1), torch.zeros(1, agents, 1))
 
-    def act(self, observations, memory, resets=None, generator=None, deterministic=False) -> Decision:
+    def act(self, observations, memory, episode_starts=None, generator=None, deterministic=False) -> PolicyOutput:
         agents = len(observations)
         self.seen.append(agents)
         age = memory.hidden[0, :, 0]
         actions = torch.where((age < self.steps)[:, None], torch.tensor(self.action), torch.tensor(NOOP)).int()
         zeros = torch.zeros(agents)
-        return Decision(actions, zeros.long(), zeros, zeros, Memory(memory.hidden + 1, memory.cell))
+        return PolicyOutput(actions, zeros.long(), zeros, zeros, Memory(memory.hidden + 1, memory.cell))
 
 
 def test_each_side_earns_what_its_agents_do():

@@ -23,7 +23,7 @@ def content(lively: Replay) -> dict[str, Any]:
 
 
 def test_keys(content: dict[str, Any]) -> None:
-    things = content.pop("grid_objects")
+    entities = content.pop("grid_objects")
     config = content.pop("config")
     assert content == {
         "version": 1,
@@ -35,7 +35,7 @@ def test_keys(content: dict[str, Any]) -> None:
         "max_steps": 90,
     }
     assert EnvConfig.model_validate(config).spec == LIVELY.spec
-    content |= {"grid_objects": things, "config": config}
+    content |= {"grid_objects": entities, "config": config}
 
 
 def test_the_config_leaves_nothing_open(content: dict[str, Any]) -> None:
@@ -46,20 +46,20 @@ def test_the_config_leaves_nothing_open(content: dict[str, Any]) -> None:
 
 
 def test_objects_come_by_row_and_column(content: dict[str, Any], lively: Replay) -> None:
-    things = content["grid_objects"]
-    places = [(value_at(thing, "r", 0), value_at(thing, "c", 0)) for thing in things]
+    entities = content["grid_objects"]
+    places = [(value_at(entity, "r", 0), value_at(entity, "c", 0)) for entity in entities]
     assert places == [tuple(place) for place in np.argwhere(lively.cells).tolist()]
-    assert [thing["id"] for thing in things] == list(range(1, len(things) + 1))
-    assert [thing["agent_id"] for thing in things if "agent_id" in thing] == list(range(6))
-    for thing in things:
-        assert thing["type_name"] == content["object_types"][thing["type"]]
-        assert thing["layer"] == (0 if thing["type_name"] == "agent" else 1)
+    assert [entity["id"] for entity in entities] == list(range(1, len(entities) + 1))
+    assert [entity["agent_id"] for entity in entities if "agent_id" in entity] == list(range(6))
+    for entity in entities:
+        assert entity["type_name"] == content["object_types"][entity["type"]]
+        assert entity["layer"] == (0 if entity["type_name"] == "agent" else 1)
 
 
 def test_changes_are_changes(content: dict[str, Any]) -> None:
     lists = 0
-    for thing in content["grid_objects"]:
-        for key, value in thing.items():
+    for entity in content["grid_objects"]:
+        for key, value in entity.items():
             if isinstance(value, list):
                 lists += 1
                 steps = [step for step, _ in value]
@@ -72,8 +72,8 @@ def test_changes_are_changes(content: dict[str, Any]) -> None:
 
 
 def test_states_and_actions_are_the_simulators(content: dict[str, Any], lively: Replay) -> None:
-    agents = [thing for thing in content["grid_objects"] if "agent_id" in thing]
-    converters = [thing for thing in content["grid_objects"] if "converting" in thing]
+    agents = [entity for entity in content["grid_objects"] if "agent_id" in entity]
+    converters = [entity for entity in content["grid_objects"] if "converting" in entity]
     items = content["inventory_items"]
     totals = np.zeros(6, np.float32)
     for step, env in zip(range(lively.steps), simulated(lively), strict=False):
@@ -105,8 +105,8 @@ def as_the_viewer_reads_it(packed: bytes) -> dict[str, Any]:
     replay: dict[str, Any] = json.loads(zlib.decompress(packed))
     assert replay["version"] == 1
     steps = replay["max_steps"]
-    for thing in replay["grid_objects"]:
-        for key, value in thing.items():
+    for entity in replay["grid_objects"]:
+        for key, value in entity.items():
             if isinstance(value, list) and value and isinstance(value[0], list):
                 expanded, index, current = [], 0, None
                 for step in range(steps):
@@ -115,17 +115,17 @@ def as_the_viewer_reads_it(packed: bytes) -> dict[str, Any]:
                         index += 1
                     expanded.append(current)
                 assert index == len(value), f"{key} changes after the episode, or twice in a step"
-                thing[key] = expanded
+                entity[key] = expanded
     return replay
 
 
 def test_the_original_viewer_would_show_what_the_simulator_had(lively: Replay) -> None:
     replay = as_the_viewer_reads_it(mettascope_file(lively))
-    agents = [thing for thing in replay["grid_objects"] if replay["object_types"][thing["type"]] == "agent"]
+    agents = [entity for entity in replay["grid_objects"] if replay["object_types"][entity["type"]] == "agent"]
 
-    def at(thing: dict[str, Any], key: str, step: int) -> Any:
+    def at(entity: dict[str, Any], key: str, step: int) -> Any:
         """Which is how the viewer asks: a list is by step, anything else holds for all of them."""
-        value = thing.get(key, 0)
+        value = entity.get(key, 0)
         return value[step] if isinstance(value, list) else value
 
     for step, env in zip(range(lively.steps), simulated(lively), strict=False):
@@ -148,8 +148,8 @@ def test_a_short_episode_worked_by_hand() -> None:
         [("move", 0)],
     ]
     agent_acts = ScriptedPolicy(config.spec, script)
-    things = unpacked(mettascope_file(record_episode(agent_acts, config, seed=0)))["grid_objects"]
-    walls, (mine, agent) = [things[0], things[2]], [things[1], things[3]]
+    entities = unpacked(mettascope_file(record_episode(agent_acts, config, seed=0)))["grid_objects"]
+    walls, (mine, agent) = [entities[0], entities[2]], [entities[1], entities[3]]
     assert walls == [
         {"id": i, "type": 1, "type_name": "wall", "r": row, "c": 0, "layer": 1, "type_id": 1}
         for row, i in enumerate((1, 3))
@@ -175,8 +175,8 @@ def test_an_item_that_vanishes_gets_a_zero() -> None:
     script = [[(name, argument)] for name, argument in (
         ("rotate", 1), ("get_output", 0), ("rotate", 0), ("put_recipe_items", 0), ("put_recipe_items", 0), ("noop", 0)
     )]  # fmt: skip
-    things = unpacked(mettascope_file(record_episode(ScriptedPolicy(config.spec, script), config, seed=0)))
-    agent = next(thing for thing in things["grid_objects"] if "agent_id" in thing)
+    entities = unpacked(mettascope_file(record_episode(ScriptedPolicy(config.spec, script), config, seed=0)))
+    agent = next(entity for entity in entities["grid_objects"] if "agent_id" in entity)
     assert agent["inv:ore_red"] == [[0, 0], [2, 2], [4, 1], [5, 0]]
 
 

@@ -43,10 +43,10 @@ def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
     assert len(raw) == int(packed[1])
     content = json.loads(raw)
     assert (content["title"], content["seed"], content["max_steps"]) == ("a title", lively.seed, 90)
-    agents = [thing for thing in content["grid_objects"] if "agent_id" in thing]
-    last = [[value_at(thing, key, 90) for key in ("r", "c")] for thing in agents]
+    agents = [entity for entity in content["grid_objects"] if "agent_id" in entity]
+    last = [[value_at(entity, key, 90) for key in ("r", "c")] for entity in agents]
     assert last == lively.positions[-1].tolist()
-    lists = [value for thing in content["grid_objects"] for value in thing.values() if isinstance(value, list)]
+    lists = [value for entity in content["grid_objects"] for value in entity.values() if isinstance(value, list)]
     assert any(step == 90 for changes in lists for step, _ in changes), "nothing came of the last step"
 
 

@@ -29,7 +29,7 @@ COLOR_AT = """(col, x, y) => {
   const canvas = document.querySelector("#map"), cell = canvas.width / 3, top = (canvas.height - cell) / 2;
   return [...canvas.getContext("2d").getImageData((col + x) * cell, top + y * cell, 1, 1).data].slice(0, 3);
 }"""
-"""The colour at a point of a cell of a map with one row and three columns."""
+"""The color at a point of a cell of a map with one row and three columns."""
 
 CENTER = """selector => {
   const {left, top, width, height} = document.querySelector(selector).getBoundingClientRect();
@@ -42,7 +42,7 @@ SHAPES = """selector => [...document.querySelectorAll(selector)].map(canvas => {
   const seen = i => data[i + 3] < 128 ? "." : Math.max(...data.slice(i, i + 3)) < 60 ? "dark" : "light";
   return Array.from({length: data.length / 4}, (_, i) => seen(4 * i)).join();
 })"""
-"""What is left of pictures without their colours."""
+"""What is left of pictures without their colors."""
 
 EDGES = ((0.5, 0.1), (0.5, 0.9), (0.1, 0.5), (0.9, 0.5))
 """(x, y) at the top, bottom, left and right of a cell."""
@@ -311,7 +311,7 @@ def test_the_map_zooms_fits_and_is_dragged(browser: Chromium, lively_page: Path,
         browser.call(
             "Input.dispatchMouseEvent", type=kind, x=middle[0] + x, y=middle[1], button=button, buttons=1, clickCount=1
         )
-    browser.settle()
+    browser.infer_sizes()
     assert pointed(browser, *place) == cell_at(*at, zoomed, moved=zoomed)
     assert panels(browser)["agent"] == "0", "a drag selects nothing"
     browser.click(*browser.run(CENTER, "#fit"))
@@ -319,7 +319,7 @@ def test_the_map_zooms_fits_and_is_dragged(browser: Chromium, lively_page: Path,
     browser.click(*browser.run(CENTER, "#zoom-in"))
     assert pointed(browser, *place) == cell_at(*at, zoomed)
     browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=middle[0], y=middle[1], deltaX=0, deltaY=160)
-    browser.settle()
+    browser.infer_sizes()
     assert pointed(browser, *place) == cell_at(*at, zoomed * math.exp(-0.4))
 
 

@@ -98,7 +98,7 @@ def test_an_infinite_loss_is_no_early_stop() -> None:
 @pytest.mark.parametrize("what", ["gradient", "loss"])
 def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
     """Which is rescaled to new value targets before the first loss is computed."""
-    run = learned_once("normalisation.values=true", "normalisation.value_decay=0.5")
+    run = learned_once("normalization.values=true", "normalization.value_decay=0.5")
     if what == "gradient":
         next(run.agent.parameters()).register_hook(lambda gradient: gradient * torch.nan)
         stops(run, r"a gradient is not finite .* the weights were left as they are")
@@ -113,10 +113,10 @@ def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
 
 
 def test_a_scale_of_rewards_that_is_infinite() -> None:
-    run = learned_once("normalisation.rewards=true")
+    run = learned_once("normalization.rewards=true")
     run.collect()
     run.experience.reward_scale.squares = float("inf")
     before = run.snapshot()
-    with pytest.raises(TrainingError, match=r"the scale of rewards is inf \(normalisation.rewards\)"):
+    with pytest.raises(TrainingError, match=r"the scale of rewards is inf \(normalization.rewards\)"):
         run.update()
     assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])

@@ -22,7 +22,7 @@ from metta.api import (
 )
 from metta.config.loading.load import load_config
 from metta.errors import ConfigError, MettaError, UsageError
-from metta.world.state.compiled import Rules
+from metta.world.state.compiled import CompiledConfig
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_states_of_before_there_were_types_still_load(scenes: list[str]) -> None
 def test_tasks_that_differ_in_their_maps_alone_share_their_rules(scenes: list[str]) -> None:
     """And each world still plays its own task, on a map of its own size."""
     curriculum = make_curriculum(scenes=scenes, buckets={"game.width": {"range": [8, 11], "bins": 4}})
-    assert len(Rules(curriculum.env_configs).configs) == 2
+    assert len(CompiledConfig(curriculum.env_configs).configs) == 2
     env = MettaGridEnv(curriculum.env_configs, num_worlds=60, seed=1)
     env.reset()
     assert set(env.tasks.tolist()) == set(range(8))

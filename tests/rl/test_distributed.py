@@ -119,7 +119,7 @@ def test_sizes_that_do_not_divide_among_processes_are_told() -> None:
 
 
 def test_alone_nothing_is_asked_of_anyone() -> None:
-    assert ALONE.leads
+    assert ALONE.is_rank_zero
     assert ALONE.share({"a": 1}) == {"a": 1}
     assert ALONE.join(2) == [2]
 
@@ -170,7 +170,7 @@ def pair_of(directory: Path, *settings: str) -> list[subprocess.Popen[str]]:
     [
         (1, signal.SIGKILL, ()),
         (0, signal.SIGKILL, ("checkpoint.checkpoint_interval=1",)),
-        (1, signal.SIGSTOP, ("distributed.patience_seconds=10",)),
+        (1, signal.SIGSTOP, ("distributed.timeout_seconds=10",)),
     ],
     ids=["killed", "the first killed", "hanging"],
 )

@@ -17,7 +17,7 @@ from metta.rl.experience import make_experience_manager
 from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
-ARRAYS = ("observations", "pairs", "log_probs", "values", "rewards", "terminated", "truncated", "resets")
+ARRAYS = ("observations", "action_index", "log_probs", "values", "rewards", "terminated", "truncated", "episode_starts")
 ARRAYS += ("final_values", "next_values", "memory_hidden", "memory_cell")
 
 
@@ -37,13 +37,17 @@ def by_hand(env, agent, experience, seed):
     generator.set_state(experience.policy_generator.get_state())
     frame, _ = worlds.reset()
     memory = agent.initial_memory(worlds.agents)
-    resets = torch.ones(worlds.agents, dtype=torch.bool)
+    episode_starts = torch.ones(worlds.agents, dtype=torch.bool)
     steps = []
-    for _ in range(plan.rounds * plan.horizon):
+    for _ in range(plan.segments_per_agent * plan.horizon):
         before = memory
-        decision = agent.act(torch.from_numpy(frame.copy()), memory, resets, generator)
+        decision = agent.act(torch.from_numpy(frame.copy()), memory, episode_starts, generator)
         memory = decision.memory
-        step = {"observations": torch.from_numpy(frame.copy()), "resets": resets, "pairs": decision.pairs}
+        step = {
+            "observations": torch.from_numpy(frame.copy()),
+            "episode_starts": episode_starts,
+            "action_index": decision.action_index,
+        }
         step |= {"log_probs": decision.log_probs, "values": decision.values, "memory": before}
         frame, rewards, terminated, truncated, info = worlds.step(decision.actions.numpy())
         final = torch.zeros(worlds.agents)
@@ -51,24 +55,24 @@ def by_hand(env, agent, experience, seed):
             if truncated[row]:
                 own = Memory(memory.hidden[:, row : row + 1], memory.cell[:, row : row + 1])
                 final[row] = agent.value(torch.from_numpy(last[None]), own)[0]
-        resets = torch.from_numpy(terminated | truncated)
+        episode_starts = torch.from_numpy(terminated | truncated)
         step |= {"rewards": torch.from_numpy(rewards.copy()), "terminated": torch.from_numpy(terminated.copy())}
         steps.append(step | {"truncated": torch.from_numpy(truncated.copy()), "final_values": final})
-    return steps, agent.value(torch.from_numpy(frame.copy()), memory, resets)
+    return steps, agent.value(torch.from_numpy(frame.copy()), memory, episode_starts)
 
 
 def test_everything_is_written_down_where_it_belongs(busy_env, set_up):
     agent, experience = set_up()
     steps, next_values = by_hand(busy_env, agent, experience, seed=4)
     rollout(experience, agent)
-    for name in ("observations", "resets", "pairs", "rewards", "terminated", "truncated"):
+    for name in ("observations", "episode_starts", "action_index", "rewards", "terminated", "truncated"):
         for t, step in enumerate(steps):
             assert torch.equal(getattr(experience, name)[t], step[name]), (name, t)
     for name in ("log_probs", "values", "final_values"):
         expected = torch.stack([step[name] for step in steps])
         torch.testing.assert_close(getattr(experience, name), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(experience.next_values, next_values, rtol=1e-4, atol=1e-6)
-    for round_ in range(experience.plan.rounds):
+    for round_ in range(experience.plan.segments_per_agent):
         start = steps[round_ * experience.plan.horizon]["memory"]
         torch.testing.assert_close(experience.memory_hidden[round_], start.hidden, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(experience.memory_cell[round_], start.cell, rtol=1e-4, atol=1e-6)
@@ -85,8 +89,8 @@ def test_the_next_rollout_goes_on_where_the_last_one_ended(set_up):
         rollout(experience, agent)
         halves.append(arrays(experience))
     rollout(experience_long, agent_long)
-    for name in ("observations", "pairs", "rewards", "log_probs", "resets", "final_values"):
-        steps = experience.plan.rounds * experience.plan.horizon
+    for name in ("observations", "action_index", "rewards", "log_probs", "episode_starts", "final_values"):
+        steps = experience.plan.segments_per_agent * experience.plan.horizon
         joined = torch.cat([halves[0][name][:steps], halves[1][name][:steps]])
         torch.testing.assert_close(joined, getattr(experience_long, name)[: 2 * steps], rtol=1e-5, atol=1e-6)
 
@@ -99,11 +103,15 @@ def test_minibatches_hold_every_segment_once_with_its_memory(set_up):
     for minibatch in experience.minibatches():
         assert minibatch.observations.shape[:2] == (8, 16)
         assert torch.equal(minibatch.returns, minibatch.advantages + minibatch.values)
-        evaluation = agent.evaluate(minibatch.observations, minibatch.pairs, minibatch.memory, minibatch.resets)
+        evaluation = agent.evaluate(
+            minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+        )
         torch.testing.assert_close(evaluation.log_probs, minibatch.log_probs, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(evaluation.values, minibatch.values, rtol=1e-4, atol=1e-5)
         seen += minibatch.log_probs.T.tolist()
-    segments = experience.log_probs.view(experience.plan.rounds, 8, -1).transpose(1, 2).reshape(-1, 8).tolist()
+    segments = (
+        experience.log_probs.view(experience.plan.segments_per_agent, 8, -1).transpose(1, 2).reshape(-1, 8).tolist()
+    )
     assert sorted(seen) == sorted(segments)
     assert seen != segments
 
@@ -126,12 +134,12 @@ def test_batch_info_tells_of_the_episodes_that_ended(busy_env, set_up):
     info = rollout(experience, agent)
     plan = experience.plan
     assert info.total_env_steps == plan.batch_size == 512
-    ends = experience.resets[1:].view(-1, plan.num_worlds, 2).all(2)
+    ends = experience.episode_starts[1:].view(-1, plan.num_worlds, 2).all(2)
     assert info.episode_lengths == [11] * int(ends.sum())
     first = experience.rewards[:11].sum(0).view(plan.num_worlds, 2).mean(1)
     torch.testing.assert_close(torch.tensor(info.episode_returns[: plan.num_worlds]), first)
     assert info.stats["ore_red.gained"] > 0
-    assert info.seconds_deciding > 0
+    assert info.seconds_infer > 0
     assert info.seconds_simulating > 0
 
 
@@ -141,7 +149,7 @@ def test_num_steps_is_rounded_up_to_whole_segments(set_up):
     assert rollout(experience, agent, num_steps=1).total_env_steps == per_round
     assert rollout(experience, agent, num_steps=per_round + 1).total_env_steps == 2 * per_round
     assert compute_advantages(experience).shape[0] == 16
-    assert sum(m.pairs.numel() for m in experience.minibatches()) == 2 * per_round
+    assert sum(m.action_index.numel() for m in experience.minibatches()) == 2 * per_round
     for steps in (0, 513):
         with pytest.raises(MettaError, match=f"num_steps = {steps} does not fit"):
             rollout(experience, agent, num_steps=steps)
@@ -155,14 +163,17 @@ def test_saved_and_loaded_it_goes_on_exactly(set_up, async_factor):
     torch.save(experience.state(), file)
     rollout(experience, agent)
     compute_advantages(experience)
-    expected = arrays(experience), [m.pairs for m in experience.minibatches()]
+    expected = arrays(experience), [m.action_index for m in experience.minibatches()]
     file.seek(0)
     agent, fresh = set_up(async_factor=async_factor)
     fresh.load_state(torch.load(file, weights_only=True))
     rollout(fresh, agent)
     compute_advantages(fresh)
     assert_same(arrays(fresh), expected[0])
-    assert all(torch.equal(m.pairs, pairs) for m, pairs in zip(fresh.minibatches(), expected[1], strict=True))
+    assert all(
+        torch.equal(m.action_index, action_index)
+        for m, action_index in zip(fresh.minibatches(), expected[1], strict=True)
+    )
 
 
 def test_a_state_of_other_sizes_is_refused(set_up):
@@ -197,7 +208,7 @@ def test_minibatch_size(set_up):
         agent, experience = set_up(minibatch_size=minibatch_size)
         rollout(experience, agent)
         compute_advantages(experience)
-        assert [m.pairs.numel() for m in experience.minibatches()] == [minibatch_size] * (512 // minibatch_size)
+        assert [m.action_index.numel() for m in experience.minibatches()] == [minibatch_size] * (512 // minibatch_size)
 
 
 def test_bptt_horizon(set_up):
@@ -205,7 +216,7 @@ def test_bptt_horizon(set_up):
         agent, experience = set_up(bptt_horizon=horizon)
         rollout(experience, agent)
         compute_advantages(experience)
-        assert next(experience.minibatches()).pairs.shape[0] == horizon
+        assert next(experience.minibatches()).action_index.shape[0] == horizon
 
 
 def test_forward_pass_minibatch_target_size(set_up):

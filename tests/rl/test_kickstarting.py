@@ -61,18 +61,18 @@ def test_the_divergence_is_kl_from_teacher_to_policy():
 def test_the_teacher_sees_whole_episodes_with_its_own_memory(taught, busy_env, cpu_offload):
     """Two epochs, the second of which begins within episodes, are one replay from the very start."""
     agent, teacher, experience = taught(cpu_offload=cpu_offload)
-    seen, resets, said, valued = [], [], [], []
+    seen, episode_starts, said, valued = [], [], [], []
     for _ in range(2):
         rollout(experience, agent)
         steps = experience.steps_collected
         seen.append(experience.observations[:steps].clone())
-        resets.append(experience.resets[:steps].clone())
+        episode_starts.append(experience.episode_starts[:steps].clone())
         said.append(experience.teacher_log_probs.clone())
         valued.append(experience.teacher_values.clone())
     with torch.no_grad():
         memory = teacher.initial_memory(experience.plan.agents)
-        logits, values, _ = teacher(torch.cat(seen), memory, torch.cat(resets))
-    assert torch.cat(resets)[1:].any()
+        logits, values, _ = teacher(torch.cat(seen), memory, torch.cat(episode_starts))
+    assert torch.cat(episode_starts)[1:].any()
     torch.testing.assert_close(torch.cat(said), logits.log_softmax(-1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.cat(valued), values, rtol=1e-4, atol=1e-5)
 
@@ -91,11 +91,11 @@ def test_minibatches_bring_the_teachers_words_for_their_own_steps(taught):
     rollout(experience, agent)
     compute_advantages(experience)
     for minibatch in experience.minibatches():
-        begins_anew = minibatch.resets[0]
+        begins_anew = minibatch.episode_starts[0]
         assert minibatch.teacher_log_probs is not None
         with torch.no_grad():
-            memory = teacher.initial_memory(minibatch.pairs.shape[1])
-            logits, values, _ = teacher(minibatch.observations, memory, minibatch.resets)
+            memory = teacher.initial_memory(minibatch.action_index.shape[1])
+            logits, values, _ = teacher(minibatch.observations, memory, minibatch.episode_starts)
         said = minibatch.teacher_log_probs[:, begins_anew]
         torch.testing.assert_close(said, logits.log_softmax(-1)[:, begins_anew], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(minibatch.teacher_values[:, begins_anew], values[:, begins_anew])

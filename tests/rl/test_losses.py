@@ -57,10 +57,10 @@ def test_like_a_plain_loop():
     assert float(losses.clip_fraction(log_ratio, 0.1)) == pytest.approx(outside, rel=1e-4)
 
 
-def test_normalised_advantages():
-    torch.testing.assert_close(losses.normalised(T([1.0, 2.0, 3.0])), T([-1.0, 0.0, 1.0]))
-    assert losses.normalised(T([4.0])).tolist() == [0]
-    assert losses.normalised(T([4.0, 4.0])).tolist() == [0, 0]
+def test_normalized_advantages():
+    torch.testing.assert_close(losses.normalized(T([1.0, 2.0, 3.0])), T([-1.0, 0.0, 1.0]))
+    assert losses.normalized(T([4.0])).tolist() == [0]
+    assert losses.normalized(T([4.0, 4.0])).tolist() == [0, 0]
 
 
 def test_explained_variance():

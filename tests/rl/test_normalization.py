@@ -10,7 +10,7 @@ import torch
 
 from metta.api import load_checkpoint, load_policy, save_checkpoint
 from metta.checkpoint.torch_file import read_torch_file, write_torch_file
-from metta.config.training import NormalisationConfig, OptimizerConfig, PPOConfig
+from metta.config.training import NormalizationConfig, OptimizerConfig, PPOConfig
 from metta.errors import TrainingError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
@@ -20,8 +20,8 @@ from metta.rl.reward_normalization import RewardScale
 from metta.rl.rollout import rollout
 
 CPU = torch.device("cpu")
-VALUES = NormalisationConfig(values=True)
-REWARDS = NormalisationConfig(rewards=True)
+VALUES = NormalizationConfig(values=True)
+REWARDS = NormalizationConfig(rewards=True)
 
 
 # -- rewards --------------------------------------------------------------------------------------------------------
@@ -103,7 +103,9 @@ def test_the_scale_goes_on_where_it_was_saved(set_up):
 
 
 def values_of(agent, minibatch):
-    return agent.evaluate(minibatch.observations, minibatch.pairs, minibatch.memory, minibatch.resets).values.detach()
+    return agent.evaluate(
+        minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+    ).values.detach()
 
 
 def test_statistics_are_the_decaying_mean_and_deviation_of_targets(set_up):
@@ -133,7 +135,7 @@ def test_values_stay_what_they_are_when_statistics_change(set_up):
     assert float(agent.value_head.std) == pytest.approx(1e-4)
 
 
-def test_the_value_loss_is_that_of_normalised_values(set_up):
+def test_the_value_loss_is_that_of_normalized_values(set_up):
     """Written out: the head's plain output against (return - mean) / std, clipped at the same scale."""
     agent, experience = set_up(minibatch_size=512)
     rollout(experience, agent)
@@ -159,14 +161,14 @@ def test_targets_that_are_not_finite_leave_the_policy_as_it_is(set_up):
     experience.returns[2, 1] = float("inf")
     before = {name: weight.clone() for name, weight in agent.state_dict().items()}
     with pytest.raises(TrainingError, match="a value target is not finite"):
-        train_ppo(agent, make_optimizer(agent), experience, normalisation=VALUES)
+        train_ppo(agent, make_optimizer(agent), experience, normalization=VALUES)
     assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
 
 
 def test_a_policy_takes_its_statistics_along(set_up, tmp_path):
     agent, experience = set_up()
     rollout(experience, agent)
-    train_ppo(agent, make_optimizer(agent), experience, normalisation=VALUES)
+    train_ppo(agent, make_optimizer(agent), experience, normalization=VALUES)
     assert float(agent.value_head.std) != 1
     save_checkpoint(agent, tmp_path, 1)
     loaded = load_policy(tmp_path / "checkpoint_000001.pt").agent
@@ -192,17 +194,17 @@ def test_a_file_from_before_has_plain_values(set_up, tmp_path):
 # -- in training ----------------------------------------------------------------------------------------------------
 
 
-def trained(set_up, normalisation=None):
+def trained(set_up, normalization=None):
     agent, experience = set_up()
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.003))
     for _ in range(2):
         rollout(experience, agent)
-        stats = train_ppo(agent, optimizer, experience, PPOConfig(norm_adv=False), normalisation=normalisation)
+        stats = train_ppo(agent, optimizer, experience, PPOConfig(norm_adv=False), normalization=normalization)
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach(), stats
 
 
 def test_off_is_not_there(set_up):
-    (plain, stats), (off, same) = trained(set_up), trained(set_up, NormalisationConfig(value_decay=0.1, reward_clip=1))
+    (plain, stats), (off, same) = trained(set_up), trained(set_up, NormalizationConfig(value_decay=0.1, reward_clip=1))
     assert torch.equal(plain, off)
     assert stats == same
     assert not {"value_target_mean", "value_target_std", "reward_std"} & set(stats)
@@ -218,21 +220,21 @@ def test_off_is_not_there(set_up):
     ],
 )
 def test_each_field_changes_what_is_learned(set_up, beside, field, value):
-    usual, _ = trained(set_up, NormalisationConfig(**beside))
-    changed, _ = trained(set_up, NormalisationConfig(**beside | {field: value}))
+    usual, _ = trained(set_up, NormalizationConfig(**beside))
+    changed, _ = trained(set_up, NormalizationConfig(**beside | {field: value}))
     assert not torch.allclose(usual, changed, rtol=1e-6, atol=1e-8)
 
 
 def test_values_and_returns_are_reported_in_unscaled_rewards(set_up):
     _, plain = trained(set_up)
-    _, stats = trained(set_up, NormalisationConfig(values=True, rewards=True))
+    _, stats = trained(set_up, NormalizationConfig(values=True, rewards=True))
     assert stats["reward_std"] < 0.95
     assert stats["value_target_std"] > 0
     assert stats["mean_return"] == pytest.approx(plain["mean_return"], rel=0.5)
 
 
 def test_rewards_a_thousand_times_as_big_are_learned_alike(set_up):
-    """What normalisation is for: the scale of rewards is nobody's concern."""
+    """What normalization is for: the scale of rewards is nobody's concern."""
     ends = []
     for factor in (1.0, 1000.0):
         agent, experience = set_up()
@@ -240,7 +242,7 @@ def test_rewards_a_thousand_times_as_big_are_learned_alike(set_up):
             agent.value_head.output.weight.zero_()  # so that the first values are alike at any scale
         rollout(experience, agent)
         experience.rewards.mul_(factor)
-        config = NormalisationConfig(values=True, rewards=True)
-        train_ppo(agent, make_optimizer(agent), experience, PPOConfig(norm_adv=False), normalisation=config)
+        config = NormalizationConfig(values=True, rewards=True)
+        train_ppo(agent, make_optimizer(agent), experience, PPOConfig(norm_adv=False), normalization=config)
         ends.append(torch.nn.utils.parameters_to_vector(agent.parameters()).detach())
     torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)

@@ -42,7 +42,7 @@ def test_statistics_are_numbers_and_as_defined(set_up):
     )
     assert stats["mean_value"] == pytest.approx(float(experience.values.mean()), abs=1e-6)
     assert stats["stopped_early"] == 0
-    assert 0 < stats["entropy"] <= torch.tensor(len(agent.spec.action_pairs)).log()
+    assert 0 < stats["entropy"] <= torch.tensor(len(agent.spec.flat_actions)).log()
 
 
 def test_advantages_already_computed_are_used_and_missing_ones_computed(set_up):
@@ -76,12 +76,12 @@ def test_the_gradient_is_that_of_the_loss_written_out(set_up):
     loss_terms(agent, minibatch, config)["loss"].backward()
     gradient = torch.nn.utils.parameters_to_vector(weight.grad for weight in agent.parameters())
     agent.zero_grad()
-    logits, values, _ = agent(minibatch.observations, minibatch.memory, minibatch.resets)
+    logits, values, _ = agent(minibatch.observations, minibatch.memory, minibatch.episode_starts)
     advantages = (minibatch.advantages - minibatch.advantages.mean()) / (minibatch.advantages.std() + 1e-8)
     total = 0.0
     for t in range(logits.shape[0]):
         for segment in range(logits.shape[1]):
-            chosen = minibatch.pairs[t, segment]
+            chosen = minibatch.action_index[t, segment]
             probabilities = logits[t, segment].softmax(0)
             ratio = probabilities[chosen] / minibatch.log_probs[t, segment].exp()
             advantage = advantages[t, segment]

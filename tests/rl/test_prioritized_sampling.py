@@ -1,4 +1,4 @@
-"""Prioritised sampling: what is drawn how often, and weights that make up for it."""
+"""Prioritized sampling: what is drawn how often, and weights that make up for it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import itertools
 import pytest
 import torch
 
-from metta.config.training import OptimizerConfig, PPOConfig, PrioritisedSamplingConfig
+from metta.config.training import OptimizerConfig, PPOConfig, PrioritizedSamplingConfig
 from metta.errors import TrainingError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
 from metta.rl.optimizer import make_optimizer
 from metta.rl.ppo import loss_terms, train_ppo
-from metta.rl.prioritized_sampling import PrioritisedSampling, annealed
+from metta.rl.prioritized_sampling import PrioritizedSampling, annealed
 from metta.rl.rollout import rollout
 
 ADVANTAGES = torch.tensor([[1.0, 0.0], [-3.0, 0.0], [4.0, 0.0], [4.0, -2.0]])
@@ -21,18 +21,18 @@ ADVANTAGES = torch.tensor([[1.0, 0.0], [-3.0, 0.0], [4.0, 0.0], [4.0, -2.0]])
 
 
 def test_probabilities_by_hand():
-    assert PrioritisedSampling(1.0, 0.0).probabilities(ADVANTAGES, 2).tolist() == pytest.approx(
+    assert PrioritizedSampling(1.0, 0.0).probabilities(ADVANTAGES, 2).tolist() == pytest.approx(
         [2 / 7, 0, 4 / 7, 1 / 7], abs=1e-6
     )
-    assert PrioritisedSampling(0.5, 0.0).probabilities(ADVANTAGES, 2).tolist() == pytest.approx(
+    assert PrioritizedSampling(0.5, 0.0).probabilities(ADVANTAGES, 2).tolist() == pytest.approx(
         [2**0.5 / (2**0.5 + 3), 0, 2 / (2**0.5 + 3), 1 / (2**0.5 + 3)], abs=1e-3
     )
-    assert PrioritisedSampling(0.0, 0.0).probabilities(ADVANTAGES, 2).tolist() == [0.25] * 4
-    assert PrioritisedSampling(1.0, 0.0).probabilities(torch.zeros(4, 2), 2).tolist() == [0.25] * 4
+    assert PrioritizedSampling(0.0, 0.0).probabilities(ADVANTAGES, 2).tolist() == [0.25] * 4
+    assert PrioritizedSampling(1.0, 0.0).probabilities(torch.zeros(4, 2), 2).tolist() == [0.25] * 4
 
 
 def test_segments_are_drawn_as_often_as_their_probability_and_weighed_against_it():
-    sampling = PrioritisedSampling(1.0, 0.5)
+    sampling = PrioritizedSampling(1.0, 0.5)
     chosen, weights = sampling.draw(ADVANTAGES, 2, 20_000, torch.Generator().manual_seed(0))
     counts = torch.bincount(chosen, minlength=4) / 20_000
     torch.testing.assert_close(counts, torch.tensor([2 / 7, 0, 4 / 7, 1 / 7]), rtol=0, atol=0.015)
@@ -47,7 +47,7 @@ def test_advantages_that_are_not_finite_stop_the_update():
     broken = ADVANTAGES.clone()
     broken[1, 1] = float("nan")
     with pytest.raises(TrainingError, match="an advantage is not finite"):
-        PrioritisedSampling(1.0, 0.5).draw(broken, 2, 3, torch.Generator())
+        PrioritizedSampling(1.0, 0.5).draw(broken, 2, 3, torch.Generator())
 
 
 def test_beta_rises_to_one_over_the_run():
@@ -63,11 +63,11 @@ def test_minibatches_are_whole_segments_with_their_weights(set_up):
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)
     horizon, agents = experience.plan.horizon, experience.plan.agents
-    sampling = PrioritisedSampling(1.0, 1.0)
+    sampling = PrioritizedSampling(1.0, 1.0)
     chances = sampling.probabilities(experience.advantages, horizon)
     drawn = []
     for minibatch in minibatches(experience, sampling):
-        assert minibatch.pairs.shape == (horizon, 16)
+        assert minibatch.action_index.shape == (horizon, 16)
         for place in range(16):
             round_, column = divmod(int(minibatch.rows[0, place]), horizon * agents)
             steps = slice(round_ * horizon, (round_ + 1) * horizon)
@@ -98,7 +98,7 @@ def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up):
 
     (whole,) = experience.minibatches()
     expected = gradient(whole)
-    sampling = PrioritisedSampling(1.0, 1.0)
+    sampling = PrioritizedSampling(1.0, 1.0)
     chances = sampling.probabilities(experience.advantages, experience.plan.horizon)
     total = torch.zeros_like(expected)
     for segment in range(len(chances)):
@@ -120,19 +120,19 @@ def test_weighted_losses_are_those_of_a_batch_that_holds_segments_so_often():
     assert losses.value_loss(values, old, returns, 0.1, weights).item() == pytest.approx(
         losses.value_loss(*many[2:], 0.1).item(), rel=1e-5
     )
-    found = losses.normalised(advantages, weights).repeat_interleave(often, 1)
+    found = losses.normalized(advantages, weights).repeat_interleave(often, 1)
     # the deviation's n - 1 counts what was drawn: 12 advantages here, 24 there
-    torch.testing.assert_close(found * (12 / 11) ** 0.5, losses.normalised(many[1]) * (24 / 23) ** 0.5)
+    torch.testing.assert_close(found * (12 / 11) ** 0.5, losses.normalized(many[1]) * (24 / 23) ** 0.5)
     equal = torch.full((4,), 0.3)
-    torch.testing.assert_close(losses.normalised(advantages, equal), losses.normalised(advantages))
+    torch.testing.assert_close(losses.normalized(advantages, equal), losses.normalized(advantages))
 
 
 def trained(set_up, progress=0.0, **settings):
     agent, experience = set_up()
     rollout(experience, agent)
-    config = PrioritisedSamplingConfig(**settings) if settings else None
+    config = PrioritizedSamplingConfig(**settings) if settings else None
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
-    train_ppo(agent, optimizer, experience, PPOConfig(), 2, prioritised_sampling=config, progress=progress)
+    train_ppo(agent, optimizer, experience, PPOConfig(), 2, prioritized_sampling=config, progress=progress)
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 

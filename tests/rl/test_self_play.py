@@ -89,7 +89,7 @@ def test_the_groups_that_are_named_are_played_and_nobody_else(teams) -> None:
             assert sorted([*group.opponents.learners, *group.opponents.rows]) == list(range(group.env.agents))
             seen.add(tuple(group.opponents.rows))
     assert len(seen) > 1  # maps deal the agents anew
-    steps = 4 * experience.plan.rounds * experience.plan.horizon
+    steps = 4 * experience.plan.segments_per_agent * experience.plan.horizon
     assert other.played == steps * experience.plan.num_worlds * 3
     assert experience.observations.shape[1] == experience.plan.agents == experience.plan.num_worlds * 2
 
@@ -121,7 +121,7 @@ def test_learners_experience_is_that_of_their_own_agents(teams) -> None:
     opponents, env = group.opponents, group.env
     steps, returns = experience.steps_collected, []
     for t in range(steps):
-        actions = opponents.actions(agent.action_pairs[experience.pairs[t]].numpy())
+        actions = opponents.actions(agent.flat_actions[experience.action_index[t]].numpy())
         observations, rewards, terminated, truncated, info = env.step(actions)
         for episode in info.episodes:
             members = [index for index in range(5) if index in opponents.seats[episode.world][:3]]
@@ -185,7 +185,7 @@ def test_the_batch_counts_learners_alone() -> None:
     config = ExperienceConfig(batch_size=960, minibatch_size=240, bptt_horizon=8, forward_pass_minibatch_target_size=12)
     plan = plan_batch(config, 5, 2)
     assert plan.agents == plan.num_worlds * 3
-    assert plan.batch_size == plan.agents * plan.rounds * 8 <= 960
+    assert plan.batch_size == plan.agents * plan.segments_per_agent * 8 <= 960
 
 
 def test_how_many_are_opponents() -> None:

@@ -7,33 +7,39 @@ import numpy as np
 import pytest
 
 from metta.config.curriculum import CurriculumConfig, LearningProgressConfig, LowRewardConfig, ProgressiveConfig
-from metta.rl.curricula.task_samplers import LearningProgressDraw, LowRewardDraw, ProgressiveDraw, TaskDraw, make_draw
+from metta.rl.curricula.task_samplers import (
+    LearningProgressTaskSampler,
+    LowRewardTaskSampler,
+    ProgressiveTaskSampler,
+    TaskSampler,
+    make_task_sampler,
+)
 
 
-def low_reward(tasks: int = 3, **settings: Any) -> LowRewardDraw:
-    return LowRewardDraw(LowRewardConfig.model_validate({"type": "low_reward"} | settings), tasks)
+def low_reward(tasks: int = 3, **settings: Any) -> LowRewardTaskSampler:
+    return LowRewardTaskSampler(LowRewardConfig.model_validate({"type": "low_reward"} | settings), tasks)
 
 
-def learning_progress(tasks: int = 2, **settings: Any) -> LearningProgressDraw:
+def learning_progress(tasks: int = 2, **settings: Any) -> LearningProgressTaskSampler:
     config = LearningProgressConfig.model_validate({"type": "learning_progress", "min_episodes": 1} | settings)
-    return LearningProgressDraw(config, tasks)
+    return LearningProgressTaskSampler(config, tasks)
 
 
-def progressive(tasks: int = 3, **settings: Any) -> ProgressiveDraw:
-    return ProgressiveDraw(ProgressiveConfig.model_validate({"type": "progressive"} | settings), tasks)
+def progressive(tasks: int = 3, **settings: Any) -> ProgressiveTaskSampler:
+    return ProgressiveTaskSampler(ProgressiveConfig.model_validate({"type": "progressive"} | settings), tasks)
 
 
-def assert_draws(draw: TaskDraw, *probabilities: float) -> None:
+def assert_draws(draw: TaskSampler, *probabilities: float) -> None:
     np.testing.assert_allclose(draw.probabilities(), probabilities, rtol=1e-12)
 
 
 def test_a_fixed_draw_gives_a_scenes_weight_to_its_tasks_in_equal_parts() -> None:
-    draw = make_draw(CurriculumConfig(scenes=["a", "b"], weights=[1, 3]), (0, 0, 1, 1, 1))
+    draw = make_task_sampler(CurriculumConfig(scenes=["a", "b"], weights=[1, 3]), (0, 0, 1, 1, 1))
     assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
     draw.learn([(0, 100.0)], 1000)
     assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
     assert draw.scores() == {}
-    assert_draws(make_draw(CurriculumConfig(), (0,)), 1.0)
+    assert_draws(make_task_sampler(CurriculumConfig(), (0,)), 1.0)
 
 
 def test_low_reward_draws_the_worst_task_most() -> None:
@@ -136,7 +142,7 @@ def test_a_saved_draw_goes_on_where_it_was(
 ) -> None:
     generator = np.random.default_rng(0)
     episodes = [(int(generator.integers(3)), float(generator.normal())) for _ in range(60)]
-    straight, resumed = make_draw(config, (0, 0, 1, 2)), make_draw(config, (0, 0, 1, 2))
+    straight, resumed = make_task_sampler(config, (0, 0, 1, 2)), make_task_sampler(config, (0, 0, 1, 2))
     straight.learn(episodes[:25], 10)
     resumed.load_state(straight.state())
     for draw in (straight, resumed):

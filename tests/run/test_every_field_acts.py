@@ -38,7 +38,7 @@ LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
     "agent.forward_lstm": ((), "false"),
     "agent.clip_range": ((), "1e-6"),
     "agent.use_cell_ahead": ((), "false"),
-    "agent.own_frame": ((), "true"),
+    "agent.egocentric": ((), "true"),
     "agent.use_prev_action": ((), "false"),
     "agent.use_prev_reward": ((), "false"),
     "agent.observation_types": ((), '["inventory"]'),

@@ -15,9 +15,9 @@ from metta.world.env import MettaGridEnv
 
 EVERYTHING = (
     "vtrace.enabled=true",
-    "prioritised_sampling.enabled=true",
-    "normalisation.values=true",
-    "normalisation.rewards=true",
+    "prioritized_sampling.enabled=true",
+    "normalization.values=true",
+    "normalization.rewards=true",
     "agent.analyze_weights_interval=1",
     "simulation.evaluate_interval=1",
     "self_play.share=0.5",

@@ -47,7 +47,9 @@ class TestTraining:
         assert sorted(path.name for path in (tmp_path / "run" / "replays").iterdir()) == names
         files = [event.mettascope.read_bytes() for event in replays]
         assert len(set(files)) == 3, "the policy was not trained between replays"
-        walls = [[thing for thing in unpacked(file)["grid_objects"] if thing["type_name"] == "wall"] for file in files]
+        walls = [
+            [entity for entity in unpacked(file)["grid_objects"] if entity["type_name"] == "wall"] for file in files
+        ]
         assert walls[0] == walls[1] == walls[2], "the map is the same, so that episodes can be compared"
         trained = load_policy(tmp_path / "run" / "checkpoints" / "checkpoint_000003.pt").agent
         assert mettascope_file(record_episode(trained, config.env, config.run.seed)) == files[2]

@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
 
 from metta.api import RunConfig, TrainingState, resume_run, train_run
-from metta.config.training import NormalisationConfig, PrioritisedSamplingConfig, VTraceConfig
+from metta.config.training import NormalizationConfig, PrioritizedSamplingConfig, VTraceConfig
 
 SHORT = ("run.total_timesteps=2048", "experience.update_epochs=2", "agent.analyze_weights_interval=0")
 EPOCHS = 4
@@ -18,23 +18,23 @@ FIELDS = {
     "vtrace.enabled": (["vtrace.rho_clip=0.9", "vtrace.c_clip=0.9"], "true"),
     "vtrace.rho_clip": (["vtrace.enabled=true"], "0.5"),
     "vtrace.c_clip": (["vtrace.enabled=true"], "0.5"),
-    "prioritised_sampling.enabled": ([], "true"),
-    "prioritised_sampling.alpha": (["prioritised_sampling.enabled=true"], "3.0"),
-    "prioritised_sampling.beta": (["prioritised_sampling.enabled=true"], "0.9"),
-    "normalisation.values": ([], "true"),
-    "normalisation.value_decay": (["normalisation.values=true"], "0.0"),
-    "normalisation.rewards": (["ppo.norm_adv=false"], "true"),
-    "normalisation.reward_clip": (["normalisation.rewards=true"], "0.01"),
+    "prioritized_sampling.enabled": ([], "true"),
+    "prioritized_sampling.alpha": (["prioritized_sampling.enabled=true"], "3.0"),
+    "prioritized_sampling.beta": (["prioritized_sampling.enabled=true"], "0.9"),
+    "normalization.values": ([], "true"),
+    "normalization.value_decay": (["normalization.values=true"], "0.0"),
+    "normalization.rewards": (["ppo.norm_adv=false"], "true"),
+    "normalization.reward_clip": (["normalization.rewards=true"], "0.01"),
 }
 """field -> what it needs beside it, and a value that is not its default"""
 
 TABLES = {
     "vtrace": VTraceConfig,
-    "prioritised_sampling": PrioritisedSamplingConfig,
-    "normalisation": NormalisationConfig,
+    "prioritized_sampling": PrioritizedSamplingConfig,
+    "normalization": NormalizationConfig,
 }
 
-ENABLED = {"vtrace.enabled", "prioritised_sampling.enabled", "normalisation.values", "normalisation.rewards"}
+ENABLED = {"vtrace.enabled", "prioritized_sampling.enabled", "normalization.values", "normalization.rewards"}
 EVERYTHING = tuple(f"{field}=true" for field in sorted(ENABLED))
 
 

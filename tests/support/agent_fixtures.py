@@ -26,7 +26,7 @@ def crowded_env(crowded_config) -> MettaGridEnv:
 def seen(crowded_env) -> torch.Tensor:
     """Observations of random play, `[12, 16, tokens, 3] uint8`."""
     rng = np.random.default_rng(0)
-    pairs = np.array(crowded_env.spec.action_pairs)
+    pairs = np.array(crowded_env.spec.flat_actions)
     frames = [crowded_env.reset(seed=3)[0].copy()]
     for _ in range(11):
         frames.append(crowded_env.step(pairs[rng.integers(len(pairs), size=crowded_env.agents)])[0].copy())

@@ -180,7 +180,7 @@ class Board:
             if (location, feature, value) != (0xFF, 0xFF, 0xFF)
         ]
 
-    def listed(self, agent: int = 0) -> dict[str, int]:
+    def has_token(self, agent: int = 0) -> dict[str, int]:
         """The items an agent sees on itself, also those of which it has 0 units."""
         prefix = "inv:"
         own = (token for token in self.tokens(agent) if token[:2] == (0, 0))

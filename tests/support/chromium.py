@@ -113,7 +113,7 @@ class Chromium:
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri() + fragment)
         self.wait_for("document.documentElement?.dataset.openedIn !== undefined")
-        self.settle()
+        self.infer_sizes()
 
     @contextmanager
     def inside_frame(self) -> Iterator[None]:
@@ -144,7 +144,7 @@ class Chromium:
             assert time.monotonic() < deadline, f"never true: {condition}"
             time.sleep(0.02)
 
-    def settle(self) -> None:
+    def infer_sizes(self) -> None:
         """Wait until the page has drawn what it knows."""
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
@@ -157,18 +157,18 @@ class Chromium:
         text: Mapping[str, str] = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 if shift else 0, **text)
-        self.settle()
+        self.infer_sizes()
 
     def click(self, x: float, y: float) -> None:
         """Click at a point of the page."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-        self.settle()
+        self.infer_sizes()
 
     def problems(self) -> list[str]:
         """What went wrong on the page since it was opened: exceptions, errors in its log, requests beyond its file."""
-        self.settle()
+        self.infer_sizes()
         found = []
         for event in self.events:
             parameters = event.get("params", {})

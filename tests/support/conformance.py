@@ -8,7 +8,7 @@ the same (`tests/world/test_conformance.py`).
 
 Compared before the first step: names of actions, features and items, arguments and scales. Compared at every step:
 observations, rewards (float32, bit for bit), truncations, success of actions, agents' positions, orientation, frozen,
-colours, inventories and accumulated rewards, converters' state and inventories, every cell of the map; at the end every
+colors, inventories and accumulated rewards, converters' state and inventories, every cell of the map; at the end every
 counter of the statistics. metta resets a world when its episode ends, where the original can be stepped on: a recording
 that reaches its limit of steps is played twice, once on an environment that resets, to the end of the episode, and once
 on one that does not, to the end of the recording.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metta.agent.policy import Decision
+from metta.agent.policy import PolicyOutput
 from metta.agent.recurrent_memory import Memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
@@ -95,15 +95,15 @@ class ScriptedPolicy:
         self,
         observations: torch.Tensor,
         memory: Memory,
-        resets: torch.Tensor | None = None,
+        episode_starts: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
-    ) -> Decision:
+    ) -> PolicyOutput:
         step = self.script[min(self.played, len(self.script) - 1)]
         self.played += 1
         actions = [(self.spec.action_names.index(name), argument) for name, argument in step]
         zeros = torch.zeros(len(actions))
-        return Decision(torch.tensor(actions, dtype=torch.int32), zeros.long(), zeros, zeros, memory)
+        return PolicyOutput(torch.tensor(actions, dtype=torch.int32), zeros.long(), zeros, zeros, memory)
 
 
 def drawn(*rows: str, legend: dict[str, str] | None = None, **game: Any) -> EnvConfig:
@@ -133,9 +133,9 @@ def unpacked(file: bytes) -> dict[str, Any]:
     return dict(json.loads(zlib.decompress(file)))
 
 
-def value_at(thing: dict[str, Any], key: str, step: int) -> Any:
+def value_at(entity: dict[str, Any], key: str, step: int) -> Any:
     """A property at a step: the last change that is not later; 0 for what is not there."""
-    value = thing.get(key, 0)
+    value = entity.get(key, 0)
     if not isinstance(value, list):
         return value
     return next(changed for at, changed in reversed(value) if at <= step)

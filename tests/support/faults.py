@@ -7,7 +7,7 @@ Every life of a run is a process of its own, forked from one that has imported t
 The first of a run comes in the middle of writing a checkpoint or a trainer state. Of the others half come at a moment
 drawn uniformly from the time a life takes, half the very moment that a random one of the run's files (checkpoint,
 trainer state, metrics, replay) is created, written or renamed. What the runs learn with has a state in every part: an
-adaptive curriculum, normalised values and rewards, Muon. Exit code 0: all runs ended alike, bit for bit.
+adaptive curriculum, normalized values and rewards, Muon. Exit code 0: all runs ended alike, bit for bit.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ checkpoint_interval = 1
 type = "learning_progress"
 scenes = ["first.toml", "second.toml"]
 
-[normalisation]
+[normalization]
 values = true
 rewards = true
 

@@ -1,4 +1,4 @@
-"""What a person would read off the page: panels, and the colours of the map."""
+"""What a person would read off the page: panels, and the colors of the map."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def step_shown(browser: Chromium) -> int:
 def go_to(browser: Chromium, step: int) -> None:
     """Show a step."""
     browser.evaluate(f"location.hash = '#step={step}'")
-    browser.settle()
+    browser.infer_sizes()
     assert step_shown(browser) == step
 
 
@@ -75,5 +75,5 @@ def cell_center(browser: Chromium, row: int, col: int, rows: int, cols: int) -> 
 
 
 def cell_colors(browser: Chromium, rows: int, cols: int) -> list[list[list[list[int]]]]:
-    """`[rows][cols]`: the colours in each cell of the fitted map, looked at on 12 x 12 points."""
+    """`[rows][cols]`: the colors in each cell of the fitted map, looked at on 12 x 12 points."""
     return list(browser.run(CELL_COLORS, rows, cols))

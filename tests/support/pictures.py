@@ -193,14 +193,14 @@ def take_pictures(names: list[str]) -> None:
                 browser.open(page)
                 size = world.game.width * CELL, world.game.height * CELL
                 browser.run(SHOW_MAP, *size)
-                browser.settle()
+                browser.infer_sizes()
                 _write(browser, ROOT / picture.path, *size)
         if not names or "quickstart" in names:
             world = load_config("quickstart").env
             page = write_replay(record_episode(ScriptedPolicy(world), world, 1), folder, "quickstart").page
             browser.resize(1000, 560)
             browser.open(page, f"#step={HERO_STEP}&agent=0")
-            browser.settle()
+            browser.infer_sizes()
             _write(browser, ROOT / HERO, 1000, 560)
 
 
@@ -220,7 +220,7 @@ SHOW_MAP = """(width, height) => {
 def _write(browser: Chromium, path: Path, width: int, height: int) -> None:
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png", clip=clip)["data"])
-    # 64 colours are more than enough, and a third of the bytes
+    # 64 colors are more than enough, and a third of the bytes
     Image.open(io.BytesIO(shot)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
     if path.stat().st_size > LARGEST:
         raise SystemExit(f"{path.name} has {path.stat().st_size} bytes; at most {LARGEST}")

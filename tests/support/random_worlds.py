@@ -50,7 +50,7 @@ class _Frame:
     num_agents: int
     group_ids: list[int]
     actions: list[dict[str, Any]]
-    things: list[tuple[str, int]]  # name and type id of each object
+    entities: list[tuple[str, int]]  # name and type id of each object
     window: dict[str, int]
 
     @classmethod
@@ -70,7 +70,7 @@ class _Frame:
             num_agents=int(generator.integers(2, 21 if every_action else 11)),
             group_ids=generator.permutation(12)[: generator.integers(1, 4)].tolist(),
             actions=actions,
-            things=[
+            entities=[
                 (f"thing_{index}", type_id)
                 for index, type_id in enumerate((15 + generator.permutation(240))[:8].tolist())
             ],
@@ -94,7 +94,7 @@ class _Frame:
                 {"type": action.type, "key": action.key, "enabled": action.enabled, "delta": action.delta}
                 for action in config.actions
             ],
-            things=[(name, entry.type_id or 0) for name, entry in config.object_types.items()],
+            entities=[(name, entry.type_id or 0) for name, entry in config.object_types.items()],
             window={
                 "observation_height": game.observation_height,
                 "observation_width": game.observation_width,
@@ -111,7 +111,7 @@ class _Task:
 
     def config(self) -> EnvConfig:
         frame = self.frame
-        objects = [self._object(index, name, type_id) for index, (name, type_id) in enumerate(frame.things)]
+        objects = [self._object(index, name, type_id) for index, (name, type_id) in enumerate(frame.entities)]
         game, actions = self._game(), [self._action(action) for action in frame.actions]
         builder = self._map([entry["name"] for entry in objects])
         game |= {side: builder.pop(side) for side in ("height", "width") if side in builder}
@@ -228,7 +228,7 @@ class _Task:
             "cooldown": self._amount(0, 0, 1, 3),
             "initial_items": self._amount(0, 1, 30),
         }
-        if name == self.frame.things[-1][0]:  # what can be given away has a source
+        if name == self.frame.entities[-1][0]:  # what can be given away has a source
             entry["output"][self.frame.items[0]] = 5
         if not entry["conversion_ticks"] and not entry["cooldown"]:
             entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from reference_observations import Eyes, features_of
+from reference_observations import ObservationParser, features_of
 from reference_things import (
     CONVERTING,
     COOLING,
@@ -45,7 +45,7 @@ class ReferenceWorld:
         self.rows, self.cols = cells.shape
         self.items = list(self.game.inventory_item_names)
         self.actions, self.groups = actions_of(config), groups_of(config)
-        self.eyes = Eyes(self.game)
+        self.eyes = ObservationParser(self.game)
         self.now = 0
         self.grid: dict[tuple[int, int], AnyThing] = {}
         self.agents: list[Agent] = []
@@ -116,8 +116,10 @@ class ReferenceWorld:
     def cells(self) -> np.ndarray:
         """The map as it is now, `[rows, cols] int16` as it was given."""
         cells = np.zeros((self.rows, self.cols), np.int16)
-        for cell, thing in self.grid.items():
-            cells[cell] = -1 - self.groups.index(thing.rules) if isinstance(thing, Agent) else thing.kind.type_id or 0
+        for cell, entity in self.grid.items():
+            cells[cell] = (
+                -1 - self.groups.index(entity.rules) if isinstance(entity, Agent) else entity.kind.type_id or 0
+            )
         return cells
 
     def state(self) -> dict[str, np.ndarray]:
@@ -237,16 +239,16 @@ class ReferenceWorld:
         return taken_any
 
     def _swap(self, agent: Agent, argument: int, action: Action) -> bool:
-        thing = self._in_front(agent)
-        if isinstance(thing, Agent) and thing.frozen != 0:
+        entity = self._in_front(agent)
+        if isinstance(entity, Agent) and entity.frozen != 0:
             what = "agent"
-        elif isinstance(thing, Wall) and thing.kind.swappable:
-            what = thing.kind.name
+        elif isinstance(entity, Wall) and entity.kind.swappable:
+            what = entity.kind.name
         else:
             return False
-        agent.row, agent.col, thing.row, thing.col = thing.row, thing.col, agent.row, agent.col
+        agent.row, agent.col, entity.row, entity.col = entity.row, entity.col, agent.row, agent.col
         self.grid[agent.row, agent.col] = agent
-        self.grid[thing.row, thing.col] = thing
+        self.grid[entity.row, entity.col] = entity
         agent.stats[f"action.{action.name}.{what}"] += 1
         return True
 
@@ -268,11 +270,12 @@ class ReferenceWorld:
         return True
 
     def _use(self, agent: Agent, argument: int, action: Action) -> bool:
-        thing = self._in_front(agent)
-        if not isinstance(thing, Converter) or action.config.use not in (None, thing.kind.name, thing.kind.type):
+        entity = self._in_front(agent)
+        if not isinstance(entity, Converter) or action.config.use not in (None, entity.kind.name, entity.kind.type):
             return False
         can_take = any(
-            thing.inventory[item] > 0 and agent.inventory.get(item, 0) < agent.rules.caps[item] for item in thing.output
+            entity.inventory[item] > 0 and agent.inventory.get(item, 0) < agent.rules.caps[item]
+            for item in entity.output
         )
         work = self._get_items if can_take else self._put_items
         return work(agent, argument, action)
@@ -453,7 +456,7 @@ class ReferenceWorld:
     def _observe(self) -> np.ndarray:
         capacity = self.game.num_observation_tokens
         observations = np.full((len(self.agents), capacity, 3), 0xFF, np.uint8)
-        features = {cell: features_of(thing) for cell, thing in self.grid.items()}
+        features = {cell: features_of(entity) for cell, entity in self.grid.items()}
         for agent in self.agents:
             tokens = self.eyes.tokens(agent, self.last_actions[agent.index], self.now, features)
             written = min(len(tokens), capacity)

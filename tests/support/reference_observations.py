@@ -14,7 +14,7 @@ FIRST_ITEM_FEATURE = 12
 Cell = tuple[int, int]
 
 
-class Eyes:
+class ObservationParser:
     """Turns the things around an agent into its tokens."""
 
     def __init__(self, game: GameConfig):
@@ -44,22 +44,22 @@ class Eyes:
         return completion, action & 255, argument & 255, last_reward
 
 
-def features_of(thing: AnyThing) -> list[tuple[int, int]]:
+def features_of(entity: AnyThing) -> list[tuple[int, int]]:
     """(feature, value) of each token that a thing shows to whoever sees it."""
-    if isinstance(thing, Agent):
+    if isinstance(entity, Agent):
         return [
             (0, 0),
-            (GROUP, thing.rules.id),
-            (FROZEN, int(thing.frozen != 0)),
-            (ORIENTATION, thing.orientation),
-            (COLOR, thing.color),
-            *((FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(thing.inventory.items())),
+            (GROUP, entity.rules.id),
+            (FROZEN, int(entity.frozen != 0)),
+            (ORIENTATION, entity.orientation),
+            (COLOR, entity.color),
+            *((FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(entity.inventory.items())),
         ]
-    if isinstance(thing, Converter):
-        held = [(FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(thing.inventory.items()) if amount]
-        return [(0, thing.kind.type_id or 0), (COLOR, thing.kind.color), (BUSY, int(thing.phase != IDLE)), *held]
-    swappable = [(SWAPPABLE, 1)] if thing.kind.swappable else []
-    return [(0, thing.kind.type_id or 0), *swappable]
+    if isinstance(entity, Converter):
+        held = [(FIRST_ITEM_FEATURE + item, amount) for item, amount in sorted(entity.inventory.items()) if amount]
+        return [(0, entity.kind.type_id or 0), (COLOR, entity.kind.color), (BUSY, int(entity.phase != IDLE)), *held]
+    swappable = [(SWAPPABLE, 1)] if entity.kind.swappable else []
+    return [(0, entity.kind.type_id or 0), *swappable]
 
 
 def rounded(value: float) -> int:

@@ -16,7 +16,7 @@ from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.json_schema import config_schema
 from metta.config.run import RunConfig
 from metta.config.training import LOGGERS
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import choices, default_of, sections
 
 README = Path(__file__).parents[2] / "README.md"
@@ -63,13 +63,13 @@ def renewed(text: str) -> str:
     return f"{before}{BEGIN}\n\n{reference()}\n{END}{after}"
 
 
-def _when(model: type[Table]) -> str:
+def _when(model: type[FrozenModel]) -> str:
     """The map builders share a header and differ by their type."""
     kinds = choices(model, "type") if "type" in model.model_fields else ()
     return f' with `type = "{kinds[0]}"`' if len(kinds) == 1 else ""
 
 
-def _rows(model: type[Table], schema: dict[str, Any]) -> Iterator[str]:
+def _rows(model: type[FrozenModel], schema: dict[str, Any]) -> Iterator[str]:
     for key, field in model.model_fields.items():
         entry = schema["properties"][key]
         default = default_of(field)

@@ -61,7 +61,7 @@ def gradients(directory: Path, processes: Processes) -> None:
     rollout(experience, agent)
     compute_advantages(experience)
     alone = copy.deepcopy(agent)
-    if not processes.leads:  # what the processes begin with is the leader's
+    if not processes.is_rank_zero:  # what the processes begin with is the leader's
         with torch.no_grad():
             agent.ahead.add_(1.0)
     state = experience.shuffle_generator.get_state()
@@ -87,7 +87,7 @@ def runs(directory: Path, processes: Processes) -> None:
         run = TrainingRun(
             config := tiny_config("", f"distributed.batch='{batch}'"), Curriculum.of_run(config), processes=processes
         )
-        run.meet()
+        run.sync_ranks()
         collected = run.collect().total_env_steps
         seen = torch.stack([run.experience.observations[0].long().sum(), torch.tensor(collected)])
         torch.save(seen, directory / f"{batch}_{processes.rank}.pt")
@@ -97,7 +97,7 @@ def resumed(directory: Path, processes: Processes) -> None:
     """A run that one process began, by both."""
     recorder = Recorder()
     resume_run(directory / "alone", recorder, [Override.parse("run.total_timesteps=2048")])
-    if processes.leads:
+    if processes.is_rank_zero:
         notices = [event.text for event in recorder.events if isinstance(event, Notice)]
         (directory / "alone" / "notices.txt").write_text("\n".join(notices))
 

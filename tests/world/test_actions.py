@@ -359,24 +359,24 @@ class TestCosts:
         """Items are checked in the order of their ids, as far as the first that is short; a later update unlists."""
         actions = self.actions(required_resources={"ore_red": 1, "heart": 2, "laser": 1})
         board = Board(make_backend, ">...", actions=actions)
-        assert board.listed() == {}
-        assert board.act("move").listed() == {"ore_red": 0}
+        assert board.has_token() == {}
+        assert board.act("move").has_token() == {"ore_red": 0}
 
     def test_the_check_goes_on_while_items_suffice(self, make_backend: MakeBackend) -> None:
         actions = self.actions(required_resources={"ore_red": 1, "heart": 2, "laser": 1})
         board = Board(make_backend, "1<..", chests=[chest("ore_red", 2, "1")], actions=actions)
-        assert board.act("get").act("turn_right").act("move").listed() == {"ore_red": 2, "heart": 0}
+        assert board.act("get").act("turn_right").act("move").has_token() == {"ore_red": 2, "heart": 0}
 
     def test_an_update_to_0_unlists(self, make_backend: MakeBackend) -> None:
         board = self.board(make_backend, "1<..", 1, consumed_resources={"ore_red": 1})
-        assert board.act("move").listed() == {}
-        assert board.act("move").listed() == {"ore_red": 0}
+        assert board.act("move").has_token() == {}
+        assert board.act("move").has_token() == {"ore_red": 0}
 
     def test_getting_what_does_not_fit_unlists(self, make_backend: MakeBackend) -> None:
         actions = self.actions(required_resources={"ore_red": 1})
         board = Board(make_backend, "1<..", chests=[chest("ore_red", 2, "1")], actions=actions, item_max={"ore_red": 0})
-        assert board.act("move").listed() == {"ore_red": 0}
-        assert board.act("get").listed() == {}
+        assert board.act("move").has_token() == {"ore_red": 0}
+        assert board.act("get").has_token() == {}
 
 
 class TestFailure:
@@ -424,7 +424,7 @@ class TestFailure:
         assert board.rewards.tolist() == [-0.25]
         assert board.counters()["action.move.failed"] == 1
         assert board.config.spec.action_names[1] == "move"
-        assert all(board.config.spec.action_names[pair[0]] != "move" for pair in board.config.spec.action_pairs)
+        assert all(board.config.spec.action_names[pair[0]] != "move" for pair in board.config.spec.flat_actions)
 
     def test_a_disabled_action_costs_nothing(self, make_backend: MakeBackend) -> None:
         disabled = {"type": "move", "key": "fly", "enabled": False, "consumed_resources": {"ore_red": 1}}

@@ -257,9 +257,9 @@ class TestDefense:
 
     def test_what_was_looked_for_in_vain_is_listed(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^", actions=self.ARMOUR).act("attack 2")
-        assert board.listed(1) == {}  # being robbed updates all that is listed, so it is gone again
+        assert board.has_token(1) == {}  # being robbed updates all that is listed, so it is gone again
         board.act("attack 2")
-        assert board.listed(1) == {"armor": 0}  # the frozen are not robbed
+        assert board.has_token(1) == {"armor": 0}  # the frozen are not robbed
 
     def test_no_defense_without_a_list(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^1", chests=[chest("armor", 1, "1")])
@@ -273,4 +273,4 @@ class TestDefense:
         board.act("get").act("attack 0").act("turn_right").act("attack_nearest")
         assert not board.success[0]
         assert board.held() == {}
-        assert board.act("attack 5").listed() == {"laser": 0}
+        assert board.act("attack 5").has_token() == {"laser": 0}

@@ -45,7 +45,7 @@ def test_engine_agrees_in_a_batch_beside_other_worlds(recording: Recording) -> N
         player = EnginePlayer(env, world, twins)
         difference = compare(recording, player, recording.episode_length if auto_reset else recording.length)
         assert difference is None, f"\n{difference}"
-        assert player.ended, "neighbours should have ended meanwhile"
+        assert player.ended, "neighbors should have ended meanwhile"
 
 
 def test_neighbours_have_other_rules(recording: Recording) -> None:

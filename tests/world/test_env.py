@@ -50,7 +50,7 @@ def crowded(**game: Any) -> EnvConfig:
 
 
 def random_actions(env: MettaGridEnv, generator: np.random.Generator) -> np.ndarray:
-    pairs = np.array([*env.spec.action_pairs, (99, 1), (1, 200)], np.int32)
+    pairs = np.array([*env.spec.flat_actions, (99, 1), (1, 200)], np.int32)
     return pairs[generator.integers(len(pairs), size=env.agents)]
 
 
@@ -243,7 +243,7 @@ class TestStreams:
         assert play(used, actions) == play(new, actions)
 
     def test_shards_give_what_the_whole_gives(self) -> None:
-        """Also across episodes that end at different times, and whatever tasks the neighbours have."""
+        """Also across episodes that end at different times, and whatever tasks the neighbors have."""
         tasks = [crowded(max_steps=11), crowded(max_steps=17, width=9, height=15)]
         whole = MettaGridEnv(tasks, 6, seed=1)
         shards = [MettaGridEnv(tasks, count, seed=1, first_world=first) for first, count in ((0, 1), (1, 3), (4, 2))]

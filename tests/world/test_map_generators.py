@@ -15,7 +15,7 @@ from metta.config.env.map_generators import MazeConfig, TerrainConfig
 from metta.config.self_play import agents_of_groups
 from metta.errors import MapError
 from metta.world.maps.build import build_map
-from metta.world.maps.connectivity import _joints, connected_places, largest_piece
+from metta.world.maps.connectivity import _articulation_points, connected_places, largest_component
 from metta.world.maps.generators import draw_floor
 
 OBJECTS = {"altar": 3, "mine_red": 4, "wall": 2}
@@ -190,7 +190,7 @@ def test_a_maze_is_a_spanning_tree(algorithm: str, corridor_width: int) -> None:
     )
     floor = draw_floor(builder, (17, 23), np.random.default_rng(0)).floor
     assert floor.sum() == builder.least_floor
-    assert (largest_piece(floor) == floor).all()
+    assert (largest_component(floor) == floor).all()
     opened = draw_floor(builder.model_copy(update={"loops": 1.0}), (17, 23), np.random.default_rng(0)).floor
     rows, cols = builder.crossings
     assert opened.sum() == rows * cols * corridor_width**2 + (2 * rows * cols - rows - cols) * corridor_width
@@ -220,7 +220,7 @@ def test_each_setting_changes_the_floor() -> None:
 
 def test_the_largest_piece_is_found() -> None:
     floor = np.array([[1, 1, 0, 1], [0, 0, 0, 1], [1, 0, 1, 1]], np.bool_)
-    assert largest_piece(floor).tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1]]
+    assert largest_component(floor).tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1]]
 
 
 def test_objects_never_cut_a_corridor() -> None:
@@ -243,13 +243,13 @@ def test_objects_between_pillars_fit_where_ways_lead_around_them() -> None:
 def test_the_joints_of_a_floor_are_the_cells_that_hold_it_together() -> None:
     generator = np.random.default_rng(0)
     for _ in range(60):
-        floor = largest_piece(generator.random((5, 7)) < 0.65)
+        floor = largest_component(generator.random((5, 7)) < 0.65)
         padded = np.pad(floor, 1)
-        joints = _joints(bytearray(padded.tobytes()), padded.shape[1])
+        joints = _articulation_points(bytearray(padded.tobytes()), padded.shape[1])
         for row, col in np.argwhere(padded).tolist():
             without = padded.copy()
             without[row, col] = False
-            falls_apart = largest_piece(without).sum() < without.sum()
+            falls_apart = largest_component(without).sum() < without.sum()
             assert ((row * padded.shape[1] + col) in joints) == falls_apart
 
 

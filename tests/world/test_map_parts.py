@@ -224,8 +224,8 @@ class TestDistances:
 
 class TestRadial:
     def radial(self, **settings: Any) -> EnvConfig:
-        things = {"objects": {"altar": 4}, "border_width": 1}
-        return config({"type": "Radial"} | things | settings, width=13, height=11, num_agents=2)
+        entities = {"objects": {"altar": 4}, "border_width": 1}
+        return config({"type": "Radial"} | entities | settings, width=13, height=11, num_agents=2)
 
     def test_four_arms_are_a_cross(self) -> None:
         lines = drawn(self.radial(hub=0, objects={"altar": 4}, agents_at="ends", objects_at="hub"))

@@ -67,14 +67,14 @@ class TestPlaces:
     def test_one_thing_in_a_cell_and_nothing_comes_or_goes(self, seed: int, acts: int, steps: int, worlds: int) -> None:
         env = endless(seed, worlds)
         before = [engine_state(env, world) for world in range(worlds)]
-        things = [Counter(state["cells"].ravel().tolist()) for state in before]
+        entities = [Counter(state["cells"].ravel().tolist()) for state in before]
         fixed = [self._fixed(env, world) for world in range(worlds)]
         generator = np.random.default_rng(acts)
         for _ in range(steps):
             env.step(random_actions(generator, env.config, env.agents))
             for world in range(worlds):
                 cells, positions = env.cells(world), env.positions[rows_of(env, world)]
-                assert Counter(cells.ravel().tolist()) == things[world]
+                assert Counter(cells.ravel().tolist()) == entities[world]
                 assert len({tuple(place) for place in positions.tolist()}) == env.num_agents
                 for place, value in fixed[world].items():
                     assert cells[place] == value

@@ -129,10 +129,10 @@ def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, 
     agents = meaning.game.num_agents
     actions = generator.integers(0, 10, (steps, agents, 2)).astype(np.int32)
     order = np.stack([generator.permutation(agents) for _ in range(steps)]).astype(np.uint8)
-    blocks = [cell for cell, thing in world.grid.items() if getattr(getattr(thing, "kind", None), "swappable", False)]
+    blocks = [cell for cell, entity in world.grid.items() if getattr(getattr(entity, "kind", None), "swappable", False)]
     block_things = [world.grid[cell] for cell in blocks]
     observations, states, stepped = [world.reset()], [world.state()], []
-    block_places = [[(thing.row, thing.col) for thing in block_things]]
+    block_places = [[(entity.row, entity.col) for entity in block_things]]
     success, accumulated = [], []
     for now in range(steps):
         *results, _, truncated = world.step(actions[now], order[now])
@@ -141,7 +141,7 @@ def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, 
         states.append(world.state())
         success.append(list(world.success))
         accumulated.append(states[-1]["accumulated reward of agents"])
-        block_places.append([(thing.row, thing.col) for thing in block_things])
+        block_places.append([(entity.row, entity.col) for entity in block_things])
     used = max(1, int((np.array(observations)[..., 0] != 0xFF).sum(2).max()))
     items = len(meaning.game.inventory_item_names)
     stack = {name: np.array([state[name] for state in states]) for name in states[0] if name != "cells"}

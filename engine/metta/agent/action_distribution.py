@@ -18,13 +18,13 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return below.sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
-def log_prob(logits: Tensor, pairs: Tensor) -> Tensor:
-    """log pi(pair) for `logits [..., actions]` and `pairs [...] int64`."""
-    return torch.log_softmax(logits, -1).gather(-1, pairs.unsqueeze(-1)).squeeze(-1)
+def log_prob(logits: Tensor, action_index: Tensor) -> Tensor:
+    """log pi(pair) for `logits [..., actions]` and `action_index [...] int64`."""
+    return torch.log_softmax(logits, -1).gather(-1, action_index.unsqueeze(-1)).squeeze(-1)
 
 
-def log_prob_and_entropy(logits: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+def log_prob_and_entropy(logits: Tensor, action_index: Tensor) -> tuple[Tensor, Tensor]:
     """log pi(pair) and the entropy -sum pi log pi, both `[...]`, for `logits [..., actions]`."""
     log_probs = torch.log_softmax(logits, -1)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
-    return log_probs.gather(-1, pairs.unsqueeze(-1)).squeeze(-1), entropy
+    return log_probs.gather(-1, action_index.unsqueeze(-1)).squeeze(-1), entropy

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from metta.agent.bfloat16 import cpu_has_bfloat16
 from metta.agent.sparse_tokens import token_sums
-from metta.agent.tokens import UNUSED, TokenBag, TokenCodes, first_positions, true_positions
+from metta.agent.tokens import UNUSED, SparseTokens, TokenCodes, first_positions, true_positions
 from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.plan.network_size import CONV_CHANNELS, LATENTS
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
     """From tokens to features: `forward` maps `[agents, tokens, 3] uint8` to `[agents, hidden]`.
 
     `self.codes` knows what tokens mean: which channel each lights, in which cell, and how strongly. Weights begin as
-    the backbone makes them; of metta's own, linear and convolutional layers begin as `heads.initialise` has it.
+    the backbone makes them; of metta's own, linear and convolutional layers begin as `heads.initialize` has it.
     """
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
@@ -149,7 +149,7 @@ class TokenConvolution(nn.Conv2d):
         self.begins = [row * cols.kernel + col for row, col in product(rows.begins, cols.begins)]
         """by how much the weight that meets a cell is another one at each place"""
 
-    def forward(self, bag: TokenBag) -> Tensor:  # type: ignore[override]  # tokens stand for the box
+    def forward(self, bag: SparseTokens) -> Tensor:  # type: ignore[override]  # tokens stand for the box
         """`[places * agents, outputs]` of the convolution, place by place, rows before cols."""
         # rows that lie together in memory are summed six times as fast
         table = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels).contiguous()
@@ -157,7 +157,7 @@ class TokenConvolution(nn.Conv2d):
         sums += self.bias  # type: ignore[arg-type]  # there is one by default
         return sums  # no view of it: the gradient of a view that is changed in place is copied three times
 
-    def _bag_by_place(self, bag: TokenBag) -> TokenBag:
+    def _bag_by_place(self, bag: SparseTokens) -> SparseTokens:
         """The tokens under the kernel at each of its places, place by place and in each agent by agent."""
         cell = bag.rows // self.in_channels
         table_rows = (bag.rows - cell * self.in_channels) * self.weight[0, 0].numel()
@@ -170,7 +170,7 @@ class TokenConvolution(nn.Conv2d):
             magnitudes.append(bag.magnitudes.index_select(0, token))
             offsets.append(first_positions(token, bag.offsets) + total)
             total += len(token)
-        return TokenBag(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
+        return SparseTokens(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
 
 
 class GridConvolution(nn.Conv2d):

@@ -20,7 +20,7 @@ _RELATIVE: Final = ((0, 1, 2, 3), (1, 0, 3, 2), (3, 2, 0, 1), (2, 3, 1, 0))
 """By the agent's orientation and a direction of the world, both up, down, left, right: that direction as it sees it."""
 
 
-class OwnFrame(nn.Module):
+class EgocentricFrame(nn.Module):
     """Turns tokens into the agent's frame, and its rotations back into the world's. The window must be square."""
 
     locations: Tensor
@@ -32,7 +32,7 @@ class OwnFrame(nn.Module):
         height, width = spec.observation_height, spec.observation_width
         if height != width:
             raise UsageError(
-                f"agent.own_frame needs a square window, which can be turned; "
+                f"agent.egocentric needs a square window, which can be turned; "
                 f"env.game has observation_height {height} and observation_width {width}"
             )
         self.orientation = spec.feature_names.index("agent:orientation")
@@ -82,7 +82,7 @@ def _logit_places(spec: EnvSpec, env_config: EnvConfig) -> Tensor:
         for number, (_, type_, action) in enumerate(env_config.action_table)
         if type_ == "rotate" and action.delta is None
     }
-    pairs = {pair: place for place, pair in enumerate(spec.action_pairs)}
+    pairs = {pair: place for place, pair in enumerate(spec.flat_actions)}
     return torch.tensor(
         [
             [

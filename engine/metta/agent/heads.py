@@ -12,7 +12,7 @@ POLICY_GAIN = 0.01
 """A policy that begins almost uniform explores (Andrychowicz et al. 2021, arXiv:2006.05990, section 3.2)."""
 
 VALUE_GAIN = 0.1
-"""First values are small: advantages are normalised, so that noise in the values is learned from as if it were reward
+"""First values are small: advantages are normalized, so that noise in the values is learned from as if it were reward
 until there is any, and costs the policy its entropy."""
 
 
@@ -26,7 +26,7 @@ class Head(nn.Module):
             hidden_layers += [nn.Linear(hidden, hidden), nn.ReLU()]
         self.hidden = nn.Sequential(*hidden_layers)
         self.output = nn.Linear(hidden, outputs)
-        initialise(self.hidden)
+        initialize(self.hidden)
         nn.init.orthogonal_(self.output.weight, gain)
         nn.init.zeros_(self.output.bias)
 
@@ -89,7 +89,7 @@ def plain_statistics() -> dict[str, Tensor]:
     return {"mean": torch.zeros(()), "std": torch.ones(()), "moments": torch.zeros(3, dtype=torch.float64)}
 
 
-def initialise(module: nn.Module, but: nn.Module | None = None) -> None:
+def initialize(module: nn.Module, but: nn.Module | None = None) -> None:
     """Orthogonal weights (Saxe et al. 2013, arXiv:1312.6120) and zero biases, as is usual for PPO.
 
     Gain sqrt 2 before the ReLU of linear and convolutional layers, 1 in the LSTM, whose forget gates begin half open

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from metta.agent import action_distribution
 from metta.agent.backbones import make_backbone
-from metta.agent.egocentric import OwnFrame
-from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialise
+from metta.agent.egocentric import EgocentricFrame
+from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialize
 from metta.agent.observation_processors import ObservationProcessor
 from metta.agent.recurrent_memory import Memory, SegmentLSTM
 from metta.agent.sparse_tokens import token_sums
@@ -27,13 +27,13 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 
 @dataclass(frozen=True)
-class Decision:
+class PolicyOutput:
     """What a policy decides in one step."""
 
     actions: Tensor
     """`[agents, 2] int32`: (action id, argument)"""
-    pairs: Tensor
-    """`[agents] int64`: the same as an index into `spec.action_pairs`"""
+    action_index: Tensor
+    """`[agents] int64`: the same as an index into `spec.flat_actions`"""
     log_probs: Tensor
     """`[agents] float32`: log pi(pair)"""
     values: Tensor
@@ -70,11 +70,11 @@ class Policy(Protocol):
         self,
         observations: Tensor,
         memory: Memory,
-        resets: Tensor | None = None,
+        episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
-    ) -> Decision:
-        """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `resets` `[agents] bool`."""
+    ) -> PolicyOutput:
+        """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `episode_starts` `[agents] bool`."""
 
 
 def check_plays(policy: Policy, spec: EnvSpec) -> None:
@@ -90,7 +90,7 @@ class MettaAgent(nn.Module):
     """A recurrent actor and critic on token observations; a function of (tokens, memory) alone.
 
     tokens -> observation processor -> backbone -> + what is straight ahead, previous action, previous reward, global
-    features -> LSTM -> heads; with `own_frame` tokens are turned before the backbone, and rotations back after the
+    features -> LSTM -> heads; with `egocentric` tokens are turned before the backbone, and rotations back after the
     heads. Nearly every action works on the cell straight ahead, but tokens lie by absolute direction: read out for the
     network, it need not learn to look there once for each way it can face.
     """
@@ -111,14 +111,14 @@ class MettaAgent(nn.Module):
                 close = get_close_matches(name, spec.feature_names, n=1)
                 hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(spec.feature_names)}"
                 raise UsageError(f'global_features: unknown feature "{name}"; {hint}')
-        if not spec.action_pairs:
+        if not spec.flat_actions:
             raise UsageError("no action of this environment can be sampled: none is enabled and affordable")
         self.config = config
         self.env_config: EnvConfig = observation_space.env_config
         self.spec = spec
         self.global_features = list(global_features)
         self.processor: ObservationProcessor = OBSERVATION_PROCESSORS.find(config.obs_process_func)
-        self.frame = OwnFrame(spec, self.env_config) if config.own_frame else None
+        self.frame = EgocentricFrame(spec, self.env_config) if config.egocentric else None
         hidden = config.hidden_dim
         self.backbone = make_backbone(spec, config)
         self.ahead: nn.Parameter | None = None
@@ -129,13 +129,13 @@ class MettaAgent(nn.Module):
         extra = config.use_prev_reward + len(self.global_features)
         self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
         self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
-        initialise(self, but=self.backbone if BACKBONES.is_own(config.backbone) else None)
-        self.policy_head = Head(hidden, config.mlp_layers, len(spec.action_pairs), POLICY_GAIN)
+        initialize(self, but=self.backbone if BACKBONES.is_own(config.backbone) else None)
+        self.policy_head = Head(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
         self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:
             nn.init.normal_(self.action_embedding.weight, std=0.1)
-        self.action_pairs: Tensor
-        self.register_buffer("action_pairs", torch.tensor(spec.action_pairs, dtype=torch.int32), persistent=False)
+        self.flat_actions: Tensor
+        self.register_buffer("flat_actions", torch.tensor(spec.flat_actions, dtype=torch.int32), persistent=False)
         self.to(device)
         self.initial_weights: dict[str, Tensor] = {}
         self.update_initial_weights()
@@ -143,7 +143,7 @@ class MettaAgent(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.action_pairs.device
+        return self.flat_actions.device
 
     def initial_memory(self, agents: int) -> Memory:
         """Zeros `[layers, agents, hidden]`; 0 layers for a policy without LSTM."""
@@ -156,45 +156,51 @@ class MettaAgent(nn.Module):
         self,
         observations: Tensor,
         memory: Memory,
-        resets: Tensor | None = None,
+        episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
-    ) -> Decision:
+    ) -> PolicyOutput:
         """One step for `[agents, tokens, 3] uint8`.
 
-        Memory is cleared first where `resets` `[agents] bool`. Samples with the (CPU) generator, or takes the most
-        likely pair if `deterministic`.
+        Memory is cleared first where `episode_starts [agents] bool`. Samples with the (CPU) generator, or takes the
+        most likely action if `deterministic`.
         """
-        if resets is None:
-            resets = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
-        logits, values, memory = self(observations.unsqueeze(0), memory, resets.unsqueeze(0))
-        pairs = logits[0].argmax(-1) if deterministic else action_distribution.sample(logits[0], generator)
-        return Decision(
-            self.action_pairs[pairs], pairs, action_distribution.log_prob(logits[0], pairs), values[0], memory
+        if episode_starts is None:
+            episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+        logits, values, memory = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
+        action_index = logits[0].argmax(-1) if deterministic else action_distribution.sample(logits[0], generator)
+        return PolicyOutput(
+            self.flat_actions[action_index],
+            action_index,
+            action_distribution.log_prob(logits[0], action_index),
+            values[0],
+            memory,
         )
 
-    def evaluate(self, observations: Tensor, pairs: Tensor, memory: Memory, resets: Tensor) -> Evaluation:
+    def evaluate(
+        self, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
+    ) -> Evaluation:
         """Log-probabilities, entropies and values of whole segments, differentiable.
 
-        `observations [horizon, segments, tokens, 3] uint8`, `pairs [horizon, segments] int64`; `memory` before
-        the first step; `resets [horizon, segments] bool` marks where it is cleared before a step.
+        `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`; `memory` before
+        the first step; `episode_starts [horizon, segments] bool` marks where it is cleared before a step.
         """
-        logits, values, _ = self(observations, memory, resets)
-        log_probs, entropy = action_distribution.log_prob_and_entropy(logits, pairs)
+        logits, values, _ = self(observations, memory, episode_starts)
+        log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
         return Evaluation(log_probs, entropy, values, logits)
 
     @torch.no_grad()
-    def value(self, observations: Tensor, memory: Memory, resets: Tensor | None = None) -> Tensor:
+    def value(self, observations: Tensor, memory: Memory, episode_starts: Tensor | None = None) -> Tensor:
         """`[agents] float32`: the values of `[agents, tokens, 3] uint8`, memory left as it is."""
-        if resets is None:
-            resets = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
-        _, values, _ = self(observations.unsqueeze(0), memory, resets.unsqueeze(0))
+        if episode_starts is None:
+            episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+        _, values, _ = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
         return torch.as_tensor(values[0])
 
-    def forward(self, observations: Tensor, memory: Memory, resets: Tensor) -> tuple[Tensor, Tensor, Memory]:
+    def forward(self, observations: Tensor, memory: Memory, episode_starts: Tensor) -> tuple[Tensor, Tensor, Memory]:
         """Logits `[horizon, agents, actions]`, values `[horizon, agents]`, both float32, and the memory afterwards.
 
-        `observations [horizon, agents, tokens, 3] uint8`, `resets [horizon, agents] bool`.
+        `observations [horizon, agents, tokens, 3] uint8`, `episode_starts [horizon, agents] bool`.
         """
         horizon, agents, tokens, width = observations.shape
         expected = (self.spec.num_observation_tokens, 3)
@@ -207,7 +213,7 @@ class MettaAgent(nn.Module):
         with self._precision():
             features = self._features(flat).view(horizon, agents, -1)
             if self.memory is not None:
-                features, memory = self.memory(features, memory, resets)
+                features, memory = self.memory(features, memory, episode_starts)
             logits = self.policy_head(features)
             values = self.value_head(features)
         if self.frame is not None:

@@ -31,9 +31,9 @@ class Memory:
         """The same memory, through which no gradient flows."""
         return Memory(self.hidden.detach(), self.cell.detach())
 
-    def where_kept(self, resets: Tensor) -> Memory:
-        """The memory with zeros for the agents marked in `resets` `[agents] bool`."""
-        kept = (~resets).to(self.hidden.dtype).unsqueeze(-1)
+    def where_kept(self, episode_starts: Tensor) -> Memory:
+        """The memory with zeros for the agents marked in `episode_starts` `[agents] bool`."""
+        kept = (~episode_starts).to(self.hidden.dtype).unsqueeze(-1)
         return Memory(self.hidden * kept, self.cell * kept)
 
 
@@ -49,20 +49,20 @@ class SegmentLSTM(nn.Module):
         self.lstm = nn.LSTM(hidden, hidden, layers)
         self.bptt_horizon = bptt_horizon
 
-    def forward(self, inputs: Tensor, memory: Memory, resets: Tensor) -> tuple[Tensor, Memory]:
+    def forward(self, inputs: Tensor, memory: Memory, episode_starts: Tensor) -> tuple[Tensor, Memory]:
         """Outputs `[horizon, agents, hidden]` and the memory after them.
 
-        `resets[t]` `[agents] bool` marks agents whose memory is cleared before step t.
+        `episode_starts[t]` `[agents] bool` marks agents whose memory is cleared before step t.
         """
         horizon = len(inputs)
-        clears = resets.any(1).tolist()
+        clears = episode_starts.any(1).tolist()
         cuts = [t for t in range(horizon) if t == 0 or clears[t] or t % self.bptt_horizon == 0]
         outputs = []
         for begin, end in zip(cuts, [*cuts[1:], horizon], strict=True):
             if begin and begin % self.bptt_horizon == 0:
                 memory = memory.detach()
             if clears[begin]:
-                memory = memory.where_kept(resets[begin])
+                memory = memory.where_kept(episode_starts[begin])
             output, memory = self._stretch(inputs[begin:end], memory)
             outputs.append(output)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory

@@ -30,7 +30,7 @@ _CATEGORIES: Final = ("type_id", "agent:group", "agent:orientation")
 
 
 @dataclass(frozen=True)
-class TokenBag:
+class SparseTokens:
     """The tokens of a batch in one flat list: agent i owns entries `offsets[i]` up to `offsets[i + 1]`."""
 
     rows: Tensor
@@ -98,11 +98,11 @@ class TokenCodes(nn.Module):
         """Rows of a table with one row for each channel in each cell."""
         return self.num_cells * self.num_channels
 
-    def bag(self, observations: Tensor) -> TokenBag:
+    def bag(self, observations: Tensor) -> SparseTokens:
         """The tokens of `[agents, tokens, 3] uint8` that light anything, as one flat list."""
         return self._bag(observations, observations[:, :, 0] != UNUSED, by_cell=True)
 
-    def bag_ahead(self, observations: Tensor) -> TokenBag:
+    def bag_ahead(self, observations: Tensor) -> SparseTokens:
         """The tokens in the cell straight ahead of each agent that light anything; rows are channels alone."""
         location = observations[:, :, 0]
         own = true_positions((observations[:, :, 1] == self.orientation) & (location == self.center))
@@ -112,14 +112,14 @@ class TokenCodes(nn.Module):
         facing.scatter_reduce_(0, own // location.shape[1], 1 + orientation, "amax")
         return self._bag(observations, location == self.ahead.index_select(0, facing).unsqueeze(1), by_cell=False)
 
-    def _bag(self, observations: Tensor, chosen: Tensor, by_cell: bool) -> TokenBag:
+    def _bag(self, observations: Tensor, chosen: Tensor, by_cell: bool) -> SparseTokens:
         """Those tokens among the `chosen [agents, tokens] bool` that light anything."""
         agents, capacity = chosen.shape
         place = true_positions(chosen)
         first_row, channel, magnitude = self.look_up(observations.reshape(-1, 3).index_select(0, place))
         lit = true_positions(magnitude != 0)  # of truth values NumPy finds them six times as fast as of numbers
         firsts = torch.arange(agents, device=place.device) * capacity
-        return TokenBag(
+        return SparseTokens(
             (first_row + channel if by_cell else channel).index_select(0, lit),
             magnitude.index_select(0, lit),
             first_positions(place.index_select(0, lit), firsts),
@@ -229,9 +229,9 @@ class PreviousStep(nn.Module):
         self.reward_scale = obs_scale / spec.feature_scales[self.reward]
         self.globals = [(ids[name], obs_scale / spec.feature_scales[ids[name]]) for name in global_features]
         self.center = spec.center
-        self.num_pairs = len(spec.action_pairs) + 1
-        pairs = torch.full((256, 256), len(spec.action_pairs), dtype=torch.int32)
-        for index, (action, argument) in enumerate(spec.action_pairs):
+        self.num_pairs = len(spec.flat_actions) + 1
+        pairs = torch.full((256, 256), len(spec.flat_actions), dtype=torch.int32)
+        for index, (action, argument) in enumerate(spec.flat_actions):
             pairs[action, argument] = index
         self.register_buffer("pairs", pairs.reshape(-1), persistent=False)
 

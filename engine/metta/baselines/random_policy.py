@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from metta.agent.policy import Decision
+from metta.agent.policy import PolicyOutput
 from metta.agent.recurrent_memory import Memory
 from metta.config.env.env_spec import EnvSpec
 
@@ -17,7 +17,7 @@ class RandomPolicy:
 
     def __init__(self, spec: EnvSpec):
         self.spec = spec
-        self._pairs = torch.tensor(spec.action_pairs, dtype=torch.int32)
+        self._pairs = torch.tensor(spec.flat_actions, dtype=torch.int32)
 
     def initial_memory(self, agents: int) -> Memory:
         """No layers: nothing is remembered."""
@@ -27,12 +27,12 @@ class RandomPolicy:
         self,
         observations: Tensor,
         memory: Memory,
-        resets: Tensor | None = None,
+        episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
-    ) -> Decision:
+    ) -> PolicyOutput:
         """A random pair for each agent; also when `deterministic`, since all are equally likely."""
         agents = len(observations)
         pairs = torch.randint(len(self._pairs), (agents,), generator=generator)
         log_probs = torch.full((agents,), -math.log(len(self._pairs)))
-        return Decision(self._pairs[pairs], pairs, log_probs, torch.zeros(agents), memory)
+        return PolicyOutput(self._pairs[pairs], pairs, log_probs, torch.zeros(agents), memory)

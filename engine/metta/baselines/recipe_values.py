@@ -29,7 +29,7 @@ FILL: Final = 4
 
 
 @dataclass(frozen=True)
-class Economy:
+class RecipeValues:
     """Converters that lead to a reward, in a fixed order, and what agents of each group gain there."""
 
     type_ids: NDArray[np.int64]
@@ -54,7 +54,7 @@ class Economy:
     """`[groups, types]`: worth of having it made; 0 where nothing needs to be put in"""
 
     @classmethod
-    def of(cls, env_config: EnvConfig) -> Economy:
+    def of(cls, env_config: EnvConfig) -> RecipeValues:
         """The economy of the objects that stand on the config's maps."""
         game, items = env_config.game, env_config.game.inventory_item_names
         placed = _placed(env_config.map_builder)
@@ -68,7 +68,7 @@ class Economy:
         gain = worth @ outputs.T
         leads_somewhere: NDArray[np.bool_] = np.asarray(gain.any(axis=0))
         inputs, outputs, gain = inputs[leads_somewhere], outputs[leads_somewhere], gain[:, leads_somewhere]
-        types = [entry for entry, leads in zip(types, leads_somewhere.tolist(), strict=True) if leads]
+        types = [entry for entry, is_rank_zero in zip(types, leads_somewhere.tolist(), strict=True) if is_rank_zero]
         needed = inputs.max(axis=0, initial=0)
         rewarded = np.array([[group.item_reward(item) > 0 for item in items] for group in settings])
         counted = np.array([[group.item_reward_cap(item) for item in items] for group in settings])

@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metta.agent.policy import Decision
+from metta.agent.policy import PolicyOutput
 from metta.agent.recurrent_memory import Memory
-from metta.baselines.recipe_values import FILL, Economy
+from metta.baselines.recipe_values import FILL, RecipeValues
 from metta.baselines.spatial_memory import (
     COL_STEPS,
     ROW_STEPS,
     SIDE,
-    Chart,
-    Eyes,
     Integers,
     Mask,
-    Sight,
+    ObservationParser,
+    ParsedObservation,
+    SpatialMemory,
     Words,
     cell_bits,
     in_window,
@@ -68,8 +68,8 @@ class ScriptedPolicy:
 
     def __init__(self, env_config: EnvConfig):
         self.spec = env_config.spec
-        self.economy = Economy.of(env_config)
-        self._eyes = Eyes(self.spec, self.economy)
+        self.economy = RecipeValues.of(env_config)
+        self._eyes = ObservationParser(self.spec, self.economy)
         self._actions = _Actions(env_config, self.economy)
         self._needed = self.economy.inputs.max(axis=0, initial=0)
         self._delay_of_surplus = round(math.log(SATED) / math.log(PER_STEP))
@@ -78,32 +78,32 @@ class ScriptedPolicy:
         self._visits = np.where(self.economy.inputs.any(axis=1), PATIENCE, 1)
         self._delays_of_get, self._delays_of_put, self._delay_of_unknown = _delays(self.economy)
 
-    def initial_memory(self, agents: int) -> Chart:
+    def initial_memory(self, agents: int) -> SpatialMemory:
         """Empty maps."""
-        return Chart.empty(agents, len(self.economy.names))
+        return SpatialMemory.empty(agents, len(self.economy.names))
 
     def act(
         self,
         observations: Tensor,
         memory: Memory,
-        resets: Tensor | None = None,
+        episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
-    ) -> Decision:
+    ) -> PolicyOutput:
         """One step; among ways equally good a random one, also when `deterministic`, so that agents get past others."""
-        if not isinstance(memory, Chart):
+        if not isinstance(memory, SpatialMemory):
             raise UsageError("the scripted policy goes on from its own memory: initial_memory(agents) makes it")
         agents = len(observations)
         taste = torch.rand(agents, 5, generator=generator).numpy()
         sight = self._eyes.read(observations.cpu().numpy())
-        if resets is not None and bool(resets.any()):
-            memory = _cleared(memory, resets.cpu().numpy(), self.initial_memory(1))
+        if episode_starts is not None and bool(episode_starts.any()):
+            memory = _cleared(memory, episode_starts.cpu().numpy(), self.initial_memory(1))
         chart = self._drawn(memory, sight)
         chosen = torch.from_numpy(self._decide(chart, sight, taste))
         actions = self._actions.pairs[chosen]
-        return Decision(actions, chosen, torch.zeros(agents), torch.zeros(agents), chart)
+        return PolicyOutput(actions, chosen, torch.zeros(agents), torch.zeros(agents), chart)
 
-    def _drawn(self, chart: Chart, sight: Sight) -> Chart:
+    def _drawn(self, chart: SpatialMemory, sight: ParsedObservation) -> SpatialMemory:
         """The map after what is seen now: where the agent stands on it, and what is around."""
         stepped = np.where(
             (sight.last_action == self._actions.move) & (chart.age > 0), sight.orientation ^ sight.last_argument, -1
@@ -159,12 +159,12 @@ class ScriptedPolicy:
             put_age=np.where(did_put, chart.age, chart.put_age),
         )
 
-    def _is_due(self, chart: Chart, conversions: Integers | int) -> Words:
+    def _is_due(self, chart: SpatialMemory, conversions: Integers | int) -> Words:
         """`[agents, types, 1]`: 1 once in as many steps as so many conversions and rests take, else 0."""
         period = conversions * (self.economy.ticks + self.economy.cooldown) + 1
         return np.asarray(chart.age[:, None] % period == 0, np.uint64)[:, :, None]
 
-    def _decide(self, chart: Chart, sight: Sight, taste: NDArray[np.float32]) -> Integers:
+    def _decide(self, chart: SpatialMemory, sight: ParsedObservation, taste: NDArray[np.float32]) -> Integers:
         """The index of each agent's pair."""
         agents = np.arange(len(chart.row))
         economy, group = self.economy, sight.group
@@ -211,7 +211,7 @@ class ScriptedPolicy:
             pairs = np.where(faces & puts, actions.put[type_], np.where(faces & gets, actions.get[type_], pairs))
         return pairs
 
-    def _coming(self, chart: Chart, sight: Sight) -> tuple[Words, Integers]:
+    def _coming(self, chart: SpatialMemory, sight: ParsedObservation) -> tuple[Words, Integers]:
         """`[agents, types, 64]` of converters in sight that will give something, and after how long, about.
 
         The one that the agent itself has just filled gives as soon as it is done; another one that works may have just
@@ -233,12 +233,12 @@ class ScriptedPolicy:
 
 
 class _Actions:
-    """The pairs that do what the script wants, as indices into `spec.action_pairs`."""
+    """The pairs that do what the script wants, as indices into `spec.flat_actions`."""
 
-    def __init__(self, env_config: EnvConfig, economy: Economy):
+    def __init__(self, env_config: EnvConfig, economy: RecipeValues):
         spec = env_config.spec
-        self.pairs = torch.tensor(spec.action_pairs, dtype=torch.int32).view(-1, 2)
-        index = {pair: number for number, pair in enumerate(spec.action_pairs)}
+        self.pairs = torch.tensor(spec.flat_actions, dtype=torch.int32).view(-1, 2)
+        index = {pair: number for number, pair in enumerate(spec.flat_actions)}
         usable = [
             (number, type_, action)
             for number, (_, type_, action) in enumerate(env_config.action_table)
@@ -299,7 +299,7 @@ def _first_turns(turns: list[tuple[int, int | None, int]]) -> Integers:
     return first
 
 
-def _delays(economy: Economy) -> tuple[Integers, Integers, int]:
+def _delays(economy: RecipeValues) -> tuple[Integers, Integers, int]:
     """Steps by which the flood from each source starts later than that from the largest gain of all.
 
     `[groups, types]` for taking out, the same for putting in, and for unknown cells.
@@ -314,15 +314,15 @@ def _delays(economy: Economy) -> tuple[Integers, Integers, int]:
     return delays(economy.gain_of_get), delays(economy.gain_of_put), int(delays(np.array(CURIOSITY * largest)))
 
 
-def _cleared(chart: Chart, resets: Mask, empty: Chart) -> Chart:
+def _cleared(chart: SpatialMemory, episode_starts: Mask, empty: SpatialMemory) -> SpatialMemory:
     """The chart with the maps of some agents empty again."""
     cleared: dict[str, Any] = {}
     for name, values in chart.arrays.items():
-        cleared[name] = np.where(resets.reshape(-1, *[1] * (values.ndim - 1)), empty.arrays[name], values)
+        cleared[name] = np.where(episode_starts.reshape(-1, *[1] * (values.ndim - 1)), empty.arrays[name], values)
     return dataclasses.replace(chart, **cleared)
 
 
-def _moved(chart: Chart, sight: Sight, stepped: Integers) -> tuple[Mask, Mask, Mask]:
+def _moved(chart: SpatialMemory, sight: ParsedObservation, stepped: Integers) -> tuple[Mask, Mask, Mask]:
     """Who has got ahead since the last sight; who could not, though nothing is to be seen there; whose map is wrong.
 
     No token says whether a move succeeded. What stands still does: by the map it is where it was, or one cell nearer.

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from metta.agent.recurrent_memory import Memory
-from metta.baselines.recipe_values import FILL, Economy
+from metta.baselines.recipe_values import FILL, RecipeValues
 from metta.config.env.env_spec import EnvSpec
 
 SIDE: Final = 64
@@ -30,7 +30,7 @@ _ONE: Final = np.uint64(1)
 
 
 @dataclass(frozen=True)
-class Sight:
+class ParsedObservation:
     """What agents see, cell by cell of the window."""
 
     visible: Mask
@@ -61,10 +61,10 @@ class Sight:
     """`[agents]`"""
 
 
-class Eyes:
+class ObservationParser:
     """Reads tokens."""
 
-    def __init__(self, spec: EnvSpec, economy: Economy):
+    def __init__(self, spec: EnvSpec, economy: RecipeValues):
         self.spec, self.economy = spec, economy
         self.shape = (spec.observation_height, spec.observation_width)
         ids = {name: feature for feature, name in enumerate(spec.feature_names)}
@@ -84,7 +84,7 @@ class Eyes:
         rows, cols = np.indices(self.shape)
         self.distance = abs(rows - self.shape[0] // 2) + abs(cols - self.shape[1] // 2)
 
-    def read(self, observations: NDArray[np.uint8]) -> Sight:
+    def read(self, observations: NDArray[np.uint8]) -> ParsedObservation:
         """What `[agents, tokens, 3] uint8` show."""
         agents, (height, width) = len(observations), self.shape
         cells = height * width
@@ -133,7 +133,7 @@ class Eyes:
         others[:, center] = False
         in_window = (agents, height, width)
         by_type = (agents, len(self.economy.names), height, width)
-        return Sight(
+        return ParsedObservation(
             visible=visible,
             solid=(types > 0).reshape(in_window),
             agents=others.reshape(in_window),
@@ -151,7 +151,7 @@ class Eyes:
 
 
 @dataclass(frozen=True)
-class Chart(Memory):
+class SpatialMemory(Memory):
     """Each agent's map. The tensors of a policy with weights have no layers here."""
 
     age: Integers
@@ -179,7 +179,7 @@ class Chart(Memory):
     put_age: Integers
 
     @classmethod
-    def empty(cls, agents: int, types: int) -> Chart:
+    def empty(cls, agents: int, types: int) -> SpatialMemory:
         """The maps of agents that have seen nothing."""
         tensor = torch.zeros(0, agents, 1)
         middle = np.full(agents, SIDE // 2)

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from metta.agent.policy import MettaAgent
-from metta.checkpoint.onnx_policy import PlainPolicy
+from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import BACKBONES
 from metta.errors import UsageError
 from metta.files import write_whole
 
-INPUTS = ("observations", "hidden", "cell", "resets")
+INPUTS = ("observations", "hidden", "cell", "episode_starts")
 OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
 
 
@@ -24,19 +24,18 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     """Write one step of the policy as an ONNX model, for any number of agents; the path.
 
     Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (zeros at
-    first), `resets [agents] bool` (where an episode begins). Outputs: `logits [agents, actions]`, `values [agents]`,
-    `next_hidden`, `next_cell`. The metadata entry `metta` is JSON: `action_names`, `action_pairs` (what each logit
-    stands for), `feature_names` and `object_type_names` (what tokens mean), and the `memory` shape.
-
-    Raises UsageError where the extra `export` is missing, or a backbone of one's own cannot be exported.
+    first), `episode_starts [agents] bool` (where an episode begins).
+    Outputs: `logits [agents, actions]`, `values [agents]`, `next_hidden`, `next_cell`. The metadata entry `metta` is
+    JSON: `action_names`, `flat_actions` (what each logit stands for), `feature_names` and `object_type_names` (what
+    tokens mean), and the `memory` shape.
     """
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         raise UsageError('ONNX needs packages that are not there: pip install "metta[export]"')
     spec, path = agent.spec, Path(path)
-    policy = PlainPolicy(agent).eval()
+    policy = OnnxPolicy(agent).eval()
     memory = agent.initial_memory(2)
     observations = torch.full((2, spec.num_observation_tokens, 3), 255, dtype=torch.uint8, device=agent.device)
-    resets = torch.zeros(2, dtype=torch.bool, device=agent.device)
+    episode_starts = torch.zeros(2, dtype=torch.bool, device=agent.device)
     agents = torch.export.Dim("agents")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which packages torch could have used besides
     with warnings.catch_warnings():
@@ -44,7 +43,7 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
         try:
             program = torch.onnx.export(
                 policy,
-                (observations, memory.hidden, memory.cell, resets),
+                (observations, memory.hidden, memory.cell, episode_starts),
                 input_names=INPUTS,
                 output_names=OUTPUTS,
                 dynamic_shapes=({0: agents}, {1: agents}, {1: agents}, {0: agents}),
@@ -62,7 +61,7 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     program.model.metadata_props["metta"] = json.dumps(
         {
             "action_names": spec.action_names,
-            "action_pairs": spec.action_pairs,
+            "flat_actions": spec.flat_actions,
             "feature_names": spec.feature_names,
             "object_type_names": spec.object_type_names,
             "memory": [len(memory.hidden), agent.config.hidden_dim],

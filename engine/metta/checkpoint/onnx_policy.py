@@ -15,7 +15,7 @@ from metta.agent.policy import MettaAgent
 from metta.agent.tokens import TokenCodes
 
 
-class PlainPolicy(nn.Module):
+class OnnxPolicy(nn.Module):
     """One step of an agent's policy, by the agent's own weights."""
 
     def __init__(self, agent: MettaAgent):
@@ -24,16 +24,16 @@ class PlainPolicy(nn.Module):
         self.codes = agent.backbone.codes
 
     def forward(
-        self, observations: Tensor, hidden: Tensor, cell: Tensor, resets: Tensor
+        self, observations: Tensor, hidden: Tensor, cell: Tensor, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits `[agents, actions]`, values `[agents]`, and the memory after this step: hidden and cell.
 
         `observations [agents, tokens, 3] uint8`; hidden and cell `[layers, agents, hidden] float32`, zeros at first
-        (0 layers for a policy without LSTM); `resets [agents] bool` where a new episode begins. A logit belongs to
-        the (action, argument) at its place in `spec.action_pairs`.
+        (0 layers for a policy without LSTM); `episode_starts [agents] bool` where a new episode begins. A logit
+        belongs to the (action, argument) at its place in `spec.flat_actions`.
         """
         features = self._features(observations)
-        kept = (~resets).to(hidden.dtype).unsqueeze(-1)
+        kept = (~episode_starts).to(hidden.dtype).unsqueeze(-1)
         hidden, cell = hidden * kept, cell * kept
         if self.agent.memory is not None:
             features, hidden, cell = _lstm_step(self.agent.memory.lstm, features, hidden, cell)

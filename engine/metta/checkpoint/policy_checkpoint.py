@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from metta.agent.heads import plain_statistics
 from metta.agent.policy import MettaAgent, make_agent
 from metta.checkpoint.torch_file import read_torch_file, write_torch_file
-from metta.checkpoint.weight_remapping import missing_pairs, moved_rows, other_numbers, row_names, unknown_here
+from metta.checkpoint.weight_remapping import missing_pairs, other_numbers, remap_rows, row_names, unknown_here
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.curriculum_tasks import make_tasks
+from metta.config.loading.renamed_keys import rename_keys
 from metta.config.plan.network_size import least_weights
 from metta.config.validation.pydantic_messages import first_problem
 from metta.errors import CheckpointError, ConfigError, UsageError
@@ -183,6 +184,8 @@ def _read(path: Path) -> _PolicyFile:
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
     content = read_torch_file(path, KIND)
+    env_configs = [content.get("env_config"), content.get("curriculum")]
+    rename_keys({"agent": content.get("agent_config"), "env": {"map_builder": env_configs}}, str(path))
     _check_parts_are_there(path, content.get("agent_config"), content.get("env_config"))
     try:
         policy = _PolicyFile.model_validate(content)
@@ -195,7 +198,7 @@ def _read(path: Path) -> _PolicyFile:
         raise CheckpointError(
             f"{path} is not sound: its config is of a network of {asked:,} weights, and it has {held:,}"
         )
-    # files from before there was a normalisation of values have none of its statistics
+    # files from before there was a normalization of values have none of its statistics
     plain = {f"value_head.{name}": statistic for name, statistic in plain_statistics().items()}
     return policy.model_copy(update={"weights": plain | policy.weights})
 
@@ -206,7 +209,7 @@ def _check_parts_are_there(path: Path, agent_config: object, env_config: object)
     named: list[tuple[Registry[Any], object]] = [
         (BACKBONES, settings.get("backbone")),
         (OBSERVATION_PROCESSORS, settings.get("obs_process_func")),
-        *((MAP_BUILDERS, table.get("name")) for table in _tables(env_config) if table.get("type") == "Own"),
+        *((MAP_BUILDERS, table.get("name")) for table in _tables(env_config) if table.get("type") == "Custom"),
     ]
     for registry, name in named:
         if isinstance(name, str) and name not in registry:
@@ -235,8 +238,8 @@ def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str
     differences += _differences_of_meaning(here, there)
     if BACKBONES.is_own(policy.agent_config.backbone):
         differences += [
-            f'{things} have other numbers here, and the backbone "{policy.agent_config.backbone}" reads numbers'
-            for things in other_numbers(there, here)
+            f'{entities} have other numbers here, and the backbone "{policy.agent_config.backbone}" reads numbers'
+            for entities in other_numbers(there, here)
         ]
     if list(agent.global_features) != policy.global_features:
         differences.append(f"global_features are {agent.global_features} here and {policy.global_features} there")
@@ -244,7 +247,7 @@ def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str
     if not differences:
         differences = _differences_of_rows(weights, there, policy.agent_config)
     if not differences:
-        weights = moved_rows(weights, policy.agent_config, there, here)
+        weights = remap_rows(weights, policy.agent_config, there, here)
         differences = _differences_of_shape(agent.state_dict(), weights)
     if differences:
         more = f", and {len(differences) - 3} more differences" if len(differences) > 3 else ""

@@ -143,7 +143,7 @@ def _check_opponents(found: Any, opponents: Opponents, orientation: int, where: 
     _check(bool(in_pool.all()), f"{where}.places must be below {len(members)}, the number of opponents")
     _check_seen(found["observations"], orientation, f"{where}.observations")
     kept = _entries(found, "memories", where)
-    fresh = [member.agent.initial_memory(len(opponents.resets)) for member in members[: len(kept)]]
+    fresh = [member.agent.initial_memory(len(opponents.episode_starts)) for member in members[: len(kept)]]
     _memories(kept, [{"hidden": memory.hidden, "cell": memory.cell} for memory in fresh], f"{where}.memories")
 
 

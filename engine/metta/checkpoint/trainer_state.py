@@ -56,11 +56,23 @@ class TrainingState:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The state in a file that `save` wrote. Raises CheckpointError if it is missing, damaged or foreign."""
-        content = read_torch_file(Path(path), KIND)
+        content = _with_new_names(read_torch_file(Path(path), KIND))
         try:
             return TypeAdapter(cls).validate_python(content, extra="forbid")
         except ValidationError as error:
             raise CheckpointError(f"{path} is not laid out as a {KIND}: {first_problem(error)}") from None
+
+
+_RENAMED = {"resets": "episode_starts"}
+"""Names in the states of earlier versions -> today's."""
+
+
+def _with_new_names(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {_RENAMED.get(name, name): _with_new_names(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_with_new_names(value) for value in content]
+    return content
 
 
 def training_state_paths(directory: Path) -> list[Path]:

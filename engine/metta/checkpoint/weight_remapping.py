@@ -53,10 +53,10 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
 
 def pair_names(spec: EnvSpec) -> list[tuple[str, int]]:
     """(action name, argument) of each logit."""
-    return [(spec.action_names[action], argument) for action, argument in spec.action_pairs]
+    return [(spec.action_names[action], argument) for action, argument in spec.flat_actions]
 
 
-def moved_rows(
+def remap_rows(
     weights: Mapping[str, Tensor], config: AgentModelConfig, there: EnvSpec, here: EnvSpec
 ) -> dict[str, Tensor]:
     """The weights of a policy made for worlds of `there` as they do the same in worlds of `here`.
@@ -85,7 +85,7 @@ def missing_pairs(there: EnvSpec, here: EnvSpec) -> list[str]:
 def unknown_here(there: EnvSpec, here: EnvSpec) -> list[str]:
     """What there is in worlds of `here` that a policy made for `there` neither sees nor does, in words."""
     known = set(map(_thing, channel_names(there)))
-    unseen = dict.fromkeys(thing for channel in channel_names(here) if (thing := _thing(channel)) not in known)
+    unseen = dict.fromkeys(entity for channel in channel_names(here) if (entity := _thing(channel)) not in known)
     actions = set(pair_names(there))
     undone = dict.fromkeys(f"action {pair[0]}" for pair in pair_names(here) if pair not in actions)
     return [*unseen, *undone]

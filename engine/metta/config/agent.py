@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import PartOf, Table
+from metta.config.validation.frozen_model import FrozenModel, PartOf
 from metta.extensions import Registry
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
@@ -20,7 +20,7 @@ OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
 """What is done to tokens before a network reads them; what one must be: agent/processors.py."""
 
 
-class AgentModelConfig(Table):
+class AgentModelConfig(FrozenModel):
     """Neural network architecture."""
 
     hidden_dim: int = Field(
@@ -47,7 +47,7 @@ class AgentModelConfig(Table):
     use_cell_ahead: bool = Field(
         default=True, description="the policy is shown the cell straight ahead as such, whichever way it faces"
     )
-    own_frame: bool = Field(
+    egocentric: bool = Field(
         default=False,
         description="the policy sees its surroundings turned so that it always faces up, and rotates from there; "
         "takes a square window",
@@ -59,7 +59,7 @@ class AgentModelConfig(Table):
     dtypes_fp16: bool = Field(
         default=False, description="autocast to bfloat16; on CPUs sums stay float32, and the LSTM on all but the newest"
     )
-    obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalised observation")
+    obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalized observation")
     obs_process_func: Annotated[str, PartOf(OBSERVATION_PROCESSORS)] = Field(
         default="flatten_obs_dict", description="name of an observation processor; flatten_obs_dict changes nothing"
     )

@@ -17,7 +17,7 @@ class BatchPlan:
     """agents in a world"""
     horizon: int
     """steps of a segment"""
-    rounds: int
+    segments_per_agent: int
     """segments each agent plays per epoch, one after the other"""
     num_minibatches: int
     num_groups: int
@@ -38,7 +38,7 @@ class BatchPlan:
     @property
     def segments(self) -> int:
         """Training segments of one epoch."""
-        return self.agents * self.rounds
+        return self.agents * self.segments_per_agent
 
     @property
     def batch_size(self) -> int:
@@ -82,14 +82,14 @@ def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0
     segments = config.batch_size // config.bptt_horizon
     learners = num_agents - num_opponents
     target = max(1, round(config.forward_pass_minibatch_target_size * config.async_factor / learners))
-    rounds = max(1, -(-(segments // learners) // target))
-    num_worlds = max(1, segments // (rounds * learners))
+    segments_per_agent = max(1, -(-(segments // learners) // target))
+    num_worlds = max(1, segments // (segments_per_agent * learners))
     return BatchPlan(
         num_worlds=num_worlds,
         num_agents=num_agents,
         horizon=config.bptt_horizon,
-        rounds=rounds,
-        num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * learners * rounds),
+        segments_per_agent=segments_per_agent,
+        num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * learners * segments_per_agent),
         num_groups=min(config.async_factor, num_worlds),
         num_opponents=num_opponents,
     )

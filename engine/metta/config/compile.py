@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 
 
-class CompileConfig(Table):
+class CompileConfig(FrozenModel):
     """Layers turned into kernels of their own by torch.compile, at the first epoch's expense."""
 
     enabled: bool = Field(

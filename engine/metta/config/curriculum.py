@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.pydantic_messages import shown
 from metta.errors import Problem, RulesError
 
@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Value = int | float | bool | str
 
 
-class BucketConfig(Table):
+class BucketConfig(FrozenModel):
     """Values of one setting of the world: a list, or a range in bins. Each value or bin makes tasks of its own."""
 
     values: list[Value] = Field(default_factory=list, max_length=1000, description="the values, one a task")
@@ -54,7 +54,7 @@ class BucketConfig(Table):
         return self
 
 
-class SceneTable(Table):
+class SceneTable(FrozenModel):
     """What all curricula have: the worlds that their tasks are made of."""
 
     type: str

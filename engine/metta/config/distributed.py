@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from metta.config.training import ExperienceConfig
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import ConfigError, Problem
 
 
-class DistributedConfig(Table):
+class DistributedConfig(FrozenModel):
     """Training by several processes, as `torchrun` starts them; says nothing for one process alone."""
 
     batch: Literal["global", "per_process"] = Field(
@@ -19,7 +19,7 @@ class DistributedConfig(Table):
         description="what batch_size and minibatch_size of [experience] count: global: the steps of all processes "
         "together, so that more of them learn the same, sooner; per_process: those of each",
     )
-    patience_seconds: int = Field(
+    timeout_seconds: int = Field(
         default=900,
         ge=1,
         le=10**9,

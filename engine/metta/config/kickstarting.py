@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import FilePath, Table
+from metta.config.validation.frozen_model import FilePath, FrozenModel
 
 
-class KickstartingConfig(Table):
+class KickstartingConfig(FrozenModel):
     """A trained policy advises the one in training (Schmitt et al. 2018, arXiv:1803.03835); off without a `teacher`."""
 
     teacher: FilePath = Field(default="", description="policy checkpoint of the teacher; empty: none")

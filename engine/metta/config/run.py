@@ -19,18 +19,18 @@ from metta.config.training import (
     ExperienceConfig,
     LoggingConfig,
     LRScheduleConfig,
-    NormalisationConfig,
+    NormalizationConfig,
     OptimizerConfig,
     PPOConfig,
-    PrioritisedSamplingConfig,
+    PrioritizedSamplingConfig,
     SimulationConfig,
     VTraceConfig,
 )
-from metta.config.validation.frozen_model import FilePath, Name, Table
+from metta.config.validation.frozen_model import FilePath, FrozenModel, Name
 from metta.errors import Problem, RulesError
 
 
-class RunSection(Table):
+class RunSection(FrozenModel):
     """The run itself."""
 
     name: Name = Field(default="metta", description="name of the run, part of its directory's")
@@ -40,7 +40,7 @@ class RunSection(Table):
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
 
 
-class RunConfig(Table):
+class RunConfig(FrozenModel):
     """Everything a training run needs: what a TOML file holds, where a file may hold only what differs."""
 
     run: RunSection = Field(default_factory=RunSection)
@@ -50,8 +50,8 @@ class RunConfig(Table):
     lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
     ppo: PPOConfig = Field(default_factory=PPOConfig)
     vtrace: VTraceConfig = Field(default_factory=VTraceConfig)
-    prioritised_sampling: PrioritisedSamplingConfig = Field(default_factory=PrioritisedSamplingConfig)
-    normalisation: NormalisationConfig = Field(default_factory=NormalisationConfig)
+    prioritized_sampling: PrioritizedSamplingConfig = Field(default_factory=PrioritizedSamplingConfig)
+    normalization: NormalizationConfig = Field(default_factory=NormalizationConfig)
     experience: ExperienceConfig = Field(default_factory=ExperienceConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     simulation: SimulationConfig = Field(default_factory=SimulationConfig)
@@ -76,10 +76,10 @@ class RunConfig(Table):
 def frame_fits(agent: AgentModelConfig, env: EnvConfig) -> list[Problem]:
     """What of `[agent]` cannot be had with the window of this world."""
     height, width = env.game.observation_height, env.game.observation_width
-    if not agent.own_frame or height == width:
+    if not agent.egocentric or height == width:
         return []
     window = f"observation_height is {height} and observation_width {width}"
-    return [Problem(("agent", "own_frame"), f"needs a square window, which can be turned; {window}")]
+    return [Problem(("agent", "egocentric"), f"needs a square window, which can be turned; {window}")]
 
 
 def batch_fits(experience: ExperienceConfig, num_learners: int) -> list[Problem]:

@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_drawings import group_counts
-from metta.config.validation.frozen_model import FilePath, Table
+from metta.config.validation.frozen_model import FilePath, FrozenModel
 from metta.errors import Problem, RulesError
 
 
-class SelfPlayConfig(Table):
+class SelfPlayConfig(FrozenModel):
     """Frozen policies play some agents of each world, whose steps are not learned from; off without them."""
 
     groups: list[str] = Field(

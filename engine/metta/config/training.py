@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import FilePath, PartOf, Table
+from metta.config.validation.frozen_model import FilePath, FrozenModel, PartOf
 from metta.extensions import Registry
 
 LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")
 """Loggers of one's own; what one must be: rl/loggers.py."""
 
 
-class OptimizerConfig(Table):
+class OptimizerConfig(FrozenModel):
     """The optimizer."""
 
     type: Literal["adam", "muon"] = Field(
@@ -26,7 +26,7 @@ class OptimizerConfig(Table):
     weight_decay: float = Field(default=0.0, ge=0, description="weight decay")
 
 
-class LRScheduleConfig(Table):
+class LRScheduleConfig(FrozenModel):
     """The learning rate over the run."""
 
     anneal_lr: bool = Field(default=True, description="false: the learning rate stays where it is")
@@ -39,7 +39,7 @@ class LRScheduleConfig(Table):
     )
 
 
-class PPOConfig(Table):
+class PPOConfig(FrozenModel):
     """PPO (Schulman et al. 2017, arXiv:1707.06347) with GAE (Schulman et al. 2015, arXiv:1506.02438)."""
 
     clip_coef: float = Field(default=0.1, gt=0, description="policy ratio is clipped to 1 +- this")
@@ -53,12 +53,12 @@ class PPOConfig(Table):
     l2_init_loss_coef: float = Field(
         default=0.0, ge=0, description="weight of the squared distance from the initial weights"
     )
-    norm_adv: bool = Field(default=True, description="normalise advantages in each minibatch")
+    norm_adv: bool = Field(default=True, description="normalize advantages in each minibatch")
     clip_vloss: bool = Field(default=True, description="clip the value loss")
     target_kl: float | None = Field(default=None, gt=0, description="stop the epoch's updates beyond this KL")
 
 
-class VTraceConfig(Table):
+class VTraceConfig(FrozenModel):
     """V-trace (Espeholt et al. 2018, arXiv:1802.01561): targets follow the policy while it learns from a batch."""
 
     enabled: bool = Field(
@@ -72,7 +72,7 @@ class VTraceConfig(Table):
     )
 
 
-class PrioritisedSamplingConfig(Table):
+class PrioritizedSamplingConfig(FrozenModel):
     """Minibatches of the segments that surprise most (Schaul et al. 2016, arXiv:1511.05952)."""
 
     enabled: bool = Field(
@@ -89,7 +89,7 @@ class PrioritisedSamplingConfig(Table):
     )
 
 
-class NormalisationConfig(Table):
+class NormalizationConfig(FrozenModel):
     """Values and rewards at the scale of one for the learner, by running statistics; reported ones stay unscaled."""
 
     values: bool = Field(
@@ -106,7 +106,7 @@ class NormalisationConfig(Table):
     reward_clip: float = Field(default=10.0, ge=0, description="divided rewards are clipped to +- this; 0: not clipped")
 
 
-class ExperienceConfig(Table):
+class ExperienceConfig(FrozenModel):
     """How experience is collected and cut into minibatches. All sizes count agent steps."""
 
     batch_size: int = Field(default=524288, ge=1, le=2**40, description="agent steps collected per epoch, at most")
@@ -132,7 +132,7 @@ class ExperienceConfig(Table):
     )
 
 
-class CheckpointConfig(Table):
+class CheckpointConfig(FrozenModel):
     """When and where checkpoints are saved."""
 
     checkpoint_interval: int = Field(
@@ -147,7 +147,7 @@ class CheckpointConfig(Table):
     checkpoint_dir: FilePath = Field(default="", description="directory; empty: checkpoints/ in the run directory")
 
 
-class SimulationConfig(Table):
+class SimulationConfig(FrozenModel):
     """Evaluations and replays during training."""
 
     evaluate_interval: int = Field(
@@ -157,7 +157,7 @@ class SimulationConfig(Table):
     replay_dir: FilePath = Field(default="", description="directory; empty: replays/ in the run directory")
 
 
-class LoggingConfig(Table):
+class LoggingConfig(FrozenModel):
     """Loggers beside `metrics.jsonl`."""
 
     tensorboard: bool = Field(

@@ -101,8 +101,8 @@ def evaluate(
     worlds_seed, policy_seed = np.random.SeedSequence(seed).spawn(5)[4].generate_state(2, np.uint32).tolist()
     generator = torch.Generator().manual_seed(policy_seed)
     episodes: list[EpisodeSummary] = []
-    for worlds in lots(env, num_episodes, worlds_seed):
-        episodes += first_episodes(worlds, [Side(policy)], generator, deterministic)
+    for worlds in env_batches(env, num_episodes, worlds_seed):
+        episodes += first_episodes(worlds, [PolicyAssignment(policy)], generator, deterministic)
     return EvalResult(tuple(episodes))
 
 
@@ -115,7 +115,7 @@ def eval_policy(agent: MettaAgent, env: MettaGridEnv, num_episodes: int = 10) ->
 
 
 @dataclass(frozen=True)
-class Side:
+class PolicyAssignment:
     """A policy and the agents it plays."""
 
     policy: Policy
@@ -123,7 +123,7 @@ class Side:
     """`[worlds * agents] bool`; None: it plays all"""
 
 
-def lots(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Iterator[MettaGridEnv]:
+def env_batches(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Iterator[MettaGridEnv]:
     """Fresh worlds like `env`'s, one for each episode, as many at once as may be."""
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
@@ -140,7 +140,7 @@ def lots(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Iterator[Met
 
 def first_episodes(
     env: MettaGridEnv,
-    sides: Sequence[Side] | Callable[[MettaGridEnv], Sequence[Side]],
+    sides: Sequence[PolicyAssignment] | Callable[[MettaGridEnv], Sequence[PolicyAssignment]],
     generator: torch.Generator,
     deterministic: bool = False,
 ) -> list[EpisodeSummary]:
@@ -153,7 +153,7 @@ def first_episodes(
     sides = sides(env) if callable(sides) else sides
     rows = [slice(None) if side.is_played is None else side.is_played.nonzero()[0] for side in sides]
     memories = [side.policy.initial_memory(len(observations[played])) for side, played in zip(sides, rows, strict=True)]
-    resets = torch.zeros(env.agents, dtype=torch.bool)
+    episode_starts = torch.zeros(env.agents, dtype=torch.bool)
     actions = np.zeros((env.agents, 2), np.int32)
     while len(first_of) < env.num_worlds:
         for index, (side, played) in enumerate(zip(sides, rows, strict=True)):
@@ -163,14 +163,14 @@ def first_episodes(
                 decision = side.policy.act(
                     torch.from_numpy(observations[played]).to(device),
                     memory,
-                    resets[played].to(device),
+                    episode_starts[played].to(device),
                     generator,
                     deterministic,
                 )
             memories[index] = decision.memory
             actions[played] = decision.actions.cpu().numpy()
         observations, _, terminated, truncated, info = env.step(actions)
-        resets = torch.from_numpy(terminated | truncated)
+        episode_starts = torch.from_numpy(terminated | truncated)
         for episode in info.episodes:
             first_of.setdefault(episode.world, episode)
     return [first_of[world] for world in sorted(first_of)]

@@ -12,7 +12,7 @@ from metta.agent.policy import Policy, check_plays
 from metta.config.self_play import agents_of_groups
 from metta.errors import UsageError, did_you_mean
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.evaluation.evaluate import Side, first_episodes, lots
+from metta.evaluation.evaluate import PolicyAssignment, env_batches, first_episodes
 from metta.world.env import MettaGridEnv
 from metta.world.summary import EpisodeSummary
 
@@ -86,16 +86,16 @@ def play_match(
     episodes: list[EpisodeSummary] = []
     played: list[np.ndarray] = []
 
-    def sides(worlds: MettaGridEnv) -> list[Side]:
+    def sides(worlds: MettaGridEnv) -> list[PolicyAssignment]:
         if groups:
             is_own = _of_groups(worlds, groups)
         else:
             orders = [seat_generator.permutation(env.num_agents) for _ in range(worlds.num_worlds)]
             is_own = np.stack(orders) < num_own
         played.append(is_own)
-        return [Side(policy, is_own.ravel()), Side(opponent, ~is_own.ravel())]
+        return [PolicyAssignment(policy, is_own.ravel()), PolicyAssignment(opponent, ~is_own.ravel())]
 
-    for worlds in lots(env, num_episodes, worlds_seed):
+    for worlds in env_batches(env, num_episodes, worlds_seed):
         episodes += first_episodes(worlds, sides, torch_generator)
     return MatchResult(tuple(episodes), np.concatenate(played))
 

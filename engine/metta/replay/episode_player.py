@@ -13,7 +13,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
 
 
-class Stage:
+class EpisodePlayer:
     """A world that is played step by step.
 
     The same policy, config and seed give the same episodes. Nothing outside is changed: world and random numbers are

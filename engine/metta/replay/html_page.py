@@ -25,8 +25,8 @@ def page_file(replay: Replay, title: str) -> bytes:
         {"name": name, "id": group.id, "sprite": group.sprite} for name, group in replay.config.game.groups.items()
     ]  # a list, since JavaScript puts keys of an object that look like numbers in another order
     content = document(replay, replay.steps + 1) | {"title": title, "seed": replay.seed, "groups": groups}
-    for thing in content["grid_objects"]:
-        thing.pop("total_reward", None)
+    for entity in content["grid_objects"]:
+        entity.pop("total_reward", None)
     episode = compact_json(content)
     script = '"use strict";\n(() => {\n' + "\n".join(map(_source, SCRIPTS)) + "\n})();"
     style = _source("page.css")

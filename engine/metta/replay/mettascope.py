@@ -62,11 +62,11 @@ def _grid_objects(replay: Replay, times: int) -> list[GridObject]:
     """Everything on the map, by row-major order at the beginning, with ids from 1."""
     kinds = {kind.type_id: kind for kind in replay.config.object_types.values()}
     agents, converters, blocks = _agents(replay, times), _converters(replay, times), _blocks(replay, times)
-    things = []
+    entities = []
     for thing_id, (row, col) in enumerate(np.argwhere(replay.cells).tolist(), 1):
         code = int(replay.cells[row, col])
         kind = kinds.get(code)
-        thing = {
+        entity = {
             "id": thing_id,
             "type": max(code, 0),
             "type_name": kind.name if kind else "agent",
@@ -76,13 +76,13 @@ def _grid_objects(replay: Replay, times: int) -> list[GridObject]:
             "type_id": max(code, 0),
         }
         if kind is None:
-            thing |= next(agents)
+            entity |= next(agents)
         elif kind.type != "wall":
-            thing |= {"agent:color": kind.color, **next(converters)}
+            entity |= {"agent:color": kind.color, **next(converters)}
         elif kind.swappable:
-            thing |= {"swappable": 1, **next(blocks)}
-        things.append(thing)
-    return things
+            entity |= {"swappable": 1, **next(blocks)}
+        entities.append(entity)
+    return entities
 
 
 def _agents(replay: Replay, times: int) -> Iterator[GridObject]:

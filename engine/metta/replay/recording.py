@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metta.agent.policy import Policy
 from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
-from metta.replay.episode_player import Stage
+from metta.replay.episode_player import EpisodePlayer
 from metta.replay.wall_tracking import BlockTracker
 from metta.world.env import MettaGridEnv
 
@@ -101,7 +101,7 @@ def record_episode(agent: Policy, env_config: EnvConfig, seed: int, max_steps: i
     """
     if max_steps is not None and max_steps < 1:
         raise UsageError(f"max_steps must be at least 1; got {max_steps}")
-    stage = Stage(agent, env_config, seed)
+    stage = EpisodePlayer(agent, env_config, seed)
     env = stage.env
     first_cells = env.cells()
     film = _Film(env)

@@ -105,7 +105,7 @@ def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]
 
 
 def thinned(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """At most `POINTS` points, each the mean of as many neighbours as need be."""
+    """At most `POINTS` points, each the mean of as many neighbors as need be."""
     share = -(-len(values) // POINTS)
     if share <= 1:
         return steps, values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from metta.config.training import NormalisationConfig
+from metta.config.training import NormalizationConfig
 from metta.errors import UsageError
 from metta.rl.experience import Experience
 
@@ -46,12 +46,12 @@ def compute_advantages(
     experience: Experience,
     gamma: float = 0.977,
     gae_lambda: float = 0.916,
-    normalisation: NormalisationConfig | None = None,
+    normalization: NormalizationConfig | None = None,
 ) -> Tensor:
     """The advantages `[steps, agents] float32` of the last rollout, time first, agents of all worlds after.
 
     They are also kept in the experience for `train_ppo`, with the returns: advantages + values. Where
-    `normalisation` has rewards scaled, both are of scaled rewards; the first call after a rollout counts its rewards.
+    `normalization` has rewards scaled, both are of scaled rewards; the first call after a rollout counts its rewards.
     """
     for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
         if not 0 <= value <= 1:
@@ -60,10 +60,10 @@ def compute_advantages(
         raise UsageError("there is no experience to compute advantages of: call rollout(experience, agent) first")
     steps = experience.steps_collected
     rewards = experience.rewards[:steps]
-    if normalisation is not None and normalisation.rewards:
+    if normalization is not None and normalization.rewards:
         if experience.learned_rewards is None:
-            experience.reward_scale.observe(rewards, experience.resets[1 : steps + 1], gamma)
-        rewards = experience.reward_scale.scaled(rewards, normalisation.reward_clip)
+            experience.reward_scale.observe(rewards, experience.episode_starts[1 : steps + 1], gamma)
+        rewards = experience.reward_scale.scaled(rewards, normalization.reward_clip)
     experience.learned_rewards = rewards
     experience.advantages = generalized_advantages(
         rewards,

@@ -24,8 +24,8 @@ from metta.agent.recurrent_memory import Memory
 from metta.errors import TrainingError
 from metta.rl.plain_values import plain
 
-FIRST_PATIENCE: Final = timedelta(minutes=30)
-"""How long processes wait for each other until they begin to train, when `distributed.patience_seconds` takes over."""
+FIRST_TIMEOUT: Final = timedelta(minutes=30)
+"""How long processes wait for each other until they begin to train, when `distributed.timeout_seconds` takes over."""
 
 _LOST: Final = ("connection", "gloo", "nccl", "broken pipe", "timed out", "socket")
 """Words in what torch says when another process is gone; it has no class of errors for that."""
@@ -60,13 +60,13 @@ class Processes:
         else:
             with _losses_told():
                 backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-                dist.init_process_group(backend, timeout=FIRST_PATIENCE)
+                dist.init_process_group(backend, timeout=FIRST_TIMEOUT)
             try:
                 yield cls(dist.get_rank(), dist.get_world_size())
             finally:
                 dist.destroy_process_group()
 
-    def wait_at_most(self, seconds: float) -> None:
+    def set_timeout(self, seconds: float) -> None:
         """Give up a process that does not answer for so long, from now on; all processes call this together.
 
         One that died is noticed at once; this is for one that hangs.
@@ -77,11 +77,11 @@ class Processes:
             self._learner = None
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is the process that writes and prints."""
         return self.rank == 0
 
-    def mean(self, values: Tensor) -> Tensor:
+    def all_reduce_mean(self, values: Tensor) -> Tensor:
         """The mean over processes of tensors of one shape, without gradients."""
         if self.size == 1:
             return values
@@ -90,7 +90,7 @@ class Processes:
             dist.all_reduce(total, group=self._group)
         return total / self.size
 
-    def mean_soon(self, values: Tensor) -> Callable[[], Tensor]:
+    def all_reduce_async(self, values: Tensor) -> Callable[[], Tensor]:
         """What `mean` gives: it is on its way when this returns, and what is returned waits for it."""
         if self.size == 1:
             return lambda: values
@@ -114,28 +114,28 @@ class Processes:
             dist.all_gather(parts, values.contiguous(), group=self._group)
         return torch.cat(parts)
 
-    def share(self, content: Any = None) -> Any:
+    def broadcast(self, content: Any = None) -> Any:
         """What the leader gives, in every process; the others give nothing."""
         if self.size == 1:
             return content
-        message = packed(content) if self.leads else torch.zeros(0, dtype=torch.uint8)
+        message = packed(content) if self.is_rank_zero else torch.zeros(0, dtype=torch.uint8)
         with _losses_told():
             length = torch.tensor(len(message))
             dist.broadcast(length, 0, group=self._group)
-            if not self.leads:
+            if not self.is_rank_zero:
                 message = torch.zeros(int(length), dtype=torch.uint8)
             dist.broadcast(message, 0, group=self._group)
-        return content if self.leads else unpacked(message)
+        return content if self.is_rank_zero else unpacked(message)
 
     def gather_packed(self, content: Any) -> list[Tensor]:
         """What each of several processes gives, `packed`, by rank, in the leader; nothing in the others."""
         own, lengths = self._padded(content)
-        received = [torch.zeros_like(own) for _ in lengths] if self.leads else None
+        received = [torch.zeros_like(own) for _ in lengths] if self.is_rank_zero else None
         with _losses_told():
             dist.gather(own, received, group=self._group)
         return [part[:length] for part, length in zip(received or (), lengths, strict=False)]
 
-    def join(self, content: Any) -> list[Any]:
+    def all_gather(self, content: Any) -> list[Any]:
         """What each process gives, by rank, in every process."""
         if self.size == 1:
             return [content]
@@ -146,19 +146,19 @@ class Processes:
         return [unpacked(part[:length]) for part, length in zip(received, lengths, strict=True)]
 
     def evaluate(
-        self, agent: MettaAgent, observations: Tensor, pairs: Tensor, memory: Memory, resets: Tensor
+        self, agent: MettaAgent, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
     ) -> Evaluation:
         """`agent.evaluate`; the gradients that `backward` then finds are the mean over processes.
 
         From the first call on the agent has the leader's weights in every process.
         """
         if self.size == 1:
-            return agent.evaluate(observations, pairs, memory, resets)
+            return agent.evaluate(observations, action_index, memory, episode_starts)
         with _losses_told():
             if self._learner is None or self._learner[0] is not agent:
                 self._learner = agent, _averaging(agent, self._group)
             log_probs, entropy, values, logits = self._learner[1](
-                observations, pairs, memory.hidden, memory.cell, resets
+                observations, action_index, memory.hidden, memory.cell, episode_starts
             )
         return Evaluation(log_probs, entropy, values, logits)
 
@@ -190,9 +190,9 @@ class _Evaluator(nn.Module):
         self.agent = agent
 
     def forward(
-        self, observations: Tensor, pairs: Tensor, hidden: Tensor, cell: Tensor, resets: Tensor
+        self, observations: Tensor, action_index: Tensor, hidden: Tensor, cell: Tensor, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        evaluation = self.agent.evaluate(observations, pairs, Memory(hidden, cell), resets)
+        evaluation = self.agent.evaluate(observations, action_index, Memory(hidden, cell), episode_starts)
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 
 

@@ -18,7 +18,7 @@ from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, TrainingError, UsageError
-from metta.rl.prioritized_sampling import PrioritisedSampling
+from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScale
 from metta.rl.self_play import OpponentPool, Opponents
 from metta.world.env import MettaGridEnv
@@ -31,7 +31,7 @@ class Minibatch:
 
     observations: Tensor
     """`[horizon, segments, tokens, 3] uint8`"""
-    pairs: Tensor
+    action_index: Tensor
     """`[horizon, segments] int64`: what was done"""
     log_probs: Tensor
     """`[horizon, segments] float32`: when it was done"""
@@ -41,7 +41,7 @@ class Minibatch:
     """`[horizon, segments] float32`"""
     returns: Tensor
     """`[horizon, segments] float32`: what the value head learns"""
-    resets: Tensor
+    episode_starts: Tensor
     """`[horizon, segments] bool`: memory is cleared before this step"""
     memory: Memory
     """before the first step"""
@@ -56,7 +56,7 @@ class Minibatch:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StepResult:
     """What a step of one group's worlds brought."""
 
     observations: np.ndarray
@@ -74,7 +74,7 @@ class Outcome:
     """of each episode that ended: the mean over the agents that frozen policies play"""
 
 
-class Group:
+class WorldBatch:
     """Some of the worlds, stepped together, and the policy's memory in them."""
 
     def __init__(self, env: MettaGridEnv, begin: int, memory: Memory, opponents: Opponents | None = None):
@@ -84,20 +84,20 @@ class Group:
         self.rows = slice(begin, begin + memory.hidden.shape[1])
         self.memory = memory
         self.teacher_memory: Memory | None = None
-        self.pending: Future[Outcome] | Outcome | None = None
+        self.pending: Future[StepResult] | StepResult | None = None
 
-    def step(self, actions: np.ndarray, out: np.ndarray | None) -> Outcome:
+    def step(self, actions: np.ndarray, out: np.ndarray | None) -> StepResult:
         """Step the worlds; observations go to `out` if given."""
         begin = time.perf_counter()
         observations, rewards, terminated, truncated, info = self.env.step(actions, out=out)
-        return Outcome(observations, rewards, terminated, truncated, info, time.perf_counter() - begin)
+        return StepResult(observations, rewards, terminated, truncated, info, time.perf_counter() - begin)
 
 
 class Experience:
     """The worlds of a run, of the same configs as `env`, and the experience of its current epoch.
 
     All arrays are time-major, `[steps, agents, ...]` with the agents of all worlds in a row, so that the simulator
-    writes a step as one block. `observations` and `resets` have one step more: the one the next epoch begins with.
+    writes a step as one block. `observations` and `episode_starts` have one step more: the next epoch's first.
     Worlds are split into groups (`async_factor`); with more than one, a worker thread steps one while the policy
     decides for another. Each group has worlds of its own and the policy decides for groups in a fixed order, so
     results do not depend on the threads' timing.
@@ -127,12 +127,12 @@ class Experience:
         self.device = agent.device
         self.storage_device = storage_device(config, agent.device)
         plan, spec = self.plan, agent.spec
-        steps, agents = plan.rounds * plan.horizon, plan.agents
+        steps, agents = plan.segments_per_agent * plan.horizon, plan.agents
         memory = agent.initial_memory(agents)
 
         self.observations = self._empty(steps + 1, agents, spec.num_observation_tokens, 3, dtype=torch.uint8)
-        self.resets = self._empty(steps + 1, agents, dtype=torch.bool)
-        self.pairs = self._empty(steps, agents, dtype=torch.int64)
+        self.episode_starts = self._empty(steps + 1, agents, dtype=torch.bool)
+        self.action_index = self._empty(steps, agents, dtype=torch.int64)
         self.log_probs = self._empty(steps, agents)
         self.values = self._empty(steps, agents)
         self.rewards = self._empty(steps, agents)
@@ -140,8 +140,8 @@ class Experience:
         self.truncated = self._empty(steps, agents, dtype=torch.bool)
         self.final_values = self._empty(steps, agents)
         self.next_values = self._empty(agents)
-        self.memory_hidden = self._empty(plan.rounds, *memory.hidden.shape)
-        self.memory_cell = self._empty(plan.rounds, *memory.cell.shape)
+        self.memory_hidden = self._empty(plan.segments_per_agent, *memory.hidden.shape)
+        self.memory_cell = self._empty(plan.segments_per_agent, *memory.cell.shape)
         self.steps_collected = 0
         """Steps of each agent in the arrays: 0 before the first rollout."""
         self.advantages: Tensor | None = None
@@ -159,24 +159,24 @@ class Experience:
         # evaluation has the fifth stream of its own seed
         self.opponent_generator = _generator(_of_rank(np.random.SeedSequence(seed).spawn(6)[5], rank))
         first_world = rank * plan.num_worlds
-        self.groups: list[Group] = []
+        self.groups: list[WorldBatch] = []
         begin = 0
         for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_groups):
             own = MettaGridEnv(env.configs, len(worlds), seed, first_world + int(worlds[0]), env.task_weights)
             side = None if opponents is None else Opponents(own, opponents, self.opponent_generator)
-            group = Group(own, begin, agent.initial_memory(len(worlds) * plan.num_learners), side)
+            group = WorldBatch(own, begin, agent.initial_memory(len(worlds) * plan.num_learners), side)
             observations, _ = own.reset(staggered=config.stagger_episodes)
             if side is not None:
                 observations = side.begin(observations)
             self.observations[0, group.rows].copy_(torch.from_numpy(observations))
             self.groups.append(group)
             begin = group.rows.stop
-        self.resets[0] = True
+        self.episode_starts[0] = True
         self._worker = ThreadPoolExecutor(1, "simulator") if plan.num_groups > 1 else None
         self.teacher = teacher
         """who says at each step what it would do, if anyone"""
         if teacher is not None:
-            self.teacher_log_probs = self._empty(steps, agents, len(spec.action_pairs))
+            self.teacher_log_probs = self._empty(steps, agents, len(spec.flat_actions))
             self.teacher_values = self._empty(steps, agents)
             for group in self.groups:
                 group.teacher_memory = teacher.initial_memory(group.rows.stop - group.rows.start)
@@ -184,12 +184,12 @@ class Experience:
     def begin(self) -> None:
         """Start a new epoch's experience where the last one ended."""
         self.observations[0].copy_(self.observations[self.steps_collected])
-        self.resets[0].copy_(self.resets[self.steps_collected])
+        self.episode_starts[0].copy_(self.episode_starts[self.steps_collected])
         self.final_values.zero_()
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
 
-    def submit(self, group: Group, actions: np.ndarray, step: int) -> None:
+    def submit(self, group: WorldBatch, actions: np.ndarray, step: int) -> None:
         """Let the worlds of a group take the step after which they are at `step`."""
         out = None
         if group.opponents is not None:
@@ -201,7 +201,7 @@ class Experience:
         else:
             group.pending = self._worker.submit(group.step, actions, out)
 
-    def receive(self, group: Group, step: int) -> Outcome:
+    def receive(self, group: WorldBatch, step: int) -> StepResult:
         """Wait for the step after which the worlds are at `step`, and put down what it brought."""
         assert group.pending is not None
         outcome = group.pending.result() if isinstance(group.pending, Future) else group.pending
@@ -218,10 +218,10 @@ class Experience:
         truncated = torch.from_numpy(outcome.truncated).to(self.storage_device)
         self.terminated[step - 1, rows] = terminated
         self.truncated[step - 1, rows] = truncated
-        self.resets[step, rows] = terminated | truncated
+        self.episode_starts[step, rows] = terminated | truncated
         return outcome
 
-    def minibatches(self, sampling: PrioritisedSampling | None = None) -> Iterator[Minibatch]:
+    def minibatches(self, sampling: PrioritizedSampling | None = None) -> Iterator[Minibatch]:
         """Minibatches of whole segments, on the agent's device: as many as hold the experience once over.
 
         Each segment once, in a new random order; with `sampling`, drawn by the advantages as they are by then.
@@ -254,7 +254,7 @@ class Experience:
             "memory": [{"hidden": group.memory.hidden, "cell": group.memory.cell} for group in self.groups],
             "teacher_memory": [{"hidden": memory.hidden, "cell": memory.cell} for memory in teacher_memories],
             "observations": self.observations[self.steps_collected].clone(),
-            "resets": self.resets[self.steps_collected].clone(),
+            "episode_starts": self.episode_starts[self.steps_collected].clone(),
             "policy_generator": self.policy_generator.get_state(),
             "shuffle_generator": self.shuffle_generator.get_state(),
             "reward_scale": self.reward_scale.state(),
@@ -264,10 +264,10 @@ class Experience:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state()` was taken, with the same environment and experience config."""
-        if len(state["worlds"]) != len(self.groups) or state["resets"].shape != self.resets[0].shape:
+        if len(state["worlds"]) != len(self.groups) or state["episode_starts"].shape != self.episode_starts[0].shape:
             raise UsageError(
-                f"the saved experience has {len(state['resets'])} agents in {len(state['worlds'])} groups of worlds, "
-                f"this one {self.plan.agents} in {len(self.groups)}"
+                f"the saved experience has {len(state['episode_starts'])} agents in {len(state['worlds'])} groups of "
+                f"worlds, this one {self.plan.agents} in {len(self.groups)}"
             )
         for group, worlds, memory in zip(self.groups, state["worlds"], state["memory"], strict=True):
             group.env.load_state(as_arrays(worlds))
@@ -278,7 +278,7 @@ class Experience:
             for group, memory in zip(self.groups, state["teacher_memory"], strict=True):
                 group.teacher_memory = Memory(memory["hidden"], memory["cell"]).to(self.device)
         self.observations[0].copy_(state["observations"])
-        self.resets[0].copy_(state["resets"])
+        self.episode_starts[0].copy_(state["episode_starts"])
         self.policy_generator.set_state(state["policy_generator"].cpu())
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
         if "reward_scale" in state:
@@ -320,21 +320,21 @@ class Experience:
         assert self.advantages is not None
         assert self.returns is not None
         horizon, agents = self.plan.horizon, self.plan.agents
-        rounds, columns = segments // agents, segments % agents
-        first = rounds * horizon * agents + columns
+        segments_per_agent, columns = segments // agents, segments % agents
+        first = segments_per_agent * horizon * agents + columns
         rows = (first + torch.arange(horizon).unsqueeze(1) * agents).to(self.storage_device)
-        rounds, columns = rounds.to(self.storage_device), columns.to(self.storage_device)
+        segments_per_agent, columns = segments_per_agent.to(self.storage_device), columns.to(self.storage_device)
         return Minibatch(
             self.gathered(self.observations, rows),
-            self.gathered(self.pairs, rows),
+            self.gathered(self.action_index, rows),
             self.gathered(self.log_probs, rows),
             self.gathered(self.values, rows),
             self.gathered(self.advantages, rows),
             self.gathered(self.returns, rows),
-            self.gathered(self.resets, rows),
+            self.gathered(self.episode_starts, rows),
             Memory(
-                self.memory_hidden[rounds, :, columns].transpose(0, 1).contiguous(),
-                self.memory_cell[rounds, :, columns].transpose(0, 1).contiguous(),
+                self.memory_hidden[segments_per_agent, :, columns].transpose(0, 1).contiguous(),
+                self.memory_cell[segments_per_agent, :, columns].transpose(0, 1).contiguous(),
             ).to(self.device),
             weights,
             rows,
@@ -391,13 +391,13 @@ def storage_device(config: ExperienceConfig, device: torch.device) -> torch.devi
     return torch.device("cpu") if config.cpu_offload else device
 
 
-def _learners_part(outcome: Outcome, opponents: Opponents) -> Outcome:
+def _learners_part(outcome: StepResult, opponents: Opponents) -> StepResult:
     """What a step brought the agents that learn."""
     rewards, terminated, truncated, info, returns = opponents.learners_part(
         outcome.rewards, outcome.terminated, outcome.truncated, outcome.info
     )
     observations = opponents.see(outcome.observations)
-    return Outcome(observations, rewards, terminated, truncated, info, outcome.seconds, tuple(returns))
+    return StepResult(observations, rewards, terminated, truncated, info, outcome.seconds, tuple(returns))
 
 
 def _of_rank(seed: np.random.SeedSequence, rank: int) -> np.random.SeedSequence:

@@ -32,7 +32,7 @@ def value_loss(
 def teacher_divergence(teacher_log_probs: Tensor, logits: Tensor, weights: Tensor | None = None) -> Tensor:
     """mean KL(teacher, policy) = mean sum_a pi_T(a) (log pi_T(a) - log pi(a)), over `[..., actions]`.
 
-    Its gradient is that of the cross entropy which Schmitt et al. 2018 (arXiv:1803.03835, section 3.1) minimise; unlike
+    Its gradient is that of the cross entropy which Schmitt et al. 2018 (arXiv:1803.03835, section 3.1) minimize; unlike
     that, it is 0 for a policy that has learned it all.
     """
     divergences = (teacher_log_probs.exp() * (teacher_log_probs - logits.log_softmax(-1))).sum(-1)
@@ -44,7 +44,7 @@ def weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:
     return terms.mean() if weights is None else (terms * weights).mean()
 
 
-def normalised(
+def normalized(
     advantages: Tensor,
     weights: Tensor | None = None,
     concatenated: Callable[[Tensor], Tensor] | None = None,

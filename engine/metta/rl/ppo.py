@@ -13,13 +13,13 @@ from torch import Tensor
 
 from metta.agent.matmul_backend import fast_products
 from metta.agent.policy import MettaAgent
-from metta.config.training import NormalisationConfig, PPOConfig, PrioritisedSamplingConfig, VTraceConfig
+from metta.config.training import NormalizationConfig, PPOConfig, PrioritizedSamplingConfig, VTraceConfig
 from metta.errors import TrainingError, UsageError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
 from metta.rl.distributed import ALONE, Processes
 from metta.rl.experience import Experience, Minibatch
-from metta.rl.prioritized_sampling import PrioritisedSampling, annealed
+from metta.rl.prioritized_sampling import PrioritizedSampling, annealed
 from metta.rl.vtrace import VTrace
 
 
@@ -32,27 +32,27 @@ def train_ppo(
     teacher_coef: float = 0.0,
     teacher_value_coef: float = 0.0,
     vtrace: VTraceConfig | None = None,
-    prioritised_sampling: PrioritisedSamplingConfig | None = None,
-    normalisation: NormalisationConfig | None = None,
+    prioritized_sampling: PrioritizedSamplingConfig | None = None,
+    normalization: NormalizationConfig | None = None,
     progress: float = 0.0,
     processes: Processes = ALONE,
 ) -> dict[str, float]:
     """Improve the agent on the last rollout, `update_epochs` times over; returns what happened.
 
     Uses the advantages of the last `compute_advantages` call, or computes them itself. `vtrace` corrects them as the
-    policy moves on (with gamma and gae_lambda of `ppo_config`); `prioritised_sampling` draws segments by them, with
-    its beta annealed by `progress`, the fraction of the run that is done, 0 to 1; `normalisation` lets the value head's
+    policy moves on (with gamma and gae_lambda of `ppo_config`); `prioritized_sampling` draws segments by them, with
+    its beta annealed by `progress`, the fraction of the run that is done, 0 to 1; `normalization` lets the value head's
     statistics follow the returns of this batch, which the value loss is in units of, and scales the rewards if the
     advantages are not computed yet. All are off by default. Several `processes` learn as one from the minibatches of
-    all: gradients are averaged, advantages normalised over all.
+    all: gradients are averaged, advantages normalized over all.
 
     The statistics, each the mean over minibatches, and over processes, unless said otherwise:
 
     - `loss`: policy_loss - ent_coef entropy + vf_coef value_loss + the l2 terms + teacher_coef teacher_kl +
-      teacher_value_coef teacher_value_loss, which is what is minimised
+      teacher_value_coef teacher_value_loss, which is what is minimized
     - `policy_loss`: the clipped surrogate objective, negated
     - `value_loss`: half the mean squared error of the values, clipped if `clip_vloss`, over the variance of
-      value targets if these are normalised
+      value targets if these are normalized
     - `entropy`: of the policy, nats
     - `approx_kl`: estimate of KL(old policy, new policy), nats
     - `clipfrac`: fraction of samples whose probability ratio is outside 1 +- clip_coef
@@ -62,7 +62,7 @@ def train_ppo(
     - `grad_norm`: norm of all gradients together, after the element-wise and before the norm clip
     - `explained_variance`: 1 - var(returns - values) / var(returns) of the values while collecting; whole batch
     - `mean_value`, `mean_return`: while collecting; whole batch, of unscaled rewards
-    - `value_target_mean`, `value_target_std`: what values are normalised by; only if they ever were
+    - `value_target_mean`, `value_target_std`: what values are normalized by; only if they ever were
     - `reward_std`: what rewards are divided by; only if they ever were
     - `updates`: gradient steps taken, a count
     - `stopped_early`: 1 if `target_kl` ended the updates, else 0
@@ -75,21 +75,21 @@ def train_ppo(
     config = ppo_config or PPOConfig()
     with fast_products(agent.device):
         if experience.advantages is None:
-            compute_advantages(experience, config.gamma, config.gae_lambda, normalisation)
+            compute_advantages(experience, config.gamma, config.gae_lambda, normalization)
         assert experience.returns is not None
         undo: Callable[[], None] | None = None
-        if normalisation is not None and normalisation.values:
+        if normalization is not None and normalization.values:
             targets = processes.concatenated(experience.returns)
             if not bool(targets.isfinite().all()):
                 raise TrainingError("a value target is not finite; the policy was left as it is")
             undo = _undoing_rescale(agent)
-            agent.observe_value_targets(targets, normalisation.value_decay)
+            agent.observe_value_targets(targets, normalization.value_decay)
         correction = sampling = None
         if vtrace is not None and vtrace.enabled:
             correction = VTrace(experience, config, vtrace)
-        if prioritised_sampling is not None and prioritised_sampling.enabled:
-            beta = annealed(prioritised_sampling.beta, progress)
-            sampling = PrioritisedSampling(prioritised_sampling.alpha, beta)
+        if prioritized_sampling is not None and prioritized_sampling.enabled:
+            beta = annealed(prioritized_sampling.beta, progress)
+            sampling = PrioritizedSampling(prioritized_sampling.alpha, beta)
         coefs = teacher_coef, teacher_value_coef
         return _updates(
             agent, optimizer, experience, config, update_epochs, *coefs, correction, sampling, processes, undo
@@ -105,7 +105,7 @@ def _updates(
     teacher_coef: float,
     teacher_value_coef: float,
     correction: VTrace | None,
-    sampling: PrioritisedSampling | None,
+    sampling: PrioritizedSampling | None,
     processes: Processes,
     undo: Callable[[], None] | None,
 ) -> dict[str, float]:
@@ -121,7 +121,7 @@ def _updates(
             terms = loss_terms(agent, minibatch, config, teacher_coef, teacher_value_coef, correction, processes)
             optimizer.zero_grad(set_to_none=True)
             # alike in all processes; they learn of it while gradients, which take longer, are on their way
-            reported = processes.mean_soon(torch.stack([term.detach() for term in terms.values()]))
+            reported = processes.all_reduce_async(torch.stack([term.detach() for term in terms.values()]))
             processes.backward(terms["loss"])
             terms = dict(zip(terms, reported(), strict=True))
             kl = float(terms["approx_kl"])
@@ -156,7 +156,7 @@ def _updates(
         totals = {name: float(value) for name, value in terms.items()} | {"grad_norm": 0.0}
     explained = losses.explained_variance(old_values, returns)
     means = float(old_values.mean()) * scale.std, float(returns.mean()) * scale.std
-    batch = processes.mean(torch.tensor([explained, *means])).tolist()
+    batch = processes.all_reduce_mean(torch.tensor([explained, *means])).tolist()
     return {
         **{name: total / max(1, updates) for name, total in totals.items()},
         **dict(zip(("explained_variance", "mean_value", "mean_return"), batch, strict=True)),
@@ -189,13 +189,15 @@ def loss_terms(
     processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """The loss of a minibatch under `loss`, differentiable, and the terms and diagnostics it is reported with."""
-    evaluation = processes.evaluate(agent, minibatch.observations, minibatch.pairs, minibatch.memory, minibatch.resets)
+    evaluation = processes.evaluate(
+        agent, minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+    )
     log_ratio = evaluation.log_probs - minibatch.log_probs
     if correction is not None:
         minibatch = correction.corrected(minibatch, log_ratio, evaluation.values)
     weights, advantages = minibatch.weights, minibatch.advantages
     if config.norm_adv:
-        advantages = losses.normalised(advantages, weights, processes.concatenated)
+        advantages = losses.normalized(advantages, weights, processes.concatenated)
     policy = losses.policy_loss(log_ratio, advantages, config.clip_coef, weights)
     std = agent.value_head.std
     value = losses.value_loss(
@@ -291,7 +293,7 @@ def _broken_layers(agent: MettaAgent, minibatch: Minibatch) -> list[str]:
     ]
     try:
         with torch.no_grad():
-            agent.evaluate(minibatch.observations, minibatch.pairs, minibatch.memory, minibatch.resets)
+            agent.evaluate(minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts)
     finally:
         for hook in hooks:
             hook.remove()

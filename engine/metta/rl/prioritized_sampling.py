@@ -1,4 +1,4 @@
-"""Prioritised sampling of whole segments (Schaul et al. 2016, arXiv:1511.05952)."""
+"""Prioritized sampling of whole segments (Schaul et al. 2016, arXiv:1511.05952)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALLEST_PRIORITY = 1e-6
 
 
 @dataclass(frozen=True)
-class PrioritisedSampling:
+class PrioritizedSampling:
     """How segments are drawn: P(i) ~ p_i^alpha, p_i the mean of |A| over the steps of segment i."""
 
     alpha: float

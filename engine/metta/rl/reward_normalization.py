@@ -60,7 +60,7 @@ class RewardScale:
         """The rewards over the deviation, clipped to +-`clip`; 0: not clipped. TrainingError if that is not finite."""
         if not math.isfinite(self.std):  # or all rewards would be 0 from now on
             raise TrainingError(
-                f"the scale of rewards is {self.std} (normalisation.rewards); "
+                f"the scale of rewards is {self.std} (normalization.rewards); "
                 "look for a reward in env.game that is too large; the policy was left as it is"
             )
         rewards = rewards / self.std

@@ -15,7 +15,7 @@ from metta.agent.policy import MettaAgent
 from metta.agent.recurrent_memory import Memory
 from metta.errors import UsageError
 from metta.rl.distributed import Processes
-from metta.rl.experience import Experience, Group, Outcome
+from metta.rl.experience import Experience, StepResult, WorldBatch
 from metta.world.summary import EpisodeSummary
 
 
@@ -37,14 +37,14 @@ class BatchInfo:
     """of each episode that ended: the mean over agents that frozen policies played, none without them"""
     seconds_simulating: float = 0.0
     """wall clock inside the simulator, also while the policy ran beside it"""
-    seconds_deciding: float = 0.0
+    seconds_infer: float = 0.0
     """wall clock inside the policy"""
     seconds_waiting: float = 0.0
     """wall clock in which the policy waited for the simulator"""
 
     def joined(self, processes: Processes) -> BatchInfo:
         """What all processes collected, in the order of their ranks; seconds are this one's own."""
-        batches = [BatchInfo(**values) for values in processes.join(dataclasses.asdict(self))]
+        batches = [BatchInfo(**values) for values in processes.all_gather(dataclasses.asdict(self))]
         episodes = [len(batch.episode_returns or ()) for batch in batches]
         names = sorted({name for batch in batches for name in batch.stats})
         sums = {
@@ -69,14 +69,14 @@ def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = N
     """
     plan = experience.plan
     horizon, per_round = plan.horizon, plan.agents * plan.horizon
-    rounds = plan.rounds if num_steps is None else -(-num_steps // per_round)
-    if not 1 <= rounds <= plan.rounds:
+    segments_per_agent = plan.segments_per_agent if num_steps is None else -(-num_steps // per_round)
+    if not 1 <= segments_per_agent <= plan.segments_per_agent:
         raise UsageError(
             f"num_steps = {num_steps} does not fit: a batch holds 1 to {plan.batch_size} agent steps "
             f"(ExperienceConfig.batch_size = {experience.config.batch_size})"
         )
     with fast_products(agent.device):
-        return _play(experience, agent, rounds * horizon)
+        return _play(experience, agent, segments_per_agent * horizon)
 
 
 def _play(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo:
@@ -94,13 +94,15 @@ def _play(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo:
     for group in experience.groups:
         rows = group.rows
         observations = experience.observations[steps, rows].to(agent.device)
-        resets = experience.resets[steps, rows].to(agent.device)
-        experience.next_values[rows] = agent.value(observations, group.memory, resets).to(experience.storage_device)
+        episode_starts = experience.episode_starts[steps, rows].to(agent.device)
+        experience.next_values[rows] = agent.value(observations, group.memory, episode_starts).to(
+            experience.storage_device
+        )
     tally.deciding += time.perf_counter() - begin
     return tally.batch_info(steps * experience.plan.agents)
 
 
-def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tally: _Tally) -> None:
+def _decide(experience: Experience, agent: MettaAgent, group: WorldBatch, t: int, tally: _Tally) -> None:
     """Let the policy choose the group's actions of step t, and send the worlds off."""
     begin = time.perf_counter()
     rows = group.rows
@@ -109,10 +111,10 @@ def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tal
         experience.memory_hidden[round_, :, rows] = group.memory.hidden.to(experience.storage_device)
         experience.memory_cell[round_, :, rows] = group.memory.cell.to(experience.storage_device)
     observations = experience.observations[t, rows].to(agent.device)
-    resets = experience.resets[t, rows].to(agent.device)
-    decision = agent.act(observations, group.memory, resets, experience.policy_generator)
+    episode_starts = experience.episode_starts[t, rows].to(agent.device)
+    decision = agent.act(observations, group.memory, episode_starts, experience.policy_generator)
     group.memory = decision.memory
-    experience.pairs[t, rows] = decision.pairs.to(experience.storage_device)
+    experience.action_index[t, rows] = decision.action_index.to(experience.storage_device)
     experience.log_probs[t, rows] = decision.log_probs.to(experience.storage_device)
     experience.values[t, rows] = decision.values.to(experience.storage_device)
     actions = decision.actions.cpu().numpy()
@@ -120,22 +122,24 @@ def _decide(experience: Experience, agent: MettaAgent, group: Group, t: int, tal
     experience.submit(group, actions, t + 1)
     if experience.teacher is not None:  # while the worlds step, if a thread steps them
         begin = time.perf_counter()
-        _ask_teacher(experience, experience.teacher, group, t, observations, resets)
+        _ask_teacher(experience, experience.teacher, group, t, observations, episode_starts)
         tally.deciding += time.perf_counter() - begin
 
 
 @torch.no_grad()
 def _ask_teacher(
-    experience: Experience, teacher: MettaAgent, group: Group, t: int, observations: Tensor, resets: Tensor
+    experience: Experience, teacher: MettaAgent, group: WorldBatch, t: int, observations: Tensor, episode_starts: Tensor
 ) -> None:
     """Write down what the teacher would do in step t, by its own memory of what the policy has lived through."""
     assert group.teacher_memory is not None
-    logits, values, group.teacher_memory = teacher(observations.unsqueeze(0), group.teacher_memory, resets.unsqueeze(0))
+    logits, values, group.teacher_memory = teacher(
+        observations.unsqueeze(0), group.teacher_memory, episode_starts.unsqueeze(0)
+    )
     experience.teacher_log_probs[t, group.rows] = logits[0].log_softmax(-1).to(experience.storage_device)
     experience.teacher_values[t, group.rows] = values[0].to(experience.storage_device)
 
 
-def _receive(experience: Experience, agent: MettaAgent, group: Group, t: int, tally: _Tally) -> None:
+def _receive(experience: Experience, agent: MettaAgent, group: WorldBatch, t: int, tally: _Tally) -> None:
     """Take in the step that brought the group's worlds to t."""
     begin = time.perf_counter()
     outcome = experience.receive(group, t)
@@ -149,7 +153,7 @@ def _receive(experience: Experience, agent: MettaAgent, group: Group, t: int, ta
 
 
 def _value_final_observations(
-    experience: Experience, agent: MettaAgent, group: Group, outcome: Outcome, t: int
+    experience: Experience, agent: MettaAgent, group: WorldBatch, outcome: StepResult, t: int
 ) -> None:
     """What truncated episodes were still worth, by the memory of that moment."""
     ended = outcome.info.ended_agents
@@ -183,6 +187,6 @@ class _Tally:
             stats={name: totals[name] / len(self.episodes) for name in sorted(totals)},
             opponent_returns=self.opponent_returns,
             seconds_simulating=self.simulating,
-            seconds_deciding=self.deciding,
+            seconds_infer=self.deciding,
             seconds_waiting=self.waiting,
         )

@@ -115,7 +115,7 @@ class Opponents:
         self.places = np.zeros(env.num_worlds, np.int64)
         """`[worlds]`: the place in the pool of who plays the opponents"""
         self.observations = torch.zeros(0)
-        self.resets = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
+        self.episode_starts = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
         self.memories: list[Memory] = []
         """of each member of the pool, for all opponents; what it remembers of those it does not play is idle"""
 
@@ -140,11 +140,11 @@ class Opponents:
         """`[agents, 2]`: the actions of all agents, given the learners' `[learners, 2]`."""
         actions = np.empty((self.env.agents, 2), learners.dtype)
         actions[self.learners] = learners
-        chosen = np.empty((len(self.resets), 2), learners.dtype)
+        chosen = np.empty((len(self.episode_starts), 2), learners.dtype)
         playing = np.repeat(self.places, self.count)
         for place, member in enumerate(self.pool.members):
             if place == len(self.memories):
-                self.memories.append(member.agent.initial_memory(len(self.resets)))
+                self.memories.append(member.agent.initial_memory(len(self.episode_starts)))
             played = torch.from_numpy(np.flatnonzero(playing == place))
             if len(played):
                 device, memory = member.agent.device, self.memories[place]
@@ -152,7 +152,7 @@ class Opponents:
                 decision = member.agent.act(
                     self.observations[played].to(device),
                     memory.select(on_device),
-                    self.resets[played].to(device),
+                    self.episode_starts[played].to(device),
                     self.generator,
                 )
                 memory.hidden[:, on_device] = decision.memory.hidden
@@ -184,7 +184,7 @@ class Opponents:
             episodes=tuple(episodes),
         )
         result = rewards[learners], terminated[learners], truncated[learners], part, opponents
-        self.resets = torch.from_numpy((terminated | truncated)[self.rows])
+        self.episode_starts = torch.from_numpy((terminated | truncated)[self.rows])
         self._seat([episode.world for episode in info.episodes])
         return result
 
@@ -200,14 +200,14 @@ class Opponents:
             "seats": torch.from_numpy(self.seats.copy()),
             "places": torch.from_numpy(self.places.copy()),
             "observations": self.observations,
-            "resets": self.resets,
+            "episode_starts": self.episode_starts,
             "memories": [{"hidden": memory.hidden, "cell": memory.cell} for memory in self.memories],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state()` was taken."""
         self.seats, self.places = state["seats"].numpy().copy(), state["places"].numpy().copy()
-        self.observations, self.resets = state["observations"], state["resets"]
+        self.observations, self.episode_starts = state["observations"], state["episode_starts"]
         self.memories = [
             Memory(memory["hidden"], memory["cell"]).to(member.agent.device)
             for memory, member in zip(state["memories"], self.pool.members, strict=False)

@@ -3,10 +3,10 @@
 from metta.config.training import (
     CheckpointConfig,
     ExperienceConfig,
-    NormalisationConfig,
+    NormalizationConfig,
     OptimizerConfig,
     PPOConfig,
-    PrioritisedSamplingConfig,
+    PrioritizedSamplingConfig,
     SimulationConfig,
     VTraceConfig,
 )
@@ -14,10 +14,10 @@ from metta.config.training import (
 __all__ = [
     "CheckpointConfig",
     "ExperienceConfig",
-    "NormalisationConfig",
+    "NormalizationConfig",
     "OptimizerConfig",
     "PPOConfig",
-    "PrioritisedSamplingConfig",
+    "PrioritizedSamplingConfig",
     "SimulationConfig",
     "VTraceConfig",
 ]

@@ -15,7 +15,7 @@ def analyze_weights(agent: MettaAgent, experience: Experience) -> dict[str, floa
     """For each weight with two axes or more, and for each layer of ReLUs:
 
     - `NAME/norm`: the Frobenius norm
-    - `NAME/effective_rank`: exp of the entropy of the normalised singular values (Roy and Vetterli 2007): how
+    - `NAME/effective_rank`: exp of the entropy of the normalized singular values (Roy and Vetterli 2007): how
       many directions the weight really uses, from 1 to the smaller of its sizes
     - `NAME/dead`: the fraction of units that are 0 for every agent in the last step of the experience
     """

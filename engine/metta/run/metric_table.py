@@ -32,12 +32,12 @@ METRICS = (
     Metric("opponent_reward", "reward", "the same of agents that frozen policies played; reward is that of the others"),
     Metric("episode_length", "steps", "of the episodes that ended: the mean"),
     Metric("learning_rate", "1", "in this epoch"),
-    Metric("losses/loss", "1", "what is minimised: the sum of all terms with their weights; mean over minibatches"),
+    Metric("losses/loss", "1", "what is minimized: the sum of all terms with their weights; mean over minibatches"),
     Metric("losses/policy_loss", "1", "clipped surrogate objective, negated; mean over minibatches"),
     Metric(
         "losses/value_loss",
         "reward^2",
-        "half the mean squared error of values, clipped with ppo.clip_vloss; 1 where values are normalised",
+        "half the mean squared error of values, clipped with ppo.clip_vloss; 1 where values are normalized",
     ),
     Metric("losses/entropy", "nats", "of the policy; mean over minibatches"),
     Metric("losses/approx_kl", "nats", "estimate of KL(policy that collected, policy); mean over minibatches"),
@@ -52,9 +52,9 @@ METRICS = (
     Metric("losses/mean_return", "reward", "of the returns that the values were to be"),
     Metric("losses/updates", "updates", "gradient steps taken"),
     Metric("losses/stopped_early", "1", "1 if ppo.target_kl ended the updates, else 0"),
-    Metric("losses/value_target_mean", "reward", "what values are normalised by, with normalisation.values"),
-    Metric("losses/value_target_std", "reward", "what values are normalised by, with normalisation.values"),
-    Metric("losses/reward_std", "reward", "what rewards are divided by, with normalisation.rewards"),
+    Metric("losses/value_target_mean", "reward", "what values are normalized by, with normalization.values"),
+    Metric("losses/value_target_std", "reward", "what values are normalized by, with normalization.values"),
+    Metric("losses/reward_std", "reward", "what rewards are divided by, with normalization.rewards"),
     Metric(
         "gradients/grad_norm_mean", "1", "over the weights, of the norms of the last minibatch's gradients, clipped"
     ),

@@ -45,7 +45,7 @@ CHANGEABLE = (
     "checkpoint.checkpoint_interval",
     "checkpoint.wandb_checkpoint_interval",
     "compile.",
-    "distributed.patience_seconds",
+    "distributed.timeout_seconds",
     "simulation.",
     "logging.",
 )
@@ -72,7 +72,7 @@ MISFITS = (
 def train_run(config: RunConfig, listener: Listener) -> RunEnded:
     """Train from the beginning, in a new run directory. Nothing is created before the config has proved sound."""
     with Processes.of_job() as processes:
-        if not processes.leads:
+        if not processes.is_rank_zero:
             return _follow(processes)
         check_loggers(config.logging)
         run = _begun(config, listener, processes)
@@ -92,7 +92,7 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
         if not key.startswith(CHANGEABLE):
             raise UsageError(f"{override.option}: {key} cannot change while a run goes on; train anew for that")
     with Processes.of_job() as processes:
-        if not processes.leads:
+        if not processes.is_rank_zero:
             return _follow(processes)
         with RunDirectory.open(root, overrides) as directory:
             check_loggers(directory.config.logging)
@@ -220,9 +220,9 @@ def _call_the_others(run: TrainingRun, directory: RunDirectory) -> None:
         root, checkpoints = str(directory.root.absolute()), str(directory.checkpoints.absolute())
         state = dataclasses.asdict(run.state()) if directory.was_begun else None
         orders = {"config": dump_config(run.config), "state": state, "directory": root, "checkpoints": checkpoints}
-        run.processes.share(orders)
-        run.meet()
-        run.processes.wait_at_most(run.config.distributed.patience_seconds)
+        run.processes.broadcast(orders)
+        run.sync_ranks()
+        run.processes.set_timeout(run.config.distributed.timeout_seconds)
 
 
 def _was_asked_to_stop(interruption: Interruption) -> bool:
@@ -234,7 +234,7 @@ def _was_asked_to_stop(interruption: Interruption) -> bool:
 
 def _follow(processes: Processes) -> RunEnded:
     """Train as the leader says, and write nothing, until all agent steps are done or a signal asks to stop."""
-    orders = processes.share()
+    orders = processes.broadcast()
     directory, checkpoints = Path(orders["directory"]), Path(orders["checkpoints"])
     config = parse_config(orders["config"], "the leader's config")
     if orders["state"] is None:
@@ -243,8 +243,8 @@ def _follow(processes: Processes) -> RunEnded:
         run = TrainingRun.restore(config, TrainingState(**orders["state"]), checkpoints, processes)
     last = None
     with closing(run), Interruption(lambda name: None) as interruption:
-        run.meet()
-        processes.wait_at_most(config.distributed.patience_seconds)
+        run.sync_ranks()
+        processes.set_timeout(config.distributed.timeout_seconds)
         while not (run.is_finished or interruption.requested):
             try:
                 with interruption.may_break_off():

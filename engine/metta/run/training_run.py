@@ -147,10 +147,10 @@ class TrainingRun:
         processes = self.processes.size
         return RunBegan(directory, self.config, plan, device, parameters, self.epoch, self.agent_step, processes)
 
-    def meet(self) -> None:
+    def sync_ranks(self) -> None:
         """Begin together with the other processes: with the leader's weights, and the leader knowing all worlds."""
         if self.processes.size > 1:
-            self.agent.load_state_dict(self.processes.share(self.agent.state_dict()))
+            self.agent.load_state_dict(self.processes.broadcast(self.agent.state_dict()))
             self._others = self.processes.gather_packed(self.experience.state())[1:]
 
     def collect(self) -> BatchInfo:
@@ -169,7 +169,7 @@ class TrainingRun:
         """Learn from the batch; the statistics of `train_ppo`."""
         begin = time.perf_counter()
         config = self.config
-        compute_advantages(self.experience, config.ppo.gamma, config.ppo.gae_lambda, config.normalisation)
+        compute_advantages(self.experience, config.ppo.gamma, config.ppo.gae_lambda, config.normalization)
         share = config.kickstarting.share(self.agent_step)
         losses = train_ppo(
             self.agent,
@@ -180,8 +180,8 @@ class TrainingRun:
             config.kickstarting.coef * share,
             config.kickstarting.value_coef * share,
             vtrace=config.vtrace,
-            prioritised_sampling=config.prioritised_sampling,
-            normalisation=config.normalisation,
+            prioritized_sampling=config.prioritized_sampling,
+            normalization=config.normalization,
             progress=self.agent_step / config.run.total_timesteps,
             processes=self.processes,
         )
@@ -225,8 +225,8 @@ class TrainingRun:
             weights=analyze_weights(self.agent, self.experience) if is_analyzed else {},
             seconds=self.seconds,
             steps_per_second=batch.total_env_steps / seconds,
-            seconds_simulate=max(0.0, self._collect_seconds - batch.seconds_deciding),
-            seconds_infer=batch.seconds_deciding,
+            seconds_simulate=max(0.0, self._collect_seconds - batch.seconds_infer),
+            seconds_infer=batch.seconds_infer,
             seconds_learn=self._update_seconds,
         )
 
@@ -299,7 +299,7 @@ class TrainingRun:
         """The run exactly as it was when `state` was saved. Raises CheckpointError if its policy will not load.
 
         With another number of processes the worlds begin anew, for there are others. The policy comes from the leader,
-        when they `meet`.
+        when they `sync_ranks`.
         """
         if state.policy_path is None or state.stopwatch_state is None:
             raise CheckpointError(f"the trainer state of epoch {state.epoch} in {checkpoints} is not one of a run")
@@ -319,7 +319,7 @@ class TrainingRun:
             undo.callback(run.close)
             run._load(state, checkpoints)
             undo.pop_all()
-        if processes.leads:  # what was to come of epochs that are trained again
+        if processes.is_rank_zero:  # what was to come of epochs that are trained again
             for path in checkpoints.glob(opponent_file("epoch_*")):
                 if path.name > opponent_file(f"epoch_{state.epoch:06d}").rpartition("/")[2]:
                     path.unlink()
@@ -331,7 +331,7 @@ class TrainingRun:
         All that torch or the simulator would only fail on later, or crash on, is judged before it is loaded.
         """
         extra, processes = state.extra_args, self.processes
-        if processes.leads:
+        if processes.is_rank_zero:
             load_checkpoint(self.agent, checkpoints / checkpoint_name(state.epoch))
         experiences = [extra["experience"], *extra.get("other_experiences", ())]
         self.restored_processes = len(experiences)

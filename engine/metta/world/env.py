@@ -30,17 +30,17 @@ from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.episodes import Streams
 from metta.world.observation.observe import NO_TOKEN, CompactObservations, Observer, Window
 from metta.world.render import draw_world, view_cells, view_converters
-from metta.world.reset_pool import NextEpisodes, rows_of
-from metta.world.rules.actions import count_actions, take_second_pass
-from metta.world.rules.combat import take_first_pass
+from metta.world.reset_pool import ResetPool, rows_of
+from metta.world.rules.actions import count_actions, run_main_phase
+from metta.world.rules.combat import run_attack_phase
 from metta.world.rules.converters import advance_converters
 from metta.world.rules.rewards import diversity_factor, share_rewards
 from metta.world.rules.turn_order import Turn, next_order
-from metta.world.state.compiled import NEVER, Rules
+from metta.world.state.compiled import NEVER, CompiledConfig
 from metta.world.state.saved_state import completed, load_worlds, save_worlds
 from metta.world.state.state_validation import check_streams, check_worlds
 from metta.world.state.worlds import Worlds
-from metta.world.summary import StepInfo, episode_stats, summarise
+from metta.world.summary import StepInfo, episode_stats, summarize
 
 GOLDEN_RATIO: Final = 0.6180339887498949
 """Its multiples modulo 1 lie as evenly between 0 and 1 as those of any number, however many there are (Knuth 6.4)."""
@@ -86,9 +86,9 @@ class MettaGridEnv:
 
     def _build(self, shares_rulesets: bool) -> None:
         self._shares_rulesets = shares_rulesets
-        self._worlds = Worlds(Rules(self.configs, shares_rulesets), self.num_worlds)
+        self._worlds = Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds)
         self._observer = Observer(self._worlds, Window(self._worlds))
-        self._next_episodes = NextEpisodes(self._worlds, self._streams, self._observer.window)
+        self._next_episodes = ResetPool(self._worlds, self._streams, self._observer.window)
 
     # -- episodes -----------------------------------------------------------------------------------------------
 
@@ -151,12 +151,12 @@ class MettaGridEnv:
         worlds.clock += 1
         worlds.steps += 1
         worlds.success[:] = False
-        worlds.reward[:] = worlds.rules.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
+        worlds.reward[:] = worlds.compiled.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
         worlds.last_action[:] = wanted  # their low bytes
 
         advance_converters(worlds)
-        take_first_pass(worlds, turn)
-        take_second_pass(worlds, turn)
+        run_attack_phase(worlds, turn)
+        run_main_phase(worlds, turn)
         count_actions(worlds, turn)
         self._observer.observe(None, observations)
 
@@ -173,7 +173,7 @@ class MettaGridEnv:
 
         No world is both. One that was not reset when it ended stays what it is.
         """
-        worlds, rulesets = self._worlds, self._worlds.rules.rulesets
+        worlds, rulesets = self._worlds, self._worlds.compiled.rulesets
         last_step = rulesets.last_step[worlds.ruleset]
         is_over = worlds.steps >= last_step
         if not np.count_nonzero(is_over):
@@ -195,7 +195,7 @@ class MettaGridEnv:
         info = StepInfo(
             ended_agents=rows,
             final_observations=observations[rows],
-            episodes=summarise(self._worlds, ended, terminated),
+            episodes=summarize(self._worlds, ended, terminated),
         )
         if self.auto_reset:
             self._begin(ended.tolist(), observations)
@@ -209,7 +209,7 @@ class MettaGridEnv:
     def _stagger(self, observations: NDArray[np.uint8]) -> None:
         """Let each episode that has just begun be at another step, as tokens show; one that never ends stays at 0."""
         worlds = self._worlds
-        last_step = worlds.rules.rulesets.last_step[worlds.ruleset]
+        last_step = worlds.compiled.rulesets.last_step[worlds.ruleset]
         fractions = (self._streams.first_world + np.arange(self.num_worlds)) * GOLDEN_RATIO % 1.0
         worlds.first_step[:] = np.where(last_step == NEVER, 0, fractions * last_step)
         worlds.steps[:] = worlds.first_step
@@ -261,7 +261,7 @@ class MettaGridEnv:
     @property
     def groups(self) -> NDArray[np.int64]:
         """Each agent's group, by its place in `config.game.groups`. `[agents]`"""
-        return self._worlds.group_row % self._worlds.rules.num_groups
+        return self._worlds.group_row % self._worlds.compiled.num_groups
 
     @property
     def individual_rewards(self) -> NDArray[np.float32]:
@@ -334,7 +334,9 @@ class MettaGridEnv:
         check_streams(state, len(self.configs))
         shares_rulesets = bool(state["shares_rulesets"])
         is_ours = shares_rulesets == self._shares_rulesets
-        check_worlds(self._worlds if is_ours else Worlds(Rules(self.configs, shares_rulesets), self.num_worlds), state)
+        check_worlds(
+            self._worlds if is_ours else Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds), state
+        )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds.
@@ -348,7 +350,7 @@ class MettaGridEnv:
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
         self._streams = Streams(int(state["seed"]), int(state["first_world"]))
-        self._next_episodes = NextEpisodes(self._worlds, self._streams, self._observer.window)
+        self._next_episodes = ResetPool(self._worlds, self._streams, self._observer.window)
         self._has_begun = bool(state["has_begun"])
         self._observer.redraw()
 

@@ -20,7 +20,7 @@ class Streams:
     """Random numbers of every world: each episode of each world has its own, whatever the batch around it.
 
     They are derived from (seed, global index of the world, number of the episode), so nothing depends on how many
-    worlds a batch has, which process they are in or when their neighbours end.
+    worlds a batch has, which process they are in or when their neighbors end.
     """
 
     def __init__(self, seed: int, first_world: int):
@@ -39,7 +39,7 @@ class Draw:
 
     episode: int
     turn_stream: int
-    luck: float  # from 0 to 1, what the task is chosen by
+    task_uniform: float  # from 0 to 1, what the task is chosen by
     task: int
     cells: NDArray[np.int16]  # [rows, cols]
 
@@ -49,15 +49,15 @@ def draw_episode(
 ) -> Draw:
     """Draw an episode of a world. `task_shares [tasks]` are cumulative and end with 1."""
     generator, turn_stream = streams.draw(world, episode)
-    luck = generator.random() if len(configs) > 1 else 0.0
-    task = choose_task(luck, task_shares)
-    return Draw(episode, turn_stream, luck, task, build_map(configs[task], generator))
+    task_uniform = generator.random() if len(configs) > 1 else 0.0
+    task = choose_task(task_uniform, task_shares)
+    return Draw(episode, turn_stream, task_uniform, task, build_map(configs[task], generator))
 
 
-def choose_task(luck: float, task_shares: NDArray[np.float64]) -> int:
+def choose_task(task_uniform: float, task_shares: NDArray[np.float64]) -> int:
     """The task that a number from 0 to 1 falls on."""
     last = len(task_shares) - 1
-    return min(int(task_shares.searchsorted(luck, side="right")), last) if last else 0
+    return min(int(task_shares.searchsorted(task_uniform, side="right")), last) if last else 0
 
 
 def begin_episodes(worlds: Worlds, places: NDArray[np.int64], draws: Sequence[Draw]) -> None:
@@ -65,17 +65,17 @@ def begin_episodes(worlds: Worlds, places: NDArray[np.int64], draws: Sequence[Dr
     clear(worlds, places)
     tasks = np.array([draw.task for draw in draws])
     worlds.task[places] = tasks
-    worlds.ruleset[places] = worlds.rules.ruleset_of_task[tasks]
+    worlds.ruleset[places] = worlds.compiled.ruleset_of_task[tasks]
     worlds.episode[places] = [draw.episode for draw in draws]
     worlds.turn_stream[places] = [draw.turn_stream for draw in draws]
     for task in sorted(set(tasks.tolist())):
         fresh = (tasks == task).nonzero()[0]
         cells = np.stack([draws[index].cells for index in fresh.tolist()])
-        _furnish(worlds, int(worlds.rules.ruleset_of_task[task]), places[fresh], cells)
+        _populate(worlds, int(worlds.compiled.ruleset_of_task[task]), places[fresh], cells)
 
 
 CLEARED = (
-    *("steps", "orientation", "color", "freeze", "inventory", "listed", "score", "reward", "individual_rewards"),
+    *("steps", "orientation", "color", "freeze", "inventory", "has_token", "score", "reward", "individual_rewards"),
     *("returned_rewards", "success", "last_action", "agent_counters", "tokens_written", "tokens_dropped"),
     *("converter_type", "converter_inventory", "converter_counters", "first_step"),
 )
@@ -93,9 +93,9 @@ def clear(worlds: Worlds, places: NDArray[np.int64]) -> None:
     worlds.items_changed.reshape(worlds.num_worlds, -1)[places] = True
 
 
-def _furnish(worlds: Worlds, ruleset: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
+def _populate(worlds: Worlds, ruleset: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
     """Put everything in worlds of one task where their maps have it. `fresh [worlds]`, `cells [worlds, rows, cols]`."""
-    types, pad = worlds.rules.types, worlds.pad
+    types, pad = worlds.compiled.types, worlds.pad
     rows, cols = cells.shape[1:]
     slots = worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
     slots[fresh, pad : pad + rows, pad : pad + cols] = EMPTY
@@ -112,12 +112,12 @@ def _furnish(worlds: Worlds, ruleset: int, fresh: NDArray[np.int64], cells: NDAr
     agents = (fresh[:, None] * worlds.num_agents + np.arange(worlds.num_agents)).ravel()
     worlds.cell[agents] = places[standing]
     worlds.grid[places[standing]] = worlds.first_agent + agents
-    worlds.group_row[agents] = ruleset * worlds.rules.num_groups - 1 - values[standing].astype(np.int64)
+    worlds.group_row[agents] = ruleset * worlds.compiled.num_groups - 1 - values[standing].astype(np.int64)
 
     lying = (values > 0).nonzero()[0]
     world, places, values = world[lying], places[lying], values[lying]
     worlds.grid[places] = worlds.standing_thing[ruleset, values]
-    type_rows = worlds.rules.rulesets.type_row[ruleset, values]
+    type_rows = worlds.compiled.rulesets.type_row[ruleset, values]
     counts = np.bincount(world * len(types.names) + type_rows, minlength=len(fresh) * len(types.names))
     worlds.object_counts[fresh] = counts.reshape(len(fresh), -1)
 
@@ -138,7 +138,7 @@ def _place_converters(
     worlds.num_converters[fresh] = counts
     number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
     converters = fresh[world] * worlds.converter_slots + number
-    types = worlds.rules.types
+    types = worlds.compiled.types
     worlds.grid[places] = worlds.first_converter + converters
     worlds.converter_type[converters] = type_rows
     worlds.converter_cell[converters] = places

@@ -27,7 +27,7 @@ AT_ONCE = 256
 """Agents of the worlds begun together: fewer pay for calls, more for memory."""
 
 
-class NextEpisodes:
+class ResetPool:
     """Begins episodes in `worlds`.
 
     What was begun ahead follows from the streams alone, so no saved state holds it, and nothing but time depends on it.
@@ -37,9 +37,9 @@ class NextEpisodes:
         self._worlds = worlds
         self._streams = streams
         self._room = min(worlds.num_worlds, max(1, AT_ONCE // worlds.num_agents))
-        self._ready = Worlds(worlds.rules, self._room)
+        self._ready = Worlds(worlds.compiled, self._room)
         self._observer = Observer(self._ready, window)
-        self._observations = np.empty((self._room, worlds.num_agents, worlds.rules.num_tokens, 3), np.uint8)
+        self._observations = np.empty((self._room, worlds.num_agents, worlds.compiled.num_tokens, 3), np.uint8)
         self._luck = np.zeros(self._room)  # by place, see Draw
         self._slots = (-1, -1)  # of converters, as of when _arrays were looked up
         self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
@@ -58,12 +58,12 @@ class NextEpisodes:
         ready = [world for world in ended if self._is_ready(world, task_shares)]
         others = sorted(set(ended) - set(ready))
         for world in ready:
-            self._move_in(world, out)
+            self._swap_in(world, out)
         for start in range(0, len(others), self._room):
             batch = others[start : start + self._room]
             self._prepare(batch, task_shares)
             for world in batch:
-                self._move_in(world, out)
+                self._swap_in(world, out)
         self._forget_invalid(set(ended))
 
     def _is_ready(self, world: int, task_shares: NDArray[np.float64]) -> bool:
@@ -74,7 +74,7 @@ class NextEpisodes:
     def _prepare(self, wanted: Sequence[int], task_shares: NDArray[np.float64]) -> None:
         """Begin the next episodes of the worlds `wanted`, and as there is room of those that will end soonest."""
         worlds = self._worlds
-        last_step = worlds.rules.rulesets.last_step[worlds.ruleset]
+        last_step = worlds.compiled.rulesets.last_step[worlds.ruleset]
         steps_left = last_step - worlds.steps
         for world in wanted:
             self._place.pop(world, None)
@@ -90,7 +90,7 @@ class NextEpisodes:
         chosen = np.array([*wanted, *soonest[: len(free) - len(wanted)].tolist()])
         places = np.array(free[: len(chosen)])
         draws = [
-            draw_episode(worlds.rules.tasks, self._streams, world, episode, task_shares)
+            draw_episode(worlds.compiled.tasks, self._streams, world, episode, task_shares)
             for world, episode in zip(chosen.tolist(), (worlds.episode[chosen] + 1).tolist(), strict=True)
         ]
         begin_episodes(self._ready, places, draws)
@@ -98,10 +98,10 @@ class NextEpisodes:
         drawn = np.empty((len(rows), *self._observations.shape[2:]), np.uint8)
         self._observer.observe(rows, drawn)
         self._observations[places] = drawn.reshape(len(places), *self._observations.shape[1:])
-        self._luck[places] = [draw.luck for draw in draws]
+        self._luck[places] = [draw.task_uniform for draw in draws]
         self._place |= dict(zip(chosen.tolist(), places.tolist(), strict=True))
 
-    def _move_in(self, world: int, out: NDArray[np.uint8]) -> None:
+    def _swap_in(self, world: int, out: NDArray[np.uint8]) -> None:
         """Make the episode that is ready the one that runs, with places and things in the terms of its world."""
         worlds, ready = self._worlds, self._ready
         place = self._place.pop(world)
@@ -142,11 +142,11 @@ class NextEpisodes:
     def _walls_of_worlds(self) -> NDArray[np.int32]:
         """Walls of the worlds by those of the batch that is made ready; of no meaning for anything else."""
         worlds, ready = self._worlds, self._ready
-        things = np.full(ready.first_converter + 1, OUTSIDE, np.int32)
-        things[EMPTY] = EMPTY
-        things[ready.first_swappable : ready.first_agent] = np.arange(worlds.first_swappable, worlds.first_agent)
-        things[ready.first_plain : ready.first_converter] = np.arange(worlds.first_plain, worlds.first_converter)
-        return things
+        entities = np.full(ready.first_converter + 1, OUTSIDE, np.int32)
+        entities[EMPTY] = EMPTY
+        entities[ready.first_swappable : ready.first_agent] = np.arange(worlds.first_swappable, worlds.first_agent)
+        entities[ready.first_plain : ready.first_converter] = np.arange(worlds.first_plain, worlds.first_converter)
+        return entities
 
     def _forget_invalid(self, ended: set[int]) -> None:
         """Set back the counters that are not arrays."""

@@ -40,7 +40,7 @@ class StepInfo:
     episodes: tuple[EpisodeSummary, ...]
 
 
-def summarise(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.bool_]) -> tuple[EpisodeSummary, ...]:
+def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.bool_]) -> tuple[EpisodeSummary, ...]:
     """The episodes of the worlds `ended` as they stand. `terminated [worlds]`
 
     World by world: slices and a few names are done with sooner than arrays of all names for all that ended.
@@ -92,9 +92,9 @@ def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
     """What stands in a world, and what became of the tokens of its observations."""
     rows = worlds.rows_of(world)
     written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
-    room = worlds.num_agents * (_steps_played(worlds, world) + 1) * worlds.rules.num_tokens
+    room = worlds.num_agents * (_steps_played(worlds, world) + 1) * worlds.compiled.num_tokens
     tokens = {"tokens_written": written, "tokens_dropped": dropped, "tokens_free_space": room - written}
-    objects = zip(worlds.rules.types.names, worlds.object_counts[world].tolist(), strict=True)
+    objects = zip(worlds.compiled.types.names, worlds.object_counts[world].tolist(), strict=True)
     return _as_floats(tokens | {f"objects.{name}": count for name, count in objects if count})
 
 

@@ -12,11 +12,11 @@ from metta.config.env.env_spec import EnvSpec
 from metta.config.env.game import GameConfig
 from metta.config.env.map_builder import MapBuilder, MapBuilderConfig
 from metta.config.env.map_drawings import group_counts
-from metta.config.env.map_sizes import room_problems, settle
+from metta.config.env.map_sizes import infer_sizes, room_problems
 from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.recipes import action_problems, complete_types, recipe_problems
 from metta.config.env.references import name_problems
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.pydantic_messages import MOST_JUDGED, problems_in
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
 
@@ -34,12 +34,12 @@ BASE_FEATURES = {
     "last_action_arg": 10.0,
     "last_reward": 100.0,
 }
-"""Token features in the order of their ids, with their normalisation; `inv:ITEM` follow, each over 100."""
+"""Token features in the order of their ids, with their normalization; `inv:ITEM` follow, each over 100."""
 
 ITEM_SCALE = 100.0
 
 
-class EnvConfig(Table):
+class EnvConfig(FrozenModel):
     """A world: game mechanics, objects, actions and the map builder."""
 
     game: GameConfig = Field(default_factory=GameConfig, description="game mechanics")
@@ -58,7 +58,7 @@ class EnvConfig(Table):
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
-        game, builder, problems = settle(self.game, self.map_builder)
+        game, builder, problems = infer_sizes(self.game, self.map_builder)
         self.__dict__.update(game=game, map_builder=builder)
         names = name_problems(game, self.objects, self.actions, builder, self.object_types)
         problems += islice(names, MOST_JUDGED)  # to look for what was meant takes time

@@ -6,10 +6,10 @@ from functools import cached_property
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 
 
-class EnvSpec(Table):
+class EnvSpec(FrozenModel):
     """The contract between worlds and policies: worlds with equal specs can be played by the same policy."""
 
     num_agents: int = Field(description="agents in a world")
@@ -25,7 +25,7 @@ class EnvSpec(Table):
     num_observation_tokens: int
 
     @cached_property
-    def action_pairs(self) -> list[tuple[int, int]]:
+    def flat_actions(self) -> list[tuple[int, int]]:
         """Every (action id, argument) that may be sampled, in order."""
         return [
             (action, argument)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_serializer, field_validator
 
 from metta.config.env.objects import DEFAULT_ITEMS, Count
-from metta.config.validation.frozen_model import Name, Table
+from metta.config.validation.frozen_model import FrozenModel, Name
 
 Reward = Annotated[float, Field(ge=-1e6, le=1e6)]
 """A reward: bounded, since worlds count in float32."""
@@ -26,7 +26,7 @@ ITEM_FIELDS = {
 """Items with settings of their own, where all others stand in tables: item -> {table: setting}."""
 
 
-class AgentSettings(Table):
+class AgentSettings(FrozenModel):
     """What an agent may hold, what it is paid for, and how long a hit freezes it. Groups can differ in these."""
 
     default_item_max: Count = Field(default=50, description="cap of every item that has none of its own, units")
@@ -65,7 +65,7 @@ class AgentSettings(Table):
         return float(getattr(self, table).get(item, default))
 
 
-class GroupConfig(Table):
+class GroupConfig(FrozenModel):
     """A group of agents: a team, predators, prey."""
 
     id: int = Field(ge=0, le=255, description="group id in tokens; distinct")

@@ -11,9 +11,9 @@ from metta.config.env.map_generators import (
     BuilderTable,
     CavesConfig,
     CorridorsConfig,
+    CustomConfig,
     DungeonConfig,
     MazeConfig,
-    OwnConfig,
     RadialConfig,
     ScatterTable,
     TerrainConfig,
@@ -313,7 +313,7 @@ MapBuilder = Annotated[
     | Annotated[TerrainConfig, Tag("Terrain")]
     | Annotated[RadialConfig, Tag("Radial")]
     | Annotated[CorridorsConfig, Tag("Corridors")]
-    | Annotated[OwnConfig, Tag("Own")]
+    | Annotated[CustomConfig, Tag("Custom")]
     | Annotated[MirroredConfig, Tag("Mirrored")]
     | Annotated[ChoiceConfig, Tag("Choice")],
     Discriminator(_builder_tag),

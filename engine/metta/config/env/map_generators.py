@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from metta.config.env.ranges import Choose, Number, OrRange, Range, Whole, least, most
-from metta.config.validation.frozen_model import PartOf, Table
+from metta.config.validation.frozen_model import FrozenModel, PartOf
 from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
@@ -21,7 +21,7 @@ ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24), OrRange(is_whole=
 Share = Annotated[float, Field(ge=0, le=1), OrRange(is_whole=False)]
 
 
-class BuilderTable(Table):
+class BuilderTable(FrozenModel):
     """What all map builders have in common."""
 
     type: str
@@ -181,20 +181,20 @@ class CorridorsConfig(ScatterTable):
 
     @model_validator(mode="after")
     def _corridors_meet(self) -> Self:
-        meet = least(self.across) >= 1 and least(self.down) >= 1
+        sync_ranks = least(self.across) >= 1 and least(self.down) >= 1
         alone = most(self.across) + most(self.down) == 1
         if not most(self.across) + most(self.down):
             raise RulesError([Problem(("across",), "must be at least 1 where down is 0; got 0")])
-        if self.connected and not meet and not alone:
+        if self.connected and not sync_ranks and not alone:
             message = "must be false unless corridors cross: across and down both at least 1, or one corridor alone"
             raise RulesError([Problem(("connected",), message)])
         return self
 
 
-class OwnConfig(ScatterTable):
+class CustomConfig(ScatterTable):
     """A floor of one's own, drawn by a function that a program registers or an installed package brings."""
 
-    type: Literal["Own"] = Field(description="Own: a floor of your own")
+    type: Literal["Custom"] = Field(description="Own: a floor of your own")
     name: Annotated[str, PartOf(MAP_BUILDERS)] = Field(description="name that the map builder was registered with")
     settings: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="handed to it: names and values that it knows"

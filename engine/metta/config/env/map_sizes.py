@@ -18,7 +18,7 @@ from metta.config.env.map_builder import (
 )
 from metta.config.env.map_generators import CorridorsConfig, MazeConfig, ScatterTable
 from metta.config.env.ranges import Choose, least, most
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import Problem
 
 LONGEST_SIDE = 4096
@@ -33,7 +33,7 @@ GAME_NAMES = {"width": "width", "height": "height", "agents": "num_agents"}
 WORDS = {"width": "columns", "height": "rows", "agents": "agents"}
 
 
-def settle(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilder, list[Problem]]:
+def infer_sizes(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilder, list[Problem]]:
     """Game and map builder with the sizes that were left open filled in, and the problems with those that disagree.
 
     A scattered map follows the game. The game follows maps that are drawn or made of others, as far as these say how
@@ -68,7 +68,7 @@ def settle(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapBuilde
     return game.filled(**made), builder, problems
 
 
-def without_followed_sizes(env: Table) -> dict[str, Any]:
+def without_followed_sizes(env: FrozenModel) -> dict[str, Any]:
     """An EnvConfig as data with every value but the sizes that follow from others, so that those may change."""
     data = env.model_dump(exclude_none=True)
     if data["map_builder"]["type"] not in ("Rooms", "Ascii", "Mirrored", "Choice"):
@@ -256,9 +256,9 @@ def _crowding(path: Path, builder: ScatterTable) -> Iterator[Problem]:
         yield Problem((*path, "border_width"), f"must leave cells inside: {arithmetic} leaves none")
         return
     objects = sum(highest.objects.values())
-    things = f"{objects} objects + {builder.agents} agents = {objects + builder.agents}"
+    entities = f"{objects} objects + {builder.agents} agents = {objects + builder.agents}"
     if objects + builder.agents > rows * cols:
-        message = f"must leave room for the agents: {things}, but {arithmetic} leaves {rows * cols}"
+        message = f"must leave room for the agents: {entities}, but {arithmetic} leaves {rows * cols}"
         yield Problem((*path, "objects"), message)
         return
     choices: list[Choose] = [lambda one: one.max, lambda one: one.min]
@@ -267,7 +267,7 @@ def _crowding(path: Path, builder: ScatterTable) -> Iterator[Problem]:
         if isinstance(floor, MazeConfig) and floor.loops == 0 and objects + builder.agents > floor.least_floor:
             places = f"a maze of {floor.crossings[0]} x {floor.crossings[1]} places"
             yield Problem(
-                (*path, "objects"), f"must fit: {things}, but {places} has {floor.least_floor} cells of floor"
+                (*path, "objects"), f"must fit: {entities}, but {places} has {floor.least_floor} cells of floor"
             )
             return
         if isinstance(floor, CorridorsConfig):
@@ -279,6 +279,6 @@ def _crowding(path: Path, builder: ScatterTable) -> Iterator[Problem]:
                     yield Problem((*path, name), f"must fit: {walls}, and the map has {side} inside its border")
                     return
             if objects + builder.agents > floor.least_floor:
-                message = f"must fit: {things}, but the corridors have {floor.least_floor} cells of floor"
+                message = f"must fit: {entities}, but the corridors have {floor.least_floor} cells of floor"
                 yield Problem((*path, "objects"), message)
                 return

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import Name, Table
+from metta.config.validation.frozen_model import FrozenModel, Name
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """An amount of an item: it must fit in the byte of a token."""
@@ -25,7 +25,7 @@ DEFAULT_ITEMS = [
 ]
 
 
-class ObjectConfig(Table):
+class ObjectConfig(FrozenModel):
     """An object type. What is left open comes from the catalogue entry of that name, else from the plain defaults."""
 
     type: Literal["mine", "generator", "converter", "wall"] = Field(
@@ -48,7 +48,7 @@ class ObjectConfig(Table):
     swappable: bool | None = Field(default=None, description="walls only: an agent can change places with it")
 
 
-class ActionConfig(Table):
+class ActionConfig(FrozenModel):
     """An action. Its id is its position in the list; `attack` is followed by an `attack_nearest` of its own."""
 
     type: Literal[

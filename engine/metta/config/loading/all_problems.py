@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from metta.config.env.env_config import EnvConfig
 from metta.config.run import RunConfig, batch_fits
 from metta.config.training import ExperienceConfig
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, child, table_at
 from metta.config.validation.pydantic_messages import UnknownKey, problems_in
 from metta.errors import Problem
@@ -29,7 +29,7 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
     problems = problems_in(error, RunConfig, data)
     repaired, doubtful, written = _repaired(problems, data)
     judged: list[Problem] = []
-    tables: dict[str, Table] = {}
+    tables: dict[str, FrozenModel] = {}
     for name in RunConfig.model_fields:
         model = table_at(RunConfig, (name,), data)
         if model and name not in doubtful:

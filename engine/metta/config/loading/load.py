@@ -15,9 +15,10 @@ from metta.config.curriculum import CurriculumConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.all_problems import all_problems
 from metta.config.loading.curriculum_tasks import Tasks, make_tasks, own_world
-from metta.config.loading.map_files import put_drawings_in
+from metta.config.loading.map_files import inline_map_files
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import beside, find_config
+from metta.config.loading.renamed_keys import current_path, rename_keys
 from metta.config.loading.toml_lines import key_lines
 from metta.config.loading.toml_text import parse_toml, read_text
 from metta.config.run import RunConfig, batch_fits, opponents_fit
@@ -67,10 +68,12 @@ def _validated(
     data: dict[str, Any], text: str, source: str, overrides: Sequence[str | Override], directory: Path | None
 ) -> RunConfig:
     applied = _parsed(overrides)
+    with _locating(text, source, applied):
+        rename_keys(data, source)
     for override in applied:
         override.apply(data)
     with _locating(text, source, applied):
-        if directory is not None and (problems := put_drawings_in(data, directory)):
+        if directory is not None and (problems := inline_map_files(data, directory)):
             raise ConfigError(source, problems)
         try:
             return RunConfig.model_validate(data)
@@ -149,7 +152,7 @@ class _Places:
     """Where the value at a key path was written: a line of the file or an option of the command line."""
 
     def __init__(self, lines: dict[KeyPath, int], overrides: Sequence[Override]):
-        self.lines = lines
+        self.lines = {current_path(path): line for path, line in lines.items()} | lines
         self.overrides = list(reversed(overrides))
 
     def located(self, problem: Problem) -> Problem:

@@ -14,7 +14,7 @@ LARGEST_DRAWING = MAX_BYTES // 2
 """Characters of a map file at most: the config that holds them must be one that can be read again."""
 
 
-def put_drawings_in(data: dict[str, Any], directory: Path) -> list[Problem]:
+def inline_map_files(data: dict[str, Any], directory: Path) -> list[Problem]:
     """Put the text of map files into the data of a config in `directory`, so that it holds all it needs.
 
     Only files in that directory or below it are read, whatever links there are: a config may come from a stranger.

@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any, Self
 
+from metta.config.loading.renamed_keys import current_path
 from metta.config.loading.toml_lines import read_key
 from metta.config.loading.toml_text import MAX_DEPTH, is_too_deep
 from metta.config.run import RunConfig
@@ -31,7 +32,7 @@ class Override:
             path, rest = (), text
         if not 0 < len(path) <= MAX_DEPTH or not rest.startswith("="):
             raise UsageError(f'{option} takes section.key=value, such as ppo.gamma=0.99; got "{text}"')
-        return cls(option, path, rest[1:].strip())
+        return cls(option, current_path(path), rest[1:].strip())
 
     def apply(self, data: dict[str, Any]) -> None:
         """Put the value into `data`, the parsed file.

@@ -11,12 +11,12 @@ from pydantic import Field, ValidationError
 from metta.config.loading.presets import find_config
 from metta.config.loading.toml_lines import key_lines
 from metta.config.loading.toml_text import parse_toml, read_text
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.pydantic_messages import problems_in
 from metta.errors import ConfigError, Problem, UsageError
 
 
-class Suite(Table):
+class Suite(FrozenModel):
     """Worlds to be measured in, in the order of the table that is printed."""
 
     aim: str = Field(default="", description="what it is about, in a line")

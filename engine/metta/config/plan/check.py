@@ -85,7 +85,7 @@ def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
     )
     yield Derived(
         "actions",
-        f"{len(spec.action_pairs)}",
+        f"{len(spec.flat_actions)}",
         f"pairs of an action and its argument, of {len(spec.action_names)} actions",
     )
 
@@ -157,13 +157,15 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         f"{-(-plan.num_worlds // plan.num_groups) * plan.num_learners:,}",
         "at most: a group's worlds",
     )
-    yield Derived("rounds", f"{plan.rounds:,}", f"segments of {plan.horizon} steps each agent plays per epoch")
-    yield Derived("segments", f"{plan.segments:,}", f"{plan.agents:,} agents x {plan.rounds} rounds")
+    yield Derived(
+        "rounds", f"{plan.segments_per_agent:,}", f"segments of {plan.horizon} steps each agent plays per epoch"
+    )
+    yield Derived("segments", f"{plan.segments:,}", f"{plan.agents:,} agents x {plan.segments_per_agent} rounds")
     yield Derived("steps per epoch", f"{plan.batch_size:,}", f"{plan.segments:,} segments x {plan.horizon} steps")
     if plan.batch_size < experience.batch_size:
         yield _warning(
             f"experience.batch_size = {experience.batch_size:,} asked, {plan.batch_size:,} collected: "
-            f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.rounds} rounds "
+            f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.segments_per_agent} rounds "
             f"x {plan.horizon} steps"
         )
 
@@ -220,5 +222,5 @@ def _warning(reason: str) -> Derived:
     return Derived("", "", reason, is_warning=True)
 
 
-def _count(count: int, thing: str) -> str:
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+def _count(count: int, entity: str) -> str:
+    return f"{count:,} {entity}{'' if count == 1 else 's'}"

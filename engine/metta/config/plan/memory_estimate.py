@@ -43,11 +43,11 @@ class Part:
 
 def experience_bytes(config: RunConfig, plan: BatchPlan, tokens: int) -> int:
     """Bytes of one epoch's experience, observations of so many tokens above all."""
-    steps = plan.rounds * plan.horizon
+    steps = plan.segments_per_agent * plan.horizon
     observed = (steps + 1) * plan.agents * (tokens * 3 + 1)
     decided = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
-    advised = steps * plan.agents * (len(config.env.spec.action_pairs) + 1) * 4 if config.kickstarting.teacher else 0
-    memory = 2 * plan.rounds * config.agent.lstm_layers * plan.agents * config.agent.hidden_dim * 4
+    advised = steps * plan.agents * (len(config.env.spec.flat_actions) + 1) * 4 if config.kickstarting.teacher else 0
+    memory = 2 * plan.segments_per_agent * config.agent.lstm_layers * plan.agents * config.agent.hidden_dim * 4
     return observed + decided + advised + (memory if config.agent.forward_lstm else 0)
 
 
@@ -100,7 +100,7 @@ def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
         "attention": 64 * 8 * TOKENS_SEEN,
     }.get(agent.backbone, agent.hidden_dim)
     lstm = 12 * agent.hidden_dim * agent.lstm_layers if agent.forward_lstm else 0
-    heads = 4 * agent.hidden_dim * (agent.mlp_layers + 1) + 6 * len(spec.action_pairs)
+    heads = 4 * agent.hidden_dim * (agent.mlp_layers + 1) + 6 * len(spec.flat_actions)
     return ACTIVATION_BYTES * (box + lstm + heads) + 2 * 3 * spec.num_observation_tokens
 
 

@@ -34,7 +34,7 @@ def least_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
         "attention": (channels + cells) * width + LATENTS * width * hidden,
     }.get(config.backbone, 0)
     lstm = 8 * hidden * hidden * config.lstm_layers if config.forward_lstm else 0
-    heads = 2 * config.mlp_layers * hidden * hidden + len(spec.action_pairs) * hidden
+    heads = 2 * config.mlp_layers * hidden * hidden + len(spec.flat_actions) * hidden
     return backbone + lstm + heads
 
 

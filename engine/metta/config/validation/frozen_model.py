@@ -48,7 +48,7 @@ class PartOf:
         return name
 
 
-class Table(BaseModel):
+class FrozenModel(BaseModel):
     """One table of the TOML file as a frozen model. A wrong type is an error, never a conversion."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 
 KeyPath = tuple[str | int, ...]
 """A key path as in the parsed data: `("env", "objects", 0, "name")`."""
 
 
-def annotation_at(root: type[Table], path: KeyPath, data: Any = None) -> Any:
+def annotation_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> Any:
     """The type of the value at `path`, None if no such key exists.
 
     `data`, the table at `root`, decides which model a map builder is.
@@ -29,13 +29,13 @@ def annotation_at(root: type[Table], path: KeyPath, data: Any = None) -> Any:
     return _chosen(annotation, data)
 
 
-def table_at(root: type[Table], path: KeyPath, data: Any = None) -> type[Table] | None:
+def table_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> type[FrozenModel] | None:
     """The model of the table at `path`, None if there is no table of fixed keys."""
     annotation = annotation_at(root, path, data)
     return annotation if is_table(annotation) else None
 
 
-def tables_at(root: type[Table], path: KeyPath, data: Any = None) -> list[type[Table]]:
+def tables_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> list[type[FrozenModel]]:
     """The models that the table at `path` could be of, whatever its `type`."""
     if not path:
         return [root]
@@ -47,7 +47,7 @@ def is_table(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def choices(table: type[Table], field: str) -> tuple[Any, ...]:
+def choices(table: type[FrozenModel], field: str) -> tuple[Any, ...]:
     """The values that a field with fixed choices can have."""
     return get_args(table.model_fields[field].annotation)
 
@@ -67,7 +67,7 @@ def takes_number(annotation: Any, kind: type) -> bool:
     return plain is kind
 
 
-def tables(root: type[Table], path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[Table]]]:
+def tables(root: type[FrozenModel], path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[FrozenModel]]]:
     """Every table of fixed keys below `root` that is there exactly once, outermost first."""
     yield path, root
     for name, field in root.model_fields.items():
@@ -77,8 +77,8 @@ def tables(root: type[Table], path: KeyPath = ()) -> Iterator[tuple[KeyPath, typ
 
 
 def sections(
-    root: type[Table], key: str = "", around: frozenset[type[Table]] = frozenset()
-) -> Iterator[tuple[str, type[Table]]]:
+    root: type[FrozenModel], key: str = "", around: frozenset[type[FrozenModel]] = frozenset()
+) -> Iterator[tuple[str, type[FrozenModel]]]:
     """Every table a file can have, by its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
 
     A union of tables is there once for each of them, and not once more inside of them.
@@ -102,7 +102,7 @@ def default_of(field: FieldInfo) -> Any:
     if field.is_required():
         return None
     default = field.get_default(call_default_factory=True)
-    if isinstance(default, Table):
+    if isinstance(default, FrozenModel):
         return _as_data(default)
     if isinstance(default, list):
         return [_as_data(entry) for entry in default]
@@ -111,7 +111,7 @@ def default_of(field: FieldInfo) -> Any:
     return default
 
 
-def alternatives(annotation: Any) -> list[type[Table]]:
+def alternatives(annotation: Any) -> list[type[FrozenModel]]:
     """The models a union of tables consists of; the model itself where there is just one."""
     plain = _plain(annotation)
     if get_origin(plain) in (Union, types.UnionType):
@@ -119,7 +119,7 @@ def alternatives(annotation: Any) -> list[type[Table]]:
     return [plain] if is_table(plain) else []
 
 
-def without_tags(root: type[Table], location: KeyPath, data: Any) -> KeyPath:
+def without_tags(root: type[FrozenModel], location: KeyPath, data: Any) -> KeyPath:
     """A location in pydantic's error as a key path: without the names it adds behind a union of tables or a key."""
     annotation: Any = root
     path: KeyPath = ()
@@ -177,4 +177,4 @@ def child(data: Any, part: str | int) -> Any:
 
 
 def _as_data(entry: Any) -> Any:
-    return entry.model_dump(exclude_unset=True) if isinstance(entry, Table) else entry
+    return entry.model_dump(exclude_unset=True) if isinstance(entry, FrozenModel) else entry

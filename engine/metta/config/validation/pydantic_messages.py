@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metta.config.validation.frozen_model import Table
+from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, choices, table_at, tables, tables_at, without_tags
 from metta.errors import Problem, RulesError, did_you_mean
 
@@ -46,7 +46,7 @@ class UnknownKey(Problem):
     """the key of that table it is probably a misspelling of"""
 
 
-def problems_in(error: ValidationError, root: type[Table], data: Any) -> list[Problem]:
+def problems_in(error: ValidationError, root: type[FrozenModel], data: Any) -> list[Problem]:
     """Every problem that validating `data` as a `root` brought up; paths are those of the data."""
     found = error.errors(include_url=False)[:MOST_JUDGED]
     return [problem for details in found for problem in _problems(details, root, data)]
@@ -77,7 +77,7 @@ def shown(value: Any) -> str:
     return text
 
 
-def _unknown_key(root: type[Table], path: KeyPath, data: Any) -> UnknownKey:
+def _unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKey:
     """The problem with a key no table has: a misspelled one, or one of another table."""
     name = str(path[-1])
     table = table_at(root, path[:-1], data)
@@ -94,7 +94,7 @@ def _unknown_key(root: type[Table], path: KeyPath, data: Any) -> UnknownKey:
     return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", meant=close[0] if close else None)
 
 
-def _problems(details: ErrorDetails, root: type[Table], data: Any) -> Iterator[Problem]:
+def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iterator[Problem]:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     path = without_tags(root, details["loc"], data)
     if isinstance(cause := context.get("error"), RulesError):

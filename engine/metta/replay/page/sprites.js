@@ -1,4 +1,4 @@
-// Pictures of things. Shape and letters tell them apart; colour only repeats it (palette: Okabe and Ito).
+// Pictures of things. Shape and letters tell them apart; color only repeats it (palette: Okabe and Ito).
 
 const FLOOR = "#1a2026", WALL = "#606c79", INK = "#000", PALE = "#fff", ICE = "#4aa3ff";
 const GROUP_COLORS = ["#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#ffffff", "#d55e00", "#0072b2"];

@@ -17,7 +17,7 @@ from metta.config.loading.load import load_tasks, read_config
 from metta.config.run import RunConfig
 from metta.config.validation.pydantic_messages import first_problem, problems_in
 from metta.errors import ConfigError, Problem, UsageError
-from metta.rl.curricula.task_samplers import make_draw
+from metta.rl.curricula.task_samplers import make_task_sampler
 from metta.rl.rollout import BatchInfo
 
 _CONFIG: TypeAdapter[AnyCurriculum] = TypeAdapter(AnyCurriculum)
@@ -39,7 +39,7 @@ class Curriculum:
         """The beginning of a curriculum."""
         self.config = config
         self.tasks = tasks
-        self._draw = make_draw(config, tasks.scene_of)
+        self._draw = make_task_sampler(config, tasks.scene_of)
 
     @classmethod
     def of_run(cls, config: RunConfig) -> Self:

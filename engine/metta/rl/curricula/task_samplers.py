@@ -26,7 +26,7 @@ Episodes = Sequence[tuple[int, float]]
 """(task, reward) of each episode, in the order they ended."""
 
 
-class TaskDraw(Protocol):
+class TaskSampler(Protocol):
     """What decides how often each task is drawn."""
 
     def probabilities(self) -> NDArray[np.float64]:
@@ -50,7 +50,7 @@ class TaskDraw(Protocol):
         ...
 
 
-class FixedDraw:
+class FixedTaskSampler:
     """Probabilities that never change."""
 
     def __init__(self, weights: Sequence[float]):
@@ -75,7 +75,7 @@ class FixedDraw:
         """Nothing has changed."""
 
 
-class LowRewardDraw:
+class LowRewardTaskSampler:
     """The tasks of lowest reward most often.
 
     With a_i the moving average of task i's reward, its score is (max a - a_i) / (max a - min a): 1 for the worst task
@@ -118,7 +118,7 @@ class LowRewardDraw:
         return scores
 
 
-class LearningProgressDraw:
+class LearningProgressTaskSampler:
     """The tasks whose reward changes most, most often, be it for better or worse.
 
     Learning progress of task i is |f_i - s_i|, the distance between a fast and a slow moving average of its episodes'
@@ -165,7 +165,7 @@ class LearningProgressDraw:
         return np.where(self.episodes > 0, np.abs(self.fast - self.slow), 0.0)
 
 
-class ProgressiveDraw:
+class ProgressiveTaskSampler:
     """One task after the other: the next when the moving average of this one's reward gets to its threshold.
 
     Or after `agent_steps`. Episodes of other tasks, begun before or drawn by `earlier_share`, do not count. At most
@@ -249,17 +249,17 @@ def _moved_on(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArr
     return numbers.astype(fresh.dtype)
 
 
-def make_draw(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskDraw:
+def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSampler:
     """How the curriculum draws tasks that are made of these scenes."""
     match config:
         case LowRewardConfig():
-            return LowRewardDraw(config, len(scene_of))
+            return LowRewardTaskSampler(config, len(scene_of))
         case LearningProgressConfig():
-            return LearningProgressDraw(config, len(scene_of))
+            return LearningProgressTaskSampler(config, len(scene_of))
         case ProgressiveConfig():
-            return ProgressiveDraw(config, len(scene_of))
+            return ProgressiveTaskSampler(config, len(scene_of))
         case CurriculumConfig():
-            return FixedDraw(fixed_weights(config, scene_of))
+            return FixedTaskSampler(fixed_weights(config, scene_of))
 
 
 def _move(averages: NDArray[np.float64], task: int, value: float, rate: float) -> None:

@@ -38,7 +38,7 @@ from metta.config.env.map_generators import ScatterTable
 from metta.config.env.objects import ObjectConfig
 from metta.config.env.ranges import Choose, Range
 from metta.errors import MapError
-from metta.world.maps.connectivity import largest_piece, reachable
+from metta.world.maps.connectivity import largest_component, reachable
 from metta.world.maps.entrances import Cells, open_gates
 from metta.world.maps.generators import Cell, draw_floor
 from metta.world.maps.placement import find_places
@@ -52,7 +52,7 @@ LONGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
-class Demand:
+class PartConstraints:
     """What a part of a map must bring along."""
 
     connected: bool = False
@@ -75,13 +75,13 @@ def build_map(config: EnvConfig, generator: np.random.Generator) -> Cells:
     rows, cols = builder.height, builder.width
     if max(rows, cols) > LONGEST_SIDE:
         raise MapError(f"the map is {rows} rows x {cols} columns; at most {LONGEST_SIDE} either way")
-    cells = _built(builder, config, Demand(dealt=len(config.game.groups)), generator)
+    cells = _built(builder, config, PartConstraints(dealt=len(config.game.groups)), generator)
     if not (cells < EMPTY).any():
         raise MapError("the map has no agent; a world needs at least one")
     return cells
 
 
-def _built(builder: MapBuilder, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+def _built(builder: MapBuilder, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator) -> Cells:
     """A map, or a part of one."""
     if builder.connected and not demand.connected:
         demand = replace(demand, connected=True)
@@ -100,7 +100,9 @@ def _built(builder: MapBuilder, config: EnvConfig, demand: Demand, generator: np
             return _scattered(builder, config, demand, generator)
 
 
-def _scattered(builder: ScatterTable, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+def _scattered(
+    builder: ScatterTable, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator
+) -> Cells:
     """The floor of a builder with objects and agents on it. One without room for them is drawn again."""
     wall = _type_id(config.object_types, "wall")
     agents = _agents(builder, demand)
@@ -108,14 +110,14 @@ def _scattered(builder: ScatterTable, config: EnvConfig, demand: Demand, generat
     for _ in range(MOST_DRAWS):
         drawn = builder.pinned(choose)
         border, shape = drawn.border_width, drawn.inside
-        things = np.concatenate([_objects(drawn, config), agents])
+        entities = np.concatenate([_objects(drawn, config), agents])
         cells = np.full((drawn.height, drawn.width), wall, np.int16)
         inside = cells[border : border + shape[0], border : border + shape[1]]
         if isinstance(drawn, MapBuilderConfig) and not demand.connected and not drawn.mean_distance:
-            if len(things) > shape[0] * shape[1]:
+            if len(entities) > shape[0] * shape[1]:
                 continue
             flat = np.zeros(shape[0] * shape[1], np.int16)
-            flat[generator.choice(len(flat), size=len(things), replace=False)] = things
+            flat[generator.choice(len(flat), size=len(entities), replace=False)] = entities
             inside[...] = flat.reshape(shape)
         else:
             layout = draw_floor(drawn, shape, generator)
@@ -124,24 +126,24 @@ def _scattered(builder: ScatterTable, config: EnvConfig, demand: Demand, generat
                 for row, col in demand.gates
                 if 0 <= row - border < shape[0] and 0 <= col - border < shape[1]
             ]
-            found = find_places(drawn, layout, len(things) - len(agents), kept_free, demand.connected, generator)
+            found = find_places(drawn, layout, len(entities) - len(agents), kept_free, demand.connected, generator)
             if found is None:
                 continue
             floor, places = found
             inside[floor] = EMPTY
-            inside[places // shape[1], places % shape[1]] = things
+            inside[places // shape[1], places % shape[1]] = entities
         if open_gates(cells, demand.gates, wall) or not demand.connected:
             return cells
-    raise MapError(_does_not_fit(drawn, len(things), demand.connected))
+    raise MapError(_does_not_fit(drawn, len(entities), demand.connected))
 
 
-def _does_not_fit(builder: ScatterTable, things: int, connected: bool) -> str:
+def _does_not_fit(builder: ScatterTable, entities: int, connected: bool) -> str:
     rows, cols = builder.inside
     if isinstance(builder, MapBuilderConfig) and not connected:
-        return f"{things} objects and agents do not fit into {rows} x {cols} = {rows * cols} cells"
+        return f"{entities} objects and agents do not fit into {rows} x {cols} = {rows * cols} cells"
     how = ", each within reach of every agent" if connected else ""
     return (
-        f"{things} objects and agents do not fit{how}: map_builder.type = "
+        f"{entities} objects and agents do not fit{how}: map_builder.type = "
         f'"{builder.type}" of {rows} x {cols} cells was drawn {MOST_DRAWS} times'
     )
 
@@ -161,7 +163,7 @@ def _objects(builder: ScatterTable, config: EnvConfig) -> Cells:
     return values.repeat(list(builder.objects.values()))
 
 
-def _agents(builder: ScatterTable, demand: Demand) -> Cells:
+def _agents(builder: ScatterTable, demand: PartConstraints) -> Cells:
     """The cell values of the agents to place. `[agents] int16`
 
     Agents are dealt to the groups in turn, as cards are: the world's n-th agent is of group n mod groups. So the
@@ -171,7 +173,7 @@ def _agents(builder: ScatterTable, demand: Demand) -> Cells:
     return (-1 - groups).astype(np.int16)
 
 
-def _rooms(builder: RoomsConfig, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+def _rooms(builder: RoomsConfig, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator) -> Cells:
     """Rooms in reading order, each its own draw in the middle of its place; walls around and between them; doors."""
     builder = builder.pinned(_chooser(generator))
     wall, door = _type_id(config.object_types, "wall"), builder.door_width
@@ -210,7 +212,9 @@ def _rooms(builder: RoomsConfig, config: EnvConfig, demand: Demand, generator: n
     return cells
 
 
-def _mirrored(builder: MirroredConfig, config: EnvConfig, demand: Demand, generator: np.random.Generator) -> Cells:
+def _mirrored(
+    builder: MirroredConfig, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator
+) -> Cells:
     """One image, and its mirror images with the next groups' agents."""
     wall, border = _type_id(config.object_types, "wall"), builder.border_width
     (image_rows, image_cols), (height, width) = builder.images, (builder.builder.height, builder.builder.width)
@@ -242,13 +246,13 @@ def _mirrored(builder: MirroredConfig, config: EnvConfig, demand: Demand, genera
     return cells
 
 
-def _lead_inside(cells: Cells, demand: Demand, wall: int, builder: MapBuilder) -> None:
+def _lead_inside(cells: Cells, demand: PartConstraints, wall: int, builder: MapBuilder) -> None:
     """Open the gates of a part, which takes away walls alone."""
     if not open_gates(cells, demand.gates, wall) and demand.connected:
         raise MapError(f'a door into the map of map_builder.type = "{builder.type}" has an object behind it')
 
 
-def _drawn(builder: AsciiConfig, config: EnvConfig, demand: Demand) -> Cells:
+def _drawn(builder: AsciiConfig, config: EnvConfig, demand: PartConstraints) -> Cells:
     """The cells of a drawn map, glyph by glyph."""
     if any(len(row) != builder.width for row in builder.rows):
         raise MapError("the rows of the drawn map are not equally long")
@@ -259,7 +263,7 @@ def _drawn(builder: AsciiConfig, config: EnvConfig, demand: Demand) -> Cells:
     goal = None
     if demand.connected and demand.gates:  # to where its agents are, if it has any
         agents = (cells < EMPTY).ravel().nonzero()[0]
-        goal = reachable(cells <= EMPTY, int(agents[0])) if len(agents) else largest_piece(cells <= EMPTY)
+        goal = reachable(cells <= EMPTY, int(agents[0])) if len(agents) else largest_component(cells <= EMPTY)
     if not open_gates(cells, demand.gates, _type_id(config.object_types, "wall"), goal) and demand.connected:
         raise MapError("a door into the drawn map has an object behind it, or leads nowhere")
     return cells

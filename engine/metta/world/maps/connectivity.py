@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floor = NDArray[np.bool_]
-Wishes = Callable[[int], Iterable[int]]
+CellPreferences = Callable[[int], Iterable[int]]
 """For the n-th object: cells, numbered in reading order, those where it should rather be first."""
 
 
@@ -22,7 +22,7 @@ def _stays_joined(ring: int) -> bool:
 STAYS_JOINED = bytes(map(_stays_joined, range(256)))
 
 
-def largest_piece(floor: Floor) -> Floor:
+def largest_component(floor: Floor) -> Floor:
     """The cells of the largest part of a floor in which one can walk everywhere, up, down, left and right."""
     rows, cols = floor.shape
     is_open = np.zeros((rows, cols + 1), np.bool_)
@@ -95,7 +95,7 @@ def connected_places(
     num_objects: int,
     generator: np.random.Generator,
     kept_free: Sequence[int] = (),
-    wishes: Wishes | None = None,
+    wishes: CellPreferences | None = None,
 ) -> list[int] | None:
     """A cell for each object, numbered in reading order; None if there are not enough. The floor is one piece.
 
@@ -144,7 +144,7 @@ def connected_places(
         if where is None:  # where walls stand close, ways around a cell are longer than its ring
             if _is_tree(is_free, stride):
                 return None
-            joints = _joints(is_free, stride)
+            joints = _articulation_points(is_free, stride)
             free = np.frombuffer(is_free, np.bool_).nonzero()[0]
             others = (
                 cell for cell in generator.permutation(free).tolist() if cell not in joints and cell not in is_kept
@@ -163,7 +163,7 @@ def _padded(cell: int, cols: int) -> int:
 
 
 def _hardly_in_the_way(padded: Floor) -> Floor:
-    """Cells whose free neighbours are joined within the eight around them, as far as all others stay free."""
+    """Cells whose free neighbors are joined within the eight around them, as far as all others stay free."""
     left, right = padded[1:-1, :-2], padded[1:-1, 2:]
     up, down = padded[:-2, 1:-1], padded[2:, 1:-1]
     stretches = (up & ~(padded[:-2, :-2] & left)).astype(np.int8)
@@ -176,12 +176,12 @@ def _hardly_in_the_way(padded: Floor) -> Floor:
 
 
 def _is_tree(is_free: bytearray, stride: int) -> bool:
-    """Whether there is no way around anything: one neighbour fewer than there are cells, in one piece."""
+    """Whether there is no way around anything: one neighbor fewer than there are cells, in one piece."""
     free = np.frombuffer(is_free, np.bool_)
     return int(free.sum() - (free[1:] & free[:-1]).sum() - (free[stride:] & free[:-stride]).sum()) == 1
 
 
-def _joints(is_free: bytearray, stride: int) -> set[int]:
+def _articulation_points(is_free: bytearray, stride: int) -> set[int]:
     """The free cells without which the others, which are one piece, would be several.
 
     Articulation points by depth-first search: a cell is one if some part found beyond it never leads back above it

@@ -6,8 +6,8 @@ One of your own is a function of (rows, cols, generator, settings) to `[rows, co
     def stripes(rows: int, cols: int, generator: np.random.Generator, settings: Mapping[str, Any]) -> Floor:
         ...
 
-Or an entry point in the group `metta.map_builders`; then it is `type = "Own"`, `name = "stripes"`. Objects, agents, the
-border and `connected` are seen to as on any floor.
+Or an entry point in the group `metta.map_builders`; then it is `type = "Custom"`, `name = "stripes"`. Objects, agents,
+the border and `connected` are seen to as on any floor.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from metta.config.env.map_generators import (
     MAP_BUILDERS,
     CavesConfig,
     CorridorsConfig,
+    CustomConfig,
     DungeonConfig,
     MazeConfig,
-    OwnConfig,
     RadialConfig,
     ScatterTable,
     TerrainConfig,
@@ -65,13 +65,13 @@ def draw_floor(builder: ScatterTable, shape: tuple[int, int], generator: np.rand
             return _radial(builder, shape, generator)
         case CorridorsConfig():
             return Layout(_corridors(builder, shape, generator), is_whole=builder.across > 0 and builder.down > 0)
-        case OwnConfig():
+        case CustomConfig():
             return Layout(_own(builder, shape, generator), is_whole=False)
         case _:
             return Layout(np.ones(shape, np.bool_), is_whole=True)
 
 
-def _own(builder: OwnConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+def _own(builder: CustomConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
     """What the map builder of that name draws, once it has proved to be a floor."""
     floor = MAP_BUILDERS.find(builder.name)(*shape, generator, builder.settings)
     if not isinstance(floor, np.ndarray) or floor.dtype != np.bool_ or floor.shape != shape:
@@ -123,13 +123,13 @@ def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.rando
     """Parts are split while both halves have room for a room and a wall; corridors join the rooms of both halves."""
     floor = np.zeros(shape, np.bool_)
     least, width = min(builder.min_room, *shape), builder.corridor_width
-    luck: list[float] = []
+    task_uniform: list[float] = []
 
     def draw(low: int, high: int) -> int:
         """A whole number from `low` to below `high`."""
-        if not luck:
-            luck.extend(generator.random(64).tolist())
-        return low + int(luck.pop() * (high - low))
+        if not task_uniform:
+            task_uniform.extend(generator.random(64).tolist())
+        return low + int(task_uniform.pop() * (high - low))
 
     def fill(top: int, left: int, rows: int, cols: int) -> Cell:
         """Rooms in a part; a cell of one of them."""

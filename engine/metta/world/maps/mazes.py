@@ -10,7 +10,7 @@ Walls = NDArray[np.int64]
 
 
 def walls_between(rows: int, cols: int) -> Walls:
-    """Every wall between two places of a grid: first those between neighbours in a row."""
+    """Every wall between two places of a grid: first those between neighbors in a row."""
     places = np.arange(rows * cols).reshape(rows, cols)
     across = np.stack([places[:, :-1].ravel(), places[:, 1:].ravel()], axis=1)
     down = np.stack([places[:-1].ravel(), places[1:].ravel()], axis=1)
@@ -41,7 +41,7 @@ def backtracker(rows: int, cols: int, generator: np.random.Generator) -> list[in
     is_new = bytearray(stride * (rows + 2))
     for row in range(1, rows + 1):
         is_new[row * stride + 1 : row * stride + 1 + cols] = b"\1" * cols
-    luck = generator.random(2 * rows * cols).tolist()
+    task_uniform = generator.random(2 * rows * cols).tolist()
     start = int(generator.integers(rows * cols)) if rows * cols else 0
     path = [(start // cols + 1) * stride + start % cols + 1] if rows * cols else []
     opened = []
@@ -53,7 +53,7 @@ def backtracker(rows: int, cols: int, generator: np.random.Generator) -> list[in
         if not new:
             path.pop()
             continue
-        other = new[int(luck.pop() * len(new))] if len(new) > 1 else new[0]
+        other = new[int(task_uniform.pop() * len(new))] if len(new) > 1 else new[0]
         is_new[other] = 0
         path.append(other)
         row, col = divmod(min(place, other), stride)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.map_generators import RadialConfig, ScatterTable
-from metta.world.maps.connectivity import Floor, Wishes, connected_places, largest_piece, walking_distances
+from metta.world.maps.connectivity import CellPreferences, Floor, connected_places, largest_component, walking_distances
 from metta.world.maps.generators import Cell, Layout
 
 
@@ -17,7 +17,7 @@ from metta.world.maps.generators import Cell, Layout
 class Preferences:
     """Where things should rather be; None: anywhere."""
 
-    objects: Wishes | None = None
+    objects: CellPreferences | None = None
     agents: NDArray[np.int64] | None = None
     """`[rows, cols]`: agents start where it is lowest; nowhere where it is below 0"""
 
@@ -36,7 +36,7 @@ def find_places(
     """
     floor = layout.floor
     if (connected or builder.mean_distance) and not layout.is_whole:
-        piece = largest_piece(floor)
+        piece = largest_component(floor)
         floor = piece if connected else floor
         layout = Layout(piece, is_whole=True, hub=layout.hub, ends=layout.ends)
     preferences = _preferences(builder, layout, generator)
@@ -100,7 +100,7 @@ def _around_a_start(floor: Floor, mean_distance: float, generator: np.random.Gen
     return Preferences(wishes, distances)
 
 
-def _nearest_first(floor: Floor, spots: Sequence[Cell], generator: np.random.Generator) -> Wishes:
+def _nearest_first(floor: Floor, spots: Sequence[Cell], generator: np.random.Generator) -> CellPreferences:
     cells = floor.ravel().nonzero()[0]
     distances = _distances_to(floor, spots).ravel()[cells]
     shared = iter(cells[np.lexsort((generator.random(len(cells)), distances))].tolist())
@@ -116,7 +116,7 @@ def _distances_to(floor: Floor, spots: Sequence[Cell]) -> NDArray[np.int64]:
 
 
 def _wished_places(
-    floor: Floor, num_objects: int, wishes: Wishes | None, generator: np.random.Generator
+    floor: Floor, num_objects: int, wishes: CellPreferences | None, generator: np.random.Generator
 ) -> list[int] | None:
     """A free cell for each object, whatever it stands in the way of."""
     if wishes is None:

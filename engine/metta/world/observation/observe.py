@@ -75,7 +75,7 @@ class Window:
     """What observers of worlds of one size share: where to look, what blanks out, and room for what they find."""
 
     def __init__(self, worlds: Worlds):
-        spec = worlds.rules.spec
+        spec = worlds.compiled.spec
         cells = window_cells(spec.observation_height, spec.observation_width)
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
         # what is gathered for an agent: its globals, at the same location as its own cell, then its window
@@ -101,7 +101,7 @@ class Observer:
         self.window = window
         self.table = TokenTable(worlds)
         self._num_tokens = window.num_tokens
-        self._num_features = len(worlds.rules.spec.feature_names)
+        self._num_features = len(worlds.compiled.spec.feature_names)
         self._streams: dict[int, _Stream] = {}  # by first agent: of CHUNK agents each, as last observed
 
     def redraw(self) -> None:
@@ -163,15 +163,15 @@ class Observer:
         # no index is out of range: of the ways to treat those that are, wrapping costs least
         worlds.grid.take(gathered, out=found, mode="wrap")
         seen = (found > EMPTY).ravel().nonzero()[0]
-        things = found.ravel().take(seen)
-        counts = self.table.counts.take(things)
+        entities = found.ravel().take(seen)
+        counts = self.table.counts.take(entities)
         ends = counts.cumsum()
         starts = ends - counts
         total = int(ends[-1])
 
         # where in the table each token is, and, 32 bits higher, its location, for one pass to give both
         first = window.locations.take(seen)
-        first += things * np.int64(self.table.slots)
+        first += entities * np.int64(self.table.slots)
         first -= starts
         source = first.repeat(counts)
         source += np.arange(total)
@@ -181,7 +181,7 @@ class Observer:
         source &= 0xFFFFFFFF
         np.ndarray(total, np.uint16, tokens, 1, (3,))[...] = self.table.tokens.ravel().take(source)
 
-        begins = starts[(things < worlds.first_swappable).nonzero()[0]]  # every agent's first thing are its globals
+        begins = starts[(entities < worlds.first_swappable).nonzero()[0]]  # every agent's first thing are its globals
         totals = np.empty(len(cells), np.int64)
         np.subtract(begins[1:], begins[:-1], out=totals[:-1])
         totals[-1] = total - begins[-1]

@@ -21,35 +21,35 @@ FIRST_ITEM = 12
 class TokenTable:
     """Tokens of everything in a batch, by thing id.
 
-    `tokens [things, slots]`: feature id | value << 8. `counts [things]`: how many of the slots are in use. What every
-    thing of a kind has comes first, so that the feature ids there are written once; then come the items it holds.
+    `tokens [entities, slots]`: feature id | value << 8. `counts [entities]`: how many of the slots are in use. What
+    every thing of a kind has comes first, so that the feature ids there are written once; then come the items it holds.
     """
 
     def __init__(self, worlds: Worlds):
         self._worlds = worlds
-        self.slots = len(AGENT_FEATURES) + worlds.rules.num_items
+        self.slots = len(AGENT_FEATURES) + worlds.compiled.num_items
         self.redraw()
 
     def redraw(self) -> None:
         """Draw everything there is."""
-        worlds, types = self._worlds, self._worlds.rules.types
-        self.tokens = np.zeros((worlds.num_things, self.slots), np.uint16)
-        self.counts = np.zeros(worlds.num_things, np.int64)
+        worlds, types = self._worlds, self._worlds.compiled.types
+        self.tokens = np.zeros((worlds.num_entities, self.slots), np.uint16)
+        self.counts = np.zeros(worlds.num_entities, np.int64)
         features, self._values = np.moveaxis(self.tokens.view(np.uint8).reshape(*self.tokens.shape, 2), -1, 0)
         bounds = (
             *(worlds.first_global, worlds.first_swappable, worlds.first_agent),
-            *(worlds.first_plain, worlds.first_converter, worlds.num_things),
+            *(worlds.first_plain, worlds.first_converter, worlds.num_entities),
         )
         global_, swappable, agent, plain, converter = map(slice, bounds[:-1], bounds[1:])
-        for things, fixed in (
+        for entities, fixed in (
             (global_, GLOBAL_FEATURES),
             (swappable, SWAPPABLE_FEATURES),
             (agent, AGENT_FEATURES),
             (plain, PLAIN_FEATURES),
             (converter, CONVERTER_FEATURES),
         ):
-            features[things, : len(fixed)] = fixed
-            self.counts[things] = len(fixed)
+            features[entities, : len(fixed)] = fixed
+            self.counts[entities] = len(fixed)
         self._values[plain, 0] = types.type_id[: types.plain_walls]
         self._values[swappable, 0] = types.type_id[types.plain_walls : types.static]
         self._values[swappable, 1] = 1
@@ -60,7 +60,7 @@ class TokenTable:
     def update(self) -> None:
         """Draw what has changed. What fits in a byte for every agent is simply written again."""
         worlds = self._worlds
-        if len(self.tokens) != worlds.num_things:
+        if len(self.tokens) != worlds.num_entities:
             self.redraw()
         self._global_values[:, 0] = self._completion().repeat(worlds.num_agents)
         self._global_values[:, 1:3] = worlds.last_action
@@ -80,33 +80,33 @@ class TokenTable:
     def _completion(self) -> NDArray[np.int64]:
         """Part of the episode that is over, in 255ths, by world; past the end it wraps in its byte."""
         worlds = self._worlds
-        return rounded(worlds.steps / worlds.rules.rulesets.max_steps[worlds.ruleset] * 255.0)
+        return rounded(worlds.steps / worlds.compiled.rulesets.max_steps[worlds.ruleset] * 255.0)
 
     def _draw_agents(self, agents: NDArray[np.int64]) -> None:
         worlds = self._worlds
-        self._agent_values[agents, 1] = worlds.rules.groups.token_id[worlds.group_row[agents]]
-        things = worlds.first_agent + agents
-        self._draw_items(things, len(AGENT_FEATURES), worlds.listed[agents], worlds.inventory[agents])
+        self._agent_values[agents, 1] = worlds.compiled.groups.token_id[worlds.group_row[agents]]
+        entities = worlds.first_agent + agents
+        self._draw_items(entities, len(AGENT_FEATURES), worlds.has_token[agents], worlds.inventory[agents])
 
     def _draw_converters(self, converters: NDArray[np.int64]) -> None:
         worlds = self._worlds
-        things = worlds.first_converter + converters
-        types, type_rows = worlds.rules.types, worlds.converter_type[converters]
-        self._values[things, 0] = types.type_id[type_rows]
-        self._values[things, 1] = types.color[type_rows]
-        self._values[things, 2] = worlds.converter_phase[converters] != IDLE
+        entities = worlds.first_converter + converters
+        types, type_rows = worlds.compiled.types, worlds.converter_type[converters]
+        self._values[entities, 0] = types.type_id[type_rows]
+        self._values[entities, 1] = types.color[type_rows]
+        self._values[entities, 2] = worlds.converter_phase[converters] != IDLE
         held = worlds.converter_inventory[converters]
-        self._draw_items(things, len(CONVERTER_FEATURES), held > 0, held)
+        self._draw_items(entities, len(CONVERTER_FEATURES), held > 0, held)
 
     def _draw_items(
-        self, things: NDArray[np.int64], fixed: int, listed: NDArray[np.bool_], amounts: NDArray[np.int16]
+        self, entities: NDArray[np.int64], fixed: int, has_token: NDArray[np.bool_], amounts: NDArray[np.int16]
     ) -> None:
-        """Item tokens of things, after their `fixed` other tokens. `listed`, `amounts [things, items]`"""
-        ends = np.add.accumulate(listed, axis=1, dtype=np.int64)
-        position, item = listed.nonzero()
+        """Item tokens of things, after their `fixed` other tokens. `has_token`, `amounts [entities, items]`"""
+        ends = np.add.accumulate(has_token, axis=1, dtype=np.int64)
+        position, item = has_token.nonzero()
         slot = fixed - 1 + ends[position, item]
-        self.tokens[things[position], slot] = FIRST_ITEM + item + (amounts[position, item].astype(np.int64) << 8)
-        self.counts[things] = fixed + listed.sum(axis=1)
+        self.tokens[entities[position], slot] = FIRST_ITEM + item + (amounts[position, item].astype(np.int64) << 8)
+        self.counts[entities] = fixed + has_token.sum(axis=1)
 
 
 def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:

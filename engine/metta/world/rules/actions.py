@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metta.world.rules.combat import hold_frozen, punish_failed, punish_invalid
 from metta.world.rules.converters import get_items, put_items, use_converter
 from metta.world.rules.inventory import Rows, pay, update_items
-from metta.world.rules.turn_order import ByKind, Turn, rounds
+from metta.world.rules.turn_order import ByKind, Turn, conflict_free_batches
 from metta.world.state.compiled import ACTS, ALWAYS_WORKS, AT_CONVERTER, INVALID, LEAVES_CELL, SECOND_PASS, Kind
 from metta.world.state.worlds import EMPTY, TURN_CLOCKWISE, Worlds
 
@@ -21,10 +21,10 @@ COLOR_AFTER = np.stack(
 """What change_color makes of a color, by its argument: one more, one less, double, half. `[arguments, 256]`"""
 
 
-def take_second_pass(worlds: Worlds, turn: Turn) -> None:
+def run_main_phase(worlds: Worlds, turn: Turn) -> None:
     """All actions but attacks in turn order, and the second penalty of an unknown action id."""
     turn.thawed[:] = False  # who thawed in the first pass is free all through this one
-    if worlds.rules.has_gifts and (turn.kind == Kind.GIFT).any():
+    if worlds.compiled.has_gifts and (turn.kind == Kind.GIFT).any():
         for rows in _cut_at_gifts(worlds, turn):
             _take_turns(worlds, turn, rows)
     else:
@@ -36,7 +36,7 @@ def count_actions(worlds: Worlds, turn: Turn) -> None:
     acted = turn.kind >= ACTS[0]
     # an unknown action has no column; adding nothing to another's does no harm
     column = worlds.failed_start + turn.known_action
-    column += worlds.rules.num_actions * worlds.success
+    column += worlds.compiled.num_actions * worlds.success
     worlds.agent_counters.ravel()[column] += acted
 
 
@@ -63,7 +63,7 @@ def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """
     if np.count_nonzero(worlds.freeze):
         hold_frozen(worlds, turn, rows[turn.kind[rows] > Kind.REFUSED])
-    if worlds.rules.second_pass_costs:
+    if worlds.compiled.second_pass_costs:
         acting = rows[turn.kind[rows] > Kind.REFUSED]
         turn.kind[acting[~pay(worlds, acting, turn.action_row[acting])]] = Kind.REFUSED
     by_kind = ByKind(turn, rows)
@@ -80,7 +80,7 @@ def _rotate(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 
 
 def _turn_by(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    quarters = worlds.rules.actions.delta[turn.action_row[rows]] % 4
+    quarters = worlds.compiled.actions.delta[turn.action_row[rows]] % 4
     for quarter in range(1, 4):
         turning = rows[quarters >= quarter]
         worlds.orientation[turning] = TURN_CLOCKWISE[worlds.orientation[turning]]
@@ -92,17 +92,17 @@ def _change_color(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 
 def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """put_items, get_items and use: turns at the same converter one after the other."""
-    _, things = worlds.look_ahead(rows)
-    at_converter = (things >= worlds.first_converter).nonzero()[0]
+    _, entities = worlds.look_ahead(rows)
+    at_converter = (entities >= worlds.first_converter).nonzero()[0]
     if not at_converter.size:
         return
-    rows, converters = rows[at_converter], things[at_converter].astype(np.int64) - worlds.first_converter
+    rows, converters = rows[at_converter], entities[at_converter].astype(np.int64) - worlds.first_converter
     kind = turn.kind[rows]
-    if worlds.rules.has_use:
-        usable = worlds.rules.actions.works_on[turn.action_row[rows], worlds.converter_type[converters]]
+    if worlds.compiled.has_use:
+        usable = worlds.compiled.actions.works_on[turn.action_row[rows], worlds.converter_type[converters]]
         working = ((kind != Kind.USE) | usable).nonzero()[0]
         rows, converters, kind = rows[working], converters[working], kind[working]
-    for ready in rounds(worlds, turn, rows, (converters,)):
+    for ready in conflict_free_batches(worlds, turn, rows, (converters,)):
         works = kind[ready]
         for work_kind, work in WORK.items():
             here = ready[works == work_kind]
@@ -118,10 +118,10 @@ def _move_and_swap(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """Moves and swaps: those that want a cell another one wants or stands in go one after the other."""
     is_move = turn.kind[rows] == Kind.MOVE
     # directions come in opposite pairs: argument 1 of a move walks backwards (a swap has no other argument than 0)
-    targets, things = worlds.look(rows, worlds.orientation[rows] ^ turn.argument[rows])
-    hopeful = worlds.may_make_way(things).nonzero()[0]
+    targets, entities = worlds.look(rows, worlds.orientation[rows] ^ turn.argument[rows])
+    hopeful = worlds.may_make_way(entities).nonzero()[0]
     rows, targets, is_move = rows[hopeful], targets[hopeful], is_move[hopeful]
-    for ready in rounds(worlds, turn, rows, (worlds.cell[rows], targets)):
+    for ready in conflict_free_batches(worlds, turn, rows, (worlds.cell[rows], targets)):
         moves = is_move[ready]
         moving, swapping = ready[moves], ready[~moves]
         if moving.size:
@@ -141,29 +141,29 @@ def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
 
 
 def _swap(worlds: Worlds, turn: Turn, rows: Rows, targets: NDArray[np.int64]) -> None:
-    things = worlds.grid[targets]
-    full = (things != EMPTY).nonzero()[0]
+    entities = worlds.grid[targets]
+    full = (entities != EMPTY).nonzero()[0]
     if not full.size:
         return
-    rows, targets, things = rows[full], targets[full], things[full]
-    swaps = (things >= worlds.first_swappable) & (things < worlds.first_agent)
-    others = worlds.agent_in(things)
+    rows, targets, entities = rows[full], targets[full], entities[full]
+    swaps = (entities >= worlds.first_swappable) & (entities < worlds.first_agent)
+    others = worlds.agent_in(entities)
     met = (others >= 0).nonzero()[0]
     if met.size:
         swaps[met] = _is_still_frozen(worlds, turn, others[met], rows[met])
     swapping = swaps.nonzero()[0]
     if not swapping.size:
         return
-    rows, targets, things, others = rows[swapping], targets[swapping], things[swapping], others[swapping]
+    rows, targets, entities, others = rows[swapping], targets[swapping], entities[swapping], others[swapping]
     left = worlds.cell[rows]
     worlds.grid[targets] = worlds.grid[left]
-    worlds.grid[left] = things
+    worlds.grid[left] = entities
     worlds.cell[rows] = targets
     is_agent = others >= 0
     worlds.cell[others[is_agent]] = left[is_agent]
     worlds.success[rows] = True
     columns = worlds.agent_columns
-    what = np.where(is_agent, columns.swappable_types, things - worlds.first_swappable)
+    what = np.where(is_agent, columns.swappable_types, entities - worlds.first_swappable)
     swap = np.searchsorted(columns.swaps, turn.action[rows])
     worlds.count(rows, columns.swapped + swap * (columns.swappable_types + 1) + what)
 
@@ -180,10 +180,10 @@ def _is_still_frozen(worlds: Worlds, turn: Turn, others: Rows, rows: Rows) -> ND
 
 def _gift(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """One unit to the agent ahead. There is at most one gift a world here, and nothing else happens there."""
-    _, things = worlds.look_ahead(rows)
-    receivers = worlds.agent_in(things)
-    items = worlds.rules.actions.gift_item[turn.action_row[rows]]
-    has_room = worlds.inventory[receivers, items] < worlds.rules.groups.cap[worlds.group_row[receivers], items]
+    _, entities = worlds.look_ahead(rows)
+    receivers = worlds.agent_in(entities)
+    items = worlds.compiled.actions.gift_item[turn.action_row[rows]]
+    has_room = worlds.inventory[receivers, items] < worlds.compiled.groups.cap[worlds.group_row[receivers], items]
     gives = (receivers >= 0) & (receivers != rows) & (worlds.inventory[rows, items] > 0) & has_room
     rows, receivers, items = rows[gives], receivers[gives], items[gives]
     update_items(worlds, rows, items, np.full(len(rows), -1))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.world.rules.inventory import Rows, can_afford, check_items, pay, update_items
-from metta.world.rules.turn_order import Turn, rounds
+from metta.world.rules.turn_order import Turn, conflict_free_batches
 from metta.world.state.compiled import ABSENT, ATTACK_REACH, FIRST_PASS, Kind
 from metta.world.state.worlds import Worlds
 
@@ -28,7 +28,7 @@ def attack_offsets(worlds: Worlds, order: list[tuple[int, int]]) -> NDArray[np.i
     return offsets
 
 
-def take_first_pass(worlds: Worlds, turn: Turn) -> None:
+def run_attack_phase(worlds: Worlds, turn: Turn) -> None:
     """Attacks in turn order, and the first of the two penalties of an unknown action id.
 
     An attack changes nobody but the attacker and the victim, and nobody moves in this pass: so whom an attack would hit
@@ -47,7 +47,7 @@ def take_first_pass(worlds: Worlds, turn: Turn) -> None:
     victims = np.full(len(rows), NOBODY)
     victims[able] = find_victims(worlds, turn, rows[able])
     locks = (rows, np.where(victims == NOBODY, rows, victims))
-    for ready in rounds(worlds, turn, rows, locks):
+    for ready in conflict_free_batches(worlds, turn, rows, locks):
         _take_turns(worlds, turn, rows[ready], victims[ready])
 
 
@@ -79,14 +79,14 @@ def find_victims(worlds: Worlds, turn: Turn, rows: Rows) -> NDArray[np.int64]:
     if aimed.size:
         agents = rows[aimed]
         offsets = attack_offsets(worlds, ARGUMENT_ORDER)
-        _, things = worlds.look_at(agents, offsets[worlds.orientation[agents], turn.argument[agents] - 1])
-        victims[aimed] = worlds.agent_in(things)
+        _, entities = worlds.look_at(agents, offsets[worlds.orientation[agents], turn.argument[agents] - 1])
+        victims[aimed] = worlds.agent_in(entities)
     nearest = np.flatnonzero(is_nearest)
     if nearest.size:
         agents = np.repeat(rows[nearest], len(NEAREST_ORDER))
         offsets = attack_offsets(worlds, NEAREST_ORDER)[worlds.orientation[rows[nearest]]]
-        _, things = worlds.look_at(agents, offsets.ravel())
-        seen = worlds.agent_in(things).reshape(offsets.shape)
+        _, entities = worlds.look_at(agents, offsets.ravel())
+        seen = worlds.agent_in(entities).reshape(offsets.shape)
         first = (seen != NOBODY).argmax(axis=1)
         victims[nearest] = seen[np.arange(len(nearest)), first]
     return victims
@@ -98,7 +98,7 @@ def punish_invalid(worlds: Worlds, turn: Turn, rows: Rows) -> None:
         return
     columns, is_unknown = worlds.agent_columns, turn.kind[rows] == Kind.UNKNOWN
     worlds.count(rows, np.where(is_unknown, columns.invalid_type, columns.invalid_arg))
-    worlds.reward[rows] -= worlds.rules.groups.failure_penalty[worlds.group_row[rows]]
+    worlds.reward[rows] -= worlds.compiled.groups.failure_penalty[worlds.group_row[rows]]
     pairs = zip(
         rows.tolist(), is_unknown.tolist(), turn.action[rows].tolist(), turn.argument[rows].tolist(), strict=True
     )
@@ -108,16 +108,16 @@ def punish_invalid(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 
 def punish_failed(worlds: Worlds, rows: Rows) -> None:
     """Take the penalty from those of `rows` that did not succeed."""
-    if worlds.rules.has_penalty:
+    if worlds.compiled.has_penalty:
         failed = rows[~worlds.success[rows]]
-        worlds.reward[failed] -= worlds.rules.groups.failure_penalty[worlds.group_row[failed]]
+        worlds.reward[failed] -= worlds.compiled.groups.failure_penalty[worlds.group_row[failed]]
 
 
 def hold_frozen(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     """Whoever is frozen loses this turn, and one of the turns it has to lose."""
     frozen = rows[worlds.freeze[rows] != 0]
     if frozen.size:
-        turn.kind[frozen] = Kind.HELD
+        turn.kind[frozen] = Kind.FROZEN
         worlds.count(frozen, worlds.agent_columns.frozen_ticks)
         counting = frozen[worlds.freeze[frozen] > 0]  # -1 is for ever
         worlds.freeze[counting] -= 1
@@ -125,7 +125,7 @@ def hold_frozen(worlds: Worlds, turn: Turn, rows: Rows) -> None:
 
 
 def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
-    columns, groups = worlds.agent_columns, worlds.rules.num_groups
+    columns, groups = worlds.agent_columns, worlds.compiled.num_groups
     own, other = worlds.group_row[rows] % groups, worlds.group_row[victims] % groups
     attack = np.searchsorted(columns.attacks, turn.action[rows])
     worlds.count(rows, columns.hit + attack * groups + other)
@@ -135,7 +135,7 @@ def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
     worlds.count(rows[blocked], columns.blocked + other[blocked])
 
     struck = ~blocked
-    worlds.freeze[victims[struck]] = worlds.rules.groups.freeze_duration[worlds.group_row[victims[struck]]]
+    worlds.freeze[victims[struck]] = worlds.compiled.groups.freeze_duration[worlds.group_row[victims[struck]]]
 
     won = struck & ~was_frozen
     worlds.count(rows[won], columns.win + other[won])
@@ -145,12 +145,12 @@ def _hit(worlds: Worlds, turn: Turn, rows: Rows, victims: Rows) -> None:
 
 def _defend(worlds: Worlds, victims: Rows, action_rows: Rows) -> NDArray[np.bool_]:
     """Whether each victim holds all of the defense, which it then loses."""
-    defense = worlds.rules.actions.defense[action_rows]
+    defense = worlds.compiled.actions.defense[action_rows]
     items: list[int] = np.flatnonzero((defense != ABSENT).any(axis=0)).tolist()
     has_defense = (defense != ABSENT).any(axis=1)
     blocked = np.zeros(len(victims), np.bool_)
     blocked[has_defense] = check_items(
-        worlds, victims[has_defense], worlds.rules.actions.defense, action_rows[has_defense], items
+        worlds, victims[has_defense], worlds.compiled.actions.defense, action_rows[has_defense], items
     )
     for item in items:
         loses = (blocked & (defense[:, item] != ABSENT)).nonzero()[0]
@@ -162,9 +162,9 @@ def _defend(worlds: Worlds, victims: Rows, action_rows: Rows) -> NDArray[np.bool
 def _steal(worlds: Worlds, rows: Rows, victims: Rows) -> None:
     """Each attacker takes all its victim holds, item by item, as far as its caps allow."""
     columns = worlds.agent_columns
-    listed = worlds.listed[victims]
-    for item in np.flatnonzero(listed.any(axis=0)).tolist():
-        robs = listed[:, item].nonzero()[0]
+    has_token = worlds.has_token[victims]
+    for item in np.flatnonzero(has_token.any(axis=0)).tolist():
+        robs = has_token[:, item].nonzero()[0]
         thieves, robbed = rows[robs], victims[robs]
         taken = update_items(worlds, thieves, item, worlds.inventory[robbed, item].astype(np.int64))
         update_items(worlds, robbed, item, -taken)

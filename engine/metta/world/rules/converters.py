@@ -25,7 +25,7 @@ def advance_converters(worlds: Worlds) -> None:
 
 def start_conversions(worlds: Worlds, converters: Converters) -> None:
     """Start each idle converter that is not full and has all its inputs."""
-    types, columns = worlds.rules.types, worlds.converter_columns
+    types, columns = worlds.compiled.types, worlds.converter_columns
     idle = converters[worlds.converter_phase[converters] == IDLE]
     if not idle.size:
         return
@@ -52,7 +52,7 @@ def start_conversions(worlds: Worlds, converters: Converters) -> None:
 def _finish_conversions(worlds: Worlds, converters: Converters) -> None:
     if not converters.size:
         return
-    types, columns = worlds.rules.types, worlds.converter_columns
+    types, columns = worlds.compiled.types, worlds.converter_columns
     type_rows = worlds.converter_type[converters]
     produced = types.output[type_rows]
     # what does not fit is lost, but counted
@@ -83,7 +83,7 @@ def _end_cooldowns(worlds: Worlds, converters: Converters) -> None:
 
 def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
     """Each agent puts in up to one recipe's inputs; whether it put any."""
-    types = worlds.rules.types
+    types = worlds.compiled.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.input_items[worlds.converter_type[converters]].T:
         has_some = ((items != ABSENT) & (worlds.inventory[rows, items] > 0)).nonzero()[0]
@@ -105,7 +105,7 @@ def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
 
 def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
     """Each agent takes all the outputs it can hold; whether it took any."""
-    types = worlds.rules.types
+    types = worlds.compiled.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.output_items[worlds.converter_type[converters]].T:
         has_some = ((items != ABSENT) & (worlds.converter_inventory[converters, items] > 0)).nonzero()[0]
@@ -126,8 +126,8 @@ def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
 
 def use_converter(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
     """Each agent takes the outputs if it can hold any, else puts in recipe inputs; whether anything moved."""
-    outputs = worlds.rules.types.output[worlds.converter_type[converters]] > 0
-    room = worlds.inventory[rows] < worlds.rules.groups.cap[worlds.group_row[rows]]
+    outputs = worlds.compiled.types.output[worlds.converter_type[converters]] > 0
+    room = worlds.inventory[rows] < worlds.compiled.groups.cap[worlds.group_row[rows]]
     can_take = (outputs & room & (worlds.converter_inventory[converters] > 0)).any(axis=1)
     success = np.zeros(len(rows), np.bool_)
     success[can_take] = get_items(worlds, rows[can_take], converters[can_take])

@@ -15,10 +15,10 @@ Rows = NDArray[np.int64]
 def update_items(worlds: Worlds, rows: Rows, items: Rows | int, change: NDArray[np.int64]) -> NDArray[np.int64]:
     """Change an item of each agent within its cap, with counters and reward; the change that happened."""
     old = worlds.inventory[rows, items].astype(np.int64)
-    new = np.clip(old + change, 0, worlds.rules.groups.cap[worlds.group_row[rows], items])
+    new = np.clip(old + change, 0, worlds.compiled.groups.cap[worlds.group_row[rows], items])
     happened: NDArray[np.int64] = new - old
     worlds.inventory[rows, items] = new
-    worlds.listed[rows, items] = new > 0
+    worlds.has_token[rows, items] = new > 0
     worlds.items_changed[rows] = True
     columns = worlds.agent_columns
     column = columns.lost + (columns.gained - columns.lost) * (happened > 0) + items
@@ -33,7 +33,7 @@ def _reward_worth(worlds: Worlds, rows: Rows) -> None:
     float32 in the order of the original: products rounded, then added in item order. Accumulating adds one by one
     where a sum may add in pairs.
     """
-    groups, group_row = worlds.rules.groups, worlds.group_row[rows]
+    groups, group_row = worlds.compiled.groups, worlds.group_row[rows]
     counted = np.minimum(worlds.inventory[rows].astype(np.float32), groups.reward_cap[group_row])
     worth = np.add.accumulate(groups.reward[group_row] * counted, axis=1)[:, -1]
     worlds.reward[rows] += worth - worlds.score[rows]
@@ -55,9 +55,9 @@ def check_items(
         amount = needed[:, item][action_rows]
         asked = (enough & (amount != ABSENT)).nonzero()[0]
         agents = rows[asked]
-        fresh = agents[~worlds.listed[:, item][agents]]
+        fresh = agents[~worlds.has_token[:, item][agents]]
         if fresh.size:
-            worlds.listed[fresh, item] = True
+            worlds.has_token[fresh, item] = True
             worlds.items_changed[fresh] = True
         enough[asked] = worlds.inventory[:, item][agents] >= amount[asked]
     return enough
@@ -65,9 +65,11 @@ def check_items(
 
 def can_afford(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
     """Whether each agent's action is possible and it holds what that requires; asks without leaving a trace."""
-    actions = worlds.rules.actions
+    actions = worlds.compiled.actions
     affords = actions.possible[action_rows]
-    for item in worlds.rules.priced_items:  # a column first: rows of a column take a third of the time of both at once
+    for (
+        item
+    ) in worlds.compiled.priced_items:  # a column first: rows of a column take a third of the time of both at once
         affords &= worlds.inventory[:, item][rows] >= actions.required[:, item][action_rows]
     return affords
 
@@ -77,7 +79,7 @@ def pay(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
 
     What is taken is lost even if the action then fails. An action that is not possible costs nothing.
     """
-    actions, items = worlds.rules.actions, worlds.rules.priced_items
+    actions, items = worlds.compiled.actions, worlds.compiled.priced_items
     may_act = actions.possible[action_rows]
     costly = (may_act & actions.has_cost[action_rows]).nonzero()[0]
     if costly.size:
@@ -90,8 +92,8 @@ def pay(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
 
 
 def _take(worlds: Worlds, rows: Rows, action_rows: Rows) -> None:
-    actions = worlds.rules.actions
-    for item in worlds.rules.priced_items:
+    actions = worlds.compiled.actions
+    for item in worlds.compiled.priced_items:
         consumed, required = actions.consumed[:, item][action_rows], actions.required[:, item][action_rows]
         # a required item is updated even when none of it is consumed
         touched = ((consumed != ABSENT) | (required != ABSENT)).nonzero()[0]

@@ -14,11 +14,11 @@ def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
     Each agent gives a share of its reward to its own group (`group_reward_pct`) and to others
     (`reward_sharing_groups`); what a group was given is split evenly among its agents in this world.
     """
-    rules = worlds.rules
+    compiled = worlds.compiled
     returned = worlds.reward.copy()
-    if not rules.rulesets.shares_rewards:
+    if not compiled.rulesets.shares_rewards:
         return returned
-    groups, count = rules.groups, rules.num_groups
+    groups, count = compiled.groups, compiled.num_groups
     own = worlds.group_row % count
     first_pot = worlds.world * count  # pots are numbered world by world
     sizes = np.bincount(first_pot + own, minlength=worlds.num_worlds * count)
@@ -46,8 +46,8 @@ def diversity_factor(worlds: Worlds, world: int) -> NDArray[np.float64]:
     1 + similarity_coef * exp(-|r - own mean| / own std) + diversity_coef * mean over the other groups of
     (1 - exp(-|r - their mean| / their std)), with r the agent's individual reward of the episode.
     """
-    rules = worlds.rules
-    game = rules.configs[int(worlds.ruleset[world])].game
+    compiled = worlds.compiled
+    game = compiled.configs[int(worlds.ruleset[world])].game
     rows = slice(world * worlds.num_agents, (world + 1) * worlds.num_agents)
     own = worlds.group_row[rows]
     r = worlds.individual_rewards[rows].astype(np.float64)

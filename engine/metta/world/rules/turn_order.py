@@ -21,7 +21,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves half of the output's."""
+    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves half of the output's."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
@@ -48,19 +48,19 @@ class Turn:
     """What every agent does in this step. Arrays are `[agents]`."""
 
     def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.integer[Any]] | None):
-        rules = worlds.rules
+        compiled = worlds.compiled
         self._worlds = worlds
         self.action, self.argument = actions.T
         # seen as unsigned, negative numbers are too large like others
-        self.known_action, argument = np.minimum(actions.view(np.uint64), rules.too_large).view(np.int64).T
-        pair = self.known_action * (rules.most_arguments + 1)
+        self.known_action, argument = np.minimum(actions.view(np.uint64), compiled.too_large).view(np.int64).T
+        pair = self.known_action * (compiled.most_arguments + 1)
         pair += argument
         self.action_row = self.known_action  # in the tables of actions; means nothing where the id is unknown
-        if len(rules.configs) > 1:
+        if len(compiled.configs) > 1:
             ruleset = worlds.ruleset.repeat(worlds.num_agents)
-            pair += ruleset * rules.kind_of_pair[0].size
-            self.action_row = self.known_action + ruleset * rules.num_actions
-        self.kind: NDArray[np.uint8] = rules.kind_of_pair.ravel().take(pair)
+            pair += ruleset * compiled.kind_of_pair[0].size
+            self.action_row = self.known_action + ruleset * compiled.num_actions
+        self.kind: NDArray[np.uint8] = compiled.kind_of_pair.ravel().take(pair)
         self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze ran out on this turn
         self._place: NDArray[np.uint64] | None = None if order is None else self._places(order)
 
@@ -96,7 +96,7 @@ class ByKind:
         return self._rows[self._ends[first] : self._ends[last + 1]]
 
 
-def rounds(
+def conflict_free_batches(
     worlds: Worlds, turn: Turn, rows: NDArray[np.int64], locks: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.int64]]:
     """Positions in `rows` of the turns to take at once, round by round.

@@ -35,9 +35,9 @@ class Kind:
     The order matters: see the groups of kinds below.
     """
 
-    HELD = 0  # frozen: the turn is lost
+    FROZEN = 0  # frozen: the turn is lost
     BAD_ARGUMENT = 1  # of a known action; a penalty and nothing else
-    UNKNOWN = 2  # no such action id: penalised in both passes
+    UNKNOWN = 2  # no such action id: penalized in both passes
     BAD_ATTACK = 3  # an attack's argument is bad
     ATTACK = 4
     ATTACK_NEAREST = 5
@@ -65,7 +65,7 @@ NUM_KINDS = Kind.GIFT + 1
 
 # first and last of the kinds that ...
 FIRST_PASS = (Kind.UNKNOWN, Kind.ATTACK_NEAREST)  # have their turn in the first pass
-INVALID = (Kind.BAD_ARGUMENT, Kind.UNKNOWN)  # are penalised in the second pass
+INVALID = (Kind.BAD_ARGUMENT, Kind.UNKNOWN)  # are penalized in the second pass
 ACTS = (Kind.ATTACK, Kind.GIFT)  # are counted as a success or a failure of their action
 SECOND_PASS = (Kind.REFUSED, Kind.GIFT)  # act in the second pass
 ALWAYS_WORKS = (Kind.NOOP, Kind.CHANGE_COLOR)
@@ -134,7 +134,7 @@ class Rulesets:
     type_row: NDArray[np.int64]  # [rulesets, 256], type id -> type row, ABSENT: no such type
 
 
-class Rules:
+class CompiledConfig:
     """All that is fixed about a batch: its tables and its sizes."""
 
     def __init__(self, configs: Sequence[EnvConfig], shares_rulesets: bool = True):
@@ -264,9 +264,9 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
 
 def _listed_items(recipes: Sequence[Mapping[str, int]], items: Sequence[str]) -> NDArray[np.int64]:
     """Per type the ids of the items in its recipe, in id order, `ABSENT` after the last. `[types, most]`."""
-    listed = [[index for index, item in enumerate(items) if recipe.get(item, 0) > 0] for recipe in recipes]
-    most = max(map(len, listed), default=0)
-    return _integers([ids + [ABSENT] * (most - len(ids)) for ids in listed])
+    has_token = [[index for index, item in enumerate(items) if recipe.get(item, 0) > 0] for recipe in recipes]
+    most = max(map(len, has_token), default=0)
+    return _integers([ids + [ABSENT] * (most - len(ids)) for ids in has_token])
 
 
 def _compile_actions(

@@ -34,7 +34,7 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
     # in states of versions that knew no tasks of the same rules, the ruleset is the task; all episodes began at 0
     lacking = {"task": state["ruleset"], "shares_rulesets": 0, "first_step": np.zeros_like(state["steps"])}
-    return lacking | dict(state)
+    return lacking | {"has_token" if name == "listed" else name: value for name, value in state.items()}
 
 
 def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:

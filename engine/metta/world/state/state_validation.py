@@ -90,13 +90,13 @@ def _array(worlds: Worlds, state: Mapping[str, Any], name: str, slots: int) -> N
 
 def _check_tasks(worlds: Worlds, arrays: Arrays) -> None:
     """Tasks that are there, with their rules, and groups of those rules."""
-    rules = worlds.rules
+    compiled = worlds.compiled
     task, ruleset = arrays["task"], arrays["ruleset"]
-    _check(_within(task, 0, len(rules.tasks) - 1), f"task must be 0 to {len(rules.tasks) - 1}")
-    _check((ruleset == rules.ruleset_of_task[task]).all(), "ruleset is not that of the task")
-    own = arrays["group_row"] // rules.num_groups == ruleset[worlds.world]
+    _check(_within(task, 0, len(compiled.tasks) - 1), f"task must be 0 to {len(compiled.tasks) - 1}")
+    _check((ruleset == compiled.ruleset_of_task[task]).all(), "ruleset is not that of the task")
+    own = arrays["group_row"] // compiled.num_groups == ruleset[worlds.world]
     _check(own.all() or bool((arrays["episode"] < 0).any()), "group_row is of no group of the task")
-    _check(_within(arrays["group_row"], 0, len(rules.groups.names) - 1), "group_row is of no group")
+    _check(_within(arrays["group_row"], 0, len(compiled.groups.names) - 1), "group_row is of no group")
 
 
 def _check_invalid(worlds: Worlds, state: Mapping[str, Any]) -> None:
@@ -110,14 +110,14 @@ def _check_invalid(worlds: Worlds, state: Mapping[str, Any]) -> None:
 
 def _check_converters(worlds: Worlds, arrays: Arrays, slots: int, clock: int) -> None:
     """What is being made ends in time, and what is not there makes nothing."""
-    types = worlds.rules.types
+    types = worlds.compiled.types
     kind, cell, due = arrays["converter_type"], arrays["converter_cell"], arrays["converter_due"]
     _check(_within(kind, 0, max(0, len(types.names) - 1)), "converter_type is of no object")
     is_there, rests = cell >= 0, arrays["converter_phase"] == IDLE
     _check(_within(cell, -1, worlds.globals_start - 1), "converter_cell is in no world")
     _check((kind[is_there] >= types.static).all(), "converter_type is of a wall")
     world = np.arange(len(kind)) // max(1, slots)
-    of_task = worlds.rules.rulesets.type_row[arrays["ruleset"][world], types.type_id[kind]] == kind
+    of_task = worlds.compiled.rulesets.type_row[arrays["ruleset"][world], types.type_id[kind]] == kind
     _check(of_task[is_there].all(), "converter_type is of no object of the task")
     _check((rests == (due == NEVER)).all() and rests[~is_there].all(), "converter_due does not go with converter_phase")
     longest = max(int(types.conversion_ticks.max(initial=0)), int(types.cooldown.max(initial=0)))
@@ -126,17 +126,17 @@ def _check_converters(worlds: Worlds, arrays: Arrays, slots: int, clock: int) ->
 
 def _check_grid(worlds: Worlds, arrays: Arrays, slots: int) -> None:
     """Each thing is in its own world, where it says it is, and nothing else is anywhere."""
-    rules, types = worlds.rules, worlds.rules.types
+    compiled, types = worlds.compiled, worlds.compiled.types
     grid, cell, converter_cell = arrays["grid"], arrays["cell"], arrays["converter_cell"]
-    things, own_globals = grid[: worlds.globals_start], grid[worlds.globals_start :]
+    entities, own_globals = grid[: worlds.globals_start], grid[worlds.globals_start :]
     end = worlds.first_converter + len(converter_cell)
-    known = (things == OUTSIDE) | (things == 0) | ((things >= worlds.first_swappable) & (things < end))
+    known = (entities == OUTSIDE) | (entities == 0) | ((entities >= worlds.first_swappable) & (entities < end))
     _check(known.all(), "grid holds a thing that is not there")
     _check((own_globals == worlds.first_global + worlds.everyone).all(), "grid has other globals")
 
-    slot = things.reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
-    rows = np.array([config.game.height for config in rules.tasks])[arrays["task"]][:, None, None] + worlds.pad
-    cols = np.array([config.game.width for config in rules.tasks])[arrays["task"]][:, None, None] + worlds.pad
+    slot = entities.reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
+    rows = np.array([config.game.height for config in compiled.tasks])[arrays["task"]][:, None, None] + worlds.pad
+    cols = np.array([config.game.width for config in compiled.tasks])[arrays["task"]][:, None, None] + worlds.pad
     row, col = np.arange(worlds.slot_rows)[:, None], np.arange(worlds.stride)
     inside = (row >= worlds.pad) & (row < rows) & (col >= worlds.pad) & (col < cols)
     _check(((slot != OUTSIDE) == inside).all(), "grid is of another size than the task's map")
@@ -144,22 +144,24 @@ def _check_grid(worlds: Worlds, arrays: Arrays, slots: int) -> None:
     _check(_within(cell, 0, worlds.globals_start - 1), "cell is in no world")
     _check((cell // worlds.slot == worlds.world).all(), "cell is in another world")
     stands = grid[cell] == worlds.first_agent + worlds.everyone
-    is_agent = (things >= worlds.first_agent) & (things < worlds.first_plain)
+    is_agent = (entities >= worlds.first_agent) & (entities < worlds.first_plain)
     _check(stands.all() and is_agent.sum() == worlds.agents, "cell and grid disagree on where agents are")
 
     standing = np.flatnonzero(converter_cell >= 0)
     place = converter_cell[standing]
     _check((place // worlds.slot == standing // max(1, slots)).all(), "converter_cell is in another world")
     agree = (grid[place] == worlds.first_converter + standing).all()
-    is_converter = things >= worlds.first_converter
+    is_converter = entities >= worlds.first_converter
     _check(agree and is_converter.sum() == len(standing), "converter_cell and grid disagree on where converters are")
 
-    walls = np.flatnonzero((things > 0) & ~is_agent & ~is_converter)
-    is_plain = things[walls] >= worlds.first_plain
+    walls = np.flatnonzero((entities > 0) & ~is_agent & ~is_converter)
+    is_plain = entities[walls] >= worlds.first_plain
     first = np.where(is_plain, worlds.first_plain, worlds.first_swappable - types.plain_walls)
-    kind = things[walls] - first
+    kind = entities[walls] - first
     ruleset = arrays["ruleset"][walls // worlds.slot]
-    _check((rules.rulesets.type_row[ruleset, types.type_id[kind]] == kind).all(), "grid holds a wall of another task")
+    _check(
+        (compiled.rulesets.type_row[ruleset, types.type_id[kind]] == kind).all(), "grid holds a wall of another task"
+    )
 
 
 def _within(array: NDArray[Any], lowest: int, highest: int) -> bool:

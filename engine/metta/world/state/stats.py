@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state.compiled import Kind, Rules
+from metta.world.state.compiled import CompiledConfig, Kind
 
 InvalidCounts = Counter[tuple[int, str, int, int]]
 """(agent row, "invalid_type" or "invalid_arg", action id, argument) -> times."""
@@ -34,13 +34,13 @@ def _by_column(columns_of: dict[str, list[int]]) -> Names:
 class AgentColumns:
     """Where in `agent_counters` `[agents, columns]` each thing is counted."""
 
-    def __init__(self, rules: Rules):
-        self.rules = rules
-        actions = rules.num_actions
-        kinds = rules.actions.kind.reshape(-1, actions)
+    def __init__(self, compiled: CompiledConfig):
+        self.compiled = compiled
+        actions = compiled.num_actions
+        kinds = compiled.actions.kind.reshape(-1, actions)
         self.attacks = [action for action in range(actions) if (kinds[:, action] <= Kind.ATTACK_NEAREST).any()]
         self.swaps = [action for action in range(actions) if (kinds[:, action] == Kind.SWAP).any()]
-        self.swappable_types = rules.types.static - rules.types.plain_walls
+        self.swappable_types = compiled.types.static - compiled.types.plain_walls
         self._width = 0
         # counted by the env for everybody at once, in the place `success * actions + action`
         self.failed = self._take(actions)
@@ -48,7 +48,7 @@ class AgentColumns:
         self.invalid_type = self._take(1)
         self.invalid_arg = self._take(1)
         self.frozen_ticks = self._take(1)
-        groups, items = rules.num_groups, rules.num_items
+        groups, items = compiled.num_groups, compiled.num_items
         self.hit = self._take(len(self.attacks) * groups)  # by attack action and the victim's group
         self.blocked = self._take(groups)  # by the victim's group
         self.win = self._take(groups)  # by the victim's group
@@ -71,10 +71,10 @@ class AgentColumns:
         return self._names[group_row]
 
     def _make_names(self, group_row: int) -> dict[str, list[int]]:
-        rules = self.rules
-        ruleset, own = divmod(group_row, rules.num_groups)
-        groups = rules.groups.names[ruleset * rules.num_groups : (ruleset + 1) * rules.num_groups]
-        actions = [name for name, _, _ in rules.configs[ruleset].action_table]
+        compiled = self.compiled
+        ruleset, own = divmod(group_row, compiled.num_groups)
+        groups = compiled.groups.names[ruleset * compiled.num_groups : (ruleset + 1) * compiled.num_groups]
+        actions = [name for name, _, _ in compiled.configs[ruleset].action_table]
         a, others = groups[own], [group for group in range(len(groups)) if group != own]
         names: dict[str, list[int]] = {}
         for action, name in enumerate(actions):
@@ -102,13 +102,13 @@ class AgentColumns:
             names[f"attack.{what}.{a}"] = [start + group for group in range(len(groups))]
             names[f"attack.{what}.{own_team}.{a}"] = [start + own]
             names[f"attack.{what}.{other_team}.{a}"] = [start + group for group in others]
-        swapped_types = [*rules.types.names[rules.types.plain_walls : rules.types.static], "agent"]
+        swapped_types = [*compiled.types.names[compiled.types.plain_walls : compiled.types.static], "agent"]
         for k, action in enumerate(self.swaps):
             for index, type_name in enumerate(swapped_types):
                 column = self.swapped + k * len(swapped_types) + index
                 # several rulesets may have a type of this name, each with a column of its own
                 names.setdefault(f"action.{actions[action]}.{type_name}", []).append(column)
-        for item, name in enumerate(rules.items):
+        for item, name in enumerate(compiled.items):
             names[f"{name}.gained"] = [self.gained + item]
             names[f"{name}.lost"] = [self.lost + item]
             names[f"{name}.get"] = [self.got + item]
@@ -121,9 +121,9 @@ class AgentColumns:
 class ConverterColumns:
     """Where in `converter_counters` `[converters, columns]` each thing is counted."""
 
-    def __init__(self, rules: Rules):
-        self.rules = rules
-        items = rules.num_items
+    def __init__(self, compiled: CompiledConfig):
+        self.compiled = compiled
+        items = compiled.num_items
         self.added, self.removed, self.consumed, self.produced = (items * k for k in range(4))
         (
             self.conversions_started,
@@ -137,7 +137,7 @@ class ConverterColumns:
 
     def of_items(self, start: int) -> slice:
         """The columns of all items from the first one's."""
-        return slice(start, start + self.rules.num_items)
+        return slice(start, start + self.compiled.num_items)
 
     def names(self, type_row: int) -> Names:
         """What the counters of a converter of this type are called."""
@@ -149,7 +149,7 @@ class ConverterColumns:
                 ("consumed", self.consumed),
                 ("produced", self.produced),
             )
-            for index, item in enumerate(self.rules.items)
+            for index, item in enumerate(self.compiled.items)
         }
         names["conversions.started"] = [self.conversions_started]
         names["conversions.completed"] = [self.conversions_completed]
@@ -158,7 +158,7 @@ class ConverterColumns:
         names["blocked.output_full"] = [self.output_full]
         names["blocked.insufficient_input"] = [self.insufficient_input]
         # a type named like an item shares its counter, as in the original
-        names.setdefault(f"{self.rules.types.names[type_row]}.produced", []).append(self.conversions_completed)
+        names.setdefault(f"{self.compiled.types.names[type_row]}.produced", []).append(self.conversions_completed)
         return _by_column(names)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state.compiled import ATTACK_REACH, NEVER, Rules
+from metta.world.state.compiled import ATTACK_REACH, NEVER, CompiledConfig
 from metta.world.state.stats import AgentColumns, ConverterColumns, InvalidCounts
 
 OUTSIDE = -1
@@ -45,7 +45,7 @@ TURN_CLOCKWISE = np.array([3, 2, 0, 1])
 """The orientation a quarter turn clockwise of each: up -> right, down -> left, left -> up, right -> down."""
 
 
-CellsAndThings = tuple[NDArray[np.int64], NDArray[np.int32]]
+CellsAndEntities = tuple[NDArray[np.int64], NDArray[np.int32]]
 
 
 class Worlds:
@@ -69,7 +69,7 @@ class Worlds:
         "color",
         "freeze",
         "inventory",
-        "listed",
+        "has_token",
         "score",
         "reward",
         "individual_rewards",
@@ -82,27 +82,27 @@ class Worlds:
         *CONVERTER_ARRAYS,
     )
 
-    def __init__(self, rules: Rules, num_worlds: int):
-        spec = rules.spec
-        self.rules = rules
+    def __init__(self, compiled: CompiledConfig, num_worlds: int):
+        spec = compiled.spec
+        self.compiled = compiled
         self.num_worlds = num_worlds
         self.num_agents = spec.num_agents
         self.agents = agents = num_worlds * spec.num_agents
 
         self.pad = max(spec.observation_height // 2, spec.observation_width // 2, ATTACK_REACH)
-        self.slot_rows = max(config.game.height for config in rules.tasks) + 2 * self.pad
-        self.stride = max(config.game.width for config in rules.tasks) + 2 * self.pad
+        self.slot_rows = max(config.game.height for config in compiled.tasks) + 2 * self.pad
+        self.stride = max(config.game.width for config in compiled.tasks) + 2 * self.pad
         self.slot = self.slot_rows * self.stride
         self.step_offset = ROW_STEP * self.stride + COL_STEP
         self.clamped = self._clamped_cells()
 
         self.first_global = 1
         self.first_swappable = 1 + agents
-        self.first_agent = self.first_swappable + rules.types.static - rules.types.plain_walls
+        self.first_agent = self.first_swappable + compiled.types.static - compiled.types.plain_walls
         self.first_plain = self.first_agent + agents
-        self.first_converter = self.first_plain + rules.types.plain_walls
+        self.first_converter = self.first_plain + compiled.types.plain_walls
 
-        self.standing_thing = self._standing_things()
+        self.standing_thing = self._standing_entities()
 
         # -- worlds --
         self.clock = 0  # steps of the batch so far; converters' events are due by it
@@ -119,7 +119,7 @@ class Worlds:
         self.slot_start = np.arange(num_worlds) * self.slot
 
         self.num_converters = np.zeros(num_worlds, np.int64)  # in each world
-        self.object_counts = np.zeros((num_worlds, len(rules.types.names)), np.int64)  # at the start, by type row
+        self.object_counts = np.zeros((num_worlds, len(compiled.types.names)), np.int64)  # at the start, by type row
 
         # -- agents --
         self.everyone = np.arange(agents)
@@ -131,8 +131,8 @@ class Worlds:
         self.group_row = np.zeros(agents, np.int64)
         self.color = np.zeros(agents, np.int64)
         self.freeze = np.zeros(agents, np.int64)  # actions still lost; -1: for ever
-        self.inventory = np.zeros((agents, rules.num_items), np.int16)
-        self.listed = np.zeros((agents, rules.num_items), np.bool_)  # has a token, be it with amount 0
+        self.inventory = np.zeros((agents, compiled.num_items), np.int16)
+        self.has_token = np.zeros((agents, compiled.num_items), np.bool_)  # has a token, be it with amount 0
         self.score = np.zeros(agents, np.float32)  # worth of the inventory
         self.reward = np.zeros(agents, np.float32)  # individual, of this step
         self.individual_rewards = np.zeros(agents, np.float32)  # sum over the episode of `reward`
@@ -141,8 +141,8 @@ class Worlds:
         self.last_action = np.zeros((agents, 2), np.uint8)
 
         # -- counters, see stats.py --
-        self.agent_columns = AgentColumns(rules)
-        self.converter_columns = ConverterColumns(rules)
+        self.agent_columns = AgentColumns(compiled)
+        self.converter_columns = ConverterColumns(compiled)
         self.failed_start = self.everyone * self.agent_columns.width + self.agent_columns.failed  # in all counters
         self.agent_counters = np.zeros((agents, self.agent_columns.width), np.int32)
         self.tokens_written = np.zeros(agents, np.int64)  # in observations so far
@@ -166,15 +166,15 @@ class Worlds:
         col = np.maximum(np.arange(self.stride), self.pad)
         return (row[:, None] * self.stride + col[None, :]).ravel()
 
-    def _standing_things(self) -> NDArray[np.int32]:
+    def _standing_entities(self) -> NDArray[np.int32]:
         """The thing a type id puts into the grid, EMPTY where that is no wall. `[rulesets, 256]`"""
-        types, type_row = self.rules.types, self.rules.rulesets.type_row
+        types, type_row = self.compiled.types, self.compiled.rulesets.type_row
         plain = (type_row >= 0) & (type_row < types.plain_walls)
         swappable = (type_row >= types.plain_walls) & (type_row < types.static)
-        things = np.full(type_row.shape, EMPTY, np.int32)
-        things[plain] = self.first_plain + type_row[plain]
-        things[swappable] = self.first_swappable + type_row[swappable] - types.plain_walls
-        return things
+        entities = np.full(type_row.shape, EMPTY, np.int32)
+        entities[plain] = self.first_plain + type_row[plain]
+        entities[swappable] = self.first_swappable + type_row[swappable] - types.plain_walls
+        return entities
 
     def allot_converters(self, slots: int) -> None:
         """Room for `slots` converters in every world, all of it unused."""
@@ -182,7 +182,7 @@ class Worlds:
         count = self.num_worlds * slots
         self.converter_type = np.zeros(count, np.int64)  # type row
         self.converter_cell = np.full(count, -1)  # -1: the slot is not used
-        self.converter_inventory = np.zeros((count, self.rules.num_items), np.int16)
+        self.converter_inventory = np.zeros((count, self.compiled.num_items), np.int16)
         self.converter_phase = np.full(count, IDLE, np.int8)
         self.converter_due = np.full(count, NEVER)  # clock of the next event
         self.converter_counters = np.zeros((count, self.converter_columns.width), np.int32)
@@ -202,7 +202,7 @@ class Worlds:
         self.converter_changed[standing] = True
 
     @property
-    def num_things(self) -> int:
+    def num_entities(self) -> int:
         """One more than the highest thing id."""
         return self.first_converter + len(self.converter_type)
 
@@ -222,37 +222,37 @@ class Worlds:
 
     # -- looking around ---------------------------------------------------------------------------------------
 
-    def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndThings:
+    def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndEntities:
         """The cell at `offset` in the grid from each agent of `rows`, and the thing in it.
 
         Looks that leave the world above or on the left are bent back by the edge rule.
         """
         cells = self.cell[rows] + offset
-        things = self.grid[cells]
-        left = (things == OUTSIDE).nonzero()[0]
+        entities = self.grid[cells]
+        left = (entities == OUTSIDE).nonzero()[0]
         if left.size:
             start = self.world_start[rows[left]]
             cells[left] = start + self.clamped[cells[left] - start]
-            things[left] = self.grid[cells[left]]
-        return cells, things
+            entities[left] = self.grid[cells[left]]
+        return cells, entities
 
-    def look(self, rows: NDArray[np.int64], direction: NDArray[np.int64]) -> CellsAndThings:
+    def look(self, rows: NDArray[np.int64], direction: NDArray[np.int64]) -> CellsAndEntities:
         """The next cell in a direction (as orientations) from each agent of `rows`, and the thing in it."""
         return self.look_at(rows, self.step_offset[direction])
 
-    def look_ahead(self, rows: NDArray[np.int64]) -> CellsAndThings:
+    def look_ahead(self, rows: NDArray[np.int64]) -> CellsAndEntities:
         """The cell each agent of `rows` faces, and the thing in it."""
         return self.look(rows, self.orientation[rows])
 
-    def may_make_way(self, things: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def may_make_way(self, entities: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which things a move or a swap can possibly put somebody in the place of: empty cells, blocks, agents."""
-        makes_way: NDArray[np.bool_] = things.view(np.uint32) < self.first_plain
+        makes_way: NDArray[np.bool_] = entities.view(np.uint32) < self.first_plain
         return makes_way
 
-    def agent_in(self, things: NDArray[np.int32]) -> NDArray[np.int64]:
+    def agent_in(self, entities: NDArray[np.int32]) -> NDArray[np.int64]:
         """The rows of those things that are agents, -1 for others."""
-        is_agent = (things >= self.first_agent) & (things < self.first_plain)
-        return np.where(is_agent, things - np.int64(self.first_agent), -1)
+        is_agent = (entities >= self.first_agent) & (entities < self.first_plain)
+        return np.where(is_agent, entities - np.int64(self.first_agent), -1)
 
     # -- counting ---------------------------------------------------------------------------------------------
 

@@ -1,0 +1,74 @@
+"""Keys of the TOML file that have been renamed: files and checkpoints with the old names still load, with a warning."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, Final
+
+from metta.config.validation.key_paths import KeyPath
+from metta.errors import ConfigError, Problem
+
+RENAMED_KEYS: Final[dict[KeyPath, KeyPath]] = {
+    ("normalisation",): ("normalization",),
+    ("prioritised_sampling",): ("prioritized_sampling",),
+    ("agent", "own_frame"): ("agent", "egocentric"),
+    ("distributed", "patience_seconds"): ("distributed", "timeout_seconds"),
+}
+"""Old path -> new path; both lie in the same table."""
+
+RENAMED_MAP_BUILDERS: Final[dict[str, str]] = {"Own": "Custom"}
+"""Old `type` of a map builder -> new one, at any depth of `env.map_builder`."""
+
+
+def rename_keys(data: dict[str, Any], source: str) -> None:
+    """Rename the old keys in `data`, the parsed file, in place, and warn once with all of them.
+
+    Raises ConfigError where a file has both the old and the new name of a key.
+    """
+    renamed, problems = [], []
+    for old, new in RENAMED_KEYS.items():
+        table = _table_at(data, old[:-1])
+        if table is None or old[-1] not in table:
+            continue
+        if new[-1] in table:
+            problems.append(Problem(old, f"is the old name of {_dotted(new)}, which is given as well; remove it"))
+            continue
+        table[new[-1]] = table.pop(old[-1])
+        renamed.append(f"{_dotted(old)} is now {_dotted(new)}")
+    if problems:
+        raise ConfigError(source, problems)
+    env = data.get("env")
+    for builder in _tables(env.get("map_builder") if isinstance(env, dict) else None):
+        if isinstance(old_type := builder.get("type"), str) and old_type in RENAMED_MAP_BUILDERS:
+            builder["type"] = RENAMED_MAP_BUILDERS[old_type]
+            renamed.append(f'map builder type "{old_type}" is now "{builder["type"]}"')
+    if renamed:
+        text = f"{source}: {'; '.join(dict.fromkeys(renamed))}. The old names still work."
+        warnings.warn(text, FutureWarning, stacklevel=2)
+
+
+def current_path(path: KeyPath) -> KeyPath:
+    """The path of today's key for a path that may begin with a renamed one."""
+    for old, new in RENAMED_KEYS.items():
+        if path[: len(old)] == old:
+            return new + path[len(old) :]
+    return path
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(map(str, path))
+
+
+def _table_at(data: Any, path: KeyPath) -> dict[Any, Any] | None:
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else None
+
+
+def _tables(data: Any) -> Iterator[dict[Any, Any]]:
+    """Every table in nested data."""
+    if isinstance(data, dict):
+        yield data
+    for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
+        yield from _tables(inner)
