@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +69,9 @@ PACKAGES: dict[str, set[str]] = {
     "metta": set(),
 }
 """What each room may import beside the standard library."""
+
+MOST_LINES, MOST_FUNCTION_LINES, MOST_FILES = 450, 60, 15
+"""Lines of a file and of a function, and files side by side in a folder, at most."""
 
 EXTRAS = ("metta.run.loggers", "metta.checkpoint.onnx_export", "metta.report.plots", "metta.extensions")
 """Modules that import packages of extras, by name and only when they are used."""
@@ -175,7 +178,19 @@ def test_the_public_surface_has_a_list() -> None:
 def test_files_are_split_by_idea(module: str) -> None:
     vague = {"util", "utils", "common", "helper", "helpers", "functions", "base", "misc", "core"}
     assert module.rpartition(".")[2] not in vague
-    assert len(SOURCES[module].read_text(encoding="utf-8").splitlines()) <= 500
+    assert len(SOURCES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+@each_module
+def test_functions_fit_on_a_screen(module: str) -> None:
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or node.lineno) - node.lineno < MOST_FUNCTION_LINES, f"{module}.{node.name}"
+
+
+def test_no_room_is_crowded() -> None:
+    files = Counter(file.parent.relative_to(ROOT) for file in SOURCES.values() if file.name != "__init__.py")
+    assert {folder: count for folder, count in files.items() if count > MOST_FILES} == {}
 
 
 def test_the_top_level_is_what_it_should_be() -> None:
