@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError
+from metta.random_streams import episode_sequence
 from metta.world.maps.build import build_map
 from metta.world.rules.converters import start_conversions
 from metta.world.state.compiled import NEVER
@@ -29,7 +30,7 @@ class Streams:
 
     def draw(self, world: int, episode: int) -> tuple[np.random.Generator, int]:
         """The generator for an episode's task and map, and the key of its turn orders."""
-        bits = np.random.PCG64(np.random.SeedSequence((self.seed, self.first_world + world, episode)))
+        bits = np.random.PCG64(episode_sequence(self.seed, self.first_world + world, episode))
         return np.random.Generator(bits), int(bits.random_raw())
 
 

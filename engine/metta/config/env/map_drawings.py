@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from metta.config.env.map_builder import AsciiConfig, ChoiceConfig, MapBuilder, MirroredConfig, RoomsConfig
 from metta.config.env.objects import ObjectConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem
+from metta.geometry import flood_fill, framed_cell, neighbor_offsets
 
 
 def drawing_reach_problems(path: KeyPath, builder: AsciiConfig, types: Mapping[str, ObjectConfig]) -> Iterator[Problem]:
-    """Agents and objects of a drawn map that the first agent cannot get to."""
-    cells, width = builder.cell_names, builder.width
-    agents = [place for place, name in enumerate(cells) if _is_agent(name)]
-    is_open = [name == "empty" or _is_agent(name) for name in cells]
-    seen = set(agents[:1])
-    edge = agents[:1]
-    for place in edge:  # grows while it is walked through
-        for other in _beside(place, width, len(cells)):
-            if is_open[other] and other not in seen:
-                seen.add(other)
-                edge.append(other)
-    away = [place for place in agents if place not in seen]
-    for place, name in enumerate(cells):
+    """The first agent or object of a drawn map that the first agent cannot get to, if there is one."""
+    names, width = builder.cell_names, builder.width
+    agents = [cell for cell, name in enumerate(names) if _is_agent(name)]
+    if not agents:
+        return
+    stride = width + 2
+    framed = [framed_cell(cell, width) for cell in range(len(names))]
+    is_open = bytearray(stride * (builder.height + 2))
+    for cell, name in zip(framed, names, strict=True):
+        is_open[cell] = name == "empty" or _is_agent(name)
+    reached = set(chain.from_iterable(flood_fill(is_open, framed[agents[0]], stride)))
+    offsets = neighbor_offsets(stride)
+    for number, (cell, name) in enumerate(zip(framed, names, strict=True)):
         is_wall = name in types and types[name].type == "wall" and not types[name].swappable
-        if not is_open[place] and not is_wall and seen.isdisjoint(_beside(place, width, len(cells))):
-            away.append(place)
-    if agents and away:
-        row, col = divmod(min(away), width)
-        what = f'"{cells[min(away)]}" in row {row + 1}, column {col + 1}'
-        first = f"row {agents[0] // width + 1}, column {agents[0] % width + 1}"
-        yield Problem((*path, "map"), f"must be connected; the agent in {first} cannot get to {what}")
+        if name == "empty" or is_wall or cell in reached:
+            continue
+        if _is_agent(name) or reached.isdisjoint(cell + offset for offset in offsets):
+            row, col = divmod(number, width)
+            first = f"row {agents[0] // width + 1}, column {agents[0] % width + 1}"
+            away = f'"{name}" in row {row + 1}, column {col + 1}'
+            yield Problem((*path, "map"), f"must be connected; the agent in {first} cannot get to {away}")
+            return
 
 
 def group_counts(
@@ -85,15 +88,3 @@ def _told(counts: Sequence[int], groups: Sequence[str]) -> str:
 
 def _is_agent(name: str) -> bool:
     return name == "agent" or name.startswith("agent.")
-
-
-def _beside(place: int, width: int, size: int) -> Iterator[int]:
-    """The places above, below, left and right that are on the map."""
-    if place >= width:
-        yield place - width
-    if place + width < size:
-        yield place + width
-    if place % width:
-        yield place - 1
-    if place % width < width - 1:
-        yield place + 1

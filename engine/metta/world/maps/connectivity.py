@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.geometry import flood_fill, framed_cell
+
 Floor = NDArray[np.bool_]
 CellPreferences = Callable[[int], Iterable[int]]
 """For the n-th object: cells, numbered in reading order, those where it should rather be first."""
@@ -70,21 +72,11 @@ def walking_distances(floor: Floor, start: int) -> NDArray[np.int64]:
     stride = cols + 2
     padded = np.zeros((rows + 2, stride), np.bool_)
     padded[1:-1, 1:-1] = floor
-    is_new = bytearray(padded.tobytes())
-    edge = [(start // cols + 1) * stride + start % cols + 1]
-    is_new[edge[0]] = 0
     cells: list[int] = []
     counts: list[int] = []
-    while edge:
-        cells += edge
-        counts.append(len(edge))
-        further = []
-        for cell in edge:
-            for other in (cell - stride, cell + stride, cell - 1, cell + 1):
-                if is_new[other]:
-                    is_new[other] = 0
-                    further.append(other)
-        edge = further
+    for layer in flood_fill(bytearray(padded.tobytes()), framed_cell(start, cols), stride):
+        cells += layer
+        counts.append(len(layer))
     distances = np.full(padded.size, -1, np.int64)
     distances[cells] = np.arange(len(counts)).repeat(counts)
     return distances.reshape(padded.shape)[1:-1, 1:-1]
@@ -109,7 +101,7 @@ def connected_places(
     is_free = bytearray(padded.tobytes())
     is_object = bytearray(len(is_free))
     beside = (-stride, 1, stride, -1)
-    is_kept = {_padded(cell, cols) for cell in kept_free}
+    is_kept = {framed_cell(cell, cols) for cell in kept_free}
     places: list[int] = []
 
     def walls_in(cell: int) -> bool:
@@ -139,7 +131,7 @@ def connected_places(
         candidates = _hardly_in_the_way(padded).ravel().nonzero()[0]
         shared = iter(generator.permutation(candidates).tolist())
     while len(places) < num_objects:
-        cells = shared if shared is not None else (_padded(cell, cols) for cell in wishes(len(places)))  # type: ignore[misc]
+        cells = shared if shared is not None else (framed_cell(cell, cols) for cell in wishes(len(places)))  # type: ignore[misc]
         where = next((cell for cell in cells if is_fit(cell)), None)
         if where is None:  # where walls stand close, ways around a cell are longer than its ring
             if _is_tree(is_free, stride):
@@ -155,11 +147,6 @@ def connected_places(
         is_free[where], is_object[where] = 0, 1
         places.append(where)
     return [(cell // stride - 1) * cols + cell % stride - 1 for cell in places]
-
-
-def _padded(cell: int, cols: int) -> int:
-    """The number of a cell with a frame around the map."""
-    return (cell // cols + 1) * (cols + 2) + cell % cols + 1
 
 
 def _hardly_in_the_way(padded: Floor) -> Floor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.geometry import flood_fill, neighbor_offsets
 from metta.world.maps.connectivity import Floor
 from metta.world.maps.generators import Cell
 
@@ -21,37 +22,34 @@ def open_gates(cells: Cells, gates: Sequence[Cell], wall: int, goal: Floor | Non
     if not gates:
         return True
     goal = cells <= 0 if goal is None else goal
-    targets, rows, cols = goal.ravel(), *cells.shape
-    flat = cells.ravel()
-    is_rock = flat == wall
+    can_dig = np.pad(goal | (cells == wall), 1).tobytes()
+    is_goal = np.pad(goal, 1).tobytes()
+    stride = cells.shape[1] + 2
     found_all = True
     for row, col in gates:
-        start = row * cols + col
-        before: dict[int, int] = {start: start}
-        edge = [start] if targets[start] or flat[start] <= 0 or is_rock[start] else []
-        found = None
-        for cell in edge:  # grows while it is walked through
-            if targets[cell]:
-                found = cell
-                break
-            for other in _beside(cell, rows, cols):
-                if other not in before and (targets[other] or is_rock[other]):
-                    before[other] = cell
-                    edge.append(other)
-        found_all &= found is not None
-        while found is not None and found != start:
-            found = before[found]
-            cells[found // cols, found % cols] = min(0, int(cells[found // cols, found % cols]))
+        start = (row + 1) * stride + col + 1
+        path = (
+            _shortest_path(bytearray(can_dig), is_goal, start, stride) if can_dig[start] or cells[row, col] <= 0 else []
+        )
+        found_all &= bool(path)
+        for cell in path[:-1]:
+            row, col = cell // stride - 1, cell % stride - 1
+            cells[row, col] = min(0, int(cells[row, col]))
     return found_all
 
 
-def _beside(cell: int, rows: int, cols: int) -> list[int]:
-    row, col = divmod(cell, cols)
-    found = [cell - cols] if row else []
-    if row < rows - 1:
-        found.append(cell + cols)
-    if col:
-        found.append(cell - 1)
-    if col < cols - 1:
-        found.append(cell + 1)
-    return found
+def _shortest_path(is_open: bytearray, is_goal: bytes, start: int, stride: int) -> list[int]:
+    """The cells from `start` to the nearest goal, both included; empty if there is no way. All arrays are framed."""
+    layers = []
+    for layer in flood_fill(is_open, start, stride):
+        layers.append(layer)
+        found = next((cell for cell in layer if is_goal[cell]), None)
+        if found is not None:
+            break
+    else:
+        return []
+    path = [found]
+    for layer in reversed(layers[:-1]):
+        neighbors = {path[-1] + offset for offset in neighbor_offsets(stride)}
+        path.append(next(cell for cell in layer if cell in neighbors))
+    return path[::-1]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.geometry import COUNTERCLOCKWISE, STEPS
 from metta.world.rules.inventory import Rows, can_afford, check_items, pay, update_items
 from metta.world.rules.turn_order import Turn, conflict_free_batches
 from metta.world.state.compiled import ABSENT, ATTACK_REACH, FIRST_PASS, Kind
 from metta.world.state.worlds import Worlds
 
-# "d cells ahead and o to the left" as (row, col) = d * AHEAD + o * LEFT, by orientation: up, down, left, right
-AHEAD = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
-LEFT = np.array([(0, -1), (0, 1), (1, 0), (-1, 0)])
+# by orientation, (rows, cols) of one cell ahead and of one cell to the left: "d cells ahead and o cells to the left" is
+# d * AHEAD + o * LEFT
+AHEAD = np.array(STEPS)
+LEFT = AHEAD[list(COUNTERCLOCKWISE)]
 
 NEAREST_ORDER = [(distance, side) for distance in range(1, ATTACK_REACH + 1) for side in (0, 1, -1)]
 ARGUMENT_ORDER = [(distance, side) for distance in range(1, ATTACK_REACH + 1) for side in (1, 0, -1)]

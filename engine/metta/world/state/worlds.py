@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.geometry import neighbor_offsets
 from metta.world.state.compiled import ATTACK_REACH, NEVER, CompiledConfig
 from metta.world.state.stats import AgentColumns, ConverterColumns, InvalidCounts
 
@@ -37,13 +38,6 @@ CONVERTER_ARRAYS = (
     "converter_counters",
 )
 """The arrays of Worlds whose length is that of all converter slots."""
-
-# direction offsets by orientation: up, down, left, right
-ROW_STEP = np.array([-1, 1, 0, 0])
-COL_STEP = np.array([0, 0, -1, 1])
-TURN_CLOCKWISE = np.array([3, 2, 0, 1])
-"""The orientation a quarter turn clockwise of each: up -> right, down -> left, left -> up, right -> down."""
-
 
 CellsAndEntities = tuple[NDArray[np.int64], NDArray[np.int32]]
 
@@ -93,7 +87,7 @@ class Worlds:
         self.slot_rows = max(config.game.height for config in compiled.tasks) + 2 * self.pad
         self.stride = max(config.game.width for config in compiled.tasks) + 2 * self.pad
         self.slot = self.slot_rows * self.stride
-        self.step_offset = ROW_STEP * self.stride + COL_STEP
+        self.step_offset = np.array(neighbor_offsets(self.stride))  # by orientation
         self.clamped = self._clamped_cells()
 
         self.first_global = 1
