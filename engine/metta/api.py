@@ -52,6 +52,7 @@ from metta.config.loading.json_schema import config_schema
 from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import broken_preset_packages, find_preset, presets
+from metta.config.loading.reference import KeyReference, TableReference, config_reference
 from metta.config.loading.suites import SUITES, Suite, find_suite
 from metta.config.plan.check import check_text
 from metta.config.run import RunConfig
@@ -156,6 +157,7 @@ __all__ = [
     "GameConfig",
     "GroupConfig",
     "Interval",
+    "KeyReference",
     "KickstartingConfig",
     "LRScheduleConfig",
     "LearningProgressConfig",
@@ -195,12 +197,14 @@ __all__ = [
     "StepInfo",
     "StopRequested",
     "Suite",
+    "TableReference",
     "TrainingState",
     "VTraceConfig",
     "broken_preset_packages",
     "check_text",
     "compute_advantages",
     "compute_gradient_stats",
+    "config_reference",
     "config_schema",
     "dump_config",
     "eval_policy",

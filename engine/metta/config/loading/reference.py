@@ -1,0 +1,186 @@
+"""Reference of the TOML file as data: every table and key with its type, range, default and description."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS
+from metta.config.env.game import AgentSettings
+from metta.config.env.map_generators import MAP_BUILDERS
+from metta.config.loading.json_schema import config_schema
+from metta.config.loading.renamed_keys import current_path
+from metta.config.run import RunConfig
+from metta.config.training import LOGGERS
+from metta.config.validation.frozen_model import FrozenModel
+from metta.config.validation.key_paths import choices, default_of, sections
+from metta.errors import UsageError, did_you_mean
+
+REQUIRED: Final = "required"
+UNSET: Final = "unset"
+OWN_DEFAULTS: Final = "its own defaults"
+LONG_DEFAULT: Final = "see preset default"
+DEFAULT_WORDS: Final = (REQUIRED, UNSET, OWN_DEFAULTS, LONG_DEFAULT)
+"""What `KeyReference.default` can be besides a TOML value."""
+
+_LONGEST_DEFAULT = 60
+_LARGEST_BOUND = 10**6
+"""Bounds from here on only exclude absurd values and are not shown."""
+_REGISTRIES = (BACKBONES, LOGGERS, MAP_BUILDERS, OBSERVATION_PROCESSORS)
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+
+
+@dataclass(frozen=True)
+class KeyReference:
+    """One key of a table."""
+
+    key: str
+    type: str
+    """such as `integer`, `one of "adam", "muon"`, `list of strings`"""
+    range: str
+    """such as `0 to 1`; empty where every value of the type is allowed"""
+    default: str
+    """a TOML value, or one of DEFAULT_WORDS"""
+    description: str
+
+
+@dataclass(frozen=True)
+class TableReference:
+    """One table of the file, with all of its keys or the one that was asked for."""
+
+    header: str
+    """as in the file: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`"""
+    type: str
+    """value of the key `type` that selects this table among those with the same header; empty where there is one"""
+    description: str
+    keys: tuple[KeyReference, ...]
+
+    @property
+    def name(self) -> str:
+        """The header without brackets: `env.game`."""
+        return self.header.strip("[]")
+
+
+def config_reference(name: str | None = None, *, built_in_only: bool = False) -> list[TableReference]:
+    """The tables of the TOML file, in the order of the file.
+
+    `name` selects one table (`ppo`, `env.game`), one type of a table (`env.map_builder.Maze`) or one key (`ppo.gamma`).
+    With `built_in_only`, choices are listed without those that installed packages and this program registered.
+    Raises UsageError for an unknown name, with the closest ones.
+    """
+    tables = list(_tables(built_in_only))
+    if name is None:
+        return tables
+    wanted = ".".join(map(str, current_path(tuple(name.strip("[] ").split(".")))))
+    found = [table for table in tables if wanted in (table.name, f"{table.name}.{table.type}")]
+    found = found or [
+        replace(table, keys=(key,)) for table in tables for key in table.keys if f"{table.name}.{key.key}" == wanted
+    ]
+    if not found:
+        keys = [f"{table.name}.{key.key}" for table in tables for key in table.keys]
+        namesakes = [key for key in dict.fromkeys(keys) if key.rpartition(".")[2] == name]
+        quoted = " or ".join(f'"{key}"' for key in namesakes)
+        known = [*(table.name for table in tables), *(f"{table.name}.{table.type}" for table in tables), *keys]
+        hint = f"; did you mean {quoted}?" if quoted else did_you_mean(name, known)
+        raise UsageError(f'there is no table or key "{name}" in the TOML file{hint}')
+    return found
+
+
+def _tables(built_in_only: bool) -> Iterator[TableReference]:
+    schemas = config_schema()["$defs"]
+    seen: set[tuple[str, type[FrozenModel]]] = set()
+    for header, model in sections(RunConfig):
+        if (header, model) in seen:  # below another type of the table around it
+            continue
+        seen.add((header, model))
+        schema = schemas[model.__name__]
+        if model is AgentSettings:
+            first, *_, last = AgentSettings.model_fields
+            text = f"Any of the keys `{first}` to `{last}` of `[env.game]`, for the agents of this group."
+            yield TableReference(header, "", text, ())
+            continue
+        types = choices(model, "type") if "type" in model.model_fields else ()
+        keys = tuple(
+            KeyReference(
+                key,
+                _type(entry := _built_in(schema["properties"][key]) if built_in_only else schema["properties"][key]),
+                _range(entry),
+                _default(model, key, entry),
+                str(field.description),
+            )
+            for key, field in model.model_fields.items()
+        )
+        yield TableReference(header, types[0] if len(types) == 1 else "", schema["description"], keys)
+
+
+def _built_in(entry: dict[str, Any]) -> dict[str, Any]:
+    """A key's schema without choices that are not metta's own, in lists too."""
+    if "items" in entry:
+        return entry | {"items": _built_in(entry["items"])}
+    added = {name for registry in _REGISTRIES for name in registry.names() if registry.is_own(name)}
+    allowed = [choice for choice in entry.get("enum", []) if choice not in added]
+    return {key: value for key, value in entry.items() if key != "enum"} | ({"enum": allowed} if allowed else {})
+
+
+def _type(entry: dict[str, Any]) -> str:
+    if "enum" in entry:
+        return "one of " + ", ".join(map(json.dumps, entry["enum"]))
+    if "const" in entry:
+        return json.dumps(entry["const"])
+    if _is_table(entry):
+        return "table"
+    if "oneOf" in entry:
+        return f"{_type(entry['oneOf'][0])} or range"
+    if "anyOf" in entry:
+        return " or ".join(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
+    if entry["type"] in ("array", "object"):
+        holder, inner = "list" if entry["type"] == "array" else "table", _type(_inner(entry))
+        plural = re.sub(r"\b(integer|number|boolean|string|list|table|range)\b", r"\1s", inner)
+        return f"{holder}, each {inner}" if inner.startswith("one of") else f"{holder} of {plural}"
+    return str(entry["type"])
+
+
+def _range(entry: dict[str, Any]) -> str:
+    """The bounds of a number, or of the numbers in a list, a table or a range."""
+    if "oneOf" in entry and not _is_table(entry):
+        return _range(entry["oneOf"][0])
+    if entry.get("type") == "array" or (entry.get("type") == "object" and not _is_table(entry)):
+        return _range(_inner(entry))
+    bounds = {key: value for key, value in entry.items() if key in _BOUNDS and abs(value) < _LARGEST_BOUND}
+    if {"minimum", "maximum"} <= set(bounds):
+        return f"{bounds['minimum']:g} to {bounds['maximum']:g}"
+    return ", ".join(f"{words} {bounds[key]:g}" for key, words in _BOUNDS.items() if key in bounds)
+
+
+def _inner(entry: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a list's entries, or of the values of a table with free keys."""
+    inner = entry.get("items") or entry.get("additionalProperties") or next(iter(entry["patternProperties"].values()))
+    assert isinstance(inner, dict)
+    return inner
+
+
+def _is_table(entry: dict[str, Any]) -> bool:
+    """Whether it is a table of fixed keys, or one of several such tables."""
+    return "$ref" in entry or all("$ref" in choice for choice in entry.get("oneOf", [{}]))
+
+
+def _default(model: type[FrozenModel], key: str, entry: dict[str, Any]) -> str:
+    field = model.model_fields[key]
+    default = default_of(field)
+    if field.is_required():
+        return REQUIRED
+    if default is None:
+        return UNSET
+    if _is_table(entry):
+        return OWN_DEFAULTS
+    text = _toml(default)
+    return LONG_DEFAULT if len(text) > _LONGEST_DEFAULT else text
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(entry)}" for key, entry in value.items()) + " }" if value else "{}"
+    return json.dumps(value)
