@@ -3,6 +3,7 @@
 import os
 
 from agent_fixtures import *  # noqa: F403  # fixtures of several rooms
+from chromium import browser  # noqa: F401  # of replays and reports
 from hypothesis import settings
 from rl_fixtures import *  # noqa: F403
 

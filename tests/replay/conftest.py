@@ -1,13 +1,10 @@
-"""What tests of replays share: recorded episodes, and a browser."""
+"""Fixtures of the replay tests: recorded episodes and their files."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, find_chromium
 from episodes import LIVELY, crowded, is_lively
 
 from metta.baselines.random_policy import RandomPolicy
@@ -37,15 +34,3 @@ def large_files(large: Replay, tmp_path_factory: pytest.TempPathFactory) -> Repl
 @pytest.fixture(scope="session")
 def lively_page(lively: Replay, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_replay(lively, tmp_path_factory.mktemp("lively"), "lively").page
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    program = find_chromium()
-    if program is None:
-        reason = "no chromium here; it is Debian's package of that name"
-        # where the gate runs, a browser that is missing must not pass for pages that work
-        assert os.environ.get("CI") != "true", reason
-        pytest.skip(reason)
-    with Chromium(program, tmp_path_factory.mktemp("profile")) as chromium:
-        yield chromium

@@ -311,7 +311,7 @@ def test_the_map_zooms_fits_and_is_dragged(browser: Chromium, lively_page: Path,
         browser.call(
             "Input.dispatchMouseEvent", type=kind, x=middle[0] + x, y=middle[1], button=button, buttons=1, clickCount=1
         )
-    browser.infer_sizes()
+    browser.wait_until_drawn()
     assert pointed(browser, *place) == cell_at(*at, zoomed, moved=zoomed)
     assert panels(browser)["agent"] == "0", "a drag selects nothing"
     browser.click(*browser.run(CENTER, "#fit"))
@@ -319,7 +319,7 @@ def test_the_map_zooms_fits_and_is_dragged(browser: Chromium, lively_page: Path,
     browser.click(*browser.run(CENTER, "#zoom-in"))
     assert pointed(browser, *place) == cell_at(*at, zoomed)
     browser.call("Input.dispatchMouseEvent", type="mouseWheel", x=middle[0], y=middle[1], deltaX=0, deltaY=160)
-    browser.infer_sizes()
+    browser.wait_until_drawn()
     assert pointed(browser, *place) == cell_at(*at, zoomed * math.exp(-0.4))
 
 

@@ -1,4 +1,4 @@
-"""A headless Chromium driven through its DevTools pipe: no driver program, no socket, no further package."""
+"""A headless Chromium, driven through its DevTools pipe without further packages, and the `browser` fixture."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -25,8 +27,8 @@ FLAGS = [
     "--disable-sync",
     "--remote-debugging-pipe",
 ]
-PATIENCE = 30.0
-"""Seconds for one answer."""
+TIMEOUT_SECONDS = 30.0
+"""For one answer."""
 
 
 def find_chromium() -> str | None:
@@ -69,7 +71,7 @@ class Chromium:
 
     def __exit__(self, *exception: object) -> None:
         self._process.terminate()
-        self._process.wait(timeout=PATIENCE)
+        self._process.wait(timeout=TIMEOUT_SECONDS)
         os.close(self._in)
         os.close(self._out)
 
@@ -88,7 +90,7 @@ class Chromium:
             self.events.append(answer)
 
     def _receive(self) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while b"\0" not in self._buffer:
             readable, _, _ = select.select([self._in], [], [], max(0.0, deadline - time.monotonic()))
             chunk = os.read(self._in, 1 << 16) if readable else b""
@@ -113,7 +115,7 @@ class Chromium:
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri() + fragment)
         self.wait_for("document.documentElement?.dataset.openedIn !== undefined")
-        self.infer_sizes()
+        self.wait_until_drawn()
 
     @contextmanager
     def inside_frame(self) -> Iterator[None]:
@@ -139,12 +141,12 @@ class Chromium:
 
     def wait_for(self, condition: str) -> None:
         """Wait until a JavaScript expression is true."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not self.evaluate(condition):
             assert time.monotonic() < deadline, f"never true: {condition}"
             time.sleep(0.02)
 
-    def infer_sizes(self) -> None:
+    def wait_until_drawn(self) -> None:
         """Wait until the page has drawn what it knows."""
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
@@ -157,18 +159,18 @@ class Chromium:
         text: Mapping[str, str] = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, modifiers=8 if shift else 0, **text)
-        self.infer_sizes()
+        self.wait_until_drawn()
 
     def click(self, x: float, y: float) -> None:
         """Click at a point of the page."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-        self.infer_sizes()
+        self.wait_until_drawn()
 
     def problems(self) -> list[str]:
         """What went wrong on the page since it was opened: exceptions, errors in its log, requests beyond its file."""
-        self.infer_sizes()
+        self.wait_until_drawn()
         found = []
         for event in self.events:
             parameters = event.get("params", {})
@@ -186,3 +188,15 @@ class Chromium:
     def screenshot(self, path: Path) -> None:
         """Write what the page shows as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One browser for all tests of a session; without one they are skipped, in CI they fail."""
+    program = find_chromium()
+    if program is None:
+        reason = "these tests need Chromium (on Debian: apt-get install chromium)"
+        assert os.environ.get("CI") != "true", reason
+        pytest.skip(reason)
+    with Chromium(program, tmp_path_factory.mktemp("profile")) as chromium:
+        yield chromium

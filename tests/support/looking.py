@@ -54,7 +54,7 @@ def step_shown(browser: Chromium) -> int:
 def go_to(browser: Chromium, step: int) -> None:
     """Show a step."""
     browser.evaluate(f"location.hash = '#step={step}'")
-    browser.infer_sizes()
+    browser.wait_until_drawn()
     assert step_shown(browser) == step
 
 

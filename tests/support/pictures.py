@@ -193,14 +193,14 @@ def take_pictures(names: list[str]) -> None:
                 browser.open(page)
                 size = world.game.width * CELL, world.game.height * CELL
                 browser.run(SHOW_MAP, *size)
-                browser.infer_sizes()
+                browser.wait_until_drawn()
                 _write(browser, ROOT / picture.path, *size)
         if not names or "quickstart" in names:
             world = load_config("quickstart").env
             page = write_replay(record_episode(ScriptedPolicy(world), world, 1), folder, "quickstart").page
             browser.resize(1000, 560)
             browser.open(page, f"#step={HERO_STEP}&agent=0")
-            browser.infer_sizes()
+            browser.wait_until_drawn()
             _write(browser, ROOT / HERO, 1000, 560)
 
 
