@@ -60,6 +60,14 @@ def largest_component(floor: Floor) -> Floor:
     return largest
 
 
+def framed(floor: Floor) -> Floor:
+    """A floor with a frame of wall, one cell wide. `[rows + 2, cols + 2] bool`"""
+    # several times as fast as np.pad
+    padded = np.zeros((floor.shape[0] + 2, floor.shape[1] + 2), np.bool_)
+    padded[1:-1, 1:-1] = floor
+    return padded
+
+
 def reachable(is_open: Floor, start: int) -> Floor:
     """The cells that one can walk to from `start`, numbered in reading order."""
     found: Floor = walking_distances(is_open, start) >= 0
@@ -68,10 +76,8 @@ def reachable(is_open: Floor, start: int) -> Floor:
 
 def walking_distances(floor: Floor, start: int) -> NDArray[np.int64]:
     """`[rows, cols]`: steps from a cell, numbered in reading order, to every other; -1 where one cannot get to."""
-    rows, cols = floor.shape
+    cols, padded = floor.shape[1], framed(floor)
     stride = cols + 2
-    padded = np.zeros((rows + 2, stride), np.bool_)
-    padded[1:-1, 1:-1] = floor
     cells: list[int] = []
     counts: list[int] = []
     for layer in flood_fill(bytearray(padded.tobytes()), framed_cell(start, cols), stride):
@@ -94,10 +100,8 @@ def connected_places(
     Objects stand in the way: each goes where the cells around it stay joined without it, and where neither it nor an
     object beside it is walled in. So what is left of the floor is one piece, with every object at its edge.
     """
-    rows, cols = floor.shape
+    cols, padded = floor.shape[1], framed(floor)
     stride = cols + 2
-    padded = np.zeros((rows + 2, stride), np.bool_)
-    padded[1:-1, 1:-1] = floor
     is_free = bytearray(padded.tobytes())
     is_object = bytearray(len(is_free))
     beside = (-stride, 1, stride, -1)

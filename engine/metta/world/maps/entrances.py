@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.geometry import flood_fill, neighbor_offsets
-from metta.world.maps.connectivity import Floor
+from metta.world.maps.connectivity import Floor, framed
 from metta.world.maps.generators import Cell
 
 Cells = NDArray[np.int16]
@@ -22,34 +22,36 @@ def open_gates(cells: Cells, gates: Sequence[Cell], wall: int, goal: Floor | Non
     if not gates:
         return True
     goal = cells <= 0 if goal is None else goal
-    can_dig = np.pad(goal | (cells == wall), 1).tobytes()
-    is_goal = np.pad(goal, 1).tobytes()
+    gates = [(row, col) for row, col in gates if not goal[row, col]]
+    if not gates:
+        return True
+    is_goal, can_dig = framed(goal).tobytes(), framed(goal | (cells == wall)).tobytes()
     stride = cells.shape[1] + 2
-    found_all = True
+    all_open = True
     for row, col in gates:
         start = (row + 1) * stride + col + 1
-        path = (
-            _shortest_path(bytearray(can_dig), is_goal, start, stride) if can_dig[start] or cells[row, col] <= 0 else []
-        )
-        found_all &= bool(path)
+        can_start = can_dig[start] or cells[row, col] <= 0
+        path = _shortest_path(bytearray(can_dig), is_goal, start, stride) if can_start else []
+        all_open &= bool(path)
         for cell in path[:-1]:
             row, col = cell // stride - 1, cell % stride - 1
             cells[row, col] = min(0, int(cells[row, col]))
-    return found_all
+    return all_open
 
 
 def _shortest_path(is_open: bytearray, is_goal: bytes, start: int, stride: int) -> list[int]:
-    """The cells from `start` to the nearest goal, both included; empty if there is no way. All arrays are framed."""
-    layers = []
+    """The cells from `start` to the nearest goal, both included; empty if there is no way.
+
+    `is_open` and `is_goal` are framed; `is_open` is used up, as `flood_fill` does.
+    """
+    layers: list[list[int]] = []
     for layer in flood_fill(is_open, start, stride):
+        goals = [cell for cell in layer if is_goal[cell]]
+        if goals:
+            path = goals[:1]
+            for before in reversed(layers):
+                neighbors = {path[-1] + offset for offset in neighbor_offsets(stride)}
+                path.append(next(cell for cell in before if cell in neighbors))
+            return path[::-1]
         layers.append(layer)
-        found = next((cell for cell in layer if is_goal[cell]), None)
-        if found is not None:
-            break
-    else:
-        return []
-    path = [found]
-    for layer in reversed(layers[:-1]):
-        neighbors = {path[-1] + offset for offset in neighbor_offsets(stride)}
-        path.append(next(cell for cell in layer if cell in neighbors))
-    return path[::-1]
+    return []
