@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from metta.agent.policy import Policy
 from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
+from metta.replay.block_tracking import BlockTracker
 from metta.replay.episode_player import EpisodePlayer
-from metta.replay.wall_tracking import BlockTracker
 from metta.world.env import MettaGridEnv
 
 ENDLESS_EPISODE: Final = 1000

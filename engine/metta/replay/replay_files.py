@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metta.files import write_whole
-from metta.replay.html_page import page_file
 from metta.replay.mettascope import mettascope_file
 from metta.replay.recording import Replay
+from metta.replay.standalone_html import page_file
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def report_page(runs: Sequence[Run]) -> str:
         ),
         *(_replay(run) for run in runs),
     ]
-    style = files("metta.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("metta.report").joinpath("report.css").read_text(encoding="utf-8")
     title = escape(", ".join(run.name for run in runs))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -35,7 +35,7 @@ def require_matplotlib() -> ModuleType:
     try:
         return importlib.import_module(MATPLOTLIB)
     except ImportError:
-        raise UsageError('a report needs matplotlib: pip install "metta[report]"') from None
+        raise UsageError("metta report needs matplotlib: pip install 'metta-gridworlds[report]'") from None
 
 
 def draw(

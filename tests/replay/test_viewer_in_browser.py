@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from chromium import Chromium
 from episodes import HOSTILE_NAMES, LIVELY, ScriptedPolicy, drawn, hostile, simulated
-from looking import box, cell_center, cell_colors, go_to, panels, step_shown
+from viewer_page import box, cell_center, cell_colors, go_to, panels, step_shown
 
 from metta.baselines.random_policy import RandomPolicy
 from metta.replay.recording import Replay, record_episode

@@ -11,9 +11,9 @@ from pathlib import Path
 from episodes import HOSTILE_NAMES, hostile, unpacked, value_at
 
 from metta.files import TEMPORARY_SUFFIX
-from metta.replay.html_page import page_file
 from metta.replay.recording import Replay
 from metta.replay.replay_files import ReplayPaths, write_replay
+from metta.replay.standalone_html import page_file
 
 
 def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metta.config.env.env_config import EnvConfig
-from metta.replay.wall_tracking import BlockTracker
+from metta.replay.block_tracking import BlockTracker
 
 CONFIG = EnvConfig.model_validate(
     {"objects": [{"type": "wall", "name": "stone", "type_id": 20, "swappable": True}], "map_builder": {"objects": {}}}

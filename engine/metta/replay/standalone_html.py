@@ -11,7 +11,7 @@ from importlib.resources import files
 from metta.replay.mettascope import compact_json, document
 from metta.replay.recording import Replay
 
-SCRIPTS = ("inflate.js", "episode.js", "sprites.js", "map.js", "panels.js", "page.js")
+SCRIPTS = ("inflate.js", "episode.js", "sprites.js", "map.js", "panels.js", "viewer.js")
 
 
 def page_file(replay: Replay, title: str) -> bytes:
@@ -29,7 +29,7 @@ def page_file(replay: Replay, title: str) -> bytes:
         entity.pop("total_reward", None)
     episode = compact_json(content)
     script = '"use strict";\n(() => {\n' + "\n".join(map(_source, SCRIPTS)) + "\n})();"
-    style = _source("page.css")
+    style = _source("viewer.css")
     parts = {
         "style": style,
         "style_hash": _hash(style),
@@ -38,11 +38,11 @@ def page_file(replay: Replay, title: str) -> bytes:
         "size": str(len(episode)),
         "episode": base64.b64encode(zlib.compress(episode)).decode(),
     }
-    return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], _source("page.html")).encode()
+    return re.sub(r"{{(\w+)}}", lambda match: parts[match[1]], _source("viewer.html.jinja")).encode()
 
 
 def _source(name: str) -> str:
-    return files("metta.replay").joinpath("page", name).read_text(encoding="utf-8")
+    return files("metta.replay").joinpath("viewer", name).read_text(encoding="utf-8")
 
 
 def _hash(source: str) -> str:
