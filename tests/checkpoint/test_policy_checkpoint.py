@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,9 @@ from metta.api import (
     save_checkpoint,
 )
 from metta.checkpoint.policy_checkpoint import KIND
+from metta.config.agent import OBSERVATION_PROCESSORS
 from metta.errors import CheckpointError, UsageError
+from metta.world.env import MettaGridEnv
 
 ENV = EnvConfig.model_validate(
     {
@@ -113,6 +116,67 @@ def test_a_policy_of_another_make_does_not_load(path: Path, make: Callable[[], M
     with pytest.raises(CheckpointError, match=re.escape(f"{path} does not fit this agent: {difference}")):
         load_checkpoint(agent, path)
     assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
+
+
+ANOTHER_VALUE: dict[str, Any] = {
+    "hidden_dim": 12,
+    "lstm_layers": 2,
+    "mlp_layers": 2,
+    "backbone": "attention",
+    "bptt_horizon": 2,
+    "forward_lstm": False,
+    "clip_range": 0.1,
+    "use_prev_action": False,
+    "use_prev_reward": False,
+    "use_cell_ahead": False,
+    "egocentric": True,
+    "observation_types": ["inventory"],
+    "dtypes_fp16": True,
+    "obs_scale": 2.0,
+    "obs_process_func": "first five tokens",
+    "analyze_weights_interval": 1,
+    "l2_init_weight_update_interval": 1,
+}
+"""For every field of `[agent]`, a value that differs from its default."""
+
+
+def first_step(agent: MettaAgent) -> torch.Tensor:
+    """`[agents, actions + 1]`: logits and values of a first step, some agents having turned away from where they began."""
+    env = MettaGridEnv(ENV, num_worlds=8)
+    env.reset(seed=3)
+    rotate = env.spec.action_names.index("rotate")
+    observations, *_ = env.step(np.array([(rotate, row % 4) for row in range(env.agents)]))
+    starts = torch.zeros(1, env.agents, dtype=torch.bool)
+    with torch.no_grad():
+        logits, values, _ = agent(torch.from_numpy(observations)[None], agent.initial_memory(env.agents), starts)
+    return torch.cat([logits[0], values[0, :, None]], -1)
+
+
+@pytest.mark.parametrize("field", AgentModelConfig.model_fields)
+def test_every_agent_field_that_shapes_the_function_is_compared(
+    field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OBSERVATION_PROCESSORS, "_parts", dict(OBSERVATION_PROCESSORS._parts))
+    OBSERVATION_PROCESSORS.register("first five tokens")(lambda tokens, spec: tokens[:, :5])
+    saved, other = agent_for(), agent_for(**{field: ANOTHER_VALUE[field]})
+    with torch.no_grad():
+        for weight in saved.parameters():
+            weight += 0.5 * torch.randn_like(weight)
+    weights = saved.state_dict()
+    has_same_weights = {name: weight.shape for name, weight in other.state_dict().items()} == {
+        name: weight.shape for name, weight in weights.items()
+    }
+    if has_same_weights:
+        other.load_state_dict(weights)
+    expected, found = first_step(saved), first_step(other)
+    is_same_function = has_same_weights and bool((found - expected).norm() < 0.1 * expected.norm())  # bfloat16 rounds
+    assert is_same_function is (field in AgentModelConfig.TRAINING_FIELDS)
+    save_checkpoint(saved, tmp_path)
+    if is_same_function:
+        load_checkpoint(other, tmp_path / "checkpoint_000000.pt")
+    else:
+        with pytest.raises(CheckpointError, match=rf"does not fit this agent: agent\.{field} is "):
+            load_checkpoint(other, tmp_path / "checkpoint_000000.pt")
 
 
 def test_other_numbers_of_agents_and_other_training_settings_do_load(path: Path) -> None:

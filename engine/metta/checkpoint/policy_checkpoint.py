@@ -30,20 +30,6 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 KIND = "policy checkpoint"
 
-# Settings of the agent that change what the same weights compute; the others only change how they are trained.
-_ARCHITECTURE = (
-    "hidden_dim",
-    "lstm_layers",
-    "mlp_layers",
-    "backbone",
-    "forward_lstm",
-    "use_prev_action",
-    "use_prev_reward",
-    "use_cell_ahead",
-    "observation_types",
-    "obs_scale",
-    "obs_process_func",
-)
 # What gives a policy's inputs their shape. Features, types, items and actions find their places by name.
 _WINDOW = ("observation_height", "observation_width")
 
@@ -231,12 +217,12 @@ def _weights_for(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str
     """The weights in the file, each row where `agent` looks for it; CheckpointError where the two do not fit."""
     differences = [
         f"agent.{name} is {_short(ours)} here and {_short(theirs)} there"
-        for name in _ARCHITECTURE
-        if (ours := getattr(agent.config, name)) != (theirs := getattr(policy.agent_config, name))
+        for name, ours in agent.config.architecture.items()
+        if ours != (theirs := policy.agent_config.architecture[name])
     ]
     here, there = agent.spec, policy.env_config.spec
     differences += _differences_of_meaning(here, there)
-    if BACKBONES.is_own(policy.agent_config.backbone):
+    if BACKBONES.is_custom(policy.agent_config.backbone):
         differences += [
             f'{entities} have other numbers here, and the backbone "{policy.agent_config.backbone}" reads numbers'
             for entities in other_numbers(there, here)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,11 @@ OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
 
 class AgentModelConfig(FrozenModel):
     """Neural network architecture."""
+
+    TRAINING_FIELDS: ClassVar[frozenset[str]] = frozenset(
+        ("bptt_horizon", "clip_range", "dtypes_fp16", "analyze_weights_interval", "l2_init_weight_update_interval")
+    )
+    """Fields that change how weights are trained, or in which precision they compute, but not what they compute."""
 
     hidden_dim: int = Field(
         default=1024, ge=1, le=65536, description="width of the LSTM and of the heads' hidden layers"
@@ -75,3 +80,8 @@ class AgentModelConfig(FrozenModel):
         le=10**9,
         description="every so many epochs the l2-init loss refers to the current weights; 0: never",
     )
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The fields that shape the function of the weights: a checkpoint loads only where all of them are equal."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in self.TRAINING_FIELDS}
