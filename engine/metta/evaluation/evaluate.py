@@ -14,6 +14,7 @@ from metta.agent.matmul_backend import fast_products
 from metta.agent.policy import MettaAgent, Policy, check_plays
 from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
+from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
 from metta.world.summary import EpisodeSummary
 
@@ -96,14 +97,21 @@ def evaluate(
     the most likely action instead of sampling.
     """
     check_plays(policy, env.spec)
-    seed = env.seed if seed is None else seed
-    # training uses the first four streams; the fifth is evaluation's, so that its maps are fresh
-    worlds_seed, policy_seed = np.random.SeedSequence(seed).spawn(5)[4].generate_state(2, np.uint32).tolist()
-    generator = torch.Generator().manual_seed(policy_seed)
+    worlds_seed, generator = worlds_seed_and_generator(env, seed)
     episodes: list[EpisodeSummary] = []
     for worlds in env_batches(env, num_episodes, worlds_seed):
         episodes += first_episodes(worlds, [PolicyAssignment(policy)], generator, deterministic)
     return EvalResult(tuple(episodes))
+
+
+def worlds_seed_and_generator(env: MettaGridEnv, seed: int | None) -> tuple[int, torch.Generator]:
+    """The seed of the worlds of an evaluation, whose maps training does not see, and the generator of actions.
+
+    Both follow from `seed`, or from the env's if it is None.
+    """
+    sequence = RandomStream.EVALUATION.sequence(env.seed if seed is None else seed)
+    worlds_seed, policy_seed = sequence.generate_state(2, np.uint32).tolist()
+    return worlds_seed, torch.Generator().manual_seed(policy_seed)
 
 
 def eval_policy(agent: MettaAgent, env: MettaGridEnv, num_episodes: int = 10) -> dict[str, float]:

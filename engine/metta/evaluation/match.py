@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from metta.agent.policy import Policy, check_plays
 from metta.config.self_play import agents_of_groups
 from metta.errors import UsageError, did_you_mean
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.evaluation.evaluate import PolicyAssignment, env_batches, first_episodes
+from metta.evaluation.evaluate import PolicyAssignment, env_batches, first_episodes, worlds_seed_and_generator
+from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
 from metta.world.summary import EpisodeSummary
 
@@ -77,10 +77,8 @@ def play_match(
     """
     for side in (policy, opponent):
         check_plays(side, env.spec)
-    seed = env.seed if seed is None else seed
-    *_, streams, seats = np.random.SeedSequence(seed).spawn(6)
-    worlds_seed, policy_seed = streams.generate_state(2, np.uint32).tolist()
-    torch_generator, seat_generator = torch.Generator().manual_seed(policy_seed), np.random.default_rng(seats)
+    worlds_seed, generator = worlds_seed_and_generator(env, seed)
+    side_generator = np.random.default_rng(RandomStream.MATCH_SIDES.sequence(env.seed if seed is None else seed))
     num_own = _num_own(env, share) if not groups else 0
     _check_groups(env, groups)
     episodes: list[EpisodeSummary] = []
@@ -90,13 +88,13 @@ def play_match(
         if groups:
             is_own = _of_groups(worlds, groups)
         else:
-            orders = [seat_generator.permutation(env.num_agents) for _ in range(worlds.num_worlds)]
+            orders = [side_generator.permutation(env.num_agents) for _ in range(worlds.num_worlds)]
             is_own = np.stack(orders) < num_own
         played.append(is_own)
         return [PolicyAssignment(policy, is_own.ravel()), PolicyAssignment(opponent, ~is_own.ravel())]
 
     for worlds in env_batches(env, num_episodes, worlds_seed):
-        episodes += first_episodes(worlds, sides, torch_generator)
+        episodes += first_episodes(worlds, sides, generator)
     return MatchResult(tuple(episodes), np.concatenate(played))
 
 

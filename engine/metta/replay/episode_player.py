@@ -10,6 +10,7 @@ import torch
 
 from metta.agent.policy import Policy, check_plays
 from metta.config.env.env_config import EnvConfig
+from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
 
 
@@ -23,9 +24,7 @@ class EpisodePlayer:
     def __init__(self, policy: Policy, env_config: EnvConfig, seed: int = 0):
         """Raises UsageError if the policy cannot play in that world."""
         self.env = MettaGridEnv(env_config, seed=seed, auto_reset=False)
-        # the first five streams of a seed are those of training and evaluation
-        stream = np.random.SeedSequence(seed, spawn_key=(5,))
-        self._generator = torch.Generator().manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self._generator = torch.Generator().manual_seed(RandomStream.EPISODE_PLAYER.seed(seed))
         self.episode = -1
         self.begin(policy)
 

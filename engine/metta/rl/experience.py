@@ -18,6 +18,7 @@ from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, TrainingError, UsageError
+from metta.random_streams import RandomStream
 from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScale
 from metta.rl.self_play import OpponentPool, Opponents
@@ -152,12 +153,9 @@ class Experience:
         """`[steps, agents] float32`: what both were computed from: the rewards, or the rewards scaled"""
         self.reward_scale = RewardScale(agents, self.storage_device)
 
-        # the first two streams, of maps and worlds, are drawn by the simulator for itself, from the same seed
-        _, _, policy_seed, shuffle_seed = np.random.SeedSequence(seed).spawn(4)
-        self.policy_generator = _generator(_of_rank(policy_seed, rank))
-        self.shuffle_generator = _generator(_of_rank(shuffle_seed, rank))
-        # evaluation has the fifth stream of its own seed
-        self.opponent_generator = _generator(_of_rank(np.random.SeedSequence(seed).spawn(6)[5], rank))
+        self.policy_generator = _generator(RandomStream.POLICY, seed, rank)
+        self.shuffle_generator = _generator(RandomStream.SHUFFLE, seed, rank)
+        self.opponent_generator = _generator(RandomStream.OPPONENTS, seed, rank)
         first_world = rank * plan.num_worlds
         self.groups: list[WorldBatch] = []
         begin = 0
@@ -400,13 +398,9 @@ def _learners_part(outcome: StepResult, opponents: Opponents) -> StepResult:
     return StepResult(observations, rewards, terminated, truncated, info, outcome.seconds, tuple(returns))
 
 
-def _of_rank(seed: np.random.SeedSequence, rank: int) -> np.random.SeedSequence:
-    """A stream for each process: the leader's is that of a process alone."""
-    return seed.spawn(rank)[-1] if rank else seed
-
-
-def _generator(seed: np.random.SeedSequence) -> torch.Generator:
-    return torch.Generator().manual_seed(int(seed.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def _generator(stream: RandomStream, seed: int, rank: int) -> torch.Generator:
+    """A generator of the stream: rank 0 draws what a single process draws, every other rank has its own numbers."""
+    return torch.Generator().manual_seed(stream.seed(seed, *((rank - 1,) if rank else ())))
 
 
 def _as_tensors(state: Any) -> Any:

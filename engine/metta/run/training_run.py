@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -28,6 +27,7 @@ from metta.config.loading.curriculum_tasks import own_world
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, UsageError
 from metta.evaluation.evaluate import evaluate
+from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
 from metta.replay.replay_files import write_replay
 from metta.rl.advantages import compute_advantages
@@ -390,7 +390,7 @@ class TrainingRun:
     def _begin_other_worlds(self, epoch: int) -> None:
         """Worlds that no process has played yet, with a policy that remembers nothing."""
         self.experience.close()
-        seed = int(np.random.SeedSequence((self.config.run.seed, epoch)).generate_state(1)[0])
+        seed = RandomStream.NEW_WORLDS.seed(self.config.run.seed, epoch)
         self.experience = make_experience_manager(
             self.worlds, self.agent, self.experience.config, seed, self.teacher, self.processes.rank, self.opponents
         )
