@@ -1,26 +1,41 @@
-"""Presets by Gymnasium's names: `gymnasium.make_vec("metta/quickstart")` once metta is imported."""
+"""Registration of the presets with Gymnasium: `gymnasium.make_vec("metta/quickstart")` makes one once metta is imported.
+
+Gymnasium is given the names of the functions below, so that `import metta` imports neither the simulator nor torch.
+"""
 
 from __future__ import annotations
 
 import re
-from functools import partial
+from typing import Any, NoReturn
 
 import gymnasium
 
-from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
-from metta.config.loading.load import load_config
+import metta.api
 from metta.config.loading.presets import presets
-from metta.world.env import MettaGridEnv
+from metta.errors import UsageError
 
 
 def register_presets() -> None:
-    """Make every preset known to Gymnasium, as a vector env alone: most have several agents."""
+    """Register each preset as `metta/<name>`, except those whose names Gymnasium does not allow."""
     for preset in presets():
-        if not re.fullmatch(r"[\w:.-]+", preset.name):
-            continue  # Gymnasium has no such names; that of a file still finds it
-        gymnasium.register(f"metta/{preset.name}", vector_entry_point=partial(make_vector, preset.name))
+        if re.fullmatch(r"[\w:.-]+", preset.name):
+            gymnasium.register(
+                f"metta/{preset.name}",
+                entry_point=f"{__name__}:{refuse_single_env.__name__}",
+                vector_entry_point=f"{__name__}:{make_vector_env.__name__}",
+                kwargs={"preset": preset.name},
+            )
 
 
-def make_vector(preset: str, num_envs: int = 1, seed: int = 0) -> GymnasiumVectorEnv:
-    """`num_envs` worlds of a preset, or of any TOML file: Gymnasium's `num_envs` of it is worlds x agents."""
-    return MettaGridEnv(load_config(preset).env, num_worlds=num_envs, seed=seed).to_gymnasium_vector()
+def make_vector_env(preset: str, num_envs: int = 1, seed: int = 0) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+    """Make `num_envs` worlds of a preset or TOML file as one vector environment of worlds x agents sub-environments."""
+    config = metta.api.load_config(preset)
+    return metta.api.MettaGridEnv(config.env, num_worlds=num_envs, seed=seed).to_gymnasium_vector()
+
+
+def refuse_single_env(preset: str, **options: Any) -> NoReturn:
+    """Raise UsageError: `gymnasium.make` makes environments of one agent only."""
+    raise UsageError(
+        f"metta/{preset} is a vector environment, with a sub-environment for each agent; "
+        f'gymnasium.make cannot make it, use gymnasium.make_vec("metta/{preset}")'
+    )
