@@ -1,0 +1,243 @@
+"""The public names of metta and their types. `api.py` reads this list and imports each name when it is first used."""
+
+from metta.agent.backbones import Backbone
+from metta.agent.policy import MettaAgent, Policy, make_agent
+from metta.allocator import keep_freed_memory
+from metta.baselines.random_policy import RandomPolicy
+from metta.baselines.scripted import ScriptedPolicy
+from metta.checkpoint.onnx_export import export_policy
+from metta.checkpoint.policy_checkpoint import (
+    LoadedPolicy,
+    load_checkpoint,
+    load_policy,
+    save_checkpoint,
+    trained_tasks,
+)
+from metta.checkpoint.trainer_state import TrainingState
+from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
+from metta.config.compile import CompileConfig
+from metta.config.curriculum import (
+    BucketConfig,
+    CurriculumConfig,
+    LearningProgressConfig,
+    LowRewardConfig,
+    ProgressiveConfig,
+)
+from metta.config.distributed import DistributedConfig
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.env_spec import EnvSpec
+from metta.config.env.game import GameConfig, GroupConfig
+from metta.config.env.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
+from metta.config.env.map_generators import MAP_BUILDERS
+from metta.config.env.objects import ActionConfig, ObjectConfig
+from metta.config.env.type_ids import (
+    TYPE_AGENT,
+    TYPE_ALTAR,
+    TYPE_ARMORY,
+    TYPE_FACTORY,
+    TYPE_GENERATOR_BLUE,
+    TYPE_GENERATOR_GREEN,
+    TYPE_GENERATOR_RED,
+    TYPE_GENERIC_CONVERTER,
+    TYPE_LAB,
+    TYPE_LASERY,
+    TYPE_MINE_BLUE,
+    TYPE_MINE_GREEN,
+    TYPE_MINE_RED,
+    TYPE_TEMPLE,
+    TYPE_WALL,
+)
+from metta.config.kickstarting import KickstartingConfig
+from metta.config.loading.json_schema import config_schema
+from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
+from metta.config.loading.overrides import Override
+from metta.config.loading.presets import broken_preset_packages, find_preset, presets
+from metta.config.loading.reference import KeyReference, TableReference, config_reference
+from metta.config.loading.suites import SUITES, Suite, find_suite
+from metta.config.plan.check import check_text
+from metta.config.run import RunConfig
+from metta.config.self_play import SelfPlayConfig
+from metta.config.training import (
+    LOGGERS,
+    CheckpointConfig,
+    ExperienceConfig,
+    LoggingConfig,
+    LRScheduleConfig,
+    NormalizationConfig,
+    OptimizerConfig,
+    PPOConfig,
+    PrioritizedSamplingConfig,
+    SimulationConfig,
+    VTraceConfig,
+)
+from metta.evaluation.confidence_intervals import Interval, mean_interval
+from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
+from metta.evaluation.match import MatchResult, play_match
+from metta.replay.episode_player import EpisodePlayer
+from metta.replay.recording import Replay, record_episode
+from metta.replay.replay_files import ReplayPaths, write_replay
+from metta.report.html_page import write_report
+from metta.rl.advantages import compute_advantages
+from metta.rl.curricula.curriculum import Curriculum, make_curriculum
+from metta.rl.distributed import Processes, job_rank
+from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
+from metta.rl.ppo import train_ppo
+from metta.rl.rollout import BatchInfo, rollout
+from metta.rl.self_play import FrozenPolicy, OpponentPool
+from metta.run.epoch_metrics import EpochMetrics
+from metta.run.events import (
+    CheckpointSaved,
+    EpochEnded,
+    Event,
+    Listener,
+    Notice,
+    PhaseBegan,
+    ReplaySaved,
+    RunBegan,
+    RunEnded,
+    StopRequested,
+)
+from metta.run.loggers import RunLogger
+from metta.run.metrics_file import json_line
+from metta.run.run_directory import newest_checkpoint
+from metta.run.train import resume_run, train_run
+from metta.run.training_run import find_device
+from metta.spaces import ActionSpace, ObservationSpace
+from metta.world.env import MettaGridEnv, make_environment
+from metta.world.observation.observe import CompactObservations
+from metta.world.summary import EpisodeSummary, StepInfo
+
+__all__ = [
+    "BACKBONES",
+    "LOGGERS",
+    "MAP_BUILDERS",
+    "OBSERVATION_PROCESSORS",
+    "SUITES",
+    "TYPE_AGENT",
+    "TYPE_ALTAR",
+    "TYPE_ARMORY",
+    "TYPE_FACTORY",
+    "TYPE_GENERATOR_BLUE",
+    "TYPE_GENERATOR_GREEN",
+    "TYPE_GENERATOR_RED",
+    "TYPE_GENERIC_CONVERTER",
+    "TYPE_LAB",
+    "TYPE_LASERY",
+    "TYPE_MINE_BLUE",
+    "TYPE_MINE_GREEN",
+    "TYPE_MINE_RED",
+    "TYPE_TEMPLE",
+    "TYPE_WALL",
+    "ActionConfig",
+    "ActionSpace",
+    "AgentModelConfig",
+    "AsciiConfig",
+    "Backbone",
+    "BatchInfo",
+    "BucketConfig",
+    "CheckpointConfig",
+    "CheckpointSaved",
+    "CompactObservations",
+    "CompileConfig",
+    "Curriculum",
+    "CurriculumConfig",
+    "DistributedConfig",
+    "EnvConfig",
+    "EnvSpec",
+    "EpisodePlayer",
+    "EpisodeSummary",
+    "EpochEnded",
+    "EpochMetrics",
+    "EvalResult",
+    "Event",
+    "Experience",
+    "ExperienceConfig",
+    "FrozenPolicy",
+    "GameConfig",
+    "GroupConfig",
+    "Interval",
+    "KeyReference",
+    "KickstartingConfig",
+    "LRScheduleConfig",
+    "LearningProgressConfig",
+    "Listener",
+    "LoadedPolicy",
+    "LoggingConfig",
+    "LowRewardConfig",
+    "MapBuilderConfig",
+    "MatchResult",
+    "MettaAgent",
+    "MettaGridEnv",
+    "NormalizationConfig",
+    "Notice",
+    "ObjectConfig",
+    "ObservationSpace",
+    "OpponentPool",
+    "OptimizerConfig",
+    "Override",
+    "PPOConfig",
+    "PhaseBegan",
+    "Policy",
+    "PrioritizedSamplingConfig",
+    "Processes",
+    "ProgressiveConfig",
+    "RandomPolicy",
+    "Replay",
+    "ReplayPaths",
+    "ReplaySaved",
+    "RoomsConfig",
+    "RunBegan",
+    "RunConfig",
+    "RunEnded",
+    "RunLogger",
+    "ScriptedPolicy",
+    "SelfPlayConfig",
+    "SimulationConfig",
+    "StepInfo",
+    "StopRequested",
+    "Suite",
+    "TableReference",
+    "TrainingState",
+    "VTraceConfig",
+    "broken_preset_packages",
+    "check_text",
+    "compute_advantages",
+    "compute_gradient_stats",
+    "config_reference",
+    "config_schema",
+    "dump_config",
+    "eval_policy",
+    "evaluate",
+    "export_policy",
+    "find_device",
+    "find_preset",
+    "find_suite",
+    "job_rank",
+    "json_line",
+    "keep_freed_memory",
+    "load_checkpoint",
+    "load_config",
+    "load_policy",
+    "load_tasks",
+    "load_world",
+    "make_agent",
+    "make_curriculum",
+    "make_environment",
+    "make_experience_manager",
+    "make_lr_scheduler",
+    "make_optimizer",
+    "mean_interval",
+    "newest_checkpoint",
+    "play_match",
+    "presets",
+    "record_episode",
+    "resume_run",
+    "rollout",
+    "save_checkpoint",
+    "train_ppo",
+    "train_run",
+    "trained_tasks",
+    "write_replay",
+    "write_report",
+]
