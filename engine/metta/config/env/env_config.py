@@ -16,27 +16,10 @@ from metta.config.env.map_sizes import infer_sizes, room_problems
 from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.recipes import action_problems, complete_types, recipe_problems
 from metta.config.env.references import name_problems
+from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.pydantic_messages import MOST_JUDGED, problems_in
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
-
-BASE_FEATURES = {
-    "type_id": 1.0,
-    "agent:group": 10.0,
-    "hp": 30.0,
-    "agent:frozen": 1.0,
-    "agent:orientation": 1.0,
-    "agent:color": 255.0,
-    "converting": 1.0,
-    "swappable": 1.0,
-    "episode_completion_pct": 255.0,
-    "last_action": 10.0,
-    "last_action_arg": 10.0,
-    "last_reward": 100.0,
-}
-"""Token features in the order of their ids, with their normalization; `inv:ITEM` follow, each over 100."""
-
-ITEM_SCALE = 100.0
 
 
 class EnvConfig(FrozenModel):
@@ -99,8 +82,8 @@ class EnvConfig(FrozenModel):
                 for _, type_, action in self.action_table
             ],
             action_enabled=[self.can_act(action) for _, _, action in self.action_table],
-            feature_names=[*BASE_FEATURES, *(f"inv:{item}" for item in self.game.inventory_item_names)],
-            feature_scales=[*BASE_FEATURES.values(), *(ITEM_SCALE for _ in self.game.inventory_item_names)],
+            feature_names=[*FEATURE_SCALES, *(f"{ITEM_PREFIX}{item}" for item in self.game.inventory_item_names)],
+            feature_scales=[*FEATURE_SCALES.values(), *(ITEM_SCALE for _ in self.game.inventory_item_names)],
             object_type_names=[types.get(type_id, "") for type_id in range(max(types) + 1)],
             group_ids=[group.id for group in self.game.groups.values()],
             observation_height=self.game.observation_height,
