@@ -73,13 +73,14 @@ from metta.config.training import (
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
+from metta.job_environment import job_rank
 from metta.replay.episode_player import EpisodePlayer
 from metta.replay.recording import Replay, record_episode
 from metta.replay.replay_files import ReplayPaths, write_replay
 from metta.report.html_page import write_report
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum, make_curriculum
-from metta.rl.distributed import Processes, job_rank
+from metta.rl.distributed import Processes
 from metta.rl.experience import Experience, make_experience_manager
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo

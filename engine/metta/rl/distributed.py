@@ -7,7 +7,6 @@ between CPUs. Process 0 leads: it alone writes and prints. What is sent holds te
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from metta.agent.policy import Evaluation, MettaAgent
 from metta.agent.recurrent_memory import Memory
 from metta.errors import TrainingError
+from metta.job_environment import job_size
 from metta.rl.plain_values import plain
 
 FIRST_TIMEOUT: Final = timedelta(minutes=30)
@@ -55,7 +55,7 @@ class Processes:
         """
         if dist.is_initialized():
             yield cls(dist.get_rank(), dist.get_world_size())
-        elif int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        elif job_size() == 1:
             yield cls()
         else:
             with _losses_told():
@@ -201,21 +201,6 @@ def _averaging(agent: MettaAgent, group: dist.ProcessGroup | None) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for it, which older ones lack
         return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False, process_group=group)
-
-
-def job_rank() -> int:
-    """This process's number in the job that `torchrun` started it for; 0, which leads, where there is no job."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def local_size() -> int:
-    """How many of the job's processes are on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def local_rank() -> int:
-    """Its number among the job's processes on this machine, which is also that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager

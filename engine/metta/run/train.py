@@ -17,8 +17,9 @@ from metta.config.loading.load import dump_config, parse_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, ConfigError, MapError, MettaError, TrainingError, UsageError
+from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.distributed import LostProcessError, Processes, local_size
+from metta.rl.distributed import LostProcessError, Processes
 from metta.run.events import (
     CheckpointSaved,
     EpochEnded,

@@ -27,12 +27,13 @@ from metta.config.loading.curriculum_tasks import own_world
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, UsageError
 from metta.evaluation.evaluate import evaluate
+from metta.job_environment import local_rank, local_size
 from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
 from metta.replay.replay_files import write_replay
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.distributed import ALONE, Processes, local_rank, local_size, packed
+from metta.rl.distributed import ALONE, Processes, packed
 from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import train_ppo
