@@ -39,7 +39,7 @@ def test_replaying_a_segment_equals_acting_step_by_step(crowded_env, seen, backb
         decisions.append(agent.act(seen[t], memory, episode_starts[t], torch.Generator().manual_seed(t)))
         memory = decisions[-1].memory
     action_index = torch.stack([decision.action_index for decision in decisions])
-    evaluation = agent.evaluate(seen, action_index, start, episode_starts)
+    evaluation = agent.evaluate_actions(seen, action_index, start, episode_starts)
     tolerance = {"rtol": 1e-4, "atol": 1e-5}
     acted = torch.stack([decision.log_probs for decision in decisions])
     torch.testing.assert_close(evaluation.log_probs.detach(), acted, **tolerance)

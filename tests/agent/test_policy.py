@@ -276,7 +276,7 @@ def test_global_features(crowded_env, seen):
 def test_every_weight_gets_a_gradient_and_muon_gets_the_hidden_matrices(crowded_env, seen, backbone):
     agent = new_agent(crowded_env, ["inv:heart"], backbone=backbone, mlp_layers=2)
     action_index = torch.zeros(seen.shape[:2], dtype=torch.int64)
-    evaluation = agent.evaluate(
+    evaluation = agent.evaluate_actions(
         seen, action_index, agent.initial_memory(16), torch.zeros(seen.shape[:2], dtype=torch.bool)
     )
     (evaluation.log_probs.sum() + evaluation.values.sum()).backward()

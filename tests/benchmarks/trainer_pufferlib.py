@@ -116,7 +116,7 @@ class Player:
         deterministic: bool = False,
     ) -> PolicyOutput:
         if episode_starts is not None:
-            memory = memory.where_kept(episode_starts)
+            memory = memory.cleared(episode_starts)
         state = {"lstm_h": memory.hidden[0], "lstm_c": memory.cell[0]}
         logits, values = self.policy.forward_eval(observations, state)
         pairs = action_distribution.sample(logits, generator)

@@ -103,7 +103,7 @@ def test_minibatches_hold_every_segment_once_with_its_memory(set_up):
     for minibatch in experience.minibatches():
         assert minibatch.observations.shape[:2] == (8, 16)
         assert torch.equal(minibatch.returns, minibatch.advantages + minibatch.values)
-        evaluation = agent.evaluate(
+        evaluation = agent.evaluate_actions(
             minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
         )
         torch.testing.assert_close(evaluation.log_probs, minibatch.log_probs, rtol=1e-4, atol=1e-5)

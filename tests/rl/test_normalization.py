@@ -103,7 +103,7 @@ def test_the_scale_goes_on_where_it_was_saved(set_up):
 
 
 def values_of(agent, minibatch):
-    return agent.evaluate(
+    return agent.evaluate_actions(
         minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
     ).values.detach()
 

@@ -21,7 +21,7 @@ from tiny_runs import (
     weights_of,
 )
 
-from metta.agent.heads import plain_statistics
+from metta.agent.heads import initial_statistics
 from metta.api import Event, Notice, Override, PhaseBegan, RunEnded, TrainingState, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.run.run_directory import RunDirectory
@@ -64,7 +64,7 @@ def test_metrics_show_that_episodes_ended_and_weights_changed(straight: Path) ->
     assert [bool(line["weights"]) for line in lines] == [line["epoch"] % 3 == 0 for line in lines]
     assert lines[0]["learning_rate"] > lines[-1]["learning_rate"] > 0
     before, after = weights_of(straight, 0), weights_of(straight, EPOCHS)
-    statistics = {f"value_head.{name}" for name in plain_statistics()}
+    statistics = {f"value_head.{name}" for name in initial_statistics()}
     assert {name for name in before if torch.equal(before[name], after[name])} == statistics
 
 

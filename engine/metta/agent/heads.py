@@ -58,7 +58,7 @@ class ValueHead(Head):
 
     def __init__(self, hidden: int, layers: int):
         super().__init__(hidden, layers, 1, VALUE_GAIN)
-        for name, statistic in plain_statistics().items():
+        for name, statistic in initial_statistics().items():
             self.register_buffer(name, statistic)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class ValueHead(Head):
         return scale, shift
 
 
-def plain_statistics() -> dict[str, Tensor]:
+def initial_statistics() -> dict[str, Tensor]:
     """The statistics of a value head that has counted nothing: values are its output."""
     return {"mean": torch.zeros(()), "std": torch.ones(()), "moments": torch.zeros(3, dtype=torch.float64)}
 

@@ -10,7 +10,7 @@ import torch
 
 
 @contextmanager
-def fast_products(device: torch.device) -> Iterator[None]:
+def fast_matmul(device: torch.device) -> Iterator[None]:
     """Inside, float32 matrix products on a CPU are oneDNN's, if they are just as precise there.
 
     PyTorch hands them to oneDNN at its precision "medium". That name allows rounding to bfloat16, which only CPUs with

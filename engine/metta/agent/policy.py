@@ -43,7 +43,7 @@ class PolicyOutput:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ActionEvaluation:
     """What a policy thinks, now, of decisions that were made."""
 
     log_probs: Tensor
@@ -77,7 +77,7 @@ class Policy(Protocol):
         """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `episode_starts` `[agents] bool`."""
 
 
-def check_plays(policy: Policy, spec: EnvSpec) -> None:
+def check_policy_fits(policy: Policy, spec: EnvSpec) -> None:
     """Raise UsageError if worlds of `spec` have other tokens or actions than those that the policy was made for."""
     if differing := policy.spec.differing(spec):
         raise UsageError(
@@ -179,7 +179,7 @@ class MettaAgent(nn.Module):
 
     def evaluate(
         self, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
-    ) -> Evaluation:
+    ) -> ActionEvaluation:
         """Log-probabilities, entropies and values of whole segments, differentiable.
 
         `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`; `memory` before
@@ -187,7 +187,7 @@ class MettaAgent(nn.Module):
         """
         logits, values, _ = self(observations, memory, episode_starts)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
-        return Evaluation(log_probs, entropy, values, logits)
+        return ActionEvaluation(log_probs, entropy, values, logits)
 
     @torch.no_grad()
     def value(self, observations: Tensor, memory: Memory, episode_starts: Tensor | None = None) -> Tensor:

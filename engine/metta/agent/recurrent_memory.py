@@ -31,7 +31,7 @@ class Memory:
         """The same memory, through which no gradient flows."""
         return Memory(self.hidden.detach(), self.cell.detach())
 
-    def where_kept(self, episode_starts: Tensor) -> Memory:
+    def cleared(self, episode_starts: Tensor) -> Memory:
         """The memory with zeros for the agents marked in `episode_starts` `[agents] bool`."""
         kept = (~episode_starts).to(self.hidden.dtype).unsqueeze(-1)
         return Memory(self.hidden * kept, self.cell * kept)
@@ -62,7 +62,7 @@ class SegmentLSTM(nn.Module):
             if begin and begin % self.bptt_horizon == 0:
                 memory = memory.detach()
             if clears[begin]:
-                memory = memory.where_kept(episode_starts[begin])
+                memory = memory.cleared(episode_starts[begin])
             output, memory = self._stretch(inputs[begin:end], memory)
             outputs.append(output)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metta.agent.heads import plain_statistics
+from metta.agent.heads import initial_statistics
 from metta.agent.policy import MettaAgent, make_agent
 from metta.checkpoint.torch_file import read_torch_file, write_torch_file
 from metta.checkpoint.weight_remapping import missing_pairs, other_numbers, remap_rows, row_names, unknown_here
@@ -185,7 +185,7 @@ def _read(path: Path) -> _PolicyFile:
             f"{path} is not sound: its config is of a network of {asked:,} weights, and it has {held:,}"
         )
     # files from before there was a normalization of values have none of its statistics
-    plain = {f"value_head.{name}": statistic for name, statistic in plain_statistics().items()}
+    plain = {f"value_head.{name}": statistic for name, statistic in initial_statistics().items()}
     return policy.model_copy(update={"weights": plain | policy.weights})
 
 

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from metta.agent.matmul_backend import fast_products
-from metta.agent.policy import MettaAgent, Policy, check_plays
+from metta.agent.matmul_backend import fast_matmul
+from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.random_streams import RandomStream
@@ -96,7 +96,7 @@ def evaluate(
     default the env's) give the same result, on maps that training with that seed does not see. `deterministic` takes
     the most likely action instead of sampling.
     """
-    check_plays(policy, env.spec)
+    check_policy_fits(policy, env.spec)
     worlds_seed, generator = worlds_seed_and_generator(env, seed)
     episodes: list[EpisodeSummary] = []
     for worlds in env_batches(env, num_episodes, worlds_seed):
@@ -167,7 +167,7 @@ def first_episodes(
         for index, (side, played) in enumerate(zip(sides, rows, strict=True)):
             memory = memories[index]
             device = memory.hidden.device
-            with fast_products(device):
+            with fast_matmul(device):
                 decision = side.policy.act(
                     torch.from_numpy(observations[played]).to(device),
                     memory,

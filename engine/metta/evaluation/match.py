@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metta.agent.policy import Policy, check_plays
+from metta.agent.policy import Policy, check_policy_fits
 from metta.config.self_play import agents_of_groups
 from metta.errors import UsageError, did_you_mean
 from metta.evaluation.confidence_intervals import Interval, mean_interval
@@ -76,7 +76,7 @@ def play_match(
     policies, config and seed give the same result, on the maps that `evaluate` plays with that seed.
     """
     for side in (policy, opponent):
-        check_plays(side, env.spec)
+        check_policy_fits(side, env.spec)
     worlds_seed, generator = worlds_seed_and_generator(env, seed)
     side_generator = np.random.default_rng(RandomStream.MATCH_SIDES.sequence(env.seed if seed is None else seed))
     num_own = _num_own(env, share) if not groups else 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from metta.agent.policy import Policy, check_plays
+from metta.agent.policy import Policy, check_policy_fits
 from metta.config.env.env_config import EnvConfig
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
@@ -31,7 +31,7 @@ class EpisodePlayer:
     def begin(self, policy: Policy | None = None) -> None:
         """The next episode, with another policy if one is given."""
         if policy is not None:
-            check_plays(policy, self.env.spec)
+            check_policy_fits(policy, self.env.spec)
             self.policy = policy
         self._observations, _ = self.env.reset()
         self._memory = self.policy.initial_memory(self.env.agents)

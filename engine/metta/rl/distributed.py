@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from metta.agent.policy import Evaluation, MettaAgent
+from metta.agent.policy import ActionEvaluation, MettaAgent
 from metta.agent.recurrent_memory import Memory
 from metta.errors import TrainingError
 from metta.job_environment import job_size
@@ -147,20 +147,20 @@ class Processes:
 
     def evaluate(
         self, agent: MettaAgent, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
-    ) -> Evaluation:
-        """`agent.evaluate`; the gradients that `backward` then finds are the mean over processes.
+    ) -> ActionEvaluation:
+        """`agent.evaluate_actions`; the gradients that `backward` then finds are the mean over processes.
 
         From the first call on the agent has the leader's weights in every process.
         """
         if self.size == 1:
-            return agent.evaluate(observations, action_index, memory, episode_starts)
+            return agent.evaluate_actions(observations, action_index, memory, episode_starts)
         with _losses_told():
             if self._learner is None or self._learner[0] is not agent:
                 self._learner = agent, _averaging(agent, self._group)
             log_probs, entropy, values, logits = self._learner[1](
                 observations, action_index, memory.hidden, memory.cell, episode_starts
             )
-        return Evaluation(log_probs, entropy, values, logits)
+        return ActionEvaluation(log_probs, entropy, values, logits)
 
     def backward(self, loss: Tensor) -> None:
         """`loss.backward()`, in every process at once."""
@@ -183,7 +183,7 @@ ALONE: Final = Processes()
 
 
 class _Evaluator(nn.Module):
-    """`agent.evaluate` in the shape that DistributedDataParallel wraps: a forward of tensors."""
+    """`agent.evaluate_actions` in the shape that DistributedDataParallel wraps: a forward of tensors."""
 
     def __init__(self, agent: MettaAgent):
         super().__init__()
@@ -192,7 +192,7 @@ class _Evaluator(nn.Module):
     def forward(
         self, observations: Tensor, action_index: Tensor, hidden: Tensor, cell: Tensor, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        evaluation = self.agent.evaluate(observations, action_index, Memory(hidden, cell), episode_starts)
+        evaluation = self.agent.evaluate_actions(observations, action_index, Memory(hidden, cell), episode_starts)
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metta.agent.policy import MettaAgent, check_plays
+from metta.agent.policy import MettaAgent, check_policy_fits
 from metta.agent.recurrent_memory import Memory
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
@@ -114,11 +114,11 @@ class Experience:
         rank: int = 0,
         opponents: OpponentPool | None = None,
     ):
-        check_plays(agent, env.spec)
+        check_policy_fits(agent, env.spec)
         if teacher is not None:
-            check_plays(teacher, env.spec)
+            check_policy_fits(teacher, env.spec)
         if opponents is not None:
-            opponents.check_plays(env.spec)
+            opponents.check_policy_fits(env.spec)
         frozen = 0 if opponents is None else num_opponents(opponents.config, env.configs[0])
         problems = batch_problems(config, env.num_agents - frozen)
         if problems:

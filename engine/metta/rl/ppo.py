@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metta.agent.matmul_backend import fast_products
+from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent
 from metta.config.training import NormalizationConfig, PPOConfig, PrioritizedSamplingConfig, VTraceConfig
 from metta.errors import TrainingError, UsageError
@@ -73,7 +73,7 @@ def train_ppo(
     if update_epochs < 1:
         raise UsageError(f"update_epochs must be at least 1; got {update_epochs}")
     config = ppo_config or PPOConfig()
-    with fast_products(agent.device):
+    with fast_matmul(agent.device):
         if experience.advantages is None:
             compute_advantages(experience, config.gamma, config.gae_lambda, normalization)
         assert experience.returns is not None
@@ -293,7 +293,7 @@ def _broken_layers(agent: MettaAgent, minibatch: Minibatch) -> list[str]:
     ]
     try:
         with torch.no_grad():
-            agent.evaluate(minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts)
+            agent.evaluate_actions(minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts)
     finally:
         for hook in hooks:
             hook.remove()

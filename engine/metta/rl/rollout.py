@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from metta.agent.matmul_backend import fast_products
+from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent
 from metta.agent.recurrent_memory import Memory
 from metta.errors import UsageError
@@ -75,7 +75,7 @@ def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = N
             f"num_steps = {num_steps} does not fit: a batch holds 1 to {plan.batch_size} agent steps "
             f"(ExperienceConfig.batch_size = {experience.config.batch_size})"
         )
-    with fast_products(agent.device):
+    with fast_matmul(agent.device):
         return _play(experience, agent, segments_per_agent * horizon)
 
 

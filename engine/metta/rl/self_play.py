@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metta.agent.policy import MettaAgent, check_plays
+from metta.agent.policy import MettaAgent, check_policy_fits
 from metta.agent.recurrent_memory import Memory
 from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig, num_opponents
@@ -84,10 +84,10 @@ class OpponentPool:
             return snapshots[-1]
         return int(place * len(self.members))
 
-    def check_plays(self, spec: EnvSpec) -> None:
+    def check_policy_fits(self, spec: EnvSpec) -> None:
         """Raise UsageError if a member was made for other worlds."""
         for member in self.members:
-            check_plays(member.agent, spec)
+            check_policy_fits(member.agent, spec)
 
     def _snapshots(self) -> list[int]:
         """The places of the snapshots, oldest first."""
