@@ -117,7 +117,9 @@ def test_a_minibatch_is_learned_with_what_the_policy_is_by_then(set_up):
     moved = 0.0
     for minibatch in experience.minibatches():
         terms = loss_terms(agent, minibatch, config, correction=correction)
-        now = agent.evaluate_actions(minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts)
+        now = agent.evaluate_actions(
+            minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+        )
         for segment in range(minibatch.rows.shape[1]):
             for t in range(minibatch.rows.shape[0]):
                 step, column_ = divmod(int(minibatch.rows[t, segment]), experience.plan.agents)

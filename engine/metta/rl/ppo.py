@@ -293,7 +293,9 @@ def _broken_layers(agent: MettaAgent, minibatch: Minibatch) -> list[str]:
     ]
     try:
         with torch.no_grad():
-            agent.evaluate_actions(minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts)
+            agent.evaluate_actions(
+                minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+            )
     finally:
         for hook in hooks:
             hook.remove()
