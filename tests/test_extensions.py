@@ -1,4 +1,4 @@
-"""Parts of one's own: those of packages, found by their entry points, and those registered in code."""
+"""Extensions: those of installed packages, found by their entry points, and those registered in code."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def metta(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def metta_here(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The same without a process of its own, for what leaves nothing behind in this one."""
+    """The same within this process, for commands that import no package."""
     ran = CliRunner().invoke(app, arguments)
     return subprocess.CompletedProcess(arguments, ran.exit_code, ran.stdout, ran.stderr)
 
@@ -104,7 +104,7 @@ def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) ->
     assert '"sums"' in done(metta_here("schema"))
     weights = torch.load(here / "run/checkpoints/checkpoint_000004.pt", weights_only=True)["weights"]
     assert "backbone.table.weight" in weights
-    # elsewhere, where the package is not
+    # after the package is uninstalled
     for file in site.rglob("*"):
         if file.is_file():
             file.unlink()
@@ -115,7 +115,7 @@ def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) ->
     assert 'got "sums"' in message
 
 
-def test_a_logger_of_a_package_is_told_of_each_epoch_and_of_going_on(here: Path) -> None:
+def test_a_logger_of_a_package_gets_each_epoch_and_the_epoch_it_resumes_from(here: Path) -> None:
     install(here / "site", "lines", {"metta.loggers": {"lines": "logs:Lines"}}, logs=LOGGERS)
     (here / "tiny.toml").write_text((here / "tiny.toml").read_text() + '[logging]\nextra = ["lines"]\n')
     done(metta(here, "train", "tiny.toml", "--run-dir", "run", "--quiet"))
@@ -143,45 +143,45 @@ def test_presets_of_a_package_are_listed_shown_and_trained_in(here: Path) -> Non
     assert gymnasium.make_vec("metta/mazes.tiny", num_envs=2).num_envs == 8
 
 
-def test_nothing_of_a_package_is_imported_before_it_is_asked_for(here: Path) -> None:
+def test_an_extension_is_imported_when_it_is_first_used(here: Path) -> None:
     parts = {
         "metta.backbones": {"loud": "loud:Loud"},
         "metta.loggers": {"loud": "loud:Loud"},
         "metta.presets": {"loud": "loud"},
     }
-    install(here / "site", "loud", parts, loud={"__init__": "raise RuntimeError('imported')"})
+    install(here / "site", "loud", parts, loud={"__init__": "raise ImportError('imported')"})
     (here / "site/loud/one.toml").write_text(TINY)
     assert "loud.one" in done(metta_here("presets"))
     assert '"loud"' in done(metta_here("schema"))
     done(metta_here("train", "loud.one", "--total-timesteps", "512", "--run-dir", "run", "--quiet"))
     message = refused(metta_here("train", "tiny.toml", "--set", "agent.backbone=loud", "--run-dir", "other"))
-    expected = 'the backbone "loud" of the package loud 1.0 cannot be imported from loud:Loud: RuntimeError: imported'
+    expected = 'the backbone "loud" of the package loud 1.0 cannot be imported from loud:Loud: ImportError: imported'
     assert message == f"error: {expected}\n"
     message = refused(metta_here("train", "tiny.toml", "--set", 'logging.extra=["loud"]', "--run-dir", "other"))
     assert message.startswith('error: the logger "loud" of the package loud 1.0 cannot be imported from loud:Loud')
     assert not (here / "other").exists()
 
 
-def test_a_package_without_its_directory_of_presets_is_named_and_costs_only_its_own(here: Path) -> None:
+def test_a_package_without_its_directory_of_presets_gets_a_note(here: Path) -> None:
     install(here / "site", "gone", {"metta.presets": {"gone": "gone.worlds"}})
-    has_token = metta_here("presets")
-    assert "quickstart" in done(has_token)
-    assert has_token.stderr == (
-        'note: the package gone 1.0 is to have presets in "gone.worlds", which is no directory; '
+    listed = metta_here("presets")
+    assert "quickstart" in done(listed)
+    assert listed.stderr == (
+        'note: the package gone 1.0 declares presets in "gone.worlds", which is not a directory; '
         "repair or uninstall it\n"
     )
-    assert "the package gone 1.0 is to have presets" in refused(metta_here("train", "gone.tiny"))
+    assert "the package gone 1.0 declares presets" in refused(metta_here("train", "gone.tiny"))
     done(metta_here("check", "quickstart"))
 
 
-def test_a_name_in_two_packages_is_nobodys(here: Path) -> None:
+def test_a_name_in_two_packages_is_refused(here: Path) -> None:
     install(here / "site", "one", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
     install(here / "site", "two", {"metta.backbones": {"sums": "nets:Sums"}})
     message = refused(metta_here("train", "tiny.toml", "--set", "agent.backbone=sums"))
     assert '"sums" is in several packages: the package one 1.0 and the package two 1.0' in message
 
 
-def test_names_of_ones_own_get_a_did_you_mean(here: Path) -> None:
+def test_a_misspelled_extension_gets_a_suggestion(here: Path) -> None:
     install(here / "site", "sums", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
     message = refused(metta_here("check", "tiny.toml", "--set", "agent.backbone=sumz"))
     assert 'must be one of "cnn", "attention", "mlp", ' in message
@@ -257,8 +257,8 @@ class OneTooWide(MeanOfValues):
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a program registers, for one test: errors and schema name all that is registered."""
-    monkeypatch.setattr(BACKBONES, "_parts", dict(BACKBONES._parts))
+    """Backbones registered for one test, since errors and the schema name all that are registered."""
+    monkeypatch.setattr(BACKBONES, "_registered", dict(BACKBONES._registered))
     BACKBONES.register("mean of values")(MeanOfValues)
     BACKBONES.register("one too wide")(OneTooWide)
     BACKBONES.register("no network")(lambda spec, config: torch.nn.Identity())
@@ -306,7 +306,7 @@ def test_a_name_is_given_once_and_metta_keeps_its_own() -> None:
     registry.register("two")(2)
     assert registry.names() == ["one", "two"]
     assert (registry.find("one"), registry.find("two")) == (1, 2)
-    with pytest.raises(UsageError, match='has the number "two" already; take another name'):
+    with pytest.raises(UsageError, match='already has the number "two"; choose another name'):
         registry.register("two")(3)
     with pytest.raises(UsageError, match=r'^the number must be one of "one", "two"; got "tow"; did you mean "two"'):
         registry.find("tow")

@@ -1,4 +1,4 @@
-"""Everything that can go wrong and is not a bug: one tree, each with the exit code the command line gives it."""
+"""Exceptions that are shown to the user, each with its exit code, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -8,32 +8,42 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 MOST_SHOWN = 50
-"""Problems that are printed at once; nobody reads more, and a file made to annoy could have a million."""
+"""Problems listed in one message; a file can have a million of them."""
+
+MOST_LISTED = 20
+"""Known names listed after an unknown one that resembles none of them."""
+
+
+def closest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` is probably a misspelling of; None if none is similar enough."""
+    return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the closest known one, else all of them if they are few."""
+    """The end of an error message about an unknown name, such as `; did you mean "gamma"?`.
+
+    Where no known name is similar: all of them (`; known: adam, muon`) if there are at most MOST_LISTED, else nothing.
+    """
     names = list(known)
-    close = get_close_matches(name, names, n=1)
-    if close:
-        return f'; did you mean "{close[0]}"?'
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= 20 else ""
+    if closest := closest_name(name, names):
+        return f'; did you mean "{closest}"?'
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= MOST_LISTED else ""
 
 
 def printable(text: str) -> str:
-    """The text with control characters spelled out, so that a file cannot drive the terminal it is shown on."""
+    """The text with control characters escaped, so that a file cannot send control sequences to the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a config: where (a key path such as `("env", "game", "width")`), what, and what to do."""
+    """An error in a config: the key path, such as `("env", "game", "width")`, and a message."""
 
     path: tuple[str | int, ...]
     message: str
     line: int | None = None
     option: str | None = None
-    """the command line option that set the value, where it was not the file"""
+    """the command line option that set the value; None where the file set it"""
 
     @property
     def key(self) -> str:
@@ -49,12 +59,12 @@ class Problem:
 
     @property
     def place(self) -> str:
-        """Where the user wrote it: `line 3`, `--set`, or nothing."""
+        """Where the value was set: `line 3`, `--set`, or empty."""
         return self.option or (f"line {self.line}" if self.line is not None else "")
 
 
 class RulesError(ValueError):
-    """Several broken rules between fields at once; raised inside validators, which may raise only one error.
+    """Several problems found by one validator of a config model, since a validator can raise only one error.
 
     Paths are relative to the model whose validator raises it.
     """
@@ -65,13 +75,13 @@ class RulesError(ValueError):
 
 
 class MettaError(Exception):
-    """The root of the tree. `str(error)` is what the user reads; `exit_code` is the process's."""
+    """Base class of all errors shown to the user: the command line prints `str(error)` and exits with `exit_code`."""
 
     exit_code = 1
 
 
 class ConfigError(MettaError):
-    """The user's configuration is wrong; holds every problem found, sorted by line."""
+    """The configuration is invalid; holds every problem found, sorted by line."""
 
     exit_code = 2
 
@@ -96,22 +106,22 @@ class ConfigError(MettaError):
 
 
 class UsageError(MettaError):
-    """The user asked for something that does not exist or does not go together: a preset, a device, an option."""
+    """A name, path, option or argument does not exist or cannot be combined with the others."""
 
     exit_code = 2
 
 
 class MapError(MettaError):
-    """A map cannot be built as asked: more objects than cells, an unknown cell name, no agent."""
+    """A map cannot be generated from its config: more objects than free cells, an unknown object name, no agent."""
 
     exit_code = 2
 
 
 class CheckpointError(MettaError):
-    """A checkpoint or trainer state is missing, damaged, foreign, or does not fit."""
+    """A checkpoint or trainer state is missing, damaged, not a file of metta, or does not fit the config."""
 
     exit_code = 2
 
 
 class TrainingError(MettaError):
-    """Training had to stop: a loss that is not finite, a disk that is full."""
+    """Training stopped: a loss that is not finite, a full disk."""

@@ -1,103 +1,87 @@
-"""Parts of one's own by name: those a program registers, and those of installed packages, by their entry points.
+"""Registries of extensions by name: built in, registered by a program, or in an installed package's entry points.
 
-A TOML file names a part; it never names a class or a module. A package says in its `pyproject.toml` what it brings:
+A TOML file names an extension (a backbone, an observation processor, a logger, a map builder); it never names a class or
+a module. A package declares what it provides in its `pyproject.toml`:
 
     [project.entry-points."metta.backbones"]
     sums = "my_package.networks:Sums"
 
-Nothing is imported before its name is asked for, and nothing but what was installed or registered ever is: a file from
-a stranger can name a part, not bring one.
+An extension is imported when it is first used, and only if it is installed or registered: a TOML file from a stranger
+can name one, but cannot bring one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from metta.errors import MettaError, UsageError
+from metta.errors import UsageError, closest_name
 
-Part = TypeVar("Part")
-Given = TypeVar("Given")
+Extension = TypeVar("Extension")
+Registered = TypeVar("Registered")
 
 PRESETS: Final = "metta.presets"
-"""The group of packages that bring presets: `mazes = "my_package.worlds"`, a directory of TOML files."""
-
-FAILS_TO_IMPORT = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MettaError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
-"""What somebody else's module may raise while it is imported."""
+"""Entry point group of packages with presets: `mazes = "my_package.worlds"`, a directory of TOML files."""
 
 
-class Registry(Generic[Part]):
-    """Parts of one kind by name: metta's own, those registered in code, those of installed packages.
-
-    Metta's own names stay its own, whatever a package calls its parts.
-    """
+class Registry(Generic[Extension]):
+    """Extensions of one kind by name. A package cannot replace a built-in one."""
 
     def __init__(self, group: str, kind: str, built_in: Sequence[str] = ()):
-        """`group` of entry points, `kind` of part in words; `built_in` are the names that metta registers itself."""
+        """`group` is the entry point group, `kind` a noun for messages, `built_in` the names metta itself registers."""
         self.group = group
         self.kind = kind
         self.built_in = tuple(built_in)
-        self._parts: dict[str, Part] = {}
-        self._imported: dict[str, Part] = {}
+        self._registered: dict[str, Extension] = {}
+        self._imported: dict[str, Extension] = {}
 
-    def register(self, name: str) -> Callable[[Given], Given]:
-        """A decorator that registers a part under `name`; a name can be given once."""
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """Decorator that registers an extension under `name`. Raises UsageError if the name is registered already."""
 
-        def registered(part: Given) -> Given:
-            if name in self._parts:
-                raise UsageError(f'{self.group} has the {self.kind} "{name}" already; take another name')
-            self._parts[name] = part  # type: ignore[assignment]  # what it must be, its room checks where it is used
-            return part
+        def decorator(extension: Registered) -> Registered:
+            if name in self._registered:
+                raise UsageError(f'{self.group} already has the {self.kind} "{name}"; choose another name')
+            self._registered[name] = extension  # type: ignore[assignment]  # checked where it is used
+            return extension
 
-        return registered
+        return decorator
 
     def names(self) -> list[str]:
-        """Every name that can be asked for, metta's own first."""
-        return list(dict.fromkeys([*self.built_in, *self._parts, *(entry.name for entry in self._entries())]))
+        """Every available name, the built-in ones first."""
+        return list(dict.fromkeys([*self.built_in, *self._registered, *(entry.name for entry in self._entries())]))
 
     def __contains__(self, name: str) -> bool:
-        return name in self.built_in or name in self._parts or any(entry.name == name for entry in self._entries())
+        return name in self.built_in or name in self._registered or any(e.name == name for e in self._entries())
 
-    def is_own(self, name: str) -> bool:
-        """Whether a part is somebody's own rather than metta's."""
+    def is_custom(self, name: str) -> bool:
+        """Whether the extension of that name comes from a program or a package rather than from metta."""
         return name not in self.built_in
 
-    def must_be(self, name: str) -> str:
-        """What is wrong with a name that is not there, as the end of a sentence that begins with its setting."""
+    def unknown_name(self, name: str) -> str:
+        """The error message for an unknown name, without its subject: `must be one of ...; got ...`."""
         names = self.names()
-        close = get_close_matches(name, names, n=1)
-        hint = f'; did you mean "{close[0]}"?' if close else ""
+        close = closest_name(name, names)
+        hint = f'; did you mean "{close}"?' if close else ""
         if not names:
             return f"must be the name of an installed or registered {self.kind}, and there is none; got {_quoted(name)}"
         return f"must be {'one of ' if names[1:] else ''}{', '.join(map(_quoted, names))}; got {_quoted(name)}{hint}"
 
-    def find(self, name: str) -> Part:
-        """The part of that name, imported if need be. Raises UsageError with the known names."""
-        if name in self._parts:
-            return self._parts[name]
+    def find(self, name: str) -> Extension:
+        """The extension of that name, imported if necessary.
+
+        Raises UsageError if no package or several packages have it, or if it cannot be imported.
+        """
+        if name in self._registered:
+            return self._registered[name]
         if name in self._imported:
             return self._imported[name]
         entries = [entry for entry in self._entries() if entry.name == name]
         if not entries:
-            raise UsageError(f"the {self.kind} {self.must_be(name)}")
+            raise UsageError(f"the {self.kind} {self.unknown_name(name)}")
         if len(entries) > 1:
             packages = " and ".join(map(package_of, entries))
             raise UsageError(f'the {self.kind} "{name}" is in several packages: {packages}; uninstall all but one')
@@ -110,39 +94,39 @@ class Registry(Generic[Part]):
 
 @dataclass(frozen=True)
 class PresetPackage:
-    """A package that brings presets."""
+    """An installed package with presets."""
 
     name: str
-    """of the entry point"""
+    """name of the entry point, which prefixes the names of the presets"""
     package: str
-    """what is installed, in words"""
+    """name and version of the distribution, for messages"""
     module: str
-    """the directory of TOML files, as Python names it"""
+    """dotted name of the directory of TOML files"""
 
     @property
     def directory(self) -> Path | None:
-        """Where the TOML files are; None if that is nowhere. No module of the package is imported for it."""
+        """The directory of the TOML files, found without importing the package; None if it does not exist."""
         top, *below = self.module.split(".")
         try:
             spec = find_spec(top)
-        except ValueError:  # what is imported under that name came from no file
+        except ValueError:  # a module of that name was imported that has no file
             return None
         places = (spec.submodule_search_locations or ()) if spec else ()
         return next((path for place in places if (path := Path(place, *below)).is_dir()), None)
 
     @property
     def problem(self) -> str:
-        """What to say where there is no directory."""
-        return f'{self.package} is to have presets in "{self.module}", which is no directory; repair or uninstall it'
+        """The message for a package without that directory."""
+        return f'{self.package} declares presets in "{self.module}", which is not a directory; repair or uninstall it'
 
 
 def preset_packages() -> list[PresetPackage]:
-    """The packages that bring presets, by name."""
+    """The installed packages with presets, sorted by name."""
     return [PresetPackage(entry.name, package_of(entry), entry.value) for entry in _entries(PRESETS)]
 
 
 def package_of(entry: EntryPoint) -> str:
-    """The package that an entry point is of, in words."""
+    """The package of an entry point, for messages: `the package NAME VERSION`."""
     return f"the package {entry.dist.name} {entry.dist.version}" if entry.dist else f"the package of {entry.value}"
 
 
@@ -153,11 +137,11 @@ def _entries(group: str) -> list[EntryPoint]:
 def _imported(entry: EntryPoint, kind: str) -> Any:
     try:
         return entry.load()
-    except FAILS_TO_IMPORT as error:
-        what = str(error).partition("\n")[0]
+    except (ImportError, AttributeError) as error:  # no such module or attribute; bugs inside it keep their traceback
+        reason = str(error).partition("\n")[0]
         raise UsageError(
             f'the {kind} "{entry.name}" of {package_of(entry)} cannot be imported from {entry.value}: '
-            f"{type(error).__name__}: {what}"
+            f"{type(error).__name__}: {reason}"
         ) from error
 
 

@@ -236,7 +236,7 @@ def test_obs_scale(crowded_env, seen, backbone):
 
 
 def test_obs_process_func(crowded_env, seen, monkeypatch):
-    monkeypatch.setattr(OBSERVATION_PROCESSORS, "_parts", dict(OBSERVATION_PROCESSORS._parts))
+    monkeypatch.setattr(OBSERVATION_PROCESSORS, "_registered", dict(OBSERVATION_PROCESSORS._registered))
 
     @OBSERVATION_PROCESSORS.register("nothing but the first four tokens")
     def first_four(observations, spec):

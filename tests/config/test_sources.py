@@ -98,7 +98,7 @@ def test_missing_directory() -> None:
 
 
 def test_nothing() -> None:
-    assert message("").startswith('"" is no file; name a TOML file or a preset: arena, arena_small')
+    assert message("").startswith('"" is not a file; give a TOML file or a preset: arena, arena_small')
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a/" * 3000])
@@ -141,7 +141,7 @@ def test_reading_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_loop_of_links(tmp_path: Path) -> None:
     (tmp_path / "loop.toml").symlink_to("loop.toml")
-    assert message("loop.toml") == "loop.toml is a link that leads to no file"
+    assert message("loop.toml") == "loop.toml is a broken symbolic link"
 
 
 def test_a_checkpoint(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_wrong_suite_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match='no suite is called "navigaton"; did you mean "navigation"'):
         find_suite("navigaton")
-    with pytest.raises(UsageError, match='no suite is called "x"; there are: navigation, '):
+    with pytest.raises(UsageError, match='no suite is called "x"; known: navigation, '):
         find_suite("x")
     with pytest.raises(UsageError, match='there is no file "none\\.toml"; a suite is a name'):
         find_suite("none.toml")

@@ -340,7 +340,7 @@ def make_backbone(spec: EnvSpec, config: AgentModelConfig) -> Backbone:
     backbone = BACKBONES.find(name)(spec, config)
     if not isinstance(backbone, Backbone):
         raise UsageError(f'the backbone "{name}" is a {type(backbone).__name__}; it must be a metta.api.Backbone')
-    if BACKBONES.is_own(name):
+    if BACKBONES.is_custom(name):
         nothing_seen = torch.full((2, spec.num_observation_tokens, 3), UNUSED, dtype=torch.uint8)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             features = backbone.eval()(nothing_seen)

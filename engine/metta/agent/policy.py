@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Protocol
 
 import torch
@@ -22,7 +21,7 @@ from metta.agent.tokens import PreviousStep
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
-from metta.errors import UsageError
+from metta.errors import UsageError, did_you_mean
 from metta.spaces import ActionSpace, ObservationSpace
 
 
@@ -108,9 +107,8 @@ class MettaAgent(nn.Module):
         spec = action_space.spec
         for name in global_features:
             if name not in spec.feature_names:
-                close = get_close_matches(name, spec.feature_names, n=1)
-                hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(spec.feature_names)}"
-                raise UsageError(f'global_features: unknown feature "{name}"; {hint}')
+                hint = did_you_mean(name, spec.feature_names)
+                raise UsageError(f'global_features: unknown feature "{name}"{hint}')
         if not spec.flat_actions:
             raise UsageError("no action of this environment can be sampled: none is enabled and affordable")
         self.config = config
@@ -129,7 +127,7 @@ class MettaAgent(nn.Module):
         extra = config.use_prev_reward + len(self.global_features)
         self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
         self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
-        initialize(self, but=self.backbone if BACKBONES.is_own(config.backbone) else None)
+        initialize(self, but=self.backbone if BACKBONES.is_custom(config.backbone) else None)
         self.policy_head = Head(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
         self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:

@@ -30,7 +30,7 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     tokens mean), and the `memory` shape.
     """
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
-        raise UsageError('ONNX needs packages that are not there: pip install "metta[export]"')
+        raise UsageError("ONNX export needs onnx and onnxscript: pip install 'metta-gridworlds[export]'")
     spec, path = agent.spec, Path(path)
     policy = OnnxPolicy(agent).eval()
     memory = agent.initial_memory(2)
@@ -51,7 +51,7 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            if not BACKBONES.is_own(agent.config.backbone):
+            if not BACKBONES.is_custom(agent.config.backbone):
                 raise
             raise UsageError(
                 f'the backbone "{agent.config.backbone}" computes something that ONNX has no words for: '

@@ -1,6 +1,6 @@
-"""Presets: the TOML files that come with metta and with installed packages, found by name from any directory.
+"""Presets: the TOML files of metta and of installed packages, found by name from any directory.
 
-Those of a package have the name of its entry point before their own: `mazes.tiny`.
+The names of a package's presets start with the name of its entry point: `mazes.tiny`.
 """
 
 from __future__ import annotations
@@ -8,94 +8,90 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from metta.errors import UsageError
+from metta.errors import UsageError, closest_name, did_you_mean
 from metta.extensions import preset_packages
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A TOML file that comes with metta or with a package."""
+    """A TOML file of metta or of an installed package."""
 
     name: str
     path: Path
 
     @property
     def text(self) -> str:
-        """The file as it is, comments and all."""
+        """The text of the file."""
         return self.path.read_text(encoding="utf-8")
 
     @property
     def aim(self) -> str:
-        """What it is for: the file's first comment line, without the preset's name."""
+        """One line about the preset: the first comment line of the file, without the preset's name."""
         first = self.text.partition("\n")[0].removeprefix("#").strip()
         return first.removeprefix(f"{self.path.stem}:").strip()
 
 
 def presets() -> list[Preset]:
-    """Every preset, by name: metta's own, then those of packages, as far as their directories are there."""
-    return [*_own_presets(), *(preset for name in _package_names() for preset in _presets_of(name))]
+    """All presets sorted by name: those of metta, then those of each package whose directory exists."""
+    return [*_metta_presets(), *(preset for name in _package_names() for preset in _package_presets(name))]
 
 
 def broken_preset_packages() -> list[str]:
-    """A sentence about each package that is to bring presets and has none."""
+    """A message for each installed package that declares presets but has no such directory."""
     return [package.problem for package in preset_packages() if package.directory is None]
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of that name; `/env/mettagrid/simple` is `simple`. Raises UsageError with the closest name."""
+    """The preset of that name; `/env/mettagrid/simple` means `simple`. Raises UsageError with the closest name."""
     wanted = name.rpartition("/")[2] if _is_env_path(name) else name
-    by_name = _named(wanted)
+    by_name = _candidates(wanted)
     if wanted not in by_name:
-        by_name = {preset.name: preset for preset in presets()}
-        close = get_close_matches(wanted, by_name, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(by_name)}"
-        raise UsageError(f'no preset is called "{name}"; {hint}')
+        raise UsageError(f'no preset is called "{name}"{did_you_mean(wanted, _preset_names())}')
     return by_name[wanted]
 
 
 def find_config(source: str) -> Path:
-    """The file that a user means by a path or the name of a preset.
+    """The file of a path or of a preset's name.
 
-    A bare name means the preset before a file of that name; anything with a slash or a suffix is a path, but for
-    `/env/...` where no such file exists. Raises UsageError with the closest names there are.
+    A preset takes precedence over a file of the same name. `/env/mettagrid/NAME`, as the original metta names presets,
+    is the preset NAME unless such a file exists. Raises UsageError with the closest names if nothing is found.
     """
     path = Path(source)
-    if source in (by_name := _named(source)):
+    if source in (by_name := _candidates(source)):
         return by_name[source].path
-    if source and os.path.exists(source):  # which takes any name, however long
+    if source and os.path.exists(source):  # unlike Path.exists, accepts names of any length
         return path
     if _is_env_path(source):
         return find_preset(source).path
-    raise UsageError(_not_found(source, path, [preset.name for preset in presets()]))
+    raise UsageError(_not_found(source, path, _preset_names()))
 
 
 def beside(source: str, directory: Path) -> str:
-    """What a TOML file in `directory` calls `source`, as `find_config` is to be asked for it.
+    """The argument for `find_config` that means what `source` means in a TOML file in `directory`.
 
-    A file there is given its path, unless a preset has that name; anything else stays as it is.
+    A file in that directory becomes its path, unless a preset has that name; anything else is returned unchanged.
     """
-    with suppress(UsageError):  # which find_config raises again
-        if source not in _named(source) and os.path.isfile(directory / source):
+    with suppress(UsageError):  # find_config raises it again
+        if source not in _candidates(source) and os.path.isfile(directory / source):
             return str(directory / source)
     return source
 
 
 def _not_found(source: str, path: Path, names: list[str]) -> str:
     if not source:
-        return f'"{source}" is no file; name a TOML file or a preset: {", ".join(names)}'
+        return f'"{source}" is not a file; give a TOML file or a preset: {", ".join(names)}'
     if os.path.islink(path):
-        return f"{source} is a link that leads to no file"
+        return f"{source} is a broken symbolic link"
     is_name = path.name == source and not path.suffix
     parent = path.parent if os.path.isdir(path.parent) else None
-    files = get_close_matches(path.name, [file.name for file in parent.glob("*.toml")], n=1) if parent else []
-    close = get_close_matches(path.stem, names, n=1)
-    if files and path.stem not in names:
-        hint = f'did you mean the file "{path.parent / files[0]}"?'
-    elif close:
-        hint = f'did you mean the preset "{close[0]}"?'
+    file = closest_name(path.name, [file.name for file in parent.glob("*.toml")]) if parent else None
+    preset = closest_name(path.stem, names)
+    if file and path.stem not in names:
+        hint = f'did you mean the file "{path.parent / file}"?'
+    elif preset:
+        hint = f'did you mean the preset "{preset}"?'
     elif parent is None:
         hint = f'there is no directory "{path.parent}"'
     else:
@@ -104,28 +100,32 @@ def _not_found(source: str, path: Path, names: list[str]) -> str:
 
 
 def _is_env_path(source: str) -> bool:
-    """Whether a name is one as the original metta wrote them: `/env/mettagrid/simple`."""
+    """Whether a name has the form of the original metta: `/env/mettagrid/simple`."""
     return source.startswith(("/env/", "env/")) and not source.endswith((".toml", "/"))
 
 
-def _named(name: str) -> dict[str, Preset]:
-    """By name the presets among which one of that name must be: metta's own, or those of one package.
+def _candidates(name: str) -> dict[str, Preset]:
+    """The presets by name that `name` can refer to: those of metta, or those of the package that `name` starts with.
 
-    Raises UsageError if the name begins with that of a package that is broken, or of several packages.
+    Raises UsageError if that package has no directory of presets, or if several packages have that name.
     """
     first, dot, _ = name.partition(".")
     if not dot or first not in _package_names():
-        return {preset.name: preset for preset in _own_presets()}
+        return {preset.name: preset for preset in _metta_presets()}
     packages = [package for package in preset_packages() if package.name == first]
     if len(packages) > 1:
         several = " and ".join(package.package for package in packages)
-        raise UsageError(f'presets of the name "{first}" come from {several}; uninstall all but one')
+        raise UsageError(f'presets named "{first}" are in several packages: {several}; uninstall all but one')
     if packages[0].directory is None:
         raise UsageError(packages[0].problem)
-    return {preset.name: preset for preset in _presets_of(first)}
+    return {preset.name: preset for preset in _package_presets(first)}
 
 
-def _own_presets() -> list[Preset]:
+def _preset_names() -> list[str]:
+    return [preset.name for preset in presets()]
+
+
+def _metta_presets() -> list[Preset]:
     return [Preset(path.stem, path) for path in sorted(_directory().glob("*.toml"))]
 
 
@@ -133,15 +133,15 @@ def _package_names() -> list[str]:
     return list(dict.fromkeys(package.name for package in preset_packages()))
 
 
-def _presets_of(name: str) -> list[Preset]:
-    """The presets of the packages with that entry point."""
+def _package_presets(name: str) -> list[Preset]:
+    """The presets of the packages with an entry point of that name."""
     directories = [package.directory for package in preset_packages() if package.name == name]
     paths = sorted(path for directory in directories if directory for path in directory.glob("*.toml"))
     return [Preset(f"{name}.{path.stem}", path) for path in paths]
 
 
 def _directory() -> Path:
-    """The directory of metta's own presets: in the installed package, or beside `engine/` in a checkout."""
+    """The directory of metta's presets: in the installed package, or beside `engine/` in a checkout."""
     package = Path(__file__).parents[2]
     installed = package / "presets"
     return installed if installed.is_dir() else package.parents[1] / "presets"

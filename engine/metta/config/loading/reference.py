@@ -120,7 +120,7 @@ def _built_in(entry: dict[str, Any]) -> dict[str, Any]:
     """A key's schema without choices that are not metta's own, in lists too."""
     if "items" in entry:
         return entry | {"items": _built_in(entry["items"])}
-    added = {name for registry in _REGISTRIES for name in registry.names() if registry.is_own(name)}
+    added = {name for registry in _REGISTRIES for name in registry.names() if registry.is_custom(name)}
     allowed = [choice for choice in entry.get("enum", []) if choice not in added]
     return {key: value for key, value in entry.items() if key != "enum"} | ({"enum": allowed} if allowed else {})
 

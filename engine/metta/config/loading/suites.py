@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from metta.config.loading.toml_lines import key_lines
 from metta.config.loading.toml_text import parse_toml, read_text
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.pydantic_messages import problems_in
-from metta.errors import ConfigError, Problem, UsageError
+from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
 
 class Suite(FrozenModel):
@@ -50,9 +49,7 @@ def find_suite(source: str) -> Suite:
     elif source.endswith(".toml") or "/" in source:
         suite = _read(source)
     else:
-        close = get_close_matches(source, SUITES, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(SUITES)}"
-        raise UsageError(f'no suite is called "{source}"; {hint}')
+        raise UsageError(f'no suite is called "{source}"{did_you_mean(source, SUITES)}')
     for world in suite.worlds:
         find_config(world)
     return suite

@@ -44,7 +44,7 @@ class PartOf:
 
     def _known(self, name: str) -> str:
         if name not in self.registry:
-            raise RulesError([Problem((), self.registry.must_be(name))])
+            raise RulesError([Problem((), self.registry.unknown_name(name))])
         return name
 
 

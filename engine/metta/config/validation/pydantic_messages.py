@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, choices, table_at, tables, tables_at, without_tags
-from metta.errors import Problem, RulesError, did_you_mean
+from metta.errors import Problem, RulesError, closest_name, did_you_mean
 
 MOST_JUDGED = 1000
 """Errors that are looked into; beyond it a file is noise, and looking for what was meant takes time."""
@@ -82,7 +81,7 @@ def _unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKe
     name = str(path[-1])
     table = table_at(root, path[:-1], data)
     known = list(table.model_fields) if table else []
-    close = get_close_matches(name, known, n=1)
+    close = closest_name(name, known)
     owners = [other for other in tables_at(root, path[:-1], data) if name in other.model_fields]
     if owners:
         type_path = Problem((*path[:-1], "type"), "").key
@@ -91,7 +90,7 @@ def _unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKe
     elsewhere = [f'"{Problem((*place, name), "").key}"' for place, table in tables(root) if name in table.model_fields]
     if not close and elsewhere:
         return UnknownKey(path, f"unknown key; did you mean {' or '.join(elsewhere)}?")
-    return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", meant=close[0] if close else None)
+    return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", meant=close)
 
 
 def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iterator[Problem]:
