@@ -107,7 +107,7 @@ from metta.run.training_run import find_device
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv, make_environment
 from metta.world.observation.observe import CompactObservations
-from metta.world.summary import EpisodeSummary, StepInfo
+from metta.world.episode_summary import EpisodeSummary, StepInfo
 
 __all__ = [
     "BACKBONES",

@@ -14,7 +14,7 @@ from metta.errors import UsageError
 from metta.evaluation import evaluate as evaluation
 from metta.evaluation.match import MatchResult, play_match
 from metta.world.env import MettaGridEnv
-from metta.world.summary import EpisodeSummary
+from metta.world.episode_summary import EpisodeSummary
 
 STEPS = 6
 NOOP, GET = (0, 0), (4, 0)

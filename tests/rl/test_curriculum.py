@@ -22,7 +22,7 @@ from metta.api import (
 )
 from metta.config.loading.load import load_config
 from metta.errors import ConfigError, MettaError, UsageError
-from metta.world.state.compiled import CompiledConfig
+from metta.world.state.compiled_config import CompiledConfig
 
 
 @pytest.fixture

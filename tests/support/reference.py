@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from reference_observations import ObservationParser, features_of
-from reference_things import (
+from reference_entities import (
     CONVERTING,
     COOLING,
     DOWN,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reference_things import IDLE, Agent, AnyThing, Converter, float32
+from reference_entities import IDLE, Agent, AnyThing, Converter, float32
 
 from metta.config.env.game import GameConfig
 

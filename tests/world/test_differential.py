@@ -16,7 +16,7 @@ from random_worlds import ACTION_TYPES, random_actions, random_tasks
 from reference import ReferenceWorld
 
 from metta.world.env import MettaGridEnv
-from metta.world.summary import StepInfo
+from metta.world.episode_summary import StepInfo
 
 WORLD_STEPS = int(os.environ.get("METTA_WORLD_STEPS", "12000"))
 PARTS = 6

@@ -11,7 +11,7 @@ import pytest
 from conformance import engine_difference, main
 from recordings import ACTIONS, UNNAMED, Recording, env_config
 from reference import ReferenceWorld
-from reference_things import IDLE
+from reference_entities import IDLE
 
 WALL = {"type_id": 1, "swappable": False}
 MINE = {"type_id": 2, "output_ore": 1, "max_output": 5, "conversion_ticks": 1, "cooldown": 3, "initial_items": 1}

@@ -16,7 +16,7 @@ from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
-from metta.world.summary import EpisodeSummary
+from metta.world.episode_summary import EpisodeSummary
 
 AGENTS_AT_ONCE: Final = 4096
 """Agents that are evaluated side by side, about; more episodes are played one lot after the other."""

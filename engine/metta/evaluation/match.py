@@ -14,7 +14,7 @@ from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import PolicyAssignment, env_batches, first_episodes, worlds_seed_and_generator
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
-from metta.world.summary import EpisodeSummary
+from metta.world.episode_summary import EpisodeSummary
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScale
 from metta.rl.self_play import OpponentPool, Opponents
 from metta.world.env import MettaGridEnv
-from metta.world.summary import StepInfo
+from metta.world.episode_summary import StepInfo
 
 
 @dataclass(frozen=True)

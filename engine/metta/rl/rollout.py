@@ -16,7 +16,7 @@ from metta.agent.recurrent_memory import Memory
 from metta.errors import UsageError
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience, StepResult, WorldBatch
-from metta.world.summary import EpisodeSummary
+from metta.world.episode_summary import EpisodeSummary
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig, num_opponents
 from metta.errors import CheckpointError, UsageError
 from metta.world.env import MettaGridEnv
-from metta.world.summary import EpisodeSummary, StepInfo
+from metta.world.episode_summary import EpisodeSummary, StepInfo
 
 
 @dataclass

@@ -36,11 +36,11 @@ from metta.world.rules.combat import run_attack_phase
 from metta.world.rules.converters import advance_converters
 from metta.world.rules.rewards import diversity_factor, share_rewards
 from metta.world.rules.turn_order import Turn, next_order
-from metta.world.state.compiled import NEVER, CompiledConfig
+from metta.world.state.compiled_config import NEVER, CompiledConfig
 from metta.world.state.saved_state import completed, load_worlds, save_worlds
 from metta.world.state.state_validation import check_streams, check_worlds
 from metta.world.state.worlds import Worlds
-from metta.world.summary import StepInfo, episode_stats, summarize
+from metta.world.episode_summary import StepInfo, episode_stats, summarize
 
 GOLDEN_RATIO: Final = 0.6180339887498949
 """Its multiples modulo 1 lie as evenly between 0 and 1 as those of any number, however many there are (Knuth 6.4)."""

@@ -13,7 +13,7 @@ from metta.errors import MapError
 from metta.random_streams import episode_sequence
 from metta.world.maps.build import build_map
 from metta.world.rules.converters import start_conversions
-from metta.world.state.compiled import NEVER
+from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
 

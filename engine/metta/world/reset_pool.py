@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from metta.world.episodes import Streams, begin_episodes, choose_task, draw_episode
 from metta.world.observation.observe import Observer, Window
-from metta.world.state.compiled import NEVER
+from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
 
 COPIED = tuple(name for name in Worlds.ARRAYS if name != "grid")

@@ -12,7 +12,7 @@ from metta.world.rules.combat import hold_frozen, punish_failed, punish_invalid
 from metta.world.rules.converters import get_items, put_items, use_converter
 from metta.world.rules.inventory import Rows, pay, update_items
 from metta.world.rules.turn_order import ByKind, Turn, conflict_free_batches
-from metta.world.state.compiled import ACTS, ALWAYS_WORKS, AT_CONVERTER, INVALID, LEAVES_CELL, SECOND_PASS, Kind
+from metta.world.state.compiled_config import ACTS, ALWAYS_WORKS, AT_CONVERTER, INVALID, LEAVES_CELL, SECOND_PASS, Kind
 from metta.world.state.worlds import EMPTY, Worlds
 
 TURN_CLOCKWISE = np.array(CLOCKWISE)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from metta.geometry import COUNTERCLOCKWISE, STEPS
 from metta.world.rules.inventory import Rows, can_afford, check_items, pay, update_items
 from metta.world.rules.turn_order import Turn, conflict_free_batches
-from metta.world.state.compiled import ABSENT, ATTACK_REACH, FIRST_PASS, Kind
+from metta.world.state.compiled_config import ABSENT, ATTACK_REACH, FIRST_PASS, Kind
 from metta.world.state.worlds import Worlds
 
 # by orientation, (rows, cols) of one cell ahead and of one cell to the left: "d cells ahead and o cells to the left" is

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.world.rules.inventory import Rows, update_items
-from metta.world.state.compiled import ABSENT, NEVER
+from metta.world.state.compiled_config import ABSENT, NEVER
 from metta.world.state.worlds import CONVERTING, COOLING, IDLE, Worlds
 
 MOST_HELD = 255

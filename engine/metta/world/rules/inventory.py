@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state.compiled import ABSENT
+from metta.world.state.compiled_config import ABSENT
 from metta.world.state.worlds import Worlds
 
 Rows = NDArray[np.int64]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state.compiled import NUM_KINDS
+from metta.world.state.compiled_config import NUM_KINDS
 from metta.world.state.worlds import Worlds
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)

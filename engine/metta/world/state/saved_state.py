@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from metta.errors import UsageError
-from metta.world.state.stats import InvalidCounts
+from metta.world.state.counters import InvalidCounts
 from metta.world.state.worlds import Worlds
 
 STATE_FORMAT = 1

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.errors import UsageError
-from metta.world.state.compiled import NEVER
+from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, IDLE, OUTSIDE, Worlds
 
 MOST = 2**53

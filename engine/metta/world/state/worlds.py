@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.geometry import neighbor_offsets
-from metta.world.state.compiled import ATTACK_REACH, NEVER, CompiledConfig
-from metta.world.state.stats import AgentColumns, ConverterColumns, InvalidCounts
+from metta.world.state.compiled_config import ATTACK_REACH, NEVER, CompiledConfig
+from metta.world.state.counters import AgentColumns, ConverterColumns, InvalidCounts
 
 OUTSIDE = -1
 EMPTY = 0

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.world.render import converter_rows, view_converters
-from metta.world.state.stats import invalid_counts, mean_counts, named_counts
+from metta.world.state.counters import invalid_counts, mean_counts, named_counts
 from metta.world.state.worlds import Worlds
 
 

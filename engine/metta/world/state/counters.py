@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state.compiled import CompiledConfig, Kind
+from metta.world.state.compiled_config import CompiledConfig, Kind
 
 InvalidCounts = Counter[tuple[int, str, int, int]]
 """(agent row, "invalid_type" or "invalid_arg", action id, argument) -> times."""
