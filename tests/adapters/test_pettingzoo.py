@@ -70,5 +70,5 @@ def test_what_it_cannot_do_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="one world; got 2 worlds"):
         MettaGridEnv(TINY, num_worlds=2).to_pettingzoo()
     monkeypatch.setattr(pettingzoo_parallel, "HAS_PETTINGZOO", False)
-    with pytest.raises(UsageError, match=r"pip install \"metta\[pettingzoo\]\""):
+    with pytest.raises(UsageError, match=r"pip install 'metta-gridworlds\[pettingzoo\]'"):
         make()

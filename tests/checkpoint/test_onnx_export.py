@@ -83,5 +83,5 @@ def test_without_the_extra_there_is_a_sentence(tmp_path: Path, monkeypatch: pyte
     )
     ran = CliRunner().invoke(app, ["export", str(tmp_path / "checkpoint_000000.pt")])
     assert ran.exit_code == 2
-    assert 'pip install "metta[export]"' in ran.stderr
+    assert "pip install 'metta-gridworlds[export]'" in ran.stderr
     assert not (tmp_path / "checkpoint_000000.onnx").exists()

@@ -128,7 +128,7 @@ def test_what_is_no_run_gets_a_sentence(runs: list[Path], tmp_path: Path, monkey
         read_runs([tmp_path / "new"])
     assert not (tmp_path / "r.html").exists()
     monkeypatch.setattr(plots, "MATPLOTLIB", "no_such_package")
-    with pytest.raises(UsageError, match=r'pip install "metta\[report\]"'):
+    with pytest.raises(UsageError, match=r"pip install 'metta-gridworlds\[report\]'"):
         write_report(runs, tmp_path / "r.html")
 
 

@@ -139,7 +139,7 @@ def test_a_logger_that_is_not_installed_is_an_error_before_anything_is_made(
 ) -> None:
     module = {"tensorboard": "torch.utils.tensorboard", "wandb": "wandb"}[logger]
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=rf'pip install "metta\[{logger}\]"'):
+    with pytest.raises(UsageError, match=rf"pip install 'metta-gridworlds\[{logger}\]'"):
         train_run(tiny_config(tmp_path / "run", f"logging.{logger}=true"), ignore)
     assert not list(tmp_path.iterdir())
 

@@ -28,7 +28,7 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
 
     def __init__(self, world: BatchOfWorlds):
         if not HAS_PETTINGZOO:
-            raise UsageError('PettingZoo is not there: pip install "metta[pettingzoo]"')
+            raise UsageError("to_pettingzoo() needs PettingZoo: pip install 'metta-gridworlds[pettingzoo]'")
         if world.num_worlds != 1:
             raise UsageError(f"a PettingZoo env is one world; got {world.num_worlds} worlds")
         self.world = world

@@ -171,5 +171,5 @@ def _optional(name: str) -> ModuleType:
     except ImportError:
         extra = EXTRAS[name]
         raise UsageError(
-            f'logging.{extra} = true needs a package that is not there: pip install "metta[{extra}]"'
+            f"logging.{extra} = true needs the package {name}: pip install 'metta-gridworlds[{extra}]'"
         ) from None
