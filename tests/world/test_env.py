@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metta.config.env.env_config import EnvConfig
-from metta.errors import ConfigError, UsageError
+from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.world.env import MettaGridEnv, make_environment
 
 EVERY_ACTION = [
@@ -333,7 +333,7 @@ class TestSavedState:
     def test_does_not_fit_another_batch(self) -> None:
         env, other = MettaGridEnv(crowded(), 2), MettaGridEnv(crowded(), 3)
         env.reset()
-        with pytest.raises(UsageError, match="does not fit"):
+        with pytest.raises(CheckpointError, match="does not fit"):
             other.load_state(env.state())
 
 

@@ -329,7 +329,7 @@ class MettaGridEnv:
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise UsageError, saying which part, for a state that worlds like these cannot be in."""
+        """Raise CheckpointError, naming the part, unless `load_state` can load this state."""
         state = completed(state)
         check_streams(state, len(self.configs))
         shares_rulesets = bool(state["shares_rulesets"])
@@ -341,7 +341,7 @@ class MettaGridEnv:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds.
 
-        Raises UsageError, with nothing changed, where the state does not fit.
+        Raises CheckpointError, with nothing changed, where the state does not fit.
         """
         self.check_state(state)
         state = completed(state)

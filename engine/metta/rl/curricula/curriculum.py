@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
@@ -16,11 +16,27 @@ from metta.config.loading.curriculum_tasks import Tasks, make_tasks
 from metta.config.loading.load import load_tasks, read_config
 from metta.config.run import RunConfig
 from metta.config.validation.pydantic_messages import first_problem, problems_in
-from metta.errors import ConfigError, Problem, UsageError
+from metta.errors import CheckpointError, ConfigError, Problem, UsageError
 from metta.rl.curricula.task_samplers import make_task_sampler
 from metta.rl.rollout import BatchInfo
 
 _CONFIG: TypeAdapter[AnyCurriculum] = TypeAdapter(AnyCurriculum)
+
+
+class _SavedCurriculum(BaseModel):
+    """The layout of `Curriculum.state`."""
+
+    names: list[str]
+    env_configs: list[EnvConfig]
+    config: dict[str, Any] | None = None
+    weights: list[float] = []
+    draw: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _has_scenes(self) -> Self:
+        if not self.names or len(self.names) != len(self.env_configs):
+            raise ValueError(f"{len(self.names)} names for {len(self.env_configs)} scenes")
+        return self
 
 
 class Curriculum:
@@ -96,33 +112,32 @@ class Curriculum:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The curriculum that `state` described."""
-        names = state["names"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UsageError("its curriculum has scenes without a name")
-        # states of versions that knew no others hold the weights of a fixed curriculum
-        config = state.get("config") or {"scenes": names, "weights": state["weights"]}
+        """The curriculum that `state` described. Raises CheckpointError where there is none like it."""
         try:
-            env_configs = [EnvConfig.model_validate(values) for values in state["env_configs"]]
-            known = _CONFIG.validate_python(config)
+            saved = _SavedCurriculum.model_validate(state)
+            # the first version had fixed curricula alone, and saved their weights
+            config = _CONFIG.validate_python(saved.config or {"scenes": saved.names, "weights": saved.weights})
+            scenes = list(zip(saved.names, saved.env_configs, strict=True))
+            curriculum = cls(config, make_tasks(config, scenes))
         except ValidationError as error:
-            raise UsageError(f"its curriculum is not laid out as one: {first_problem(error)}") from None
-        curriculum = cls(known, make_tasks(known, list(zip(names, env_configs, strict=True))))
-        curriculum._draw.load_state(state.get("draw", {}))
+            raise CheckpointError(f"its curriculum is not laid out as one: {first_problem(error)}") from None
+        except ConfigError as error:
+            raise CheckpointError(f"its curriculum is invalid: {error}") from None
+        curriculum._draw.load_state(saved.draw)
         shares = np.asarray(curriculum.weights)
         if not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
-            raise UsageError("its curriculum draws tasks by what are no probabilities")
+            raise CheckpointError("its curriculum has task probabilities that do not add up to 1")
         return curriculum
 
     def check_of(self, config: RunConfig) -> None:
-        """Raise UsageError unless this is the curriculum of `config`; scenes' files may have changed since."""
+        """Raise CheckpointError unless this is the curriculum of `config`; scenes' files may have changed since."""
         names, env_configs = zip(*self.tasks.scenes, strict=True)
         is_same = list(names) == config.curriculum.scenes or (
             not config.curriculum.scenes and env_configs == (config.env,)
         )
         is_same &= self.config.type == config.curriculum.type
         if not is_same:
-            raise UsageError("its worlds are not those of the run's config.toml")
+            raise CheckpointError("its worlds are not those of the run's config.toml")
 
 
 def make_curriculum(

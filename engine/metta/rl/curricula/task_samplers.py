@@ -6,6 +6,7 @@ on exactly where it stopped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from metta.config.curriculum import (
     ProgressiveConfig,
 )
 from metta.config.loading.curriculum_tasks import fixed_weights
-from metta.errors import UsageError
+from metta.errors import CheckpointError
 
 Episodes = Sequence[tuple[int, float]]
 """(task, reward) of each episode, in the order they ended."""
@@ -106,7 +107,7 @@ class LowRewardTaskSampler:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The averages."""
-        self.averages = _moved_on(state, "averages", self.averages)
+        self.averages = _restored(state, "averages", self.averages)
 
     def _scores(self) -> NDArray[np.float64]:
         scores = np.ones(len(self.averages))
@@ -158,8 +159,8 @@ class LearningProgressTaskSampler:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The same."""
-        self.fast, self.slow = _moved_on(state, "fast", self.fast), _moved_on(state, "slow", self.slow)
-        self.episodes = _moved_on(state, "episodes", self.episodes)
+        self.fast, self.slow = _restored(state, "fast", self.fast), _restored(state, "slow", self.slow)
+        self.episodes = _restored(state, "episodes", self.episodes)
 
     def _progress(self) -> NDArray[np.float64]:
         return np.where(self.episodes > 0, np.abs(self.fast - self.slow), 0.0)
@@ -217,10 +218,10 @@ class ProgressiveTaskSampler:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The same."""
-        self.averages = _moved_on(state, "averages", self.averages)
+        self.averages = _restored(state, "averages", self.averages)
         for name, most in (("level", len(self.averages) - 1), ("episodes", 2**53), ("agent_steps", 2**53)):
-            if type(state[name]) is not int or not 0 <= state[name] <= most:
-                raise UsageError(f"its curriculum's {name} must be a whole number from 0 to {most}")
+            if type(state.get(name)) is not int or not 0 <= state[name] <= most:
+                raise CheckpointError(f"its curriculum's {name} must be an integer from 0 to {most}")
         self.level, self.episodes, self.agent_steps = state["level"], state["episodes"], state["agent_steps"]
 
     def _is_done(self) -> bool:
@@ -233,20 +234,22 @@ class ProgressiveTaskSampler:
         return bool(self.averages[self.level] >= threshold)
 
 
-def _moved_on(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArray[Any]:
-    """The numbers of a state, one for each task, as those they take the place of; UsageError if they are others.
+def _restored(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArray[Any]:
+    """The saved numbers of all tasks, in place of `fresh`. Raises CheckpointError where they are others.
 
-    NaN stands for a task that was not played yet; nothing that is counted is below 0.
+    NaN stands for a task that was not played yet; counts are at least 0.
     """
-    numbers = np.array(state[name])
-    is_sound = numbers.shape == fresh.shape and (
-        numbers.dtype.kind == "f" and not np.isinf(numbers).any()
-        if fresh.dtype.kind == "f"
-        else numbers.dtype.kind == "i" and bool((numbers >= 0).all())
+    numbers, is_count = state.get(name), fresh.dtype.kind == "i"
+    is_valid = (
+        isinstance(numbers, list)
+        and len(numbers) == len(fresh)
+        and all(type(number) is (int if is_count else float) for number in numbers)
+        and not any(math.isinf(number) for number in numbers)
+        and not (is_count and any(not 0 <= number <= 2**53 for number in numbers))
     )
-    if not is_sound:
-        raise UsageError(f"its curriculum's {name} are not a number for each of {len(fresh)} tasks")
-    return numbers.astype(fresh.dtype)
+    if not is_valid:
+        raise CheckpointError(f"its curriculum's {name} must be {len(fresh)} numbers, one for each task")
+    return np.array(numbers, fresh.dtype)
 
 
 def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSampler:

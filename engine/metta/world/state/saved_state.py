@@ -1,4 +1,4 @@
-"""All that worlds are at a moment as arrays and integers, and back: what a checkpoint holds of them."""
+"""Saving and loading of worlds: the state of the simulator as arrays and integers, for checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from metta.errors import UsageError
+from metta.errors import CheckpointError
 from metta.world.state.counters import InvalidCounts
 from metta.world.state.worlds import Worlds
 
@@ -15,7 +15,7 @@ STATE_FORMAT = 1
 
 
 def save_worlds(worlds: Worlds) -> dict[str, Any]:
-    """A copy of everything that changes."""
+    """A copy of everything that changes, by name."""
     arrays = {name: getattr(worlds, name).copy() for name in Worlds.ARRAYS}
     # unsigned keys travel as int64, which every tensor library knows
     arrays["turn_stream"] = arrays["turn_stream"].view(np.int64)
@@ -29,16 +29,18 @@ def save_worlds(worlds: Worlds) -> dict[str, Any]:
 
 
 def completed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state with what those of the first versions lack. Raises UsageError for one of another format."""
-    if state["format"] != STATE_FORMAT:
-        raise UsageError(f"this environment state has format {state['format']}; this version reads {STATE_FORMAT}")
-    # in states of versions that knew no tasks of the same rules, the ruleset is the task; all episodes began at 0
-    lacking = {"task": state["ruleset"], "shares_rulesets": 0, "first_step": np.zeros_like(state["steps"])}
-    return lacking | {"has_token" if name == "listed" else name: value for name, value in state.items()}
+    """The state with the parts that earlier versions did not save. Raises CheckpointError for another format."""
+    found = state.get("format") if isinstance(state, Mapping) else None
+    if not isinstance(found, int | np.ndarray) or np.ndim(found) or found != STATE_FORMAT:
+        raise CheckpointError(f"this environment state has format {found}; this version reads format {STATE_FORMAT}")
+    # versions without shared rulesets had one ruleset per task; before staggering every episode began at step 0
+    first_step = np.zeros_like(state.get("steps"))
+    defaults = {"task": state.get("ruleset"), "shares_rulesets": 0, "first_step": first_step}
+    return defaults | {"has_token" if name == "listed" else name: value for name, value in state.items()}
 
 
 def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
-    """Make `worlds` what was saved, in a state that `check_worlds` has found sound."""
+    """Load a state that `check_worlds` has accepted into `worlds`."""
     saved = {name: np.asarray(state[name]) for name in Worlds.ARRAYS}
     slots = int(state["converter_slots"])
     worlds.allot_converters(slots)
