@@ -175,7 +175,7 @@ class MettaAgent(nn.Module):
             memory,
         )
 
-    def evaluate(
+    def evaluate_actions(
         self, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
     ) -> ActionEvaluation:
         """Log-probabilities, entropies and values of whole segments, differentiable.
