@@ -214,9 +214,9 @@ def test_every_config_field_is_read() -> None:
         "all_problems",
         "key_paths",
         "load",
-        "references",
-        "pydantic_messages",
-        "recipes",
+        "name_rules",
+        "error_messages",
+        "object_rules",
         "json_schema",
         "map_sizes",
     }

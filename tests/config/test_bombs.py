@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from metta.config.loading.load import load_tasks, parse_config
-from metta.config.loading.toml_text import MAX_BYTES
+from metta.config.loading.toml_parser import MAX_BYTES
 from metta.errors import MettaError
 
 SECONDS = 30.0

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from metta.config.loading.load import load_config, parse_config
 from metta.config.loading.presets import presets
-from metta.config.validation.pydantic_messages import BOUND_WORDS, TYPE_WORDS
+from metta.config.validation.error_messages import BOUND_WORDS, TYPE_WORDS
 from metta_cli.main import app
 
 CASES = int(os.environ.get("FUZZ_CASES", "100"))

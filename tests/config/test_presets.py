@@ -11,9 +11,9 @@ from metta.config.batch_plan import plan_batch
 from metta.config.curriculum import CurriculumConfig, LearningProgressConfig, LowRewardConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_builder import MapBuilderConfig, RoomsConfig
+from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.load import dump_config, load_config, parse_config
 from metta.config.loading.presets import Preset, presets
-from metta.config.loading.toml_lines import key_lines
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath, alternatives, default_of, sections
 from metta.world.env import MettaGridEnv

@@ -23,7 +23,7 @@ from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.curriculum_tasks import make_tasks
 from metta.config.loading.renamed_keys import rename_keys
 from metta.config.plan.network_size import least_weights
-from metta.config.validation.pydantic_messages import first_problem
+from metta.config.validation.error_messages import first_problem
 from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.extensions import Registry
 from metta.spaces import ActionSpace, ObservationSpace

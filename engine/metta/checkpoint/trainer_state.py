@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import TypeAdapter, ValidationError
 
 from metta.checkpoint.torch_file import is_sound, read_torch_file, write_torch_file
-from metta.config.validation.pydantic_messages import first_problem
+from metta.config.validation.error_messages import first_problem
 from metta.errors import CheckpointError
 
 KIND = "trainer state"

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from metta.config.validation.error_messages import shown
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.pydantic_messages import shown
 from metta.errors import Problem, RulesError
 
 Rate = Annotated[float, Field(gt=0, le=1)]

@@ -13,12 +13,12 @@ from metta.config.env.game import GameConfig
 from metta.config.env.map_builder import MapBuilder, MapBuilderConfig
 from metta.config.env.map_drawings import group_counts
 from metta.config.env.map_sizes import infer_sizes, room_problems
+from metta.config.env.name_rules import name_problems
+from metta.config.env.object_rules import action_problems, complete_types, recipe_problems
 from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
-from metta.config.env.recipes import action_problems, complete_types, recipe_problems
-from metta.config.env.references import name_problems
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
+from metta.config.validation.error_messages import MOST_JUDGED, problems_in
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.pydantic_messages import MOST_JUDGED, problems_in
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
 
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from metta.config.env.env_config import EnvConfig
 from metta.config.run import RunConfig, batch_fits
 from metta.config.training import ExperienceConfig
+from metta.config.validation.error_messages import UnknownKey, problems_in
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, child, table_at
-from metta.config.validation.pydantic_messages import UnknownKey, problems_in
 from metta.errors import Problem
 
 _RULED = ("width", "height", "num_agents", "inventory_item_names", "groups", "reward_sharing_groups", "item_max")

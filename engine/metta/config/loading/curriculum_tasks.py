@@ -17,8 +17,8 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.map_sizes import without_followed_sizes
 from metta.config.loading.overrides import put_value, read_path
+from metta.config.validation.error_messages import problems_in, shown
 from metta.config.validation.key_paths import KeyPath, annotation_at, table_at, takes_number
-from metta.config.validation.pydantic_messages import problems_in, shown
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
 MOST_TASKS = 2000

@@ -15,12 +15,12 @@ from metta.config.curriculum import CurriculumConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.all_problems import all_problems
 from metta.config.loading.curriculum_tasks import Tasks, make_tasks, own_world
+from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.map_files import inline_map_files
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import beside, find_config
 from metta.config.loading.renamed_keys import current_path, rename_keys
-from metta.config.loading.toml_lines import key_lines
-from metta.config.loading.toml_text import parse_toml, read_text
+from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig, batch_fits, opponents_fit
 from metta.config.self_play import num_opponents
 from metta.config.validation.key_paths import KeyPath

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from metta.config.loading.toml_text import MAX_BYTES, read_text
+from metta.config.loading.toml_parser import MAX_BYTES, read_text
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, UsageError
 

@@ -7,9 +7,9 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any, Self
 
+from metta.config.loading.line_numbers import read_key
 from metta.config.loading.renamed_keys import current_path
-from metta.config.loading.toml_lines import read_key
-from metta.config.loading.toml_text import MAX_DEPTH, is_too_deep
+from metta.config.loading.toml_parser import MAX_DEPTH, is_too_deep
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath, annotation_at, default_of, is_text, table_at
 from metta.errors import Problem, UsageError

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
+from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.presets import find_config
-from metta.config.loading.toml_lines import key_lines
-from metta.config.loading.toml_text import parse_toml, read_text
+from metta.config.loading.toml_parser import parse_toml, read_text
+from metta.config.validation.error_messages import problems_in
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.pydantic_messages import problems_in
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
 

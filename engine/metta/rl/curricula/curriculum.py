@@ -15,7 +15,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.loading.curriculum_tasks import Tasks, make_tasks
 from metta.config.loading.load import load_tasks, read_config
 from metta.config.run import RunConfig
-from metta.config.validation.pydantic_messages import first_problem, problems_in
+from metta.config.validation.error_messages import first_problem, problems_in
 from metta.errors import CheckpointError, ConfigError, Problem, UsageError
 from metta.rl.curricula.task_samplers import make_task_sampler
 from metta.rl.rollout import BatchInfo

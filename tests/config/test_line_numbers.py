@@ -7,7 +7,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from metta.config.loading.toml_lines import key_lines, read_key
+from metta.config.loading.line_numbers import key_lines, read_key
 from metta.config.validation.key_paths import KeyPath
 
 EVERY_WAY = '''\
