@@ -80,7 +80,7 @@ def _begin(stage: EpisodePlayer, view: WorldView, newer: Newer) -> None:
     found = newer()
     if found is not None:
         view.title = found[0]
-    stage.begin(found[1] if found else None)
+    stage.start_episode(found[1] if found else None)
 
 
 def play(keyboard: Keyboard, stage: EpisodePlayer, title: str, agent_index: int) -> None:
@@ -98,7 +98,7 @@ def play(keyboard: Keyboard, stage: EpisodePlayer, title: str, agent_index: int)
             if key in ("q", "escape"):
                 return
             if key == "n":
-                stage.begin()
+                stage.start_episode()
             elif key is not None and not stage.is_over:
                 orientation = int(stage.env.orientations[agent_index])
                 if (action := steering.action(key, orientation)) is not None:

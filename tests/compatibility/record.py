@@ -32,7 +32,7 @@ from metta.api import (
     save_checkpoint,
     train_run,
 )
-from metta.replay.mettascope import mettascope_file
+from metta.replay.mettascope import mettascope_bytes
 
 SEED = 3
 EPISODES = 4
@@ -135,7 +135,7 @@ def outputs(path: Path) -> dict[str, Any]:
         observations, *_ = env.step(agent.flat_actions[pairs % len(agent.flat_actions)].numpy())
     played = evaluate(agent, make_environment(agent.env_config), EPISODES, SEED)
     replay = record_episode(agent, agent.env_config, SEED)
-    assert mettascope_file(replay)
+    assert mettascope_bytes(replay)
     return {
         "metadata": policy.metadata,
         "steps": steps,

@@ -24,29 +24,29 @@ def test_only_what_can_be_swapped_is_followed() -> None:
 
 def test_each_goes_to_the_nearest_new_place() -> None:
     tracker = BlockTracker(CONFIG, cells("b@..b@..", "........"))
-    tracker.follow(cells("@b..@b..", "........"))
+    tracker.update(cells("@b..@b..", "........"))
     assert tracker.positions.tolist() == [[0, 1], [0, 5]]
-    tracker.follow(cells("....b...", ".b......"))
+    tracker.update(cells("....b...", ".b......"))
     assert tracker.positions.tolist() == [[1, 1], [0, 4]]
 
 
 def test_the_closest_pair_comes_first() -> None:
     """The first block could go to either place; the second has a place beside it, which is its own."""
     tracker = BlockTracker(CONFIG, cells("b..b.", "....."))
-    tracker.follow(cells("..b..", "..b.."))
+    tracker.update(cells("..b..", "..b.."))
     assert tracker.positions.tolist() == [[1, 2], [0, 2]]
 
 
 def test_types_are_told_apart() -> None:
     tracker = BlockTracker(CONFIG, cells("bs.."))
-    tracker.follow(cells("sb.."))
+    tracker.update(cells("sb.."))
     assert tracker.positions.tolist() == [[0, 1], [0, 0]]
 
 
 def test_a_place_that_was_left_and_taken_is_still_the_first_ones() -> None:
     """Nobody can tell whether the left block moved past the right one or both moved on."""
     tracker = BlockTracker(CONFIG, cells("bb."))
-    tracker.follow(cells(".bb"))
+    tracker.update(cells(".bb"))
     assert tracker.positions.tolist() == [[0, 2], [0, 1]]
 
 

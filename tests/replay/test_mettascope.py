@@ -13,13 +13,13 @@ from episodes import LIVELY, ScriptedPolicy, drawn, shortest, simulated, unpacke
 
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
-from metta.replay.mettascope import mettascope_file
+from metta.replay.mettascope import mettascope_bytes
 from metta.replay.recording import Replay, record_episode
 
 
 @pytest.fixture(scope="module")
 def content(lively: Replay) -> dict[str, Any]:
-    return unpacked(mettascope_file(lively))
+    return unpacked(mettascope_bytes(lively))
 
 
 def test_keys(content: dict[str, Any]) -> None:
@@ -120,7 +120,7 @@ def as_the_viewer_reads_it(packed: bytes) -> dict[str, Any]:
 
 
 def test_the_original_viewer_would_show_what_the_simulator_had(lively: Replay) -> None:
-    replay = as_the_viewer_reads_it(mettascope_file(lively))
+    replay = as_the_viewer_reads_it(mettascope_bytes(lively))
     agents = [entity for entity in replay["grid_objects"] if replay["object_types"][entity["type"]] == "agent"]
 
     def at(entity: dict[str, Any], key: str, step: int) -> Any:
@@ -148,7 +148,7 @@ def test_a_short_episode_worked_by_hand() -> None:
         [("move", 0)],
     ]
     agent_acts = ScriptedPolicy(config.spec, script)
-    entities = unpacked(mettascope_file(record_episode(agent_acts, config, seed=0)))["grid_objects"]
+    entities = unpacked(mettascope_bytes(record_episode(agent_acts, config, seed=0)))["grid_objects"]
     walls, (mine, agent) = [entities[0], entities[2]], [entities[1], entities[3]]
     assert walls == [
         {"id": i, "type": 1, "type_name": "wall", "r": row, "c": 0, "layer": 1, "type_id": 1}
@@ -175,11 +175,11 @@ def test_an_item_that_vanishes_gets_a_zero() -> None:
     script = [[(name, argument)] for name, argument in (
         ("rotate", 1), ("get_output", 0), ("rotate", 0), ("put_recipe_items", 0), ("put_recipe_items", 0), ("noop", 0)
     )]  # fmt: skip
-    entities = unpacked(mettascope_file(record_episode(ScriptedPolicy(config.spec, script), config, seed=0)))
+    entities = unpacked(mettascope_bytes(record_episode(ScriptedPolicy(config.spec, script), config, seed=0)))
     agent = next(entity for entity in entities["grid_objects"] if "agent_id" in entity)
     assert agent["inv:ore_red"] == [[0, 0], [2, 2], [4, 1], [5, 0]]
 
 
 def test_the_same_episode_is_the_same_file() -> None:
-    files = [mettascope_file(record_episode(RandomPolicy(LIVELY.spec), LIVELY, seed)) for seed in (2, 2, 3)]
+    files = [mettascope_bytes(record_episode(RandomPolicy(LIVELY.spec), LIVELY, seed)) for seed in (2, 2, 3)]
     assert files[0] == files[1] != files[2]

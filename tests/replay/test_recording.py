@@ -14,7 +14,7 @@ from metta.baselines.random_policy import RandomPolicy
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
-from metta.replay.recording import ENDLESS_EPISODE, Replay, record_episode
+from metta.replay.recording import DEFAULT_MAX_STEPS, Replay, record_episode
 from metta.spaces import ActionSpace, ObservationSpace
 
 
@@ -80,7 +80,7 @@ class TestLength:
         assert self.steps(self.config(max_steps=12), max_steps=50) == 12
 
     def test_a_game_without_an_end_is_cut(self) -> None:
-        assert self.steps(self.config(max_steps=0, episode_lifetime=0)) == ENDLESS_EPISODE
+        assert self.steps(self.config(max_steps=0, episode_lifetime=0)) == DEFAULT_MAX_STEPS
 
     def test_no_steps_are_no_episode(self) -> None:
         with pytest.raises(UsageError, match="max_steps must be at least 1; got 0"):

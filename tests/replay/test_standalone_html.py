@@ -13,7 +13,7 @@ from episodes import HOSTILE_NAMES, hostile, unpacked, value_at
 from metta.files import TEMPORARY_SUFFIX
 from metta.replay.recording import Replay
 from metta.replay.replay_files import ReplayPaths, write_replay
-from metta.replay.standalone_html import page_file
+from metta.replay.standalone_html import standalone_html
 
 
 def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:
@@ -36,12 +36,10 @@ def test_a_long_crowded_episode_is_small(large: Replay, large_files: ReplayPaths
 
 
 def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
-    html = page_file(lively, "a title").decode()
-    packed = re.search(r'<script type="application/octet-stream" id="episode" data-size="(\d+)">([^<]*)</script>', html)
+    html = standalone_html(lively, "a title")
+    packed = re.search(r'<script type="application/octet-stream" id="episode">([^<]*)</script>', html)
     assert packed is not None
-    raw = zlib.decompress(base64.b64decode(packed[2]))
-    assert len(raw) == int(packed[1])
-    content = json.loads(raw)
+    content = json.loads(zlib.decompress(base64.b64decode(packed[1])))
     assert (content["title"], content["seed"], content["max_steps"]) == ("a title", lively.seed, 90)
     agents = [entity for entity in content["grid_objects"] if "agent_id" in entity]
     last = [[value_at(entity, key, 90) for key in ("r", "c")] for entity in agents]
@@ -51,14 +49,14 @@ def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
 
 
 def test_nothing_outside_is_named(lively: Replay) -> None:
-    html = page_file(lively, "title").decode()
+    html = standalone_html(lively, "title")
     assert "//" not in re.sub(r"(^|\s)//.*", "", html).split('id="episode"')[0], "an address"
     assert not re.search(r"\b(src|href|import|fetch|XMLHttpRequest|WebSocket)\b\s*[=(]", html)
     assert "default-src 'none'" in html
 
 
 def test_names_are_not_markup() -> None:
-    html = page_file(hostile(), HOSTILE_NAMES[0]).decode()
+    html = standalone_html(hostile(), HOSTILE_NAMES[0])
     for name in HOSTILE_NAMES:
         assert name not in html
     assert html.count("</script>") == 2

@@ -12,7 +12,7 @@ from tiny_runs import Recorder, assert_same_weights, ignore, metrics_of, tiny_co
 from typer.testing import CliRunner, Result
 
 from metta.api import ReplaySaved, load_policy, record_episode, train_run
-from metta.replay.mettascope import mettascope_file
+from metta.replay.mettascope import mettascope_bytes
 from metta.run.interval_timer import Timer
 from metta_cli.main import app
 
@@ -52,7 +52,7 @@ class TestTraining:
         ]
         assert walls[0] == walls[1] == walls[2], "the map is the same, so that episodes can be compared"
         trained = load_policy(tmp_path / "run" / "checkpoints" / "checkpoint_000003.pt").agent
-        assert mettascope_file(record_episode(trained, config.env, config.run.seed)) == files[2]
+        assert mettascope_bytes(record_episode(trained, config.env, config.run.seed)) == files[2]
 
     def test_training_goes_on_as_if_nothing_had_been_recorded(self, tmp_path: Path, always: None) -> None:
         for name, interval in (("with", 1), ("without", 0)):
@@ -88,7 +88,7 @@ class TestCommand:
         agent = load_policy(checkpoint).agent
         for line in lines:
             replay = record_episode(agent, agent.env_config, line["seed"])
-            assert Path(line["mettascope"]).read_bytes() == mettascope_file(replay)
+            assert Path(line["mettascope"]).read_bytes() == mettascope_bytes(replay)
             assert line["reward"] == float(np.float32(replay.total_rewards[-1].mean()))
         result = metta("replay", str(checkpoint), "--seed", "7", "--out", str(out))
         assert result.stdout.splitlines()[1:] == [f"  {out / stems[0]}.html", f"  {out / stems[0]}.json.z"]

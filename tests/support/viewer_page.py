@@ -1,4 +1,4 @@
-"""What a person would read off the page: panels, and the colors of the map."""
+"""The replay viewer as a person sees it in the browser: the texts of its panels and the colors of its map."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PANELS = """() => {
   const texts = nodes => [...nodes].map(node => node.textContent);
   const all = selector => [...document.querySelectorAll(selector)];
   return {
-    facts: Object.fromEntries(all("#facts dd").map(dd => [dd.id.slice(5), dd.textContent])),
-    items: all("#items li").map(li => texts(li.childNodes)),
+    properties: Object.fromEntries(all("#properties dd").map(dd => [dd.id.replace("property-", ""), dd.textContent])),
+    inventory: all("#inventory li").map(li => texts(li.childNodes)),
     groups: Object.fromEntries(all("#groups tbody tr").map(row => [texts(row.cells)[0], texts(row.cells).slice(1)])),
     time: document.querySelector("#time").textContent,
     play: document.querySelector("#play").textContent,
@@ -42,17 +42,17 @@ BOX = """selector => {
 
 
 def panels(browser: Chromium) -> dict[str, Any]:
-    """The panels' texts: facts by id, items held, groups by row, step, play button, selected agent."""
+    """The texts of the panels: properties by id, inventory, groups by row, step, play button, selected agent."""
     return dict(browser.run(PANELS))
 
 
 def step_shown(browser: Chromium) -> int:
-    """The step that the page says it shows."""
+    """The step shown, according to the page."""
     return int(panels(browser)["time"].split(" ")[0])
 
 
 def go_to(browser: Chromium, step: int) -> None:
-    """Show a step."""
+    """Show a step and wait until it is drawn."""
     browser.evaluate(f"location.hash = '#step={step}'")
     browser.wait_until_drawn()
     assert step_shown(browser) == step
@@ -65,7 +65,7 @@ def box(browser: Chromium, selector: str) -> tuple[float, float, float, float]:
 
 
 def cell_center(browser: Chromium, row: int, col: int, rows: int, cols: int) -> tuple[float, float]:
-    """Where a cell of the fitted map is on the page."""
+    """(x, y) on the page of the center of a cell of the fitted map."""
     left, top, width, height = box(browser, "#map")
     cell = min(width / cols, height / rows)
     return (
@@ -75,5 +75,5 @@ def cell_center(browser: Chromium, row: int, col: int, rows: int, cols: int) -> 
 
 
 def cell_colors(browser: Chromium, rows: int, cols: int) -> list[list[list[list[int]]]]:
-    """`[rows][cols]`: the colors in each cell of the fitted map, looked at on 12 x 12 points."""
+    """`[rows][cols]`: the colors in each cell of the fitted map, sampled at 12 x 12 points."""
     return list(browser.run(CELL_COLORS, rows, cols))

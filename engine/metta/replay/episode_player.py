@@ -1,4 +1,4 @@
-"""One world and the policy that plays in it, a step at a time: for recording, and for looking on."""
+"""Episode player: a policy in one world, step by step, for recording and for `metta watch` and `metta play`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from metta.world.env import MettaGridEnv
 
 
 class EpisodePlayer:
-    """A world that is played step by step.
+    """Plays episodes of a policy in one world, a step per call.
 
-    The same policy, config and seed give the same episodes. Nothing outside is changed: world and random numbers are
-    the stage's own, and a policy in training mode is so again after each step.
+    The same policy, config and seed give the same episodes. The player has its own world and random generator, and
+    restores the training mode of the policy after each step.
     """
 
     def __init__(self, policy: Policy, env_config: EnvConfig, seed: int = 0):
-        """Raises UsageError if the policy cannot play in that world."""
+        """Start the first episode. Raises UsageError if the policy cannot play in that world."""
         self.env = MettaGridEnv(env_config, seed=seed, auto_reset=False)
         self._generator = torch.Generator().manual_seed(RandomStream.EPISODE_PLAYER.seed(seed))
         self.episode = -1
-        self.begin(policy)
+        self.start_episode(policy)
 
-    def begin(self, policy: Policy | None = None) -> None:
-        """The next episode, with another policy if one is given."""
+    def start_episode(self, policy: Policy | None = None) -> None:
+        """Start the next episode, on a new map; `policy` replaces the current one from now on."""
         if policy is not None:
             check_policy_fits(policy, self.env.spec)
             self.policy = policy
@@ -41,18 +41,21 @@ class EpisodePlayer:
         self.rewards = np.zeros(self.env.agents, np.float32)
         """`[agents]`, of the last step"""
         self.total_rewards = np.zeros(self.env.agents, np.float32)
-        """`[agents]`, of the episode so far"""
+        """`[agents]`, of the episode up to now"""
         self.is_over = False
 
-    def step(self, steered: Mapping[int, tuple[int, int]] | None = None) -> None:
-        """One step of every agent; those in `steered` do what is said there: (action id, argument)."""
+    def step(self, overrides: Mapping[int, tuple[int, int]] | None = None) -> None:
+        """Play one step of all agents.
+
+        `overrides` replaces the policy's action for some of them: (action id, argument) by agent index.
+        """
         device = self._memory.hidden.device
-        with _evaluating(self.policy):
+        with _evaluation_mode(self.policy):
             observations = torch.from_numpy(self._observations).to(device)
-            decision = self.policy.act(observations, self._memory, generator=self._generator)
-        self._memory = decision.memory
-        self.actions = decision.actions.cpu().numpy().astype(np.int32)
-        for agent_index, action in (steered or {}).items():
+            output = self.policy.act(observations, self._memory, generator=self._generator)
+        self._memory = output.memory
+        self.actions = output.actions.cpu().numpy().astype(np.int32)
+        for agent_index, action in (overrides or {}).items():
             self.actions[agent_index] = action
         self._observations, self.rewards, terminated, truncated, _ = self.env.step(self.actions)
         self.total_rewards = self.total_rewards + self.rewards
@@ -60,13 +63,13 @@ class EpisodePlayer:
 
 
 @contextmanager
-def _evaluating(policy: Policy) -> Iterator[None]:
-    """A module in evaluation mode for a while; a policy that is no module has no modes."""
-    modes = [(part, part.training) for part in policy.modules()] if isinstance(policy, torch.nn.Module) else []
+def _evaluation_mode(policy: Policy) -> Iterator[None]:
+    """Put a policy that is a torch module into evaluation mode and restore the mode of each submodule afterwards."""
+    modes = [(module, module.training) for module in policy.modules()] if isinstance(policy, torch.nn.Module) else []
     try:
-        for part, _ in modes:
-            part.training = False
+        for module, _ in modes:
+            module.training = False
         yield
     finally:
-        for part, training in modes:
-            part.training = training
+        for module, training in modes:
+            module.training = training

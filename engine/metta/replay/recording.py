@@ -1,4 +1,4 @@
-"""One episode of a policy, step by step: everything that could be seen in the world, as arrays over time."""
+"""Episode recording: play one episode of a policy and keep the state of the world at every step."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from metta.replay.block_tracking import BlockTracker
 from metta.replay.episode_player import EpisodePlayer
 from metta.world.env import MettaGridEnv
 
-ENDLESS_EPISODE: Final = 1000
-"""Steps that are recorded where an episode never ends and nobody said how long."""
+DEFAULT_MAX_STEPS: Final = 1000
+"""Recorded steps where the game sets no end of an episode and the caller no limit."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """An episode. States are those before each step and, last, the one after the last step: `times` = steps + 1."""
+    """A recorded episode. States are those before each step and the final one, so `times` is steps + 1."""
 
     config: EnvConfig
     seed: int
     cells: NDArray[np.int16]
-    """`[rows, cols]`, the map at the beginning, encoded as by `build_map`"""
+    """`[rows, cols]`, the map at the start of the episode, encoded as by `build_map`"""
 
     groups: NDArray[np.int64]
-    """`[agents]`, each one's group by its place in `config.game.groups`"""
+    """`[agents]`, the index of each agent's group in `config.game.groups`"""
     positions: NDArray[np.int16]
     """`[times, agents, 2]`, (row, col)"""
     orientations: NDArray[np.uint8]
@@ -46,89 +46,93 @@ class Replay:
     converter_inventories: NDArray[np.uint8]
     """`[times, converters, items]`"""
     block_positions: NDArray[np.int16]
-    """`[times, blocks, 2]`, (row, col) of swappable walls, which begin in row-major order of the map"""
+    """`[times, blocks, 2]`, (row, col) of swappable walls; at first in row-major order of the map"""
 
     actions: NDArray[np.int32]
     """`[steps, agents, 2]`, (action id, argument)"""
     action_success: NDArray[np.bool_]
     """`[steps, agents]`"""
     rewards: NDArray[np.float32]
-    """`[steps, agents]`, what `step` returned"""
+    """`[steps, agents]`, as returned by `env.step`"""
 
     @property
     def steps(self) -> int:
-        """How many steps were played."""
+        """The number of steps played."""
         return len(self.actions)
 
     @property
     def total_rewards(self) -> NDArray[np.float32]:
-        """`[steps, agents]`: each agent's reward so far, added up in float32 as the simulator does."""
+        """`[steps, agents]`: each agent's cumulative reward, summed in float32 as in the simulator."""
         return np.add.accumulate(self.rewards, axis=0, dtype=np.float32)
 
 
-class _Film:
-    """Collects the states of an env's only world, one after the other."""
+class _StateRecorder:
+    """Collects the states of an env with one world."""
 
     def __init__(self, env: MettaGridEnv):
         self.env = env
         self.blocks = BlockTracker(env.config, env.cells())
-        self.frames: dict[str, list[np.ndarray]] = {}
+        self._states: dict[str, list[np.ndarray]] = {}
 
-    def expose(self) -> None:
-        """Add the state that the world is in."""
+    def add_state(self) -> None:
+        """Append the current state of the world."""
         env, converters = self.env, self.env.converters()
-        self._add("positions", env.positions, np.int16)
-        self._add("orientations", env.orientations, np.uint8)
-        self._add("is_frozen", env.freeze_counters != 0, np.bool_)
-        self._add("colors", env.colors, np.uint8)
-        self._add("inventories", env.inventories, np.uint8)
-        self._add("converter_is_busy", converters["is_busy"], np.bool_)
-        self._add("converter_inventories", converters["inventory"], np.uint8)
+        self._append("positions", env.positions, np.int16)
+        self._append("orientations", env.orientations, np.uint8)
+        self._append("is_frozen", env.freeze_counters != 0, np.bool_)
+        self._append("colors", env.colors, np.uint8)
+        self._append("inventories", env.inventories, np.uint8)
+        self._append("converter_is_busy", converters["is_busy"], np.bool_)
+        self._append("converter_inventories", converters["inventory"], np.uint8)
         if len(self.blocks.positions):
-            self.blocks.follow(env.cells())
-        self._add("block_positions", self.blocks.positions, np.int16)
+            self.blocks.update(env.cells())
+        self._append("block_positions", self.blocks.positions, np.int16)
 
-    def _add(self, name: str, frame: np.ndarray, dtype: type[np.generic]) -> None:
-        self.frames.setdefault(name, []).append(frame.astype(dtype))  # a copy: the world's arrays change in place
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The states over time, `[times, ...]`, by the fields of `Replay`."""
+        return {name: np.stack(states) for name, states in self._states.items()}
+
+    def _append(self, name: str, values: np.ndarray, dtype: type[np.generic]) -> None:
+        self._states.setdefault(name, []).append(values.astype(dtype))  # copies: the env updates its arrays in place
 
 
-def record_episode(agent: Policy, env_config: EnvConfig, seed: int, max_steps: int | None = None) -> Replay:
-    """Play one episode in a world of its own and keep every state of it.
+def record_episode(policy: Policy, env_config: EnvConfig, seed: int, max_steps: int | None = None) -> Replay:
+    """Play one episode in a new world and record every state.
 
-    The same policy, config and seed give the same episode. It ends where the game ends it, or after `max_steps`; a
-    game without an end needs one, and gets `ENDLESS_EPISODE`. Nothing outside is changed: world and random numbers
-    are the recording's own, and a policy in training mode is so again afterwards.
+    The same policy, config and seed give the same episode. The episode ends where the game ends it or after
+    `max_steps`; a game without an end is recorded for `DEFAULT_MAX_STEPS` unless `max_steps` is given. Global random
+    states and the policy's training mode are left unchanged. Raises UsageError if `max_steps` is below 1 or the policy
+    cannot play in that world.
     """
     if max_steps is not None and max_steps < 1:
         raise UsageError(f"max_steps must be at least 1; got {max_steps}")
-    stage = EpisodePlayer(agent, env_config, seed)
-    env = stage.env
+    player = EpisodePlayer(policy, env_config, seed)
+    env = player.env
     first_cells = env.cells()
-    film = _Film(env)
-    film.expose()
-    actions, successes, rewards = [], [], []
-    for _ in range(max_steps or _longest(env_config)):
-        stage.step()
-        actions.append(stage.actions)
-        successes.append(env.action_success.copy())
-        rewards.append(stage.rewards)
-        film.expose()
-        if stage.is_over:
+    recorder = _StateRecorder(env)
+    recorder.add_state()
+    actions, action_success, rewards = [], [], []
+    for _ in range(max_steps or _episode_length(env_config)):
+        player.step()
+        actions.append(player.actions)
+        action_success.append(env.action_success.copy())
+        rewards.append(player.rewards)
+        recorder.add_state()
+        if player.is_over:
             break
-    frames = {name: np.stack(frames) for name, frames in film.frames.items()}
     return Replay(
         config=env_config,
         seed=seed,
         cells=first_cells,
         groups=env.groups.copy(),
         actions=np.stack(actions),
-        action_success=np.stack(successes),
+        action_success=np.stack(action_success),
         rewards=np.stack(rewards),
-        **frames,
+        **recorder.arrays(),
     )
 
 
-def _longest(config: EnvConfig) -> int:
-    """The steps after which an episode of this game is over."""
-    ends = [steps for steps in (config.game.max_steps, config.game.episode_lifetime) if steps]
-    return min(ends, default=ENDLESS_EPISODE)
+def _episode_length(config: EnvConfig) -> int:
+    """The number of steps after which the game ends an episode, or `DEFAULT_MAX_STEPS` if it does not."""
+    limits = [steps for steps in (config.game.max_steps, config.game.episode_lifetime) if steps]
+    return min(limits, default=DEFAULT_MAX_STEPS)

@@ -1,4 +1,4 @@
-"""Replays on disk: two files an episode."""
+"""Replay files: write an episode as a MettaScope file and as an HTML page."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metta.files import write_whole
-from metta.replay.mettascope import mettascope_file
+from metta.replay.mettascope import mettascope_bytes
 from metta.replay.recording import Replay
-from metta.replay.standalone_html import page_file
+from metta.replay.standalone_html import standalone_html
 
 
 @dataclass(frozen=True)
 class ReplayPaths:
-    """Where an episode was written."""
+    """The files of one recorded episode."""
 
     mettascope: Path
     """`.json.z`, for MettaScope"""
     page: Path
-    """`.html`, for any browser"""
+    """`.html`, for a browser"""
 
 
 def write_replay(replay: Replay, directory: str | Path, name: str, title: str | None = None) -> ReplayPaths:
-    """Write `NAME.json.z` and `NAME.html` into `directory`, which is made if need be; each whole or not at all.
+    """Write `NAME.json.z` and `NAME.html` into `directory`, which is created if it does not exist.
 
-    `title` (default: the name) heads the page. Raises OSError as it comes.
+    Each file is written completely or not at all. `title`, by default the name, is the heading of the page. Raises
+    OSError where a file cannot be written.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     paths = ReplayPaths(folder / f"{name}.json.z", folder / f"{name}.html")
-    write_whole(paths.mettascope, mettascope_file(replay))
-    write_whole(paths.page, page_file(replay, title or name))
+    write_whole(paths.mettascope, mettascope_bytes(replay))
+    write_whole(paths.page, standalone_html(replay, title or name).encode())
     return paths

@@ -1,15 +1,15 @@
-// The episode: what was where at which step. A property is one value or a list of changes [[step, value], ...].
+// The recorded episode: the state of each entity (agent or object) at each step.
+// A property holds one value, or a list of changes [[step, value], ...] of which the first is at step 0.
 
-function readEpisode(element) {
-  const text = atob(element.textContent);
-  const packed = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
-  return new Episode(JSON.parse(new TextDecoder().decode(inflate(packed, Number(element.dataset.size)))));
+async function readEpisode(element) {
+  const bytes = Uint8Array.from(atob(element.textContent), character => character.charCodeAt(0));
+  const json = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));  // the zlib format
+  return new Episode(await new Response(json).json());
 }
 
-// (row, col) steps by orientation: up, down, left, right.
-const FACING = [[-1, 0], [1, 0], [0, -1], [0, 1]];
-const LEFT_OF = [[0, -1], [0, 1], [1, 0], [-1, 0]];
+// (row, col) offsets by orientation: up, down, left, right.
+const AHEAD = [[-1, 0], [1, 0], [0, -1], [0, 1]];
+const LEFTWARD = [[0, -1], [0, 1], [1, 0], [-1, 0]];
 
 function valueAt(property, step) {
   if (!Array.isArray(property)) return property;
@@ -32,28 +32,28 @@ class Episode {
     this.actionNames = content.action_names;
     this.actionTypes = config.actions.flatMap(({ type }) => (type === "attack" ? [type, "attack_nearest"] : [type]));
     this.items = content.inventory_items;
-    this.sight = [config.game.observation_height, config.game.observation_width];
+    this.observationShape = [config.game.observation_height, config.game.observation_width];
     this.groups = content.groups;
-    this.kinds = new Map(config.objects.map(kind => [kind.type_id, kind]));
-    this.things = content.grid_objects;
-    this.agents = this.things.filter(isAgent).sort((a, b) => a.agent_id - b.agent_id);
+    this.objectTypes = new Map(config.objects.map(type => [type.type_id, type]));
+    this.entities = content.grid_objects;
+    this.agents = this.entities.filter(isAgent).sort((a, b) => a.agent_id - b.agent_id);
     for (const agent of this.agents) {
       agent.group = this.groups.findIndex(group => group.id === agent["agent:group"]);
-      agent.totals = this.runningTotals(agent);
+      agent.totalRewards = this.totalRewards(agent);
     }
-    this.meanTotals = Float32Array.from({ length: this.steps + 1 }, (_, step) =>
-      this.agents.reduce((sum, agent) => sum + agent.totals[step], 0) / this.agents.length);
+    this.meanTotalRewards = Float32Array.from({ length: this.steps + 1 }, (_, step) =>
+      this.agents.reduce((sum, agent) => sum + agent.totalRewards[step], 0) / this.agents.length);
     this.usedItems = this.items.filter(item => this.agents.some(agent => `inv:${item}` in agent));
-    this.standing = new Map();
-    this.moving = [];
-    for (const thing of this.things) {
-      if (Array.isArray(thing.r) || Array.isArray(thing.c) || isAgent(thing)) this.moving.push(thing);
-      else this.standing.set(thing.r * this.cols + thing.c, thing);
+    this.movable = [];
+    this.stationary = new Map();  // by cell index, row * cols + col
+    for (const entity of this.entities) {
+      if (Array.isArray(entity.r) || Array.isArray(entity.c) || isAgent(entity)) this.movable.push(entity);
+      else this.stationary.set(entity.r * this.cols + entity.c, entity);
     }
   }
 
-  // Reward before each step, and after the last; added up in float32, as the simulator does.
-  runningTotals(agent) {
+  // The agent's total reward before each step, and after the last one; summed in float32 like the simulator's.
+  totalRewards(agent) {
     const totals = new Float32Array(this.steps + 1);
     for (let step = 0; step < this.steps; step++) {
       totals[step + 1] = totals[step] + Math.fround(valueAt(agent.reward, step));
@@ -61,21 +61,21 @@ class Episode {
     return totals;
   }
 
-  place(thing, step) {
-    return [valueAt(thing.r, step), valueAt(thing.c, step)];
+  position(entity, step) {
+    return [valueAt(entity.r, step), valueAt(entity.c, step)];
   }
 
-  thingAt(row, col, step) {
-    return this.moving.find(thing => valueAt(thing.r, step) === row && valueAt(thing.c, step) === col)
-      || this.standing.get(row * this.cols + col);
+  entityAt(row, col, step) {
+    return this.movable.find(entity => valueAt(entity.r, step) === row && valueAt(entity.c, step) === col)
+      || this.stationary.get(row * this.cols + col);
   }
 
-  // [item, amount] of what a thing holds.
-  inventory(thing, step) {
-    return this.items.map(item => [item, valueAt(thing[`inv:${item}`] ?? 0, step)]).filter(([, amount]) => amount > 0);
+  // The items that an entity holds, as [item, amount].
+  inventory(entity, step) {
+    return this.items.map(item => [item, valueAt(entity[`inv:${item}`] ?? 0, step)]).filter(([, amount]) => amount > 0);
   }
 
-  // What an agent does in a step; null after the last one.
+  // An agent's action in a step; null after the last step.
   action(agent, step) {
     if (step >= this.steps) return null;
     const [id, argument] = valueAt(agent.action, step);
@@ -88,40 +88,40 @@ class Episode {
     };
   }
 
-  // The agent that an attack of this step hits, if any: attacks come before anybody moves or turns.
-  victim(agent, step) {
+  // The agent hit by this agent's attack in a step, or undefined. Attacks precede all movement and rotation of the step.
+  attackTarget(agent, step) {
     const action = this.action(agent, step);
     if (!action?.succeeded || !action.type.startsWith("attack")) return undefined;
-    const orientation = valueAt(agent["agent:orientation"], step), [row, col] = this.place(agent, step);
-    const [ahead, left] = [FACING[orientation], LEFT_OF[orientation]];
-    const at = (distance, side) => {
-      // above and left of the map, a look lands on the first row or column
-      const [wantedRow, wantedCol] = [0, 1].map(axis =>
+    const orientation = valueAt(agent["agent:orientation"], step), [row, col] = this.position(agent, step);
+    const [ahead, left] = [AHEAD[orientation], LEFTWARD[orientation]];
+    const agentAt = (distance, side) => {
+      // like the simulator: coordinates above or left of the map become the first row or column
+      const [targetRow, targetCol] = [0, 1].map(axis =>
         Math.max(0, [row, col][axis] + ahead[axis] * distance + left[axis] * side));
       return this.agents.find(other => {
-        const [otherRow, otherCol] = this.place(other, step);
-        return otherRow === wantedRow && otherCol === wantedCol;
+        const [otherRow, otherCol] = this.position(other, step);
+        return otherRow === targetRow && otherCol === targetCol;
       });
     };
-    const where = action.type === "attack"
+    const candidates = action.type === "attack"
       ? [[1 + Math.floor((action.argument - 1) / 3), 1 - ((action.argument - 1) % 3)]]
       : [1, 2, 3].flatMap(distance => [0, 1, -1].map(side => [distance, side]));
-    return where.map(([distance, side]) => at(distance, side)).find(Boolean);
+    return candidates.map(([distance, side]) => agentAt(distance, side)).find(Boolean);
   }
 
-  // Over the agents of a group: how many, their reward so far, and how much of each used item they hold.
-  groupTotals(group, step) {
+  // Sums over the agents of a group: their number, total reward, how many are frozen, and the amount of each used item.
+  groupSums(group, step) {
     const members = this.agents.filter(agent => agent.group === group);
     const sum = of => members.reduce((total, agent) => total + of(agent), 0);
     return {
       agents: members.length,
-      reward: sum(agent => agent.totals[step]),
+      reward: sum(agent => agent.totalRewards[step]),
       frozen: sum(agent => valueAt(agent["agent:frozen"], step)),
       items: this.usedItems.map(item => sum(agent => valueAt(agent[`inv:${item}`] ?? 0, step))),
     };
   }
 }
 
-function isAgent(thing) {
-  return thing.agent_id !== undefined;
+function isAgent(entity) {
+  return entity.agent_id !== undefined;
 }

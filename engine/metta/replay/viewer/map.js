@@ -1,6 +1,6 @@
-// The map on its canvas: where it is looked at from, how it is drawn, and which cell a pointer is on.
+// The map canvas: pan and zoom, drawing, and which cell lies under the pointer.
 
-const SMALLEST_CELL = 2, LARGEST_CELL = 120, FOLLOWED_CELL = 28;
+const MIN_CELL = 2, MAX_CELL = 120, MIN_FOLLOWED_CELL = 28;  // pixels per cell
 
 class MapView {
   constructor(canvas, episode, painter) {
@@ -8,7 +8,7 @@ class MapView {
     this.cell = this.left = this.top = 1;
   }
 
-  // Takes the canvas's size on the page; one canvas pixel is one pixel of the screen.
+  // Match the canvas to its size on the page; one canvas pixel is one pixel of the screen.
   resize() {
     const { width, height } = this.canvas.getBoundingClientRect();
     this.ratio = window.devicePixelRatio || 1;
@@ -26,9 +26,9 @@ class MapView {
     this.isFitted = true;
   }
 
-  // Zooms so that what is at (x, y) of the canvas stays there.
+  // Zoom around the point (x, y) of the canvas.
   zoom(factor, x = this.width / 2, y = this.height / 2) {
-    const cell = Math.min(LARGEST_CELL, Math.max(SMALLEST_CELL, this.cell * factor));
+    const cell = Math.min(MAX_CELL, Math.max(MIN_CELL, this.cell * factor));
     this.left = x - ((x - this.left) * cell) / this.cell;
     this.top = y - ((y - this.top) * cell) / this.cell;
     this.cell = cell;
@@ -42,19 +42,19 @@ class MapView {
   }
 
   center(row, col) {
-    this.cell = Math.max(this.cell, FOLLOWED_CELL);
+    this.cell = Math.max(this.cell, MIN_FOLLOWED_CELL);
     this.left = this.width / 2 - (col + 0.5) * this.cell;
     this.top = this.height / 2 - (row + 0.5) * this.cell;
     this.isFitted = false;
   }
 
-  // [row, col] under a point of the canvas; null off the map.
+  // [row, col] of the cell at a point of the canvas; null outside the map.
   cellAt(x, y) {
     const row = Math.floor((y - this.top) / this.cell), col = Math.floor((x - this.left) / this.cell);
     return row >= 0 && col >= 0 && row < this.episode.rows && col < this.episode.cols ? [row, col] : null;
   }
 
-  draw(step, selected, showsSight) {
+  draw(step, selected, showsWindow) {
     const { episode, cell } = this;
     const context = this.canvas.getContext("2d");
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
@@ -64,12 +64,12 @@ class MapView {
     context.fillStyle = FLOOR;
     context.fillRect(0, 0, episode.cols * cell, episode.rows * cell);
     if (cell >= 12) this.drawGrid(context);
-    for (const thing of episode.standing.values()) this.drawThing(context, thing, step);
-    for (const thing of episode.moving) if (!isAgent(thing)) this.drawThing(context, thing, step);
-    for (const thing of episode.agents) this.drawThing(context, thing, step);
-    for (const thing of episode.agents) this.drawAttack(context, thing, step);
-    if (selected && isAgent(selected) && showsSight) this.drawSight(context, selected, step);
-    if (selected) this.drawMark(context, selected, step);
+    for (const entity of episode.stationary.values()) this.drawEntity(context, entity, step);
+    for (const entity of episode.movable) if (!isAgent(entity)) this.drawEntity(context, entity, step);
+    for (const agent of episode.agents) this.drawEntity(context, agent, step);
+    for (const agent of episode.agents) this.drawAttack(context, agent, step);
+    if (selected && isAgent(selected) && showsWindow) this.drawObservationWindow(context, selected, step);
+    if (selected) this.drawSelection(context, selected, step);
   }
 
   drawGrid(context) {
@@ -88,46 +88,46 @@ class MapView {
     context.stroke();
   }
 
-  drawThing(context, thing, step) {
-    const [row, col] = this.episode.place(thing, step);
+  drawEntity(context, entity, step) {
+    const [row, col] = this.episode.position(entity, step);
     const x = col * this.cell, y = row * this.cell;
     const isVisible = x + this.left > -this.cell && y + this.top > -this.cell && x + this.left < this.width && y + this.top < this.height;
     if (!isVisible) return;
-    // on a large map agents are drawn larger than their cell, to be found among the objects
-    const grown = isAgent(thing) ? Math.max(this.cell, Math.min(16, 1.7 * this.cell)) : this.cell;
-    const shift = (this.cell - grown) / 2;
-    this.painter.paint(context, x + shift, y + shift, grown, thingState(this.episode, thing, step));
+    // on a large map agents are drawn larger than their cells, so that they stand out among the objects
+    const size = isAgent(entity) ? Math.max(this.cell, Math.min(16, 1.7 * this.cell)) : this.cell;
+    const shift = (this.cell - size) / 2;
+    this.painter.paint(context, x + shift, y + shift, size, spriteState(this.episode, entity, step));
   }
 
   drawAttack(context, agent, step) {
-    const victim = this.episode.victim(agent, step);
-    if (!victim) return;
-    const center = thing => this.episode.place(thing, step).map(at => (at + 0.5) * this.cell).reverse();
-    strike(context, this.cell, center(agent), center(victim));
+    const target = this.episode.attackTarget(agent, step);
+    if (!target) return;
+    const center = entity => this.episode.position(entity, step).map(at => (at + 0.5) * this.cell).reverse();
+    paintAttack(context, this.cell, center(agent), center(target));
   }
 
-  // Dims all that the agent cannot see.
-  drawSight(context, agent, step) {
+  // Outline the agent's observation window and dim everything outside it.
+  drawObservationWindow(context, agent, step) {
     const { episode, cell } = this;
-    const [row, col] = episode.place(agent, step);
-    const [height, width] = episode.sight;
+    const [row, col] = episode.position(agent, step);
+    const [height, width] = episode.observationShape;
     const top = Math.max(0, row - (height >> 1)), bottom = Math.min(episode.rows, row + (height >> 1) + 1);
     const left = Math.max(0, col - (width >> 1)), right = Math.min(episode.cols, col + (width >> 1) + 1);
-    const seen = [left * cell, top * cell, (right - left) * cell, (bottom - top) * cell];
+    const observed = [left * cell, top * cell, (right - left) * cell, (bottom - top) * cell];
     context.beginPath();
     context.rect(0, 0, episode.cols * cell, episode.rows * cell);
-    context.rect(...seen);
+    context.rect(...observed);
     context.fillStyle = "#0007";
     context.fill("evenodd");
     context.strokeStyle = "#fff";
     context.lineWidth = 1.5;
     context.setLineDash([6, 4]);
-    context.strokeRect(...seen);
+    context.strokeRect(...observed);
     context.setLineDash([]);
   }
 
-  drawMark(context, thing, step) {
-    const [row, col] = this.episode.place(thing, step);
+  drawSelection(context, entity, step) {
+    const [row, col] = this.episode.position(entity, step);
     for (const [width, color] of [[5, "#000"], [2.5, "#ffd84d"]]) {
       context.strokeStyle = color;
       context.lineWidth = width;

@@ -1,150 +1,150 @@
-// What stands beside the map. Names come from a config, so they only ever become text, never markup.
+// The panels beside the map: the selected entity, the groups and the legend.
+// Names come from a config, so they only ever become text, never markup.
 
-const FACING_WORDS = ["up \u2191", "down \u2193", "left \u2190", "right \u2192"];
+const ORIENTATIONS = ["up \u2191", "down \u2193", "left \u2190", "right \u2192"];
+const NONE = "\u2013";
 
 function element(tag, ...children) {
-  const made = document.createElement(tag);
-  made.append(...children.map(child => (child instanceof Node ? child : String(child))));
-  return made;
+  const created = document.createElement(tag);
+  created.append(...children.map(child => (child instanceof Node ? child : String(child))));
+  return created;
 }
 
-function fill(parent, children) {
-  parent.replaceChildren(...children);
-}
-
-function number(value, digits = 3) {
+function formatNumber(value, digits = 3) {
   const rounded = Number(value.toFixed(digits));
-  return String(rounded === 0 ? 0 : rounded);
+  return String(rounded === 0 ? 0 : rounded);  // not -0
 }
 
-// A picture beside a name.
-function picture(painter, state) {
+// A sprite on a canvas of its own, to stand beside a name.
+function icon(paint) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 48;
-  painter.paint(canvas.getContext("2d"), 2, 2, 44, state);
+  paint(canvas.getContext("2d"));
   return canvas;
 }
 
-function strikePicture() {
-  const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 48;
-  strike(canvas.getContext("2d"), 26, [4, 40], [34, 14]);
-  return canvas;
+function spriteIcon(painter, state) {
+  return icon(context => painter.paint(context, 2, 2, 44, state));
 }
 
 function agentName(episode, agent) {
   return episode.groups.length > 1 ? `Agent ${agent.agent_id}, ${episode.groups[agent.group].name}` : `Agent ${agent.agent_id}`;
 }
 
-function thingName(episode, thing) {
-  return isAgent(thing) ? agentName(episode, thing) : episode.kinds.get(thing.type).name;
+function entityName(episode, entity) {
+  return isAgent(entity) ? agentName(episode, entity) : episode.objectTypes.get(entity.type).name;
 }
 
-function describe(episode, thing, step) {
-  const held = episode.inventory(thing, step).map(([item, amount]) => `${amount} ${item}`);
+// One line about an entity, shown while the pointer is on it.
+function describe(episode, entity, step) {
+  const held = episode.inventory(entity, step).map(([item, amount]) => `${amount} ${item}`);
   const states = [];
-  if (valueAt(thing["agent:frozen"] ?? 0, step)) states.push("frozen");
-  if (valueAt(thing.converting ?? 0, step)) states.push("busy");
-  return [thingName(episode, thing), ...states, held.length ? `holds ${held.join(", ")}` : ""].filter(Boolean).join(" \u00b7 ");
+  if (valueAt(entity["agent:frozen"] ?? 0, step)) states.push("frozen");
+  if (valueAt(entity.converting ?? 0, step)) states.push("busy");
+  return [entityName(episode, entity), ...states, held.length ? `holds ${held.join(", ")}` : ""].filter(Boolean).join(" \u00b7 ");
 }
 
-// The facts about a thing at a step, as [term, text, id] rows.
-function facts(episode, thing, step) {
-  const [row, col] = episode.place(thing, step);
-  const rows = [["Place", `row ${row}, column ${col}`, "place"]];
-  if (!isAgent(thing)) {
-    const kind = episode.kinds.get(thing.type);
-    rows.unshift(["Thing", kind.name, "name"]);
-    if (kind.type !== "wall") {
-      rows.push(["State", valueAt(thing.converting, step) ? "busy" : "idle", "state"], ["Recipe", recipe(kind), "recipe"]);
+// The properties of an entity at a step, as [label, text, id].
+function properties(episode, entity, step) {
+  const [row, col] = episode.position(entity, step);
+  const rows = [["Position", `row ${row}, column ${col}`, "position"]];
+  if (!isAgent(entity)) {
+    const objectType = episode.objectTypes.get(entity.type);
+    rows.unshift(["Object", objectType.name, "name"]);
+    if (objectType.type !== "wall") {
+      rows.push(["State", valueAt(entity.converting, step) ? "busy" : "idle", "state"], ["Recipe", recipe(objectType), "recipe"]);
     }
     return rows;
   }
-  const action = episode.action(thing, step);
+  const action = episode.action(entity, step);
   rows.push(
-    ["Faces", FACING_WORDS[valueAt(thing["agent:orientation"], step)] ?? "", "facing"],
-    ["State", valueAt(thing["agent:frozen"], step) ? "frozen" : "free", "state"],
-    ["Color", valueAt(thing["agent:color"], step), "color"],
-    ["Reward so far", number(thing.totals[step], 4), "total"],
-    ["Does now", action ? `${action.name} ${action.argument}` : "nothing more", "action"],
-    ["Outcome", action ? (action.succeeded ? "\u2713 succeeds" : "\u2717 fails") : "\u2013", "outcome"],
-    ["Reward for it", action ? number(action.reward, 4) : "\u2013", "reward"],
+    ["Faces", ORIENTATIONS[valueAt(entity["agent:orientation"], step)] ?? "", "orientation"],
+    ["State", valueAt(entity["agent:frozen"], step) ? "frozen" : "free", "state"],
+    ["Color", valueAt(entity["agent:color"], step), "color"],
+    ["Reward so far", formatNumber(entity.totalRewards[step], 4), "total-reward"],
+    ["Action", action ? `${action.name} ${action.argument}` : "none, the episode is over", "action"],
+    ["Outcome", action ? (action.succeeded ? "\u2713 succeeds" : "\u2717 fails") : NONE, "outcome"],
+    ["Step reward", action ? formatNumber(action.reward, 4) : NONE, "reward"],
   );
   return rows;
 }
 
-function recipe(kind) {
-  const side = items => Object.entries(items ?? {}).map(([item, count]) => `${count} ${item}`).join(" + ") || "nothing";
-  return `${side(kind.input)} \u2192 ${side(kind.output)}`;
+function recipe(objectType) {
+  const side = items => Object.entries(items ?? {}).map(([item, amount]) => `${amount} ${item}`).join(" + ") || "nothing";
+  return `${side(objectType.input)} \u2192 ${side(objectType.output)}`;
 }
 
-function showSelection(page, episode, thing, step) {
-  fill(page.facts, facts(episode, thing, step).flatMap(([term, value, id]) => {
-    const described = element("dd", value);
-    described.id = `fact-${id}`;
-    return [element("dt", term), described];
+function showSelection(page, episode, entity, step) {
+  page.properties.replaceChildren(...properties(episode, entity, step).flatMap(([label, text, id]) => {
+    const value = element("dd", text);
+    value.id = `property-${id}`;
+    return [element("dt", label), value];
   }));
-  const held = episode.inventory(thing, step).map(([item, amount]) => {
+  const held = episode.inventory(entity, step).map(([item, amount]) => {
     const count = element("span", amount);
     count.className = "count";
     return element("li", item, count);
   });
-  fill(page.items, held.length ? held : ["nothing"]);
+  page.inventory.replaceChildren(...(held.length ? held : ["nothing"]));
 }
 
-function showNothingSelected(page) {
-  fill(page.facts, [element("dt", "Select an agent or a thing on the map.")]);
-  fill(page.items, ["\u2013"]);
+function showNoSelection(page) {
+  page.properties.replaceChildren(element("dt", "Select an agent or an object on the map."));
+  page.inventory.replaceChildren(NONE);
 }
 
 function showGroups(page, episode, painter, step) {
   if (!page.groups.tHead) {
-    const heads = episode.groups.map((group, index) =>
-      element("th", picture(painter, { group: index, orientation: 0, frozen: 0, label: "" }), group.name));
-    page.groups.append(element("thead", element("tr", element("th", "Now"), ...heads)), element("tbody"));
+    const headings = episode.groups.map((group, index) =>
+      element("th", spriteIcon(painter, { group: index, orientation: 0, frozen: 0, label: "" }), group.name));
+    page.groups.append(element("thead", element("tr", element("th", "Group"), ...headings)), element("tbody"));
   }
-  const totals = episode.groups.map((_, index) => episode.groupTotals(index, step));
-  const row = (name, of) => element("tr", element("th", name), ...totals.map(total => element("td", of(total))));
-  fill(page.groups.tBodies[0], [
-    row("Agents", total => total.agents),
-    row("Frozen", total => total.frozen),
-    row("Reward", total => number(total.reward, 2)),
-    ...episode.usedItems.map((item, index) => row(item, total => total.items[index])),
-  ]);
+  const sums = episode.groups.map((_, index) => episode.groupSums(index, step));
+  const row = (name, of) => element("tr", element("th", name), ...sums.map(sum => element("td", of(sum))));
+  page.groups.tBodies[0].replaceChildren(
+    row("Agents", sum => sum.agents),
+    row("Frozen", sum => sum.frozen),
+    row("Reward", sum => formatNumber(sum.reward, 2)),
+    ...episode.usedItems.map((item, index) => row(item, sum => sum.items[index])),
+  );
 }
 
 function showLegend(page, episode, painter) {
   const counts = new Map();
-  for (const thing of episode.things) counts.set(thing.type, (counts.get(thing.type) ?? 0) + 1);
-  const kinds = [...episode.kinds.values()].filter(kind => counts.has(kind.type_id)).map(kind => {
-    const what = kind.type === "wall" ? (kind.swappable ? "changes places with an agent" : "") : recipe(kind);
-    return element("li", picture(painter, { kind, busy: 0, waiting: 0 }), `${kind.name} \u00d7 ${counts.get(kind.type_id)}`, element("small", what));
-  });
+  for (const { type } of episode.entities) counts.set(type, (counts.get(type) ?? 0) + 1);
+  const objectTypes = [...episode.objectTypes.values()].filter(type => counts.has(type.type_id));
+  const converter = objectTypes.find(type => type.type !== "wall");
   const agent = { group: 0, orientation: 3, frozen: 0, label: "7" };
-  const busy = [...episode.kinds.values()].find(kind => kind.type !== "wall" && counts.has(kind.type_id));
-  fill(page.legend, [
-    element("li", picture(painter, agent), "agent 7, faces right"),
-    element("li", picture(painter, { ...agent, frozen: 1 }), "frozen agent"),
-    ...kinds,
-    ...(episode.actionTypes.includes("attack") ? [element("li", strikePicture(), "an attack that hits")] : []),
-    ...(busy ? [element("li", picture(painter, { kind: busy, busy: 1, waiting: 2 }), "busy (dots), two products wait")] : []),
-  ]);
+  page.legend.replaceChildren(
+    element("li", spriteIcon(painter, agent), "agent 7, facing right"),
+    element("li", spriteIcon(painter, { ...agent, frozen: 1 }), "frozen agent"),
+    ...objectTypes.map(objectType => {
+      const note = objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can change places with it" : "";
+      const sprite = spriteIcon(painter, { objectType, busy: 0, ready: 0 });
+      return element("li", sprite, `${objectType.name} \u00d7 ${counts.get(objectType.type_id)}`, element("small", note));
+    }),
+    ...(episode.actionTypes.includes("attack")
+      ? [element("li", icon(context => paintAttack(context, 26, [4, 40], [34, 14])), "an attack that hits")] : []),
+    ...(converter
+      ? [element("li", spriteIcon(painter, { objectType: converter, busy: 1, ready: 2 }), "busy (dots), two items to collect")] : []),
+  );
 }
 
-const AXIS = 48;  // pixels left of the curve, for its numbers
+const CURVE_MARGIN = 48;  // pixels left of the curve, for the numbers of its axis
 
-// Reward so far over steps: the agent's as a line, the mean of all agents dashed.
+// Plot the reward so far over steps: the agent's as a line, the mean of all agents dashed. `agent` may be null.
 function drawCurve(canvas, episode, agent, step) {
   const { width, height } = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  const lines = agent ? [[episode.meanTotals, "#9fb0c0", [5, 4]], [agent.totals, "#ffd84d", []]] : [[episode.meanTotals, "#9fb0c0", [5, 4]]];
+  const lines = [[episode.meanTotalRewards, "#9fb0c0", [5, 4]], ...(agent ? [[agent.totalRewards, "#ffd84d", []]] : [])];
   let low = 0, high = 0;
-  for (const [totals] of lines) for (const total of totals) [low, high] = [Math.min(low, total), Math.max(high, total)];
+  for (const [rewards] of lines) for (const reward of rewards) [low, high] = [Math.min(low, reward), Math.max(high, reward)];
   if (low === high) high = low + 1;
-  const x = at => AXIS + (at / episode.steps) * (width - AXIS - 2), y = total => height - 4 - ((total - low) / (high - low)) * (height - 8);
+  const x = at => CURVE_MARGIN + (at / episode.steps) * (width - CURVE_MARGIN - 2);
+  const y = reward => height - 4 - ((reward - low) / (high - low)) * (height - 8);
   const stroke = (color, dash, path) => {
     context.strokeStyle = color;
     context.setLineDash(dash);
@@ -152,15 +152,15 @@ function drawCurve(canvas, episode, agent, step) {
     path();
     context.stroke();
   };
-  stroke("#3a4450", [], () => { context.moveTo(AXIS, y(0)); context.lineTo(width, y(0)); });
+  stroke("#3a4450", [], () => { context.moveTo(CURVE_MARGIN, y(0)); context.lineTo(width, y(0)); });
   context.lineWidth = 2;
-  for (const [totals, color, dash] of lines) {
-    stroke(color, dash, () => totals.forEach((total, at) => context.lineTo(x(at), y(total))));
+  for (const [rewards, color, dash] of lines) {
+    stroke(color, dash, () => rewards.forEach((reward, at) => context.lineTo(x(at), y(reward))));
   }
   stroke("#fff", [], () => { context.moveTo(x(step), 0); context.lineTo(x(step), height); });
   context.fillStyle = "#b4bfca";
   context.font = "12px system-ui, sans-serif";
   context.textAlign = "right";
-  context.fillText(number(high), AXIS - 5, 12);
-  context.fillText(number(low), AXIS - 5, height - 3);
+  context.fillText(formatNumber(high), CURVE_MARGIN - 5, 12);
+  context.fillText(formatNumber(low), CURVE_MARGIN - 5, height - 3);
 }

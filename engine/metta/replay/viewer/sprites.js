@@ -1,4 +1,4 @@
-// Pictures of things. Shape and letters tell them apart; color only repeats it (palette: Okabe and Ito).
+// Sprites of agents and objects. Shapes and letters distinguish them; color is redundant (palette: Okabe and Ito).
 
 const FLOOR = "#1a2026", WALL = "#606c79", INK = "#000", PALE = "#fff", ICE = "#4aa3ff";
 const GROUP_COLORS = ["#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#ffffff", "#d55e00", "#0072b2"];
@@ -6,26 +6,26 @@ const OBJECT_COLORS = ["#e8795a", "#6cb6ee", "#4fc79b", "#e0b050", "#c9a0dc", "#
 const OUTLINES = ["circle", "square", "diamond", "pentagon", "hexagon", "octagon"];
 const CORNERS = { diamond: 4, pentagon: 5, hexagon: 6, octagon: 8 };
 
-// One or two letters for each object type, no two alike: the initials of its words, or letters of its only word.
-function letterings(kinds) {
-  const wordsOf = kind => kind.name.split(/[^\p{L}\p{N}]+/u).filter(Boolean).map(word => [...word.toUpperCase()]);
-  const begins = letter => kinds.filter(kind => wordsOf(kind)[0]?.[0] === letter).length;
-  const taken = new Set(), letters = new Map();
-  for (const kind of kinds) {
-    const words = wordsOf(kind), all = words.flat(), first = all[0];
+// Distinct labels of one or two letters, by type id: the initials of a name with several words, else letters of the name.
+function typeLabels(objectTypes) {
+  const wordsOf = type => type.name.split(/[^\p{L}\p{N}]+/u).filter(Boolean).map(word => [...word.toUpperCase()]);
+  const startingWith = letter => objectTypes.filter(type => wordsOf(type)[0]?.[0] === letter).length;
+  const taken = new Set(), labels = new Map();
+  for (const type of objectTypes) {
+    const words = wordsOf(type), all = words.flat(), first = all[0];
     const choices = [
-      words.length > 1 ? first + words[words.length - 1][0] : begins(first) === 1 ? first : undefined,
+      words.length > 1 ? first + words[words.length - 1][0] : startingWith(first) === 1 ? first : undefined,
       ...all.slice(1).map(letter => first + letter),
-      String(kind.type_id),
+      String(type.type_id),
     ];
-    const choice = choices.find(choice => choice && !taken.has(choice));
-    taken.add(choice);
-    letters.set(kind.type_id, choice);
+    const label = choices.find(choice => choice && !taken.has(choice));
+    taken.add(label);
+    labels.set(type.type_id, label);
   }
-  return letters;
+  return labels;
 }
 
-// The outline of a group's agents: the one its sprite names, unless an earlier group has it.
+// The agents' outline by group: that of the group's `sprite`, or the next one that no earlier group has.
 function groupOutlines(groups) {
   const taken = new Set();
   return groups.map(group => {
@@ -36,7 +36,7 @@ function groupOutlines(groups) {
   });
 }
 
-// A letter for each group after the first with its outline; for the first none.
+// A letter by group: empty for the first group with an outline, then A, B, ... for others with the same outline.
 function groupMarks(outlines) {
   return outlines.map((outline, index) => {
     const earlier = outlines.slice(0, index).filter(other => other === outline).length;
@@ -44,29 +44,29 @@ function groupMarks(outlines) {
   });
 }
 
-class Painter {
+class SpritePainter {
   constructor(episode) {
-    this.letters = letterings([...episode.kinds.values()].filter(kind => kind.type !== "wall"));
+    this.labels = typeLabels([...episode.objectTypes.values()].filter(type => type.type !== "wall"));
     this.outlines = groupOutlines(episode.groups);
     this.marks = groupMarks(this.outlines);
   }
 
-  // Draws `thing` into the square of side `size` at (x, y); `state` as from `thingState`.
+  // Paint a sprite into the square of side `size` at (x, y); `state` is that of `spriteState`.
   paint(context, x, y, size, state) {
     context.save();
     context.translate(x, y);
     context.scale(size, size);
     context.lineJoin = "round";
-    if (state.kind === undefined) this.agent(context, size, state);
-    else if (state.kind.type !== "wall") this.converter(context, size, state);
-    else if (state.kind.swappable) block(context);
-    else wall(context, size);
+    if (state.objectType === undefined) this.paintAgent(context, size, state);
+    else if (state.objectType.type !== "wall") this.paintConverter(context, size, state);
+    else if (state.objectType.swappable) paintBlock(context);
+    else paintWall(context, size);
     context.restore();
   }
 
-  agent(context, size, { group, orientation, frozen, label }) {
-    const [down, right] = FACING[orientation] ?? [0, 0];
-    // the beak shows where it faces
+  paintAgent(context, size, { group, orientation, frozen, label }) {
+    const [down, right] = AHEAD[orientation] ?? [0, 0];
+    // a triangle on the side that the agent faces
     context.fillStyle = PALE;
     context.beginPath();
     context.moveTo(0.5 + right * 0.5, 0.5 + down * 0.5);
@@ -79,15 +79,15 @@ class Painter {
     context.lineWidth = frozen ? 0.1 : 0.06;
     context.strokeStyle = frozen ? ICE : PALE;
     context.stroke();
-    if (frozen) spikes(context);
-    if (size >= 14) text(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.36, INK);
-    if (this.marks[group]) badge(context, size, this.marks[group], 0.66);
+    if (frozen) paintSpikes(context);
+    if (size >= 14) paintText(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.36, INK);
+    if (this.marks[group]) paintBadge(context, size, this.marks[group], 0.66);
   }
 
-  converter(context, size, { kind, busy, waiting }) {
-    const shape = { mine: "dome", generator: "hexagon", converter: "square" }[kind.type];
+  paintConverter(context, size, { objectType, busy, ready }) {
+    const shape = { mine: "dome", generator: "hexagon", converter: "square" }[objectType.type];
     outline(context, shape, 0.44);
-    context.fillStyle = OBJECT_COLORS[kind.color % OBJECT_COLORS.length];
+    context.fillStyle = OBJECT_COLORS[objectType.color % OBJECT_COLORS.length];
     context.globalAlpha = busy ? 0.75 : 1;
     context.fill();
     context.globalAlpha = 1;
@@ -95,15 +95,16 @@ class Painter {
       context.lineWidth = 0.05;
       context.strokeStyle = INK;
       context.stroke();
-      text(context, this.letters.get(kind.type_id), 0.5, 0.54, 0.4, INK);
+      paintText(context, this.labels.get(objectType.type_id), 0.5, 0.54, 0.4, INK);
     }
-    if (busy) for (const i of [0, 1, 2]) dot(context, 0.34 + 0.16 * i, 0.82, 0.05);
-    if (waiting) badge(context, size, String(waiting), 0.02);
+    if (busy) for (const i of [0, 1, 2]) paintDot(context, 0.34 + 0.16 * i, 0.82, 0.05);
+    if (ready) paintBadge(context, size, String(ready), 0.02);
   }
 }
 
-// A jagged line from attacker to victim, or a ring around one who hits itself; `from` and `to` are (x, y).
-function strike(context, size, from, to) {
+// Paint a jagged line from attacker to target and a ring around the target; `from` and `to` are (x, y), equal where an
+// agent hits itself.
+function paintAttack(context, size, from, to) {
   const across = [(to[1] - from[1]) / 6, (from[0] - to[0]) / 6];
   const along = (part, side) => [0, 1].map(axis => from[axis] + (to[axis] - from[axis]) * part + across[axis] * side);
   for (const [width, color] of [[0.16, INK], [0.08, "#ff5a4d"]]) {
@@ -121,25 +122,26 @@ function strike(context, size, from, to) {
   }
 }
 
-// What of a thing shows at a step.
-function thingState(episode, thing, step) {
-  if (isAgent(thing)) {
+// The visible state of an entity at a step.
+function spriteState(episode, entity, step) {
+  if (isAgent(entity)) {
     return {
-      group: thing.group,
-      orientation: valueAt(thing["agent:orientation"], step),
-      frozen: valueAt(thing["agent:frozen"], step),
-      label: String(thing.agent_id),
+      group: entity.group,
+      orientation: valueAt(entity["agent:orientation"], step),
+      frozen: valueAt(entity["agent:frozen"], step),
+      label: String(entity.agent_id),
     };
   }
-  const kind = episode.kinds.get(thing.type);
-  const outputs = Object.keys(kind.output ?? {});
+  const objectType = episode.objectTypes.get(entity.type);
+  const outputs = Object.keys(objectType.output ?? {});
   return {
-    kind,
-    busy: valueAt(thing.converting ?? 0, step),
-    waiting: outputs.reduce((sum, item) => sum + valueAt(thing[`inv:${item}`] ?? 0, step), 0),
+    objectType,
+    busy: valueAt(entity.converting ?? 0, step),
+    ready: outputs.reduce((sum, item) => sum + valueAt(entity[`inv:${item}`] ?? 0, step), 0),
   };
 }
 
+// Trace the path of a shape in the unit square.
 function outline(context, shape, radius) {
   context.beginPath();
   if (shape === "circle") context.arc(0.5, 0.5, radius, 0, 2 * Math.PI);
@@ -158,7 +160,7 @@ function outline(context, shape, radius) {
   context.closePath();
 }
 
-function wall(context, size) {
+function paintWall(context, size) {
   context.fillStyle = WALL;
   context.fillRect(0, 0, 1.01, 1.01);
   if (size < 10) return;
@@ -168,7 +170,7 @@ function wall(context, size) {
   }
 }
 
-function block(context) {
+function paintBlock(context) {
   context.fillStyle = "#8d7a63";
   context.fillRect(0.08, 0.08, 0.84, 0.84);
   context.strokeStyle = "#2d251b";
@@ -182,8 +184,8 @@ function block(context) {
   context.stroke();
 }
 
-// Ice around what is frozen.
-function spikes(context) {
+// Paint the spikes of ice around a frozen agent.
+function paintSpikes(context) {
   context.lineWidth = 0.07;
   context.beginPath();
   for (let i = 0; i < 6; i++) {
@@ -194,32 +196,32 @@ function spikes(context) {
   context.stroke();
 }
 
-// A number or letter in a box at the right, `top` from above; the box alone where it is too small to be read.
-function badge(context, size, words, top) {
+// Paint a number or letter in a box at the right edge, `top` below the upper one; a small sprite gets the box alone.
+function paintBadge(context, size, label, top) {
   context.fillStyle = INK;
   if (size < 18) context.fillRect(0.72, top + 0.06, 0.2, 0.2);
   else {
     context.fillRect(0.66, top, 0.32, 0.34);
-    text(context, words, 0.82, top + 0.18, 0.28, PALE);
+    paintText(context, label, 0.82, top + 0.18, 0.28, PALE);
   }
 }
 
-function dot(context, x, y, radius) {
+function paintDot(context, x, y, radius) {
   context.fillStyle = INK;
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.fill();
 }
 
-function text(context, words, x, y, height, color) {
+function paintText(context, label, x, y, height, color) {
   context.fillStyle = color;
-  // drawn at 100 times the size, since fonts below a pixel are not
+  // scaled down from a font of 100 times the size: browsers do not draw fonts smaller than a pixel
   context.save();
   context.translate(x, y);
   context.scale(0.01, 0.01);
   context.font = `bold ${height * 100}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";
-  context.fillText(words, 0, 0);
+  context.fillText(label, 0, 0);
   context.restore();
 }

@@ -1,215 +1,274 @@
-// The page: what is selected, which step is shown, and everything that changes them.
+// The viewer: which step is shown, what is selected, and the controls that change both.
 
-function openPage() {
-  const page = Object.fromEntries([...document.querySelectorAll("[id]")].map(node =>
-    [node.id.replace(/-(.)/g, (_, letter) => letter.toUpperCase()), node]));
-  const episode = readEpisode(page.episode);
-  page.episode.remove();
-  const painter = new Painter(episode);
-  const map = new MapView(page.map, episode, painter);
-  let step = 0, selected = null, isPlaying = false, isDrawn = false, played = 0, playedAt = 0;
-
-  // -- showing ----------------------------------------------------------------------------------------------------
-
-  function show() {
-    if (!isDrawn) requestAnimationFrame(draw);
-    isDrawn = true;
+class Viewer {
+  constructor(page, episode) {
+    Object.assign(this, { page, episode, step: 0, selected: null, isPlaying: false, isDrawScheduled: false });
+    this.startStep = this.startTime = 0;  // of playback
+    this.painter = new SpritePainter(episode);
+    this.map = new MapView(page.map, episode, this.painter);
+    this.showEpisode();
+    this.connectButtons();
+    this.connectKeys();
+    this.connectInputs();
+    this.connectPointers();
+    this.map.resize();
+    this.select(episode.agents[0]);
+    this.followFragment();
+    this.draw();
   }
 
-  function draw() {
-    isDrawn = false;
-    if (page.follow.checked && selected) map.center(...episode.place(selected, step));
-    map.draw(step, selected, page.sight.checked);
-    page.scrub.value = step;
-    page.scrub.setAttribute("aria-valuetext", `step ${step} of ${episode.steps}`);
-    page.time.textContent = `${step} / ${episode.steps}`;
-    page.play.textContent = isPlaying ? "Pause" : step === episode.steps ? "Replay" : "Play";
-    if (selected) showSelection(page, episode, selected, step);
-    else showNothingSelected(page);
-    page.agents.value = selected && isAgent(selected) ? selected.agent_id : "";
+  // -- drawing ----------------------------------------------------------------------------------------------------
+
+  scheduleDraw() {
+    if (!this.isDrawScheduled) requestAnimationFrame(() => this.draw());
+    this.isDrawScheduled = true;
+  }
+
+  draw() {
+    const { page, episode, map, painter, selected, step } = this;
     const agent = selected && isAgent(selected) ? selected : null;
+    this.isDrawScheduled = false;
+    if (page.follow.checked && selected) map.center(...episode.position(selected, step));
+    map.draw(step, selected, page.observationWindow.checked);
+    page.slider.value = step;
+    page.slider.setAttribute("aria-valuetext", `step ${step} of ${episode.steps}`);
+    page.time.textContent = `${step} / ${episode.steps}`;
+    page.play.textContent = this.isPlaying ? "Pause" : step === episode.steps ? "Replay" : "Play";
+    if (selected) showSelection(page, episode, selected, step);
+    else showNoSelection(page);
+    page.agents.value = agent ? agent.agent_id : "";
     drawCurve(page.curve, episode, agent, step);
     page.curveKey.textContent = agent ? "line: this agent \u00b7 dashed: mean of all agents" : "dashed: mean of all agents";
     showGroups(page, episode, painter, step);
   }
 
-  // -- what can change --------------------------------------------------------------------------------------------
-
-  function goTo(wanted) {
-    step = Math.min(episode.steps, Math.max(0, Math.round(wanted) || 0));
-    [played, playedAt] = [step, performance.now()];
-    show();
+  // The title, the summary and everything else that stays the same during the episode.
+  showEpisode() {
+    const { page, episode } = this;
+    const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+    document.title = `${episode.title} \u00b7 metta replay`;
+    page.title.textContent = episode.title;
+    page.summary.textContent = [
+      count(episode.agents.length, "agent"),
+      `${episode.rows} \u00d7 ${episode.cols} cells`,
+      count(episode.steps, "step"),
+      `seed ${episode.seed}`,
+    ].join(" \u00b7 ");
+    page.slider.max = episode.steps;
+    page.agents.replaceChildren(...episode.agents.map(agent => {
+      const option = element("option", agentName(episode, agent));
+      option.value = agent.agent_id;
+      return option;
+    }));
+    showLegend(page, episode, this.painter);
   }
 
-  function select(thing) {
-    selected = thing ?? null;
-    show();
+  // -- changes of the state ---------------------------------------------------------------------------------------
+
+  goTo(step) {
+    this.step = Math.min(this.episode.steps, Math.max(0, Math.round(step) || 0));
+    this.restartClock();
+    this.scheduleDraw();
   }
 
-  function selectNextAgent(by) {
-    const agents = episode.agents;
-    const index = selected && isAgent(selected) ? selected.agent_id + by : by > 0 ? 0 : -1;
-    select(agents[(index + agents.length) % agents.length]);
+  select(entity) {
+    this.selected = entity ?? null;
+    this.scheduleDraw();
   }
 
-  function play(wanted) {
-    if (wanted && step === episode.steps) goTo(0);
-    isPlaying = wanted;
-    [played, playedAt] = [step, performance.now()];
-    if (wanted) requestAnimationFrame(advance);
-    show();
+  selectNextAgent(by) {
+    const { agents } = this.episode;
+    const index = this.selected && isAgent(this.selected) ? this.selected.agent_id + by : by > 0 ? 0 : -1;
+    this.select(agents[(index + agents.length) % agents.length]);
   }
 
-  function advance(now) {
-    if (!isPlaying) return;
-    const reached = Math.min(episode.steps, played + Math.floor((Math.max(0, now - playedAt) / 1000) * Number(page.speed.value)));
-    if (reached !== step) {
-      step = reached;
-      show();
+  setPlaying(isPlaying) {
+    if (isPlaying && this.step === this.episode.steps) this.goTo(0);
+    this.isPlaying = isPlaying;
+    this.restartClock();
+    if (isPlaying) requestAnimationFrame(now => this.advance(now));
+    this.scheduleDraw();
+  }
+
+  restartClock() {
+    [this.startStep, this.startTime] = [this.step, performance.now()];
+  }
+
+  // Show the step that playback has reached at a time, in milliseconds.
+  advance(now) {
+    if (!this.isPlaying) return;
+    const elapsed = Math.max(0, now - this.startTime) / 1000;
+    const reached = Math.min(this.episode.steps, this.startStep + Math.floor(elapsed * Number(this.page.speed.value)));
+    if (reached !== this.step) {
+      this.step = reached;
+      this.scheduleDraw();
     }
-    if (step === episode.steps) play(false);
-    else requestAnimationFrame(advance);
+    if (this.step === this.episode.steps) this.setPlaying(false);
+    else requestAnimationFrame(later => this.advance(later));
   }
 
-  function changeSpeed(by) {
-    page.speed.selectedIndex = Math.min(page.speed.length - 1, Math.max(0, page.speed.selectedIndex + by));
-    [played, playedAt] = [step, performance.now()];
+  changeSpeed(by) {
+    const { speed } = this.page;
+    speed.selectedIndex = Math.min(speed.length - 1, Math.max(0, speed.selectedIndex + by));
+    this.restartClock();
   }
 
-  function toggle(box) {
-    box.checked = !box.checked;
-    show();
+  toggle(checkbox) {
+    checkbox.checked = !checkbox.checked;
+    this.scheduleDraw();
   }
 
-  // `#step=120&agent=5` opens the page there.
-  function followAddress() {
-    const wanted = new URLSearchParams(location.hash.slice(1));
-    if (wanted.has("step")) goTo(Number(wanted.get("step")));
-    if (wanted.has("agent")) select(episode.agents[Number(wanted.get("agent"))]);
+  zoom(factor, x, y) {
+    this.map.zoom(factor, x, y);
+    this.scheduleDraw();
   }
 
-  // -- what changes it --------------------------------------------------------------------------------------------
+  fit() {
+    this.page.follow.checked = false;
+    this.map.fit();
+    this.scheduleDraw();
+  }
 
-  const clicks = {
-    play: () => play(!isPlaying),
-    first: () => goTo(0),
-    back: () => goTo(step - 1),
-    forward: () => goTo(step + 1),
-    last: () => goTo(episode.steps),
-    previousAgent: () => selectNextAgent(-1),
-    nextAgent: () => selectNextAgent(1),
-    zoomIn: () => { map.zoom(1.4); show(); },
-    zoomOut: () => { map.zoom(1 / 1.4); show(); },
-    fit: () => { page.follow.checked = false; map.fit(); show(); },
-  };
-  for (const [id, action] of Object.entries(clicks)) page[id].addEventListener("click", action);
+  // Apply the fragment of the URL, such as `#step=120&agent=5`.
+  followFragment() {
+    const parameters = new URLSearchParams(location.hash.slice(1));
+    if (parameters.has("step")) this.goTo(Number(parameters.get("step")));
+    if (parameters.has("agent")) this.select(this.episode.agents[Number(parameters.get("agent"))]);
+  }
 
-  const keys = {
-    " ": clicks.play,
-    ArrowLeft: event => goTo(step - (event.shiftKey ? 10 : 1)),
-    ArrowRight: event => goTo(step + (event.shiftKey ? 10 : 1)),
-    ArrowUp: () => changeSpeed(1),
-    ArrowDown: () => changeSpeed(-1),
-    Home: clicks.first,
-    End: clicks.last,
-    n: clicks.nextAgent,
-    p: clicks.previousAgent,
-    f: () => toggle(page.follow),
-    v: () => toggle(page.sight),
-    "+": clicks.zoomIn,
-    "=": clicks.zoomIn,
-    "-": clicks.zoomOut,
-    0: clicks.fit,
-    Escape: () => select(null),
-  };
-  document.addEventListener("keydown", event => {
-    const isForControl = event.target.tagName === "SELECT" || (event.key === " " && /^(BUTTON|SUMMARY|INPUT)$/.test(event.target.tagName) && event.target !== page.scrub);
-    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action || isForControl || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    action(event);
-  });
+  // -- controls ---------------------------------------------------------------------------------------------------
 
-  page.scrub.addEventListener("input", () => { isPlaying = false; goTo(Number(page.scrub.value)); });
-  page.speed.addEventListener("change", () => changeSpeed(0));
-  page.agents.addEventListener("change", () => select(episode.agents[Number(page.agents.value)]));
-  page.follow.addEventListener("change", () => { if (page.follow.checked && !selected) selectNextAgent(1); show(); });
-  page.sight.addEventListener("change", show);
-  page.curve.addEventListener("pointerdown", event => goTo(((event.offsetX - AXIS) / (page.curve.clientWidth - AXIS)) * episode.steps));
-  window.addEventListener("hashchange", followAddress);
-  new ResizeObserver(() => { map.resize(); draw(); }).observe(page.map);  // at once, for resizing empties the canvas
+  connectButtons() {
+    const actions = {
+      play: () => this.setPlaying(!this.isPlaying),
+      first: () => this.goTo(0),
+      back: () => this.goTo(this.step - 1),
+      forward: () => this.goTo(this.step + 1),
+      last: () => this.goTo(this.episode.steps),
+      previousAgent: () => this.selectNextAgent(-1),
+      nextAgent: () => this.selectNextAgent(1),
+      zoomIn: () => this.zoom(1.4),
+      zoomOut: () => this.zoom(1 / 1.4),
+      fit: () => this.fit(),
+    };
+    for (const [id, action] of Object.entries(actions)) this.page[id].addEventListener("click", action);
+  }
 
-  // -- pointers on the map: a click selects, a drag moves, two fingers zoom -----------------------------------------
+  connectKeys() {
+    const actions = {
+      " ": () => this.setPlaying(!this.isPlaying),
+      ArrowLeft: event => this.goTo(this.step - (event.shiftKey ? 10 : 1)),
+      ArrowRight: event => this.goTo(this.step + (event.shiftKey ? 10 : 1)),
+      ArrowUp: () => this.changeSpeed(1),
+      ArrowDown: () => this.changeSpeed(-1),
+      Home: () => this.goTo(0),
+      End: () => this.goTo(this.episode.steps),
+      n: () => this.selectNextAgent(1),
+      p: () => this.selectNextAgent(-1),
+      f: () => this.toggle(this.page.follow),
+      v: () => this.toggle(this.page.observationWindow),
+      "+": () => this.zoom(1.4),
+      "=": () => this.zoom(1.4),
+      "-": () => this.zoom(1 / 1.4),
+      0: () => this.fit(),
+      Escape: () => this.select(null),
+    };
+    document.addEventListener("keydown", event => {
+      const { target, key } = event;
+      const isForControl = target.tagName === "SELECT"
+        || (key === " " && /^(BUTTON|SUMMARY|INPUT)$/.test(target.tagName) && target !== this.page.slider);
+      const action = actions[key.length === 1 ? key.toLowerCase() : key];
+      if (!action || isForControl || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      action(event);
+    });
+  }
 
-  const pointers = new Map();
-  let hasMoved = false;
+  connectInputs() {
+    const { page, episode } = this;
+    page.slider.addEventListener("input", () => { this.isPlaying = false; this.goTo(Number(page.slider.value)); });
+    page.speed.addEventListener("change", () => this.restartClock());
+    page.agents.addEventListener("change", () => this.select(episode.agents[Number(page.agents.value)]));
+    page.follow.addEventListener("change", () => {
+      if (page.follow.checked && !this.selected) this.selectNextAgent(1);
+      this.scheduleDraw();
+    });
+    page.observationWindow.addEventListener("change", () => this.scheduleDraw());
+    page.curve.addEventListener("pointerdown", event =>
+      this.goTo(((event.offsetX - CURVE_MARGIN) / (page.curve.clientWidth - CURVE_MARGIN)) * episode.steps));
+    window.addEventListener("hashchange", () => this.followFragment());
+    // resizing clears the canvas, so it is drawn at once
+    new ResizeObserver(() => { this.map.resize(); this.draw(); }).observe(page.map);
+  }
 
-  page.map.addEventListener("pointerdown", event => {
-    page.map.setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
-    hasMoved = pointers.size > 1;
-  });
-  page.map.addEventListener("pointermove", event => {
-    const { offsetX: x, offsetY: y, pointerId } = event;
-    const cell = map.cellAt(x, y), thing = cell && episode.thingAt(...cell, step);
-    page.pointed.textContent = cell ? `row ${cell[0]}, column ${cell[1]}${thing ? ` \u00b7 ${describe(episode, thing, step)}` : ""}` : "";
-    const before = pointers.get(pointerId);
-    if (!before) return;
-    if (!hasMoved && Math.hypot(x - before[0], y - before[1]) < 5) return;
-    hasMoved = true;
-    const other = [...pointers].find(([id]) => id !== pointerId)?.[1];
-    if (other) {
-      const apart = point => Math.hypot(point[0] - other[0], point[1] - other[1]);
-      map.zoom(apart([x, y]) / Math.max(1, apart(before)), (x + other[0]) / 2, (y + other[1]) / 2);
-    } else {
-      page.follow.checked = false;
-      map.pan(x - before[0], y - before[1]);
-    }
-    pointers.set(pointerId, [x, y]);
-    show();
-  });
-  page.map.addEventListener("pointerup", event => {
-    pointers.delete(event.pointerId);
-    if (hasMoved) return;
-    const cell = map.cellAt(event.offsetX, event.offsetY);
-    select(cell && episode.thingAt(...cell, step));
-  });
-  page.map.addEventListener("pointercancel", event => pointers.delete(event.pointerId));
-  page.map.addEventListener("pointerleave", () => { page.pointed.textContent = ""; });
-  page.map.addEventListener("wheel", event => {
-    event.preventDefault();
-    map.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
-    show();
-  }, { passive: false });
+  // On the map a click selects, a drag pans, and two fingers or the wheel zoom.
+  connectPointers() {
+    const { page, episode, map } = this;
+    const pointers = new Map();  // (x, y) by pointer id
+    let hasMoved = false;
 
-  // -- the beginning ----------------------------------------------------------------------------------------------
+    page.map.addEventListener("pointerdown", event => {
+      page.map.setPointerCapture(event.pointerId);
+      pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
+      hasMoved = pointers.size > 1;
+    });
+    page.map.addEventListener("pointermove", event => {
+      const { offsetX: x, offsetY: y, pointerId } = event;
+      this.showPointed(map.cellAt(x, y));
+      const before = pointers.get(pointerId);
+      if (!before) return;
+      if (!hasMoved && Math.hypot(x - before[0], y - before[1]) < 5) return;
+      hasMoved = true;
+      const other = [...pointers].find(([id]) => id !== pointerId)?.[1];
+      if (other) {
+        const distance = point => Math.hypot(point[0] - other[0], point[1] - other[1]);
+        map.zoom(distance([x, y]) / Math.max(1, distance(before)), (x + other[0]) / 2, (y + other[1]) / 2);
+      } else {
+        page.follow.checked = false;
+        map.pan(x - before[0], y - before[1]);
+      }
+      pointers.set(pointerId, [x, y]);
+      this.scheduleDraw();
+    });
+    page.map.addEventListener("pointerup", event => {
+      pointers.delete(event.pointerId);
+      if (hasMoved) return;
+      const cell = map.cellAt(event.offsetX, event.offsetY);
+      this.select(cell && episode.entityAt(...cell, this.step));
+    });
+    page.map.addEventListener("pointercancel", event => pointers.delete(event.pointerId));
+    page.map.addEventListener("pointerleave", () => this.showPointed(null));
+    page.map.addEventListener("wheel", event => {
+      event.preventDefault();
+      this.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
+    }, { passive: false });
+  }
 
-  document.title = `${episode.title} \u00b7 metta replay`;
-  page.title.textContent = episode.title;
-  const count = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
-  page.summary.textContent = [
-    count(episode.agents.length, "agent"),
-    `${episode.rows} \u00d7 ${episode.cols} cells`,
-    count(episode.steps, "step"),
-    `seed ${episode.seed}`,
-  ].join(" \u00b7 ");
-  page.scrub.max = episode.steps;
-  fill(page.agents, episode.agents.map(agent => {
-    const option = element("option", agentName(episode, agent));
-    option.value = agent.agent_id;
-    return option;
-  }));
-  showLegend(page, episode, painter);
-  map.resize();
-  select(episode.agents[0]);
-  followAddress();
-  draw();
-  document.documentElement.dataset.openedIn = Math.round(performance.now());
+  // Say which cell the pointer is on and what stands there; `cell` is null outside the map.
+  showPointed(cell) {
+    const entity = cell && this.episode.entityAt(...cell, this.step);
+    this.page.pointed.textContent = [
+      cell ? `row ${cell[0]}, column ${cell[1]}` : "",
+      entity ? describe(this.episode, entity, this.step) : "",
+    ].filter(Boolean).join(" \u00b7 ");
+  }
 }
 
-try {
-  openPage();
-} catch (error) {
+// Elements of the page by id: `zoom-in` is `page.zoomIn`.
+function elementsById() {
+  return Object.fromEntries([...document.querySelectorAll("[id]")].map(node =>
+    [node.id.replace(/-(.)/g, (_, letter) => letter.toUpperCase()), node]));
+}
+
+async function openViewer() {
+  const page = elementsById();
+  const episode = await readEpisode(page.episode);
+  page.episode.remove();
+  new Viewer(page, episode);
+  document.documentElement.dataset.openedIn = Math.round(performance.now());  // milliseconds
+}
+
+openViewer().catch(error => {
   document.getElementById("title").textContent = `This replay cannot be shown: ${error.message}`;
   throw error;
-}
+});
