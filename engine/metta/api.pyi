@@ -15,7 +15,6 @@ from metta.checkpoint.policy_checkpoint import (
 )
 from metta.checkpoint.trainer_state import TrainingState
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
-from metta.config.compile import CompileConfig
 from metta.config.curriculum import (
     BucketConfig,
     CurriculumConfig,
@@ -23,14 +22,12 @@ from metta.config.curriculum import (
     LowRewardConfig,
     ProgressiveConfig,
 )
-from metta.config.distributed import DistributedConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.game import GameConfig, GroupConfig
 from metta.config.env.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.env.map_generators import MAP_BUILDERS
-from metta.config.env.objects import ActionConfig, ObjectConfig
-from metta.config.env.type_ids import (
+from metta.config.env.objects import (
     TYPE_AGENT,
     TYPE_ALTAR,
     TYPE_ARMORY,
@@ -46,8 +43,9 @@ from metta.config.env.type_ids import (
     TYPE_MINE_RED,
     TYPE_TEMPLE,
     TYPE_WALL,
+    ActionConfig,
+    ObjectConfig,
 )
-from metta.config.kickstarting import KickstartingConfig
 from metta.config.loading.json_schema import config_schema
 from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
 from metta.config.loading.overrides import Override
@@ -60,7 +58,10 @@ from metta.config.self_play import SelfPlayConfig
 from metta.config.training import (
     LOGGERS,
     CheckpointConfig,
+    CompileConfig,
+    DistributedConfig,
     ExperienceConfig,
+    KickstartingConfig,
     LoggingConfig,
     LRScheduleConfig,
     NormalizationConfig,
@@ -106,8 +107,8 @@ from metta.run.train import resume_run, train_run
 from metta.run.training_run import find_device
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv, make_environment
-from metta.world.observation.observe import CompactObservations
 from metta.world.episode_summary import EpisodeSummary, StepInfo
+from metta.world.observation.observe import CompactObservations
 
 __all__ = [
     "BACKBONES",

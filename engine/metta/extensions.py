@@ -1,7 +1,7 @@
 """Registries of extensions by name: built in, registered by a program, or in an installed package's entry points.
 
-A TOML file names an extension (a backbone, an observation processor, a logger, a map builder); it never names a class or
-a module. A package declares what it provides in its `pyproject.toml`:
+A TOML file names an extension (a backbone, an observation processor, a logger, a map builder), never a class or a
+module. A package declares what it provides in its `pyproject.toml`:
 
     [project.entry-points."metta.backbones"]
     sums = "my_package.networks:Sums"

@@ -16,8 +16,8 @@ import torch
 from tiny_runs import TINY, Recorder, assert_same_weights, ignore, metrics_of, tiny_config, weights_of
 
 from metta.api import Notice, Override, TrainingState, resume_run, train_run
-from metta.config.distributed import DistributedConfig, experience_of_process
-from metta.config.training import ExperienceConfig
+from metta.config.batch_plan import experience_of_process
+from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError
 from metta.rl.distributed import ALONE, LostProcessError, _losses_told
 

@@ -19,8 +19,7 @@ from tiny_runs import (
 from metta.agent.policy import make_agent
 from metta.api import resume_run, train_run
 from metta.config.agent import AgentModelConfig
-from metta.config.kickstarting import KickstartingConfig
-from metta.config.training import OptimizerConfig, PPOConfig
+from metta.config.training import KickstartingConfig, OptimizerConfig, PPOConfig
 from metta.errors import CheckpointError, UsageError
 from metta.rl.advantages import compute_advantages
 from metta.rl.experience import make_experience_manager

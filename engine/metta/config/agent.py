@@ -1,4 +1,4 @@
-"""The policy network: `[agent]`."""
+"""The policy network: the table `[agent]`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import FrozenModel, PartOf
+from metta.config.validation.frozen_model import FrozenModel, RegisteredName
 from metta.extensions import Registry
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
 OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "global_vars")
 
 BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
-"""The networks from tokens to features; what one must be: agent/backbones.py."""
+"""Networks from tokens to features by name; each is a `Backbone` (agent/backbones.py)."""
 OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
     "metta.observation_processors", "observation processor", ("flatten_obs_dict",)
 )
-"""What is done to tokens before a network reads them; what one must be: agent/processors.py."""
+"""Functions applied to tokens before the network reads them (agent/observation_processors.py)."""
 
 
 class AgentModelConfig(FrozenModel):
-    """Neural network architecture."""
+    """The policy network: backbone, LSTM, policy head and value head."""
 
     TRAINING_FIELDS: ClassVar[frozenset[str]] = frozenset(
         ("bptt_horizon", "clip_range", "dtypes_fp16", "analyze_weights_interval", "l2_init_weight_update_interval")
@@ -29,56 +29,66 @@ class AgentModelConfig(FrozenModel):
     """Fields that change how weights are trained, or in which precision they compute, but not what they compute."""
 
     hidden_dim: int = Field(
-        default=1024, ge=1, le=65536, description="width of the LSTM and of the heads' hidden layers"
+        default=1024,
+        ge=1,
+        le=65536,
+        description="width of the features, of the LSTM and of the heads' hidden layers",
     )
     lstm_layers: int = Field(default=1, ge=1, le=64, description="number of LSTM layers")
     mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")
-    backbone: Annotated[str, PartOf(BACKBONES)] = Field(
+    backbone: Annotated[str, RegisteredName(BACKBONES)] = Field(
         default="cnn",
-        description="from tokens to features: cnn (box and convolutions), attention (latents), mlp, or one of your own",
+        description="network from tokens to features: cnn (two convolutions), attention (cross-attention from latent "
+        "queries), mlp, or a custom one",
     )
     bptt_horizon: int = Field(
         default=8,
         ge=1,
         le=1_000_000,
-        description="gradients through time are cut every so many steps inside a training segment",
+        description="steps after which backpropagation through time is truncated within a training segment",
     )
-    forward_lstm: bool = Field(default=True, description="false: no LSTM, a feed-forward policy without memory")
+    forward_lstm: bool = Field(default=True, description="use the LSTM; false: a feed-forward policy without memory")
     clip_range: float = Field(
-        default=0.0, ge=0, description="element-wise gradient clipping to +-range before the norm clip; 0: off"
+        default=0.0,
+        ge=0,
+        description="gradients are clipped element-wise to +- clip_range, before ppo.max_grad_norm; 0: off",
     )
-    use_prev_action: bool = Field(default=True, description="the policy sees its previous action")
-    use_prev_reward: bool = Field(default=True, description="the policy sees its previous reward")
+    use_prev_action: bool = Field(default=True, description="the previous action is an input")
+    use_prev_reward: bool = Field(default=True, description="the previous reward is an input")
     use_cell_ahead: bool = Field(
-        default=True, description="the policy is shown the cell straight ahead as such, whichever way it faces"
+        default=True, description="the cell in front of the agent is an extra input, for every orientation"
     )
     egocentric: bool = Field(
         default=False,
-        description="the policy sees its surroundings turned so that it always faces up, and rotates from there; "
-        "takes a square window",
+        description="rotate observations so that the agent always faces up, and interpret rotate actions relative to "
+        "that; needs a square observation window",
     )
     observation_types: list[ObservationType] = Field(
         default_factory=lambda: list(OBSERVATION_TYPES),
-        description="families of tokens the policy sees",
+        description="families of tokens that are inputs",
     )
     dtypes_fp16: bool = Field(
-        default=False, description="autocast to bfloat16; on CPUs sums stay float32, and the LSTM on all but the newest"
+        default=False,
+        description="compute in bfloat16 (autocast); on CPUs sums over tokens stay in float32, and so does the LSTM "
+        "unless the CPU is fast in bfloat16",
     )
-    obs_scale: float = Field(default=1.0, gt=0, description="multiplies the normalized observation")
-    obs_process_func: Annotated[str, PartOf(OBSERVATION_PROCESSORS)] = Field(
-        default="flatten_obs_dict", description="name of an observation processor; flatten_obs_dict changes nothing"
+    obs_scale: float = Field(default=1.0, gt=0, description="factor of all normalized token values")
+    obs_process_func: Annotated[str, RegisteredName(OBSERVATION_PROCESSORS)] = Field(
+        default="flatten_obs_dict",
+        description="observation processor, by name; flatten_obs_dict leaves observations unchanged",
     )
     analyze_weights_interval: int = Field(
         default=300,
         ge=0,
         le=10**9,
-        description="every so many epochs, weight norms, effective rank and dead units; 0: off",
+        description="epochs between analyses of the weights (norms, effective ranks, dead units); 0: never",
     )
     l2_init_weight_update_interval: int = Field(
         default=0,
         ge=0,
         le=10**9,
-        description="every so many epochs the l2-init loss refers to the current weights; 0: never",
+        description="epochs between updates of the reference weights of ppo.l2_init_loss_coef to the current ones; "
+        "0: never",
     )
 
     @property

@@ -1,53 +1,53 @@
-"""The arithmetic of a batch: how many worlds, rounds and minibatches follow from `[experience]` and the agents."""
+"""Batch plan: the numbers of worlds, segments and minibatches of an epoch, derived from `[experience]`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metta.config.training import ExperienceConfig
-from metta.errors import Problem
+from metta.config.training import DistributedConfig, ExperienceConfig
+from metta.errors import ConfigError, Problem
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How one epoch's experience is laid out. Every agent of every world plays the same number of steps."""
+    """Layout of one epoch's experience. Every agent of every world plays the same number of steps."""
 
     num_worlds: int
     num_agents: int
-    """agents in a world"""
+    """agents per world"""
     horizon: int
-    """steps of a segment"""
+    """steps per segment"""
     segments_per_agent: int
-    """segments each agent plays per epoch, one after the other"""
+    """consecutive segments that each agent plays per epoch"""
     num_minibatches: int
     num_groups: int
-    """parts the worlds are split into, stepping in turn (async_factor)"""
+    """groups of worlds that step in turn (async_factor)"""
     num_opponents: int = 0
-    """agents in a world that frozen policies play, and whose steps are no experience"""
+    """agents per world that frozen policies play; their steps are not experience"""
 
     @property
     def num_learners(self) -> int:
-        """Agents in a world whose steps are experience."""
+        """Agents per world whose steps are experience."""
         return self.num_agents - self.num_opponents
 
     @property
     def agents(self) -> int:
-        """Agents of all worlds whose steps are experience."""
+        """Agents of all worlds together whose steps are experience."""
         return self.num_worlds * self.num_learners
 
     @property
     def segments(self) -> int:
-        """Training segments of one epoch."""
+        """Training segments per epoch."""
         return self.agents * self.segments_per_agent
 
     @property
     def batch_size(self) -> int:
-        """Agent steps really collected per epoch: at most what was asked for, in whole worlds and segments."""
+        """Agent steps collected per epoch: the configured batch_size rounded down to whole worlds and segments."""
         return self.segments * self.horizon
 
 
 def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]:
-    """What makes a batch impossible, with the arithmetic, where so many agents of a world learn.
+    """Sizes in `[experience]` that do not divide each other or `num_learners` agents per world, with the arithmetic.
 
     Paths are relative to `[experience]`.
     """
@@ -74,10 +74,10 @@ def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
 
 
 def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
-    """The layout of an epoch's experience for worlds of `num_agents` agents, of which `num_opponents` do not learn.
+    """The layout of an epoch's experience in worlds of `num_agents` agents, of which `num_opponents` do not learn.
 
-    At most as many worlds as bring a forward pass of each of the async_factor groups to its target size, and no more
-    than the batch has segments for; then as few rounds as fill the batch.
+    There are as many worlds as give each of the async_factor groups a forward pass of the target size, but no more than
+    the batch has segments for; then as few segments per agent as fill the batch.
     """
     segments = config.batch_size // config.bptt_horizon
     learners = num_agents - num_opponents
@@ -93,3 +93,28 @@ def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0
         num_groups=min(config.async_factor, num_worlds),
         num_opponents=num_opponents,
     )
+
+
+def experience_of_process(
+    experience: ExperienceConfig, distributed: DistributedConfig, num_processes: int
+) -> ExperienceConfig:
+    """The part of `experience` that each of the processes collects and learns from.
+
+    Raises ConfigError if the sizes cannot be divided among the processes.
+    """
+    if num_processes == 1 or distributed.batch == "per_process":
+        return experience
+    sizes = {"batch_size": experience.batch_size, "minibatch_size": experience.minibatch_size}
+    unit = num_processes * experience.bptt_horizon
+    problems = [
+        Problem(
+            ("experience", name),
+            f"must be a multiple of {num_processes} processes x bptt_horizon {experience.bptt_horizon} = {unit}, "
+            f"such as {max(1, round(size / unit)) * unit}; got {size}",
+        )
+        for name, size in sizes.items()
+        if size % unit
+    ]
+    if problems:
+        raise ConfigError('distributed.batch = "global"', problems)
+    return experience.model_copy(update={name: size // num_processes for name, size in sizes.items()})

@@ -1,4 +1,4 @@
-"""The TOML file as a whole."""
+"""The whole TOML file (`RunConfig`), its table `[run]`, and the rules between tables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import Field, model_validator
 
 from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import batch_problems
-from metta.config.compile import CompileConfig
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig
-from metta.config.distributed import DistributedConfig
 from metta.config.env.env_config import EnvConfig
-from metta.config.kickstarting import KickstartingConfig
 from metta.config.self_play import SelfPlayConfig, num_opponents, self_play_problems
 from metta.config.training import (
     CheckpointConfig,
+    CompileConfig,
+    DistributedConfig,
     ExperienceConfig,
+    KickstartingConfig,
     LoggingConfig,
     LRScheduleConfig,
     NormalizationConfig,
@@ -31,17 +31,19 @@ from metta.errors import Problem, RulesError
 
 
 class RunSection(FrozenModel):
-    """The run itself."""
+    """Name, seed, device, length and directory of the run."""
 
-    name: Name = Field(default="metta", description="name of the run, part of its directory's")
-    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of every random stream")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: CUDA where there is one")
-    total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="agent steps to train for")
+    name: Name = Field(default="metta", description="name of the run and prefix of its directory")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of all random numbers")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Torch device; auto: CUDA if available, else CPU"
+    )
+    total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="length of training, agent steps")
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
 
 
 class RunConfig(FrozenModel):
-    """Everything a training run needs: what a TOML file holds, where a file may hold only what differs."""
+    """A training run: all tables of the TOML file. What a file leaves out keeps its default."""
 
     run: RunSection = Field(default_factory=RunSection)
     env: EnvConfig = Field(default_factory=EnvConfig)
@@ -64,32 +66,33 @@ class RunConfig(FrozenModel):
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
-        if self.curriculum.scenes:  # which may have other numbers of agents and other groups
-            problems = batch_fits(self.experience, 1)
-        elif not (problems := opponents_fit(self.self_play, self.env)):
-            problems = batch_fits(self.experience, self.env.game.num_agents - num_opponents(self.self_play, self.env))
-        if problems := [*problems, *frame_fits(self.agent, self.env)]:
+        if self.curriculum.scenes:  # their numbers of agents and groups may differ from those of [env]
+            problems = experience_problems(self.experience, 1)
+        elif not (problems := opponent_problems(self.self_play, self.env)):
+            num_learners = self.env.game.num_agents - num_opponents(self.self_play, self.env)
+            problems = experience_problems(self.experience, num_learners)
+        if problems := [*problems, *egocentric_problems(self.agent, self.env)]:
             raise RulesError(problems)
         return self
 
 
-def frame_fits(agent: AgentModelConfig, env: EnvConfig) -> list[Problem]:
-    """What of `[agent]` cannot be had with the window of this world."""
+def egocentric_problems(agent: AgentModelConfig, env: EnvConfig) -> list[Problem]:
+    """The problem with `agent.egocentric` in a world whose observation window is not square."""
     height, width = env.game.observation_height, env.game.observation_width
     if not agent.egocentric or height == width:
         return []
     window = f"observation_height is {height} and observation_width {width}"
-    return [Problem(("agent", "egocentric"), f"needs a square window, which can be turned; {window}")]
+    return [Problem(("agent", "egocentric"), f"needs a square observation window, which can be rotated; {window}")]
 
 
-def batch_fits(experience: ExperienceConfig, num_learners: int) -> list[Problem]:
-    """What of `[experience]` cannot be had where so many agents of a world learn."""
+def experience_problems(experience: ExperienceConfig, num_learners: int) -> list[Problem]:
+    """The problems with `[experience]` in worlds where `num_learners` agents learn."""
     return [
         Problem(("experience", *problem.path), problem.message) for problem in batch_problems(experience, num_learners)
     ]
 
 
-def opponents_fit(self_play: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
-    """What of `[self_play]` cannot be had in this world."""
+def opponent_problems(self_play: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
+    """The problems with `[self_play]` in the world `env`."""
     problems = self_play_problems(self_play, env)
     return [Problem(("self_play", *problem.path), problem.message) for problem in problems]

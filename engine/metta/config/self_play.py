@@ -1,4 +1,4 @@
-"""Training against frozen policies: `[self_play]`."""
+"""Self-play: the table `[self_play]`, and the agents of a world that frozen policies play."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ from pydantic import Field, model_validator
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_drawings import group_counts
 from metta.config.validation.frozen_model import FilePath, FrozenModel
-from metta.errors import Problem, RulesError
+from metta.errors import Problem, RulesError, did_you_mean
 
 
 class SelfPlayConfig(FrozenModel):
-    """Frozen policies play some agents of each world, whose steps are not learned from; off without them."""
+    """Frozen policies as opponents: they play some agents of each world, whose steps are not learned from.
+
+    Off without `groups` and `share`.
+    """
 
     groups: list[str] = Field(
-        default_factory=list, description="groups of agents, by name, that frozen policies play; see also share"
+        default_factory=list, description="names of the groups of agents that frozen policies play; or set share"
     )
     share: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="instead of groups: share of each world's agents, drawn anew for each episode",
+        description="instead of groups: fraction of each world's agents, drawn at random for each episode",
     )
     policies: list[FilePath] = Field(
-        default_factory=list, max_length=1000, description="policy checkpoints in the pool of frozen policies"
+        default_factory=list, max_length=1000, description="policy checkpoints in the pool of opponents"
     )
     snapshot_interval: int = Field(
         default=0,
         ge=0,
         le=10**9,
-        description="epochs after which the policy in training joins the pool as it is, from the first on; 0: never",
+        description="epochs between snapshots of the policy, which join the pool, from the initial policy on; 0: none",
     )
-    pool_size: int = Field(default=8, ge=1, le=1000, description="such snapshots kept; the oldest gives way")
+    pool_size: int = Field(default=8, ge=1, le=1000, description="snapshots in the pool; the oldest is evicted")
     newest_share: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="share of episodes in which the newest snapshot plays; in the others any of the pool, all alike",
+        description="fraction of episodes against the newest snapshot; the others are against any policy of the pool, "
+        "with equal probability",
     )
 
     @property
@@ -47,15 +51,15 @@ class SelfPlayConfig(FrozenModel):
         return bool(self.groups or self.share)
 
     @model_validator(mode="after")
-    def _who_plays_whom(self) -> Self:
+    def _has_opponents(self) -> Self:
         problems = []
         if self.groups and self.share:
-            problems.append(Problem(("share",), f"must be 0 where groups say who is played; got {self.share}"))
+            problems.append(Problem(("share",), f"must be 0 where groups are given; got {self.share}"))
         if self.is_on and not self.policies and not self.snapshot_interval:
             problems.append(
                 Problem(
                     ("snapshot_interval",),
-                    "must be at least 1 without policies: there would be nobody to play against; got 0",
+                    "must be at least 1 without policies, or the pool of opponents is empty; got 0",
                 )
             )
         if problems:
@@ -64,7 +68,7 @@ class SelfPlayConfig(FrozenModel):
 
 
 def num_opponents(config: SelfPlayConfig, env: EnvConfig) -> int:
-    """Agents of each world that frozen policies play."""
+    """Number of agents per world that frozen policies play."""
     agents = env.game.num_agents
     if config.share:
         return min(agents - 1, max(1, round(config.share * agents)))
@@ -73,16 +77,16 @@ def num_opponents(config: SelfPlayConfig, env: EnvConfig) -> int:
 
 
 def agents_of_groups(env: EnvConfig) -> dict[str, int]:
-    """How many agents of a world are of each group, by its name."""
+    """Number of agents per world in each group, by the group's name."""
     names = list(env.game.groups)
     return dict(zip(names, group_counts(env.map_builder, names, 0, len(names)), strict=True))
 
 
 def self_play_problems(config: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
-    """What of `[self_play]` cannot be had in this world; paths are relative to that table."""
+    """The problems with `[self_play]` in the world `env`; paths are relative to that table."""
     known = list(env.game.groups)
     problems = [
-        Problem(("groups", index), f'unknown group "{group}"; known: {", ".join(known)}')
+        Problem(("groups", index), f'unknown group "{group}"{did_you_mean(group, known)}')
         for index, group in enumerate(config.groups)
         if group not in known
     ]
@@ -91,7 +95,7 @@ def self_play_problems(config: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
     opponents, agents = num_opponents(config, env), env.game.num_agents
     if opponents >= agents:
         field = "share" if config.share else "groups"
-        problems.append(Problem((field,), f"must leave agents that learn: {opponents} of {agents} would be opponents"))
+        problems.append(Problem((field,), f"must leave agents that learn; {opponents} of {agents} would be opponents"))
     elif not opponents:
-        problems.append(Problem(("groups",), "must have agents in this world; they have none"))
+        problems.append(Problem(("groups",), "have no agents in this world; name groups that do"))
     return problems

@@ -1,4 +1,9 @@
-"""How a policy learns and what is kept of it: `[optimizer]` to `[experience]`, `[checkpoint]` to `[logging]`."""
+"""Tables about learning and its output, from `[optimizer]` to `[logging]`; `[agent]` and `[curriculum]` have their own.
+
+In the order of this file: `[optimizer]`, `[lr_schedule]`, `[ppo]`, `[vtrace]`, `[prioritized_sampling]`,
+`[normalization]`, `[experience]`, `[kickstarting]`, `[distributed]`, `[compile]`, `[checkpoint]`, `[simulation]`,
+`[logging]`.
+"""
 
 from __future__ import annotations
 
@@ -6,129 +11,222 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import FilePath, FrozenModel, PartOf
+from metta.config.validation.frozen_model import FilePath, FrozenModel, RegisteredName
 from metta.extensions import Registry
 
 LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")
-"""Loggers of one's own; what one must be: rl/loggers.py."""
+"""Custom loggers by name; each is a `metta.api.RunLogger` (run/loggers.py)."""
 
 
 class OptimizerConfig(FrozenModel):
-    """The optimizer."""
+    """The optimizer of the policy's weights."""
 
     type: Literal["adam", "muon"] = Field(
-        default="adam", description="adam, or muon on hidden matrices with AdamW for the rest"
+        default="adam",
+        description="adam (arXiv:1412.6980), or muon (Jordan et al. 2024) for hidden weight matrices and AdamW for the "
+        "other weights",
     )
-    learning_rate: float = Field(default=0.000457, gt=0, description="step size")
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of gradients (muon: its momentum)")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of squared gradients")
-    eps: float = Field(default=1e-12, ge=0, description="added to the denominator")
-    weight_decay: float = Field(default=0.0, ge=0, description="weight decay")
+    learning_rate: float = Field(default=0.000457, gt=0, description="learning rate")
+    beta1: float = Field(
+        default=0.9, ge=0, lt=1, description="decay rate of the running mean of gradients; the momentum of muon"
+    )
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay rate of the running mean of squared gradients")
+    eps: float = Field(default=1e-12, ge=0, description="constant added to the denominator of an update")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="weight decay: added to the gradient by adam, decoupled in muon and AdamW"
+    )
 
 
 class LRScheduleConfig(FrozenModel):
-    """The learning rate over the run."""
+    """Learning rate schedule: an optional linear warm-up, then annealing to zero at the end of the run."""
 
-    anneal_lr: bool = Field(default=True, description="false: the learning rate stays where it is")
-    schedule_type: Literal["linear", "cosine"] = Field(default="linear", description="shape of the way down to zero")
+    anneal_lr: bool = Field(default=True, description="anneal the learning rate; false keeps it constant")
+    schedule_type: Literal["linear", "cosine"] = Field(
+        default="linear", description="shape of the annealing: linear, or half a period of a cosine"
+    )
     warmup_steps: int | None = Field(
         default=None,
         ge=0,
         lt=2**53,
-        description="agent steps over which the learning rate first rises from zero; needs anneal_lr",
+        description="agent steps over which the learning rate rises linearly from zero; used only with anneal_lr",
     )
 
 
 class PPOConfig(FrozenModel):
     """PPO (Schulman et al. 2017, arXiv:1707.06347) with GAE (Schulman et al. 2015, arXiv:1506.02438)."""
 
-    clip_coef: float = Field(default=0.1, gt=0, description="policy ratio is clipped to 1 +- this")
-    ent_coef: float = Field(default=0.0021, ge=0, description="weight of the entropy bonus")
+    clip_coef: float = Field(default=0.1, gt=0, description="the policy ratio is clipped to 1 +- clip_coef")
+    ent_coef: float = Field(default=0.0021, ge=0, description="weight of the entropy bonus in the loss")
     gae_lambda: float = Field(default=0.916, ge=0, le=1, description="lambda of GAE")
     gamma: float = Field(default=0.977, ge=0, le=1, description="discount per step")
-    max_grad_norm: float = Field(default=0.5, ge=0, description="gradients are scaled to at most this norm; 0: off")
-    vf_clip_coef: float = Field(default=0.1, gt=0, description="new values are clipped to the old ones +- this")
-    vf_coef: float = Field(default=0.44, ge=0, description="weight of the value loss")
-    l2_reg_loss_coef: float = Field(default=0.0, ge=0, description="weight of the sum of squared weights")
-    l2_init_loss_coef: float = Field(
-        default=0.0, ge=0, description="weight of the squared distance from the initial weights"
+    max_grad_norm: float = Field(
+        default=0.5, ge=0, description="gradients are scaled down to at most this global L2 norm; 0: off"
     )
-    norm_adv: bool = Field(default=True, description="normalize advantages in each minibatch")
-    clip_vloss: bool = Field(default=True, description="clip the value loss")
-    target_kl: float | None = Field(default=None, gt=0, description="stop the epoch's updates beyond this KL")
+    vf_clip_coef: float = Field(
+        default=0.1, gt=0, description="with clip_vloss, new values are clipped to the old values +- vf_clip_coef"
+    )
+    vf_coef: float = Field(default=0.44, ge=0, description="weight of the value loss in the loss")
+    l2_reg_loss_coef: float = Field(default=0.0, ge=0, description="weight of the sum of squared weights in the loss")
+    l2_init_loss_coef: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight in the loss of the squared distance from the initial weights (arXiv:2308.11958)",
+    )
+    norm_adv: bool = Field(
+        default=True, description="normalize the advantages of each minibatch to mean 0 and standard deviation 1"
+    )
+    clip_vloss: bool = Field(default=True, description="clip the value loss, see vf_clip_coef")
+    target_kl: float | None = Field(
+        default=None, gt=0, description="stop the updates of an epoch once the approximate KL divergence exceeds this"
+    )
 
 
 class VTraceConfig(FrozenModel):
-    """V-trace (Espeholt et al. 2018, arXiv:1802.01561): targets follow the policy while it learns from a batch."""
+    """V-trace (Espeholt et al. 2018, arXiv:1802.01561): off-policy correction of advantages and value targets."""
 
     enabled: bool = Field(
-        default=False, description="advantages and value targets are corrected by the policy's ratios at each minibatch"
+        default=False, description="recompute advantages and value targets with V-trace at each minibatch"
     )
     rho_clip: float = Field(
-        default=1.0, gt=0, description="most that a ratio (new to old probability) counts for a step's own error"
+        default=1.0,
+        gt=0,
+        description="upper bound of the importance ratio that weights a step's own temporal difference (rho-bar)",
     )
     c_clip: float = Field(
-        default=1.0, gt=0, description="most that a ratio counts for how far later errors reach back in time"
+        default=1.0,
+        gt=0,
+        description="upper bound of the importance ratio that carries later temporal differences back in time (c-bar)",
     )
 
 
 class PrioritizedSamplingConfig(FrozenModel):
-    """Minibatches of the segments that surprise most (Schaul et al. 2016, arXiv:1511.05952)."""
+    """Prioritized sampling of segments by their advantages (after Schaul et al. 2016, arXiv:1511.05952)."""
 
     enabled: bool = Field(
-        default=False, description="segments are drawn by their advantages, with replacement, instead of each once"
+        default=False,
+        description="draw the segments of a minibatch by priority, with replacement, instead of each once per pass",
     )
     alpha: float = Field(
-        default=0.8, ge=0, le=10, description="a segment is drawn in proportion to its mean |advantage| to this power"
+        default=0.8, ge=0, le=10, description="priority of a segment: its mean absolute advantage to this power"
     )
     beta: float = Field(
         default=0.2,
         ge=0,
         le=1,
-        description="power of the importance weights that make up for it; rises linearly to 1 over the run",
+        description="exponent of the importance weights that correct for the sampling; annealed linearly to 1 over the "
+        "run",
     )
 
 
 class NormalizationConfig(FrozenModel):
-    """Values and rewards at the scale of one for the learner, by running statistics; reported ones stay unscaled."""
+    """Running normalization of value targets and rewards inside the learner; reported rewards are unscaled."""
 
     values: bool = Field(
         default=False,
-        description="the value head learns targets less their mean, over their deviation (PopArt, arXiv:1602.07714)",
+        description="normalize value targets by their running mean and standard deviation (PopArt, van Hasselt et al. "
+        "2016, arXiv:1602.07714)",
     )
     value_decay: float = Field(
-        default=0.95, ge=0, lt=1, description="share of the value targets' statistics that an epoch leaves of the last"
+        default=0.95, ge=0, lt=1, description="decay rate per epoch of the running statistics of value targets"
     )
     rewards: bool = Field(
         default=False,
-        description="rewards are divided by the deviation of discounted returns; values are then of such rewards",
+        description="divide rewards by the running standard deviation of discounted returns (arXiv:2005.12729); values "
+        "are then those of scaled rewards",
     )
-    reward_clip: float = Field(default=10.0, ge=0, description="divided rewards are clipped to +- this; 0: not clipped")
+    reward_clip: float = Field(
+        default=10.0, ge=0, description="scaled rewards are clipped to +- reward_clip; 0: not clipped"
+    )
 
 
 class ExperienceConfig(FrozenModel):
-    """How experience is collected and cut into minibatches. All sizes count agent steps."""
+    """Collection of experience and its division into minibatches. All sizes count agent steps."""
 
-    batch_size: int = Field(default=524288, ge=1, le=2**40, description="agent steps collected per epoch, at most")
+    batch_size: int = Field(
+        default=524288, ge=1, le=2**40, description="agent steps collected per epoch, rounded down to whole worlds"
+    )
     minibatch_size: int = Field(default=16384, ge=1, le=2**40, description="agent steps per gradient step")
-    bptt_horizon: int = Field(default=64, ge=1, le=1_000_000, description="steps of a training segment")
+    bptt_horizon: int = Field(default=64, ge=1, le=1_000_000, description="agent steps of a training segment")
     update_epochs: int = Field(default=1, ge=1, le=10_000, description="passes over the batch per epoch")
     stagger_episodes: bool = Field(
         default=False,
-        description="worlds begin at different steps of their first episode, so that episodes do not all end at once",
+        description="start the first episodes of the worlds at different steps, so that not all episodes end at once",
     )
-    zero_copy: bool = Field(default=True, description="the simulator writes straight into experience in host memory")
+    zero_copy: bool = Field(
+        default=True, description="the simulator writes observations directly into the experience in host memory"
+    )
     cpu_offload: bool = Field(
-        default=False, description="experience stays in host memory and moves to the device a minibatch at a time"
+        default=False, description="keep experience in host memory and move it to the device one minibatch at a time"
     )
     async_factor: int = Field(
         default=2,
         ge=1,
         le=1024,
-        description="parts the worlds are split into: one steps while the policy runs on another",
+        description="groups that the worlds are divided into: one steps while the policy runs on another",
     )
     forward_pass_minibatch_target_size: int = Field(
-        default=4096, ge=1, le=2**40, description="agents per forward pass of the policy, about"
+        default=4096, ge=1, le=2**40, description="approximate number of agents per forward pass of the policy"
+    )
+
+
+class KickstartingConfig(FrozenModel):
+    """Kickstarting (Schmitt et al. 2018, arXiv:1803.03835): a trained policy as teacher; off without `teacher`."""
+
+    teacher: FilePath = Field(default="", description="policy checkpoint of the teacher; empty: no teacher")
+    coef: float = Field(
+        default=1.0,
+        ge=0,
+        description="weight in the loss of the divergence KL(teacher, policy) of the action distributions, nats",
+    )
+    value_coef: float = Field(
+        default=0.0, ge=0, description="weight in the loss of half the mean squared difference to the teacher's values"
+    )
+    hold_steps: int = Field(
+        default=0, ge=0, lt=2**53, description="agent steps from the start of the run with constant weights"
+    )
+    anneal_steps: int = Field(
+        default=0,
+        ge=0,
+        lt=2**53,
+        description="agent steps after hold_steps over which both weights fall linearly to zero; 0: they stay constant",
+    )
+
+    def share(self, agent_step: int) -> float:
+        """Factor of both weights after `agent_step` agent steps, 1 to 0; 0 without a teacher."""
+        if not self.teacher:
+            return 0.0
+        if not self.anneal_steps:
+            return 1.0
+        return min(1.0, max(0.0, 1 - (agent_step - self.hold_steps) / self.anneal_steps))
+
+
+class DistributedConfig(FrozenModel):
+    """Data-parallel training of one policy by several processes started with `torchrun`; unused by a single process."""
+
+    batch: Literal["global", "per_process"] = Field(
+        default="global",
+        description="batch_size and minibatch_size of [experience] count the agent steps of all processes together "
+        "(global) or of each process (per_process)",
+    )
+    timeout_seconds: int = Field(
+        default=900,
+        ge=1,
+        le=10**9,
+        description="seconds that a process waits for the others before the job ends with an error; must exceed the "
+        "time of an evaluation or a recording, for which all wait for the first process",
+    )
+
+
+class CompileConfig(FrozenModel):
+    """Compilation of network layers with torch.compile, which takes time in the first epoch."""
+
+    enabled: bool = Field(
+        default=False,
+        description="compile the dense layers of the backbone and the heads; needs a C++ compiler on CPUs",
+    )
+    mode: Literal["default", "max-autotune-no-cudagraphs"] = Field(
+        default="default",
+        description="mode of torch.compile; max-autotune-no-cudagraphs tries more kernels and takes longer",
     )
 
 
@@ -136,15 +234,17 @@ class CheckpointConfig(FrozenModel):
     """When and where checkpoints are saved."""
 
     checkpoint_interval: int = Field(
-        default=60, ge=1, le=10**9, description="seconds of wall clock between checkpoints"
+        default=60, ge=1, le=10**9, description="seconds of wall clock time between checkpoints"
     )
     wandb_checkpoint_interval: int = Field(
         default=300,
         ge=0,
         le=10**9,
-        description="seconds between uploads of the checkpoint to Weights & Biases; 0: never",
+        description="seconds between uploads of the newest checkpoint to Weights & Biases; 0: never",
     )
-    checkpoint_dir: FilePath = Field(default="", description="directory; empty: checkpoints/ in the run directory")
+    checkpoint_dir: FilePath = Field(
+        default="", description="directory of checkpoints; empty: checkpoints/ in the run directory"
+    )
 
 
 class SimulationConfig(FrozenModel):
@@ -154,21 +254,23 @@ class SimulationConfig(FrozenModel):
         default=300, ge=0, le=10**9, description="seconds between evaluations in the run's own world; 0: never"
     )
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
-    replay_dir: FilePath = Field(default="", description="directory; empty: replays/ in the run directory")
+    replay_dir: FilePath = Field(default="", description="directory of replays; empty: replays/ in the run directory")
 
 
 class LoggingConfig(FrozenModel):
-    """Loggers beside `metrics.jsonl`."""
+    """Loggers besides `metrics.jsonl`."""
 
     tensorboard: bool = Field(
-        default=False, description="TensorBoard event files in tensorboard/ of the run directory; needs the extra"
+        default=False,
+        description="write TensorBoard event files to tensorboard/ in the run directory; needs the extra tensorboard",
     )
-    wandb: bool = Field(default=False, description="log to Weights & Biases; needs the extra")
+    wandb: bool = Field(default=False, description="log to Weights & Biases; needs the extra wandb")
     wandb_project: str = Field(default="metta", min_length=1, description="project in Weights & Biases")
     wandb_mode: Literal["online", "offline"] = Field(
         default="online",
-        description="offline: into the run directory, for `wandb sync` later; the newest log there has all of it",
+        description="online, or offline: logs are written to the run directory for a later `wandb sync`; the newest "
+        "one contains the whole run",
     )
-    extra: list[Annotated[str, PartOf(LOGGERS)]] = Field(
-        default_factory=list, description="loggers of your own, by the names they were registered with"
+    extra: list[Annotated[str, RegisteredName(LOGGERS)]] = Field(
+        default_factory=list, description="names of custom loggers, registered or from installed packages"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from metta.config.distributed import experience_of_process
+from metta.config.batch_plan import experience_of_process
 from metta.config.env.env_config import EnvConfig
 from metta.config.plan.memory_estimate import WARN_ABOVE, Part, memory_parts, size, too_large
 from metta.config.run import RunConfig

@@ -22,7 +22,7 @@ from metta.checkpoint.state_validation import (
     sound_scheduler_state,
 )
 from metta.checkpoint.trainer_state import TrainingState
-from metta.config.distributed import experience_of_process
+from metta.config.batch_plan import experience_of_process
 from metta.config.loading.curriculum_tasks import own_world
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, UsageError

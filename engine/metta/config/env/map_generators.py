@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from metta.config.env.ranges import Choose, Number, OrRange, Range, Whole, least, most
-from metta.config.validation.frozen_model import FrozenModel, PartOf
+from metta.config.validation.frozen_model import FrozenModel, RegisteredName
 from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
@@ -195,7 +195,9 @@ class CustomConfig(ScatterTable):
     """A floor of one's own, drawn by a function that a program registers or an installed package brings."""
 
     type: Literal["Custom"] = Field(description="Own: a floor of your own")
-    name: Annotated[str, PartOf(MAP_BUILDERS)] = Field(description="name that the map builder was registered with")
+    name: Annotated[str, RegisteredName(MAP_BUILDERS)] = Field(
+        description="name that the map builder was registered with"
+    )
     settings: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="handed to it: names and values that it knows"
     )

@@ -1,15 +1,15 @@
-"""What stands in a world and what agents can do there: `[[env.objects]]`, `[[env.actions]]` and their catalogue."""
+"""Object types and actions: the tables `[[env.objects]]` and `[[env.actions]]`, and the defaults of both."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from metta.config.validation.frozen_model import FrozenModel, Name
 
 Count = Annotated[int, Field(ge=0, le=255)]
-"""An amount of an item: it must fit in the byte of a token."""
+"""Units of an item: fits in one byte of a token."""
 
 DEFAULT_ITEMS = [
     "ore_red",
@@ -26,57 +26,74 @@ DEFAULT_ITEMS = [
 
 
 class ObjectConfig(FrozenModel):
-    """An object type. What is left open comes from the catalogue entry of that name, else from the plain defaults."""
+    """An object type. Unset keys come from the catalogue's entry of that name, or else have general defaults."""
 
     type: Literal["mine", "generator", "converter", "wall"] = Field(
-        description="mine (needs no input), generator, converter (inputs to outputs) or wall"
+        description="mine (converts without input), generator and converter (input to output), or wall"
     )
-    name: Name = Field(description="unique name, used in maps, statistics and map_builder.objects")
-    color: int = Field(default=0, ge=0, le=255, description="color index, seen by agents as a token")
-    type_id: int | None = Field(default=None, ge=1, le=255, description="type id in tokens; default: the catalogue's")
-    input: dict[str, Count] | None = Field(default=None, description="items one conversion consumes")
-    output: dict[str, Count] | None = Field(default=None, description="items one conversion produces")
+    name: Name = Field(description="unique name, used in maps, statistics and env.map_builder.objects")
+    color: int = Field(default=0, ge=0, le=255, description="color index, a token in observations")
+    type_id: int | None = Field(
+        default=None,
+        ge=1,
+        le=255,
+        description="unique type id in tokens; unset: the catalogue's, or the lowest free one",
+    )
+    input: dict[str, Count] | None = Field(
+        default=None, description="items that one conversion consumes, units by name"
+    )
+    output: dict[str, Count] | None = Field(
+        default=None, description="items that one conversion produces, units by name"
+    )
     max_output: int | None = Field(
         default=None,
         ge=-1,
         le=65535,
-        description="no conversion starts while this many output items wait; -1: no limit",
+        description="output units in the object at which no further conversion starts; -1: no limit; unset: 5",
     )
-    conversion_ticks: int | None = Field(default=None, ge=0, le=1_000_000, description="steps a conversion takes")
-    cooldown: int | None = Field(default=None, ge=0, le=1_000_000, description="steps of rest after a conversion")
-    initial_items: Count | None = Field(default=None, description="units of each output held at the start")
-    swappable: bool | None = Field(default=None, description="walls only: an agent can change places with it")
+    conversion_ticks: int | None = Field(
+        default=None, ge=0, le=1_000_000, description="duration of a conversion, steps; unset: 1"
+    )
+    cooldown: int | None = Field(
+        default=None, ge=0, le=1_000_000, description="pause after a conversion, steps; unset: 10"
+    )
+    initial_items: Count | None = Field(
+        default=None, description="units of each output item in the object at the start of an episode; unset: 1"
+    )
+    swappable: bool | None = Field(default=None, description="walls only: agents can swap places with it; unset: false")
 
 
 class ActionConfig(FrozenModel):
-    """An action. Its id is its position in the list; `attack` is followed by an `attack_nearest` of its own."""
+    """An action. Its id is its position in the list; an `attack` adds a second action, `KEY_nearest`, after it."""
 
     type: Literal[
         "noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"
-    ] = Field(description="what the action does")
+    ] = Field(description="effect of the action")
     key: Name = Field(description="unique name, used in statistics and replays")
     delta: int | None = Field(
         default=None,
         ge=-3,
         le=3,
-        description="rotate only: quarter turns clockwise; without it the argument is absolute",
+        description="rotate only: quarter turns clockwise; unset: the argument is the new orientation",
     )
-    item: str | None = Field(default=None, description="gift only: the item that is handed over")
-    use: str | None = Field(default=None, description="use only: works just objects of this name or type")
-    enabled: bool = Field(default=True, description="false: keeps its id, always fails, is never sampled")
+    item: str | None = Field(default=None, description="gift only: the item that is given")
+    use: str | None = Field(default=None, description="use only: restricts the action to objects of this name or type")
+    enabled: bool = Field(
+        default=True, description="false: the action keeps its id but always fails and is never sampled"
+    )
     required_resources: dict[str, Count] | None = Field(
-        default=None, description="items the agent must hold; default: those it consumes"
+        default=None, description="items the agent must hold, units by name; unset: consumed_resources"
     )
     consumed_resources: dict[str, Count] = Field(
-        default_factory=dict, description="items taken from the agent, also when the action then fails"
+        default_factory=dict, description="items taken from the agent, units by name, even if the action then fails"
     )
     defense_resources: dict[str, Count] = Field(
-        default_factory=dict, description="attack only: a victim holding these loses them instead of being frozen"
+        default_factory=dict, description="attack only: a target that holds these loses them instead of being frozen"
     )
 
     @property
     def names_and_types(self) -> list[tuple[str, str]]:
-        """Of each action it adds, in the order of their ids: itself, and attack_nearest beside an attack."""
+        """(name, type) of each action that the entry adds, in the order of their ids."""
         nearest = [(f"{self.key}_nearest", "attack_nearest")] if self.type == "attack" else []
         return [(self.key, self.type), *nearest]
 
@@ -125,7 +142,24 @@ _OBJECTS = [
 ]
 
 CATALOGUE: dict[str, ObjectConfig] = {entry.name: entry for entry in _OBJECTS}
-"""The object types of the original MettaGrid, by name, with their recipes and timing."""
+"""The object types of the original MettaGrid by name, with their recipes and durations."""
+
+TYPE_AGENT: Final = 0
+TYPE_WALL: Final = 1
+TYPE_MINE_RED: Final = 2
+TYPE_MINE_BLUE: Final = 3
+TYPE_MINE_GREEN: Final = 4
+TYPE_GENERATOR_RED: Final = 5
+TYPE_GENERATOR_BLUE: Final = 6
+TYPE_GENERATOR_GREEN: Final = 7
+TYPE_ALTAR: Final = 8
+TYPE_ARMORY: Final = 9
+TYPE_LASERY: Final = 10
+TYPE_LAB: Final = 11
+TYPE_FACTORY: Final = 12
+TYPE_TEMPLE: Final = 13
+TYPE_GENERIC_CONVERTER: Final = 14
+"""Type ids of the original MettaGrid as they appear in tokens; those of a world are in `EnvConfig.spec`."""
 
 DEFAULT_ACTIONS = [
     ActionConfig(type="noop", key="noop"),
@@ -137,7 +171,7 @@ DEFAULT_ACTIONS = [
     ActionConfig(type="swap", key="swap"),
     ActionConfig(type="change_color", key="change_color"),
 ]
-"""The actions of the original MettaGrid in its order, so that ids are the same."""
+"""The actions of the original MettaGrid, in its order, so that action ids agree."""
 
 MAX_ARGUMENT = {
     "noop": 0,
@@ -152,4 +186,4 @@ MAX_ARGUMENT = {
     "gift": 0,
     "use": 0,
 }
-"""The largest argument each type of action takes (a `rotate` with `delta` takes only 0)."""
+"""Largest argument by type of action; a `rotate` with `delta` takes only 0."""

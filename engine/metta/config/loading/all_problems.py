@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.run import RunConfig, batch_fits
+from metta.config.run import RunConfig, experience_problems
 from metta.config.training import ExperienceConfig
 from metta.config.validation.error_messages import UnknownKey, problems_in
 from metta.config.validation.frozen_model import FrozenModel
@@ -44,7 +44,7 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
     if isinstance(experience, ExperienceConfig):
         has_scenes = child(data.get("curriculum"), "scenes")
         num_agents = env.game.num_agents if isinstance(env, EnvConfig) and not has_scenes else 1
-        judged += batch_fits(experience, num_agents)
+        judged += experience_problems(experience, num_agents)
     problems += [replace(problem, path=_as_written(problem.path, written)) for problem in judged]
     return list(dict.fromkeys(problems))
 

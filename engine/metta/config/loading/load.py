@@ -21,7 +21,7 @@ from metta.config.loading.overrides import Override
 from metta.config.loading.presets import beside, find_config
 from metta.config.loading.renamed_keys import current_path, rename_keys
 from metta.config.loading.toml_parser import parse_toml, read_text
-from metta.config.run import RunConfig, batch_fits, opponents_fit
+from metta.config.run import RunConfig, experience_problems, opponent_problems
 from metta.config.self_play import num_opponents
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import ConfigError, Problem, UsageError
@@ -106,7 +106,7 @@ def load_tasks(config: RunConfig) -> Tasks:
             problems.append(Problem(("curriculum", "scenes", index), str(error)))
     if scenes:
         first = scenes[0][1]
-        problems += opponents_fit(config.self_play, first) or batch_fits(
+        problems += opponent_problems(config.self_play, first) or experience_problems(
             config.experience, first.game.num_agents - num_opponents(config.self_play, first)
         )
     if problems:

@@ -28,7 +28,7 @@ FilePath = Annotated[str, AfterValidator(_possible_path)]
 
 
 @dataclass(frozen=True)
-class PartOf:
+class RegisteredName:
     """Marks a string that names a part of a registry: metta's own, or one of the user's; see extensions.py."""
 
     registry: Registry[Any]
