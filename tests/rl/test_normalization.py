@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metta.api import load_checkpoint, load_policy, save_checkpoint
-from metta.checkpoint.torch_file import read_torch_file, write_torch_file
+from metta.checkpoint.file_format import read_torch_file, write_torch_file
 from metta.config.training import NormalizationConfig, OptimizerConfig, PPOConfig
 from metta.errors import TrainingError
 from metta.rl import losses

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metta.agent.heads import initial_statistics
 from metta.agent.policy import MettaAgent, make_agent
-from metta.checkpoint.torch_file import read_torch_file, write_torch_file
+from metta.checkpoint.file_format import read_torch_file, write_torch_file
 from metta.checkpoint.weight_remapping import missing_pairs, other_numbers, remap_rows, row_names, unknown_here
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from metta.checkpoint.torch_file import is_sound, read_torch_file, write_torch_file
+from metta.checkpoint.file_format import is_undamaged, read_torch_file, write_torch_file
 from metta.config.validation.error_messages import first_problem
 from metta.errors import CheckpointError
 
@@ -47,7 +47,7 @@ class TrainingState:
         paths = training_state_paths(directory)
         kept = 1
         for old in paths[paths.index(path) + 1 :]:
-            if kept < STATES_KEPT and is_sound(old):
+            if kept < STATES_KEPT and is_undamaged(old):
                 kept += 1
             else:
                 old.unlink(missing_ok=True)

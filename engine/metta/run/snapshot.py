@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metta.checkpoint.policy_checkpoint import KIND as POLICY
 from metta.checkpoint.policy_checkpoint import checkpoint_name
-from metta.checkpoint.torch_file import write_torch_file
+from metta.checkpoint.file_format import write_torch_file
 from metta.checkpoint.trainer_state import KIND as STATE
 from metta.checkpoint.trainer_state import TrainingState
 from metta.rl.distributed import unpacked

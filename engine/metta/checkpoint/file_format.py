@@ -1,0 +1,205 @@
+"""File format of policies and trainer states: torch files of tensors, numbers and text, checked before they are read.
+
+A torch file is a zip archive of uncompressed parts: one pickle, `NAME/data.pkl`, and the bytes of each tensor. Every
+part has a checksum, which `torch.load` does not compare. A pickle is a program; the only functions that one of metta
+calls are those that build tensors.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import pickletools
+import stat
+import struct
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from metta.errors import CheckpointError
+from metta.files import without_waiting, write_whole
+from metta.rl.plain_values import plain
+
+FORMAT_VERSION = 1
+MAX_VALUES = 2_000_000
+"""Values in a file, counted once per reference; a state of 65,536 agents has some thousands."""
+
+_CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}
+_OPCODES_THAT_CALL = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
+_ZIP_FLAGS = 0x808
+"""The flags that torch sets: the size follows the data, names are UTF-8. Others mean encryption or patches."""
+
+BROKEN_ARCHIVE = (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, ValueError, RuntimeError, struct.error)
+BROKEN_PICKLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+_OTHER_FORMATS = (
+    (b"\x80", "is a pickle, not a file of metta; it may run code, so metta does not load it"),
+    (b"\x89PNG", "is a picture, not a file of metta"),
+    (b"", "is not a file of metta, which are torch files"),
+)
+"""First bytes of files that are no archives, and the message for each."""
+
+
+def write_torch_file(path: Path, kind: str, content: Mapping[str, Any]) -> None:
+    """Write `content` as a file of `kind` that `torch.load(weights_only=True)` can read.
+
+    Raises UsageError where `content` holds an object that only code could rebuild.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": kind, "format_version": FORMAT_VERSION, **plain(content, kind)}, buffer)
+    write_whole(path, buffer.getbuffer())
+
+
+def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
+    """The content of a file that `write_torch_file` wrote with this `kind`.
+
+    Raises CheckpointError for a file that is missing, damaged, of another kind or of another program.
+    """
+    try:
+        archive = _read_archive(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise CheckpointError(f"{path} does not fit into memory") from None
+    content = _unpickle(path, archive)
+    _check_size(path, content, len(archive))
+    if not isinstance(content, dict) or not isinstance(content.get("format"), str):
+        raise CheckpointError(f"{path} is a torch file of another program, not a {kind}")
+    if content["format"] != kind:
+        raise CheckpointError(f"{path} is a {content['format']}, not a {kind}")
+    version = content.get("format_version")
+    if not isinstance(version, int):
+        raise CheckpointError(f"{path} is not laid out as a file of metta: it has no format_version")
+    if version != FORMAT_VERSION:
+        advice = "; update metta to read it" if version > FORMAT_VERSION else ""
+        raise CheckpointError(f"{path} has format {version}; this metta reads format {FORMAT_VERSION}{advice}")
+    return {key: value for key, value in content.items() if key not in ("format", "format_version")}
+
+
+def is_undamaged(path: Path) -> bool:
+    """Whether every part of a file matches its checksum. The content is not read."""
+    try:
+        _read_archive(path)
+    except (OSError, CheckpointError):
+        return False
+    return True
+
+
+def _read_archive(path: Path) -> bytes:
+    """The bytes of a file whose parts are those of a torch file and match their checksums."""
+    with open(path, "rb", opener=without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointError(f"{path} is not a regular file")
+        if not status.st_size:
+            raise CheckpointError(f"{path} is damaged: it is empty")
+        beginning = file.read(4)
+        if not beginning.startswith(b"PK"):
+            message = next(message for magic, message in _OTHER_FORMATS if beginning.startswith(magic))
+            raise CheckpointError(f"{path} {message}")
+        _check_archive(path, file, status.st_size)
+        file.seek(0)
+        return file.read()
+
+
+def _check_archive(path: Path, file: IO[bytes], size: int) -> None:
+    """Raise CheckpointError unless `file` is an undamaged archive with the parts of a torch file."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            pickled = _pickle_part(path, archive.infolist(), size)
+            if (damaged := archive.testzip()) is not None:
+                raise CheckpointError(f"{path} is damaged: its part {damaged} does not match its checksum")
+            _check_calls(path, archive.read(pickled))
+    except BROKEN_ARCHIVE:
+        raise CheckpointError(f"{path} is damaged or cut short") from None
+
+
+def _pickle_part(path: Path, parts: list[zipfile.ZipInfo], size: int) -> str:
+    """The name of the pickle among the parts of an archive of `size` bytes."""
+    names = [part.filename.lower() for part in parts]
+    # A compressed part could unpack to any size, and parts that overlap to many times the size of the file. Of two
+    # parts with one name, one program reads the first and another the last.
+    is_plain = all(part.compress_type == zipfile.ZIP_STORED and not part.flag_bits & ~_ZIP_FLAGS for part in parts)
+    if not is_plain or len(set(names)) < len(names) or sum(part.file_size for part in parts) > size:
+        raise CheckpointError(f"{path} is not a file of metta, which are torch files")
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise CheckpointError(f"{path} is a TorchScript program, not a file of metta; metta does not run it")
+    pickles = [part.filename for part in parts if part.filename.lower().endswith("/data.pkl")]
+    if len(pickles) != 1 or pickles[0].count("/") != 1:
+        raise CheckpointError(f"{path} is an archive of another program, not a torch file of metta")
+    return pickles[0]
+
+
+def _check_calls(path: Path, pickled: bytes) -> None:
+    """Raise CheckpointError where a pickle calls something else than the functions that build tensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd strings, which torch refuses
+        operations = list(pickletools.genops(pickled))
+    for opcode, value, _ in operations:
+        argument = str(value)
+        is_storage = argument.startswith("torch ") and argument.endswith("Storage")
+        is_foreign = opcode.name == "GLOBAL" and argument not in _CALLED and not is_storage
+        if is_foreign or opcode.name in _OPCODES_THAT_CALL:
+            raise CheckpointError(
+                f"{path} holds more than tensors, numbers and text; it may run code, so metta does not load it"
+            )
+
+
+def _unpickle(path: Path, archive: bytes) -> Any:
+    """What torch's restricted unpickler reads. Raises CheckpointError where it cannot."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of odd pickles; the error says more
+            return torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} holds more than tensors, numbers and text; it may run code, so metta does not load it"
+        ) from None
+    except BROKEN_PICKLE:
+        raise CheckpointError(f"{path} is not a file of metta: torch cannot read it") from None
+
+
+def _check_size(path: Path, content: Any, size: int) -> None:
+    """Raise CheckpointError where the content takes more memory than a file of `size` bytes can hold."""
+    tensor_bytes = 0
+    for count, value in enumerate(_values(content)):
+        if isinstance(value, Tensor):
+            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+                raise CheckpointError(f"{path} is not a file of metta: it holds a tensor of an unknown kind")
+            tensor_bytes += value.numel() * value.element_size()
+        if count > MAX_VALUES or tensor_bytes > size:
+            raise CheckpointError(f"{path} is not a file of metta: it unpacks to more than it can hold")
+
+
+def _values(content: Any) -> Iterator[Any]:
+    """Every value inside dictionaries, lists and tuples, once per reference."""
+    waiting = [iter([content])]
+    while waiting:
+        for value in waiting[-1]:
+            yield value
+            if isinstance(value, dict):
+                waiting.append(iter([*value.keys(), *value.values()]))
+                break
+            if isinstance(value, list | tuple | set | frozenset):
+                waiting.append(iter(value))
+                break
+        else:
+            waiting.pop()
