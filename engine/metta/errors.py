@@ -1,4 +1,4 @@
-"""Exceptions that are shown to the user, each with its exit code, and suggestions for misspelled names."""
+"""Exceptions and warnings that are shown to the user, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -125,3 +125,7 @@ class CheckpointError(MettaError):
 
 class TrainingError(MettaError):
     """Training stopped: a loss that is not finite, a full disk."""
+
+
+class RenamedKeyWarning(FutureWarning):
+    """A file has keys under names that have been renamed; it is loaded under the new names."""

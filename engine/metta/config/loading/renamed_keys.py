@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from metta.config.validation.key_paths import KeyPath
-from metta.errors import ConfigError, Problem
+from metta.errors import ConfigError, Problem, RenamedKeyWarning
 
 RENAMED_KEYS: Final[dict[KeyPath, KeyPath]] = {
     ("normalisation",): ("normalization",),
@@ -45,7 +45,7 @@ def rename_keys(data: dict[str, Any], source: str) -> None:
             renamed.append(f'map builder type "{old_type}" is now "{builder["type"]}"')
     if renamed:
         text = f"{source}: {'; '.join(dict.fromkeys(renamed))}. The old names still work."
-        warnings.warn(text, FutureWarning, stacklevel=2)
+        warnings.warn(text, RenamedKeyWarning, stacklevel=2)
 
 
 def current_path(path: KeyPath) -> KeyPath:
