@@ -1,4 +1,4 @@
-"""`metta report`: what it reads from runs, what it says of them, and what it refuses."""
+"""`metta report`: series and config differences of runs, the page, and refused directories."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_series_is_what_the_metrics_file_says(runs: list[Path]) -> None:
     assert ore.tolist() == [line["stats"].get("ore_red.gained", 0.0) for line in with_episodes]
 
 
-def test_a_series_can_go_along_the_time(runs: list[Path]) -> None:
+def test_a_series_can_be_over_seconds(runs: list[Path]) -> None:
     run = read_runs(runs[:1])[0]
     lines = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
     seconds, entropy = run.series("losses.entropy", "seconds")
@@ -56,7 +56,7 @@ def test_a_series_can_go_along_the_time(runs: list[Path]) -> None:
     assert entropy.tolist() == [line["losses"]["entropy"] for line in lines]
 
 
-def test_differences_are_those_between_the_configs_alone(runs: list[Path]) -> None:
+def test_config_differences_between_runs_and_from_the_defaults(runs: list[Path]) -> None:
     both = read_runs(runs)
     different = dict(config_differences(both))
     assert different.pop("simulation.replay_interval") == ["1", "300"]
@@ -71,12 +71,12 @@ def test_the_page_has_a_curve_for_each_run_and_what_differs(runs: list[Path], tm
     assert (tmp_path / "deep" / "report.html").exists()
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings[:2] == ["Runs", "Learning"]
-    assert headings[-2] == "What differs between the configs"
+    assert headings[-2] == "Config differences"
     assert headings[-1].startswith("slow: replay_0000")  # the other run recorded none
     assert "<td>optimizer.learning_rate</td><td>0.000457</td><td>0.01</td>" in text
     assert text.count("<iframe") == 1
     charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(charts) == 10  # five, along agent steps and along minutes
+    assert len(charts) == 10  # five, over agent steps and over minutes
     assert ["agent steps" in chart for chart in charts] == [True, False] * 5
     assert ["minutes of training" in chart for chart in charts] == [False, True] * 5
     for chart in charts:
@@ -116,15 +116,17 @@ def test_runs_of_one_name_are_told_apart(runs: list[Path], tmp_path: Path) -> No
     assert [run.name for run in found] == ["one/run", "two/run"]
 
 
-def test_what_is_no_run_gets_a_sentence(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_that_are_not_runs_are_refused(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "config.toml").write_bytes((runs[0] / "config.toml").read_bytes())
     ran = CliRunner().invoke(app, ["report", str(tmp_path), str(tmp_path / "new"), "--out", str(tmp_path / "r.html")])
     assert ran.exit_code == 2
     assert f"{tmp_path} is not a run directory: it has no config.toml" in ran.stderr
-    assert f"{tmp_path / 'new'} has no metrics.jsonl yet" in ran.stderr
+    assert f"{tmp_path / 'new'} has no metrics.jsonl: the run has not completed an epoch yet" in ran.stderr
     (tmp_path / "new" / "metrics.jsonl").write_text("")
-    with pytest.raises(UsageError, match="no epoch has ended yet"):
+    with pytest.raises(UsageError, match="no epoch is completed yet"):
         read_runs([tmp_path / "new"])
     assert not (tmp_path / "r.html").exists()
     monkeypatch.setattr(plots, "MATPLOTLIB", "no_such_package")
@@ -132,18 +134,17 @@ def test_what_is_no_run_gets_a_sentence(runs: list[Path], tmp_path: Path, monkey
         write_report(runs, tmp_path / "r.html")
 
 
-def test_running_means_and_thinned_curves() -> None:
+def test_running_means_and_downsampled_curves() -> None:
     values = np.array([2.0, 4.0, 6.0, 8.0])
     assert plots.running_mean(values, 2).tolist() == [2.0, 3.0, 5.0, 7.0]
-    many = np.arange(2.0 * plots.POINTS + 1)
-    steps, means = plots.thinned(many, many)
-    assert len(steps) == len(means) <= plots.POINTS
+    many = np.arange(2.0 * plots.MAX_POINTS + 1)
+    steps, means = plots.downsample(many, many)
+    assert len(steps) == len(means) <= plots.MAX_POINTS
     assert means[0] == 1.0  # of 0, 1 and 2
-    assert plots.thinned(values, values) == (pytest.approx(values), pytest.approx(values))
+    assert plots.downsample(values, values) == (pytest.approx(values), pytest.approx(values))
 
 
-def test_lines_of_a_stranger_make_a_page_all_the_same(runs: list[Path], tmp_path: Path) -> None:
-    """Values of other types than metrics have are left out of the curves."""
+def test_metrics_of_unknown_types_are_left_out(runs: list[Path], tmp_path: Path) -> None:
     strange = tmp_path / "strange"
     shutil.copytree(runs[0], strange)
     lines = [

@@ -1,4 +1,4 @@
-"""The replay inside of a report opens in a real browser: the report's rules for scripts leave it its own."""
+"""The report in a real browser: charts switch their horizontal axis, and the embedded replay opens."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def test_the_replay_in_a_report_plays(browser: Chromium, tmp_path: Path) -> None
     browser.events.clear()
     browser.call("Page.navigate", url=report.as_uri())
     browser.wait_for("document.readyState === 'complete' && document.querySelectorAll('svg').length === 10")
-    shown = "[...document.querySelectorAll('.wide')].filter(chart => chart.querySelector('svg') && chart.offsetHeight)"
-    by_class = f"{shown}.map(chart => chart.className.replace('wide ', '')).join()"
-    assert browser.evaluate(by_class) == ",".join(["along-agent_step"] * 5)
-    browser.evaluate("document.querySelector('label[for=along-seconds]').click()")
-    assert browser.evaluate(by_class) == ",".join(["along-seconds"] * 5)
+    charts = "[...document.querySelectorAll('.scrollable')].filter(chart => chart.querySelector('svg'))"
+    shown = f"{charts}.filter(chart => chart.offsetHeight)"
+    by_class = f"{shown}.map(chart => chart.className.replace('scrollable ', '')).join()"
+    assert browser.evaluate(by_class) == ",".join(["by-agent_step"] * 5)
+    browser.evaluate("document.querySelector('label[for=by-seconds]').click()")
+    assert browser.evaluate(by_class) == ",".join(["by-seconds"] * 5)
     with browser.inside_frame():
         browser.wait_for("document.documentElement?.dataset.openedIn !== undefined")
         assert browser.text("#title").startswith("tiny after epoch")

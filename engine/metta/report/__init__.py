@@ -1,1 +1,1 @@
-"""Runs side by side on one page: curves, what differs between their configs, and the newest replay."""
+"""The report of one or several runs as an HTML page."""

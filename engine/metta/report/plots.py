@@ -1,4 +1,4 @@
-"""Curves as SVG, drawn by matplotlib, which is an extra."""
+"""Metric curves as SVG, drawn with matplotlib (extra `report`)."""
 
 from __future__ import annotations
 
@@ -12,72 +12,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.errors import UsageError
-from metta.report.run_data import Axis, Run
+from metta.report.run_data import RunData, XAxis
 
 MATPLOTLIB = "matplotlib"
 
-AXES: dict[Axis, tuple[str, float]] = {"agent_step": ("agent steps", 1.0), "seconds": ("minutes of training", 60.0)}
-"""What the curves go along: the words for it, and the unit."""
+X_AXES: dict[XAxis, tuple[str, float]] = {"agent_step": ("agent steps", 1.0), "seconds": ("minutes of training", 60.0)}
+"""The label of each horizontal axis and the divisor that converts to its unit."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""One for each run, which people who see colors otherwise can tell apart (Okabe and Ito 2008)."""
+"""By run, distinguishable with color vision deficiency (Okabe and Ito 2008)."""
 DASHES = ("-", "--", "-.", ":")
-"""So that nobody needs the colors."""
+"""By run, where the colors are exhausted."""
 
-POINTS = 500
-"""Of a curve, at most: more cannot be seen."""
-SMOOTH_SHARE = 0.05
-"""Of a run's epochs, over which the bold line is the mean."""
+MAX_POINTS = 500
+"""Points of a curve; longer curves are averaged down."""
+SMOOTHED_SHARE = 0.05
+"""Share of a run's epochs in the window of the running mean."""
 
 
 def require_matplotlib() -> ModuleType:
-    """The package. Raises UsageError, with what to install, where it is not there."""
+    """The module matplotlib. Raises UsageError, with the command that installs it, if it is missing."""
     try:
         return importlib.import_module(MATPLOTLIB)
     except ImportError:
         raise UsageError("metta report needs matplotlib: pip install 'metta-gridworlds[report]'") from None
 
 
-def draw(
+def metrics_svg(
     title: str,
-    runs: Sequence[Run],
-    keys: Sequence[str],
+    runs: Sequence[RunData],
+    metrics: Sequence[str],
     columns: int = 3,
-    along: Axis = "agent_step",
+    x_axis: XAxis = "agent_step",
     panel_inches: tuple[float, float] = (4.2, 2.4),
 ) -> str:
-    """An SVG of small charts, one for each metric in `keys`, with a line for each run over its agent steps or time.
+    """An SVG with a panel for each metric and a curve for each run.
 
-    The faint line is each epoch, or their means where there are very many; the bold one a running mean.
+    The faint line shows the epochs, the bold line their running mean. The same runs give the same SVG.
     """
     matplotlib = require_matplotlib()
     figure_module = importlib.import_module("matplotlib.figure")
     ticker = importlib.import_module("matplotlib.ticker")
-    words, unit = AXES[along]
-    rows = -(-len(keys) // columns)
-    columns = min(columns, len(keys))
-    # text as text, and the same picture for the same runs
+    label, unit = X_AXES[x_axis]
+    rows = -(-len(metrics) // columns)
+    columns = min(columns, len(metrics))
+    # text as text elements, ids that do not depend on chance
     style = {"svg.fonttype": "none", "svg.hashsalt": "metta", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
     with matplotlib.rc_context(style):
         figure = figure_module.Figure(
             figsize=(panel_inches[0] * columns, panel_inches[1] * rows + 0.3), layout="constrained"
         )
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, key in zip(axes, keys, strict=False):
-            axis.set_title(
-                _plain(key.removeprefix("stats.").removeprefix("losses.").removeprefix("task_rewards.")), loc="left"
-            )
+        for axis, metric in zip(axes, metrics, strict=False):
+            name = metric.removeprefix("stats.").removeprefix("losses.").removeprefix("task_rewards.")
+            axis.set_title(_plain_text(name), loc="left")
             for index, run in enumerate(runs):
-                places, values = run.series(key, along)
-                _draw_line(axis, places / unit, values, index=index, name=run.name)
+                positions, values = run.series(metric, x_axis)
+                _plot_run(axis, positions / unit, values, index, run.name)
             axis.margins(x=0.01)
             axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
-            if along == "agent_step":
+            if x_axis == "agent_step":
                 axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))  # 1.5M
-        for axis in axes[len(keys) :]:
+        for axis in axes[len(metrics) :]:
             axis.set_visible(False)
-        for axis in axes[max(0, len(keys) - columns) : len(keys)]:
-            axis.set_xlabel(words)
+        for axis in axes[max(0, len(metrics) - columns) : len(metrics)]:
+            axis.set_xlabel(label)
         if len(runs) > 1:
             handles, names = axes[0].get_legend_handles_labels()
             figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(runs)), frameon=False)
@@ -87,33 +86,36 @@ def draw(
     return text[text.index("<svg") :]
 
 
-def _draw_line(axis: Any, steps: NDArray[np.float64], values: NDArray[np.float64], index: int, name: str) -> None:
+def _plot_run(axis: Any, positions: NDArray[np.float64], values: NDArray[np.float64], index: int, name: str) -> None:
+    """Plot the curve of the run with this index: epochs faint, running mean bold."""
     color, dashes = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
-    width = max(1, round(len(values) * SMOOTH_SHARE))
-    axis.plot(*thinned(steps, values), color=color, alpha=0.25, linewidth=0.8)
+    width = max(1, round(len(values) * SMOOTHED_SHARE))
+    axis.plot(*downsample(positions, values), color=color, alpha=0.25, linewidth=0.8)
     marker = "o" if len(values) < 3 else None
-    smooth = thinned(steps, running_mean(values, width))
-    axis.plot(*smooth, dashes, color=color, linewidth=1.6, marker=marker, markersize=3, label=_plain(name))
+    smooth = downsample(positions, running_mean(values, width))
+    axis.plot(*smooth, dashes, color=color, linewidth=1.6, marker=marker, markersize=3, label=_plain_text(name))
 
 
 def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """The mean of each value and the `width` - 1 before it; at the beginning of as many as there are."""
+    """The mean of each value and the `width` - 1 before it, or of fewer at the start."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
-    begins = np.maximum(0, ends - width)
-    return np.asarray((sums[ends] - sums[begins]) / (ends - begins))
+    starts = np.maximum(0, ends - width)
+    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
 
 
-def thinned(steps: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """At most `POINTS` points, each the mean of as many neighbors as need be."""
-    share = -(-len(values) // POINTS)
-    if share <= 1:
-        return steps, values
-    begins = np.arange(0, len(values), share)
-    counts = np.diff(np.append(begins, len(values)))
-    return np.add.reduceat(steps, begins) / counts, np.add.reduceat(values, begins) / counts
+def downsample(
+    positions: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(positions, values) averaged over equal runs of neighbors, so that at most `MAX_POINTS` remain."""
+    size = -(-len(values) // MAX_POINTS)
+    if size <= 1:
+        return positions, values
+    starts = np.arange(0, len(values), size)
+    counts = np.diff(np.append(starts, len(values)))
+    return np.add.reduceat(positions, starts) / counts, np.add.reduceat(values, starts) / counts
 
 
-def _plain(text: str) -> str:
-    """Text that matplotlib takes for no formula; nor for a label to be hidden, as those that begin with _ are."""
+def _plain_text(text: str) -> str:
+    """Text that matplotlib neither reads as a formula ($) nor hides from the legend (a leading underscore)."""
     return text.replace("$", r"\$").lstrip("_")

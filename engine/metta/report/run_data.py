@@ -1,4 +1,4 @@
-"""What a run directory tells of its run, as a report reads it."""
+"""The runs of a report: reads config and metrics of run directories and compares configs."""
 
 from __future__ import annotations
 
@@ -17,122 +17,113 @@ from metta.errors import UsageError
 from metta.run.metrics_file import sound_lines
 from metta.run.run_directory import CONFIG, METRICS, replay_directory
 
-Axis = Literal["agent_step", "seconds"]
-"""What a curve can go along: what was experienced, or how long that took."""
+XAxis = Literal["agent_step", "seconds"]
+"""The horizontal axis of a curve: agent steps or seconds of training."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run directory that was read."""
+class RunData:
+    """The config and the metrics of a run directory."""
 
     name: str
-    """of the directory, made longer by its parents where several would have the same"""
-    root: Path
+    """the name of the directory, preceded by parents where several would have the same"""
+    run_dir: Path
     config: RunConfig
-    lines: list[dict[str, Any]]
-    """one for each epoch"""
+    epochs: list[dict[str, Any]]
+    """the metrics of each epoch, as in the metrics file"""
 
-    def series(self, key: str, along: Axis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(agent steps, values) of a metric such as `reward` or `losses.entropy`, without the epochs that lack it.
+    def series(self, metric: str, x_axis: XAxis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(x, values), each `[epochs]`, of a metric such as `reward` or `losses.entropy`.
 
-        Or (seconds of training, values).
-
-        Of `stats` a counter that an epoch with episodes lacks is zero: only those that are not are written.
+        Epochs without the metric are left out. In `stats` the metrics file omits zeros, so a statistic that is missing
+        in an epoch in which an episode ended is zero.
         """
-        table, _, name = key.partition(".")
-        places, values = [], []
-        for line in self.lines:
-            value = line.get(table)
+        key, _, name = metric.partition(".")
+        positions, values = [], []
+        for epoch in self.epochs:
+            value = epoch.get(key)
             if name:
-                absent = 0.0 if table == "stats" and line.get("episodes") else None
-                value = value.get(name, absent) if isinstance(value, dict) else None
-            place = line.get(along)
-            if isinstance(value, int | float) and isinstance(place, int | float):
-                places.append(float(place))
+                default = 0.0 if key == "stats" and epoch.get("episodes") else None
+                value = value.get(name, default) if isinstance(value, dict) else None
+            position = epoch.get(x_axis)
+            if isinstance(value, int | float) and isinstance(position, int | float):
+                positions.append(float(position))
                 values.append(float(value))
-        return np.array(places), np.array(values)
+        return np.array(positions), np.array(values)
 
-    def names(self, table: str) -> set[str]:
-        """The metrics of a table such as `stats` that the run has."""
-        return {name for line in self.lines for name in _table(line, table)}
+    def metric_names(self, key: str) -> set[str]:
+        """The names of the metrics under a key such as `stats`, in any epoch."""
+        return {name for epoch in self.epochs if isinstance(epoch.get(key), dict) for name in epoch[key]}
 
     @property
     def newest_replay(self) -> Path | None:
-        """The page of the episode that was recorded last."""
-        pages = replay_directory(self.root, self.config).glob("replay_*.html")
+        """The HTML file of the episode that was recorded last."""
+        pages = replay_directory(self.run_dir, self.config).glob("replay_*.html")
         return max(pages, key=lambda path: (len(path.name), path.name), default=None)
 
 
-def read_runs(roots: Sequence[str | Path]) -> list[Run]:
-    """The runs in these directories. Raises UsageError with every directory that has none, or none with an epoch."""
-    paths = [Path(root) for root in roots]
+def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
+    """The runs in these directories.
+
+    Raises UsageError, which names each directory that is not a run directory or has no completed epoch.
+    """
+    paths = [Path(run_dir) for run_dir in run_dirs]
     problems = []
     for path in paths:
         if not os.path.isfile(path / CONFIG):
             problems.append(f"{path} is not a run directory: it has no {CONFIG}")
         elif not (path / METRICS).is_file():
-            problems.append(f"{path} has no {METRICS} yet: the run has not ended an epoch")
+            problems.append(f"{path} has no {METRICS}: the run has not completed an epoch yet")
     if problems:
         raise UsageError("\n  ".join(problems))
-    names = _distinct_names(paths)
-    runs = [
-        Run(name, path, read_config(str(path / CONFIG)), _whole(sound_lines(path / METRICS)))
-        for name, path in zip(names, paths, strict=True)
-    ]
-    if empty := [str(run.root) for run in runs if not run.lines]:
-        raise UsageError(f"no epoch has ended yet in {', '.join(empty)}")
+    runs = []
+    for name, path in zip(_distinct_names(paths), paths, strict=True):
+        epochs = [epoch for epoch in sound_lines(path / METRICS) if type(epoch.get("agent_step")) is int]
+        runs.append(RunData(name, path, read_config(str(path / CONFIG)), epochs))
+    if empty := [str(run.run_dir) for run in runs if not run.epochs]:
+        raise UsageError(f"no epoch is completed yet in {', '.join(empty)}")
     return runs
 
 
-def config_differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """(key, its value in each run) where runs differ; of a single run, where it differs from the defaults.
+def config_differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
+    """(key, value by run) of each setting that differs between the runs.
 
-    Where a run is kept and what it is called is no difference.
+    Of a single run: the settings that differ from the defaults, as (key, [value, default]). Name and directory of the
+    run are not compared.
     """
-    configs = [flat(run.config) for run in runs]
-    against = configs if len(runs) > 1 else [*configs, flat(RunConfig())]
-    keys = sorted({key for config in against for key in config} - {"run.name", "run.run_dir"})
-    rows = [(key, [config.get(key, "-") for config in against]) for key in keys]
+    configs = [_flat_config(run.config) for run in runs]
+    compared = configs if len(runs) > 1 else [*configs, _flat_config(RunConfig())]
+    keys = sorted({key for config in compared for key in config} - {"run.name", "run.run_dir"})
+    rows = [(key, [config.get(key, "-") for config in compared]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
 
 
-def flat(config: RunConfig) -> dict[str, str]:
-    """Each setting by its whole name; objects with what the catalogue says of them, which a file need not repeat."""
+def _flat_config(config: RunConfig) -> dict[str, str]:
+    """Each setting by its full key; `env.objects` has every object type, with the defaults of the catalog filled in."""
     values = config.model_dump(exclude_none=True)
     values["env"]["objects"] = [entry.model_dump(exclude_none=True) for entry in config.env.object_types.values()]
-    table: dict[str, str] = {}
-    _flatten(values, "", table)
-    return table
+    settings: dict[str, str] = {}
+    _flatten(values, "", settings)
+    return settings
 
 
-def _flatten(value: Any, key: str, table: dict[str, str]) -> None:
+def _flatten(value: Any, key: str, settings: dict[str, str]) -> None:
     if isinstance(value, dict):
         for name, entry in value.items():
-            _flatten(entry, f"{key}.{name}" if key else str(name), table)
+            _flatten(entry, f"{key}.{name}" if key else str(name), settings)
     elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
         for index, entry in enumerate(value):
             name = entry.get("name") or entry.get("key") or index
-            _flatten(entry, f"{key}[{name}]", table)
+            _flatten(entry, f"{key}[{name}]", settings)
     else:
-        table[key] = str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _table(line: dict[str, Any], name: str) -> dict[str, Any]:
-    """A table of a line; empty where a stranger's line has something else there."""
-    table = line.get(name)
-    return table if isinstance(table, dict) else {}
-
-
-def _whole(lines: Any) -> list[dict[str, Any]]:
-    return [line for line in lines if type(line.get("agent_step")) is int]
+        settings[key] = str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many of its last parts as tell them all apart."""
-    whole = [Path(os.path.abspath(path)).parts for path in paths]
-    longest = max(map(len, whole))
-    for count in range(1, longest + 1):
-        names = ["/".join(parts[-count:]) for parts in whole]
-        if len(set(names)) == len(set(whole)):
+    """The last part of each path, or as many of its last parts as make all names distinct."""
+    parts_of = [Path(os.path.abspath(path)).parts for path in paths]
+    for count in range(1, max(map(len, parts_of)) + 1):
+        names = ["/".join(parts[-count:]) for parts in parts_of]
+        if len(set(names)) == len(set(parts_of)):
             break
     return names
