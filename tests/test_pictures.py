@@ -1,4 +1,4 @@
-"""Every map builder has a picture of a real map, and the README shows it."""
+"""Every map builder has a picture of a generated map, and presets/README.md shows it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.map_builder import walk
+from metta.config.env.map_builder import walk_builders
 from metta.config.validation.key_paths import alternatives
 from metta.world.env import MettaGridEnv
 
 pytest.importorskip("PIL", reason="the pictures are cut with Pillow")
 
-from pictures import BEGIN, CELL, END, FOLDER, HERO, LARGEST, PICTURES, README, ROOT, Picture, renewed
+from pictures import CELL, FOLDER, LARGEST, PAGE, PICTURES, ROOT, TITLE_PICTURE, Picture, updated
 from PIL import Image
-
-TEXT = README.read_text(encoding="utf-8")
 
 each_picture = pytest.mark.parametrize("picture", PICTURES, ids=[picture.name for picture in PICTURES])
 
@@ -28,19 +26,19 @@ each_picture = pytest.mark.parametrize("picture", PICTURES, ids=[picture.name fo
 def test_every_builder_has_a_picture() -> None:
     tables = alternatives(EnvConfig.model_fields["map_builder"].annotation)
     types = {get_args(table.model_fields["type"].annotation)[0] for table in tables}
-    types -= {"Custom"}  # a user's; what it draws nobody knows
-    drawn = {part.type for picture in PICTURES for _, part, _ in walk(picture.env.map_builder)}
+    types -= {"Custom"}  # draws whatever a user's function returns
+    drawn = {part.type for picture in PICTURES for _, part, _ in walk_builders(picture.env.map_builder)}
     assert drawn == types
     assert types <= {kind for picture in PICTURES for kind in re.findall(r'type = "(\w+)"', picture.shown)}
 
 
 def test_the_table_is_up_to_date() -> None:
-    assert renewed(TEXT) == TEXT, "run `python tests/support/pictures.py`"
+    assert updated() == PAGE.read_text(encoding="utf-8"), "run `python tests/support/pictures.py`"
 
 
 @each_picture
 def test_a_picture_is_of_its_map(picture: Picture) -> None:
-    """As large as the map is, and light where walls are and dark where there is floor."""
+    """It has the size of the map, and is lighter at walls than at floor."""
     content = (ROOT / picture.path).read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(content) <= LARGEST
@@ -50,7 +48,7 @@ def test_a_picture_is_of_its_map(picture: Picture) -> None:
     env = MettaGridEnv(world)
     env.reset(seed=picture.seed)
     cells = env.cells()
-    framed = np.argwhere(cells < 0)[0]  # the selected agent has a bright frame, a little larger than its cell
+    framed = np.argwhere(cells < 0)[0]  # the selected agent has a bright frame, slightly larger than its cell
     judged = [place for place in colors if abs(framed - place).max() > 1]
     walls = [sum(colors[place]) for place in judged if cells[place] == 1]
     others = [sum(colors[place]) for place in judged if cells[place] != 1]
@@ -58,23 +56,16 @@ def test_a_picture_is_of_its_map(picture: Picture) -> None:
 
 
 def corner_colors(path: Path) -> dict[tuple[int, int], tuple[int, ...]]:
-    """Of each cell the color near its upper left corner, where no sprite reaches."""
+    """The color of each cell near its upper left corner, where sprites are transparent."""
     with Image.open(path) as image:
         plain = image.convert("RGB")
     rows, cols = plain.height // CELL, plain.width // CELL
     return {(r, c): plain.getpixel((c * CELL + 1, r * CELL + 1)) for r in range(rows) for c in range(cols)}
 
 
-def test_the_readme_shows_files_that_are_there() -> None:
-    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
-    assert {path for path in shown if path.startswith(FOLDER)} == {HERO, *(picture.path for picture in PICTURES)}
-    assert all((ROOT / path).is_file() for path in shown)
-    assert {f"{FOLDER}/{file.name}" for file in (ROOT / FOLDER).iterdir()} == set(shown)
-    assert (ROOT / HERO).stat().st_size <= LARGEST
-    assert TEXT.index(HERO) < TEXT.index("\n## ")
-
-
-def test_a_readme_without_markers_is_left_alone() -> None:
-    assert renewed(f"a{BEGIN}old{END}b") == renewed(f"a{BEGIN}{END}b")
-    with pytest.raises(SystemExit, match="needs the lines"):
-        renewed("# Title\n")
+def test_all_pictures_are_shown() -> None:
+    title = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"]({TITLE_PICTURE})" in title.partition("\n## ")[0]
+    assert (ROOT / TITLE_PICTURE).stat().st_size <= LARGEST
+    files = {f"{FOLDER}/{file.name}" for file in (ROOT / FOLDER).iterdir()}
+    assert files == {TITLE_PICTURE, *(picture.path for picture in PICTURES)}

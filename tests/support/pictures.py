@@ -1,9 +1,8 @@
-"""Renew the pictures of the README and its table of map builders: `python tests/support/pictures.py`.
+"""Pictures of the documentation, and the table of map builders in presets/README.md.
 
-Needs Chromium and Pillow (which comes with Matplotlib).
-
-Each is a screenshot of metta's own replay page of a real map, cut to the map. The table stands between two markers;
-`tests/test_pictures.py` fails when a builder has none, or when the table is not up to date.
+`python tests/support/pictures.py [NAME ...]` makes the pictures (all of them by default) and writes the table. It needs
+Chromium, and Pillow, which is installed with Matplotlib. Each picture is a screenshot of metta's replay page of a
+generated map, cropped to the map. `tests/test_pictures.py` fails when a builder has no picture or the table is out of date.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chromium import Chromium, find_chromium
+from generated_docs import replace_section
 from PIL import Image
 
 from metta.baselines.random_policy import RandomPolicy
@@ -26,18 +26,17 @@ from metta.replay.recording import record_episode
 from metta.replay.replay_files import write_replay
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+PAGE = ROOT / "presets" / "README.md"
 FOLDER = ".pictures"
-BEGIN = "<!-- maps:begin -->"
-END = "<!-- maps:end -->"
-IN_A_ROW = 3
+MARKER = "maps"
+COLUMNS = 3
 LARGEST = 60_000
-"""Bytes of a picture at most."""
+"""largest size of a picture, bytes"""
 
-HERO = f"{FOLDER}/quickstart.png"
-HERO_STEP = 120
+TITLE_PICTURE = f"{FOLDER}/quickstart.png"
+TITLE_STEP = 120
 CELL = 14
-"""Pixels."""
+"""size of a cell, pixels"""
 
 WORLD = """
 [env.game]
@@ -48,26 +47,26 @@ connected = true
 """
 SIZES = "num_agents = 4\nwidth = 28\nheight = 20\n"
 ODD_SIZES = "num_agents = 4\nwidth = 29\nheight = 21\n"
-"""With room for a wall in the middle."""
-THINGS = "border_width = 1\nobjects = { mine_red = 3, generator_red = 2, altar = 2 }\n"
+"""for a grid of rooms with a wall in the middle"""
+OBJECTS = "border_width = 1\nobjects = { mine_red = 3, generator_red = 2, altar = 2 }\n"
 PART = "objects = { mine_red = 1, altar = 1 }"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A map, and what the README says of it."""
+    """A picture of a map and its cell in the table."""
 
     name: str
     shown: str
-    """what of the settings the README shows"""
-    words: str
-    more: str = THINGS
-    """the other settings"""
+    """settings of the map builder that the table shows"""
+    description: str
+    more: str = OBJECTS
+    """its other settings"""
     seed: int = 0
 
     @property
     def path(self) -> str:
-        """From the directory of the README."""
+        """The file, relative to the root of the repository."""
         return f"{FOLDER}/{self.name}.png"
 
     @property
@@ -104,24 +103,24 @@ DRAWING = """
 """
 
 PICTURES = [
-    Picture("random", 'type = "Random"', "an open floor"),
-    Picture("mean_distance", "mean_distance = 5", "agents start together, objects about 5 steps away; any floor"),
-    Picture("caves", 'type = "Caves"', "a cellular automaton"),
+    Picture("random", 'type = "Random"', "open floor"),
+    Picture("mean_distance", "mean_distance = 5", "agents start together, objects about 5 steps away; for any builder with an open floor"),
+    Picture("caves", 'type = "Caves"', "cellular automaton"),
     Picture("maze", 'type = "Maze"', "Kruskal's algorithm: many dead ends"),
     Picture("maze_backtracker", 'type = "Maze", algorithm = "backtracker"', "long winding corridors"),
-    Picture("dungeon", 'type = "Dungeon"', "split again and again (BSP), the rooms joined"),
+    Picture("dungeon", 'type = "Dungeon"', "rooms of a binary space partition, joined by corridors"),
     Picture(
         "terrain",
         'type = "Terrain", obstacles = "mixed"',
-        "blocks, crosses, rings, labyrinths, or single walls",
-        f"{THINGS}size = 5\ndensity = 0.2",
+        "obstacles: blocks, crosses, rings, labyrinths or single walls",
+        f"{OBJECTS}size = 5\ndensity = 0.2",
     ),
-    Picture("radial", 'type = "Radial", arms = 6', "a hub with arms; agents in the middle, objects at the ends"),
-    Picture("corridors", 'type = "Corridors"', "straight from side to side"),
+    Picture("radial", 'type = "Radial", arms = 6', "hub with arms; agents start in the hub, objects lie at the ends"),
+    Picture("corridors", 'type = "Corridors"', "straight corridors from side to side"),
     Picture(
         "rooms",
         'type = "Rooms", rooms = [...]',
-        "a builder for each room, or one for all",
+        "grid of rooms: a builder for each, or one for all",
         f'rows = 2\ndoor_width = 1\nrooms = [{{ type = "Maze", {PART} }}, {{ type = "Caves", {PART} }},\n'
         f'{{ type = "Rooms", door_width = 3, rooms = [{{ {PART}, agents = 1 }}, {{ {PART}, agents = 0 }}] }},\n'
         f'{{ type = "Dungeon", {PART} }}]',
@@ -129,20 +128,20 @@ PICTURES = [
     Picture(
         "mirrored",
         'type = "Mirrored", builder = ...',
-        "two teams with the same chances",
+        "mirror image: equal chances for two teams",
         f'builder = {{ type = "Caves", {PART} }}',
     ),
     Picture(
         "mirrored_rotated",
         'type = "Mirrored", symmetry = "rotated"',
-        "turned by half; or four quarters",
+        "rotated by 180 degrees, or four quarters by 90",
         f'builder = {{ type = "Terrain", obstacles = "labyrinths", size = 5, {PART} }}',
         seed=2,
     ),
     Picture(
         "choice",
         'type = "Choice", builders = [...]',
-        "one of several, at random: here four times",
+        "one of several builders at random: here four times",
         'type = "Rooms"\ndoor_width = 1\nroom = { type = "Choice", builders = ['
         f'{{ type = "Maze", {PART} }}, {{ type = "Caves", {PART} }}, {{ type = "Radial", {PART} }}] }}',
         seed=3,
@@ -150,37 +149,33 @@ PICTURES = [
     Picture(
         "ascii",
         'type = "Ascii", map = ...',
-        "drawn in the TOML file, or in a `file` beside it",
+        "drawn in the TOML file, or in a `file` next to it",
         f'map = """{DRAWING}"""',
     ),
 ]
 
 
 def table() -> str:
-    """Markdown: the pictures in rows, each with its settings and what it is."""
+    """Markdown: the pictures in rows, each with its settings and a description."""
     cells = []
     for picture in PICTURES:
-        cells.append(f"![{picture.name}]({picture.path})<br>`{picture.shown}`<br>{picture.words}")
-    cells += [""] * (-len(cells) % IN_A_ROW)
-    rows = [cells[start : start + IN_A_ROW] for start in range(0, len(cells), IN_A_ROW)]
+        cells.append(f"![{picture.name}](../{picture.path})<br>`{picture.shown}`<br>{picture.description}")
+    cells += [""] * (-len(cells) % COLUMNS)
+    rows = [cells[start : start + COLUMNS] for start in range(0, len(cells), COLUMNS)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * IN_A_ROW, *lines[1:]]) + "\n"
+    return "\n".join([lines[0], "|" + "---|" * COLUMNS, *lines[1:]])
 
 
-def renewed(text: str) -> str:
-    """The README's text with the table between its markers up to date."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"README.md needs the lines\n{BEGIN}\n{END}")
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+def updated() -> str:
+    """The page's text with the table up to date."""
+    return replace_section(PAGE.read_text(encoding="utf-8"), MARKER, table())
 
 
 def take_pictures(names: list[str]) -> None:
-    """Write the pictures of these names, all where there are none."""
+    """Write the pictures of these names, or all of them."""
     program = find_chromium()
     if program is None:
-        raise SystemExit("there is no chromium here; it is Debian's package of that name")
+        raise SystemExit("chromium is missing; on Debian: apt-get install chromium")
     (ROOT / FOLDER).mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, Chromium(program, Path(folder) / "profile") as browser:
         for picture in PICTURES:
@@ -199,9 +194,9 @@ def take_pictures(names: list[str]) -> None:
             world = load_config("quickstart").env
             page = write_replay(record_episode(ScriptedPolicy(world), world, 1), folder, "quickstart").page
             browser.resize(1000, 560)
-            browser.open(page, f"#step={HERO_STEP}&agent=0")
+            browser.open(page, f"#step={TITLE_STEP}&agent=0")
             browser.wait_until_drawn()
-            _write(browser, ROOT / HERO, 1000, 560)
+            _write(browser, ROOT / TITLE_PICTURE, 1000, 560)
 
 
 SHOW_MAP = """(width, height) => {
@@ -220,7 +215,7 @@ SHOW_MAP = """(width, height) => {
 def _write(browser: Chromium, path: Path, width: int, height: int) -> None:
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png", clip=clip)["data"])
-    # 64 colors are more than enough, and a third of the bytes
+    # 64 colors are enough, and take a third of the bytes
     Image.open(io.BytesIO(shot)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
     if path.stat().st_size > LARGEST:
         raise SystemExit(f"{path.name} has {path.stat().st_size} bytes; at most {LARGEST}")
@@ -228,4 +223,4 @@ def _write(browser: Chromium, path: Path, width: int, height: int) -> None:
 
 if __name__ == "__main__":
     take_pictures(sys.argv[1:])
-    README.write_text(renewed(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(updated(), encoding="utf-8")
