@@ -1,4 +1,4 @@
-"""Intervals: against hand-worked numbers, printed tables, and how often they hold the mean."""
+"""Confidence intervals: hand-worked numbers, printed tables, and how often they contain the mean."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from metta.evaluation.confidence_intervals import mean_interval, student_quantile
+from metta.evaluation.confidence_intervals import mean_interval, student_t_quantile
 from metta.evaluation.evaluate import evaluate
 
 
@@ -28,7 +28,7 @@ from metta.evaluation.evaluate import evaluate
     ],
 )
 def test_quantiles_are_those_of_printed_tables(freedom, quantile):
-    assert student_quantile(freedom) == pytest.approx(quantile, abs=1e-6)
+    assert student_t_quantile(freedom) == pytest.approx(quantile, abs=1e-6)
 
 
 def test_an_interval_worked_by_hand():
@@ -39,7 +39,7 @@ def test_an_interval_worked_by_hand():
     assert (interval.low, interval.high) == pytest.approx((1.036757, 4.963243), abs=1e-6)
 
 
-def test_equal_values_leave_no_doubt_and_a_single_one_says_nothing():
+def test_the_interval_of_equal_values_is_empty_and_that_of_one_value_is_nan():
     assert mean_interval([2.5] * 4).half_width == 0
     assert mean_interval([2.5]).mean == 2.5
     assert math.isnan(mean_interval([2.5]).half_width)
@@ -57,5 +57,5 @@ def test_an_evaluation_has_the_interval_of_its_episodes(busy_env, set_up):
     result = evaluate(agent, busy_env, num_episodes=6)
     interval = result.reward_interval
     assert interval.mean == result.mean_reward
-    # std_reward has n below the line
+    # std_reward divides by n, the interval by n - 1
     assert interval.half_width == pytest.approx(2.570582 * result.std_reward / math.sqrt(5), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes, in worlds of their own, the same each time."""
+"""Evaluation: complete episodes in new worlds, reproducible, without side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
 
-def test_the_four_numbers(busy_env, set_up):
+def test_rewards_lengths_and_statistics_are_means_over_episodes(busy_env, set_up):
     agent, _ = set_up()
     result = evaluate(agent, busy_env, num_episodes=6)
     rewards = np.array([episode.rewards.mean() for episode in result.episodes])
@@ -32,7 +32,7 @@ def test_the_four_numbers(busy_env, set_up):
     assert result.stats["ore_red.gained"] > 0
 
 
-def test_the_same_twice_and_something_else_for_another_seed(busy_env, set_up):
+def test_the_result_depends_on_the_seed_alone(busy_env, set_up):
     agent, _ = set_up()
     first, again = (evaluate(agent, busy_env, 5).episode_rewards for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -65,7 +65,7 @@ def test_training_is_the_same_with_and_without_evaluation(busy_env, set_up):
     assert torch.equal(*rewards)
 
 
-def test_its_maps_are_none_that_training_saw(busy_env, set_up):
+def test_evaluation_uses_maps_that_training_does_not(busy_env, set_up):
     maps = set()
     for world in range(8):
         env = MettaGridEnv(busy_env.configs, seed=busy_env.seed, first_world=world)
@@ -97,13 +97,13 @@ def test_its_maps_are_none_that_training_saw(busy_env, set_up):
     assert not seen & maps
 
 
-def test_more_episodes_than_fit_at_once_are_played_in_lots(busy_env, set_up, monkeypatch):
+def test_more_episodes_than_fit_in_parallel_are_played_in_batches(busy_env, set_up, monkeypatch):
     agent, _ = set_up()
     at_once = evaluate(agent, busy_env, 7, deterministic=True)
-    monkeypatch.setattr(evaluation, "AGENTS_AT_ONCE", 6)
-    in_lots = evaluate(agent, busy_env, 7, deterministic=True)
-    assert len(in_lots.episodes) == 7
-    np.testing.assert_array_equal(at_once.episode_rewards, in_lots.episode_rewards)
+    monkeypatch.setattr(evaluation, "MAX_PARALLEL_AGENTS", 6)
+    in_batches = evaluate(agent, busy_env, 7, deterministic=True)
+    assert len(in_batches.episodes) == 7
+    np.testing.assert_array_equal(at_once.episode_rewards, in_batches.episode_rewards)
 
 
 def test_each_world_counts_once_however_short_its_episodes(busy_env, set_up, monkeypatch):
@@ -113,12 +113,12 @@ def test_each_world_counts_once_however_short_its_episodes(busy_env, set_up, mon
     agent, _ = set_up(env)
     together = evaluate(agent, env, 12, deterministic=True).episodes
     assert {episode.length for episode in together} == {2, 11}
-    monkeypatch.setattr(evaluation, "AGENTS_AT_ONCE", 1)
+    monkeypatch.setattr(evaluation, "MAX_PARALLEL_AGENTS", 1)
     alone = evaluate(agent, env, 12, deterministic=True).episodes
     assert [episode.stats for episode in alone] == [episode.stats for episode in together]
 
 
-def test_deterministic_play_follows_the_most_likely(busy_env, set_up):
+def test_deterministic_evaluation_takes_the_most_likely_action(busy_env, set_up):
     agent, _ = set_up()
     with torch.no_grad():
         agent.policy_head.output.bias[0] = 0.5

@@ -1,4 +1,4 @@
-"""Matches: who is played by whom, whose reward is whose, and how sure a difference is."""
+"""Matches: assignment of agents, rewards of both sides, the interval of their difference, and refused settings."""
 
 from __future__ import annotations
 
@@ -69,56 +69,60 @@ class Always:
         return PolicyOutput(actions, zeros.long(), zeros, zeros, Memory(memory.hidden + 1, memory.cell))
 
 
-def test_each_side_earns_what_its_agents_do():
+def test_each_side_has_the_rewards_of_its_agents():
     env = mines()
     digging, idle = Always(env, GET), Always(env, NOOP)
-    for share, own in ((0.25, 1), (0.5, 2), (0.75, 3)):
+    for share, num_policy_agents in ((0.25, 1), (0.5, 2), (0.75, 3)):
         match = play_match(digging, idle, env, num_episodes=5, share=share)
-        assert match.agents == (own, 4 - own)
-        assert (match.is_own.sum(axis=1) == own).all()
-        np.testing.assert_array_equal(match.own_rewards, np.full(5, STEPS))
+        assert match.num_agents == (num_policy_agents, 4 - num_policy_agents)
+        assert (match.is_policy_agent.sum(axis=1) == num_policy_agents).all()
+        np.testing.assert_array_equal(match.policy_rewards, np.full(5, STEPS))
         np.testing.assert_array_equal(match.opponent_rewards, np.zeros(5))
-        assert (match.difference.mean, match.difference.half_width) == (STEPS, 0)
+        assert (match.difference_interval.mean, match.difference_interval.half_width) == (STEPS, 0)
     assert digging.seen[-1] == 15
     assert idle.seen[-1] == 5
-    assert play_match(idle, digging, env, num_episodes=2).difference.mean == -STEPS
+    assert play_match(idle, digging, env, num_episodes=2).difference_interval.mean == -STEPS
 
 
 def test_each_side_has_a_memory_of_its_own():
     env = mines()
     match = play_match(Always(env, GET, steps=2), Always(env, GET, steps=5), env, num_episodes=3, share=0.25)
-    assert (match.own.mean, match.opponent.mean, match.difference.mean) == (2, 5, -3)
+    assert (match.policy_interval.mean, match.opponent_interval.mean, match.difference_interval.mean) == (2, 5, -3)
 
 
 def test_a_policy_against_itself_is_neither_better_nor_worse(busy_env):
     env = mines()
     exactly = play_match(Always(env, GET), Always(env, GET), env, num_episodes=4)
-    assert (exactly.difference.low, exactly.difference.high) == (0, 0)
+    assert (exactly.difference_interval.low, exactly.difference_interval.high) == (0, 0)
     by_chance = play_match(RandomPolicy(busy_env.spec), RandomPolicy(busy_env.spec), busy_env, num_episodes=60, seed=3)
-    assert by_chance.difference.low < 0 < by_chance.difference.high
-    assert by_chance.own_rewards.std() > 0
+    assert by_chance.difference_interval.low < 0 < by_chance.difference_interval.high
+    assert by_chance.policy_rewards.std() > 0
 
 
-def test_who_plays_whom_is_drawn_for_each_episode_and_again_the_same(busy_env, monkeypatch):
+def test_sides_are_drawn_for_each_episode_and_reproducible(busy_env, monkeypatch):
     policy = RandomPolicy(busy_env.spec)
     first = play_match(policy, policy, busy_env, num_episodes=20)
     again = play_match(policy, policy, busy_env, num_episodes=20)
-    assert set(first.is_own[:, 0].tolist()) == {True, False}
-    np.testing.assert_array_equal(first.is_own, again.is_own)
-    np.testing.assert_array_equal(first.own_rewards, again.own_rewards)
-    assert not np.array_equal(first.is_own, play_match(policy, policy, busy_env, num_episodes=20, seed=9).is_own)
-    monkeypatch.setattr(evaluation, "AGENTS_AT_ONCE", 6)
-    np.testing.assert_array_equal(play_match(policy, policy, busy_env, num_episodes=20).is_own, first.is_own)
+    assert set(first.is_policy_agent[:, 0].tolist()) == {True, False}
+    np.testing.assert_array_equal(first.is_policy_agent, again.is_policy_agent)
+    np.testing.assert_array_equal(first.policy_rewards, again.policy_rewards)
+    assert not np.array_equal(
+        first.is_policy_agent, play_match(policy, policy, busy_env, num_episodes=20, seed=9).is_policy_agent
+    )
+    monkeypatch.setattr(evaluation, "MAX_PARALLEL_AGENTS", 6)
+    np.testing.assert_array_equal(
+        play_match(policy, policy, busy_env, num_episodes=20).is_policy_agent, first.is_policy_agent
+    )
 
 
-def test_groups_say_who_is_played():
+def test_groups_choose_the_agents_of_the_policy():
     env = teams()
     digging, idle = Always(env, GET), Always(env, NOOP)
     match = play_match(digging, idle, env, num_episodes=2, groups=["blue"])
-    np.testing.assert_array_equal(match.is_own, [[False, True, True]] * 2)
-    assert match.agents == (2, 1)
-    assert match.difference.mean == STEPS
-    assert play_match(digging, idle, env, num_episodes=2, groups=["red"]).agents == (1, 2)
+    np.testing.assert_array_equal(match.is_policy_agent, [[False, True, True]] * 2)
+    assert match.num_agents == (2, 1)
+    assert match.difference_interval.mean == STEPS
+    assert play_match(digging, idle, env, num_episodes=2, groups=["red"]).num_agents == (1, 2)
 
 
 def test_a_difference_is_paired_by_episode():
@@ -131,11 +135,11 @@ def test_a_difference_is_paired_by_episode():
         EpisodeSummary(0, 0, 1, False, np.array(pair, np.float32), np.array(pair, np.float32), {}) for pair in rewards
     )
     match = MatchResult(episodes, np.array([[True, False]] * 3))
-    assert match.difference.mean == pytest.approx(2)
-    assert match.difference.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
-    assert match.own.half_width > 500
+    assert match.difference_interval.mean == pytest.approx(2)
+    assert match.difference_interval.half_width == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    assert match.policy_interval.half_width > 500
     swapped = MatchResult(episodes, np.array([[False, True]] * 3))
-    assert swapped.difference.mean == pytest.approx(-2)
+    assert swapped.difference_interval.mean == pytest.approx(-2)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +158,7 @@ def test_a_share_that_leaves_a_side_empty_is_refused(share, sentence):
         play_match(Always(env, GET), Always(env, GET), env, share=share)
 
 
-def test_other_matches_that_cannot_be_are_refused(busy_env):
+def test_impossible_matches_are_refused(busy_env):
     alone, env = mines(1), teams()
     with pytest.raises(UsageError, match="needs at least two agents"):
         play_match(Always(alone, GET), Always(alone, GET), alone)
