@@ -175,7 +175,7 @@ class TestOverride:
         ("values", "message"),
         [
             ({"num_agent": 8}, 'num_agent  unknown setting; did you mean "num_agents"?'),
-            ({"num_agents": "8"}, 'game.num_agents  must be a whole number; got "8"; leave out the quotes'),
+            ({"num_agents": "8"}, 'game.num_agents  must be an integer; got "8"; leave out the quotes'),
             (
                 {"observation_width": 10},
                 "game.observation_width  must be odd, so that the agent stands in the middle; got 10",

@@ -142,7 +142,7 @@ def test_hearts_begins_in_worlds_that_differ_in_rooms_and_recipes_alone() -> Non
             config.env.game.group_settings("agent"),
             config.env.actions,
         )
-        assert not env.spec.differing(config.env.spec)
+        assert not env.spec.differing_fields(config.env.spec)
 
 
 def test_arena_has_the_whole_economy_and_four_even_teams() -> None:

@@ -143,4 +143,4 @@ def test_one_policy_plays_every_scene_of_the_curriculum() -> None:
     config = load_config("curriculum")
     scenes = [load_config(scene).env for scene in config.curriculum.scenes]
     assert len(scenes) >= 3
-    assert all(not scene.spec.differing(config.env.spec) for scene in scenes)
+    assert all(not scene.spec.differing_fields(config.env.spec) for scene in scenes)

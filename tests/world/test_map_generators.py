@@ -189,10 +189,10 @@ def test_a_maze_is_a_spanning_tree(algorithm: str, corridor_width: int) -> None:
         | {"border_width": 0}
     )
     floor = draw_floor(builder, (17, 23), np.random.default_rng(0)).floor
-    assert floor.sum() == builder.least_floor
+    assert floor.sum() == builder.min_floor_cells
     assert (largest_component(floor) == floor).all()
     opened = draw_floor(builder.model_copy(update={"loops": 1.0}), (17, 23), np.random.default_rng(0)).floor
-    rows, cols = builder.crossings
+    rows, cols = builder.maze_shape
     assert opened.sum() == rows * cols * corridor_width**2 + (2 * rows * cols - rows - cols) * corridor_width
 
 

@@ -188,8 +188,8 @@ class TestRanges:
     def test_without_ranges_nothing_more_is_drawn(self) -> None:
         plain = config({"type": "Caves", "rounds": 3}, width=20, height=20, num_agents=2)
         pinned = config({"type": "Caves", "rounds": {"min": 3, "max": 3}}, width=20, height=20, num_agents=2)
-        assert plain.map_builder.pinned(lambda one: one.max) is plain.map_builder
-        assert pinned.map_builder.pinned(lambda one: one.max) == plain.map_builder
+        assert plain.map_builder.resolve_ranges(lambda one: one.max) is plain.map_builder
+        assert pinned.map_builder.resolve_ranges(lambda one: one.max) == plain.map_builder
         assert pinned.map_builder.ranges == {"rounds": Range(3, 3)}
 
 

@@ -78,7 +78,7 @@ class Policy(Protocol):
 
 def check_policy_fits(policy: Policy, spec: EnvSpec) -> None:
     """Raise UsageError if worlds of `spec` have other tokens or actions than those that the policy was made for."""
-    if differing := policy.spec.differing(spec):
+    if differing := policy.spec.differing_fields(spec):
         raise UsageError(
             f"the policy was made for another world: {', '.join(differing)} differ; "
             "make it from the spaces of the environment it is to play in"

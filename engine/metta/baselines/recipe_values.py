@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.game import AgentSettings
-from metta.config.env.map_builder import AsciiConfig, MapBuilder, walk
-from metta.config.env.map_generators import ScatterTable
+from metta.config.env.map_builder import AsciiConfig, MapBuilder, walk_builders
+from metta.config.env.map_generators import ScatterConfig
 from metta.config.env.objects import ObjectConfig
-from metta.config.env.ranges import most
+from metta.config.env.ranges import range_max
 
 PER_STAGE: Final = 0.5
 """What an ingredient is worth beside its share of the product."""
@@ -109,9 +109,9 @@ def _amounts(recipes: list[dict[str, int] | None], items: list[str]) -> NDArray[
 def _placed(builder: MapBuilder) -> set[str]:
     """The names of objects that maps of this builder have."""
     placed: set[str] = set()
-    for _, part, _ in walk(builder):
+    for _, part, _ in walk_builders(builder):
         if isinstance(part, AsciiConfig):
             placed |= set(part.cell_names)
-        elif isinstance(part, ScatterTable):
-            placed |= {name for name, count in part.objects.items() if most(count)}
+        elif isinstance(part, ScatterConfig):
+            placed |= {name for name, count in part.objects.items() if range_max(count)}
     return placed

@@ -1,4 +1,4 @@
-"""What worlds are drawn: `[curriculum]`, one model per value of `type`."""
+"""Curricula: the table `[curriculum]`, one model for each value of its key `type`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,25 @@ Value = int | float | bool | str
 
 
 class BucketConfig(FrozenModel):
-    """Values of one setting of the world: a list, or a range in bins. Each value or bin makes tasks of its own."""
+    """Values of one setting of the world: a list, or a range divided into bins. Each value or bin is a task."""
 
-    values: list[Value] = Field(default_factory=list, max_length=1000, description="the values, one a task")
+    values: list[Value] = Field(
+        default_factory=list, max_length=1000, description="values of the setting, one per task"
+    )
     range: list[int | float] = Field(
-        default_factory=list, description="or lowest and highest value; whole numbers where the setting is one"
+        default_factory=list, description="or [lowest, highest] value; integers where the setting is an integer"
     )
     bins: int = Field(
-        default=1, ge=1, le=1000, description="equal parts of the range, each a task that plays its middle value"
+        default=1,
+        ge=1,
+        le=1000,
+        description="equal parts of the range, one task each, with the middle value of the part",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _is_no_path(cls, data: Any) -> Any:
-        """Without quotes, the dots of a setting's path make tables of tables."""
+    def _is_not_a_path(cls, data: Any) -> Any:
+        """Without quotes, the dots in a setting's path make nested tables."""
         if isinstance(data, Mapping) and data and not cls.model_fields.keys() & data.keys():
             message = 'must have values = [...] or range = [lowest, highest]; a path needs quotes: "game.max_steps"'
             raise RulesError([Problem((), message)])
@@ -40,9 +45,9 @@ class BucketConfig(FrozenModel):
     def _values_or_range(self) -> Self:
         problems = []
         if bool(self.values) == bool(self.range):
-            problems.append(Problem((), "must have either values = [...] or range = [lowest, highest]"))
+            problems.append(Problem((), "must have either values = [...] or range = [lowest, highest], not both"))
         if self.values and self.bins != 1:
-            problems.append(Problem(("bins",), "goes with range; with values, each value is a task"))
+            problems.append(Problem(("bins",), "is used only with range; each of the values is a task"))
         if self.range and len(self.range) != 2:
             problems.append(Problem(("range",), f"must be [lowest, highest]; got {shown(self.range)}"))
         elif self.range and self.range[0] > self.range[1]:
@@ -54,36 +59,36 @@ class BucketConfig(FrozenModel):
         return self
 
 
-class SceneTable(FrozenModel):
-    """What all curricula have: the worlds that their tasks are made of."""
+class BaseCurriculumConfig(FrozenModel):
+    """Keys of all curricula: the scenes and buckets that make the tasks."""
 
     type: str
     scenes: list[str] = Field(
         default_factory=list,
         max_length=1000,
-        description="presets, or TOML files (beside this one, else in the working directory), whose [env] tables are "
-        "played; empty: this file's own",
+        description="presets or TOML files (in the directory of this file, else in the working directory) whose [env] "
+        "tables are the worlds; empty: the [env] of this file",
     )
     buckets: dict[str, BucketConfig] = Field(
         default_factory=dict,
         max_length=100,
-        description='setting of the world, such as "map_builder.objects.altar" -> its values or range; '
-        "every combination, in every scene, is a task",
+        description='path of a setting of the world, such as "map_builder.objects.altar" -> its values or range; '
+        "every combination in every scene is a task",
     )
 
 
-class CurriculumConfig(SceneTable):
-    """Tasks drawn with fixed probabilities: the `[env]` table alone, scenes by weight, the bins of a scene alike."""
+class CurriculumConfig(BaseCurriculumConfig):
+    """Tasks drawn with fixed probabilities: scenes by weight, the tasks of a scene with equal probability."""
 
-    type: Literal["fixed"] = Field(default="fixed", description="fixed: probabilities that never change")
-    weights: list[float] = Field(default_factory=list, description="relative frequency of each scene; empty: all alike")
+    type: Literal["fixed"] = Field(default="fixed", description="fixed: constant probabilities")
+    weights: list[float] = Field(default_factory=list, description="relative frequency of each scene; empty: equal")
 
     @model_validator(mode="after")
     def _one_weight_per_scene(self) -> Self:
         problems = []
         if self.weights and len(self.weights) != len(self.scenes):
             problems.append(
-                Problem(("weights",), f"must be one for each of {len(self.scenes)} scenes; got {len(self.weights)}")
+                Problem(("weights",), f"must have one for each of {len(self.scenes)} scenes; got {len(self.weights)}")
             )
         elif self.weights and (min(self.weights) < 0 or sum(self.weights) <= 0):
             problems.append(Problem(("weights",), f"must not be negative and not all zero; got {self.weights}"))
@@ -92,32 +97,45 @@ class CurriculumConfig(SceneTable):
         return self
 
 
-class LowRewardConfig(SceneTable):
-    """The worst first: a task is drawn the more often, the lower its reward is among the tasks."""
+class LowRewardConfig(BaseCurriculumConfig):
+    """Tasks drawn more often the lower their mean reward is compared with the other tasks."""
 
-    type: Literal["low_reward"] = Field(description="low_reward: the tasks of lowest reward most often")
-    average_rate: Rate = Field(default=0.1, description="weight of an episode in the moving average of its task")
-    exploration: Share = Field(default=0.1, description="share of episodes drawn evenly from all tasks")
+    type: Literal["low_reward"] = Field(description="low_reward: tasks with a low mean reward more often")
+    average_rate: Rate = Field(
+        default=0.1, description="weight of an episode in the moving average of its task's reward"
+    )
+    exploration: Share = Field(
+        default=0.1, description="fraction of episodes drawn from all tasks with equal probability"
+    )
 
 
-class LearningProgressConfig(SceneTable):
-    """Where most is being learned: by the distance between a fast and a slow moving average of a task's reward.
+class LearningProgressConfig(BaseCurriculumConfig):
+    """Tasks drawn by learning progress: the distance between a fast and a slow moving average of a task's reward.
 
     After Oudeyer, Kaplan and Hafner, "Intrinsic motivation systems for autonomous mental development" (2007), and
     Kanitscheider et al., "Multi-task curriculum learning in a complex, visual, hard-exploration domain" (2021).
     """
 
     type: Literal["learning_progress"] = Field(
-        description="learning_progress: the tasks whose reward changes most, most often"
+        description="learning_progress: tasks whose mean reward changes most, more often"
     )
-    fast_rate: Rate = Field(default=0.1, description="weight of an episode in the fast moving average of its task")
-    slow_rate: Rate = Field(default=0.01, description="the same for the slow one; less than fast_rate")
-    exploration: Share = Field(default=0.2, description="share of episodes drawn evenly from all tasks")
+    fast_rate: Rate = Field(default=0.1, description="weight of an episode in the fast moving average")
+    slow_rate: Rate = Field(
+        default=0.01, description="weight of an episode in the slow moving average; less than fast_rate"
+    )
+    exploration: Share = Field(
+        default=0.2, description="fraction of episodes drawn from all tasks with equal probability"
+    )
     min_episodes: int = Field(
-        default=10, ge=1, lt=2**31, description="episodes before which a task counts as the one learned best"
+        default=10,
+        ge=1,
+        lt=2**31,
+        description="episodes of a task before its learning progress is used; until then it has the highest one of all "
+        "tasks",
     )
     success_reward: float | None = Field(
-        default=None, description="average success, 1 for an episode of at least this reward, else 0; unset: the reward"
+        default=None,
+        description="average success instead of reward: 1 for an episode of at least this reward, else 0",
     )
 
     @model_validator(mode="after")
@@ -128,27 +146,30 @@ class LearningProgressConfig(SceneTable):
         return self
 
 
-class ProgressiveConfig(SceneTable):
-    """One task after the other, in the order they are listed; the next one when this one is done."""
+class ProgressiveConfig(BaseCurriculumConfig):
+    """One task at a time, in the order of the file; the next one starts when the current one is completed."""
 
-    type: Literal["progressive"] = Field(description="progressive: one task after the other")
+    type: Literal["progressive"] = Field(description="progressive: one task at a time")
     thresholds: list[float] = Field(
         default_factory=list,
-        description="moving average of the reward at which a task is done: one for all, or one for each but the last",
+        description="moving average of the reward that completes a task: one for all tasks, or for each but the last",
     )
     agent_steps: int = Field(
-        default=0, ge=0, lt=2**53, description="agent steps after which a task is done in any case; 0: never"
+        default=0, ge=0, lt=2**53, description="agent steps that complete a task whatever its reward; 0: off"
     )
     average_rate: Rate = Field(default=0.1, description="weight of an episode in the moving average of the reward")
-    min_episodes: int = Field(default=10, ge=1, lt=2**31, description="episodes of a task before its reward is judged")
+    min_episodes: int = Field(
+        default=10, ge=1, lt=2**31, description="episodes of a task before its reward can complete it"
+    )
     earlier_share: Share = Field(
-        default=0.0, description="share of episodes drawn evenly from the tasks that are done, against forgetting"
+        default=0.0,
+        description="fraction of episodes drawn from the completed tasks with equal probability, against forgetting",
     )
 
     @model_validator(mode="after")
-    def _can_move_on(self) -> Self:
+    def _completes_tasks(self) -> Self:
         if not self.thresholds and not self.agent_steps:
-            message = "needs curriculum.thresholds or curriculum.agent_steps, or it would never move on"
+            message = "needs curriculum.thresholds or curriculum.agent_steps, or it would never leave the first task"
             raise RulesError([Problem(("type",), message)])
         return self
 
@@ -166,4 +187,4 @@ AnyCurriculum = Annotated[
     | Annotated[ProgressiveConfig, Tag("progressive")],
     Discriminator(_curriculum_tag),
 ]
-"""Any curriculum; without `type` it is `fixed`."""
+"""Any of the curricula; without `type` it is `fixed`."""

@@ -1,4 +1,4 @@
-"""A world in full: `[env]` with its game, objects, actions and map builder, and the rules between them."""
+"""The world: the table `[env]` with game, objects, actions and map builder, and the rules between them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from pydantic import Field, ValidationError, model_validator
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.game import GameConfig
 from metta.config.env.map_builder import MapBuilder, MapBuilderConfig
-from metta.config.env.map_drawings import group_counts
-from metta.config.env.map_sizes import infer_sizes, room_problems
+from metta.config.env.map_sizes import fit_problems, group_counts, infer_sizes
 from metta.config.env.name_rules import name_problems
 from metta.config.env.object_rules import action_problems, complete_types, recipe_problems
 from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
-from metta.config.validation.error_messages import MOST_JUDGED, problems_in
+from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
 
@@ -25,29 +24,29 @@ from metta.errors import ConfigError, Problem, RulesError, did_you_mean
 class EnvConfig(FrozenModel):
     """A world: game mechanics, objects, actions and the map builder."""
 
-    game: GameConfig = Field(default_factory=GameConfig, description="game mechanics")
+    game: GameConfig = Field(default_factory=GameConfig, description="game mechanics and sizes")
     objects: list[ObjectConfig] = Field(
         default_factory=lambda: list(CATALOGUE.values()),
         max_length=240,
-        description="object types; entries add to the catalogue or replace its entry of that name",
+        description="object types, added to the catalogue or replacing its entry of the same name",
     )
     actions: list[ActionConfig] = Field(
         default_factory=lambda: list(DEFAULT_ACTIONS),
         min_length=1,
         max_length=100,
-        description="actions, in the order of their ids",
+        description="all actions, in the order of their ids",
     )
-    map_builder: MapBuilder = Field(default_factory=MapBuilderConfig, description="map generation")
+    map_builder: MapBuilder = Field(default_factory=MapBuilderConfig, description="generation of maps")
 
     @model_validator(mode="after")
-    def _settle(self) -> Self:
+    def _infer_and_validate(self) -> Self:
         game, builder, problems = infer_sizes(self.game, self.map_builder)
         self.__dict__.update(game=game, map_builder=builder)
         names = name_problems(game, self.objects, self.actions, builder, self.object_types)
-        problems += islice(names, MOST_JUDGED)  # to look for what was meant takes time
+        problems += islice(names, MAX_PROBLEMS)  # searching for similar names takes time
         problems += recipe_problems(self.objects, self.object_types)
         problems += action_problems(self.actions)
-        problems += room_problems(builder) if not problems else []
+        problems += fit_problems(builder) if not problems else []
         if not problems:
             group_counts(builder, list(game.groups), 0, len(game.groups), ("map_builder",), problems)
         if problems:
@@ -56,22 +55,22 @@ class EnvConfig(FrozenModel):
 
     @cached_property
     def object_types(self) -> dict[str, ObjectConfig]:
-        """Every object type by name with nothing left open: the user's entries over the catalogue's."""
+        """All object types by name with every value set: the entries of `objects` over those of the catalogue."""
         return complete_types(self.objects)
 
     @cached_property
     def rules_key(self) -> str:
-        """The same text for worlds that differ in their maps alone."""
+        """A key of the game rules, equal for worlds that differ only in their maps."""
         return self.model_dump_json(include={"game", "objects", "actions"}, exclude={"game": {"width", "height"}})
 
     @cached_property
     def action_table(self) -> list[tuple[str, str, ActionConfig]]:
-        """(name, type, config) by action id; an attack is followed by its attack_nearest."""
+        """(name, type, config) of each action by id; an attack is followed by its attack_nearest."""
         return [(name, type_, action) for action in self.actions for name, type_ in action.names_and_types]
 
     @cached_property
     def spec(self) -> EnvSpec:
-        """What a policy needs to know of this world."""
+        """The environment spec, which determines the inputs and outputs of a policy."""
         types = {entry.type_id or 0: name for name, entry in self.object_types.items()}
         types[0] = "agent"
         return EnvSpec(
@@ -92,16 +91,16 @@ class EnvConfig(FrozenModel):
         )
 
     def can_act(self, action: ActionConfig) -> bool:
-        """Whether an action can ever succeed: enabled, and needing only items that exist in this world."""
+        """Whether an action can succeed: it is enabled, and the items it needs exist in this world."""
         needed = {**(action.required_resources or {}), **action.consumed_resources}
         items = self.game.inventory_item_names
         return action.enabled and all(item in items for item, count in needed.items() if count > 0)
 
     def override(self, **values: Any) -> EnvConfig:
-        """A copy with single values replaced, wherever they live: `override(num_agents=8, border_width=1)`.
+        """A copy with values replaced by key, such as `override(num_agents=8, border_width=1)`.
 
-        A name is looked for in the env table itself, then in game, then in the map builder.
-        Raises ConfigError for a name that is in none of them or a value that does not fit.
+        A key is searched for in `[env]`, then in `[env.game]`, then in `[env.map_builder]`. Raises ConfigError for an
+        unknown key or an invalid value.
         """
         data = self.model_dump(exclude_unset=True)
         builder = type(self.map_builder)

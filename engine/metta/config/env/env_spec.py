@@ -1,4 +1,4 @@
-"""What a policy must know about a world to read its tokens and choose its actions."""
+"""Environment spec: everything about a world that determines the inputs and outputs of a policy."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from metta.config.validation.frozen_model import FrozenModel
 
 
 class EnvSpec(FrozenModel):
-    """The contract between worlds and policies: worlds with equal specs can be played by the same policy."""
+    """Actions, token features and observation shape of a world. One policy can play all worlds with equal specs."""
 
-    num_agents: int = Field(description="agents in a world")
+    num_agents: int = Field(description="number of agents per world")
     action_names: list[str] = Field(description="by action id")
-    max_action_args: list[int] = Field(description="largest argument, by action id")
-    action_enabled: list[bool] = Field(description="whether it may be sampled, by action id")
+    max_action_args: list[int] = Field(description="largest argument of each action, by action id")
+    action_enabled: list[bool] = Field(description="whether each action may be sampled, by action id")
     feature_names: list[str] = Field(description="by feature id")
-    feature_scales: list[float] = Field(description="what a value is divided by, by feature id")
-    object_type_names: list[str] = Field(description="by type id, '' where there is none")
-    group_ids: list[int] = Field(description="ids of the groups of agents, as in tokens")
+    feature_scales: list[float] = Field(description="divisor that normalizes each feature, by feature id")
+    object_type_names: list[str] = Field(description="by type id; '' for unused ids")
+    group_ids: list[int] = Field(description="group ids in tokens")
     observation_height: int
     observation_width: int
     num_observation_tokens: int
@@ -34,12 +34,12 @@ class EnvSpec(FrozenModel):
             for argument in range(largest + 1)
         ]
 
-    def differing(self, other: EnvSpec) -> list[str]:
-        """What another world has otherwise, so that one policy cannot play both: fields, but for `num_agents`."""
+    def differing_fields(self, other: EnvSpec) -> list[str]:
+        """Names of the fields, except `num_agents`, that differ, so that one policy cannot play both worlds."""
         names = [name for name in EnvSpec.model_fields if name != "num_agents"]
         return [name for name in names if getattr(self, name) != getattr(other, name)]
 
     @property
     def center(self) -> int:
-        """The location byte of the observer's own cell."""
+        """Location byte of the observing agent's cell."""
         return (self.observation_height // 2) << 4 | (self.observation_width // 2)

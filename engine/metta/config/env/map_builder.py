@@ -1,4 +1,7 @@
-"""How maps are made: `[env.map_builder]`, one model per value of `type`; some make a map of other builders' maps."""
+"""Map builders: the table `[env.map_builder]`, one model for each value of its key `type`.
+
+This file has Random, Ascii and those that combine other builders; mazes, caves and the like are in map_generators.py.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from metta.config.env.map_generators import (
-    BuilderTable,
+    BaseBuilderConfig,
     CavesConfig,
     CorridorsConfig,
     CustomConfig,
     DungeonConfig,
     MazeConfig,
     RadialConfig,
-    ScatterTable,
+    ScatterConfig,
     TerrainConfig,
 )
-from metta.config.env.ranges import Whole
+from metta.config.env.ranges import IntOrRange
+from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, RulesError
 
 GLYPHS = {
@@ -40,44 +44,47 @@ GLYPHS = {
     "T": "temple",
     "@": "agent",
 }
-"""The usual glyphs of maps; `render()` draws with the same ones. `@` is an agent of the first group."""
+"""Default meaning of the characters of a map, as in `render()`. `@` is an agent of the first group."""
 
 SIZES = ("width", "height", "agents")
 
-Path = tuple[str | int, ...]
+
+def is_agent(cell_name: str) -> bool:
+    """Whether a cell of a drawn map holds an agent: `agent` or `agent.GROUP`."""
+    return cell_name == "agent" or cell_name.startswith("agent.")
 
 
-class MapBuilderConfig(ScatterTable):
-    """Objects and agents on random free cells inside a border of walls."""
+class MapBuilderConfig(ScatterConfig):
+    """Objects and agents on random cells of an open floor inside a border of walls."""
 
-    type: Literal["Random"] = Field(default="Random", description="Random: scattered on free cells")
+    type: Literal["Random"] = Field(default="Random", description="Random: an open floor")
 
 
-class AsciiConfig(BuilderTable):
-    """A map drawn in the file, or in a file beside it, one glyph a cell."""
+class AsciiConfig(BaseBuilderConfig):
+    """A map drawn in the TOML file or in a separate text file, one character per cell."""
 
-    type: Literal["Ascii"] = Field(description="Ascii: drawn in the file")
-    map: str = Field(default="", description="the map, one line a row; all rows equally long")
+    type: Literal["Ascii"] = Field(description="Ascii: a drawn map")
+    map: str = Field(default="", description="the map, one line per row; all rows have the same length")
     file: str = Field(
         default="",
-        description="or a text file with the map, beside or below the TOML file that names it; read with that file",
+        description="or a text file with the map, in the directory of the TOML file or below it",
     )
     legend: dict[str, str] = Field(
-        default_factory=dict, description="glyph -> object name or agent.GROUP, beside the usual glyphs"
+        default_factory=dict, description="character -> object name, agent.GROUP or empty; replaces the default meaning"
     )
 
     @model_validator(mode="after")
     def _has_a_map(self) -> Self:
         if self.file:
-            message = "is read only as part of a TOML file on disk; give the drawing itself as map"
+            message = "is read only with a TOML file on disk; give the drawing itself as map"
             raise RulesError([Problem(("file",), message)])
         if not self.map:
-            raise RulesError([Problem(("map",), "must not be empty, unless file names a file with the map")])
+            raise RulesError([Problem(("map",), "must not be empty, unless file is set")])
         return self
 
     @property
     def rows(self) -> list[str]:
-        """The lines of the map, without the blank first and last ones that a multi-line string brings."""
+        """The lines of the map, without the empty first and last lines of a multi-line string."""
         return self.map.strip("\n").split("\n")
 
     @property
@@ -92,43 +99,43 @@ class AsciiConfig(BuilderTable):
 
     @property
     def agents(self) -> int:
-        """Agents drawn."""
-        return sum(self.cell_names.count(name) for name in set(self.cell_names) if name.partition(".")[0] == "agent")
+        """Number of agents drawn."""
+        return sum(map(is_agent, self.cell_names))
 
     @property
     def cell_names(self) -> list[str]:
-        """What each cell holds, in reading order: an object name, `agent`, `agent.GROUP` or `empty`."""
+        """Content of each cell in row-major order: an object name, `agent`, `agent.GROUP` or `empty`."""
         return [self.cell_name(glyph) or "" for row in self.rows for glyph in row]
 
     def cell_name(self, glyph: str) -> str | None:
-        """The object name, `agent.GROUP` or `empty` that a glyph stands for; None if it stands for nothing."""
+        """The object name, `agent`, `agent.GROUP` or `empty` of a character; None if it has no meaning."""
         return self.legend.get(glyph, GLYPHS.get(glyph))
 
 
-class RoomsConfig(BuilderTable):
-    """A grid, row or column of rooms, each made by a builder, with walls between and around them."""
+class RoomsConfig(BaseBuilderConfig):
+    """A grid of rooms, each made by a map builder, with walls between and around them."""
 
     type: Literal["Rooms"] = Field(description="Rooms: a grid of rooms")
-    rows: int = Field(default=2, ge=1, le=64, description="rooms from top to bottom")
-    cols: int = Field(default=2, ge=1, le=64, description="rooms from left to right")
+    rows: int = Field(default=2, ge=1, le=64, description="rows of rooms")
+    cols: int = Field(default=2, ge=1, le=64, description="columns of rooms")
     border_width: int = Field(
-        default=1, ge=0, le=4096, description="thickness of the walls between and around rooms, cells"
+        default=1, ge=0, le=4096, description="width of the walls between and around rooms, cells"
     )
-    door_width: Whole = Field(
+    door_width: IntOrRange = Field(
         default=0,
         ge=0,
         le=4096,
-        description="opening in the middle of each wall between two rooms, cells; 0: closed rooms",
+        description="width of the door in the middle of each wall between two rooms, cells; 0: no doors",
     )
     room: MapBuilder | None = Field(
         default=None,
-        description="the map builder of every room, each its own draw; without a border unless it sets one; Random if "
-        "left out",
+        description="map builder of every room, sampled for each; without a border unless it sets border_width; "
+        "default: Random",
     )
     rooms: list[MapBuilder] = Field(
         default_factory=list,
         max_length=4096,
-        description="or a map builder for each room, in reading order; in one row unless rows or cols say otherwise",
+        description="or a map builder for each room, row by row; a single row unless rows or cols is set",
     )
 
     @model_validator(mode="after")
@@ -137,7 +144,7 @@ class RoomsConfig(BuilderTable):
             self.__dict__["room"] = _without_border(self.room or MapBuilderConfig())
             return self
         if self.room is not None:
-            raise RulesError([Problem(("room",), "must be left out where rooms has a builder for each room")])
+            raise RulesError([Problem(("room",), "must be omitted where rooms has a builder for each room")])
         self.__dict__["rooms"] = [_without_border(room) for room in self.rooms]
         count = len(self.rooms)
         if not self.is_set("rows"):
@@ -146,84 +153,84 @@ class RoomsConfig(BuilderTable):
             self.__dict__["cols"] = count // self.rows
         if self.rows * self.cols != count:
             grid = f"rows x cols = {self.rows} x {self.cols} = {self.rows * self.cols}"
-            raise RulesError([Problem(("rooms",), f"must be as many as {grid}; got {count}")])
+            raise RulesError([Problem(("rooms",), f"must have {grid} entries; got {count}")])
         return self
 
     @property
-    def parts(self) -> list[tuple[Path, MapBuilder]]:
-        """The builders of rooms, each with its path from here."""
+    def parts(self) -> list[tuple[KeyPath, MapBuilder]]:
+        """The nested builders, each with its path relative to this table."""
         return [(("room",), self.room)] if self.room else [(("rooms", index), b) for index, b in enumerate(self.rooms)]
 
     def with_parts(self, parts: list[MapBuilder]) -> Self:
-        """A copy with these builders instead."""
-        return self.filled(room=parts[0]) if self.room else self.filled(rooms=parts)
+        """A copy with other nested builders."""
+        return self.with_inferred(room=parts[0]) if self.room else self.with_inferred(rooms=parts)
 
     @property
-    def each_room(self) -> list[MapBuilder]:
-        """The builder of each room, in reading order."""
+    def all_rooms(self) -> list[MapBuilder]:
+        """The builder of each room, row by row."""
         return [self.room] * (self.rows * self.cols) if self.room else self.rooms
 
     @property
     def row_heights(self) -> list[int]:
-        """Of each row of rooms its highest, in cells."""
-        heights = [room.height for room in self.each_room]
+        """Height of each row of rooms (that of its highest room), cells."""
+        heights = [room.height for room in self.all_rooms]
         return [max(heights[row * self.cols : (row + 1) * self.cols]) for row in range(self.rows)]
 
     @property
     def col_widths(self) -> list[int]:
-        """Of each column of rooms its widest, in cells."""
-        widths = [room.width for room in self.each_room]
+        """Width of each column of rooms (that of its widest room), cells."""
+        widths = [room.width for room in self.all_rooms]
         return [max(widths[col :: self.cols]) for col in range(self.cols)]
 
     @property
     def height(self) -> int:
-        """Rows of the whole map: the rooms and the walls."""
+        """Rows of the map: rooms and walls."""
         return sum(self.row_heights) + (self.rows + 1) * self.border_width
 
     @property
     def width(self) -> int:
-        """Columns of the whole map: the rooms and the walls."""
+        """Columns of the map: rooms and walls."""
         return sum(self.col_widths) + (self.cols + 1) * self.border_width
 
     @property
     def agents(self) -> int:
         """Agents of all rooms."""
-        return sum(room.agents for room in self.each_room)
+        return sum(room.agents for room in self.all_rooms)
 
 
-class MirroredConfig(BuilderTable):
-    """A map and its mirror images, objects and agents too: the same chances for every team."""
+class MirroredConfig(BaseBuilderConfig):
+    """A map and its mirror images with all objects and agents, so that all teams have equal conditions."""
 
     type: Literal["Mirrored"] = Field(description="Mirrored: a map and its mirror images")
     symmetry: Literal["horizontal", "vertical", "both", "rotated"] = Field(
         default="horizontal",
-        description="horizontal: left and right; vertical: top and bottom; both: all four quarters; "
-        "rotated: left and right, turned by half",
+        description="horizontal: two images side by side; vertical: one above the other; both: four images; rotated: "
+        "two side by side, the second rotated by 180 degrees",
     )
-    border_width: int = Field(default=1, ge=0, le=4096, description="thickness of the wall around it all, cells")
+    border_width: int = Field(default=1, ge=0, le=4096, description="width of the walls around the whole map, cells")
     apart: bool = Field(
         default=True,
-        description="each image has one group's agents, the next image the next group's; false: each image has agents "
-        "of all groups, in each image the next group's in the same places",
+        description="each image has the agents of one group, the next image those of the next group; false: each image "
+        "has agents of all groups, and the groups' positions rotate from image to image",
     )
     builder: MapBuilder = Field(
         default_factory=lambda: MapBuilderConfig(),
-        description="the map builder of one image; without a border unless it sets one",
+        description="map builder of one image; without a border unless it sets border_width",
     )
 
     @model_validator(mode="after")
-    def _no_wall_along_the_mirror(self) -> Self:
+    def _builder_without_border(self) -> Self:
         self.__dict__["builder"] = _without_border(self.builder)
         return self
 
     @property
-    def parts(self) -> list[tuple[Path, MapBuilder]]:
-        """The builder of an image with its path from here."""
+    def parts(self) -> list[tuple[KeyPath, MapBuilder]]:
+        """The nested builder with its path relative to this table."""
         return [(("builder",), self.builder)]
 
     def with_parts(self, parts: list[MapBuilder]) -> Self:
-        """A copy with this builder instead."""
-        return self.filled(builder=parts[0])
+        """A copy with another nested builder."""
+        return self.with_inferred(builder=parts[0])
 
     @property
     def images(self) -> tuple[int, int]:
@@ -232,12 +239,12 @@ class MirroredConfig(BuilderTable):
 
     @property
     def height(self) -> int:
-        """Rows of the whole map."""
+        """Rows of the map: images and border."""
         return self.images[0] * self.builder.height + 2 * self.border_width
 
     @property
     def width(self) -> int:
-        """Columns of the whole map."""
+        """Columns of the map: images and border."""
         return self.images[1] * self.builder.width + 2 * self.border_width
 
     @property
@@ -246,34 +253,34 @@ class MirroredConfig(BuilderTable):
         return self.images[0] * self.images[1] * self.builder.agents
 
 
-class ChoiceConfig(BuilderTable):
-    """One of several builders, drawn anew for every map."""
+class ChoiceConfig(BaseBuilderConfig):
+    """One of several map builders, chosen at random for every map."""
 
-    type: Literal["Choice"] = Field(description="Choice: one of several builders, at random")
+    type: Literal["Choice"] = Field(description="Choice: a random choice of builders")
     builders: list[MapBuilder] = Field(
-        min_length=1, max_length=1000, description="the map builders; all make maps of one size for as many agents"
+        min_length=1, max_length=1000, description="map builders; their maps have the same size and number of agents"
     )
     weights: list[Annotated[float, Field(ge=0, le=1e9)]] = Field(
-        default_factory=list, max_length=1000, description="how often each is drawn, relatively; empty: all alike"
+        default_factory=list, max_length=1000, description="relative frequency of each builder; empty: equal"
     )
 
     @model_validator(mode="after")
     def _weights_fit(self) -> Self:
         if self.weights and len(self.weights) != len(self.builders):
-            message = f"must be one for each of {len(self.builders)} builders, or none; got {len(self.weights)}"
+            message = f"must have one for each of {len(self.builders)} builders, or be empty; got {len(self.weights)}"
             raise RulesError([Problem(("weights",), message)])
         if self.weights and not any(self.weights):
-            raise RulesError([Problem(("weights",), "must have one above 0")])
+            raise RulesError([Problem(("weights",), "must have at least one above 0")])
         return self
 
     @property
-    def parts(self) -> list[tuple[Path, MapBuilder]]:
-        """The builders, each with its path from here."""
+    def parts(self) -> list[tuple[KeyPath, MapBuilder]]:
+        """The nested builders, each with its path relative to this table."""
         return [(("builders", index), builder) for index, builder in enumerate(self.builders)]
 
     def with_parts(self, parts: list[MapBuilder]) -> Self:
-        """A copy with these builders instead."""
-        return self.filled(builders=parts)
+        """A copy with other nested builders."""
+        return self.with_inferred(builders=parts)
 
     @property
     def shares(self) -> list[float]:
@@ -283,17 +290,17 @@ class ChoiceConfig(BuilderTable):
 
     @property
     def height(self) -> int:
-        """Rows of every builder's map."""
+        """Rows of the map, the same for every builder."""
         return self.builders[0].height
 
     @property
     def width(self) -> int:
-        """Columns of every builder's map."""
+        """Columns of the map, the same for every builder."""
         return self.builders[0].width
 
     @property
     def agents(self) -> int:
-        """Agents of every builder's map."""
+        """Agents of the map, the same for every builder."""
         return self.builders[0].agents
 
 
@@ -318,27 +325,29 @@ MapBuilder = Annotated[
     | Annotated[ChoiceConfig, Tag("Choice")],
     Discriminator(_builder_tag),
 ]
-"""Any map builder; without `type` it is `Random`."""
+"""Any of the map builders; without `type` it is `Random`."""
 
 for _model in (RoomsConfig, MirroredConfig, ChoiceConfig):
     _model.model_rebuild()
 
 
-def walk(builder: MapBuilder, path: Path = (), connected: bool = False) -> Iterator[tuple[Path, MapBuilder, bool]]:
-    """A builder and all those inside of it: its path, itself, and whether its map is to be connected."""
+def walk_builders(
+    builder: MapBuilder, path: KeyPath = (), connected: bool = False
+) -> Iterator[tuple[KeyPath, MapBuilder, bool]]:
+    """Yield a builder and all builders nested in it: path, builder, and whether its map must be connected."""
     connected = connected or builder.connected
     yield path, builder, connected
     if isinstance(builder, RoomsConfig | MirroredConfig | ChoiceConfig):
         for step, part in builder.parts:
-            yield from walk(part, (*path, *step), connected)
+            yield from walk_builders(part, (*path, *step), connected)
 
 
 def _without_border(builder: MapBuilder) -> MapBuilder:
-    """A builder inside another, which sets its own walls: no border of its own unless it was asked for."""
+    """The nested builder with a border of 0 unless it sets one, since the outer builder makes the walls."""
     if isinstance(builder, ChoiceConfig):
         return builder.with_parts([_without_border(part) for part in builder.builders])
     if isinstance(builder, AsciiConfig) or builder.is_set("border_width"):
         return builder
     if isinstance(builder, RoomsConfig):
-        return builder  # its border is also what stands between its rooms
-    return builder.filled(border_width=0)
+        return builder  # its border is also the walls between its rooms
+    return builder.with_inferred(border_width=0)

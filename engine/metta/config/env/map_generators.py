@@ -1,4 +1,4 @@
-"""Map builders that scatter objects and agents over a floor: an open one, a maze, caves, a dungeon, a terrain, ..."""
+"""Map builders that place objects and agents at random on a floor: maze, caves, dungeon, terrain and others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from metta.config.env.ranges import Choose, Number, OrRange, Range, Whole, least, most
+from metta.config.env.ranges import FloatOrRange, IntOrRange, OrRange, Range, RangeResolver, range_max, range_min
 from metta.config.validation.frozen_model import FrozenModel, RegisteredName
 from metta.errors import Problem, RulesError
 from metta.extensions import Registry
@@ -15,24 +15,25 @@ from metta.extensions import Registry
 DEFAULT_MAP_OBJECTS = {"mine_red": 2, "generator_red": 1, "altar": 1, "wall": 5, "block": 3}
 
 MAP_BUILDERS: Final[Registry[Any]] = Registry("metta.map_builders", "map builder")
-"""Map builders of one's own; what one must be: world/floors.py."""
+"""Custom floors by name, for `type = "Custom"`; each is a function described in world/maps/generators.py."""
 
-ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24), OrRange(is_whole=True)]]
-Share = Annotated[float, Field(ge=0, le=1), OrRange(is_whole=False)]
+ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24), OrRange(is_integer=True)]]
+Share = Annotated[float, Field(ge=0, le=1), OrRange(is_integer=False)]
 
 
-class BuilderTable(FrozenModel):
-    """What all map builders have in common."""
+class BaseBuilderConfig(FrozenModel):
+    """Keys of all map builders."""
 
     type: str
     connected: bool = Field(
         default=False,
-        description="every agent can walk to every other and up to every object; what was not drawn is one piece",
+        description="guarantee that every agent can reach all other agents and all objects; generated floors are then "
+        "connected",
     )
 
     @cached_property
     def ranges(self) -> dict[str, Any]:
-        """The settings that are drawn for every map: ranges, and tables of numbers that have some."""
+        """The settings that are sampled for every map: ranges, and tables of numbers with ranges among them."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
             name: value
@@ -41,163 +42,172 @@ class BuilderTable(FrozenModel):
             or (isinstance(value, dict) and any(isinstance(entry, Range) for entry in value.values()))
         }
 
-    def pinned(self, choose: Choose) -> Self:
-        """The builder with a number for each range; itself where there is none."""
+    def resolve_ranges(self, resolve: RangeResolver) -> Self:
+        """A copy with the number that `resolve` gives for each range; the builder itself if it has no range."""
         if not self.ranges:
             return self
         numbers: dict[str, Any] = {}
         for name, value in self.ranges.items():
             if isinstance(value, Range):
-                numbers[name] = choose(value)
+                numbers[name] = resolve(value)
             else:
-                numbers[name] = {key: choose(one) if isinstance(one, Range) else one for key, one in value.items()}
+                numbers[name] = {key: resolve(one) if isinstance(one, Range) else one for key, one in value.items()}
         copy = self.model_copy(update=numbers)
         copy.__dict__["ranges"] = {}
         return copy
 
 
-class ScatterTable(BuilderTable):
-    """What all builders have that scatter objects and agents on the free cells of a floor inside a border of walls."""
+class ScatterConfig(BaseBuilderConfig):
+    """Keys of all builders that place objects and agents at random on the free cells of a floor inside a border."""
 
-    width: int = Field(default=64, ge=1, le=4096, description="map width with its border, cells; follows env.game")
-    height: int = Field(default=64, ge=1, le=4096, description="map height with its border, cells; follows env.game")
-    border_width: Whole = Field(default=2, ge=0, le=4096, description="thickness of the wall around the map, cells")
+    width: int = Field(
+        default=64, ge=1, le=4096, description="map width including the border, cells; default: env.game.width"
+    )
+    height: int = Field(
+        default=64, ge=1, le=4096, description="map height including the border, cells; default: env.game.height"
+    )
+    border_width: IntOrRange = Field(default=2, ge=0, le=4096, description="width of the walls around the map, cells")
     agents: int = Field(
-        default=64, ge=0, le=65536, description="agents, split evenly among the groups; follows env.game.num_agents"
+        default=64,
+        ge=0,
+        le=65536,
+        description="number of agents, divided evenly among the groups; default: env.game.num_agents",
     )
     objects: ObjectCounts = Field(
-        default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="how many of each object, by name"
+        default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="number of objects, by name"
     )
-    mean_distance: Number = Field(
+    mean_distance: FloatOrRange = Field(
         default=0.0,
         ge=0,
         le=8192,
-        description="agents start close together, and objects about so many steps from there, on average; 0: anywhere",
+        description="mean distance of objects from the agents, which start close together, steps; 0: all are placed "
+        "anywhere",
     )
 
     @property
-    def inside(self) -> tuple[int, int]:
-        """Rows and columns within the border."""
+    def inner_shape(self) -> tuple[int, int]:
+        """Rows and columns inside the border."""
         return self.height - 2 * self.border_width, self.width - 2 * self.border_width
 
     @property
-    def least_floor(self) -> int:
-        """Cells of floor that every map of this builder has at least, without `connected`."""
+    def min_floor_cells(self) -> int:
+        """Lower bound of the number of floor cells of every map, without `connected`."""
         return 0
 
 
-class MazeConfig(ScatterTable):
-    """Corridors that branch and never meet again, unless walls between them are opened."""
+class MazeConfig(ScatterConfig):
+    """A maze: a spanning tree of corridors, with loops if `loops` opens more walls."""
 
-    type: Literal["Maze"] = Field(description="Maze: corridors in all directions")
+    type: Literal["Maze"] = Field(description="Maze: a maze of corridors")
     algorithm: Literal["kruskal", "backtracker"] = Field(
-        default="kruskal", description="kruskal: many short dead ends; backtracker: long winding corridors"
+        default="kruskal", description="kruskal: many short dead ends; backtracker (depth-first): long corridors"
     )
-    corridor_width: Whole = Field(default=1, ge=1, le=4096, description="width of corridors, cells; walls have 1")
-    loops: Share = Field(default=0.0, description="share of the walls left between corridors that are opened")
+    corridor_width: IntOrRange = Field(default=1, ge=1, le=4096, description="width of corridors, cells; walls have 1")
+    loops: Share = Field(default=0.0, description="fraction of the remaining walls between corridors that are opened")
 
     @property
-    def crossings(self) -> tuple[int, int]:
-        """Rows and columns of the places that corridors join."""
+    def maze_shape(self) -> tuple[int, int]:
+        """Rows and columns of the maze's junctions, which corridors connect."""
         pitch = self.corridor_width + 1
-        rows, cols = ((side + 1) // pitch for side in self.inside)
+        rows, cols = ((side + 1) // pitch for side in self.inner_shape)
         return rows, cols
 
     @property
-    def least_floor(self) -> int:
-        """The places and one opening fewer than there are places."""
-        places = self.crossings[0] * self.crossings[1]
-        return max(0, places * self.corridor_width**2 + (places - 1) * self.corridor_width)
+    def min_floor_cells(self) -> int:
+        """The junctions, and one opening fewer than there are junctions."""
+        junctions = self.maze_shape[0] * self.maze_shape[1]
+        return max(0, junctions * self.corridor_width**2 + (junctions - 1) * self.corridor_width)
 
 
-class CavesConfig(ScatterTable):
-    """Caves: random cells, then each becomes as most of those around it are (a cellular automaton)."""
+class CavesConfig(ScatterConfig):
+    """Caves by a cellular automaton: random cells, which then repeatedly become what most of their neighbors are."""
 
-    type: Literal["Caves"] = Field(description="Caves: rounded hollows")
-    fill: Share = Field(default=0.42, description="share of cells that are walls at first")
-    rounds: Whole = Field(default=4, ge=0, le=100, description="times that cells adapt to those around them")
-
-
-class DungeonConfig(ScatterTable):
-    """Rooms of many sizes joined by corridors: the map is split again and again (binary space partition)."""
-
-    type: Literal["Dungeon"] = Field(description="Dungeon: rooms joined by corridors")
-    min_room: Whole = Field(default=4, ge=1, le=4096, description="shortest side of a room, cells")
-    corridor_width: Whole = Field(default=1, ge=1, le=4096, description="width of corridors, cells")
+    type: Literal["Caves"] = Field(description="Caves: irregular caves")
+    fill: Share = Field(default=0.42, description="initial fraction of cells that are walls")
+    rounds: IntOrRange = Field(default=4, ge=0, le=100, description="iterations of the cellular automaton")
 
 
-class TerrainConfig(ScatterTable):
+class DungeonConfig(ScatterConfig):
+    """Rooms of different sizes connected by corridors, by binary space partitioning."""
+
+    type: Literal["Dungeon"] = Field(description="Dungeon: rooms connected by corridors")
+    min_room: IntOrRange = Field(default=4, ge=1, le=4096, description="minimum side of a room, cells")
+    corridor_width: IntOrRange = Field(default=1, ge=1, le=4096, description="width of corridors, cells")
+
+
+class TerrainConfig(ScatterConfig):
     """An open floor with obstacles."""
 
     type: Literal["Terrain"] = Field(description="Terrain: obstacles on an open floor")
     obstacles: Literal["walls", "blocks", "crosses", "rings", "labyrinths", "mixed"] = Field(
         default="walls",
-        description="single walls, filled squares, crosses, rings with an opening, small mazes with one, "
-        "or any of the last four",
+        description="walls: single cells; blocks: filled squares; crosses; rings with one opening; labyrinths: small "
+        "mazes with one opening; mixed: all but walls",
     )
-    size: Whole = Field(default=3, ge=1, le=4096, description="side of an obstacle other than walls, cells")
+    size: IntOrRange = Field(default=3, ge=1, le=4096, description="side of an obstacle, cells; unused by walls")
     density: Share = Field(
-        default=0.1, description="obstacles are laid until they cover this share of the floor or no more fit"
+        default=0.1, description="fraction of the floor that obstacles cover, unless no more of them fit"
     )
 
 
-Spot = Literal["anywhere", "hub", "ends"]
+RadialPosition = Literal["anywhere", "hub", "ends"]
 
 
-class RadialConfig(ScatterTable):
-    """A hub in the middle with arms in all directions (a radial maze)."""
+class RadialConfig(ScatterConfig):
+    """A radial maze: a hub in the center with arms at equal angles."""
 
     type: Literal["Radial"] = Field(description="Radial: a hub with arms")
-    arms: Whole = Field(default=4, ge=1, le=64, description="number of arms, at equal angles")
-    arm_width: Whole = Field(default=1, ge=1, le=4096, description="width of an arm, cells")
-    arm_length: Whole = Field(
-        default=0, ge=0, le=4096, description="from the middle to the end of an arm, cells; 0: as far as there is room"
+    arms: IntOrRange = Field(default=4, ge=1, le=64, description="number of arms")
+    arm_width: IntOrRange = Field(default=1, ge=1, le=4096, description="width of an arm, cells")
+    arm_length: IntOrRange = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        description="length of an arm from the center, cells; 0: up to the border",
     )
-    hub: Whole = Field(default=1, ge=0, le=4096, description="from the middle to the edge of the square hub, cells")
-    turned: bool = Field(default=False, description="the first arm points anywhere instead of up")
-    agents_at: Spot = Field(default="hub", description="where agents start: as near to there as there is room")
-    objects_at: Spot = Field(default="ends", description="where objects lie: as near to there as there is room")
+    hub: IntOrRange = Field(default=1, ge=0, le=4096, description="half the side of the square hub, cells")
+    turned: bool = Field(default=False, description="random angle of the first arm; false: it points up")
+    agents_at: RadialPosition = Field(default="hub", description="where agents start, as close as there is room")
+    objects_at: RadialPosition = Field(default="ends", description="where objects are, as close as there is room")
 
     @property
-    def least_floor(self) -> int:
-        """The hub, where it is not cut off by the border."""
-        rows, cols = (min(side, 2 * self.hub + 1) for side in self.inside)
+    def min_floor_cells(self) -> int:
+        """The part of the hub inside the border."""
+        rows, cols = (min(side, 2 * self.hub + 1) for side in self.inner_shape)
         return rows * cols
 
 
-class CorridorsConfig(ScatterTable):
-    """Straight corridors through rock, from side to side, at random places; those across cross those down."""
+class CorridorsConfig(ScatterConfig):
+    """Straight corridors from side to side and from top to bottom at random positions, through solid walls."""
 
-    type: Literal["Corridors"] = Field(description="Corridors: straight, from side to side")
-    across: Whole = Field(default=3, ge=0, le=2048, description="corridors from left to right")
-    down: Whole = Field(default=3, ge=0, le=2048, description="corridors from top to bottom")
-    corridor_width: Whole = Field(default=1, ge=1, le=4096, description="width of corridors, cells")
+    type: Literal["Corridors"] = Field(description="Corridors: straight corridors across the map")
+    across: IntOrRange = Field(default=3, ge=0, le=2048, description="number of corridors from left to right")
+    down: IntOrRange = Field(default=3, ge=0, le=2048, description="number of corridors from top to bottom")
+    corridor_width: IntOrRange = Field(default=1, ge=1, le=4096, description="width of corridors, cells")
 
     @property
-    def least_floor(self) -> int:
-        """All corridors, where they cross counted once."""
+    def min_floor_cells(self) -> int:
+        """All corridors, their crossings counted once."""
         across, down = self.across * self.corridor_width, self.down * self.corridor_width
-        return across * self.inside[1] + down * self.inside[0] - across * down
+        return across * self.inner_shape[1] + down * self.inner_shape[0] - across * down
 
     @model_validator(mode="after")
-    def _corridors_meet(self) -> Self:
-        sync_ranks = least(self.across) >= 1 and least(self.down) >= 1
-        alone = most(self.across) + most(self.down) == 1
-        if not most(self.across) + most(self.down):
+    def _has_connected_corridors(self) -> Self:
+        is_crossing = range_min(self.across) >= 1 and range_min(self.down) >= 1
+        most = range_max(self.across) + range_max(self.down)
+        if not most:
             raise RulesError([Problem(("across",), "must be at least 1 where down is 0; got 0")])
-        if self.connected and not sync_ranks and not alone:
-            message = "must be false unless corridors cross: across and down both at least 1, or one corridor alone"
+        if self.connected and not is_crossing and most != 1:
+            message = "must be false unless corridors cross: across and down both at least 1, or a single corridor"
             raise RulesError([Problem(("connected",), message)])
         return self
 
 
-class CustomConfig(ScatterTable):
-    """A floor of one's own, drawn by a function that a program registers or an installed package brings."""
+class CustomConfig(ScatterConfig):
+    """A custom floor, from a function that a program registers or an installed package provides."""
 
-    type: Literal["Custom"] = Field(description="Own: a floor of your own")
-    name: Annotated[str, RegisteredName(MAP_BUILDERS)] = Field(
-        description="name that the map builder was registered with"
-    )
+    type: Literal["Custom"] = Field(description="Custom: a floor from a custom function")
+    name: Annotated[str, RegisteredName(MAP_BUILDERS)] = Field(description="registered name of the function")
     settings: dict[str, bool | int | float | str] = Field(
-        default_factory=dict, description="handed to it: names and values that it knows"
+        default_factory=dict, description="settings that are passed to the function, by name"
     )

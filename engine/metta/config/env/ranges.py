@@ -1,4 +1,4 @@
-"""Settings of map builders that may be drawn anew for every map: a number, or `{ min = 3, max = 8 }`."""
+"""Ranges: settings of map builders that are sampled for every map, such as `{ min = 3, max = 8 }`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from metta.errors import Problem, RulesError
 
 @dataclass(frozen=True)
 class Range:
-    """Every number from `min` to `max` alike; whole numbers where the setting is one."""
+    """Uniform distribution from `min` to `max`, both included; of integers where the setting is an integer."""
 
     min: float
     max: float
 
 
-Choose = Callable[[Range], float]
-"""Which number of a range it is."""
+RangeResolver = Callable[[Range], float]
+"""A function from a range to one of its numbers, such as a random one or the largest."""
 
 
 @dataclass(frozen=True)
 class OrRange:
-    """Beside the number of the annotated type, a `Range` of it.
+    """Marks a number field that also accepts a `Range`.
 
-    To the type checker the setting stays that number: maps are drawn by builders whose ranges became numbers
-    (`BuilderTable.pinned`), and what judges a config asks for `least` and `most`.
+    For the type checker the field remains a number: maps are built after `BaseBuilderConfig.resolve_ranges`, and
+    validation uses `range_min` and `range_max`.
     """
 
-    is_whole: bool
+    is_integer: bool
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A number as it was, a table as a Range whose ends such numbers could be."""
+        """Validate a number as before, and a table as a Range with bounds that are valid numbers."""
 
         def read(value: Any, number: core_schema.ValidatorFunctionWrapHandler) -> Any:
             if isinstance(value, Range):
@@ -51,7 +51,7 @@ class OrRange:
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Either of the two."""
+        """Either the number or a table of min and max."""
         number = handler(schema)
         ends = {"min": number, "max": number}
         table = {"type": "object", "properties": ends, "required": list(ends), "additionalProperties": False}
@@ -60,8 +60,8 @@ class OrRange:
     def _range(self, table: dict[str, Any], number: core_schema.ValidatorFunctionWrapHandler) -> Range:
         if set(table) != {"min", "max"}:
             raise RulesError([Problem((), "must be a number, or a range such as { min = 3, max = 8 }")])
-        kinds: tuple[type, ...] = (int,) if self.is_whole else (int, float)
-        word = "a whole number" if self.is_whole else "a number"
+        kinds: tuple[type, ...] = (int,) if self.is_integer else (int, float)
+        word = "an integer" if self.is_integer else "a number"
         problems = [
             Problem((end,), f"must be {word}; got {value!r}")
             for end, value in table.items()
@@ -75,17 +75,17 @@ class OrRange:
         return Range(low, high)
 
 
-Whole = Annotated[int, OrRange(is_whole=True)]
-Number = Annotated[float, OrRange(is_whole=False)]
+IntOrRange = Annotated[int, OrRange(is_integer=True)]
+FloatOrRange = Annotated[float, OrRange(is_integer=False)]
 
 
-def least(value: float) -> float:
-    """The lowest that a setting can be."""
+def range_min(value: float) -> float:
+    """The minimum of a range; the number itself if it is one."""
     return value.min if isinstance(value, Range) else value
 
 
-def most(value: float) -> float:
-    """The highest that a setting can be."""
+def range_max(value: float) -> float:
+    """The maximum of a range; the number itself if it is one."""
     return value.max if isinstance(value, Range) else value
 
 

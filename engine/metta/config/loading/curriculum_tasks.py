@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from metta.config.curriculum import AnyCurriculum, BucketConfig, CurriculumConfig, ProgressiveConfig, Value
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
-from metta.config.env.map_sizes import without_followed_sizes
+from metta.config.env.map_sizes import without_inferred_sizes
 from metta.config.loading.overrides import put_value, read_path
 from metta.config.validation.error_messages import problems_in, shown
 from metta.config.validation.key_paths import KeyPath, annotation_at, table_at, takes_number
@@ -163,7 +163,7 @@ class _Variants:
     """Worlds that differ from one by single values, and share with it all that is the same."""
 
     def __init__(self, env: EnvConfig):
-        self.data = {"env": without_followed_sizes(env)}
+        self.data = {"env": without_inferred_sizes(env)}
         self.env = EnvConfig.model_validate(self.data["env"])
 
     def make(self, values: Sequence[tuple[KeyPath, Value]]) -> EnvConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.map_builder import MapBuilder, RoomsConfig, walk
+from metta.config.env.map_builder import MapBuilder, RoomsConfig, walk_builders
 from metta.config.loading.curriculum_tasks import Tasks, fixed_weights, own_world
 from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
@@ -94,7 +94,7 @@ def _made_of(builder: MapBuilder) -> str:
     """What makes a map, and how many other builders have a part in it."""
     if isinstance(builder, RoomsConfig) and builder.room:
         return f"{builder.rows} x {builder.cols} rooms and the walls between them"
-    inside = sorted({part.type for path, part, _ in walk(builder) if path})
+    inside = sorted({part.type for path, part, _ in walk_builders(builder) if path})
     return f'map builder "{builder.type}"' + (f", of {', '.join(inside)}" if inside else "")
 
 

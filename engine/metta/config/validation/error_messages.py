@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in plain words: one `Problem` for each thing to put right."""
+"""Error messages for invalid values and unknown keys: pydantic's errors as one `Problem` for each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, choices, table_at, tables, tables_at, without_tags
 from metta.errors import Problem, RulesError, closest_name, did_you_mean
 
-MOST_JUDGED = 1000
-"""Errors that are looked into; beyond it a file is noise, and looking for what was meant takes time."""
+MAX_PROBLEMS = 1000
+"""Errors of a file that get a message; searching for similar names takes time."""
 
 TYPE_WORDS = {
-    "int_type": "must be a whole number",
+    "int_type": "must be an integer",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",
     "bool_type": "must be true or false",
@@ -41,24 +41,24 @@ BOUND_WORDS = {
 class UnknownKey(Problem):
     """A key that its table does not have."""
 
-    meant: str | None = None
-    """the key of that table it is probably a misspelling of"""
+    suggestion: str | None = None
+    """the key of that table that it is probably a misspelling of"""
 
 
 def problems_in(error: ValidationError, root: type[FrozenModel], data: Any) -> list[Problem]:
-    """Every problem that validating `data` as a `root` brought up; paths are those of the data."""
-    found = error.errors(include_url=False)[:MOST_JUDGED]
+    """Every problem found while validating `data` as `root`; paths are those of the data."""
+    found = error.errors(include_url=False)[:MAX_PROBLEMS]
     return [problem for details in found for problem in _problems(details, root, data)]
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing wrong with a file's content, in a few words."""
+    """The first error as `key: message`."""
     problem = error.errors()[0]
     return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
 
 
 def shown(value: Any) -> str:
-    """A value as the user wrote it, cut to what fits in a message."""
+    """A value as written in TOML, shortened for a message."""
     if isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, int) and abs(value) >= 2**64:
@@ -77,7 +77,7 @@ def shown(value: Any) -> str:
 
 
 def _unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKey:
-    """The problem with a key no table has: a misspelled one, or one of another table."""
+    """The problem with an unknown key: it is misspelled, or belongs to another table or another `type` of table."""
     name = str(path[-1])
     table = table_at(root, path[:-1], data)
     known = list(table.model_fields) if table else []
@@ -86,11 +86,11 @@ def _unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKe
     if owners:
         type_path = Problem((*path[:-1], "type"), "").key
         types = [f'{type_path} = "{choice}"' for owner in owners for choice in choices(owner, "type")]
-        return UnknownKey(path, f"goes with {' or '.join(types)}")
+        return UnknownKey(path, f"is used only with {' or '.join(types)}")
     elsewhere = [f'"{Problem((*place, name), "").key}"' for place, table in tables(root) if name in table.model_fields]
     if not close and elsewhere:
         return UnknownKey(path, f"unknown key; did you mean {' or '.join(elsewhere)}?")
-    return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", meant=close)
+    return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", suggestion=close)
 
 
 def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iterator[Problem]:
@@ -114,7 +114,7 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
         yield Problem(path, f"must be 1 to 64 letters, digits, '.', '_' or '-'; got {shown(value)}")
     elif kind in BOUND_WORDS:
         name, words = BOUND_WORDS[kind]
-        yield Problem(path, f"{words} {shown(_whole(context[name]))}; got {shown(value)}")
+        yield Problem(path, f"{words} {shown(_shortest(context[name]))}; got {shown(value)}")
     elif kind in ("too_short", "string_too_short"):
         yield Problem(path, "must not be empty")
     elif kind == "too_long":
@@ -131,11 +131,11 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
 
 
 def _is_quoted(kind: str, value: Any) -> bool:
-    """Whether text was given where its content would have been right."""
+    """Whether a string was given whose content would be valid without quotes."""
     wanted = {"int_type": r"[+-]?\d+", "float_type": r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", "bool_type": "true|false"}
     return isinstance(value, str) and kind in wanted and bool(re.fullmatch(wanted[kind], value))
 
 
-def _whole(bound: float) -> float:
-    """A bound without the `.0` that a float field's bounds have."""
+def _shortest(bound: float) -> float:
+    """The bound as an integer where it is one: bounds of float fields are floats."""
     return int(bound) if bound == int(bound) else bound

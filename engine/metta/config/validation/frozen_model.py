@@ -1,4 +1,4 @@
-"""What every table of the TOML file has in common: frozen, strictly typed, no unknown keys."""
+"""Base class of all config tables (frozen, strictly typed, no unknown keys) and types of names and paths."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-"""A name that is safe in a path, a key of statistics, a picture: letters, digits, '.', '_' and '-'."""
+"""A name that is safe in file paths and metric names: 1 to 64 letters, digits, '.', '_' and '-'."""
 
 
-def _possible_path(path: str) -> str:
+def _checked_path(path: str) -> str:
     if any(ord(character) < 32 for character in path):
-        raise RulesError([Problem((), "must be a path, without control characters")])
+        raise RulesError([Problem((), "must be a path without control characters")])
     if len(path.encode(errors="surrogatepass")) > 4000 or any(len(part.encode()) > 255 for part in path.split("/")):
-        raise RulesError([Problem((), "must be a path of at most 4000 bytes, and 255 bytes between two slashes")])
+        raise RulesError([Problem((), "must be a path of at most 4000 bytes, each part of it at most 255 bytes")])
     return path
 
 
-FilePath = Annotated[str, AfterValidator(_possible_path)]
-"""A file or directory, as far as a text can be told to be the path of one."""
+FilePath = Annotated[str, AfterValidator(_checked_path)]
+"""A path of a file or directory that operating systems accept; it need not exist."""
 
 
 @dataclass(frozen=True)
 class RegisteredName:
-    """Marks a string that names a part of a registry: metta's own, or one of the user's; see extensions.py."""
+    """Marks a string field whose value must be a name in a registry of extensions (extensions.py)."""
 
     registry: Registry[Any]
 
@@ -49,17 +49,17 @@ class RegisteredName:
 
 
 class FrozenModel(BaseModel):
-    """One table of the TOML file as a frozen model. A wrong type is an error, never a conversion."""
+    """One table of the TOML file. A value of a wrong type is an error; nothing is converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    def filled(self, **values: Any) -> Self:
-        """A copy with `values` for fields the user left open; they do not count as set by the user."""
+    def with_inferred(self, **values: Any) -> Self:
+        """A copy with `values` that do not count as set by the user (see `is_set`)."""
         copy = self.model_copy(update=values)
         copy.__pydantic_fields_set__.clear()
         copy.__pydantic_fields_set__.update(self.model_fields_set)
         return copy
 
     def is_set(self, field: str) -> bool:
-        """Whether the user gave this field, rather than leaving its default."""
+        """Whether the user set this field, rather than leaving its default."""
         return field in self.model_fields_set

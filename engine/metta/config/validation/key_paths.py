@@ -1,4 +1,4 @@
-"""The field that a key path leads to, read off the models: what a key may be, and what else it could have been."""
+"""Lookup of models, fields and defaults by key path: which table or type belongs to `env.objects[0].name`."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from pydantic.fields import FieldInfo
 from metta.config.validation.frozen_model import FrozenModel
 
 KeyPath = tuple[str | int, ...]
-"""A key path as in the parsed data: `("env", "objects", 0, "name")`."""
+"""A path in parsed TOML: `("env", "objects", 0, "name")`."""
 
 
 def annotation_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> Any:
-    """The type of the value at `path`, None if no such key exists.
+    """The type annotation of the value at `path`; None if there is no such key.
 
-    `data`, the table at `root`, decides which model a map builder is.
+    `data` is the parsed table at `root`; its `type` keys select among the models of a union, such as map builders.
     """
     annotation: Any = root
     for part in path:
-        annotation = _step(_chosen(annotation, data), part)
+        annotation = _step(_selected(annotation, data), part)
         data = child(data, part)
         if annotation is None:
             return None
-    return _chosen(annotation, data)
+    return _selected(annotation, data)
 
 
 def table_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> type[FrozenModel] | None:
-    """The model of the table at `path`, None if there is no table of fixed keys."""
+    """The model of the table at `path`; None if there is no table with fixed keys."""
     annotation = annotation_at(root, path, data)
     return annotation if is_table(annotation) else None
 
 
 def tables_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> list[type[FrozenModel]]:
-    """The models that the table at `path` could be of, whatever its `type`."""
+    """The models of the table at `path`, one for each value of its `type`."""
     if not path:
         return [root]
     return alternatives(_step(annotation_at(root, path[:-1], data), path[-1]))
 
 
 def is_table(annotation: Any) -> bool:
-    """Whether a type is one of the models."""
+    """Whether a type annotation is a model."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def choices(table: type[FrozenModel], field: str) -> tuple[Any, ...]:
-    """The values that a field with fixed choices can have."""
+    """The values of a `Literal` field."""
     return get_args(table.model_fields[field].annotation)
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether a value of this type is written as a string."""
+    """Whether values of this type are strings in TOML."""
     if get_origin(annotation) is Literal:
         return all(isinstance(choice, str) for choice in get_args(annotation))
     return annotation is str
 
 
 def takes_number(annotation: Any, kind: type) -> bool:
-    """Whether a value of this type can be a number of that kind, int or float."""
+    """Whether values of this type can be numbers of `kind`, int or float."""
     plain = _plain(annotation)
     if get_origin(plain) in (Union, types.UnionType):
         return any(takes_number(choice, kind) for choice in get_args(plain))
@@ -68,10 +68,10 @@ def takes_number(annotation: Any, kind: type) -> bool:
 
 
 def tables(root: type[FrozenModel], path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[FrozenModel]]]:
-    """Every table of fixed keys below `root` that is there exactly once, outermost first."""
+    """Every table with fixed keys that exists exactly once, with its path, parents before children."""
     yield path, root
     for name, field in root.model_fields.items():
-        annotation = _chosen(field.annotation, None)
+        annotation = _selected(field.annotation, None)
         if is_table(annotation):
             yield from tables(annotation, (*path, name))
 
@@ -79,9 +79,9 @@ def tables(root: type[FrozenModel], path: KeyPath = ()) -> Iterator[tuple[KeyPat
 def sections(
     root: type[FrozenModel], key: str = "", around: frozenset[type[FrozenModel]] = frozenset()
 ) -> Iterator[tuple[str, type[FrozenModel]]]:
-    """Every table a file can have, by its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
+    """Every table that a file can have, with its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
 
-    A union of tables is there once for each of them, and not once more inside of them.
+    A union of tables is listed once for each of its models, but not again inside of them.
     """
     for name, field in root.model_fields.items():
         inner, annotation = f"{key}.{name}" if key else name, _plain(field.annotation)
@@ -98,7 +98,7 @@ def sections(
 
 
 def default_of(field: FieldInfo) -> Any:
-    """A field's default as parsed TOML: an empty table for a table, None where there is no default."""
+    """A field's default as parsed TOML: an empty table for a table, None for a field without a default."""
     if field.is_required():
         return None
     default = field.get_default(call_default_factory=True)
@@ -112,7 +112,7 @@ def default_of(field: FieldInfo) -> Any:
 
 
 def alternatives(annotation: Any) -> list[type[FrozenModel]]:
-    """The models a union of tables consists of; the model itself where there is just one."""
+    """The models of a union of tables; the model itself if it is just one."""
     plain = _plain(annotation)
     if get_origin(plain) in (Union, types.UnionType):
         return [table for choice in get_args(plain) for table in alternatives(choice)]
@@ -120,15 +120,15 @@ def alternatives(annotation: Any) -> list[type[FrozenModel]]:
 
 
 def without_tags(root: type[FrozenModel], location: KeyPath, data: Any) -> KeyPath:
-    """A location in pydantic's error as a key path: without the names it adds behind a union of tables or a key."""
+    """The location of a pydantic error as a key path, without the tags that pydantic adds after unions and keys."""
     annotation: Any = root
     path: KeyPath = ()
     parts = iter(location)
     for part in parts:
         if part == "[key]":
-            break  # what is wrong is the key itself, not the value there
+            break  # the key is invalid, not its value
         path = (*path, part)
-        annotation = _step(_chosen(annotation, data), part)
+        annotation = _step(_selected(annotation, data), part)
         data = child(data, part)
         if len(alternatives(annotation)) > 1:
             next(parts, None)
@@ -136,7 +136,7 @@ def without_tags(root: type[FrozenModel], location: KeyPath, data: Any) -> KeyPa
 
 
 def _plain(annotation: Any) -> Any:
-    """A type without its annotations and without `| None`."""
+    """A type without `Annotated` and without `| None`."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
@@ -146,8 +146,8 @@ def _plain(annotation: Any) -> Any:
     return annotation
 
 
-def _chosen(annotation: Any, data: Any) -> Any:
-    """The plain type; of several tables the one whose `type` the data names, else the first."""
+def _selected(annotation: Any, data: Any) -> Any:
+    """The plain type; of a union of tables, the one that the data's `type` selects, else the first."""
     tables = alternatives(annotation)
     if len(tables) > 1:
         wanted = data.get("type") if isinstance(data, dict) else None
@@ -168,7 +168,7 @@ def _step(annotation: Any, part: str | int) -> Any:
 
 
 def child(data: Any, part: str | int) -> Any:
-    """One step down into parsed TOML; None where there is nothing."""
+    """The value of a key or the entry of a list in parsed TOML; None if it does not exist."""
     if isinstance(data, dict):
         return data.get(part)
     if isinstance(data, list) and isinstance(part, int) and part < len(data):

@@ -34,9 +34,9 @@ from metta.config.env.map_builder import (
     MirroredConfig,
     RoomsConfig,
 )
-from metta.config.env.map_generators import ScatterTable
+from metta.config.env.map_generators import ScatterConfig
 from metta.config.env.objects import ObjectConfig
-from metta.config.env.ranges import Choose, Range
+from metta.config.env.ranges import Range, RangeResolver
 from metta.errors import MapError
 from metta.world.maps.connectivity import largest_component, reachable
 from metta.world.maps.entrances import Cells, open_gates
@@ -101,15 +101,15 @@ def _built(builder: MapBuilder, config: EnvConfig, demand: PartConstraints, gene
 
 
 def _scattered(
-    builder: ScatterTable, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator
+    builder: ScatterConfig, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator
 ) -> Cells:
     """The floor of a builder with objects and agents on it. One without room for them is drawn again."""
     wall = _type_id(config.object_types, "wall")
     agents = _agents(builder, demand)
     choose = _chooser(generator)
     for _ in range(MOST_DRAWS):
-        drawn = builder.pinned(choose)
-        border, shape = drawn.border_width, drawn.inside
+        drawn = builder.resolve_ranges(choose)
+        border, shape = drawn.border_width, drawn.inner_shape
         entities = np.concatenate([_objects(drawn, config), agents])
         cells = np.full((drawn.height, drawn.width), wall, np.int16)
         inside = cells[border : border + shape[0], border : border + shape[1]]
@@ -137,8 +137,8 @@ def _scattered(
     raise MapError(_does_not_fit(drawn, len(entities), demand.connected))
 
 
-def _does_not_fit(builder: ScatterTable, entities: int, connected: bool) -> str:
-    rows, cols = builder.inside
+def _does_not_fit(builder: ScatterConfig, entities: int, connected: bool) -> str:
+    rows, cols = builder.inner_shape
     if isinstance(builder, MapBuilderConfig) and not connected:
         return f"{entities} objects and agents do not fit into {rows} x {cols} = {rows * cols} cells"
     how = ", each within reach of every agent" if connected else ""
@@ -148,7 +148,7 @@ def _does_not_fit(builder: ScatterTable, entities: int, connected: bool) -> str:
     )
 
 
-def _chooser(generator: np.random.Generator) -> Choose:
+def _chooser(generator: np.random.Generator) -> RangeResolver:
     def choose(one: Range) -> float:
         if isinstance(one.min, int) and isinstance(one.max, int):
             return int(generator.integers(one.min, one.max + 1))
@@ -157,13 +157,13 @@ def _chooser(generator: np.random.Generator) -> Choose:
     return choose
 
 
-def _objects(builder: ScatterTable, config: EnvConfig) -> Cells:
+def _objects(builder: ScatterConfig, config: EnvConfig) -> Cells:
     """The cell values of all objects to place. `[objects] int16`"""
     values = np.array([_type_id(config.object_types, name) for name in builder.objects], np.int16)
     return values.repeat(list(builder.objects.values()))
 
 
-def _agents(builder: ScatterTable, demand: PartConstraints) -> Cells:
+def _agents(builder: ScatterConfig, demand: PartConstraints) -> Cells:
     """The cell values of the agents to place. `[agents] int16`
 
     Agents are dealt to the groups in turn, as cards are: the world's n-th agent is of group n mod groups. So the
@@ -175,7 +175,7 @@ def _agents(builder: ScatterTable, demand: PartConstraints) -> Cells:
 
 def _rooms(builder: RoomsConfig, config: EnvConfig, demand: PartConstraints, generator: np.random.Generator) -> Cells:
     """Rooms in reading order, each its own draw in the middle of its place; walls around and between them; doors."""
-    builder = builder.pinned(_chooser(generator))
+    builder = builder.resolve_ranges(_chooser(generator))
     wall, door = _type_id(config.object_types, "wall"), builder.door_width
     heights, widths, thickness = builder.row_heights, builder.col_widths, builder.border_width
     tops = np.cumsum([thickness, *(height + thickness for height in heights)]).tolist()
@@ -183,7 +183,7 @@ def _rooms(builder: RoomsConfig, config: EnvConfig, demand: PartConstraints, gen
     cells = np.full((builder.height, builder.width), wall, np.int16)
     first_agent = demand.first_agent
     edges = []  # of each room: top, bottom, left, right
-    for number, room in enumerate(builder.each_room):
+    for number, room in enumerate(builder.all_rooms):
         row, col = divmod(number, builder.cols)
         top = tops[row] + (heights[row] - room.height) // 2
         left = lefts[col] + (widths[col] - room.width) // 2

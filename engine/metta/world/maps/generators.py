@@ -26,7 +26,7 @@ from metta.config.env.map_generators import (
     DungeonConfig,
     MazeConfig,
     RadialConfig,
-    ScatterTable,
+    ScatterConfig,
     TerrainConfig,
 )
 from metta.errors import MapError
@@ -50,7 +50,7 @@ class Layout:
     ends: tuple[Cell, ...] = ()
 
 
-def draw_floor(builder: ScatterTable, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
+def draw_floor(builder: ScatterConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
     """A fresh floor of a builder without ranges; equal generators give equal floors."""
     match builder:
         case MazeConfig():
@@ -82,7 +82,7 @@ def _own(builder: CustomConfig, shape: tuple[int, int], generator: np.random.Gen
 
 def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
     """Places in a grid, joined by a spanning tree, and some more of the walls between them opened."""
-    rows, cols = builder.crossings
+    rows, cols = builder.maze_shape
     width = builder.corridor_width
     walls = walls_between(rows, cols)
     if builder.algorithm == "kruskal":

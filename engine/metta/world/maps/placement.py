@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.env.map_generators import RadialConfig, ScatterTable
+from metta.config.env.map_generators import RadialConfig, ScatterConfig
 from metta.world.maps.connectivity import CellPreferences, Floor, connected_places, largest_component, walking_distances
 from metta.world.maps.generators import Cell, Layout
 
@@ -23,7 +23,7 @@ class Preferences:
 
 
 def find_places(
-    builder: ScatterTable,
+    builder: ScatterConfig,
     layout: Layout,
     num_objects: int,
     kept_free: Sequence[int],
@@ -62,7 +62,7 @@ def find_places(
     return floor, np.concatenate([np.array(objects, np.int64), agents])
 
 
-def _preferences(builder: ScatterTable, layout: Layout, generator: np.random.Generator) -> Preferences:
+def _preferences(builder: ScatterConfig, layout: Layout, generator: np.random.Generator) -> Preferences:
     if builder.mean_distance:
         return _around_a_start(layout.floor, builder.mean_distance, generator)
     if isinstance(builder, RadialConfig):
