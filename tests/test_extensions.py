@@ -278,7 +278,7 @@ def test_a_registered_backbone_keeps_its_own_first_weights() -> None:
 
 def test_what_is_no_backbone_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(
-        UsageError, match=r'"one too wide" makes \[2, 17\] of the tokens of 2 agents; it must be \[2, 16\]'
+        UsageError, match=r'"one too wide" returns features of shape \[2, 17\] for 2 agents; it must be \[2, 16\]'
     ):
         new_agent(tiny_config().env, "one too wide")
     with pytest.raises(UsageError, match=r'"no network" is a Identity; it must be a metta.api.Backbone'):

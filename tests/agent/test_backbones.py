@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from box import box_of
+from token_encodings import dense_encoding
 from torch import nn
 
-from metta.agent import backbones
+from metta.agent import convolutions
 from metta.agent.backbones import CnnBackbone
 from metta.config.agent import AgentModelConfig
 from metta.world.env import make_environment
@@ -16,13 +16,13 @@ WINDOWS = [(11, 11), (15, 13), (7, 9), (15, 3), (1, 5)]
 
 
 def set_up(height: int, width: int) -> tuple[CnnBackbone, torch.Tensor, torch.Tensor]:
-    """A network, tokens and the box of them; one agent sees nothing."""
+    """A network, tokens and the dense of them; one agent sees nothing."""
     torch.manual_seed(0)
     env = make_environment(num_agents=5, width=18, height=18, observation_height=height, observation_width=width)
     backbone = CnnBackbone(env.spec, AgentModelConfig(hidden_dim=8))
     frame = torch.from_numpy(env.reset(seed=4)[0]).clone()
     frame[2] = 255
-    return backbone, frame, box_of(backbone.codes, frame).unflatten(2, (height, width))
+    return backbone, frame, dense_encoding(backbone.codes, frame).unflatten(2, (height, width))
 
 
 def plain(backbone: CnnBackbone) -> nn.Sequential:
@@ -49,9 +49,9 @@ def test_the_default_window_has_the_usual_sizes():
 
 @pytest.mark.parametrize(("height", "width"), WINDOWS)
 def test_the_network_of_tokens_is_that_of_the_box(height, width):
-    backbone, frame, box = set_up(height, width)
+    backbone, frame, dense = set_up(height, width)
     layers = plain(backbone)
-    dense, fast = layers(box), backbone(frame)
+    dense, fast = layers(dense), backbone(frame)
     torch.testing.assert_close(fast, dense, rtol=1e-4, atol=1e-5)
     assert fast.std() > 1e-3
     incoming = torch.randn_like(dense)
@@ -64,12 +64,12 @@ def test_the_network_of_tokens_is_that_of_the_box(height, width):
 @pytest.mark.parametrize(("height", "width"), WINDOWS)
 @pytest.mark.parametrize("is_fast", [False, True])
 def test_under_autocast_products_are_the_convolution_as_nearly_as_bfloat16_has_it(height, width, is_fast, monkeypatch):
-    monkeypatch.setattr(backbones, "cpu_has_bfloat16", lambda: is_fast)
-    backbone, frame, box = set_up(height, width)
+    monkeypatch.setattr(convolutions, "cpu_has_bfloat16", lambda: is_fast)
+    backbone, frame, dense = set_up(height, width)
     layers = plain(backbone)
     whole = backbone(frame)
     with torch.autocast("cpu", torch.bfloat16):
-        half, convolved = backbone(frame), layers(box)
+        half, convolved = backbone(frame), layers(dense)
     for features in (half, convolved):
         torch.testing.assert_close(features.float(), whole, rtol=0.05, atol=0.02)
     assert not torch.equal(half.float(), whole)  # the linear layer is in bfloat16 anyway
@@ -82,8 +82,8 @@ def test_under_autocast_products_are_the_convolution_as_nearly_as_bfloat16_has_i
 
 
 def test_products_of_bfloat16_are_rounded_once(monkeypatch):
-    monkeypatch.setattr(backbones, "cpu_has_bfloat16", lambda: True)
-    convolution = backbones.GridConvolution(1, (3, 3))
+    monkeypatch.setattr(convolutions, "cpu_has_bfloat16", lambda: True)
+    convolution = convolutions.GridConvolution(1, (3, 3))
     torch.nn.init.constant_(convolution.weight, 2.0**-10)
     torch.nn.init.zeros_(convolution.bias)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

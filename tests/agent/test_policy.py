@@ -248,7 +248,7 @@ def test_obs_process_func(crowded_env, seen, monkeypatch):
     cut[:, 4:] = 255
     assert torch.equal(outputs(short, seen[3]), outputs(plain, cut))
     assert not torch.equal(outputs(short, seen[3]), outputs(plain, seen[3]))
-    with pytest.raises(MettaError, match="already; take another name"):
+    with pytest.raises(MettaError, match="choose another name"):
         OBSERVATION_PROCESSORS.register("flatten_obs_dict")(first_four)
 
 

@@ -156,7 +156,7 @@ def first_step(agent: MettaAgent) -> torch.Tensor:
 def test_every_agent_field_that_shapes_the_function_is_compared(
     field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OBSERVATION_PROCESSORS, "_parts", dict(OBSERVATION_PROCESSORS._parts))
+    monkeypatch.setattr(OBSERVATION_PROCESSORS, "_registered", dict(OBSERVATION_PROCESSORS._registered))
     OBSERVATION_PROCESSORS.register("first five tokens")(lambda tokens, spec: tokens[:, :5])
     saved, other = agent_for(), agent_for(**{field: ANOTHER_VALUE[field]})
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""One categorical distribution over the (action, argument) pairs that may be sampled."""
+"""The categorical distribution over actions: sampling, log-probability and entropy of logits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """A pair index for each row of `[agents, actions]`, `[agents] int64`.
+    """`[agents] int64`: an action index for each row of `logits [agents, actions]`.
 
-    Inverts the cumulative distribution at one uniform number per agent, drawn on the CPU so that every device plays the
-    same. A pair of probability 0 is never drawn.
+    Inverts the cumulative distribution at one uniform number per agent, drawn on the CPU so that every device samples
+    the same. An action of probability 0 is never drawn.
     """
     cumulative = torch.softmax(logits, -1).cumsum(-1)
     uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
@@ -19,12 +19,12 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def log_prob(logits: Tensor, action_index: Tensor) -> Tensor:
-    """log pi(pair) for `logits [..., actions]` and `action_index [...] int64`."""
+    """log pi(action), `[...]`, for `logits [..., actions]` and `action_index [...] int64`."""
     return torch.log_softmax(logits, -1).gather(-1, action_index.unsqueeze(-1)).squeeze(-1)
 
 
 def log_prob_and_entropy(logits: Tensor, action_index: Tensor) -> tuple[Tensor, Tensor]:
-    """log pi(pair) and the entropy -sum pi log pi, both `[...]`, for `logits [..., actions]`."""
+    """log pi(action) and the entropy -sum pi log pi, both `[...]`, for `logits [..., actions]`."""
     log_probs = torch.log_softmax(logits, -1)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     return log_probs.gather(-1, action_index.unsqueeze(-1)).squeeze(-1), entropy

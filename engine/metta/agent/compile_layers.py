@@ -18,15 +18,15 @@ _COMPILERS: Final = ("cl",) if sys.platform == "win32" else ("g++", "clang++", "
 def compile_agent(agent: MettaAgent, config: CompileConfig) -> None:
     """Make torch compile the dense layers of an agent at their first call; do nothing if not `enabled`.
 
-    Token sums and the LSTM are not compiled: their shapes depend on the data, and their kernels are fast already. Copies
-    of the agent are not compiled. Raises UsageError where there is no C++ compiler.
+    Token sums and the LSTM are not compiled: their shapes depend on the data, and their kernels are fast already.
+    Copies of the agent are not compiled. Raises UsageError where there is no C++ compiler.
     """
     if not config.enabled:
         return
     if not has_compiler():
         raise UsageError(
-            f"[compile] needs a C++ compiler ({', '.join(_COMPILERS)}, or the one in the environment variable CXX), and "
-            "none was found; install one, or set compile.enabled = false"
+            f"[compile] needs a C++ compiler ({', '.join(_COMPILERS)}, or the one that CXX names), "
+            "and none was found; install one, or set compile.enabled = false"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of parts of torch that its compiler imports

@@ -1,4 +1,4 @@
-"""The layers after the memory, and how weights begin."""
+"""Policy and value heads, value normalization (PopArt), and weight initialization."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-POLICY_GAIN = 0.01
-"""A policy that begins almost uniform explores (Andrychowicz et al. 2021, arXiv:2006.05990, section 3.2)."""
+POLICY_GAIN: Final = 0.01
+"""Gain of the policy's output layer: an almost uniform initial policy explores (Andrychowicz et al. 2021,
+arXiv:2006.05990, section 3.2)."""
 
-VALUE_GAIN = 0.1
-"""First values are small: advantages are normalized, so that noise in the values is learned from as if it were reward
-until there is any, and costs the policy its entropy."""
+VALUE_GAIN: Final = 0.1
+"""Gain of the value's output layer. Advantages are normalized, so that until there is any reward the noise of initial
+values is learned from as if it were reward, and lowers the policy's entropy: initial values are small."""
+
+MIN_STD: Final = 1e-4
+"""Smallest standard deviation by which value targets are divided (Hessel et al. 2018, arXiv:1809.04474, section 3)."""
 
 
-class Head(nn.Module):
-    """`layers` hidden layers of the same width, then a linear layer to `outputs` numbers."""
+class MlpHead(nn.Module):
+    """`layers` hidden layers of equal width with ReLU, then a linear layer to `outputs` numbers."""
 
     def __init__(self, hidden: int, layers: int, outputs: int, gain: float):
         super().__init__()
@@ -26,7 +30,7 @@ class Head(nn.Module):
             hidden_layers += [nn.Linear(hidden, hidden), nn.ReLU()]
         self.hidden = nn.Sequential(*hidden_layers)
         self.output = nn.Linear(hidden, outputs)
-        initialize(self.hidden)
+        initialize_weights(self.hidden)
         nn.init.orthogonal_(self.output.weight, gain)
         nn.init.zeros_(self.output.bias)
 
@@ -36,17 +40,12 @@ class Head(nn.Module):
         return outputs
 
 
-SMALLEST_STD: Final = 1e-4
-"""Value targets that hardly vary are not blown up further (Hessel et al. 2018, arXiv:1809.04474, section 3)."""
+class ValueHead(MlpHead):
+    """A head of one output, denormalized by running statistics of the value targets: V = std * output + mean.
 
-
-class ValueHead(Head):
-    """A head of one number that may learn at the scale of one whatever the scale of values: V = std * output + mean.
-
-    mean and std are running statistics of what the values are to be, 0 and 1 until `observe` is called. When they
-    change, the output layer is rescaled so that V stays what it was (PopArt; van Hasselt et al. 2016,
-    arXiv:1602.07714). Running statistics alone would not do for PPO: the values of a batch are bootstrapped from,
-    subtracted as a baseline and clipped to, and all this takes for granted that V moves only where it was trained to.
+    The statistics are 0 and 1 until `observe` is called. When they change, the output layer is rescaled so that V does
+    not (PopArt; van Hasselt et al. 2016, arXiv:1602.07714): PPO bootstraps from the values of a batch, subtracts them
+    as a baseline and clips to them, all of which assumes that V changes only by training.
     """
 
     mean: Tensor
@@ -67,15 +66,15 @@ class ValueHead(Head):
 
     @torch.no_grad()
     def observe(self, targets: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-        """Count the mean and mean square of `targets`, of which `decay` is left after the next call, and so on.
+        """Update the statistics with `targets`; earlier ones are weighted by `decay`.
 
-        Returns a, b: that the output layer is now a times what it was, with b added to the bias.
+        Returns (scale, shift): the output layer was multiplied by scale, and shift was added to its bias.
         """
         targets = targets.double()
         new = [float(targets.mean()), float(targets.square().mean()), 1.0]
         self.moments.mul_(decay).add_((1 - decay) * self.moments.new_tensor(new))
         mean, square = self.moments[:2] / self.moments[2]
-        std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=SMALLEST_STD)
+        std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=MIN_STD)
         scale, shift = (self.std / std).float(), ((self.mean - mean) / std).float()
         self.output.weight.mul_(scale)
         self.output.bias.mul_(scale).add_(shift)
@@ -85,19 +84,19 @@ class ValueHead(Head):
 
 
 def initial_statistics() -> dict[str, Tensor]:
-    """The statistics of a value head that has counted nothing: values are its output."""
+    """The statistics of a value head before its first `observe`: values equal its output."""
     return {"mean": torch.zeros(()), "std": torch.ones(()), "moments": torch.zeros(3, dtype=torch.float64)}
 
 
-def initialize(module: nn.Module, but: nn.Module | None = None) -> None:
-    """Orthogonal weights (Saxe et al. 2013, arXiv:1312.6120) and zero biases, as is usual for PPO.
+def initialize_weights(module: nn.Module, exclude: nn.Module | None = None) -> None:
+    """Set orthogonal weights (Saxe et al. 2013, arXiv:1312.6120) and zero biases, as is usual for PPO.
 
-    Gain sqrt 2 before the ReLU of linear and convolutional layers, 1 in the LSTM, whose forget gates begin half open
-    towards remembering (bias 1; Gers et al. 2000). The part `but` is left as it is.
+    The gain is sqrt 2 in linear and convolutional layers, for the ReLU after them, and 1 in the LSTM, whose forget
+    gates have bias 1 (Gers et al. 2000). The submodule `exclude` is not changed.
     """
-    left = set(but.modules()) if but is not None else set()
+    excluded = set(exclude.modules()) if exclude is not None else set()
     for layer in module.modules():
-        if layer in left:
+        if layer in excluded:
             continue
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.orthogonal_(layer.weight, math.sqrt(2))

@@ -1,4 +1,4 @@
-"""Observation processors: what is done to tokens before the network reads them, by name.
+"""Observation processors: functions, registered by name, that change tokens before the backbone reads them.
 
 A processor maps `[agents, tokens, 3] uint8` to the same, with any number of tokens. It may drop, add, change or reorder
 them. Register one with the decorator, or as an entry point, then name it in `agent.obs_process_func`:
@@ -8,7 +8,8 @@ them. Register one with the decorator, or as an entry point, then name it in `ag
         wall = spec.object_type_names.index("wall")
         ...
 
-The previous action and reward are read from the tokens as they came, before the processor.
+With `agent.egocentric` it gets tokens in the agent's frame. The previous action, the previous reward and the global
+features are read from the tokens before the processor.
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ ObservationProcessor = Callable[[Tensor, EnvSpec], Tensor]
 
 
 @OBSERVATION_PROCESSORS.register("flatten_obs_dict")
-def tokens_as_they_are(observations: Tensor, spec: EnvSpec) -> Tensor:
-    """The observation unchanged: tokens are flat already."""
+def unchanged(observations: Tensor, spec: EnvSpec) -> Tensor:
+    """The observations unchanged: tokens are flat already."""
     return observations

@@ -1,4 +1,4 @@
-"""The agent: tokens and memory in, actions and values out."""
+"""`MettaAgent`, the actor-critic network, and `Policy`, the protocol of everything that can choose actions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from metta.agent import action_distribution
 from metta.agent.backbones import make_backbone
+from metta.agent.direct_inputs import DirectInputs
 from metta.agent.egocentric import EgocentricFrame
-from metta.agent.heads import POLICY_GAIN, Head, ValueHead, initialize
+from metta.agent.heads import POLICY_GAIN, MlpHead, ValueHead, initialize_weights
 from metta.agent.observation_processors import ObservationProcessor
 from metta.agent.recurrent_memory import Memory, SegmentLSTM
 from metta.agent.sparse_tokens import token_sums
-from metta.agent.tokens import PreviousStep
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
@@ -27,23 +27,23 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What a policy decides in one step."""
+    """The actions of one step, and the memory after it."""
 
     actions: Tensor
     """`[agents, 2] int32`: (action id, argument)"""
     action_index: Tensor
     """`[agents] int64`: the same as an index into `spec.flat_actions`"""
     log_probs: Tensor
-    """`[agents] float32`: log pi(pair)"""
+    """`[agents] float32`: log pi(action)"""
     values: Tensor
-    """`[agents] float32`: expected discounted reward from here"""
+    """`[agents] float32`: expected discounted return"""
     memory: Memory
     """after this step"""
 
 
 @dataclass(frozen=True)
 class ActionEvaluation:
-    """What a policy thinks, now, of decisions that were made."""
+    """Log-probabilities of recorded actions under the current policy, with entropies, values and logits."""
 
     log_probs: Tensor
     """`[horizon, segments] float32`"""
@@ -56,14 +56,14 @@ class ActionEvaluation:
 
 
 class Policy(Protocol):
-    """Anything that can play: the trained agent, the random one."""
+    """Anything that chooses actions: a trained agent, the scripted policy, the random policy."""
 
     @property
     def spec(self) -> EnvSpec:
-        """The worlds it can play in."""
+        """The observations and actions that the policy was made for."""
 
     def initial_memory(self, agents: int) -> Memory:
-        """What it remembers before its first step."""
+        """The memory before an episode's first step."""
 
     def act(
         self,
@@ -73,25 +73,27 @@ class Policy(Protocol):
         generator: torch.Generator | None = None,
         deterministic: bool = False,
     ) -> PolicyOutput:
-        """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `episode_starts` `[agents] bool`."""
+        """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `episode_starts [agents] bool`."""
 
 
 def check_policy_fits(policy: Policy, spec: EnvSpec) -> None:
-    """Raise UsageError if worlds of `spec` have other tokens or actions than those that the policy was made for."""
+    """Raise UsageError if worlds of `spec` have other tokens or actions than the policy was made for."""
     if differing := policy.spec.differing_fields(spec):
         raise UsageError(
-            f"the policy was made for another world: {', '.join(differing)} differ; "
+            f"the policy was made for another environment: {', '.join(differing)} differ; "
             "make it from the spaces of the environment it is to play in"
         )
 
 
 class MettaAgent(nn.Module):
-    """A recurrent actor and critic on token observations; a function of (tokens, memory) alone.
+    """A recurrent actor-critic network on token observations; its outputs depend on (tokens, memory) alone.
 
-    tokens -> observation processor -> backbone -> + what is straight ahead, previous action, previous reward, global
-    features -> LSTM -> heads; with `egocentric` tokens are turned before the backbone, and rotations back after the
-    heads. Nearly every action works on the cell straight ahead, but tokens lie by absolute direction: read out for the
-    network, it need not learn to look there once for each way it can face.
+    tokens -> observation processor -> backbone -> + cell ahead, previous action, previous reward, global features ->
+    LSTM -> policy and value heads. With `egocentric`, tokens are first turned into the agent's frame, for all of these
+    inputs, and logits are turned back at the end.
+
+    The cell ahead has an input of its own because nearly every action applies to it, while tokens are located by
+    absolute direction: the network need not learn to find it in each of the four orientations.
     """
 
     def __init__(
@@ -115,20 +117,20 @@ class MettaAgent(nn.Module):
         self.env_config: EnvConfig = observation_space.env_config
         self.spec = spec
         self.global_features = list(global_features)
-        self.processor: ObservationProcessor = OBSERVATION_PROCESSORS.find(config.obs_process_func)
-        self.frame = EgocentricFrame(spec, self.env_config) if config.egocentric else None
+        self.observation_processor: ObservationProcessor = OBSERVATION_PROCESSORS.find(config.obs_process_func)
+        self.egocentric_frame = EgocentricFrame(spec, self.env_config) if config.egocentric else None
         hidden = config.hidden_dim
         self.backbone = make_backbone(spec, config)
         self.ahead: nn.Parameter | None = None
         if config.use_cell_ahead:
             self.ahead = nn.Parameter(0.5 * torch.randn(self.backbone.codes.num_channels, hidden))
-        self.previous = PreviousStep(spec, self.global_features, config.obs_scale)
-        self.action_embedding = nn.Embedding(self.previous.num_pairs, hidden) if config.use_prev_action else None
+        self.direct_inputs = DirectInputs(spec, self.global_features, config.obs_scale)
+        self.action_embedding = nn.Embedding(self.direct_inputs.num_actions, hidden) if config.use_prev_action else None
         extra = config.use_prev_reward + len(self.global_features)
         self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
         self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
-        initialize(self, but=self.backbone if BACKBONES.is_custom(config.backbone) else None)
-        self.policy_head = Head(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
+        initialize_weights(self, exclude=self.backbone if BACKBONES.is_custom(config.backbone) else None)
+        self.policy_head = MlpHead(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
         self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:
             nn.init.normal_(self.action_embedding.weight, std=0.1)
@@ -140,7 +142,7 @@ class MettaAgent(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.flat_actions.device
 
     def initial_memory(self, agents: int) -> Memory:
@@ -181,7 +183,7 @@ class MettaAgent(nn.Module):
         """Log-probabilities, entropies and values of whole segments, differentiable.
 
         `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`; `memory` before
-        the first step; `episode_starts [horizon, segments] bool` marks where it is cleared before a step.
+        the first step; memory is cleared before each step that `episode_starts [horizon, segments] bool` marks.
         """
         logits, values, _ = self(observations, memory, episode_starts)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
@@ -189,7 +191,7 @@ class MettaAgent(nn.Module):
 
     @torch.no_grad()
     def value(self, observations: Tensor, memory: Memory, episode_starts: Tensor | None = None) -> Tensor:
-        """`[agents] float32`: the values of `[agents, tokens, 3] uint8`, memory left as it is."""
+        """`[agents] float32`: the values of `[agents, tokens, 3] uint8`; `memory` is not changed."""
         if episode_starts is None:
             episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
         _, values, _ = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
@@ -208,24 +210,28 @@ class MettaAgent(nn.Module):
                 f"got {list(observations.shape)} {observations.dtype}"
             )
         flat = observations.reshape(-1, tokens, width)
-        with self._precision():
+        orientation: Tensor | None = None
+        if self.egocentric_frame is not None:
+            orientation = self.egocentric_frame.agent_orientation(flat)
+            flat = self.egocentric_frame(flat, orientation)
+        with self._autocast():
             features = self._features(flat).view(horizon, agents, -1)
             if self.memory is not None:
                 features, memory = self.memory(features, memory, episode_starts)
             logits = self.policy_head(features)
             values = self.value_head(features)
-        if self.frame is not None:
-            logits = self.frame.to_world(logits, self.frame.facing(flat).view(horizon, agents))
+        if self.egocentric_frame is not None and orientation is not None:
+            logits = self.egocentric_frame.world_logits(logits, orientation.view(horizon, agents))
         return logits.float(), values.float(), Memory(memory.hidden.float(), memory.cell.float())
 
     def update_initial_weights(self) -> None:
-        """Let the l2-init loss refer to the weights as they are now."""
+        """Make the current weights the reference of the l2-init loss."""
         self.initial_weights = {name: weight.detach().clone() for name, weight in self.named_parameters()}
 
     def observe_value_targets(self, targets: Tensor, decay: float) -> None:
-        """Let the value head's running mean and deviation follow what it is to learn; all values stay what they are.
+        """Update the value head's statistics with `targets`; values do not change.
 
-        The l2-init loss refers to the same function as before.
+        The reference weights of the l2-init loss are rescaled alike, so that they stand for the same function.
         """
         scale, shift = self.value_head.observe(targets, decay)
         self.initial_weights["value_head.output.weight"] *= scale
@@ -233,28 +239,32 @@ class MettaAgent(nn.Module):
         self.initial_weights["value_head.output.bias"] += shift
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The 2-D weights between hidden layers: no first layer, no embedding, no output layer. These are Muon's."""
+        """The 2-D weights that the optimizer Muon trains: all but first layers, embeddings and output layers."""
         outside = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
         excluded = {id(weight) for module in outside if module is not None for weight in module.parameters()}
         excluded |= {id(weight) for weight in self.backbone.first_layer()} | {id(self.ahead)}
         return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
 
-    def _features(self, observations: Tensor) -> Tensor:
-        tokens = self.processor(observations, self.spec)
-        if self.frame is not None:
-            tokens = self.frame(tokens)
-        features: Tensor = self.backbone(tokens)
-        if self.ahead is not None:
-            features = features + token_sums(self.ahead, self.backbone.codes.bag_ahead(tokens))
+    def add_direct_inputs(self, features: Tensor, observations: Tensor) -> Tensor:
+        """`features [agents, hidden]` plus those of the previous action and reward and of the global features."""
+        inputs = self.direct_inputs
         if self.action_embedding is not None:
-            features = features + self.action_embedding(self.previous.previous_pair(observations))
+            features = features + self.action_embedding(inputs.previous_action(observations))
         if self.extra_inputs is not None:
-            extra = [self.previous.previous_reward(observations)] if self.config.use_prev_reward else []
-            extra += [self.previous.global_values(observations)] if self.global_features else []
+            extra = [inputs.previous_reward(observations)] if self.config.use_prev_reward else []
+            extra += [inputs.global_features(observations)] if self.global_features else []
             features = features + self.extra_inputs(torch.cat(extra, -1))
         return features
 
-    def _precision(self) -> AbstractContextManager[object]:
+    def _features(self, observations: Tensor) -> Tensor:
+        """`[agents, hidden]`: the input of the LSTM for `[agents, tokens, 3] uint8`, turned if `egocentric`."""
+        tokens = self.observation_processor(observations, self.spec)
+        features: Tensor = self.backbone(tokens)
+        if self.ahead is not None:
+            features = features + token_sums(self.ahead, self.backbone.codes.sparse_ahead(tokens))
+        return self.add_direct_inputs(features, observations)
+
+    def _autocast(self) -> AbstractContextManager[object]:
         if not self.config.dtypes_fp16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -267,9 +277,9 @@ def make_agent(
     device: torch.device | str,
     config: AgentModelConfig | None = None,
 ) -> MettaAgent:
-    """A new agent with random weights (drawn from torch's global generator) for worlds with these spaces.
+    """A new agent for environments with these spaces, with random weights from torch's global generator.
 
-    `global_features` names token features (`spec.feature_names`) whose value at the agent's own cell is also fed
-    straight to the memory, past the backbone.
+    `global_features` names token features (`spec.feature_names`) whose values at the agent's own cell also enter the
+    network directly, without the backbone.
     """
     return MettaAgent(observation_space, action_space, global_features, device, config)

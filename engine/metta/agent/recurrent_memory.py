@@ -1,4 +1,4 @@
-"""The policy's memory: an LSTM that forgets where an episode ended, over single steps and whole segments alike."""
+"""The policy's recurrent memory: an LSTM over segments, cleared wherever an episode starts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metta.agent.bfloat16 import cpu_is_fast_in_bfloat16
+from metta.agent.matmul_backend import cpu_is_fast_in_bfloat16
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the policy remembers. A policy without memory has 0 layers."""
+    """The LSTM state of each agent; 0 layers for a policy without LSTM."""
 
     hidden: Tensor
     """`[layers, agents, hidden] float32`"""
@@ -28,20 +28,21 @@ class Memory:
         return Memory(self.hidden.to(device), self.cell.to(device))
 
     def detach(self) -> Memory:
-        """The same memory, through which no gradient flows."""
+        """The same memory without gradient."""
         return Memory(self.hidden.detach(), self.cell.detach())
 
     def cleared(self, episode_starts: Tensor) -> Memory:
-        """The memory with zeros for the agents marked in `episode_starts` `[agents] bool`."""
+        """The memory with zeros for the agents that `episode_starts [agents] bool` marks."""
         kept = (~episode_starts).to(self.hidden.dtype).unsqueeze(-1)
         return Memory(self.hidden * kept, self.cell * kept)
 
 
 class SegmentLSTM(nn.Module):
-    """An LSTM over `[horizon, agents, hidden]` whose memory is cleared inside the segment wherever asked.
+    """An LSTM over `[horizon, agents, hidden]` whose memory is cleared at episode starts inside the segment.
 
-    The segment is cut into stretches in which nothing is cleared, each one call of `nn.LSTM`: exact, and as fast as the
-    plain LSTM where no episode ends. `bptt_horizon` cuts gradients, not values, every so many steps.
+    The segment is split at every step before which the memory of any agent is cleared, and each part is one call of
+    `nn.LSTM`: exact, and as fast as the plain LSTM where no episode starts. Gradients do not cross multiples of
+    `bptt_horizon` steps; values do.
     """
 
     def __init__(self, hidden: int, layers: int, bptt_horizon: int):
@@ -50,25 +51,25 @@ class SegmentLSTM(nn.Module):
         self.bptt_horizon = bptt_horizon
 
     def forward(self, inputs: Tensor, memory: Memory, episode_starts: Tensor) -> tuple[Tensor, Memory]:
-        """Outputs `[horizon, agents, hidden]` and the memory after them.
+        """Outputs `[horizon, agents, hidden]` and the memory after the last step.
 
-        `episode_starts[t]` `[agents] bool` marks agents whose memory is cleared before step t.
+        Memory is cleared before each step that `episode_starts [horizon, agents] bool` marks.
         """
         horizon = len(inputs)
         clears = episode_starts.any(1).tolist()
         cuts = [t for t in range(horizon) if t == 0 or clears[t] or t % self.bptt_horizon == 0]
         outputs = []
-        for begin, end in zip(cuts, [*cuts[1:], horizon], strict=True):
-            if begin and begin % self.bptt_horizon == 0:
+        for start, end in zip(cuts, [*cuts[1:], horizon], strict=True):
+            if start and start % self.bptt_horizon == 0:
                 memory = memory.detach()
-            if clears[begin]:
-                memory = memory.cleared(episode_starts[begin])
-            output, memory = self._stretch(inputs[begin:end], memory)
+            if clears[start]:
+                memory = memory.cleared(episode_starts[start])
+            output, memory = self._run_lstm(inputs[start:end], memory)
             outputs.append(output)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
 
-    def _stretch(self, inputs: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """The plain LSTM; on most CPUs in float32 under autocast too, since bfloat16 would take them longer."""
+    def _run_lstm(self, inputs: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """One call of `nn.LSTM`; under autocast on a CPU in float32 unless bfloat16 is faster there."""
         if inputs.device.type != "cpu" or (torch.is_autocast_enabled("cpu") and cpu_is_fast_in_bfloat16()):
             output, (hidden, cell) = self.lstm(inputs, (memory.hidden, memory.cell))
         else:

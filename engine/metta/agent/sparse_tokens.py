@@ -1,50 +1,89 @@
-"""The first layer of a network over tokens: a sum of table rows, with a gradient as cheap as the sum."""
+"""The tokens of a batch as one sparse list, and the first layer over it: a sum of weight rows, one row per token."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from metta.agent.tokens import SparseTokens
+
+@dataclass(frozen=True)
+class SparseTokens:
+    """The tokens of all agents in one flat list: agent i has the entries `offsets[i]` to `offsets[i + 1]`."""
+
+    rows: Tensor
+    """`[entries] int32`: the row of the first layer's weights, cell * channels + channel"""
+    magnitudes: Tensor
+    """`[entries] float32`: the factor of that row"""
+    offsets: Tensor
+    """`[agents] int32`: the first entry of each agent"""
+
+    def agent_index(self) -> Tensor:
+        """`[entries] int64`: the agent to which each entry belongs."""
+        ends = torch.cat([self.offsets[1:], self.offsets.new_full((1,), len(self.rows))])
+        agents = torch.arange(len(self.offsets), device=self.offsets.device)
+        return agents.repeat_interleave(ends - self.offsets, output_size=len(self.rows))
 
 
-def token_sums(table: Tensor, bag: SparseTokens) -> Tensor:
-    """`[agents, width]`: for each agent the sum of `table [rows, width]` rows, each times its magnitude.
+def token_sums(weight: Tensor, tokens: SparseTokens) -> Tensor:
+    """`[agents, width]`: for each agent the sum of its rows of `weight [rows, width]`, each times its magnitude.
 
-    The same as the box of channels, flattened, times the table; but the box is nearly all zeros.
+    Equals the product of the dense one-hot encoding `[agents, rows]`, which is nearly all zeros, and `weight`.
     """
-    sums: Tensor = _TokenSums.apply(table, bag)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    sums: Tensor = _TokenSums.apply(weight, tokens)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     return sums
 
 
 class _TokenSums(torch.autograd.Function):
-    """Both ways are a bag of rows: forward the table's, by agent; backward the gradient's, by row of the table."""
+    """Forward, rows of the weight are summed by agent; backward, rows of the gradient are summed by row of the weight.
+
+    Both are calls of `embedding_bag`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, bag: SparseTokens) -> Tensor:
-        ctx.bag, ctx.num_rows = bag, len(table)
+    def forward(ctx: Any, weight: Tensor, tokens: SparseTokens) -> Tensor:
+        ctx.tokens, ctx.num_rows = tokens, len(weight)
         return functional.embedding_bag(
-            bag.rows, table, bag.offsets, mode="sum", per_sample_weights=bag.magnitudes.to(table.dtype)
+            tokens.rows, weight, tokens.offsets, mode="sum", per_sample_weights=tokens.magnitudes.to(weight.dtype)
         )
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        bag: SparseTokens = ctx.bag
-        short = ctx.num_rows <= torch.iinfo(torch.int16).max  # sorted four times as fast
-        rows, order = (bag.rows.to(torch.int16) if short else bag.rows).sort(stable=True)
-        first = torch.searchsorted(rows, torch.arange(ctx.num_rows, dtype=rows.dtype, device=rows.device))
-        return (
-            functional.embedding_bag(
-                bag.owners().index_select(0, order),
-                gradient.contiguous(),
-                first,
-                mode="sum",
-                per_sample_weights=bag.magnitudes.index_select(0, order).to(gradient.dtype),
-            ),
-            None,
+        tokens: SparseTokens = ctx.tokens
+        fits_int16 = ctx.num_rows <= torch.iinfo(torch.int16).max  # sorted four times as fast
+        rows, order = (tokens.rows.to(torch.int16) if fits_int16 else tokens.rows).sort(stable=True)
+        offsets = torch.searchsorted(rows, torch.arange(ctx.num_rows, dtype=rows.dtype, device=rows.device))
+        weight_gradient = functional.embedding_bag(
+            tokens.agent_index().index_select(0, order),
+            gradient.contiguous(),
+            offsets,
+            mode="sum",
+            per_sample_weights=tokens.magnitudes.index_select(0, order).to(gradient.dtype),
         )
+        return weight_gradient, None
+
+
+def nonzero_indices(mask: Tensor) -> Tensor:
+    """`int64`: indices of the nonzero elements of the flattened `mask`.
+
+    On a CPU NumPy computes them several times as fast as torch.
+    """
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero().squeeze(1)
+
+
+def lower_bounds(ascending: Tensor, values: Tensor) -> Tensor:
+    """`int32`: for each of the `values`, the first index in `ascending` whose element is at least as large.
+
+    The values ascend too. On a CPU NumPy, which starts each search where the last one ended, is twice as fast as torch.
+    """
+    if ascending.device.type == "cpu":
+        return torch.from_numpy(np.searchsorted(ascending.numpy(), values.numpy()).astype(np.int32))
+    return torch.searchsorted(ascending, values, out_int32=True)

@@ -1,7 +1,7 @@
-"""The policy as textbooks write it: a box of channels, dense layers, one step at a time. For other programs.
+"""One step of the policy in standard operations, with dense encodings and fixed shapes, for export to ONNX.
 
-It computes what `MettaAgent` computes, from the same weights, out of operations that every runtime knows: no list of
-tokens whose length shows only as it runs, and no layer of our own.
+It computes what `MettaAgent` computes, from the same weights, without custom layers and without lists whose length
+depends on the data.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metta.agent.backbones import AttentionBackbone, CnnBackbone, GridConvolution, MlpBackbone
+from metta.agent.backbones import AttentionBackbone, CnnBackbone, MlpBackbone
+from metta.agent.convolutions import GridConvolution
 from metta.agent.policy import MettaAgent
 from metta.agent.tokens import TokenCodes
 
 
 class OnnxPolicy(nn.Module):
-    """One step of an agent's policy, by the agent's own weights."""
+    """One step of an agent's policy; it shares the agent's weights."""
 
     def __init__(self, agent: MettaAgent):
         super().__init__()
@@ -29,68 +30,66 @@ class OnnxPolicy(nn.Module):
         """Logits `[agents, actions]`, values `[agents]`, and the memory after this step: hidden and cell.
 
         `observations [agents, tokens, 3] uint8`; hidden and cell `[layers, agents, hidden] float32`, zeros at first
-        (0 layers for a policy without LSTM); `episode_starts [agents] bool` where a new episode begins. A logit
-        belongs to the (action, argument) at its place in `spec.flat_actions`.
+        (0 layers for a policy without LSTM); `episode_starts [agents] bool` marks where a new episode starts. Logit i
+        belongs to action i of `spec.flat_actions`.
         """
-        features = self._features(observations)
+        frame = self.agent.egocentric_frame
+        orientation: Tensor | None = None
+        if frame is not None:
+            orientation = frame.agent_orientation(observations)
+            observations = frame(observations, orientation)
+        features = self.agent.add_direct_inputs(self._token_features(observations), observations)
         kept = (~episode_starts).to(hidden.dtype).unsqueeze(-1)
         hidden, cell = hidden * kept, cell * kept
         if self.agent.memory is not None:
             features, hidden, cell = _lstm_step(self.agent.memory.lstm, features, hidden, cell)
         logits, values = self.agent.policy_head(features), self.agent.value_head(features)
-        if self.agent.frame is not None:
-            logits = self.agent.frame.to_world(logits, self.agent.frame.facing(observations))
+        if frame is not None and orientation is not None:
+            logits = frame.world_logits(logits, orientation)
         return logits, values, hidden, cell
 
-    def _features(self, observations: Tensor) -> Tensor:
+    def _token_features(self, observations: Tensor) -> Tensor:
+        """`[agents, hidden]`: the features of the backbone and of the cell ahead."""
         agent, codes = self.agent, self.codes
-        tokens = agent.processor(observations, agent.spec)
-        if agent.frame is not None:
-            tokens = agent.frame(tokens)
+        tokens = agent.observation_processor(observations, agent.spec)
         agents, capacity, _ = tokens.shape
         rows, channels, magnitudes = (
             entries.view(agents, capacity) for entries in codes.look_up(tokens.reshape(-1, 3))
         )
         features: Tensor
         if isinstance(agent.backbone, AttentionBackbone):
-            features = _attended(agent.backbone, rows // codes.num_channels, channels, magnitudes)
+            features = _attention_features(agent.backbone, rows // codes.num_channels, channels, magnitudes)
         elif isinstance(agent.backbone, CnnBackbone | MlpBackbone):
-            box = torch.zeros(agents, codes.num_rows, device=tokens.device)
-            box = box.scatter_add(1, (rows + channels).long(), magnitudes)
+            dense = torch.zeros(agents, codes.num_rows, device=tokens.device)
+            dense = dense.scatter_add(1, (rows + channels).long(), magnitudes)
             if isinstance(agent.backbone, CnnBackbone):
-                features = _convolved(agent.backbone, box)
+                features = _cnn_features(agent.backbone, dense)
             else:
-                features = agent.backbone.layers(box @ agent.backbone.table + agent.backbone.bias)
+                features = agent.backbone.layers(dense @ agent.backbone.table + agent.backbone.bias)
         else:
             features = agent.backbone(tokens)
         if agent.ahead is not None:
             is_ahead = _is_ahead(codes, tokens).to(magnitudes.dtype)
             ahead = torch.zeros(agents, codes.num_channels, device=tokens.device)
             features = features + ahead.scatter_add(1, channels.long(), magnitudes * is_ahead) @ agent.ahead
-        if agent.action_embedding is not None:
-            features = features + agent.action_embedding(agent.previous.previous_pair(observations))
-        if agent.extra_inputs is not None:
-            extra = [agent.previous.previous_reward(observations)] if agent.config.use_prev_reward else []
-            extra += [agent.previous.global_values(observations)] if agent.global_features else []
-            features = features + agent.extra_inputs(torch.cat(extra, -1))
         return features
 
 
 def _is_ahead(codes: TokenCodes, tokens: Tensor) -> Tensor:
-    """`[agents, tokens] bool`: whether a token is of the cell straight ahead."""
-    location = tokens[:, :, 0]
-    own = (tokens[:, :, 1] == codes.orientation) & (location == codes.center)
-    # 0 where there is no such token, 1 + the orientation else
-    facing = ((tokens[:, :, 2] + 1) * own).amax(1).int()
-    return location == codes.ahead.index_select(0, facing).unsqueeze(1)
+    """`[agents, tokens] bool`: whether a token lies in the cell ahead of its agent."""
+    location, feature, value = tokens.unbind(-1)
+    is_orientation = (feature == codes.orientation) & (location == codes.center)
+    # 1 + orientation, 0 for an agent without such a token
+    ahead_index = ((value + 1) * is_orientation).amax(1).int()
+    return location == codes.ahead.index_select(0, ahead_index).unsqueeze(1)
 
 
-def _convolved(backbone: CnnBackbone, box: Tensor) -> Tensor:
-    """The convolutions of the box, and the layers after them."""
+def _cnn_features(backbone: CnnBackbone, dense: Tensor) -> Tensor:
+    """`[agents, hidden]` of the dense encoding `[agents, cells * channels]`."""
     first = backbone.convolution
     _, second, _, _, *rest = backbone.layers
     assert isinstance(second, GridConvolution)
-    image = box.view(-1, first.rows.size, first.cols.size, first.in_channels).permute(0, 3, 1, 2)
+    image = dense.view(-1, first.rows.size, first.cols.size, first.in_channels).permute(0, 3, 1, 2)
     features = functional.relu(functional.conv2d(image, first.weight, first.bias, first.stride, first.padding))
     features = functional.relu(functional.conv2d(features, second.weight, second.bias)).flatten(1)
     for layer in rest:
@@ -98,28 +97,28 @@ def _convolved(backbone: CnnBackbone, box: Tensor) -> Tensor:
     return features
 
 
-def _attended(backbone: AttentionBackbone, cells: Tensor, channels: Tensor, magnitudes: Tensor) -> Tensor:
-    """What the latents read from the tokens."""
+def _attention_features(backbone: AttentionBackbone, cells: Tensor, channels: Tensor, magnitudes: Tensor) -> Tensor:
+    """`[agents, hidden]` of cells, channels and magnitudes, each `[agents, tokens]`."""
     tokens = backbone.norm(backbone.channels(channels) * magnitudes.unsqueeze(-1) + backbone.cells(cells))
-    keys, values = (backbone.split(part) for part in backbone.keys_values(tokens).chunk(2, -1))
-    queries = backbone.split(backbone.latents.expand(cells.shape[0], -1, -1))
-    seen = magnitudes > 0
-    seen = seen | ~seen.any(1, keepdim=True)
+    keys, values = (backbone.split_heads(part) for part in backbone.keys_values(tokens).chunk(2, -1))
+    queries = backbone.split_heads(backbone.latents.expand(cells.shape[0], -1, -1))
+    is_visible = magnitudes > 0
+    is_visible = is_visible | ~is_visible.any(1, keepdim=True)
     scores = queries @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
-    weights = scores.masked_fill(~seen[:, None, None, :], float("-inf")).softmax(-1)
+    weights = scores.masked_fill(~is_visible[:, None, None, :], float("-inf")).softmax(-1)
     features: Tensor = backbone.layers((weights @ values).transpose(1, 2).flatten(1))
     return features
 
 
 def _lstm_step(lstm: nn.LSTM, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of every layer (Hochreiter and Schmidhuber 1997, with forget gates)."""
+    """One step of every layer (Hochreiter and Schmidhuber 1997, with forget gates): output, hidden and cell."""
     hiddens, cells = [], []
     for layer in range(lstm.num_layers):
         weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[layer]
         gates = functional.linear(features, weight_ih, bias_ih) + functional.linear(hidden[layer], weight_hh, bias_hh)
-        enter, forget, candidate, leave = gates.chunk(4, -1)
-        new_cell = forget.sigmoid() * cell[layer] + enter.sigmoid() * candidate.tanh()
-        features = leave.sigmoid() * new_cell.tanh()
+        input_gate, forget_gate, candidate, output_gate = gates.chunk(4, -1)
+        new_cell = forget_gate.sigmoid() * cell[layer] + input_gate.sigmoid() * candidate.tanh()
+        features = output_gate.sigmoid() * new_cell.tanh()
         hiddens.append(features)
         cells.append(new_cell)
     return features, torch.stack(hiddens), torch.stack(cells)

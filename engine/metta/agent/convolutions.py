@@ -1,0 +1,193 @@
+"""The two convolutions of the cnn backbone: one over sparse tokens, one over a small grid.
+
+Both have the weights and the outputs of a plain `nn.Conv2d` over the dense encoding of the window, and are faster.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from metta.agent.matmul_backend import cpu_has_bfloat16
+from metta.agent.sparse_tokens import SparseTokens, lower_bounds, nonzero_indices, token_sums
+from metta.config.plan.network_size import CONV_CHANNELS
+
+
+@dataclass(frozen=True)
+class ConvolutionAxis:
+    """The geometry of a convolution along one axis of the window."""
+
+    size: int
+    """cells"""
+    kernel: int
+    stride: int
+    padding: int
+
+    @classmethod
+    def covering(cls, size: int) -> ConvolutionAxis:
+        """A kernel of at most 5 cells and stride 3, padded such that every one of `size` cells is covered."""
+        kernel = min(5, size)
+        padding = next(padding for padding in range(3) if (size + 2 * padding - kernel) % 3 == 0)
+        return cls(size, kernel, 3, padding)
+
+    @property
+    def num_outputs(self) -> int:
+        """Output positions along the axis."""
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def starts(self) -> list[int]:
+        """The first cell under the kernel at each output position; negative in the padding."""
+        return [position * self.stride - self.padding for position in range(self.num_outputs)]
+
+    def is_covered(self) -> Tensor:
+        """`[output positions, cells] bool`: whether a cell is under the kernel."""
+        offset = torch.arange(self.size) - torch.tensor(self.starts).unsqueeze(1)
+        return (offset >= 0) & (offset < self.kernel)
+
+
+class TokenConvolution(nn.Conv2d):
+    """The convolution of the window's dense encoding `[agents, channels, rows, cols]`, computed from sparse tokens.
+
+    The weights are read as a matrix `[channels * kernel rows * kernel cols, outputs]`. Each output position sums one
+    row of it for every token under its kernel: a few percent of the multiplications of the dense convolution.
+    """
+
+    is_covered: Tensor
+    """`[output positions, cells] bool`: whether a cell is under the kernel"""
+    weight_of_cell: Tensor
+    """`[cells] int32`: the kernel weight, rows before cols, over each cell when the kernel starts at cell (0, 0)"""
+
+    def __init__(self, num_channels: int, rows: ConvolutionAxis, cols: ConvolutionAxis):
+        super().__init__(
+            num_channels,
+            CONV_CHANNELS,
+            (rows.kernel, cols.kernel),
+            (rows.stride, cols.stride),
+            (rows.padding, cols.padding),
+        )
+        self.rows, self.cols = rows, cols
+        is_covered = rows.is_covered()[:, None, :, None] & cols.is_covered()[None, :, None, :]
+        self.register_buffer("is_covered", is_covered.flatten(2).flatten(0, 1), persistent=False)
+        weight_of_cell = torch.arange(rows.size).unsqueeze(1) * cols.kernel + torch.arange(cols.size)
+        self.register_buffer("weight_of_cell", weight_of_cell.flatten().int(), persistent=False)
+        self.weight_shifts = [row * cols.kernel + col for row, col in product(rows.starts, cols.starts)]
+        """by output position, how far the kernel weight over a cell lies before `weight_of_cell`"""
+
+    def forward(self, tokens: SparseTokens) -> Tensor:  # type: ignore[override]  # sparse tokens, not a dense tensor
+        """`[output positions * agents, outputs]`: by output position, rows before cols, then by agent."""
+        # contiguous rows are summed six times as fast
+        matrix = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels).contiguous()
+        sums = token_sums(matrix, self._tokens_by_position(tokens))
+        sums += self.bias  # type: ignore[arg-type]  # there is one by default
+        return sums  # not a view: the gradient of a view that is changed in place is copied three times
+
+    def _tokens_by_position(self, tokens: SparseTokens) -> SparseTokens:
+        """The tokens under the kernel: by output position, then by agent."""
+        cell = tokens.rows // self.in_channels
+        weight_rows = (tokens.rows - cell * self.in_channels) * self.weight[0, 0].numel()
+        weight_rows += self.weight_of_cell.index_select(0, cell)
+        rows, magnitudes, offsets = [], [], []
+        total = 0
+        for is_covered, shift in zip(self.is_covered, self.weight_shifts, strict=True):
+            entry = nonzero_indices(is_covered.index_select(0, cell))
+            rows.append(weight_rows.index_select(0, entry) - shift)
+            magnitudes.append(tokens.magnitudes.index_select(0, entry))
+            offsets.append(lower_bounds(entry, tokens.offsets) + total)
+            total += len(entry)
+        return SparseTokens(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
+
+
+class GridConvolution(nn.Conv2d):
+    """A convolution, 3x3 at most, over a grid of few cells: one matrix product per output position and kernel weight.
+
+    GPUs compute the plain `nn.Conv2d`. Under autocast on a CPU it is one bfloat16 product per output position, rounded
+    once at the end, or float32 where the CPU emulates bfloat16.
+    """
+
+    def __init__(self, channels: int, grid: tuple[int, int]):
+        kernel = (min(3, grid[0]), min(3, grid[1]))
+        super().__init__(channels, channels, kernel)
+        self.grid = grid
+        self.output_grid = (grid[0] - kernel[0] + 1, grid[1] - kernel[1] + 1)
+        self.num_outputs = math.prod(self.output_grid)
+        self.products = [
+            (
+                (row + kernel_row) * grid[1] + col + kernel_col,
+                row * self.output_grid[1] + col,
+                kernel_row * kernel[1] + kernel_col,
+            )
+            for row, col in product(range(self.output_grid[0]), range(self.output_grid[1]))
+            for kernel_row, kernel_col in product(range(kernel[0]), range(kernel[1]))
+        ]
+        """(input cell, output position, kernel weight) of each matrix product"""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """`[output positions, agents, channels]` of `[cells * agents, channels]`."""
+        by_row_and_col = inputs.view(*self.grid, -1, self.in_channels)
+        if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu") and cpu_has_bfloat16():
+            return self._bfloat16_forward(by_row_and_col)
+        if inputs.device.type == "cpu":
+            weights = self.weight.permute(2, 3, 1, 0).reshape(-1, self.in_channels, self.out_channels)
+            outputs: Tensor = _SumOfProducts.apply(  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+                by_row_and_col.flatten(0, 1), weights, self.bias, self.products, self.num_outputs
+            )
+            return outputs
+        convolved = super().forward(by_row_and_col.permute(2, 3, 0, 1))
+        return convolved.permute(2, 3, 0, 1).flatten(0, 1)
+
+    def _bfloat16_forward(self, inputs: Tensor) -> Tensor:
+        """`[output positions, agents, channels] bfloat16` of `[rows, cols, agents, channels]`, under autocast."""
+        height, width = self.kernel_size
+        weight = self.weight.permute(0, 2, 3, 1).flatten(1)
+        outputs = []
+        for row, col in product(*map(range, self.output_grid)):
+            patch = inputs[row : row + height, col : col + width].permute(2, 0, 1, 3)
+            patch = patch.to(torch.bfloat16, memory_format=torch.contiguous_format).flatten(1)
+            outputs.append(functional.linear(patch, weight, self.bias))
+        return torch.stack(outputs)
+
+
+class _SumOfProducts(torch.autograd.Function):
+    """outputs[j] = bias + sum of inputs[i] @ weights[k] over all products (i, j, k)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weights: Tensor, bias: Tensor, products: list[tuple[int, int, int]], num_outputs: int
+    ) -> Tensor:
+        ctx.products = products
+        ctx.save_for_backward(inputs, weights)
+        outputs = bias.repeat(num_outputs, inputs.shape[1], 1)
+        for i, j, k in products:
+            outputs[j].addmm_(inputs[i], weights[k])
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        inputs, weights = ctx.saved_tensors
+        input_gradient, weight_gradient = torch.empty_like(inputs), torch.empty_like(weights)
+        written: set[tuple[str, int]] = set()
+        for i, j, k in ctx.products:
+            for key, total, left, right in (
+                (("inputs", i), input_gradient[i], gradient[j], weights[k].t()),
+                (("weights", k), weight_gradient[k], inputs[i].t(), gradient[j]),
+            ):
+                total.addmm_(left, right, beta=1 if key in written else 0)
+                written.add(key)
+        return input_gradient, weight_gradient, gradient.sum((0, 1)), None, None
+
+
+class FlattenGrid(nn.Module):
+    """`[agents, channels * positions]` of `[positions, agents, channels]`, in the order of `nn.Flatten`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The flattened features."""
+        return inputs.permute(1, 2, 0).flatten(1)

@@ -1,0 +1,50 @@
+"""Inputs that bypass the backbone: the previous action, the previous reward, and the agent's global features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, LAST_REWARD, NUM_GLOBAL_TOKENS, own_cell_value
+from metta.config.env.env_spec import EnvSpec
+
+
+class DirectInputs(nn.Module):
+    """Reads from tokens the previous action, the previous reward, and `global_features` at the agent's own cell."""
+
+    action_index: Tensor
+    """`[256 * 256] int32`: index into `spec.flat_actions` by action id and argument"""
+
+    def __init__(self, spec: EnvSpec, global_features: list[str], obs_scale: float):
+        super().__init__()
+        ids = {name: feature for feature, name in enumerate(spec.feature_names)}
+        self.action, self.argument, self.reward = (ids[name] for name in (LAST_ACTION, LAST_ARGUMENT, LAST_REWARD))
+        self.reward_scale = obs_scale / spec.feature_scales[self.reward]
+        self.features = [(ids[name], obs_scale / spec.feature_scales[ids[name]]) for name in global_features]
+        self.center = spec.center
+        self.num_actions = len(spec.flat_actions) + 1
+        action_index = torch.full((256, 256), len(spec.flat_actions), dtype=torch.int32)
+        for index, (action, argument) in enumerate(spec.flat_actions):
+            action_index[action, argument] = index
+        self.register_buffer("action_index", action_index.reshape(-1), persistent=False)
+
+    def previous_action(self, observations: Tensor) -> Tensor:
+        """`[agents] int32`: the previous action as an index into `spec.flat_actions`.
+
+        The last index, `len(spec.flat_actions)`, stands for every (action, argument) that cannot be sampled.
+        """
+        global_tokens = observations[:, :NUM_GLOBAL_TOKENS]
+        action, argument = (
+            own_cell_value(global_tokens, feature, self.center) for feature in (self.action, self.argument)
+        )
+        return self.action_index.index_select(0, action * 256 + argument)
+
+    def previous_reward(self, observations: Tensor) -> Tensor:
+        """`[agents, 1] float32`: the previous reward as its token shows it (never negative)."""
+        reward = own_cell_value(observations[:, :NUM_GLOBAL_TOKENS], self.reward, self.center)
+        return reward.float().unsqueeze(-1) * self.reward_scale
+
+    def global_features(self, observations: Tensor) -> Tensor:
+        """`[agents, global features] float32`: their values at the agent's own cell, 0 where there is no token."""
+        values = [own_cell_value(observations, feature, self.center) * scale for feature, scale in self.features]
+        return torch.stack(values, -1)
