@@ -1,4 +1,4 @@
-"""Looking on while a policy plays, and playing along: the loops between keys, stage and screen."""
+"""Interactive loops of `metta watch` and `metta play`: they read keys, step the episode and draw the world."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.live import Live
 
-from metta.api import EpisodePlayer, Policy
+from metta import api
 from metta_cli.key_bindings import KeyBindings
 from metta_cli.keyboard import Keyboard
 from metta_cli.world_view import WorldView
 
 SPEEDS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Steps per second."""
-PICTURES_PER_SECOND = 20
+FRAMES_PER_SECOND = 20
 SECONDS_BETWEEN_EPISODES = 1.5
+EPISODE_OVER = "episode over"
 
 WATCH_KEYS = [
-    ("space", "pause, go on"),
-    ("s", "one step"),
+    ("space", "pause, continue"),
+    ("s", "single step"),
     ("+ -", "faster, slower"),
     ("tab", "next agent"),
     ("n", "next episode"),
-    ("q", "leave"),
+    ("q", "quit"),
 ]
 
-Newer = Callable[[], tuple[str, Policy] | None]
-"""Title and policy, if there is a newer one than last time."""
+NewerPolicy = Callable[[], tuple[str, api.Policy] | None]
+"""Title and policy if there is a newer policy than at the last call."""
 
 
-def watch(keyboard: Keyboard, stage: EpisodePlayer, title: str, speed: int, newer: Newer) -> None:
-    """Let the policy play episode after episode, at about `speed` steps per second, until the person leaves."""
+def watch(keyboard: Keyboard, player: api.EpisodePlayer, title: str, speed: int, newer_policy: NewerPolicy) -> None:
+    """Play episode after episode at about `speed` steps per second, until the user quits."""
     console = Console()
-    view = WorldView(console, stage, title)
+    view = WorldView(console, player, title)
     is_paused = False
-    due = time.monotonic()
+    next_frame = time.monotonic()
     with keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            state = "paused" if is_paused else "the episode is over" if stage.is_over else f"{speed} steps/s"
-            live.update(view.picture(state, WATCH_KEYS), refresh=True)
-            key = keyboard.read(None if is_paused else max(0.0, due - time.monotonic()))
+            state = "paused" if is_paused else EPISODE_OVER if player.is_over else f"{speed} steps/s"
+            live.update(view.render(state, WATCH_KEYS), refresh=True)
+            key = keyboard.read(None if is_paused else max(0.0, next_frame - time.monotonic()))
             now = time.monotonic()
             match key:
                 case "q" | "escape":
                     return
                 case "space":
-                    is_paused, due = not is_paused, now
+                    is_paused, next_frame = not is_paused, now
                 case "s":
                     is_paused = True
-                    _advance(stage, view, newer, 1)
+                    _advance(player, view, newer_policy, 1)
                 case "+" | "=":
                     speed = next((faster for faster in SPEEDS if faster > speed), speed)
                 case "-":
@@ -58,48 +59,49 @@ def watch(keyboard: Keyboard, stage: EpisodePlayer, title: str, speed: int, newe
                 case "tab":
                     view.follow_next()
                 case "n":
-                    _begin(stage, view, newer)
+                    _next_episode(player, view, newer_policy)
                 case None:
-                    steps = max(1, speed // PICTURES_PER_SECOND)
-                    _advance(stage, view, newer, steps)
-                    # a slow machine does not have to catch up with what it could not show
-                    due = max(now, due + steps / speed) + (SECONDS_BETWEEN_EPISODES if stage.is_over else 0.0)
+                    steps = max(1, speed // FRAMES_PER_SECOND)
+                    _advance(player, view, newer_policy, steps)
+                    pause = SECONDS_BETWEEN_EPISODES if player.is_over else 0.0
+                    next_frame = max(now, next_frame + steps / speed) + pause  # a late frame is not made up for
 
 
-def _advance(stage: EpisodePlayer, view: WorldView, newer: Newer, steps: int) -> None:
-    if stage.is_over:
-        _begin(stage, view, newer)
+def _advance(player: api.EpisodePlayer, view: WorldView, newer_policy: NewerPolicy, steps: int) -> None:
+    """Play that many steps or to the end of the episode; start the next episode if it is over already."""
+    if player.is_over:
+        _next_episode(player, view, newer_policy)
         return
     for _ in range(steps):
-        stage.step()
-        if stage.is_over:
+        player.step()
+        if player.is_over:
             return
 
 
-def _begin(stage: EpisodePlayer, view: WorldView, newer: Newer) -> None:
-    found = newer()
-    if found is not None:
-        view.title = found[0]
-    stage.start_episode(found[1] if found else None)
+def _next_episode(player: api.EpisodePlayer, view: WorldView, newer_policy: NewerPolicy) -> None:
+    newer = newer_policy()
+    if newer is not None:
+        view.title = newer[0]
+    player.start_episode(newer[1] if newer else None)
 
 
-def play(keyboard: Keyboard, stage: EpisodePlayer, title: str, agent_index: int) -> None:
-    """Let a person steer one agent, a step for each key; the others are played by the stage's policy."""
+def play(keyboard: Keyboard, player: api.EpisodePlayer, title: str, agent_index: int) -> None:
+    """Let the user control one agent, one step per key; the player's policy controls the others."""
     console = Console()
-    view = WorldView(console, stage, title)
+    view = WorldView(console, player, title)
     view.followed = agent_index
-    steering = KeyBindings(stage.env.config)
-    keys = [*steering.help, ("n", "new episode"), ("q", "leave")]
+    bindings = KeyBindings(player.env.config)
+    keys = [*bindings.help, ("n", "new episode"), ("q", "quit")]
     with keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            state = "the episode is over: n plays another" if stage.is_over else "your turn"
-            live.update(view.picture(state, keys), refresh=True)
+            state = f"{EPISODE_OVER}; n starts another" if player.is_over else "your turn"
+            live.update(view.render(state, keys), refresh=True)
             key = keyboard.read()
             if key in ("q", "escape"):
                 return
             if key == "n":
-                stage.start_episode()
-            elif key is not None and not stage.is_over:
-                orientation = int(stage.env.orientations[agent_index])
-                if (action := steering.action(key, orientation)) is not None:
-                    stage.step({agent_index: action})
+                player.start_episode()
+            elif key is not None and not player.is_over:
+                orientation = int(player.env.orientations[agent_index])
+                if (action := bindings.action(key, orientation)) is not None:
+                    player.step({agent_index: action})

@@ -1,13 +1,13 @@
-"""From a person's keys to an agent's actions: whatever actions the world has, by their type."""
+"""Key bindings of `metta play`: the action that each key means, for the actions of any world."""
 
 from __future__ import annotations
 
-from metta.api import EnvConfig
+from metta import api
 
 Action = tuple[int, int]
 """(action id, argument)"""
 
-DIRECTIONS = {"up": 0, "down": 1, "left": 2, "right": 3}
+ORIENTATIONS = {"up": 0, "down": 1, "left": 2, "right": 3}
 CLOCKWISE = (0, 3, 1, 2)
 """Orientations in the order of quarter turns."""
 
@@ -21,23 +21,23 @@ KEY_OF_TYPE = {
     "change_color": "c",
     "gift": "f",
 }
-"""The key of each type of action, beside the arrows that turn and walk and the digits that attack."""
+"""Key of each type of action; arrows rotate and move, digits attack."""
 
 SPARE_KEYS = "hijklmovwyz"
-"""For actions of a type that has its key already, in this order."""
+"""Keys of further actions of the same type, in this order."""
 
 
 class KeyBindings:
-    """What each key does in a world."""
+    """The action of each key in one world."""
 
-    def __init__(self, env_config: EnvConfig):
+    def __init__(self, env_config: api.EnvConfig):
         self.help: list[tuple[str, str]] = []
-        """(key, what it does)"""
+        """(key, its meaning)"""
         self._moves: list[int] = []
-        self._turns: list[tuple[int, int | None]] = []
-        """(action id, quarter turns clockwise; None: to the direction that is its argument)"""
-        self._keys: dict[str, Action] = {}
-        spare = iter(SPARE_KEYS)
+        self._rotations: list[tuple[int, int | None]] = []
+        """(action id, quarter turns clockwise); None where the argument is the new orientation"""
+        self._actions: dict[str, Action] = {}
+        spare_keys = iter(SPARE_KEYS)
         named = []
         for action_id, (name, type_, action) in enumerate(env_config.action_table):
             if not env_config.can_act(action):
@@ -45,33 +45,33 @@ class KeyBindings:
             if type_ == "move":
                 self._moves.append(action_id)
             elif type_ == "rotate":
-                self._turns.append((action_id, action.delta))
+                self._rotations.append((action_id, action.delta))
             elif type_ == "attack":
-                self._keys |= {str(digit): (action_id, digit) for digit in range(1, 10)}
+                self._actions |= {str(digit): (action_id, digit) for digit in range(1, 10)}
                 named.append(("1-9", name))
             else:
                 key = KEY_OF_TYPE[type_]
-                key = next(spare, "") if key in self._keys else key
-                self._keys[key] = (action_id, 0)
+                key = next(spare_keys, "") if key in self._actions else key
+                self._actions[key] = (action_id, 0)
                 named.append((key, name))
-        if self._moves or self._turns:
-            self.help.append(("arrows", "turn there, then walk"))
+        if self._moves or self._rotations:
+            self.help.append(("arrows", "turn, then move"))
         if self._moves:
-            self._keys["b"] = (self._moves[0], 1)
-            self.help.append(("b", "walk backwards"))
+            self._actions["b"] = (self._moves[0], 1)
+            self.help.append(("b", "move backward"))
         self.help += named
 
     def action(self, key: str, orientation: int) -> Action | None:
-        """The action of a key for an agent that faces `orientation`; None for a key that means none."""
-        if key not in DIRECTIONS:
-            return self._keys.get(key)
-        direction = DIRECTIONS[key]
-        if direction == orientation:
+        """The action of a key for an agent of that orientation; None if the key has none."""
+        if key not in ORIENTATIONS:
+            return self._actions.get(key)
+        wanted = ORIENTATIONS[key]
+        if wanted == orientation:
             return (self._moves[0], 0) if self._moves else None
-        quarters = (CLOCKWISE.index(direction) - CLOCKWISE.index(orientation)) % 4
-        for action_id, delta in self._turns:
+        quarter_turns = (CLOCKWISE.index(wanted) - CLOCKWISE.index(orientation)) % 4
+        for action_id, delta in self._rotations:
             if delta is None:
-                return action_id, direction
-            if delta % 4 == quarters:
+                return action_id, wanted
+            if delta % 4 == quarter_turns:
                 return action_id, 0
-        return (self._turns[0][0], 0) if self._turns else None  # more than one turn away
+        return (self._rotations[0][0], 0) if self._rotations else None  # the first of several turns

@@ -1,73 +1,83 @@
-"""Keys as they are pressed, from a terminal."""
+"""Keys pressed in a terminal, one at a time. prompt_toolkit decodes them."""
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import time
+from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
+
+from prompt_toolkit.input import create_input
+from prompt_toolkit.key_binding import KeyPress
+from prompt_toolkit.keys import Keys
 
 from metta.errors import UsageError
 
 try:
     import termios
     import tty
-except ImportError:  # Windows has none
+except ImportError:  # on Windows
     termios = tty = None  # type: ignore[assignment]
 
-SEQUENCES = {
-    b"\x1b[A": "up",
-    b"\x1b[B": "down",
-    b"\x1b[C": "right",
-    b"\x1b[D": "left",
-    b"\x1bOA": "up",
-    b"\x1bOB": "down",
-    b"\x1bOC": "right",
-    b"\x1bOD": "left",
-    b"\t": "tab",
-    b"\r": "enter",
-    b"\n": "enter",
-    b" ": "space",
-    b"\x1b": "escape",
-}
+ESCAPE_SECONDS = 0.1
+"""After this time the first byte of an escape sequence is the Escape key."""
+
+NAMES = {" ": "space", Keys.ControlI.value: "tab"}
+"""Names of keys where they differ from prompt_toolkit's."""
 
 
 class Keyboard:
-    """The terminal's keys, one at a time and not shown; a context manager that leaves the terminal as it was."""
+    """Reads keys without echo; a context manager that restores the terminal."""
 
-    def __init__(self, command: str, instead: str):
-        """Raises UsageError where there is no terminal, with the command to use `instead`."""
+    def __init__(self, command: str, hint: str):
+        """Raises UsageError without a terminal: the command needs one, and the `hint`."""
         if termios is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
-            raise UsageError(f"metta {command} needs a terminal; {instead}")
-        self._descriptor = sys.stdin.fileno()
-        self._before: list[Any] = []
-        self._pending = b""
+            raise UsageError(f"metta {command} needs a terminal; {hint}")
+        self._input = create_input(sys.stdin)
+        self._settings: list[Any] = []
+        self._keys: deque[str] = deque()
+        self._is_partial = False
+        """whether the bytes read so far may end within an escape sequence"""
 
     def __enter__(self) -> Self:
-        self._before = termios.tcgetattr(self._descriptor)
-        tty.setcbreak(self._descriptor)
+        self._settings = termios.tcgetattr(self._input.fileno())
+        tty.setcbreak(self._input.fileno())  # Ctrl-C remains a signal, which also interrupts a slow step
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
+        termios.tcsetattr(self._input.fileno(), termios.TCSADRAIN, self._settings)
 
     def read(self, timeout_seconds: float | None = None) -> str | None:
-        """The next key, waiting for it at most so long: a character, or a name such as `up` or `space`."""
+        """The next key: a character, or a name such as `up`, `space`, `pageup`. None after the timeout.
+
+        A terminal that was closed reads as `q`.
+        """
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not self._pending:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not select.select([self._descriptor], [], [], left)[0]:
+        while not self._keys:
+            wait = None if end is None else max(0.0, end - time.monotonic())
+            if self._is_partial:
+                wait = ESCAPE_SECONDS if wait is None else min(wait, ESCAPE_SECONDS)
+            if select.select([self._input.fileno()], [], [], wait)[0]:
+                self._keys += _known(self._input.read_keys())
+                self._is_partial = True
+                if self._input.closed:
+                    self._keys.append("q")
+            elif self._is_partial:
+                flushed = self._input.flush_keys()
+                self._keys += ["escape"] if [press.key for press in flushed] == [Keys.Escape] else []
+                self._is_partial = False
+            else:
                 return None
-            self._pending = os.read(self._descriptor, 64)
-            if not self._pending:  # the terminal is gone
-                return "q"
-        for length in (3, 1):
-            if name := SEQUENCES.get(self._pending[:length]):
-                self._pending = self._pending[length:]
-                return name
-        key, self._pending = self._pending[:1], self._pending[1:]
-        return key.decode("latin-1")
+        return self._keys.popleft()
+
+
+def _known(presses: Sequence[KeyPress]) -> list[str]:
+    """Names of the keys before an unknown sequence, of which prompt_toolkit makes Escape and single characters."""
+    keys = [press.key.value if isinstance(press.key, Keys) else press.key for press in presses]
+    known = keys[: keys.index("escape")] if "escape" in keys else keys
+    return [NAMES.get(key, key) for key in known]

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, with the shell's completion of names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from metta.api import presets
+from metta import api
 
 
-def presets_beginning(incomplete: str) -> list[tuple[str, str]]:
-    """What the shell completes: the presets whose names begin so, with their aims; else the shell looks for files."""
-    return [(preset.name, preset.aim) for preset in presets() if preset.name.startswith(incomplete)]
+def complete_preset(incomplete: str) -> list[tuple[str, str]]:
+    """Names and descriptions of the presets that begin so; without any, the shell completes file names."""
+    return [(preset.name, preset.aim) for preset in api.presets() if preset.name.startswith(incomplete)]
 
 
 Source = Annotated[
@@ -19,33 +19,33 @@ Source = Annotated[
     typer.Argument(
         metavar="FILE.toml|PRESET",
         help="A TOML file, or the name of a preset.",
-        autocompletion=presets_beginning,
+        autocompletion=complete_preset,
     ),
 ]
-RunDir = Annotated[str | None, typer.Option(help="Where the run is kept.  [default: a new one in runs/]")]
-Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where the policy computes.")]
+RunDir = Annotated[str | None, typer.Option(help="Run directory.  [default: a new one in runs/]")]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Torch device.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace one value of the file; repeatable."),
 ]
-Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for, in all.")]
+Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for in total.")]
 Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
-        help="A policy's file; or a run, for its newest; or the random policy; or the scripted one, which walks to the "
-        "nearest useful object.",
+        help="A policy file, a run directory for its newest policy, or a policy without weights: random, or scripted, "
+        "which walks to the nearest useful object.",
     ),
 ]
 World = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.toml|PRESET",
-        help="Play in this world instead of the policy's own.",
-        autocompletion=presets_beginning,
+        help="World to play in.  [default: the policy's own]",
+        autocompletion=complete_preset,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors and warnings alone.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and warnings.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -1,4 +1,4 @@
-"""The live view of a terminal: a progress bar, the numbers that matter, and where the time goes."""
+"""Live view of a training run in a terminal: progress, rewards, losses and the time of each phase."""
 
 from __future__ import annotations
 
@@ -13,27 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from metta.api import (
-    CheckpointSaved,
-    EpochEnded,
-    EpochMetrics,
-    Event,
-    Notice,
-    PhaseBegan,
-    RunBegan,
-    RunEnded,
-    StopRequested,
-)
-from metta_cli.output import (
-    STOPPING,
-    View,
-    duration,
-    ending,
-    main_losses,
-    number,
-    silence_broken_streams,
-    time_left,
-)
+from metta import api
+from metta_cli import output
+from metta_cli.output import duration, number
+from metta_cli.training_lines import STOPPING, View, end_summary, main_losses, seconds_left
 
 PHASES = {
     "collect": "collecting experience",
@@ -42,27 +25,27 @@ PHASES = {
     "record": "recording an episode",
     "save": "saving a checkpoint",
 }
-SPARKS = "▁▂▃▄▅▆▇█"
-HISTORY = 40
-"""Epochs in the little curve of the reward."""
+BARS = "▁▂▃▄▅▆▇█"
+CURVE_EPOCHS = 40
+"""Epochs in the curve of the reward."""
 
 
 class LiveView(View):
-    """A picture of the run that redraws itself four times a second."""
+    """A panel that is redrawn four times per second."""
 
     def __init__(self, console: Console):
         self.console = console
-        self.run: RunBegan | None = None
-        self.metrics: EpochMetrics | None = None
-        self.episodes: EpochMetrics | None = None
-        self.evaluation: EpochMetrics | None = None
-        self.checkpoint: CheckpointSaved | None = None
+        self.run: api.RunBegan | None = None
+        self.metrics: api.EpochMetrics | None = None
+        self.episodes: api.EpochMetrics | None = None
+        self.evaluation: api.EpochMetrics | None = None
+        self.checkpoint: api.CheckpointSaved | None = None
         self.saved_at = 0.0
         self.phase_began = time.monotonic()
         self.phase = ""
         self.rewards: list[float] = []
         self.is_stopping = False
-        self.live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
+        self.live = Live(console=console, get_renderable=self._panel, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -73,52 +56,52 @@ class LiveView(View):
     ) -> None:
         try:
             self.live.stop()
-        except OSError:  # the terminal hung up
-            silence_broken_streams()
+        except OSError:  # the terminal was closed
+            output.silence_broken_streams()
 
-    def show(self, event: Event) -> None:
-        """Take an event into the picture."""
+    def show(self, event: api.Event) -> None:
+        """Show one event at the next redraw."""
         match event:
-            case RunBegan():
+            case api.RunBegan():
                 self.run = event
-            case PhaseBegan(phase):
+            case api.PhaseBegan(phase):
                 self.phase, self.phase_began = PHASES[phase], time.monotonic()
-            case EpochEnded(metrics):
+            case api.EpochEnded(metrics):
                 self.metrics = metrics
                 if metrics.reward is not None:
                     self.episodes = metrics
-                    self.rewards = [*self.rewards, metrics.reward][-HISTORY:]
+                    self.rewards = [*self.rewards, metrics.reward][-CURVE_EPOCHS:]
                 if metrics.evaluation:
                     self.evaluation = metrics
-            case CheckpointSaved():
+            case api.CheckpointSaved():
                 self.checkpoint, self.saved_at = event, time.monotonic()
-            case StopRequested():
-                self.is_stopping = True  # the next redraw shows it; drawing inside a signal handler could deadlock
-            case Notice(text):
+            case api.StopRequested():
+                self.is_stopping = True  # drawing inside a signal handler could deadlock
+            case api.Notice(text):
                 self.console.print(Text(f"note: {text}"))
-            case RunEnded():
+            case api.RunEnded():
                 self.is_stopping = False
                 self.phase = ""
                 if self.run:
-                    self.console.print(self._picture())
+                    self.console.print(self._panel())
                 self.live.stop()
-                for line in ["", *ending(event)]:
+                for line in ["", *end_summary(event)]:
                     self.console.print(Text(line), soft_wrap=True)
 
-    def _picture(self) -> RenderableType:
+    def _panel(self) -> RenderableType:
         if self.run is None:
-            return Text("building worlds and policy ...")
+            return Text("Creating worlds and policy ...")
         plan = self.run.plan
         heading = (
             f"{self.run.device}, {plan.num_worlds} worlds of {plan.num_agents} agents, "
-            f"{self.run.parameters:,} weights, {self.run.directory}"
+            f"{self.run.parameters:,} parameters, {self.run.directory}"
         )
         rows: list[RenderableType] = [Text(heading, style="dim", overflow="ellipsis", no_wrap=True), self._progress()]
         if self.metrics:
             rows += [Text(), self._numbers(self.metrics), Text(), self._time(self.metrics)]
         rows += [Text(), self._status()]
         epoch = self.metrics.epoch if self.metrics else self.run.epoch
-        title = f"{self.run.config.run.name}, {epoch} epochs done"
+        title = f"{self.run.config.run.name}, epoch {epoch}"
         return Panel(Group(*rows), title=title, title_align="left", border_style="cyan")
 
     def _progress(self) -> RenderableType:
@@ -132,12 +115,12 @@ class LiveView(View):
         if self.metrics:
             parts += [
                 f"{self.metrics.steps_per_second:,.0f} steps/s",
-                f"left {duration(time_left(self.metrics, total))}",
+                f"left {duration(seconds_left(self.metrics, total))}",
             ]
         line.add_row(ProgressBar(total=total, completed=min(done, total)), Text("  ".join(parts)))
         return line
 
-    def _numbers(self, metrics: EpochMetrics) -> RenderableType:
+    def _numbers(self, metrics: api.EpochMetrics) -> RenderableType:
         table = Table.grid(padding=(0, 3))
         for _ in range(4):
             table.add_column(no_wrap=True)
@@ -158,28 +141,28 @@ class LiveView(View):
         return table
 
     def _curve(self) -> str:
-        """The rewards of the last epochs as a row of bars, in ASCII terminals as nothing."""
+        """The rewards of the last epochs as a row of bars; empty in a terminal without Unicode."""
         if len(self.rewards) < 2 or not self.console.encoding.startswith("utf"):
             return ""
-        least, most = min(self.rewards), max(self.rewards)
-        scale = (len(SPARKS) - 1) / (most - least) if most > least else 0.0
-        return "".join(SPARKS[round((reward - least) * scale)] for reward in self.rewards)
+        lowest, highest = min(self.rewards), max(self.rewards)
+        scale = (len(BARS) - 1) / (highest - lowest) if highest > lowest else 0.0
+        return "".join(BARS[round((reward - lowest) * scale)] for reward in self.rewards)
 
-    def _time(self, metrics: EpochMetrics) -> RenderableType:
-        """Where the time of the last epoch went."""
+    def _time(self, metrics: api.EpochMetrics) -> RenderableType:
+        """Shares of the last epoch's time."""
         parts = {
             "simulate": metrics.seconds_simulate,
             "infer": metrics.seconds_infer,
             "learn": metrics.seconds_learn,
         }
-        whole = sum(parts.values()) or 1.0
+        total = sum(parts.values()) or 1.0
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         table.add_column(width=30)
         table.add_column(justify="right")
         for name, seconds in parts.items():
-            bar = ProgressBar(total=whole, completed=seconds, width=30, complete_style="blue")
-            table.add_row(name, bar, f"{100 * seconds / whole:.0f}%")
+            bar = ProgressBar(total=total, completed=seconds, width=30, complete_style="blue")
+            table.add_row(name, bar, f"{100 * seconds / total:.0f}%")
         return table
 
     def _status(self) -> RenderableType:

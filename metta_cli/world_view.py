@@ -1,4 +1,4 @@
-"""A world in a terminal: the map, who is looked at, and what it has and does."""
+"""View of a world in a terminal, for `metta watch` and `metta play`: the map, and a panel about one agent."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from metta.api import EpisodePlayer
+from metta import api
 from metta_cli.output import number
 
 ARROWS = "▲▼◀▶"
 AGENT_COLORS = ("cyan", "yellow", "magenta", "green", "red", "blue")
-"""By group."""
+"""Colors of agents by group."""
 COLORS = {"red": "red", "green": "green", "blue": "blue", "wall": "bright_black", "altar": "bright_magenta"}
-"""By the last word of an object's name; others are white."""
+"""Colors by the last word of an object's name; other objects are white."""
 PANEL_WIDTH = 36
 
 
 class WorldView:
-    """Draws a stage; `followed` is the agent whose window is lit and whose belongings are listed."""
+    """Draws the world of an episode; `followed` is the agent whose window is highlighted and whose items are listed."""
 
-    def __init__(self, console: Console, stage: EpisodePlayer, title: str):
+    def __init__(self, console: Console, player: api.EpisodePlayer, title: str):
         self.console = console
-        self.stage = stage
+        self.player = player
         self.title = title
         self.followed = 0
         self._is_unicode = console.encoding.startswith("utf")
 
     def follow_next(self) -> None:
-        """Look at the next agent."""
-        self.followed = (self.followed + 1) % self.stage.env.num_agents
+        """Follow the next agent."""
+        self.followed = (self.followed + 1) % self.player.env.num_agents
 
-    def picture(self, state: str, keys: list[tuple[str, str]]) -> RenderableType:
-        """Map and panel side by side; `state` is one line on what is going on."""
+    def render(self, state: str, keys: list[tuple[str, str]]) -> RenderableType:
+        """Map and panel side by side; `state` is a short status, `keys` are pairs of key and meaning."""
         layout = Table.grid(padding=(0, 2))
         layout.add_column(no_wrap=True)
         layout.add_column(width=PANEL_WIDTH)
@@ -42,8 +42,8 @@ class WorldView:
         return Panel(layout, title=Text(self.title), title_align="left", border_style="cyan", expand=False)
 
     def _map(self) -> Text:
-        """Two characters a cell: what stands there, and a digit: an agent's index or how much a converter holds."""
-        env = self.stage.env
+        """Two characters per cell: the object, and the index of an agent or the number of items of a converter."""
+        env = self.player.env
         glyphs, cells = [list(row) for row in env.render().splitlines()], env.cells()
         height, width = cells.shape
         marks = np.full(cells.shape, " ", "<U1")
@@ -60,15 +60,15 @@ class WorldView:
             frozen = " dim" if env.freeze_counters[index] else ""
             styles[row][col] = f"bold {AGENT_COLORS[int(env.groups[index]) % len(AGENT_COLORS)]}{frozen}"
         top, left, rows, cols = self._crop(height, width)
-        row_of, col_of = env.positions[self.followed].tolist()
+        agent_row, agent_col = env.positions[self.followed].tolist()
         reach = env.spec.observation_height // 2, env.spec.observation_width // 2
         text = Text()
         for row in range(top, top + rows):
             for col in range(left, left + cols):
                 style = styles[row][col] + (" underline" if is_busy[row, col] else "")
-                if abs(row - row_of) <= reach[0] and abs(col - col_of) <= reach[1]:
+                if abs(row - agent_row) <= reach[0] and abs(col - agent_col) <= reach[1]:
                     style += " on grey15"
-                if (row, col) == (row_of, col_of):
+                if (row, col) == (agent_row, agent_col):
                     style += " reverse"
                 glyph = "█" if glyphs[row][col] == "#" and self._is_unicode else glyphs[row][col]
                 text.append(glyph + ("█" if glyph == "█" else marks[row, col]), style)
@@ -76,39 +76,39 @@ class WorldView:
         return text
 
     def _crop(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """(top, left, rows, cols) of the part of the map that fits the terminal, around the agent looked at."""
+        """(top, left, rows, cols) of the part of the map that fits the terminal, centered on the followed agent."""
         rows = max(5, min(height, self.console.height - 3))
         cols = max(5, min(width, (self.console.width - PANEL_WIDTH - 6) // 2))
-        row, col = self.stage.env.positions[self.followed].tolist()
+        row, col = self.player.env.positions[self.followed].tolist()
         top = min(max(0, row - rows // 2), height - rows) if rows < height else 0
         left = min(max(0, col - cols // 2), width - cols) if cols < width else 0
         return top, left, min(rows, height), min(cols, width)
 
     def _episode(self, state: str) -> RenderableType:
-        stage = self.stage
-        game = stage.env.config.game
+        player = self.player
+        game = player.env.config.game
         end = min((steps for steps in (game.max_steps, game.episode_lifetime) if steps), default=None)
-        table = _pairs()
+        table = _two_columns()
         table.add_row("", Text(state, "bold"))
-        table.add_row("episode", str(stage.episode + 1))
-        table.add_row("step", f"{int(stage.env.steps[0]):,}" + (f" of {end:,}" if end else ""))
-        table.add_row("reward per agent", number(float(stage.total_rewards.mean())))
+        table.add_row("episode", str(player.episode + 1))
+        table.add_row("step", f"{int(player.env.steps[0]):,}" + (f" of {end:,}" if end else ""))
+        table.add_row("reward per agent", number(float(player.total_rewards.mean())))
         return table
 
     def _agent(self) -> RenderableType:
-        stage, index = self.stage, self.followed
-        env = stage.env
+        player, index = self.player, self.followed
+        env = player.env
         group = list(env.config.game.groups)[int(env.groups[index])] if env.config.game.groups else ""
-        table = _pairs()
+        table = _two_columns()
         table.add_row("agent", Text(f"{index} {group}".strip(), "bold"))
-        table.add_row("its reward", number(float(stage.total_rewards[index])))
+        table.add_row("reward", number(float(player.total_rewards[index])))
         if env.steps[0]:
-            action_id, argument = stage.actions[index].tolist()
+            action_id, argument = player.actions[index].tolist()
             names = env.spec.action_names
             name = names[action_id] if 0 <= action_id < len(names) else str(action_id)
-            ended = "" if env.action_success[index] else " failed"
-            table.add_row("last action", Text(f"{name} {argument}{ended}", "" if not ended else "dim"))
-            table.add_row("last reward", number(float(stage.rewards[index])))
+            failed = "" if env.action_success[index] else " failed"
+            table.add_row("last action", Text(f"{name} {argument}{failed}", "dim" if failed else ""))
+            table.add_row("last reward", number(float(player.rewards[index])))
         if env.freeze_counters[index]:
             table.add_row("", Text("frozen", "bold blue"))
         for item, amount in zip(env.config.game.inventory_item_names, env.inventories[index].tolist(), strict=True):
@@ -121,7 +121,7 @@ def _object_style(name: str) -> str:
     return COLORS.get(name.rpartition("_")[2], "white")
 
 
-def _pairs() -> Table:
+def _two_columns() -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
@@ -129,7 +129,7 @@ def _pairs() -> Table:
 
 
 def _key_list(keys: list[tuple[str, str]]) -> RenderableType:
-    table = _pairs()
+    table = _two_columns()
     for key, meaning in keys:
         table.add_row(key, meaning)
     return table

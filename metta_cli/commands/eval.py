@@ -1,0 +1,127 @@
+"""`metta eval`: the mean reward of a policy in one or several worlds, alone or against another policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta.errors import CheckpointError, MettaError, UsageError
+from metta_cli import evaluation_table, resolve
+from metta_cli.evaluation_table import EvaluationRow
+from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World
+
+Suite = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE.toml|PRESET,PRESET",
+        help="Evaluate in each world of a suite: one that `metta presets` lists, a file with worlds = [...], or a list "
+        "with commas.",
+    ),
+]
+Opponent = Annotated[
+    str | None,
+    typer.Option(metavar="OTHER.pt|RUN_DIR|random|scripted", help="Let another policy play the other agents."),
+]
+Share = Annotated[
+    float | None, typer.Option(help="With --against: share of the agents that the policy plays.  [default: 0.5]")
+]
+Groups = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="With --against: group that the policy plays, instead of a share; repeatable."),
+]
+Episodes = Annotated[int, typer.Option(min=1, help="Episodes per world.")]
+Baseline = Annotated[bool, typer.Option(help="Evaluate the random policy as well.")]
+Tasks = Annotated[bool, typer.Option("--tasks", help="Evaluate in each task of the policy's curriculum.")]
+EpisodeSeed = Annotated[int, typer.Option(min=0, help="Seed of maps, turn orders and actions.")]
+
+
+def eval_(
+    checkpoint: Checkpoint,
+    env: World = None,
+    suite: Suite = None,
+    against: Opponent = None,
+    share: Share = None,
+    group: Groups = None,
+    episodes: Episodes = 10,
+    baseline: Baseline = True,
+    tasks: Tasks = False,
+    device: Device = None,
+    seed: EpisodeSeed = 0,
+    set_: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a policy: mean reward with 95 % confidence interval.
+
+    Rewards are per agent and episode. The interval of their mean is Student's t over episodes.
+    """
+    _check_options(suite, env, tasks, against, share, group)
+    api.keep_freed_memory()
+    checkpoint, against = resolve.newest_policy(checkpoint), against and resolve.newest_policy(against)
+    evaluation = _Evaluation(checkpoint, against, share, tuple(group or ()), episodes, baseline, seed, device)
+    rows: list[EvaluationRow] = []
+    refusals: list[MettaError] = []
+    for name, env_config in resolve.eval_worlds(checkpoint, env, suite, tasks, set_).items():
+        try:
+            rows.append(evaluation.row(name, env_config, is_named=bool(suite)))
+        except (CheckpointError, UsageError) as error:  # the policy may fit the other worlds
+            refusals.append(error)
+            rows.append(EvaluationRow(name, refusal=str(error)))
+    if len(refusals) == len(rows):
+        raise refusals[0]
+    if json:
+        settings = {"checkpoint": checkpoint, "against": against, "suite": suite, "seed": seed}
+        evaluation_table.print_json(settings, rows, tasks)
+    elif not quiet:
+        title = f"{checkpoint} against {against}" if against else checkpoint
+        evaluation_table.print_table(title, rows, episodes, is_single=not suite and not tasks)
+
+
+def _check_options(
+    suite: str | None, env: str | None, tasks: bool, against: str | None, share: float | None, group: list[str] | None
+) -> None:
+    """Raises UsageError for options that exclude each other."""
+    if suite and (env or tasks):
+        raise UsageError(f"--suite names the worlds to play in; leave out {'--env' if env else '--tasks'}")
+    if not against and (share is not None or group):
+        raise UsageError("--share and --group divide the agents between two policies; name the other by --against")
+    if share is not None and group:
+        raise UsageError("--share and --group both say which agents the policy plays; leave out one")
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What is evaluated in each world."""
+
+    checkpoint: str
+    against: str | None
+    share: float | None
+    groups: tuple[str, ...]
+    episodes: int
+    baseline: bool
+    seed: int
+    device: str | None
+
+    def row(self, name: str, env_config: api.EnvConfig | None, is_named: bool) -> EvaluationRow:
+        """The result in one world, by default the policy's own; with `is_named`, notes begin with the world's name.
+
+        Raises CheckpointError or UsageError if a policy does not fit the world.
+        """
+        place = name if is_named else None
+        policy, env_config = resolve.load_policy(self.checkpoint, env_config, self.device, place)
+        env = api.make_environment(env_config)
+        if self.against:
+            place = f"{name}, {self.against}" if is_named else self.against
+            opponent, _ = resolve.load_policy(self.against, env_config, self.device, place)
+            share = 0.5 if self.share is None else self.share
+            match = api.play_match(policy, opponent, env, self.episodes, self.seed, share, self.groups)
+            return EvaluationRow(name, match=match)
+        policies = {self.checkpoint if self.checkpoint in resolve.WITHOUT_WEIGHTS else "policy": policy}
+        if self.baseline:
+            policies["random"] = api.RandomPolicy(env_config.spec)
+        results = {column: api.evaluate(policies[column], env, self.episodes, self.seed) for column in policies}
+        return EvaluationRow(name, results)

@@ -1,0 +1,28 @@
+"""`metta export`: write a policy as an ONNX model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta_cli import output, resolve
+from metta_cli.parameters import Debug
+
+
+def export(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR", help="A policy file, or a run directory for its newest one."),
+    ],
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE.onnx", help="File to write.  [default: beside the policy]")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Export a policy as an ONNX model, to run it without torch."""
+    checkpoint = resolve.newest_policy(checkpoint)
+    path = api.export_policy(api.load_policy(checkpoint).agent, out or Path(checkpoint).with_suffix(".onnx"))
+    output.print_lines([str(path)])

@@ -1,0 +1,23 @@
+"""`metta map`: print the map of a world."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta_cli import output
+from metta_cli.parameters import Debug, Set, Source
+
+
+def map_(
+    source: Source,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the map.")] = 0,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Print the initial map of an episode, one character per cell."""
+    world = api.make_environment(api.load_world(source, set_ or ()))
+    world.reset(seed=seed)
+    output.print_lines([world.render()])

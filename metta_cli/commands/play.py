@@ -1,0 +1,37 @@
+"""`metta play`: control an agent from the keyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta.errors import UsageError
+from metta_cli import resolve
+from metta_cli.parameters import Debug, Set, Source
+
+
+def play(
+    source: Source,
+    agent: Annotated[int, typer.Option(min=0, help="Index of your agent.")] = 0,
+    policy: Annotated[
+        str, typer.Option(metavar="CHECKPOINT.pt|RUN_DIR|random|scripted", help="Policy of the other agents.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Control one agent from the keyboard; a policy plays the others.
+
+    Each key is one step of the world.
+    """
+    from metta_cli import interactive  # noqa: PLC0415  # rich and prompt_toolkit are imported only where needed
+    from metta_cli.keyboard import Keyboard  # noqa: PLC0415
+
+    keyboard = Keyboard("play", "it reads single keys")
+    others, env_config = resolve.load("play", resolve.newest_policy(policy), source, set_, None)
+    if agent >= env_config.game.num_agents:
+        raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
+    interactive.play(keyboard, api.EpisodePlayer(others, env_config, seed), Path(source).stem, agent)

@@ -1,0 +1,52 @@
+"""`metta reference`: print the tables and keys of the TOML file with their types, ranges and defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta_cli import output
+from metta_cli.parameters import Debug
+
+
+def complete_name(incomplete: str) -> list[tuple[str, str]]:
+    """Names of tables that begin so, with their descriptions; of their keys as well once a dot is typed."""
+    names = {}
+    for table in api.config_reference():
+        names[_name(table)] = table.description
+        if "." in incomplete:
+            names |= {f"{table.name}.{key.key}": key.description for key in table.keys}
+    return [(name, description) for name, description in names.items() if name.startswith(incomplete)]
+
+
+def reference(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TABLE|KEY]",
+            help="A table or a key, such as ppo, env.game or ppo.gamma.  [default: a list of the tables]",
+            autocompletion=complete_name,
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Print the reference of the TOML file: its tables and keys."""
+    tables = api.config_reference(name)
+    if name is None:
+        output.print_glossary([(_name(table), table.description) for table in tables])
+        return
+    for index, table in enumerate(tables):
+        output.print_lines([""] * (index > 0) + [table.header + (f'  type = "{table.type}"' if table.type else "")])
+        output.print_wrapped(table.description)
+        for key in table.keys:
+            facts = [key.type, key.range, key.default if key.default == "required" else f"default {key.default}"]
+            output.print_lines(["", key.key])
+            output.print_wrapped("; ".join(fact for fact in facts if fact), indent=4)
+            output.print_wrapped(key.description, indent=4)
+
+
+def _name(table: api.TableReference) -> str:
+    """The name by which `metta reference` finds a table: `ppo`, `env.map_builder.Maze`."""
+    return f"{table.name}.{table.type}" if table.type else table.name

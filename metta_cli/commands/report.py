@@ -1,0 +1,20 @@
+"""`metta report`: compare runs on one page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta_cli import output
+from metta_cli.parameters import Debug
+
+
+def report(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Directories of the runs.")],
+    out: Annotated[str, typer.Option(metavar="FILE.html", help="File to write.")] = "report.html",
+    debug: Debug = False,
+) -> None:
+    """Compare runs on one web page: curves, settings, replays."""
+    output.print_lines([str(api.write_report(run_dirs, out))])

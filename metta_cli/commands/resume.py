@@ -1,0 +1,27 @@
+"""`metta resume`: continue a run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta_cli.commands.train import overrides, training_view
+from metta_cli.parameters import Debug, Device, Json, Quiet, Set, Timesteps
+
+
+def resume(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Directory of the run.")],
+    device: Device = None,
+    set_: Set = None,
+    total_timesteps: Timesteps = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Resume a run from its newest valid checkpoint."""
+    api.keep_freed_memory()
+    with training_view(json, quiet) as view:
+        ended = api.resume_run(run_dir, view, overrides(set_, device=device, total_timesteps=total_timesteps))
+    raise typer.Exit(130 if ended.reason == "interrupted" else 0)

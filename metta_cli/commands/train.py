@@ -1,0 +1,56 @@
+"""`metta train`, and what it shares with `metta resume`: the values that options override, and the view of the run."""
+
+from __future__ import annotations
+
+import typer
+
+from metta import api
+from metta_cli.parameters import Debug, Device, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
+from metta_cli.training_lines import JsonView, PlainView, View
+
+
+def train(
+    source: Source,
+    run_dir: RunDir = None,
+    device: Device = None,
+    seed: Seed = None,
+    set_: Set = None,
+    total_timesteps: Timesteps = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a policy; print a summary and the next commands."""
+    config = api.load_config(
+        source, overrides(set_, run_dir=run_dir, device=device, seed=seed, total_timesteps=total_timesteps)
+    )
+    api.keep_freed_memory()
+    with training_view(json, quiet) as view:
+        ended = api.train_run(config, view)
+    raise typer.Exit(130 if ended.reason == "interrupted" else 0)
+
+
+def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.Override]:
+    """The overrides of the file's values: `--set`, and the options that stand for keys of `[run]`."""
+    return [api.Override.parse(text) for text in set_ or ()] + [
+        api.Override(f"--{key.replace('_', '-')}", ("run", key), str(value))
+        for key, value in options.items()
+        if value is not None
+    ]
+
+
+def training_view(json: bool, quiet: bool) -> View:
+    """The view of a run: nothing if quiet, JSON if asked for, live in a terminal, plain lines elsewhere.
+
+    Of several processes only rank 0 shows anything.
+    """
+    if quiet or api.job_rank():
+        return View()
+    if json:
+        return JsonView()
+    from rich.console import Console  # noqa: PLC0415  # rich is imported only where needed
+
+    from metta_cli.training_view import LiveView  # noqa: PLC0415
+
+    console = Console()
+    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else PlainView()

@@ -1,0 +1,52 @@
+"""`metta watch`: show a policy playing in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from metta import api
+from metta_cli import resolve
+from metta_cli.parameters import Debug, Device, Set, World
+
+
+def watch(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
+            help="A policy file, a run directory to follow, or a policy without weights.",
+        ),
+    ],
+    env: World = None,
+    speed: Annotated[int, typer.Option(min=1, max=1000, help="Steps per second.")] = 10,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
+    set_: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Show a policy playing in this terminal, or follow a run.
+
+    Each episode of a run in progress is played by its newest policy. The command waits for the first one.
+    """
+    from metta_cli import interactive  # noqa: PLC0415  # rich and prompt_toolkit are imported only where needed
+    from metta_cli.keyboard import Keyboard  # noqa: PLC0415
+
+    keyboard = Keyboard("watch", f"metta replay {source} writes a web page instead")
+    api.keep_freed_memory()
+    run_dir = Path(source) if Path(source).is_dir() else None
+    checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else source
+    policy, env_config = resolve.load("watch", checkpoint, env, set_, device)
+
+    def newer_policy() -> tuple[str, api.Policy] | None:
+        nonlocal checkpoint
+        newest = api.newest_checkpoint(run_dir) if run_dir else None
+        if newest is None or str(newest) == checkpoint:
+            return None
+        checkpoint = str(newest)
+        return newest.stem, resolve.load("watch", checkpoint, env, set_, device)[0]
+
+    player = api.EpisodePlayer(policy, env_config, seed)
+    interactive.watch(keyboard, player, Path(checkpoint).stem, speed, newer_policy)

@@ -1,0 +1,84 @@
+"""Exit codes: how errors, warnings and Ctrl-C of a command become messages on stderr and the code of the process."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from metta import api
+from metta.errors import MettaError, RenamedKeyWarning, is_wrong_path, printable
+from metta_cli import output
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+# Click's UsageError. Typer brings its own copy of click; this attribute is the one way to it that every version has.
+_ClickUsageError: Any = typer.BadParameter.__base__
+
+
+class CommandGroup(TyperGroup):
+    """The commands. Each error of a command is one message and an exit code, with a traceback only for bugs."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run a command and exit: 0 if it succeeded, else one of the codes above. `--debug` raises the error."""
+        arguments = sys.argv[1:] if args is None else list(args)
+        with warnings.catch_warnings():
+            _show_renamed_keys_as_notes()
+            try:
+                code = super().main(arguments, *rest, **extra | {"standalone_mode": False})
+                sys.stdout.flush()  # an output that cannot be written is an error here, not at interpreter exit
+            except _ClickUsageError as error:
+                output.print_error(error.format_message())
+                code = WRONG_INPUT
+            except (MettaError, OSError, MemoryError) as error:
+                if "--debug" in arguments:
+                    raise
+                code = _report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. A Ctrl-C that no command handles exits at once."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            output.print_interrupted()
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _report(error: MettaError | OSError | MemoryError) -> int:
+    """Print the message of an error; returns its exit code."""
+    match error:
+        case MettaError():
+            # all processes of a job have the same input: what is wrong with it is said once
+            if not api.job_rank() or error.exit_code == FAILED:
+                output.print_error(error, api.job_rank())
+            return error.exit_code
+        case OSError():
+            output.silence_broken_streams()
+            reason = error.strerror or str(error)
+            place = f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
+            output.print_error(f"{place}: {reason}")
+            return WRONG_INPUT if is_wrong_path(error) else FAILED
+        case MemoryError():
+            output.print_error("out of memory: the worlds or the policy are too large for this machine")
+            return FAILED
+
+
+def _show_renamed_keys_as_notes() -> None:
+    """Print each warning about renamed keys once, without the place in the code; others stay as they are."""
+    show = warnings.showwarning
+    shown: set[str] = set()
+
+    def show_note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if not issubclass(category, RenamedKeyWarning):
+            show(message, category, *place, **more)
+        elif str(message) not in shown and not api.job_rank():
+            shown.add(str(message))
+            output.note(printable(str(message)))
+
+    warnings.simplefilter("always", RenamedKeyWarning)
+    warnings.showwarning = show_note
