@@ -211,7 +211,7 @@ def test_every_config_field_is_read() -> None:
     """By name outside `config/`, or in a property or function there that is used outside, however indirectly."""
     judged = {
         "check",
-        "all_problems",
+        "collect_problems",
         "key_paths",
         "load",
         "name_rules",

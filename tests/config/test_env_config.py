@@ -178,7 +178,7 @@ class TestOverride:
             ({"num_agents": "8"}, 'game.num_agents  must be an integer; got "8"; leave out the quotes'),
             (
                 {"observation_width": 10},
-                "game.observation_width  must be odd, so that the agent stands in the middle; got 10",
+                "game.observation_width  must be odd, so that the agent is in the middle; got 10",
             ),
             ({"width": 3, "height": 3, "num_agents": 2}, "map_builder.border_width  must leave cells inside"),
         ],

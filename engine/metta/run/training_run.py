@@ -23,7 +23,7 @@ from metta.checkpoint.state_validation import (
 )
 from metta.checkpoint.trainer_state import TrainingState
 from metta.config.batch_plan import experience_of_process
-from metta.config.loading.curriculum_tasks import own_world
+from metta.config.loading.curriculum_tasks import evaluation_world
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, UsageError
 from metta.evaluation.evaluate import evaluate
@@ -91,7 +91,7 @@ class TrainingRun:
         self.teacher = self._find_teacher(kept)
         self.opponents = self._find_opponents(kept, opponents)
         torch.manual_seed(config.run.seed)
-        self.env = MettaGridEnv(own_world(config.env, curriculum.tasks.scenes), seed=config.run.seed)
+        self.env = MettaGridEnv(evaluation_world(config.env, curriculum.tasks.scenes), seed=config.run.seed)
         """the run's own world, in which it is measured and its policy is at home"""
         self.worlds = MettaGridEnv(curriculum.env_configs, seed=config.run.seed, task_weights=curriculum.weights)
         """all tasks that it trains in"""

@@ -1,4 +1,4 @@
-"""The tasks of a curriculum: every scene with every combination of its buckets' values, each proved sound."""
+"""Tasks of a curriculum: every scene with every combination of the buckets' values, each validated."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from metta.config.validation.error_messages import problems_in, shown
 from metta.config.validation.key_paths import KeyPath, annotation_at, table_at, takes_number
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
-MOST_TASKS = 2000
-"""Tasks of a curriculum: each is a world of its own, built and judged before training starts."""
+MAX_TASKS = 2000
+"""Largest number of tasks; the world of each is validated before training starts."""
 
-MOST_RULES = 200
-"""Tasks that differ in more than their maps: the tables of what can be done to what grow with their square."""
+MAX_RULES = 200
+"""Largest number of different game rules (`EnvConfig.rules_key`); the simulator's tables grow with its square."""
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """The worlds a curriculum draws from, which one policy can play."""
+    """The worlds that a curriculum draws from; one policy can play all of them."""
 
     names: tuple[str, ...]
     env_configs: tuple[EnvConfig, ...]
     scene_of: tuple[int, ...]
-    """the scene each task is made of"""
+    """index of the scene of each task"""
     scenes: tuple[tuple[str, EnvConfig], ...]
     """name and world of each scene"""
 
@@ -47,7 +47,7 @@ class Tasks:
 
 @dataclass(frozen=True)
 class _Setting:
-    """A setting of the world that a bucket varies, and its values in order, each with the text of a task's name."""
+    """A setting of the world that a bucket varies, and its values, each with the text for names of tasks."""
 
     key: str
     path: KeyPath
@@ -55,10 +55,10 @@ class _Setting:
 
 
 def make_tasks(curriculum: AnyCurriculum, scenes: Sequence[tuple[str, EnvConfig]]) -> Tasks:
-    """The tasks of `curriculum` in `scenes` (name and world); those of a scene together, the last bucket fastest.
+    """The tasks of `curriculum` in `scenes` (name and world), ordered by scene, with the last bucket varying fastest.
 
-    Raises ConfigError with every problem: settings that do not exist, values that no world can have, worlds that no
-    one policy can play, a number of tasks that the curriculum cannot have.
+    Raises ConfigError with every problem: unknown settings, invalid values, worlds that a single policy cannot play, or
+    a number of tasks that the curriculum cannot have.
     """
     problems = list(_scene_problems(scenes))
     tables = {id(env): env.model_dump(exclude_none=True) for _, env in scenes}
@@ -71,11 +71,13 @@ def make_tasks(curriculum: AnyCurriculum, scenes: Sequence[tuple[str, EnvConfig]
         else:
             settings.append(found)
     count = len(scenes) * math.prod(len(setting.values) for setting in settings)
-    if count > MOST_TASKS:
+    if count > MAX_TASKS:
         factors = [f"{len(scenes)} scenes"] if len(scenes) > 1 else []
         factors += [f"{len(setting.values)} of {setting.key}" for setting in settings]
         problems.append(
-            Problem(("curriculum", "buckets"), f"make {' x '.join(factors)} = {count:,} tasks; at most {MOST_TASKS:,}")
+            Problem(
+                ("curriculum", "buckets"), f"make {' x '.join(factors)} = {count:,} tasks; the limit is {MAX_TASKS:,}"
+            )
         )
     if not problems:
         problems += _count_problems(curriculum, count)
@@ -88,7 +90,7 @@ def make_tasks(curriculum: AnyCurriculum, scenes: Sequence[tuple[str, EnvConfig]
 
 
 def _built(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvConfig]]) -> tuple[Tasks, list[Problem]]:
-    """The tasks, and what is wrong with their worlds."""
+    """The tasks, and the problems of their worlds."""
     names, env_configs, scene_of = [], [], []
     problems: list[Problem] = []
     keys = {setting.key for setting in settings}
@@ -105,37 +107,38 @@ def _built(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvConfig]]
                 problems += [Problem(place, f"with {made}, {p.key} {p.message}") for p in error.problems]
                 continue
             if differing := differences(variant.spec, env.spec):
-                problems.append(Problem(place, f"must leave what one policy can play; with {name}, {differing[0]}"))
+                problems.append(
+                    Problem(place, f"must make worlds that one policy can play; with {name}, {differing[0]}")
+                )
                 continue
             names.append(name)
             env_configs.append(variant)
             scene_of.append(scene)
     rules = len({config.rules_key for config in env_configs})
-    if rules > MOST_RULES:
-        message = f"make {rules:,} tasks that differ in more than their maps; at most {MOST_RULES}"
+    if rules > MAX_RULES:
+        message = f"make {rules:,} tasks that differ in more than their maps; the limit is {MAX_RULES}"
         problems.append(Problem(("curriculum", "buckets"), message))
-    return Tasks(_distinct(names), tuple(env_configs), tuple(scene_of), tuple(scenes)), list(dict.fromkeys(problems))
+    return Tasks(_unique(names), tuple(env_configs), tuple(scene_of), tuple(scenes)), list(dict.fromkeys(problems))
 
 
-def own_world(env: EnvConfig, scenes: Sequence[tuple[str, EnvConfig]]) -> EnvConfig:
-    """The world that a run is about, in which it is measured: its file's `[env]`.
+def evaluation_world(env: EnvConfig, scenes: Sequence[tuple[str, EnvConfig]]) -> EnvConfig:
+    """The world in which a run's policy is evaluated: the `[env]` of its file.
 
-    It is the last scene's where the file says nothing of a world, or one that no policy of the scenes can play.
+    Where the file has no `[env]`, or one that a policy of the scenes cannot play, it is the world of the last scene.
     """
     last = scenes[-1][1]
-    is_meant = env != EnvConfig() and not differences(env.spec, last.spec)
-    return env if is_meant else last
+    return env if env != EnvConfig() and not differences(env.spec, last.spec) else last
 
 
 def fixed_weights(curriculum: CurriculumConfig, scene_of: Sequence[int]) -> list[float]:
-    """The probability of each task: its scene's by weight, which the scene's tasks share evenly."""
+    """The probability of each task: that of its scene, divided evenly among the scene's tasks."""
     weights = curriculum.weights or [1.0] * (max(scene_of) + 1)
     shares = Counter(scene_of)
     return [weights[scene] / shares[scene] / sum(weights) for scene in scene_of]
 
 
 def differences(spec: EnvSpec, first: EnvSpec) -> list[str]:
-    """What of a world one policy cannot play beside another, each difference in words."""
+    """The differences between two specs that prevent one policy from playing both, for messages."""
     found = []
     for field in EnvSpec.model_fields:
         ours, theirs = getattr(spec, field), getattr(first, field)
@@ -160,14 +163,14 @@ def differences(spec: EnvSpec, first: EnvSpec) -> list[str]:
 
 
 class _Variants:
-    """Worlds that differ from one by single values, and share with it all that is the same."""
+    """Copies of a world with some values changed, which share all unchanged parts with it."""
 
     def __init__(self, env: EnvConfig):
         self.data = {"env": without_inferred_sizes(env)}
         self.env = EnvConfig.model_validate(self.data["env"])
 
     def make(self, values: Sequence[tuple[KeyPath, Value]]) -> EnvConfig:
-        """The world with `values`. Raises ConfigError for one that cannot be."""
+        """The world with `values` set. Raises ConfigError if it is invalid."""
         if not values:
             return self.env
         changed = {path[0] for path, _ in values}
@@ -183,13 +186,13 @@ class _Variants:
         except ValidationError as error:
             raise ConfigError("the curriculum", problems_in(error, EnvConfig, given["env"] | same)) from None
         if changed == {"map_builder"} and variant.game.num_agents == self.env.game.num_agents:
-            for name in ("object_types", "action_table", "rules_key", "spec"):  # a thousand worlds need these once
+            for name in ("object_types", "action_table", "rules_key", "spec"):  # expensive for a thousand worlds
                 variant.__dict__[name] = getattr(self.env, name)
         return variant
 
 
 def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[str, Any]]]) -> _Setting | Problem:
-    """The setting that a bucket is about, or what is wrong with it."""
+    """The setting that a bucket varies, or the problem with it."""
     place = ("curriculum", "buckets", key)
     try:
         path, rest = read_path(key)
@@ -201,29 +204,29 @@ def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[st
         path = path[1:]
     if path[:2] == ("game", "map_builder"):  # where the original metta has it
         path = path[1:]
-    is_whole = False
+    is_integer = False
     for name, data in scenes:
         annotation = annotation_at(EnvConfig, path, data)
         if annotation is None or not path:
             return Problem(place, f"{_unknown(path, data)}{f' in {name}' if len(scenes) > 1 else ''}")
-        is_whole = takes_number(annotation, int)
-        if bucket.range and not is_whole and not takes_number(annotation, float):
-            return Problem((*place, "range"), "is for numbers, and this setting is none; list its values instead")
+        is_integer = takes_number(annotation, int)
+        if bucket.range and not is_integer and not takes_number(annotation, float):
+            return Problem((*place, "range"), "is only for numbers, which this setting is not; list its values instead")
     shown_path = Problem(path, "").key
     if bucket.values:
         return _Setting(shown_path, path, tuple((value, _text(value)) for value in bucket.values))
     low, high = bucket.range
-    if not is_whole:
+    if not is_integer:
         if low == high and bucket.bins > 1:
-            return Problem((*place, "bins"), f"must be 1, since the range is the one value {low:g}; got {bucket.bins}")
+            return Problem((*place, "bins"), f"must be 1 for a range of a single value, {low:g}; got {bucket.bins}")
         return _Setting(shown_path, path, tuple(_middles(low, high, bucket.bins)))
     if low != int(low) or high != int(high):
-        return Problem((*place, "range"), f"must be of whole numbers, as {shown_path} is one; got {bucket.range}")
-    there = int(high) - int(low) + 1
-    if bucket.bins > there:
-        message = f"must be at most {there}, the whole numbers from {low:g} to {high:g}; got {bucket.bins}"
+        return Problem((*place, "range"), f"must be of integers, since {shown_path} is an integer; got {bucket.range}")
+    size = int(high) - int(low) + 1
+    if bucket.bins > size:
+        message = f"must be at most {size}, the number of integers from {low:g} to {high:g}; got {bucket.bins}"
         return Problem((*place, "bins"), message)
-    return _Setting(shown_path, path, tuple(_whole_middles(int(low), there, bucket.bins)))
+    return _Setting(shown_path, path, tuple(_integer_middles(int(low), size, bucket.bins)))
 
 
 def _middles(low: float, high: float, bins: int) -> Iterator[tuple[float, str]]:
@@ -232,46 +235,46 @@ def _middles(low: float, high: float, bins: int) -> Iterator[tuple[float, str]]:
         yield middle, f"{middle:.6g}"
 
 
-def _whole_middles(low: int, there: int, bins: int) -> Iterator[tuple[int, str]]:
-    """The middle, rounded down, of each part of `there` whole numbers from `low` on."""
+def _integer_middles(low: int, size: int, bins: int) -> Iterator[tuple[int, str]]:
+    """The middle, rounded down, of each of `bins` parts of `size` consecutive integers from `low`."""
     for index in range(bins):
-        first, last = low + there * index // bins, low + there * (index + 1) // bins - 1
+        first, last = low + size * index // bins, low + size * (index + 1) // bins - 1
         yield (first + last) // 2, f"{(first + last) // 2}"
 
 
 def _scene_problems(scenes: Sequence[tuple[str, EnvConfig]]) -> Iterator[Problem]:
     for index, (name, env) in enumerate(scenes[1:], 1):
         if found := differences(env.spec, scenes[0][1].spec):
-            unlike = f'unlike "{scenes[0][0]}", of "{name}" {"; ".join(found)}'
-            message = f"must be worlds that one policy can play; {unlike}"
+            message = (
+                f'must be worlds that one policy can play; unlike in "{scenes[0][0]}", in "{name}" {"; ".join(found)}'
+            )
             yield Problem(("curriculum", "scenes", index), message)
 
 
 def _count_problems(curriculum: AnyCurriculum, count: int) -> Iterator[Problem]:
-    """What the curriculum's own settings have against so many tasks."""
+    """Numbers of tasks that do not fit the settings of the curriculum."""
     if isinstance(curriculum, ProgressiveConfig):
         if count == 1:
-            yield Problem(
-                ("curriculum", "type"), "needs at least 2 tasks to go from one to the next: scenes or buckets"
-            )
+            yield Problem(("curriculum", "type"), "needs at least 2 tasks; add scenes or buckets")
         elif len(curriculum.thresholds) not in (0, 1, count - 1):
-            message = f"must be one, or one for each of {count} tasks but the last; got {len(curriculum.thresholds)}"
+            entries = f"{count - 1}, one for each of {count} tasks but the last"
+            message = f"must have 1 entry or {entries}; got {len(curriculum.thresholds)}"
             yield Problem(("curriculum", "thresholds"), message)
 
 
 def _unknown(path: KeyPath, data: dict[str, Any]) -> str:
-    """What is wrong with a path that leads nowhere."""
+    """The message for a path of an unknown setting."""
     for depth in range(len(path)):
         if annotation_at(EnvConfig, path[: depth + 1], data) is None:
             table = table_at(EnvConfig, path[:depth], data)
             known = list(table.model_fields) if table else []
             key = Problem(path[: depth + 1], "").key
             return f'there is no setting "env.{key}"{did_you_mean(str(path[depth]), known)}'
-    return 'must be the path of a setting of the world; got "env", all of it'
+    return 'must be the path of a single setting of the world; got "env"'
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, with numbers behind those that are there several times."""
+def _unique(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, with numbers appended to those that occur several times."""
     seen: Counter[str] = Counter()
     several = {name for name, times in Counter(names).items() if times > 1}
     result = []

@@ -1,4 +1,4 @@
-"""The JSON Schema of the TOML file, for editors."""
+"""JSON Schema of the TOML file, for completion and validation in editors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from metta.config.validation.key_paths import default_of, sections
 
 
 def config_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a metta TOML file: every key with its type, default and meaning."""
+    """JSON Schema (draft 2020-12) of the TOML file: every key with its type, default and description."""
     schema = RunConfig.model_json_schema(mode="validation")
     models = {model.__name__: model for _, model in sections(RunConfig)}
     for name, table in schema["$defs"].items():
         for key, entry in table["properties"].items():
-            _leave_out_null(entry)
+            _remove_null(entry)
             default = default_of(models[name].model_fields[key])
             if default is not None:
                 entry["default"] = default
@@ -22,12 +22,12 @@ def config_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "metta",
-        "description": "A training run of metta. Every key is optional; what is left out keeps its default.",
+        "description": "A training run of metta. Keys that are omitted keep their defaults.",
     }
 
 
-def _leave_out_null(entry: dict[str, Any]) -> None:
-    """TOML has no null: a key that may be unset is just left out."""
+def _remove_null(entry: dict[str, Any]) -> None:
+    """Remove null from the types of a key: TOML has no null, and an optional key is simply omitted."""
     if "anyOf" in entry:
         choices = [choice for choice in entry.pop("anyOf") if choice != {"type": "null"}]
         assert len(choices) == 1

@@ -1,4 +1,4 @@
-"""Where each key of a TOML text stands. The text has been parsed before, so it is known to be sound."""
+"""Line numbers of the keys of a TOML text, for error messages. The text must be valid TOML."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _PLAIN_VALUE = re.compile(r"[^,\]}\n#]+")
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line (from 1) of every table, key and list entry of a sound TOML text."""
+    """The line number, from 1, of every table, key and list entry of a valid TOML text."""
     scanner = _Scanner(text)
     scanner.document()
     return scanner.lines
 
 
 def read_key(text: str) -> tuple[list[str], str]:
-    """A dotted key at the start of a text, and what follows it. Raises ValueError where there is none."""
+    """The dotted key at the start of a text, and the rest of the text. Raises ValueError if there is no key."""
     scanner = _Scanner(text)
     parts = scanner.key()
     return parts, text[scanner.position :]
@@ -40,7 +40,7 @@ class _Scanner:
         self.lines: dict[KeyPath, int] = {}
         self.newlines = [index for index, character in enumerate(text) if character == "\n"]
         self.entries: dict[KeyPath, int] = {}
-        """Tables so far in each array of tables."""
+        """number of tables so far in each array of tables"""
 
     def document(self) -> None:
         table: KeyPath = ()
@@ -58,12 +58,12 @@ class _Scanner:
                 self._pair(table)
 
     def key(self) -> list[str]:
-        """A dotted key, bare or quoted part by part."""
+        """A dotted key; each part can be bare or quoted."""
         parts = []
         while True:
             token = _BARE_KEY.match(self.text, self._skip_blank()) or _STRING.match(self.text, self.position)
             if token is None:
-                raise ValueError("no key here")
+                raise ValueError("expected a key")
             part = token.group()
             parts.append(tomllib.loads(f"key = {part}")["key"] if part[0] in "\"'" else part)
             self.position = token.end()
@@ -113,7 +113,7 @@ class _Scanner:
         return (*path, index)
 
     def _resolve(self, parts: list[str], line: int) -> KeyPath:
-        """The path of a header: a part that names an array of tables means its newest entry."""
+        """The path of a header, in which the name of an array of tables means its last entry."""
         path: KeyPath = ()
         for part in parts:
             path = (*path, part)
@@ -129,7 +129,7 @@ class _Scanner:
         return self.position
 
     def _next(self) -> str:
-        """The next character that means something; empty at the end of the text."""
+        """The next character after blanks and comments; empty at the end of the text."""
         return self.text[self._skip_blank() : self.position + 1]
 
     def _skip(self, token: str) -> None:

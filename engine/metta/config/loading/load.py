@@ -1,4 +1,4 @@
-"""A TOML file to a `RunConfig` and back. What is wrong with the file is said all at once, line by line."""
+"""Loading a TOML file or preset as a `RunConfig`, with all errors and their lines; dumping it as TOML again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from metta.config.curriculum import CurriculumConfig
 from metta.config.env.env_config import EnvConfig
-from metta.config.loading.all_problems import all_problems
-from metta.config.loading.curriculum_tasks import Tasks, make_tasks, own_world
+from metta.config.loading.collect_problems import all_problems
+from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, make_tasks
 from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.map_files import inline_map_files
 from metta.config.loading.overrides import Override
@@ -28,15 +28,15 @@ from metta.errors import ConfigError, Problem, UsageError
 
 
 def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
-    """The config in a TOML file, or in the preset of that name, with `section.key=value` overrides put over it.
+    """The config in a TOML file, or in the preset of that name, with `section.key=value` overrides applied.
 
-    Raises UsageError if there is no such file or it cannot be a config, ConfigError with every problem in it; those of
-    the curriculum's tasks too, which its other files are read for.
+    The files of the curriculum's scenes are read and validated too. Raises UsageError if there is no such file or it is
+    not a text file, ConfigError with every problem in it or in the curriculum's tasks.
     """
     path = find_config(source)
     text = read_text(path, source)
     data = parse_toml(text, source)
-    _find_scenes(data, path.parent)
+    _resolve_scenes(data, path.parent)
     config = _validated(data, text, source, overrides, path.parent)
     if config.curriculum != CurriculumConfig():
         with _locating(text, source, _parsed(overrides)):
@@ -45,9 +45,9 @@ def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
 
 
 def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
-    """What `load_config` gives, whatever became of the curriculum's scenes, which are named as they were written.
+    """Like `load_config`, but without reading the curriculum's scenes, whose paths stay as written.
 
-    That is how to read what `dump_config` wrote: there they are seen from the working directory.
+    Used for files of `dump_config`, whose scenes are relative to the working directory and may be gone.
     """
     path = find_config(source)
     return parse_config(read_text(path, source), source, overrides, path.parent)
@@ -56,10 +56,10 @@ def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
 def parse_config(
     text: str, source: str, overrides: Sequence[str | Override] = (), directory: Path | None = None
 ) -> RunConfig:
-    """The config in a TOML text; `source` is what messages call it.
+    """The config in a TOML text; `source` is its name in messages.
 
-    Drawings that it names are read from `directory`, where the text was read; without one, they are refused. Scenes
-    are names as `find_config` takes them, seen from the working directory.
+    Map files are read from `directory`; without one, they are an error. Scenes are names for `find_config`, relative to
+    the working directory.
     """
     return _validated(parse_toml(text, source), text, source, overrides, directory)
 
@@ -81,8 +81,8 @@ def _validated(
             raise ConfigError(source, all_problems(error, data)) from None
 
 
-def _find_scenes(data: dict[str, Any], directory: Path) -> None:
-    """Name scenes that lie beside a config in `directory` as they are called from the working directory."""
+def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:
+    """Replace scenes that are files in the config's `directory` by their paths from the working directory."""
     curriculum = data.get("curriculum")
     scenes = curriculum.get("scenes") if isinstance(curriculum, dict) else None
     if isinstance(scenes, list):
@@ -90,16 +90,16 @@ def _find_scenes(data: dict[str, Any], directory: Path) -> None:
 
 
 def load_tasks(config: RunConfig) -> Tasks:
-    """The tasks of the config's curriculum: of its scenes, else of its own world.
+    """The tasks of the config's curriculum, made from its scenes or else from its `[env]`.
 
-    Raises ConfigError with every problem of the tasks; one inside the file of a scene, with that file's lines.
+    Raises ConfigError with every problem of the tasks, or with those of a scene's file and its lines.
     """
     problems: list[Problem] = []
     scenes = []
     read: dict[str, EnvConfig] = {}
     for index, scene in enumerate(config.curriculum.scenes):
         try:
-            if scene not in read:  # which may be listed many times
+            if scene not in read:  # a scene can be listed several times
                 read[scene] = read_config(scene).env
             scenes.append((scene, read[scene]))
         except UsageError as error:
@@ -115,16 +115,16 @@ def load_tasks(config: RunConfig) -> Tasks:
 
 
 def load_world(source: str, overrides: Sequence[str | Override] = ()) -> EnvConfig:
-    """The world that a file or preset is about: see `own_world`. Raises what `load_config` raises."""
+    """The `evaluation_world` of a TOML file or preset. Raises the errors of `load_config`."""
     config = load_config(source, overrides)
-    return own_world(config.env, load_tasks(config).scenes)
+    return evaluation_world(config.env, load_tasks(config).scenes)
 
 
 def dump_config(config: RunConfig) -> str:
-    """The config as TOML with every value, defaults included; loading it gives an equal config."""
+    """The config as TOML with every value, including defaults; loading it gives an equal config."""
     data = config.model_dump(exclude_none=True)
     plain = tomli_w.dumps(data)
-    # a drawn map reads better over several lines; but those would lose a carriage return before a newline
+    # multi-line strings are readable for drawn maps, but would lose a carriage return before a newline
     return plain if "\\r" in plain else tomli_w.dumps(data, multiline_strings=True)
 
 
@@ -134,12 +134,12 @@ def _parsed(overrides: Sequence[str | Override]) -> list[Override]:
 
 @contextmanager
 def _locating(text: str, source: str, overrides: Sequence[Override]) -> Iterator[None]:
-    """Give problems that are raised inside the lines and options they come from."""
+    """Add lines of the file and command line options to the problems raised inside."""
     try:
         yield
     except ConfigError as error:
         if any(problem.line for problem in error.problems):
-            raise  # of another file, a scene's
+            raise  # from the file of a scene
         problems = error.problems
     else:
         return
@@ -149,14 +149,14 @@ def _locating(text: str, source: str, overrides: Sequence[Override]) -> Iterator
 
 
 class _Places:
-    """Where the value at a key path was written: a line of the file or an option of the command line."""
+    """Where each value was set: a line of the file or an option of the command line."""
 
     def __init__(self, lines: dict[KeyPath, int], overrides: Sequence[Override]):
         self.lines = {current_path(path): line for path, line in lines.items()} | lines
         self.overrides = list(reversed(overrides))
 
     def located(self, problem: Problem) -> Problem:
-        """The problem with its line or option; of a key that was not written, those of the table around it."""
+        """The problem with its line or option; for a key that was not set, that of the closest table around it."""
         for depth in range(len(problem.path), 0, -1):
             path = problem.path[:depth]
             for override in self.overrides:

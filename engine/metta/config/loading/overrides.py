@@ -1,4 +1,4 @@
-"""Values from the command line over those of the file: `--set section.key=value`, typed by the models."""
+"""Overrides: values from the command line such as `--set section.key=value`, applied to the parsed file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metta.errors import Problem, UsageError
 
 @dataclass(frozen=True)
 class Override:
-    """One value from the command line: the option it came from, the key it replaces, the text of the value."""
+    """A value from the command line: the option, the key path that it sets, and the text of the value."""
 
     option: str
     path: KeyPath
@@ -25,7 +25,7 @@ class Override:
 
     @classmethod
     def parse(cls, text: str, option: str = "--set") -> Self:
-        """From `section.key=value`. Raises UsageError if it is not of that form."""
+        """An override from `section.key=value`. Raises UsageError if the text has another form."""
         try:
             path, rest = read_path(text)
         except ValueError:
@@ -35,11 +35,7 @@ class Override:
         return cls(option, current_path(path), rest[1:].strip())
 
     def apply(self, data: dict[str, Any]) -> None:
-        """Put the value into `data`, the parsed file.
-
-        Where it is an entry of a list or of a table of free keys that the file leaves at its default, the default's
-        other entries stay.
-        """
+        """Set the value in `data`, the parsed file, see `put_value`. Raises UsageError if that is not possible."""
         if not _is_unicode(self.text):
             raise UsageError(f"{self.option} {Problem(self.path, '').key}: the value is not UTF-8 text")
         try:
@@ -48,22 +44,21 @@ class Override:
             raise UsageError(f"{self.option} {Problem(self.path, '').key}: {error}") from None
 
     def _value(self, data: dict[str, Any]) -> Any:
-        """The value as TOML; as plain text where the key takes text or the value is not TOML at all."""
+        """The value parsed as TOML; the plain text where the key takes a string or the text is not valid TOML."""
         try:
             parsed = tomllib.loads(f"value = {self.text}")
         except (ValueError, RecursionError):
             return self.text
         takes_text = is_text(annotation_at(RunConfig, self.path, data))
-        is_whole = set(parsed) == {"value"} and (not takes_text or isinstance(parsed["value"], str))
-        is_whole &= not is_too_deep(parsed)
-        return parsed["value"] if is_whole else self.text
+        is_one_value = set(parsed) == {"value"} and (not takes_text or isinstance(parsed["value"], str))
+        is_one_value &= not is_too_deep(parsed)
+        return parsed["value"] if is_one_value else self.text
 
 
 def put_value(data: dict[str, Any], path: KeyPath, value: Any) -> None:
-    """Put a value into the data of a RunConfig. Raises UsageError where the path leads into what is no table or list.
+    """Set a value in the data of a RunConfig. Raises UsageError if the path leads through a value that is not a table.
 
-    Where it is an entry of a list or of a table of free keys that `data` leaves at its default, the default's other
-    entries stay.
+    If the path leads into a list or table that `data` does not set, the other entries of its default are kept.
     """
     holder: Any = data
     for depth, part in enumerate(path):
@@ -82,19 +77,19 @@ def put_value(data: dict[str, Any], path: KeyPath, value: Any) -> None:
                 holder[part] = value
             holder = holder[part]
         else:
-            reason = "is no table" if isinstance(part, str) else "is no list"
+            reason = "is not a table" if isinstance(part, str) else "is not a list"
             if isinstance(holder, list):
-                reason = f"is a list of {len(holder)} entries, from [0]" if holder else "is a list of no entries"
+                reason = f"is a list of {len(holder)} entries, starting with [0]" if holder else "is an empty list"
             raise UsageError(f'"{Problem(path[:depth], "").key}" {reason}')
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be written down; bytes of an argument that are not UTF-8 come as lone surrogates."""
+    """Whether the text can be encoded: bytes of an argument that are not UTF-8 arrive as lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_path(text: str) -> tuple[KeyPath, str]:
-    """A key path such as `env.actions[5].enabled`, and what follows it."""
+    """A key path such as `env.actions[5].enabled` at the start of a text, and the rest of the text."""
     path: KeyPath = ()
     rest = "." + text
     while rest.startswith((".", "[")):

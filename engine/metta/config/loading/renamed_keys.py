@@ -1,4 +1,4 @@
-"""Keys of the TOML file that have been renamed: files and checkpoints with the old names still load, with a warning."""
+"""Renamed keys of the TOML file: old names in files, overrides and checkpoints are accepted with a warning."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ RENAMED_KEYS: Final[dict[KeyPath, KeyPath]] = {
     ("agent", "own_frame"): ("agent", "egocentric"),
     ("distributed", "patience_seconds"): ("distributed", "timeout_seconds"),
 }
-"""Old path -> new path; both lie in the same table."""
+"""Old path -> new path, in the same table."""
 
 RENAMED_MAP_BUILDERS: Final[dict[str, str]] = {"Own": "Custom"}
-"""Old `type` of a map builder -> new one, at any depth of `env.map_builder`."""
+"""Old value -> new value of `type` in `[env.map_builder]` and in builders nested in it."""
 
 
 def rename_keys(data: dict[str, Any], source: str) -> None:
-    """Rename the old keys in `data`, the parsed file, in place, and warn once with all of them.
+    """Rename old keys in `data`, the parsed file, in place, with one FutureWarning that lists all of them.
 
-    Raises ConfigError where a file has both the old and the new name of a key.
+    Raises ConfigError if a file has both the old and the new name of a key.
     """
     renamed, problems = [], []
     for old, new in RENAMED_KEYS.items():
@@ -32,7 +32,7 @@ def rename_keys(data: dict[str, Any], source: str) -> None:
         if table is None or old[-1] not in table:
             continue
         if new[-1] in table:
-            problems.append(Problem(old, f"is the old name of {_dotted(new)}, which is given as well; remove it"))
+            problems.append(Problem(old, f"is the old name of {_dotted(new)}, which is set too; remove the old one"))
             continue
         table[new[-1]] = table.pop(old[-1])
         renamed.append(f"{_dotted(old)} is now {_dotted(new)}")
@@ -49,7 +49,7 @@ def rename_keys(data: dict[str, Any], source: str) -> None:
 
 
 def current_path(path: KeyPath) -> KeyPath:
-    """The path of today's key for a path that may begin with a renamed one."""
+    """The path with renamed keys replaced by their new names."""
     for old, new in RENAMED_KEYS.items():
         if path[: len(old)] == old:
             return new + path[len(old) :]
@@ -67,7 +67,7 @@ def _table_at(data: Any, path: KeyPath) -> dict[Any, Any] | None:
 
 
 def _tables(data: Any) -> Iterator[dict[Any, Any]]:
-    """Every table in nested data."""
+    """Every table in nested tables and lists."""
     if isinstance(data, dict):
         yield data
     for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():

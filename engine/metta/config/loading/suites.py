@@ -1,4 +1,4 @@
-"""Suites: named lists of worlds that a policy is measured in, `metta eval CHECKPOINT --suite NAME`."""
+"""Suites: named lists of worlds for evaluating a policy, as in `metta eval CHECKPOINT --suite NAME`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
 
 class Suite(FrozenModel):
-    """Worlds to be measured in, in the order of the table that is printed."""
+    """A list of worlds, in the order of the printed table."""
 
-    aim: str = Field(default="", description="what it is about, in a line")
+    aim: str = Field(default="", description="description of the suite in one line")
     worlds: list[str] = Field(min_length=1, max_length=100, description="presets or TOML files")
 
 
@@ -31,16 +31,16 @@ _NAMED = {
 }
 
 SUITES = {name: Suite(aim=", ".join(worlds), worlds=worlds) for name, worlds in _NAMED.items()} | {
-    "all": Suite(aim="all of these", worlds=list(dict.fromkeys(chain.from_iterable(_NAMED.values()))))
+    "all": Suite(aim="all worlds of the other suites", worlds=list(dict.fromkeys(chain.from_iterable(_NAMED.values()))))
 }
-"""The suites that come with metta, by name."""
+"""The built-in suites by name."""
 
 
 def find_suite(source: str) -> Suite:
-    """The suite of that name, or in that TOML file; or the worlds of a list with commas, `navigation,my_maze.toml`.
+    """The built-in suite of that name, the suite in that TOML file, or a list such as `navigation,my_maze.toml`.
 
-    Raises UsageError if there is no such suite or one of its worlds is neither a preset nor a file, ConfigError if a
-    file is no suite.
+    Raises UsageError if there is no such suite, or if one of its worlds is neither a preset nor a file; ConfigError if
+    the file is not a valid suite.
     """
     if source in SUITES:
         return SUITES[source]

@@ -1,4 +1,4 @@
-"""A file to parsed TOML: only what can be a config is read, and what is not TOML is answered with its line."""
+"""Reading and parsing of TOML files, with limits on their size and error messages for invalid syntax."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from metta.errors import ConfigError, Problem, UsageError
 
 MAX_BYTES = 1 << 20
-"""Configs are some kilobytes; a file beyond this is no config."""
+"""Largest size of a config file; typical ones have a few kilobytes."""
 
 MAX_LINE = 10_000
-"""Characters in a line: the TOML parser takes quadratic time for a dotted key."""
+"""Largest number of characters in a line, since the TOML parser takes quadratic time for dotted keys."""
 
 MAX_DEPTH = 16
-"""Tables and lists inside each other."""
+"""Largest depth of nested tables and lists."""
 
 _SYNTAX_HINTS = {
     "Invalid value": "; strings need quotes, and true and false are lower case",
@@ -25,22 +25,22 @@ _SYNTAX_HINTS = {
     "Illegal character '\\n'": "; a string must end on its line",
     "Unclosed array": "; a [ has no ]",
     "Invalid initial character for a key part": "; a table in braces must be on one line",
-    "Cannot overwrite a value": "; the same key is there twice",
+    "Cannot overwrite a value": "; the key is defined twice",
 }
 
 
 def read_text(path: Path, source: str) -> str:
-    """The text of a file that could be a config; UsageError for anything else."""
+    """The text of a file. Raises UsageError if it is not a regular UTF-8 text file of at most MAX_BYTES."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             is_run = (path / "config.toml").is_file()
-            hint = f"go on with that run by `metta resume {source}`" if is_run else "name a TOML file or a preset"
+            hint = f"to resume that run, use `metta resume {source}`" if is_run else "name a TOML file or a preset"
             raise UsageError(f"{source} is a directory; {hint}")
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{source} is not a regular file; name a TOML file or a preset")
         if status.st_size > MAX_BYTES:
-            raise UsageError(f"{source} has {status.st_size} bytes, which is no config; the limit is {MAX_BYTES}")
+            raise UsageError(f"{source} has {status.st_size} bytes; a config can have {MAX_BYTES}")
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {(error.strerror or str(error)).lower()}") from error
@@ -58,20 +58,20 @@ def read_text(path: Path, source: str) -> str:
 
 
 def parse_toml(text: str, source: str) -> dict[str, Any]:
-    """The tables of a TOML text, or a ConfigError that says where it is none."""
+    """The parsed tables of a TOML text. Raises ConfigError with the line of a syntax error."""
     for number, row in enumerate(text.split("\n"), 1):
         if len(row) > MAX_LINE:
-            message = f"has {len(row)} characters; break it up, the limit is {MAX_LINE}"
+            message = f"has {len(row)} characters; the limit is {MAX_LINE}, break the line up"
             raise ConfigError(source, [Problem((), message, number)])
-    too_deep = Problem((), f"is nested too deeply; lists and tables may be {MAX_DEPTH} deep")
+    too_deep = Problem((), f"is nested too deeply; the limit is {MAX_DEPTH} tables and lists")
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         problem = _syntax_problem(str(error), text)
-    except ValueError:  # Python reads no number of so many digits
+    except ValueError:  # Python refuses integers of more than 4300 digits
         digits = re.search(r"[0-9_]{4000}", text)
         line = text.count("\n", 0, digits.start() if digits else 0) + 1
-        problem = Problem((), "has a number of too many digits", line)
+        problem = Problem((), "has a number with too many digits", line)
     except RecursionError:
         problem = too_deep
     else:
@@ -82,20 +82,20 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 
 
 def _syntax_problem(message: str, text: str) -> Problem:
-    """What the parser said, with its line, its words a little plainer, and what is mostly behind it."""
+    """The parser's message with its line and a hint at the most common cause."""
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     reason = message[: place.start()] if place else message
     line = int(place[1]) if place and place[1] else text.count("\n") + 1
     where = f"column {place[2]}" if place and place[2] else "the end of the file"
     if twice := re.fullmatch(r"Cannot declare \((.+?),?\) twice", reason):
         name = ".".join(re.findall(r"'([^']*)'", twice[1]))
-        reason = f"the table [{name}] is there twice"
+        reason = f"the table [{name}] is defined twice"
     reason += _SYNTAX_HINTS.get(reason, "")
     return Problem((), f"is not TOML at {where}: {reason[:1].lower()}{reason[1:]}", line)
 
 
 def is_too_deep(data: dict[str, Any]) -> bool:
-    """Whether tables and lists stand inside each other more than MAX_DEPTH times."""
+    """Whether tables and lists are nested deeper than MAX_DEPTH."""
     level: list[Any] = [data]
     for _ in range(MAX_DEPTH + 1):
         inside: list[Any] = []

@@ -1,4 +1,4 @@
-"""What follows from a config: every derived number with its reason, and what is allowed but probably not meant."""
+"""`metta check`: the numbers derived from a config, with reasons, and warnings about settings without effect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_builder import MapBuilder, RoomsConfig, walk_builders
-from metta.config.loading.curriculum_tasks import Tasks, fixed_weights, own_world
+from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, fixed_weights
 from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
 from metta.config.run import RunConfig
@@ -20,7 +20,7 @@ TASKS_SHOWN = 8
 
 @dataclass(frozen=True)
 class Derived:
-    """A number that the config implies, or a warning about it."""
+    """A number derived from the config, or a warning."""
 
     name: str
     value: str
@@ -29,9 +29,9 @@ class Derived:
 
 
 def derived(config: RunConfig) -> list[Derived]:
-    """Every number that follows from the config, in the order of the pipeline, each followed by its warnings.
+    """All numbers derived from the config, in the order of the training pipeline, with warnings in between.
 
-    Raises ConfigError if the tasks of the curriculum cannot be had.
+    Raises ConfigError if the tasks of the curriculum are invalid.
     """
     tasks = load_tasks(config)
     scenes = {scene: task for task, scene in reversed(list(enumerate(tasks.scene_of)))}
@@ -48,7 +48,7 @@ def derived(config: RunConfig) -> list[Derived]:
 
 
 def check_text(config: RunConfig) -> str:
-    """The config with every value as TOML, then what follows from it as TOML comments: valid input as a whole."""
+    """The config with every value as TOML, then the derived numbers as TOML comments; together a valid config."""
     rows = derived(config)
     names = max(len(row.name) for row in rows)
     values = max(len(row.value) for row in rows)
@@ -56,14 +56,14 @@ def check_text(config: RunConfig) -> str:
         f"# warning: {row.reason}" if row.is_warning else f"# {row.name:<{names}}  {row.value:>{values}}  {row.reason}"
         for row in rows
     ]
-    return "\n".join([dump_config(config).rstrip("\n"), "", "# What follows from it", *lines])
+    return "\n".join([dump_config(config).rstrip("\n"), "", "# Derived from this config", *lines])
 
 
 def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
     game, builder, spec = env.game, env.map_builder, env.spec
     if scene:
-        yield Derived("scene", scene, "its first task" if has_buckets else "one of those that are drawn at each reset")
-    yield Derived("map", f"{game.height} x {game.width}", f"rows x cols: {_made_of(builder)}")
+        yield Derived("scene", scene, "its first task" if has_buckets else "one of the scenes drawn at each reset")
+    yield Derived("map", f"{game.height} x {game.width}", f"rows x cols: {_builder_text(builder)}")
     yield Derived("agents per world", f"{game.num_agents:,}", f"in {_count(len(game.groups), 'group')}")
     ends = {"max_steps, truncated": game.max_steps, "episode_lifetime, terminated": game.episode_lifetime}
     ends = {name: steps for name, steps in ends.items() if steps}
@@ -75,44 +75,42 @@ def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
     if 0 < game.episode_lifetime <= game.max_steps:
         yield _warning(
             f"env.game.max_steps = {game.max_steps} never truncates an episode: "
-            f"episode_lifetime = {game.episode_lifetime} ends it before"
+            f"episode_lifetime = {game.episode_lifetime} ends it earlier"
         )
     window = game.observation_height * game.observation_width
     yield Derived(
         "observation",
         f"{game.num_observation_tokens} x 3",
-        f"tokens x bytes, of {window} cells and {len(spec.feature_names)} features",
+        f"tokens x bytes, for {window} cells and {len(spec.feature_names)} features",
     )
     yield Derived(
         "actions",
         f"{len(spec.flat_actions)}",
-        f"pairs of an action and its argument, of {len(spec.action_names)} actions",
+        f"(action, argument) pairs of {len(spec.action_names)} actions",
     )
 
 
-def _made_of(builder: MapBuilder) -> str:
-    """What makes a map, and how many other builders have a part in it."""
+def _builder_text(builder: MapBuilder) -> str:
+    """The map builder and the types of builders nested in it."""
     if isinstance(builder, RoomsConfig) and builder.room:
-        return f"{builder.rows} x {builder.cols} rooms and the walls between them"
+        return f"{builder.rows} x {builder.cols} rooms and walls between them"
     inside = sorted({part.type for path, part, _ in walk_builders(builder) if path})
     return f'map builder "{builder.type}"' + (f", of {', '.join(inside)}" if inside else "")
 
 
 def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
-    """How many tasks there are, and how often the first ones are drawn when training begins."""
+    """The number of tasks, and the probabilities of the first ones when training starts."""
     curriculum, count = config.curriculum, len(tasks.names)
     if count == 1:
         if not isinstance(curriculum, CurriculumConfig):
-            yield _warning(f'curriculum.type = "{curriculum.type}" does nothing: there is only one task')
+            yield _warning(f'curriculum.type = "{curriculum.type}" has no effect: there is only one task')
         return
     yield Derived("tasks", f"{count:,}", f"{_count(max(tasks.scene_of) + 1, 'scene')}{_bins(curriculum)}")
-    own = own_world(config.env, tasks.scenes)
+    is_env = evaluation_world(config.env, tasks.scenes) == config.env
     yield Derived(
-        "own world",
-        "[env]" if own == config.env else tasks.scenes[-1][0],
-        "of this file, where evaluations and `metta eval` measure"
-        if own == config.env
-        else "the last scene, where evaluations and `metta eval` measure: [env] says nothing that its policy can play",
+        "evaluation world",
+        "[env]" if is_env else tasks.scenes[-1][0],
+        "of this file" if is_env else "the last scene: [env] is not set, or a policy of the scenes cannot play it",
     )
     if isinstance(curriculum, ProgressiveConfig):
         probabilities = [1.0] + [0.0] * (count - 1)
@@ -121,7 +119,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
     else:
         probabilities = [1 / count] * count
     for name, probability in list(zip(tasks.names, probabilities, strict=True))[:TASKS_SHOWN]:
-        yield Derived("task", f"{100 * probability:.3g} %", f"of resets at first: {name}")
+        yield Derived("task", f"{100 * probability:.3g} %", f"of resets, initially: {name}")
     if count > TASKS_SHOWN:
         yield Derived("more tasks", f"{count - TASKS_SHOWN:,}", f"up to {tasks.names[-1]}")
 
@@ -136,36 +134,36 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     yield Derived(
         "worlds",
         f"{plan.num_worlds:,}",
-        f"at most {experience.forward_pass_minibatch_target_size:,} agents a forward pass x async_factor "
-        f"{experience.async_factor}, and {experience.batch_size // experience.bptt_horizon:,} segments in a batch",
+        f"at most {experience.forward_pass_minibatch_target_size:,} agents per forward pass x async_factor "
+        f"{experience.async_factor}, and {experience.batch_size // experience.bptt_horizon:,} segments per batch",
     )
     if plan.num_opponents:
         yield Derived(
             "learners per world",
             f"{plan.num_learners:,}",
-            f"{plan.num_agents} agents less {plan.num_opponents} that frozen policies play",
+            f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies play",
         )
     yield Derived("agents", f"{plan.agents:,}", f"{plan.num_worlds:,} worlds x {plan.num_learners}")
-    yield Derived("groups", f"{plan.num_groups}", "parts of the worlds that step in turn: async_factor")
+    yield Derived("groups", f"{plan.num_groups}", "of worlds that step in turn: async_factor")
     if plan.num_groups < experience.async_factor:
         yield _warning(
-            f"experience.async_factor = {experience.async_factor} acts as {plan.num_groups}: "
+            f"experience.async_factor = {experience.async_factor} is reduced to {plan.num_groups}: "
             f"there {'is' if plan.num_worlds == 1 else 'are'} only {_count(plan.num_worlds, 'world')}"
         )
     yield Derived(
         "agents per forward pass",
         f"{-(-plan.num_worlds // plan.num_groups) * plan.num_learners:,}",
-        "at most: a group's worlds",
+        "at most: those of one group",
     )
+    yield Derived("segments per agent", f"{plan.segments_per_agent:,}", f"of {plan.horizon} steps, per epoch")
     yield Derived(
-        "rounds", f"{plan.segments_per_agent:,}", f"segments of {plan.horizon} steps each agent plays per epoch"
+        "segments", f"{plan.segments:,}", f"{plan.agents:,} agents x {plan.segments_per_agent} segments per agent"
     )
-    yield Derived("segments", f"{plan.segments:,}", f"{plan.agents:,} agents x {plan.segments_per_agent} rounds")
     yield Derived("steps per epoch", f"{plan.batch_size:,}", f"{plan.segments:,} segments x {plan.horizon} steps")
     if plan.batch_size < experience.batch_size:
         yield _warning(
-            f"experience.batch_size = {experience.batch_size:,} asked, {plan.batch_size:,} collected: "
-            f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.segments_per_agent} rounds "
+            f"experience.batch_size = {experience.batch_size:,} is rounded down to {plan.batch_size:,}: "
+            f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.segments_per_agent} segments "
             f"x {plan.horizon} steps"
         )
 
@@ -198,24 +196,24 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         )
     if config.agent.forward_lstm and config.agent.bptt_horizon > experience.bptt_horizon:
         yield _warning(
-            f"agent.bptt_horizon = {config.agent.bptt_horizon} cuts nothing: "
+            f"agent.bptt_horizon = {config.agent.bptt_horizon} has no effect: "
             f"segments have experience.bptt_horizon = {experience.bptt_horizon} steps"
         )
     if config.lr_schedule.warmup_steps is not None and config.lr_schedule.warmup_steps >= config.run.total_timesteps:
         yield _warning(
-            f"lr_schedule.warmup_steps = {config.lr_schedule.warmup_steps:,} outlasts the run of "
-            f"{config.run.total_timesteps:,} steps: the learning rate never gets to its full value"
+            f"lr_schedule.warmup_steps = {config.lr_schedule.warmup_steps:,} exceeds the run of "
+            f"{config.run.total_timesteps:,} steps: the learning rate never reaches its full value"
         )
 
 
 def _memory(config: RunConfig, env: EnvConfig) -> Iterator[Derived]:
     parts = memory_parts(config, env.spec, env.game.height * env.game.width)
-    where = "in host memory" if config.experience.cpu_offload else "in the device's memory"
+    where = "in host memory" if config.experience.cpu_offload else "in device memory"
     for part in parts:
         is_experience = part.name == "experience"
         name = part.name if is_experience else f"memory of {part.name}"
         yield Derived(name, size(part.bytes), f"{where}: {part.reason}" if is_experience else part.reason)
-    yield Derived("memory in all", size(sum(part.bytes for part in parts)), "about, beside Python and PyTorch")
+    yield Derived("memory in total", size(sum(part.bytes for part in parts)), "without Python and PyTorch")
 
 
 def _warning(reason: str) -> Derived:
