@@ -1,4 +1,4 @@
-"""What the README shows is true: its example runs, its TOML loads, its commands are real."""
+"""The documentation is true: its examples run, its TOML loads, its commands parse, its paths exist, its tables are current."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from generated_docs import COMMAND, PAGES, replace_section, updated
 from packages import install
 from typer.testing import CliRunner
 
@@ -19,51 +21,91 @@ from metta.config.run import RunConfig
 from metta_cli.main import app
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+NAMES = (
+    "README.md",
+    "presets/README.md",
+    "engine/README.md",
+    "tests/README.md",
+    "tests/benchmarks/README.md",
+    "tests/benchmarks/learning.md",
+    ".github/CONTRIBUTING.md",
+    ".github/CHANGELOG.md",
+)
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
+LARGEST_README = 15 * 1024
+EXTENSIONS = ("map_builders", "backbones", "loggers", "observation_processors", "presets")
 
 
-KINDS = ("map_builders", "backbones", "loggers", "observation_processors", "presets")
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+def blocks(language: str, *pages: str) -> list[Block]:
+    """All blocks in a language, in the order of the pages."""
+    found = []
+    for page in pages or NAMES:
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", TEXTS[page], re.MULTILINE | re.DOTALL):
+            found.append(Block(page, TEXTS[page].count("\n", 0, match.start()) + 1, match[1]))
+    return found
 
 
-def test_the_library_examples_run(tmp_path):
-    example, with_gymnasium, _ = blocks("python")
-    ran = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
+def commands(block: Block) -> list[str]:
+    """The lines of a shell block without comments."""
+    return [line.partition("  #")[0].strip() for line in block.code.splitlines() if line.strip()]
+
+
+def run(code: str, folder: Path) -> str:
+    """The standard output of a program."""
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=folder, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert "mean_reward" in ran.stdout
-    assert (tmp_path / "checkpoints" / "checkpoint_000003.pt").exists()
-    ran = subprocess.run([sys.executable, "-c", with_gymnasium], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+PROGRAMS = [block for block in blocks("python") if not block.code.startswith("# my_parts/")]
+
+
+@pytest.mark.parametrize("block", PROGRAMS, ids=str)
+def test_a_python_example_runs(block: Block, tmp_path: Path) -> None:
+    printed = run(block.code, tmp_path)
+    if "print(" in block.code:
+        assert printed
+    for name in re.findall(r"save_checkpoint\(agent, \"(\w+)\", epoch=\d\)", block.code):
+        assert (tmp_path / name / "checkpoint_000003.pt").exists()
 
 
 @pytest.mark.slow
-def test_stable_baselines_trains_as_it_says(tmp_path):
+def test_the_stable_baselines_example_trains(tmp_path: Path) -> None:
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("supersuit")
     (example,) = blocks("py")
-    assert "100_000" in example
-    short = example.replace("100_000", "2_048").replace("n_steps=64", "n_steps=64, n_epochs=1")
+    assert "100_000" in example.code
+    short = example.code.replace("100_000", "2_048").replace("n_steps=64", "n_steps=64, n_epochs=1")
     (tmp_path / "example.py").write_text(short + "print(env.num_agents, worlds.num_envs)\n")
     ran = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split("\n")[-2] == "4 32"
 
 
-def test_parts_of_ones_own_are_used_as_it_says(tmp_path):
-    """The package of the section, as pip would install it; then its preset is trained, by its name."""
-    *_, parts = blocks("python")
+def test_the_example_package_extends_metta(tmp_path: Path) -> None:
+    """Its extensions are found by name, as if pip had installed it, and its preset is trained."""
+    (extensions,) = [block for block in blocks("python") if block not in PROGRAMS]
     project, world = blocks("ini")
-    entry_points = tomllib.loads(project)["project"]["entry-points"]
-    assert set(entry_points) == {f"metta.{kind}" for kind in KINDS}
-    site = install(tmp_path / "site", "my-parts", entry_points, my_parts={"parts": parts})
+    entry_points = tomllib.loads(project.code)["project"]["entry-points"]
+    assert set(entry_points) == {f"metta.{kind}" for kind in EXTENSIONS}
+    site = install(tmp_path / "site", "my-parts", entry_points, my_parts={"parts": extensions.code})
     (site / "my_parts" / "worlds").mkdir()
-    (site / "my_parts" / "worlds" / "striped.toml").write_text(world)
+    (site / "my_parts" / "worlds" / "striped.toml").write_text(world.code)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])}
 
-    def metta(*arguments):
+    def metta(*arguments: str) -> str:
         command = [sys.executable, "-m", "metta_cli", *arguments]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
         assert ran.returncode == 0, ran.stderr
@@ -80,22 +122,106 @@ def test_parts_of_ones_own_are_used_as_it_says(tmp_path):
     assert "run/checkpoints" in metta("eval", "run/checkpoints/checkpoint_000002.pt", "--episodes", "1", "--json")
 
 
-@pytest.mark.parametrize("text", blocks("toml"))
-def test_each_toml_example_is_a_config(text):
-    assert parse_config(text, "README.md") != RunConfig()
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_a_toml_example_is_a_config(block: Block) -> None:
+    assert parse_config(block.code, block.page) != RunConfig()
 
 
-def test_the_gate_runs_the_test_command():
-    commands = [command for block in blocks("sh") for command in block.splitlines() if ".venv/bin/pytest" in command]
-    gate = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("--quiet ", "")
-    assert len(commands) == 1
-    for step in commands[0].split(" && "):
-        assert step in gate
+METTA = r"(?:^|&& |-m )(?:\.venv/bin/)?metta(?:_cli)? ([a-z]+)"
+NAMED = {match[1] for page in NAMES for block in blocks("sh", page) for match in re.finditer(METTA, block.code, re.M)}
+NAMED |= {match[1] for text in TEXTS.values() for match in re.finditer(r"`metta ([a-z]+)\b", text)}
+PLANNED: set[str] = set()
 
 
-@pytest.mark.parametrize(
-    "command",
-    sorted({command for block in blocks("sh") for command in re.findall(r"^metta (\w+)", block, re.MULTILINE)}),
-)
-def test_each_command_of_the_tour_exists(command):
+@pytest.mark.parametrize("command", sorted(NAMED))
+def test_a_command_exists(command: str) -> None:
     assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_all_commands_are_in_the_tour() -> None:
+    tour = "\n".join(block.code for block in blocks("sh", "README.md"))
+    for command in app.registered_commands:
+        assert re.search(rf"\bmetta {command.name or command.callback.__name__}\b", tour)
+
+
+def options_of(command: str) -> set[str]:
+    """The options that `metta COMMAND --help` lists."""
+    ran = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    return set(re.findall(r"--[a-z][a-z-]+", ran.stdout))
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_options_of_commands_exist(page: str) -> None:
+    """In shell blocks and in inline code: `metta eval CHECKPOINT --suite navigation`."""
+    given = [command for block in blocks("sh", page) for command in commands(block)]
+    given += re.findall(r"`((?:torchrun [^`]*-m )?metta[^`]*)`", TEXTS[page])
+    for line in given:
+        if found := re.search(METTA + r"([^&|]*)", line):
+            options = set(re.findall(r"--[a-z][a-z-]+", found[2]))
+            assert options <= options_of(found[1]), line
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    (command,) = [line for block in blocks("sh", "README.md") for line in commands(block) if "/pytest" in line]
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").replace("--quiet ", "")
+    script = script.replace('"${PYTHON:-python3}"', "python3")
+    for step in command.split(" && "):
+        assert step in script
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_links_and_paths_exist(page: str) -> None:
+    """Relative links from the page; paths of files in backticks from the root, `engine/metta` or `tests/support`."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", TEXTS[page])
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+    places = [ROOT, ROOT / "engine", ROOT / "engine" / "metta", (ROOT / page).parent]
+    paths = re.findall(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|js|css|jinja))`", without_blocks(TEXTS[page]))
+    paths = [path for path in paths if not path.startswith(OUTPUTS)]
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+
+
+OUTPUTS = ("runs/", "checkpoints/", "replays/", "tensorboard/", "losses/", "stats/", "evaluation/", "my_parts/", "metta/")
+"""Paths that a run writes, names of metrics and of examples."""
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_anchors_exist(page: str) -> None:
+    headings = re.findall(r"^#+ (.*)$", without_blocks(TEXTS[page]), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", TEXTS[page])) <= anchors
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXTS["README.md"].encode()) <= LARGEST_README
+
+
+@pytest.mark.parametrize("marker", PAGES)
+def test_generated_parts_are_up_to_date(marker: str) -> None:
+    page, text = updated(marker)
+    assert text == page.read_text(encoding="utf-8"), f"run `{COMMAND}`"
+
+
+def test_every_table_of_the_toml_file_has_a_section() -> None:
+    reference = TEXTS["presets/README.md"]
+    for table in RunConfig.model_fields:
+        assert f"### `[{table}]`" in reference
+    assert "| `gamma` | number, 0 to 1 | `0.977` |" in reference
+
+
+def test_only_the_text_between_the_markers_is_replaced() -> None:
+    text = "# Title\n\n<!-- a:begin -->\nold\n<!-- a:end -->\n\nafter <!-- a:end -->\n"
+    new = "# Title\n\n<!-- a:begin -->\n\nnew\n\n<!-- a:end -->\n\nafter <!-- a:end -->\n"
+    assert replace_section(text, "a", "new") == new
+    with pytest.raises(SystemExit, match="needs the lines"):
+        replace_section("# Title\n", "a", "new")
+
+
+def test_the_changelog_has_the_version_of_the_distribution() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    released = re.findall(r"^## \[?(\d+\.\d+\.\d+)\]?", TEXTS[".github/CHANGELOG.md"], re.MULTILINE)
+    assert released[0] == version
+    assert released == sorted(released, key=lambda name: [int(part) for part in name.split(".")], reverse=True)

@@ -1,14 +1,15 @@
-"""How fast the world steps: `python tests/benchmarks/bench_env.py`, by hand, on a quiet machine.
+"""Speed of the simulator, optionally compared with the compiled MettaGrid: `python tests/benchmarks/bench_env.py`.
 
-Agent-steps per second of `step()` with observations and full statistics under random valid actions, for four batches
-and for one world of each. Seconds are the processor's, so that waiting for it does not count; only the processes of all
-cores are held against one by the clock on the wall. Subjects are measured in turn, again and again, and medians are
-told, so that whatever else the machine does falls on all of them alike.
+Measures agent steps per second of `step()`, with observations and all statistics, under random valid actions, for
+four batches of worlds and for a single world of each. Times are processor times, so that waiting does not count,
+except in the comparison of one process per core with one process, which uses wall-clock time. Subjects are measured
+in turns and medians are printed, so that other load on the machine affects all of them alike.
 
-With `--original PYTHON`, an interpreter in which the compiled package `mettagrid` can be imported (0.26.22 was
-measured; a python3.12 on the path that has it is found), the same number of worlds and agents, objects, window and
-tokens are stepped there in between: once as many worlds in turn, once one world alone. Its rules have moved on, so that
-is the nearest configuration, not the same one: see original_worlds.py. Ratios are medians of those of each round.
+`--original PYTHON` names an interpreter that can import the compiled package `mettagrid` (measured with 0.26.22; a
+python3.12 on the path that has it is found automatically). The same numbers of worlds, agents and objects, the same
+window and token limit are then stepped there in turns: once as many worlds one after the other, once a single world.
+Its rules have changed, so this is the nearest configuration, not the same one: see original_worlds.py. Ratios are
+medians of the ratios of all rounds.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ BATCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
 WARM_UP_STEPS = 100
 PHASES: dict[str, list[tuple[Any, str]]] = {
     "turns and actions": [
-        (world_env, name) for name in ("Turn", "take_first_pass", "take_second_pass", "count_actions")
+        (world_env, name) for name in ("Turn", "run_attack_phase", "run_main_phase", "count_actions")
     ],
     "converters": [(world_env, "advance_converters")],
     "rewards": [(world_env, "share_rewards")],
@@ -71,7 +72,7 @@ PHASES: dict[str, list[tuple[Any, str]]] = {
 
 
 class Subject:
-    """A batch of worlds that is stepped with actions drawn beforehand."""
+    """A batch of worlds that is stepped with actions sampled in advance."""
 
     def __init__(self, config: EnvConfig, num_worlds: int, seed: int = 0):
         self.env = MettaGridEnv(config, num_worlds, seed=seed)
@@ -83,7 +84,7 @@ class Subject:
         self.run(WARM_UP_STEPS)
 
     def run(self, steps: int, clock: Callable[[], float] = time.process_time) -> float:
-        """Agent-steps per second over so many steps."""
+        """Agent steps per second over `steps` steps."""
         begin = clock()
         for _ in range(steps):
             self.env.step(self.actions[self.steps % len(self.actions)], out=self.observations)
@@ -91,13 +92,13 @@ class Subject:
         return steps * self.env.agents / (clock() - begin)
 
     def measure(self, seconds: float, clock: Callable[[], float] = time.process_time) -> float:
-        """Agent-steps per second over about so many seconds."""
+        """Agent steps per second over about `seconds` seconds."""
         rate = self.run(3, clock)
         return self.run(max(3, int(seconds * rate / self.env.agents)), clock)
 
 
 class Original:
-    """The same numbers in the compiled package, in a process of its own."""
+    """The same worlds in the compiled package, in a separate process."""
 
     def __init__(self, python: str, config: EnvConfig, num_worlds: int):
         game = config.game
@@ -120,11 +121,11 @@ class Original:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("the original's worlds did not start: see above")
+            raise SystemExit("the process with the compiled worlds ended; its messages are above")
         return line
 
     def measure(self, seconds: float) -> float:
-        """Agent-steps per second over about so many seconds."""
+        """Agent steps per second over about `seconds` seconds."""
         assert self.process.stdin is not None
         print(seconds, file=self.process.stdin, flush=True)
         return float(self._line())
@@ -135,7 +136,7 @@ class Original:
 
 
 def find_original() -> str | None:
-    """A Python 3.12 on the path that has the compiled package."""
+    """A Python 3.12 on the path that can import the compiled package, or None."""
     python = shutil.which("python3.12")
     has_it = python and subprocess.run([python, "-c", "import mettagrid"], capture_output=True, check=False)
     return python if has_it and has_it.returncode == 0 else None
@@ -145,7 +146,7 @@ Rates = dict[str, list[float]]
 
 
 def interleaved(subjects: dict[str, Any], repeats: int, seconds: float) -> Rates:
-    """The rates of each subject, measured in turn."""
+    """The rates of each subject, measured in turns."""
     rates: Rates = {name: [] for name in subjects}
     for _ in range(repeats):
         for name, subject in subjects.items():
@@ -153,13 +154,13 @@ def interleaved(subjects: dict[str, Any], repeats: int, seconds: float) -> Rates
     return rates
 
 
-def times(rates: Rates, one: str, other: str) -> float:
-    """How many times as fast the one is as the other: the median over rounds."""
+def speed_ratio(rates: Rates, one: str, other: str) -> float:
+    """Speed of one subject divided by that of the other: median over rounds."""
     return statistics.median(left / right for left, right in zip(rates[one], rates[other], strict=True))
 
 
 def phases(subject: Subject, steps: int) -> dict[str, float]:
-    """Nanoseconds an agent-step spends in each phase; `other` is what lies between them."""
+    """Nanoseconds per agent step in each phase; `other` is the time outside of all phases."""
     spent = dict.fromkeys(PHASES, 0.0)
 
     def timed(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,7 +192,7 @@ def _free_running(batch: str, seed: int, seconds: float, start: Any, results: An
 
 
 def processes(batch: str, count: int, seconds: float) -> float:
-    """Agent-steps per second of so many processes together, each with a batch of its own."""
+    """Agent steps per second of `count` processes together, each with its own batch."""
     context = get_context("spawn")
     results, start = context.Queue(), context.Barrier(count)
     workers = [
@@ -206,10 +207,10 @@ def processes(batch: str, count: int, seconds: float) -> float:
 
 
 def ends_in_steps(subject: Subject, repeats: int) -> tuple[float, float]:
-    """How many steps of the batch it costs that each of its worlds ends once: all at the same time, and one by one.
+    """Cost of ending the episode of each world once, in steps of the batch: all together, and one after another.
 
-    That is what such a step takes longer than the one after it. One by one is a world in every other step, in random
-    order.
+    The cost is the extra time of a step in which episodes end. One after another means a world in every other step, in
+    random order.
     """
     env, generator = subject.env, np.random.default_rng(0)
     together, apart = [], []
@@ -227,14 +228,14 @@ def ends_in_steps(subject: Subject, repeats: int) -> tuple[float, float]:
 
 
 def set_steps_left(env: MettaGridEnv, left: np.ndarray) -> None:
-    """Have each world's episode end after so many steps `[worlds]`."""
+    """Make the episode of each world end after `left` steps, `[worlds]`."""
     config = env.config.game
     last_step = min(config.max_steps or config.episode_lifetime, config.episode_lifetime or config.max_steps)
     env.load_state(env.state() | {"steps": last_step - left})
 
 
 def bytes_per_agent(config: EnvConfig, num_worlds: int) -> float:
-    """Memory that a batch takes while it is stepped, its observations included."""
+    """Peak memory of a batch while it is stepped, including its observations, bytes per agent."""
     tracemalloc.start()
     subject = Subject(config, num_worlds)
     _, most = tracemalloc.get_traced_memory()
@@ -244,23 +245,23 @@ def bytes_per_agent(config: EnvConfig, num_worlds: int) -> float:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What a figure is meant to be."""
+class Target:
+    """A measured figure and its target."""
 
-    what: str
+    name: str
     figure: float
-    bar: float
+    target: float
     is_least: bool = True
-    """false: the most it may be"""
+    """false: the target is an upper bound"""
 
     def __str__(self) -> str:
-        holds = self.figure >= self.bar if self.is_least else self.figure <= self.bar
-        limit = f"{'at least' if self.is_least else 'at most'} {self.bar:g}"
-        return f"  {self.what:<60} {self.figure:>9.3f}, {limit}: {'holds' if holds else 'DOES NOT HOLD'}"
+        holds = self.figure >= self.target if self.is_least else self.figure <= self.target
+        limit = f"{'at least' if self.is_least else 'at most'} {self.target:g}"
+        return f"  {self.name:<60} {self.figure:>9.3f}, {limit}: {'met' if holds else 'NOT MET'}"
 
 
-def bench(batch: str, original: str | None, repeats: int, seconds: float) -> list[Bar]:
-    """Measure a batch and print its figures; what they are held against."""
+def bench(batch: str, original: str | None, repeats: int, seconds: float) -> list[Target]:
+    """Measure a batch and print its figures; the targets."""
     title, num_worlds, raw = BATCHES[batch]
     config = EnvConfig.model_validate(raw)
     one = f"one world of {config.game.num_agents}"
@@ -274,62 +275,68 @@ def bench(batch: str, original: str | None, repeats: int, seconds: float) -> lis
     whole, single = subjects["batch"], subjects[one]
     print(f"\n({batch}) {title}: {whole.env.agents} agents in a batch")
     rates = interleaved(subjects | originals, repeats, seconds)
-    bars = []
+    targets = []
     for name, measured in rates.items():
         against = ""
         if name in originals:
             told = originals[name].told
-            ratio = times(rates, "batch", name)
-            against = f"  metta {ratio:.2f} x  (mettagrid {told['version']}, {told['tokens']:.0f} tokens)"
-            bar = BARS_AGAINST_ORIGINAL[batch].get(name)
-            bars += [Bar(f"({batch}) batch, times the {name}", ratio, bar)] if bar else []
+            ratio = speed_ratio(rates, "batch", name)
+            against = f"  ratio {ratio:.2f}  (mettagrid {told['version']}, {told['tokens']:.0f} tokens)"
+            target = TARGETS_AGAINST_ORIGINAL[batch].get(name)
+            targets += [Target(f"({batch}) batch, ratio to {name}", ratio, target)] if target else []
             originals[name].close()
-        print(f"  {name:<26} {statistics.median(measured) / 1e6:6.3f} M agent-steps/s{against}")
+        print(f"  {name:<26} {statistics.median(measured) / 1e6:6.3f} M agent steps/s{against}")
     tokens = float((whole.observations[:, :, 0] != NO_TOKEN).sum(1).mean())
-    print(f"  {'tokens of metta':<26} {tokens:6.0f} an agent")
+    print(f"  {'tokens of metta':<26} {tokens:6.0f} per observation")
     for name, subject in (("batch", whole), (one, single)):
         split = phases(subject, max(20, 200_000 // subject.env.agents))
         print(f"  {f'ns, {name}':<26} {', '.join(f'{phase} {spent:.0f}' for phase, spent in split.items())}")
     together, apart = ends_in_steps(whole, 5)
-    print(f"  {'all worlds end':<26} {together:.1f} steps together, {apart:.1f} one by one")
+    print(f"  {'all episodes end':<26} cost {together:.1f} steps if together, {apart:.1f} if one by one")
     cores = os.cpu_count() or 1
     ratios, all_rates = [], []
     for _ in range(max(1, repeats // 3)):
         all_rates.append(processes(batch, cores, 4 * seconds))
         ratios.append(all_rates[-1] / processes(batch, 1, 4 * seconds))
     ratio = statistics.median(ratios)
-    print(f"  {f'{cores} processes':<26} {statistics.median(all_rates) / 1e6:6.3f} M agent-steps/s, {ratio:.2f} x one")
+    rate = statistics.median(all_rates)
+    print(f"  {f'{cores} processes':<26} {rate / 1e6:6.3f} M agent steps/s, {ratio:.2f} times one process")
     least = LEAST_OF_ONE_WORLD.get(config.game.num_agents)
     return [
-        *bars,
-        *([Bar(f"({batch}) {one}, M agent-steps/s", statistics.median(rates[one]) / 1e6, least)] if least else ()),
-        Bar(f"({batch}) all worlds end together, in steps", together, ENDS, is_least=False),
-        Bar(f"({batch}) all worlds end one by one, in steps", apart, ENDS, is_least=False),
-        *([Bar(f"({batch}) two free-running processes, times one", ratio, 1.6)] if cores == 2 else ()),
+        *targets,
+        *([Target(f"({batch}) {one}, M agent steps/s", statistics.median(rates[one]) / 1e6, least)] if least else ()),
+        Target(f"({batch}) all episodes end together, in steps", together, ENDS, is_least=False),
+        Target(f"({batch}) all episodes end one by one, in steps", apart, ENDS, is_least=False),
+        *([Target(f"({batch}) two processes, ratio to one", ratio, 1.6)] if cores == 2 else ()),
     ]
 
 
-BARS_AGAINST_ORIGINAL = {
+TARGETS_AGAINST_ORIGINAL = {
     "a": {"original, as many worlds": 3.0},
     **{batch: {"original, as many worlds": 6.0, "original, one hot world": 2.0} for batch in "bcd"},
 }
 LEAST_OF_ONE_WORLD = {4: 0.02, 64: 0.3}
-"""M agent-steps a second, by agents of the world"""
+"""M agent steps per second, by agents of the world"""
 ENDS = 20.0
-"""Steps that it may cost at most that each world of a batch ends once."""
+"""largest cost of ending the episode of each world once, steps"""
 
 
-def growth(repeats: int, seconds: float) -> list[Bar]:
-    """Time per agent-step and memory from 1,024 to 65,536 agents, 64 to a world."""
+def growth(repeats: int, seconds: float) -> list[Target]:
+    """Time per agent step and memory for 1,024 to 65,536 agents, 64 per world."""
     config = EnvConfig.model_validate(BATCHES["b"][2])
     subjects = {str(64 * worlds): Subject(config, worlds) for worlds in (16, 128, 1024)}
     rates = interleaved(subjects, repeats, seconds)
     costs = ", ".join(f"{int(name):,}: {1e9 / statistics.median(measured):.0f}" for name, measured in rates.items())
     memory = bytes_per_agent(config, 1024)
-    print(f"\nns per agent-step by agents in a batch: {costs}; {memory:,.0f} bytes an agent of 65,536")
+    print(f"\nns per agent step by agents in a batch: {costs}; {memory:,.0f} bytes per agent with 65,536 agents")
     return [
-        Bar("cost of an agent-step, 65,536 agents over 1,024", times(rates, "1024", "65536"), 1.3, is_least=False),
-        Bar("memory at 65,536 agents, KB an agent", memory / 1000, 4.0, is_least=False),
+        Target(
+            "time per agent step, ratio of 65,536 agents to 1,024",
+            speed_ratio(rates, "1024", "65536"),
+            1.3,
+            is_least=False,
+        ),
+        Target("memory with 65,536 agents, KB per agent", memory / 1000, 4.0, is_least=False),
     ]
 
 
@@ -338,17 +345,19 @@ def main() -> None:
     parser.add_argument("batches", nargs="*", default=list(BATCHES), help="a, b, c, d; default: all")
     parser.add_argument("--original", metavar="PYTHON", help="an interpreter that can import mettagrid")
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.3, help="of each measurement")
-    parser.add_argument("--growth", action="store_true", help="also up to 65,536 agents in a batch")
+    parser.add_argument("--seconds", type=float, default=0.3, help="duration of each measurement")
+    parser.add_argument("--growth", action="store_true", help="also measure batches of up to 65,536 agents")
     options = parser.parse_args()
     original = options.original or find_original()
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}; medians of {options.repeats} interleaved runs")
     if not original:
-        print("the original is not measured: name an interpreter that has it by --original")
-    bars = [bar for batch in options.batches for bar in bench(batch, original, options.repeats, options.seconds)]
-    bars += growth(options.repeats, options.seconds) if options.growth else []
-    print("", *bars, sep="\n")
-    print(f"\nmost memory used: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+        print("the original is not measured; --original names an interpreter that can import mettagrid")
+    targets = [
+        target for batch in options.batches for target in bench(batch, original, options.repeats, options.seconds)
+    ]
+    targets += growth(options.repeats, options.seconds) if options.growth else []
+    print("", *targets, sep="\n")
+    print(f"\npeak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":

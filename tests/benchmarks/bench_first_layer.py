@@ -1,8 +1,9 @@
-"""What a network's first layer costs: `python tests/benchmarks/bench_first_layer.py`, by hand, on a quiet machine.
+"""Cost of a network's first layer on tokens and on a dense box: `python tests/benchmarks/bench_first_layer.py`.
 
-The same linear layer over (location, feature) from the same observations in three ways: a bag of table rows from the
-compact form; the same bag from the padded tokens; and the box `[agents, cells * features]`, filled and multiplied.
-Microseconds of processor time per agent, medians of interleaved runs; all three agree, or nothing is printed.
+The same linear layer over (location, feature) is computed from the same observations in three ways: as an embedding
+bag on the compact observations; as an embedding bag on the padded tokens; and as a matrix product with a dense box
+`[agents, cells * features]`. Prints microseconds of processor time per agent, medians of interleaved runs. The
+results of all three are checked for equality first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LOCATIONS = 256
 
 
 def from_compact(table: Tensor, compact: CompactObservations) -> Tensor:
-    """`[agents, width]` from the compact form."""
+    """`[agents, width]` from compact observations."""
     return functional.embedding_bag(
         torch.from_numpy(compact.indices),
         table,
@@ -36,7 +37,7 @@ def from_compact(table: Tensor, compact: CompactObservations) -> Tensor:
 
 
 def from_padded(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
-    """`[agents, width]` from the padded tokens, which have to be told from the padding first."""
+    """`[agents, width]` from padded tokens, from which the padding is removed first."""
     used = observations[:, :, 0] != NO_TOKEN
     location, feature, value = observations[used].T
     offsets = np.concatenate([[0], used.sum(axis=1)]).cumsum()
@@ -44,7 +45,7 @@ def from_padded(table: Tensor, observations: np.ndarray, features: int) -> Tenso
 
 
 def from_box(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
-    """`[agents, width]` from a box `[agents, cells * features]` of everything in the window, nearly all of it zeros."""
+    """`[agents, width]` from a box `[agents, cells * features]`, which is nearly all zeros."""
     used = observations[:, :, 0] != NO_TOKEN
     location, feature, value = observations[used].T
     cells = np.unique(location)
@@ -57,7 +58,7 @@ def from_box(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
 
 
 def bench(batch: str, width: int, repeats: int) -> None:
-    """Print what each way costs in one of the batches."""
+    """Print the cost of each way in one of the batches."""
     title, num_worlds, config = BATCHES[batch]
     subject = Subject(EnvConfig.model_validate(config), num_worlds)
     env, observations = subject.env, subject.observations
@@ -65,10 +66,10 @@ def bench(batch: str, width: int, repeats: int) -> None:
     table = torch.randn(LOCATIONS * features, width) / 100
     compact = env.compact_observations()
     ways: dict[str, Callable[[], object]] = {
-        "making the compact form": env.compact_observations,
-        "layer on the compact form": lambda: from_compact(table, compact),
-        "layer on the padded tokens": lambda: from_padded(table, observations, features),
-        "layer on the box": lambda: from_box(table, observations, features),
+        "compact_observations()": env.compact_observations,
+        "layer on compact tokens": lambda: from_compact(table, compact),
+        "layer on padded tokens": lambda: from_padded(table, observations, features),
+        "layer on a dense box": lambda: from_box(table, observations, features),
     }
     outputs = [way() for name, way in ways.items() if name.startswith("layer")]
     for output in outputs[1:]:
@@ -87,7 +88,7 @@ def bench(batch: str, width: int, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=64, help="outputs of the layer")
+    parser.add_argument("--width", type=int, default=64, help="output width of the layer")
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)

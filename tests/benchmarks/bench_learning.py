@@ -1,16 +1,16 @@
-"""How much is learned in ten minutes, by metta and by PufferLib? By hand, on a quiet machine:
+"""What metta and PufferLib learn in ten minutes on the same task, on an idle machine:
 
     python tests/benchmarks/bench_learning.py --pufferlib PYTHON [--minutes 10] [--seeds 3]
 
-The same task, network, sizes and coefficients (hearts_24.toml), the same machine, the same time from the start of each
-process, one after the other on all cores, or `--side-by-side`, each on a core of its own. Both anneal the learning rate
-over the agent steps that they have time for, by the speed of a first run of `--trial` seconds. Then both policies play
-the same fresh maps.
+Task, network, sizes and coefficients are those of hearts_24.toml for both. Each trainer gets the same time from the
+start of its process: one after the other on all cores, or with `--side-by-side` at the same time on one core each.
+Both anneal the learning rate over the agent steps that they can make in that time, estimated by a first run of
+`--trial` seconds. Then both policies play the same new maps.
 
-metta's way to the task is its own: `MEANS`, documented settings that leave network, sizes and coefficients what they
-are, and a curriculum of `EASIER` worlds before the task's. With `--alike` it has none of them. PufferLib's way is what
-it always does, V-trace and prioritized segments among it. It is `tuned`: with metta's allocator and convolutions as
-matrix products, or as it is `--written`. Rewards and curves go to bench_learning.json beside this file.
+metta additionally uses `OWN_SETTINGS`, which leave network, sizes and coefficients alone, and a curriculum of
+`EASIER_WORLDS` before the task; with `--same-settings` it uses neither. PufferLib uses its defaults, which include
+V-trace and prioritized sampling. It is `tuned` with metta's allocator settings and convolutions as matrix products;
+with `--as-installed` it is not. Rewards and curves are written to bench_learning.json.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ ROOT = HERE.parents[1]
 TASK = str(HERE / "hearts_24.toml")
 FIGURES = HERE / "bench_learning.json"
 FRESH = 1000
-"""Seed of the maps that are measured on; training's seeds are small."""
-BAR = 2.0
-UNWATCHED = ("simulation.evaluate_interval=0", "simulation.replay_interval=0")
-MEANS = (
+"""seed of the evaluation maps, different from all training seeds"""
+TARGET = 2.0
+NO_EVALUATIONS = ("simulation.evaluate_interval=0", "simulation.replay_interval=0")
+OWN_SETTINGS = (
     "agent.egocentric=true",
     "experience.stagger_episodes=true",
     "normalization.values=true",
@@ -52,17 +52,17 @@ QUICK = """env.objects=[
     {{ name = "altar", type = "converter", input = {{ battery_red = {price} }}, cooldown = 2, initial_items = 0 }},
 ]"""
 SMALL = ("env.map_builder.room.width=15", "env.map_builder.room.height=15")
-EASIER = {"easy": (*SMALL, QUICK.format(price=1)), "quick": (*SMALL, QUICK.format(price=3))}
-"""What the scenes before the task's own change of it, as those of the preset `hearts` do; its rewards stay."""
+EASIER_WORLDS = {"easy": (*SMALL, QUICK.format(price=1)), "quick": (*SMALL, QUICK.format(price=3))}
+"""changes of the task in the scenes before it, as in the preset `hearts`; rewards stay the same"""
 SHARE = 0.23
-"""Of all agent steps: when a scene is left at the latest."""
+"""share of all agent steps after which a scene ends in any case"""
 
 
 def curriculum(folder: Path, total_timesteps: int) -> list[str]:
-    """The settings for easier worlds first; their files are written to the folder."""
-    for name, changes in EASIER.items():
+    """Settings of the curriculum; the files of its scenes are written to the folder."""
+    for name, changes in EASIER_WORLDS.items():
         (folder / f"{name}.toml").write_text(dump_config(load_config(TASK, changes)), encoding="utf-8")
-    scenes = [*(str(folder / f"{name}.toml") for name in EASIER), TASK]
+    scenes = [*(str(folder / f"{name}.toml") for name in EASIER_WORLDS), TASK]
     return [
         "curriculum.type=progressive",
         f"curriculum.scenes={json.dumps(scenes)}",
@@ -72,20 +72,22 @@ def curriculum(folder: Path, total_timesteps: int) -> list[str]:
     ]
 
 
-def learned_by_metta(seed: int, seconds: float, episodes: int, settings: Sequence[str], alike: bool) -> dict[str, Any]:
-    """What `metta train` learns until it is interrupted, by `metta eval`."""
+def learned_by_metta(
+    seed: int, seconds: float, episodes: int, settings: Sequence[str], same_settings: bool
+) -> dict[str, Any]:
+    """Train with metta until `seconds` have passed; the reward by `metta eval` and the curve."""
     with tempfile.TemporaryDirectory() as folder:
-        if not alike:
+        if not same_settings:
             total_timesteps = load_config(TASK, settings).run.total_timesteps
-            settings = [*settings, *MEANS, *curriculum(Path(folder), total_timesteps)]
-        options = [part for setting in (*settings, *UNWATCHED) for part in ("--set", setting)]
+            settings = [*settings, *OWN_SETTINGS, *curriculum(Path(folder), total_timesteps)]
+        options = [part for setting in (*settings, *NO_EVALUATIONS) for part in ("--set", setting)]
         events, spent = train(TASK, str(seed), Path(folder, "run"), seconds / 60, *options)
         if not events or "checkpoint" not in events[-1]:
-            raise SystemExit(f"metta had not begun to train after {seconds:.0f} seconds; give it more")
+            raise SystemExit(f"metta did not start training within {seconds:.0f} seconds; increase --minutes")
         fresh = ("--episodes", str(episodes), "--seed", str(FRESH), "--no-baseline")
         (result,) = metta("eval", events[-1]["checkpoint"], *fresh)
     epochs = [event for event in events if event["event"] == "epoch" and event["episodes"]]
-    rewards = [epoch["reward"] if alike else epoch["task_rewards"].get(TASK) for epoch in epochs]
+    rewards = [epoch["reward"] if same_settings else epoch["task_rewards"].get(TASK) for epoch in epochs]
     return {
         "reward": result["policy"]["mean_reward"],
         "agent_steps": events[-1]["agent_step"],
@@ -101,7 +103,7 @@ def learned_by_metta(seed: int, seconds: float, episodes: int, settings: Sequenc
 def learned_by_pufferlib(
     python: str, kind: str, seed: int, seconds: float, episodes: int, settings: Sequence[str]
 ) -> dict[str, Any]:
-    """What PufferLib learns in the time, by metta's evaluation."""
+    """Train with PufferLib until `seconds` have passed; the reward by metta's evaluation and the curve."""
     how = ("learn", str(seconds), str(episodes), str(FRESH))
     command = [python, str(HERE / "trainer_pufferlib.py"), TASK, str(seed), kind, *how, *settings]
     paths = os.pathsep.join([str(ROOT), str(ROOT / "engine")])
@@ -111,30 +113,37 @@ def learned_by_pufferlib(
 
 
 def on_core(core: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do it with a core of its own: processes that a thread starts run where it runs."""
+    """Do the work on one core: processes inherit the affinity of the thread that starts them."""
     os.sched_setaffinity(0, {core})
     return work()
 
 
 def main() -> None:
-    """Train both with each seed, one after the other or side by side; print and keep what they learned."""
+    """Train both with each seed; print and store the rewards."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pufferlib", metavar="PYTHON", required=True, help="an interpreter: see bench_train.py")
+    parser.add_argument(
+        "--pufferlib",
+        metavar="PYTHON",
+        required=True,
+        help="an interpreter that can import pufferlib, see bench_train.py",
+    )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--episodes", type=int, default=20, help="fresh maps that each policy plays")
-    parser.add_argument("--trial", type=float, default=60, help="seconds of the run that tells how fast each is")
-    parser.add_argument("--side-by-side", action="store_true", help="at once, each on a core of its own")
-    parser.add_argument("--alike", action="store_true", help="metta without means of its own")
-    parser.add_argument("--written", action="store_true", help="PufferLib as anyone gets it")
+    parser.add_argument("--episodes", type=int, default=20, help="maps that each policy plays")
+    parser.add_argument("--trial", type=float, default=60, help="seconds of the first run, which measures speed")
+    parser.add_argument("--side-by-side", action="store_true", help="at the same time, on one core each")
+    parser.add_argument("--same-settings", action="store_true", help="metta without its own settings and curriculum")
+    parser.add_argument("--as-installed", action="store_true", help="PufferLib without metta's tuning")
     parser.add_argument("--json", metavar="FILE", default=str(FIGURES))
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     threads = 1 if options.side_by_side else len(cores)
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    kind = "written" if options.written else "tuned"
+    kind = "as-installed" if options.as_installed else "tuned"
     trainers: dict[str, Callable[[int, float, Sequence[str]], dict[str, Any]]] = {
-        "metta": lambda seed, seconds, given: learned_by_metta(seed, seconds, options.episodes, given, options.alike),
+        "metta": lambda seed, seconds, given: learned_by_metta(
+            seed, seconds, options.episodes, given, options.same_settings
+        ),
         "PufferLib": lambda seed, seconds, given: learned_by_pufferlib(
             options.pufferlib, kind, seed, seconds, options.episodes, given
         ),
@@ -148,10 +157,10 @@ def main() -> None:
         if not options.side_by_side:
             return {name: work() for name, work in works.items()}
         with ThreadPoolExecutor(len(works)) as pool:
-            begun = {
+            futures = {
                 name: pool.submit(on_core, core, work) for core, (name, work) in zip(cores, works.items(), strict=False)
             }
-            return {name: future.result() for name, future in begun.items()}
+            return {name: future.result() for name, future in futures.items()}
 
     steady = {name: ["lr_schedule.anneal_lr=false"] for name in trainers}
     trial = both(0, options.trial, steady)
@@ -164,7 +173,7 @@ def main() -> None:
         "minutes": options.minutes,
         "episodes": options.episodes,
         "PufferLib": kind,
-        "metta": "alike" if options.alike else [*MEANS, "a curriculum of easier worlds"],
+        "metta": "same settings" if options.same_settings else [*OWN_SETTINGS, "a curriculum of easier worlds"],
         "machine": f"{platform.processor() or platform.machine()}, {len(cores)} cores, {threads} threads each",
         "at once": options.side_by_side,
         "settings": settings,
@@ -177,10 +186,10 @@ def main() -> None:
         print(f"seed {seed}: {'; '.join(told)}", flush=True)
     means = {name: statistics.mean(kept["seeds"][seed][name]["reward"] for seed in kept["seeds"]) for name in trainers}
     ratio = means["metta"] / means["PufferLib"] if means["PufferLib"] > 0 else float("inf")
-    kept |= {"mean rewards": means, "ratio": ratio, "bar": BAR}
+    kept |= {"mean rewards": means, "ratio": ratio, "target": TARGET}
     Path(options.json).write_text(json.dumps(kept) + "\n")
     told = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-    print(f"mean over seeds: {told}; {ratio:.2f} times, where {BAR:g} is the bar")
+    print(f"mean over seeds: {told}; ratio {ratio:.2f}, target {TARGET:g}")
 
 
 if __name__ == "__main__":

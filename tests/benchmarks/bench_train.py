@@ -1,23 +1,22 @@
-"""How fast metta trains, beside other trainers: `python tests/benchmarks/bench_train.py`, by hand, on a quiet machine.
+"""Training speed of metta, PufferLib and a plain PPO: `python tests/benchmarks/bench_train.py`, on an idle machine.
 
-Agent-steps per second from end to end (simulate, infer, learn) on the task and network of hearts_24.toml: box of
-features, conv 64 5x5 stride 3, conv 64 3x3, linear 128, LSTM 128, linear heads. All trainers play metta's own worlds:
-64 at once, and batches of 24,576 steps in minibatches of 4,096, since 64 worlds of 24 agents and segments of 16 steps
-do not go into 32,768 (`--set experience.batch_size=32768` has 85 worlds and 32,640 steps).
-Each is a process of its own; they take turns, again and again, and medians are told, so that whatever else the machine
-does falls on all alike; on a busy one the processor time says more than the clock. metta does in an epoch all that
-`metta train` does. The dense trainers have one channel a feature (22), metta has one a category (66).
+Measures agent steps per second end to end (simulation, inference, learning) on the task and network of
+hearts_24.toml: box of features, conv 64 5x5 stride 3, conv 64 3x3, linear 128, LSTM 128, linear heads. All trainers
+play metta's worlds: 64 at once, in batches of 24,576 steps with minibatches of 4,096, because 32,768 steps are not a
+multiple of 64 worlds times 24 agents times 16 steps (`--set experience.batch_size=32768` gives 85 worlds and 32,640
+steps). Each trainer is a process; they run in turns and medians are printed, so that other load on the machine
+affects all alike. On a busy machine processor time is more reliable than wall-clock time. metta does all that `metta
+train` does in an epoch. The dense trainers have one channel per feature (22), metta has one per category (66).
 
-PufferLib is measured in this interpreter if it is there, else in that of `--pufferlib PYTHON`, which needs torch,
-`pufferlib-core` (or `pufferlib`), pydantic and tomli-w.
-`tuned`: with metta's setting of the allocator, and convolutions as matrix products. `a process a core`: metta as
-`torchrun` starts it, one thread and a share of the same batch for each process, the same gradients
-(tests/rl/test_distributed.py). `half precision`: the same weights with matrix products, and on
-new CPUs the LSTM, in bfloat16 (tests/agent/test_policy.py and test_memory.py have its tolerance).
+PufferLib is measured in this interpreter if it can be imported, else in that of `--pufferlib PYTHON`, which needs
+torch, `pufferlib-core` (or `pufferlib`), pydantic and tomli-w. `tuned`: with metta's allocator settings and
+convolutions as matrix products. `one process per core`: metta started by `torchrun`, with one thread and a share of
+the same batch per process; gradients are the same (tests/rl/test_distributed.py). `half precision`: matrix products,
+and on new CPUs the LSTM, in bfloat16 (tests/agent/test_policy.py tests the tolerance).
 
-The figures go to bench_train.json beside this file. Other questions: `--curves STEPS` trains metta and the plain
-trainer on one and the same network (metta's channels) for so many agent steps with several seeds and writes the curves;
-`--memory` tells the peak memory of two epochs of the default preset's batch with 24 agents.
+The figures are written to bench_train.json. `--curves STEPS` instead trains metta and the plain trainer with the same
+network (metta's channels) and several seeds for that many agent steps and writes the learning curves. `--memory`
+measures the peak memory of two epochs of the default preset's batch with 24 agents.
 """
 
 from __future__ import annotations
@@ -41,23 +40,23 @@ TASK = HERE / "hearts_24.toml"
 CURVES = HERE / "curves_hearts_24.json"
 FIGURES = HERE / "bench_train.json"
 WORLDS_64 = "experience.batch_size=24576"
-ALONE_ON_ITS_CORE = "experience.async_factor=1"
-"""A process with one core has nothing to simulate beside the policy."""
-INSTALL = """PufferLib is not measured: this interpreter does not have it. To have it, in an environment of its own:
+ONE_PART = "experience.async_factor=1"
+"""With one core per process, simulation and inference cannot overlap."""
+INSTALL = """PufferLib is not measured, because it is not installed. To install it in a separate environment:
   python3 -m venv puffer && puffer/bin/pip install 'torch>=2.9' numpy setuptools wheel pydantic tomli-w
   puffer/bin/pip install --no-build-isolation --no-binary pufferlib-core pufferlib-core  # CPU: with no nvcc in PATH
   python tests/benchmarks/bench_train.py --pufferlib puffer/bin/python"""
-BARS = (
+TARGETS = (
     ("metta", "PufferLib", 3.0),
     ("metta", "the fastest tuned peer", 1.6),
-    ("metta, everything on", "PufferLib", 5.0),
-    ("metta, everything on", "the fastest tuned peer", 2.7),
+    ("metta, fastest", "PufferLib", 5.0),
+    ("metta, fastest", "the fastest tuned peer", 2.7),
 )
-"""who, beside whom, how many times as fast it is meant to be; everything on: the fastest of metta's ways"""
+"""trainer, its peer, and the target of the ratio of their speeds; fastest: the fastest setting of metta"""
 
 
 class Trainer:
-    """A trainer in a process of its own."""
+    """A trainer process."""
 
     def __init__(self, python: str, script: str, *arguments: str, threads: int, processes: int = 1):
         paths = [str(ROOT), str(ROOT / "engine"), os.environ.get("PYTHONPATH", "")]
@@ -74,13 +73,13 @@ class Trainer:
             raise SystemExit(f"{script} {' '.join(arguments)} did not start")
 
     def train(self, seconds: float) -> dict[str, Any]:
-        """What about so many seconds brought: agent_steps, seconds, split, rewards, peak_mib."""
+        """Train for about `seconds` seconds; agent_steps, seconds, split, rewards and peak_mib of that time."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         print(seconds, file=self.process.stdin, flush=True)
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} died")  # type: ignore[arg-type]
+            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended")  # type: ignore[arg-type]
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -90,7 +89,7 @@ class Trainer:
 
 
 def throughput(options: argparse.Namespace) -> dict[str, Any]:
-    """Rates and splits of all trainers, measured in turn."""
+    """Speeds of all trainers and how their time is split, measured in turns."""
     here, threads, task = sys.executable, options.threads, (str(TASK), "0")
     puffer = options.pufferlib or (here if importlib.util.find_spec("pufferlib") else "")
     sizes = [WORLDS_64, *(options.set or ())]
@@ -103,22 +102,22 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
         "plain, tuned": (here, "trainer_plain.py", *task, "tuned", *sizes),
     }
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        del makers["metta, half precision"]  # this CPU only imitates it
+        del makers["metta, half precision"]  # emulated on this CPU
     if not puffer:
         print(INSTALL, flush=True)
         makers = {name: maker for name, maker in makers.items() if not name.startswith("PufferLib")}
     trainers = {name: Trainer(*maker, threads=threads) for name, maker in makers.items()}
     if threads > 1:
         trainers |= {
-            name.replace("metta", "metta, a process a core"): Trainer(
-                *makers[name], ALONE_ON_ITS_CORE, threads=1, processes=threads
+            name.replace("metta", "metta, one process per core"): Trainer(
+                *makers[name], ONE_PART, threads=1, processes=threads
             )
             for name in ("metta", "metta, half precision")
             if name in makers
         }
     before = os.getloadavg()[0]
     for trainer in trainers.values():
-        trainer.train(0)  # the first batch is not like the others
+        trainer.train(0)  # the first batch is slower
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in trainers}
     for _ in range(options.repeats):
         for name, trainer in trainers.items():
@@ -133,38 +132,38 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
         "load": {"before": before, "after": os.getloadavg()[0]},
         "torch": torch.__version__,
         "trainers": results,
-        "times as fast": {name: beside(results, field) for name, field in CLOCKS.items()},
+        "ratios": {name: speed_ratios(results, field) for name, field in CLOCKS.items()},
     }
 
 
-CLOCKS = {"by the clock": "microseconds", "by processor time": "processor_microseconds_per_agent_step"}
+CLOCKS = {"wall-clock time": "microseconds", "processor time": "processor_microseconds_per_agent_step"}
 
 
-def beside(results: dict[str, dict[str, Any]], field: str) -> list[dict[str, Any]]:
-    """How many times as fast metta is as each of the others it is meant to beat, and whether it is fast enough."""
+def speed_ratios(results: dict[str, dict[str, Any]], field: str) -> list[dict[str, Any]]:
+    """Speeds of metta divided by those of its peers, with their targets."""
     costs = {name: result[field] for name, result in results.items()}
     tuned = [name for name in costs if name.endswith("tuned")]
     own = [name for name in costs if name.startswith("metta")]
     named = {
         "metta": "metta",
-        "metta, everything on": min(own, key=lambda name: costs[name]),
+        "metta, fastest": min(own, key=lambda name: costs[name]),
         "PufferLib": "PufferLib",
         "the fastest tuned peer": min(tuned, key=lambda name: costs[name]),
     }
     return [
         {
-            "who": named[who],
-            "beside": named[peer],
+            "trainer": named[who],
+            "peer": named[peer],
             "ratio": round(costs[named[peer]] / costs[named[who]], 2),
-            "bar": bar,
+            "target": target,
         }
-        for who, peer, bar in BARS
+        for who, peer, target in TARGETS
         if named[peer] in costs
     ]
 
 
 def summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the intervals of one trainer."""
+    """Medians over the turns of one trainer."""
     rates = [answer["agent_steps"] / answer["seconds"] for answer in answers]
     return {
         "agent_steps_per_second": statistics.median(rates),
@@ -182,9 +181,9 @@ def summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def curves(options: argparse.Namespace) -> dict[str, Any]:
-    """Episode rewards by agent steps of metta and of the plain trainer, each with several seeds.
+    """Episode rewards over agent steps of metta and of the plain trainer, each with several seeds.
 
-    Episodes are staggered, for a curve needs points: those that begin together end twice in 4 M agent steps.
+    Episodes are staggered, so that the curves have enough points: otherwise episodes end only twice in 4 M agent steps.
     """
     settings = (f"run.total_timesteps={options.curves}", "experience.stagger_episodes=true")
     sources = {
@@ -210,9 +209,9 @@ def curves(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(threads: int, settings: list[str]) -> dict[str, Any]:
-    """The peak memory of two epochs of the default preset's batch of 524,288 agent steps at 200 tokens, 24 agents.
+    """Peak memory of two epochs of the default preset's batch of 524,288 agent steps with 200 tokens and 24 agents.
 
-    The snapshot that a run keeps of the time between them is part of it, and the checkpoint at the beginning.
+    It includes the first checkpoint and the snapshot that a run keeps between epochs.
     """
     agents = ("env.game.num_agents=24", "env.map_builder.agents=24")
     trainer = Trainer(sys.executable, "trainer_metta.py", "default", "0", *agents, *settings, threads=threads)
@@ -224,32 +223,30 @@ def memory(threads: int, settings: list[str]) -> dict[str, Any]:
 
 def print_table(figures: dict[str, Any]) -> None:
     print(f"{figures['task']} on {figures['machine']}, torch {figures['torch']}")
-    print(f"{'':24}{'agent-steps/s':>14}   us per agent-step: simulate, infer, learn  of a CPU   peak MiB")
+    print(f"{'':24}{'agent steps/s':>14}   us per agent step: simulate, infer, learn  processor  peak MiB")
     for name, result in figures["trainers"].items():
         split = ", ".join(f"{spent:5.1f}" for spent in result["microseconds_per_agent_step"].values())
         rate, cpu = result["agent_steps_per_second"], result["processor_microseconds_per_agent_step"]
         print(f"{name:24}{rate:14,.0f}   {split:>41}  {cpu:8.1f}   {result['peak_mib']:8}")
     load = figures["load"]
     print(f"load of the machine {load['before']:.1f} before, {load['after']:.1f} after")
-    for clock, rows in figures["times as fast"].items():
+    for clock, rows in figures["ratios"].items():
         for row in rows:
-            met = "met" if row["ratio"] >= row["bar"] else "not met"
-            print(
-                f"{clock}: {row['who']} is {row['ratio']:.2f} times as fast as {row['beside']}; {row['bar']:g} is {met}"
-            )
+            met = "met" if row["ratio"] >= row["target"] else "not met"
+            print(f"{clock}: {row['trainer']} / {row['peer']} = {row['ratio']:.2f}, target {row['target']:g}: {met}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pufferlib", metavar="PYTHON", help="an interpreter that can import pufferlib")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="another setting for all of them")
+    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a setting for all trainers")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=10, help="of each interval, whole batches")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, in each trainer")
+    parser.add_argument("--seconds", type=float, default=10, help="duration of each turn, rounded up to whole batches")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="PyTorch threads of each trainer")
     parser.add_argument("--curves", type=int, metavar="STEPS", help="write learning curves instead")
-    parser.add_argument("--seeds", type=int, default=3, help="of the curves")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds per trainer of the curves")
     parser.add_argument("--memory", action="store_true", help="measure peak memory instead")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    parser.add_argument("--json", metavar="FILE", help="output file")
     options = parser.parse_args()
     if options.curves:
         drawn = curves(options)

@@ -1,4 +1,4 @@
-"""The complete example of the API document, whole. By hand: `python tests/benchmarks/complete_example.py`."""
+"""Runs the complete example of the API document: `python tests/benchmarks/complete_example.py`."""
 
 from __future__ import annotations
 

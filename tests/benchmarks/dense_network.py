@@ -1,7 +1,7 @@
-"""The network of hearts-24 as it is usually written: for the trainers that metta is measured beside.
+"""The network of hearts-24 as it is usually written, for the trainers that metta is compared with.
 
-Box of features, conv 64 5x5 stride 3, conv 64 3x3, linear 128, LSTM 128, linear heads. Needs only torch and a world's
-spec, so that it runs in the peers' environments too.
+Box of features, conv 64 5x5 stride 3, conv 64 3x3, linear 128, LSTM 128, linear heads. It needs only torch and the
+spec of a world, so that it runs in the environments of other trainers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Convolution = Callable[[int, int, int, int], nn.Conv2d]
 
 
 class FeatureBox(nn.Module):
-    """`[agents, tokens, 3] uint8` as `[agents, features, rows, cols] float32`: one channel a feature, values scaled."""
+    """`[agents, tokens, 3] uint8` to `[agents, features, rows, cols] float32`: one channel per feature."""
 
     inverse_scales: Tensor
 
@@ -38,15 +38,17 @@ class FeatureBox(nn.Module):
         location, feature, value = observations[:, : max(1, longest)].long().unbind(-1)
         used = location != UNUSED
         place = (feature * self.rows + (location >> 4)) * self.cols + (location & 15)
-        lit = value * self.inverse_scales[torch.where(used, feature, 0)]
+        scaled = value * self.inverse_scales[torch.where(used, feature, 0)]
         size = self.num_channels * self.rows * self.cols
         box = torch.zeros(len(observations), size + 1, device=observations.device)
-        box.scatter_(1, torch.where(used, place, size), lit)  # what is unused goes behind the end
+        box.scatter_(
+            1, torch.where(used, place, size), scaled
+        )  # unused tokens go into the last element, which is cut off
         return box[:, :size].view(-1, self.num_channels, self.rows, self.cols)
 
 
 class MatrixConv2d(nn.Conv2d):
-    """The same convolution as a matrix product over patches: faster than the library's on few places."""
+    """A convolution computed as a matrix product over patches: faster than the library's for few output cells."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         rows, cols = self.kernel_size
@@ -66,7 +68,7 @@ def matrix_convolution(inputs: int, outputs: int, kernel: int, stride: int) -> n
 
 
 class DenseEncoder(nn.Module):
-    """From tokens to `[agents, 128]` features, by way of a box."""
+    """Tokens to features `[agents, 128]`, through a dense box."""
 
     def __init__(self, box: nn.Module, convolution: Convolution = plain_convolution):
         super().__init__()
@@ -86,7 +88,7 @@ class DenseEncoder(nn.Module):
 
 
 def orthogonal(layer: nn.Module, gain: float = np.sqrt(2)) -> nn.Module:
-    """The layer with orthogonal weights and zero biases."""
+    """Initialize a layer with orthogonal weights and zero biases."""
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer

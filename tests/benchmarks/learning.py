@@ -1,12 +1,13 @@
-"""Does a preset learn? By hand: `python tests/benchmarks/learning.py PRESET [SEED ...] [--minutes M] [--keep DIR]`.
+"""Final scores and learning curves of a preset over several seeds:
 
-Trains the preset as a user does, once per seed (0, 1, 2 by default), and measures what the policy earns on fresh maps
-of the preset's own world beside the scripted and the random policy. With `--minutes` training is interrupted after that
-long, by the wall clock and from the start of the command, imports and all, as Ctrl-C would; what it saved is measured.
-Curves and scores go to `learning_PRESET.json` beside this file; seeds that it has from the same settings and time
-are kept, and with `--keep` the runs' directories too, as DIR/PRESET_SEED. Of a curriculum the curve is that of the
-preset's own world if that is a scene, else of all, by the clock of the whole command. Exits 1 if any seed falls short
-of half of the scripted policy's reward.
+    python tests/benchmarks/learning.py PRESET [SEED ...] [--minutes M] [--keep DIR]
+
+Trains the preset with `metta train` once per seed (0, 1, 2 by default) and evaluates each policy on new maps of the
+preset's own world, next to the scripted and the random policy. With `--minutes`, training is interrupted after that
+time, measured from the start of the command, as by Ctrl-C, and the saved policy is evaluated. Curves and scores are
+written to `learning_PRESET.json`; seeds stored there with the same settings and time are kept. With `--keep` the run
+directories are kept as DIR/PRESET_SEED. The curve of a curriculum is that of the preset's own world if it is a scene,
+else that of all scenes. Exits with 1 if a seed scores less than half of the scripted policy.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ from typing import Any
 from metta.api import find_preset
 
 ENOUGH = 0.5
+"""required share of the scripted policy's score"""
 EPISODES = "20"
 FRESH = "1000"
-"""Seed of the maps that are measured on; training's seeds are small."""
+"""seed of the evaluation maps, different from all training seeds"""
 POINTS = 60
-"""Points of a kept curve."""
+"""points of a stored curve, at most"""
 INTERRUPTED = 130
 
 
 def metta(*arguments: str) -> list[dict[str, Any]]:
-    """The JSON lines that a command prints."""
+    """The JSON objects that a command prints."""
     command = [sys.executable, "-m", "metta_cli", *arguments, "--json"]
     ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [json.loads(line) for line in ran.stdout.splitlines()]
@@ -47,7 +49,7 @@ def metta(*arguments: str) -> list[dict[str, Any]]:
 def train(
     preset: str, seed: str, folder: Path, minutes: float | None, *options: str
 ) -> tuple[list[dict[str, Any]], float]:
-    """The JSON lines of a training run, each with the `clock` at which it came; the seconds of the whole command."""
+    """The events of a training run, each with its time `clock` in seconds; the seconds of the whole command."""
     begin = time.perf_counter()
     given = [preset, "--seed", seed, "--run-dir", str(folder), *options, "--json"]
     command = [sys.executable, "-m", "metta_cli", "train", *given]
@@ -64,7 +66,7 @@ def train(
 
 
 def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Reward, of the scene named like the preset if there is one, over agent steps and the clock, in stretches."""
+    """Reward over agent steps and seconds, in stretches; that of the scene named like the preset if there is one."""
     rewards = []
     for event in events:
         if event["event"] == "epoch":
@@ -83,7 +85,7 @@ def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def measure(preset: str, seed: str, folder: Path, minutes: float | None) -> dict[str, Any]:
-    """Train with one seed; the curve, and what the trained policy earns on fresh maps."""
+    """Train with one seed; the curve, and the reward on new maps."""
     events, seconds = train(preset, seed, folder, minutes)
     fresh = ("--env", preset, "--episodes", EPISODES, "--seed", FRESH, "--no-baseline")
     (result,) = metta("eval", events[-1]["checkpoint"], *fresh)
@@ -98,16 +100,16 @@ def measure(preset: str, seed: str, folder: Path, minutes: float | None) -> dict
 
 
 def main() -> int:
-    """Measure, print and keep; 1 if a seed is not good enough."""
+    """Measure, print and store; 1 if a seed scores too low."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset")
     parser.add_argument("seeds", nargs="*", default=["0", "1", "2"])
-    parser.add_argument("--minutes", type=float, help="of each seed's training, start-up included")
-    parser.add_argument("--keep", metavar="DIR", help="keep the runs' directories in this one")
+    parser.add_argument("--minutes", type=float, help="training time of each seed, including startup")
+    parser.add_argument("--keep", metavar="DIR", help="directory for the run directories, which are deleted otherwise")
     options = parser.parse_args()
     preset, seeds, minutes = options.preset, options.seeds, options.minutes
     path = Path(__file__).with_name(f"learning_{preset}.json")
-    settings = json.dumps(tomllib.loads(find_preset(preset).text), sort_keys=True)  # whatever its comments say
+    settings = json.dumps(tomllib.loads(find_preset(preset).text), sort_keys=True)  # independent of comments
     digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     kept = json.loads(path.read_text()) if path.exists() else {}
     if (kept.get("settings_sha256"), kept.get("minutes")) != (digest, minutes):

@@ -1,18 +1,18 @@
-"""Worlds of the compiled package `mettagrid`, for bench_env.py; runs in an interpreter that has it, and knows no metta.
+"""Worlds of the compiled package `mettagrid`, stepped for bench_env.py in an interpreter that has it.
 
-Takes what stands in the worlds as JSON. For each line on stdin, a number of seconds, it steps them for about as long
-and prints agent-steps per second of processor time.
+The description of the worlds is the first argument, as JSON. For each line on stdin, a number of seconds, the program
+steps the worlds for about that time and prints agent steps per second of processor time.
 
-The package's rules have moved on, so this is the nearest configuration: as many agents, objects of the same names in
-the same numbers, the same window and tokens. Mines hold ore, generators make batteries of it and altars hearts of
-those; but an object is worked by moving onto it and answers at once, other converters give what they hold, blocks
-change places with who moves onto them, and there is no turning, no freezing and no time that a conversion takes. Random
-actions are all it has: noop, moves, and four vibes for the four changes of color. An agent attacks who has laser: by
-moving onto another while it shows the first vibe.
+The rules of the package have changed, so this is the nearest configuration: as many agents, objects of the same names
+in the same numbers, the same window and token limit. Mines hold ore, generators make batteries from it and altars
+make hearts from those. Differences: an agent uses an object by moving onto it, with an immediate result; other
+converters give the items they hold; blocks swap places with agents that move onto them; there are no rotations, no
+freezing and no conversion times. Random actions are noop, moves, and four vibes in place of the four color changes.
+An agent that holds a laser attacks by moving onto another one while it shows the first vibe.
 
-What agents hold becomes more and more for as long as a world goes on, and with it tokens and time: three times the time
-after 2,000 steps. So worlds are measured in the second half of episodes of 1,000 steps, as long as metta's are; they
-are begun anew, and brought to their middle, outside of the clock.
+Inventories, and with them tokens and times, grow during an episode: a step takes three times as long after 2,000
+steps. Worlds are therefore measured in the second half of episodes of 1,000 steps, the length of metta's episodes.
+New episodes are started and advanced to their middle outside of the measured time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ EPISODE = 1000
 
 
 def make_object(name: str) -> GridObjectConfig:
-    """What comes nearest to an object of this name."""
+    """The nearest equivalent of an object of this name."""
     kind, _, color = name.partition("_")
     stock: dict[str, int] = {}
     if kind == "block":
@@ -76,7 +76,7 @@ def make_world(sizes: dict[str, Any], seed: int) -> Simulation:
 
 
 class Batch:
-    """Worlds that are stepped in turn with random actions."""
+    """Worlds that are stepped one after the other with random actions."""
 
     def __init__(self, sizes: dict[str, Any]):
         self.sizes = sizes
@@ -86,16 +86,16 @@ class Batch:
         self.actions = generator.integers(len(self.names), size=(64, sizes["worlds"], sizes["agents"]))
 
     def begin(self) -> None:
-        """New worlds, at the beginning of their episodes."""
+        """Start new worlds."""
         self.simulations = [make_world(self.sizes, self.seed + world) for world in range(self.sizes["worlds"])]
         self.seed += self.sizes["worlds"]
         self.names = self.simulations[0].action_names
-        # the compiled world itself, without the Python around it: actions in, one call
+        # the compiled world without its Python wrapper: set actions, one call
         self.worlds = [simulation._c_sim for simulation in self.simulations]
         self.step = 0
 
     def run(self, steps: int) -> float:
-        """Seconds of processor time of so many steps."""
+        """Seconds of processor time of `steps` steps."""
         begin = time.process_time()
         for _ in range(steps):
             chosen = self.actions[self.step % len(self.actions)]
@@ -106,7 +106,7 @@ class Batch:
         return time.process_time() - begin
 
     def measure(self, seconds: float) -> float:
-        """Agent-steps per second over about so many seconds."""
+        """Agent steps per second over about `seconds` seconds."""
         steps, spent = 0, 0.0
         while spent < seconds:
             if self.step >= EPISODE:
@@ -118,7 +118,7 @@ class Batch:
         return steps * len(self.worlds) * int(self.sizes["agents"]) / spent
 
     def tokens(self) -> float:
-        """Of an observation, on average."""
+        """Mean number of tokens per observation."""
         return float(np.mean([(world.observations()[:, :, 0] != 0xFF).sum(1).mean() for world in self.worlds]))
 
 

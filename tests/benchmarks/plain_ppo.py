@@ -1,9 +1,9 @@
-"""PPO with an LSTM as CleanRL writes it (ppo_atari_lstm.py, Huang et al. 2022), on metta's worlds: a trainer to be
-measured beside, and a curve to compare metta's with.
+"""PPO with an LSTM in the style of CleanRL (ppo_atari_lstm.py, Huang et al. 2022), on metta's worlds.
 
-One file, no more than the algorithm: tokens are scattered into a dense box, all worlds step, then the policy acts; the
-update replays whole segments from the memory they began with. Where an episode is cut off by max_steps, the value of
-its last observation stands for what would have come, as in metta.
+The reference for comparisons of speed and learning curves, in one file and with nothing but the algorithm: tokens are
+scattered into a dense box, all worlds step, then the policy acts; updates process whole segments, starting from their
+stored LSTM states. Where max_steps truncates an episode, the return is bootstrapped with the value of its last
+observation, as in metta.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class PlainAgent(nn.Module):
         self.critic = orthogonal(nn.Linear(HIDDEN, 1), 0.1)
 
     def states(self, observations: Tensor, memory: Memory, dones: Tensor) -> tuple[Tensor, Memory]:
-        """`[steps, agents, ...]` to LSTM outputs; memory is cleared where an episode has just begun."""
+        """`[steps, agents, ...]` to LSTM outputs; the state is reset where an episode starts."""
         steps, agents = dones.shape
         features = self.encoder(observations.flatten(0, 1)).view(steps, agents, HIDDEN)
-        if not dones.any():  # the common case; CleanRL goes step by step always
+        if not dones.any():  # the common case; CleanRL always goes step by step
             return self.lstm(features, memory)
         outputs = []
         for feature, done in zip(features, dones, strict=True):
@@ -57,7 +57,7 @@ class PlainAgent(nn.Module):
 
 
 class PlainTrainer:
-    """Collects and learns one batch at a time."""
+    """Collects one batch at a time and updates the policy with it."""
 
     def __init__(
         self, config: RunConfig, plan: BatchPlan, make_encoder: Callable[[MettaGridEnv], nn.Module], seed: int = 0
@@ -84,7 +84,7 @@ class PlainTrainer:
         self.seconds = {"simulate": 0.0, "infer": 0.0, "learn": 0.0}
 
     def train_batch(self) -> list[float]:
-        """One batch; the reward of each episode that ended in it, mean over its agents."""
+        """Collect and learn from one batch; the reward of each episode that ended in it, mean over its agents."""
         begin = time.perf_counter()
         before = self.seconds["simulate"]
         returns = self.collect()
@@ -156,8 +156,8 @@ class PlainTrainer:
                 clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
                 policy_loss = torch.max(-advantages * ratio, -advantages * clipped).mean()
                 old_values, target = self.values[:, segments], returns[:, segments]
-                near = old_values + (values - old_values).clamp(-config.vf_clip_coef, config.vf_clip_coef)
-                value_loss = 0.5 * torch.max((values - target) ** 2, (near - target) ** 2).mean()
+                clipped_values = old_values + (values - old_values).clamp(-config.vf_clip_coef, config.vf_clip_coef)
+                value_loss = 0.5 * torch.max((values - target) ** 2, (clipped_values - target) ** 2).mean()
                 loss = policy_loss - config.ent_coef * policy.entropy().mean() + config.vf_coef * value_loss
                 self.optimizer.zero_grad()
                 loss.backward()

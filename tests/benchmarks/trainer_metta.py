@@ -1,6 +1,7 @@
-"""metta's own trainer, for bench_train.py: `trainer_metta.py FILE.toml SEED [KEY=VALUE ...]`.
+"""Trainer process with metta for bench_train.py: `trainer_metta.py FILE.toml SEED [KEY=VALUE ...]`.
 
-All that `metta train` does in an epoch, snapshot, metrics file and checkpoints too; but no evaluations and recordings.
+It does everything that `metta train` does in an epoch, including snapshot, metrics file and checkpoints, but no
+evaluations and recordings.
 """
 
 from __future__ import annotations
@@ -12,37 +13,37 @@ from pathlib import Path
 
 from metta.api import EpochEnded, Event, PhaseBegan, keep_freed_memory, load_config, train_run
 from metta.rl.distributed import LostProcessError
-from tests.benchmarks.turns import PARTS, Progress, Turns
+from tests.benchmarks.trainer_protocol import PARTS, Progress, Turns
 
 
 class NoMoreTurnsError(Exception):
-    """Ends the run from inside its listener."""
+    """Ends the run from within its listener."""
 
 
 class TurnTaker:
-    """Listens to a run and holds it up between its turns."""
+    """A listener that pauses the run between its turns."""
 
     def __init__(self) -> None:
         self.turns = Turns()
         self.seconds = dict.fromkeys(PARTS, 0.0)
-        self.has_begun = False
+        self.has_started = False
         self.agent_step = 0
 
     def __call__(self, event: Event) -> None:
-        """Wait for the first turn before the first epoch, and after each epoch count it."""
-        if isinstance(event, PhaseBegan) and not self.has_begun:
-            self.has_begun = True
-            self._go_on(self.turns.begin())
+        """Wait for the first turn before the first epoch; count each epoch."""
+        if isinstance(event, PhaseBegan) and not self.has_started:
+            self.has_started = True
+            self._stop_unless(self.turns.begin())
         if isinstance(event, EpochEnded):
             metrics = event.metrics
             for part in PARTS:
                 self.seconds[part] += getattr(metrics, f"seconds_{part}")
             collected, self.agent_step = metrics.agent_step - self.agent_step, metrics.agent_step
             rewards = [metrics.reward] * metrics.episodes if metrics.reward is not None else []
-            self._go_on(self.turns.after_batch(Progress(collected, dict(self.seconds), rewards)))
+            self._stop_unless(self.turns.after_batch(Progress(collected, dict(self.seconds), rewards)))
 
-    def _go_on(self, is_on: bool) -> None:
-        if not is_on:
+    def _stop_unless(self, has_turn: bool) -> None:
+        if not has_turn:
             raise NoMoreTurnsError
 
 
@@ -51,9 +52,9 @@ def main() -> None:
     keep_freed_memory()  # as `metta train` does
     with tempfile.TemporaryDirectory() as folder:
         own = [f"run.seed={seed}", f'run.run_dir="{Path(folder, "run")}"']
-        unlike = ["simulation.evaluate_interval=0", "simulation.replay_interval=0"]
-        with suppress(NoMoreTurnsError, LostProcessError):  # the first of several processes leaves, the others lose it
-            train_run(load_config(source, [*settings, *own, *unlike]), TurnTaker())
+        fixed = ["simulation.evaluate_interval=0", "simulation.replay_interval=0"]
+        with suppress(NoMoreTurnsError, LostProcessError):  # rank 0 leaves the job, the other ranks lose it
+            train_run(load_config(source, [*settings, *own, *fixed]), TurnTaker())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""The plain trainer of plain_ppo.py, for bench_train.py: `trainer_plain.py FILE.toml SEED KIND [KEY=VALUE ...]`.
+"""Trainer process with plain_ppo.py for bench_train.py: `trainer_plain.py FILE.toml SEED KIND [KEY=VALUE ...]`.
 
-KIND is one of three:
-`written` is what anyone gets; `tuned` has the allocator keep its memory and convolutions as matrix products; `codes` is
-tuned and reads the same channels as metta's network, so that the two are one and the same function.
+KIND `as-installed` changes nothing; `tuned` has metta's allocator settings and convolutions as matrix products;
+`codes` is tuned and uses the input channels of metta's network, so that both networks compute the same function.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from metta.config.loading.load import load_config
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import DenseEncoder, FeatureBox, matrix_convolution, plain_convolution
 from tests.benchmarks.plain_ppo import PlainTrainer
-from tests.benchmarks.turns import Progress, serve
+from tests.benchmarks.trainer_protocol import Progress, serve
 
 
 class CodesBox(nn.Module):
-    """The window with the channels that metta's network has."""
+    """The observation window with the channels of metta's network."""
 
     def __init__(self, codes: TokenCodes, rows: int, cols: int):
         super().__init__()
@@ -40,7 +39,7 @@ def main() -> None:
     source, seed, kind, *settings = sys.argv[1:]
     config = load_config(source, settings)
     convolution = plain_convolution
-    if kind != "written":
+    if kind != "as-installed":
         keep_freed_memory()
         convolution = matrix_convolution
 

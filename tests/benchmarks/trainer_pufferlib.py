@@ -1,11 +1,11 @@
-"""PufferLib's trainer on metta's worlds, for bench_train.py: `trainer_pufferlib.py FILE SEED KIND [KEY=VALUE ...]`.
+"""Trainer process with PufferLib for bench_train.py: `trainer_pufferlib.py FILE SEED KIND [KEY=VALUE ...]`.
 
-Runs in an environment of its own with `pufferlib-core` 3.0 (and pydantic and tomli-w, for the worlds). Worlds, network,
-sizes and coefficients are those of the file; everything else is PufferLib's default. KIND `written` is what anyone
-gets; `tuned` has the allocator keep its memory and convolutions as matrix products.
+Runs in an environment with `pufferlib-core` 3.0, pydantic and tomli-w. Worlds, network, sizes and coefficients are
+those of the file; everything else is PufferLib's default. KIND `as-installed` changes nothing; `tuned` has metta's
+allocator settings and convolutions as matrix products.
 
-`learn SECONDS EPISODES SEED` before the settings, for bench_learning.py, trains for so long from the start of the
-process instead of taking turns, then prints what the policy earns on the maps of that seed, as JSON.
+`learn SECONDS EPISODES SEED` before the settings, for bench_learning.py, trains for that long from the start of the
+process instead of in turns, then prints the policy's reward on the maps of that seed, as JSON.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from tests.benchmarks.dense_network import (
     matrix_convolution,
     plain_convolution,
 )
-from tests.benchmarks.turns import Progress, serve
+from tests.benchmarks.trainer_protocol import Progress, serve
 
 
 class Worlds(pufferlib.PufferEnv):
-    """All worlds as one native vectorized environment, which writes straight into PufferLib's buffers."""
+    """All worlds as one native vectorized environment, which writes directly into PufferLib's buffers."""
 
     def __init__(self, config: RunConfig, num_worlds: int, seed: int):
         self.env = MettaGridEnv(config.env, num_worlds, seed)
@@ -78,7 +78,7 @@ class Worlds(pufferlib.PufferEnv):
 
 
 class Network(nn.Module):
-    """What PufferLib's LSTM wrapper asks of a policy."""
+    """The interface that PufferLib's LSTM wrapper requires of a policy."""
 
     is_continuous = False
     hidden_size = HIDDEN
@@ -96,8 +96,8 @@ class Network(nn.Module):
         return self.actor(hidden), self.critic(hidden)
 
 
-class Player:
-    """The trained policy as metta's evaluation wants one."""
+class EvaluatedPolicy:
+    """The trained policy with the interface that metta's evaluation requires."""
 
     def __init__(self, policy: pufferlib.models.LSTMWrapper, worlds: Worlds):
         self.policy, self.spec = policy, worlds.env.spec
@@ -127,7 +127,7 @@ class Player:
 
 
 def settings(config: RunConfig, folder: str, seed: int, plan: BatchPlan) -> dict[str, Any]:
-    """PufferLib's `[train]` table: the file's sizes and coefficients, its own defaults for the rest."""
+    """PufferLib's `[train]` table: sizes and coefficients of the file, defaults for the rest."""
     sizes, ppo, optimizer = config.experience, config.ppo, config.optimizer
     batch_size = plan.batch_size
     minibatch_size = plan.segments // plan.num_minibatches * sizes.bptt_horizon
@@ -195,7 +195,7 @@ def learned(
     episodes: float,
     seed: float,
 ) -> dict[str, Any]:
-    """Train until all is done or `limit` seconds after `begin`; the curve, and what the policy earns on fresh maps."""
+    """Train until `total_timesteps`, or `limit` seconds after `begin`; the curve, and the reward on new maps."""
     agent_steps, points = 0, []
     while time.perf_counter() - begin < limit and agent_steps < total_timesteps:
         progress = train_batch()
@@ -205,12 +205,12 @@ def learned(
             points.append([agent_steps, round(time.perf_counter() - begin, 1), round(mean, 3)])
     seconds = time.perf_counter() - begin
     policy.eval()
-    result = evaluate(Player(policy, worlds), worlds.env, int(episodes), int(seed))
+    result = evaluate(EvaluatedPolicy(policy, worlds), worlds.env, int(episodes), int(seed))
     return {"reward": result.mean_reward, "agent_steps": agent_steps, "seconds": seconds, "curve": points}
 
 
 if __name__ == "__main__":
-    OUT = os.fdopen(os.dup(1), "w")  # PufferLib draws on the other
+    OUT = os.fdopen(os.dup(1), "w")  # PufferLib prints its dashboard on stdout
     if "learn" in sys.argv:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     main()

@@ -1,4 +1,8 @@
-"""What a trainer in a process of its own and the benchmark say to each other, so that trainers take turns."""
+"""Protocol between bench_train.py and the trainer processes, which run in turns.
+
+A trainer prints `ready`. For each line on stdin, a number of seconds, it trains whole batches for about that time and
+answers with one line of JSON. Between turns it stands still.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +19,35 @@ PARTS = ("simulate", "infer", "learn")
 
 @dataclass
 class Progress:
-    """What a trainer did in a batch."""
+    """Result of a batch."""
 
     agent_steps: int
     seconds: dict[str, float]
-    """since the beginning, by part: simulate, infer, learn"""
+    """since the start of the process, by part: simulate, infer, learn"""
     rewards: list[float] = field(default_factory=list)
-    """of each episode that ended: the mean over its agents"""
+    """of the episodes that ended, mean over agents"""
 
 
 class Turns:
-    """Answers each line, a number of seconds, with what whole batches for about that long brought, as JSON.
+    """The trainer's side of the protocol.
 
-    Until the next line comes the trainer stands still, inside `begin` or `after_batch`; both are False once there is
-    none.
+    `begin` and `after_batch` wait for the next turn if necessary; they return False when stdin has ended.
     """
 
     def __init__(self) -> None:
         self.answers = os.fdopen(os.dup(1), "w")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some trainers draw on it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # some trainers print a dashboard on stdout
         self.before = dict.fromkeys(PARTS, 0.0)
         self.processes = int(os.environ.get("WORLD_SIZE", "1"))
-        """that train together, each as much as the first, which alone takes turns"""
+        """number of processes of the job; only rank 0 answers, for all of them"""
 
     def begin(self) -> bool:
-        """Say that the trainer is ready, and wait for the first turn."""
+        """Report that the trainer is ready, and wait for the first turn."""
         print("ready", file=self.answers, flush=True)
         return self._wait()
 
     def after_batch(self, progress: Progress) -> bool:
-        """Count a batch; when the turn is over, answer and wait for the next."""
+        """Count a batch; at the end of the turn, answer and wait for the next one."""
         self.agent_steps += progress.agent_steps
         self.rewards += progress.rewards
         seconds = time.perf_counter() - self.clock
@@ -72,8 +75,8 @@ class Turns:
 
 
 def serve(train_batch: Callable[[], Progress]) -> None:
-    """Take turns until there are no more."""
+    """Train in turns until stdin ends."""
     turns = Turns()
-    is_on = turns.begin()
-    while is_on:
-        is_on = turns.after_batch(train_batch())
+    has_turn = turns.begin()
+    while has_turn:
+        has_turn = turns.after_batch(train_batch())

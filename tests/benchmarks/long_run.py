@@ -1,11 +1,11 @@
-"""Does anything grow with time? Trains a preset as a user does for some minutes and watches the process from outside.
+"""Growth of memory, open files and threads during a long training run:
 
-    python tests/benchmarks/hour.py quickstart --minutes 60
-    python tests/benchmarks/hour.py arena --minutes 3 --set agent.hidden_dim=64 --json
+    python tests/benchmarks/long_run.py quickstart --minutes 60
+    python tests/benchmarks/long_run.py arena --minutes 3 --set agent.hidden_dim=64 --json
 
-Every few seconds: resident memory, open files, threads, bytes in the run directory. Then the run is stopped by SIGINT,
-which saves. Memory is flat if the second half of the samples has hardly a slope; the first half fills caches. At the
-end the metrics must hold every epoch once, in order.
+Runs `metta train` and samples resident memory, open files, threads and the size of the run directory every few
+seconds. Then the run is stopped with SIGINT. Growth is the slope over the second half of the samples, since caches
+fill in the first half. At the end `metrics.jsonl` must hold each epoch once, in order.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-LONG_ENOUGH = 10
-"""Minutes from which on growth is judged; before, caches still fill."""
-MOST_GROWTH = {"memory": 32.0, "open_files": 1.0, "threads": 1.0}
-"""An hour, by the slope over the second half."""
+SHORTEST_JUDGED = 10
+"""minutes; in shorter runs caches still fill, so that growth is not judged"""
+LARGEST_GROWTH = {"memory": 32.0, "open_files": 1.0, "threads": 1.0}
+"""per hour"""
 UNITS = {"memory": "MiB", "open_files": "", "threads": "", "run_directory": "MiB"}
 
 
 def sample(process_id: int, run: Path) -> dict[str, float]:
-    """What the process holds now."""
+    """Current resources of the process and size of its run directory."""
     status = Path(f"/proc/{process_id}/status").read_text().splitlines()
     lines = dict(line.split(":", 1) for line in status if ":" in line)
     files = [path.stat().st_size for path in run.rglob("*") if path.is_file()] if run.exists() else []
@@ -44,11 +44,11 @@ def sample(process_id: int, run: Path) -> dict[str, float]:
 
 
 def watch(command: list[str], run: Path, minutes: float, every: float) -> list[dict[str, float]]:
-    """Samples of the command while it runs, with `seconds` since its start; it is stopped after `minutes`."""
+    """Run the command for at most `minutes`; samples with `seconds` since the start."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     begin, samples = time.monotonic(), []
     while (seconds := time.monotonic() - begin) < 60 * minutes and process.poll() is None:
-        with contextlib.suppress(OSError, KeyError):  # a file went, or the process did, while it was looked at
+        with contextlib.suppress(OSError, KeyError):  # a file or the process disappeared meanwhile
             samples.append({"seconds": seconds} | sample(process.pid, run))
         time.sleep(every)
     if process.poll() is None:
@@ -60,7 +60,7 @@ def watch(command: list[str], run: Path, minutes: float, every: float) -> list[d
 
 
 def slopes(samples: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Of each number: the first, the largest and the last, and its slope per hour over the second half."""
+    """First, middle, largest and last value of each resource, and the slope per hour over the second half."""
     half = samples[len(samples) // 2 :]
     hours = np.array([line["seconds"] for line in half]) / 3600
     found = {}
@@ -78,25 +78,25 @@ def slopes(samples: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def metrics_problems(run: Path) -> list[str]:
-    """What is wrong with `metrics.jsonl`: a line that is no JSON, an epoch that is missing or there twice."""
+    """Problems of `metrics.jsonl`: lines that are not JSON, missing or repeated epochs."""
     problems, epochs, steps = [], [], []
     for number, line in enumerate((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines(), 1):
         try:
             values = json.loads(line)
         except ValueError:
-            problems.append(f"line {number} is no JSON")
+            problems.append(f"line {number} is not JSON")
         else:
             epochs.append(values["epoch"])
             steps.append(values["agent_step"])
     if epochs != list(range(1, len(epochs) + 1)):
         problems.append("epochs are not 1, 2, 3, ...")
     if steps != sorted(set(steps)):
-        problems.append("agent steps do not rise")
-    return problems or ([] if epochs else ["there is no epoch"])
+        problems.append("agent steps do not increase")
+    return problems or ([] if epochs else ["there are no epochs"])
 
 
 def main() -> None:
-    """Run, print a table or JSON; exit code 1 if the metrics are not sound or something grows."""
+    """Run and print a table or JSON; exit code 1 if the metrics have problems or a resource grows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="preset or TOML file")
     parser.add_argument("--minutes", type=float, default=60)
@@ -122,21 +122,21 @@ def main() -> None:
         "problems": problems,
         "growth": found,
     }
-    if summary["minutes"] >= LONG_ENOUGH:
-        grows = [name for name, most in MOST_GROWTH.items() if found[name]["slope_per_hour"] > most]
-        problems += [f"{name} grows by more than {MOST_GROWTH[name]:.0f} an hour" for name in grows]
+    if summary["minutes"] >= SHORTEST_JUDGED:
+        grows = [name for name, most in LARGEST_GROWTH.items() if found[name]["slope_per_hour"] > most]
+        problems += [f"{name} grows by more than {LARGEST_GROWTH[name]:.0f} per hour" for name in grows]
     if arguments.json:
         print(json.dumps(summary))
     else:
         print(f"{arguments.source}: {summary['minutes']:.1f} minutes, {summary['epochs']} epochs, ", end="")
         print(f"{summary['agent_steps']:,} agent steps, {summary['samples']} samples")
-        print(f"{'':<16}{'first':>10}{'half way':>10}{'largest':>10}{'last':>10}{'per hour':>12}")
+        print(f"{'':<16}{'first':>10}{'middle':>10}{'largest':>10}{'last':>10}{'per hour':>12}")
         for name, row in found.items():
             print(
                 f"{name + ' ' + UNITS[name]:<16}" + "".join(f"{row[key]:>10.1f}" for key in ("first", "half")), end=""
             )
             print(f"{row['largest']:>10.1f}{row['last']:>10.1f}{row['slope_per_hour']:>+12.2f}")
-        print("; ".join(problems) or "metrics.jsonl is sound")
+        print("; ".join(problems) or "metrics.jsonl is complete")
     sys.exit(1 if problems else 0)
 
 
