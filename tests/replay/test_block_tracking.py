@@ -1,4 +1,4 @@
-"""Blocks keep their identity: drawn maps before and after, and where each of them went."""
+"""Block tracking: maps before and after a step, and the block that each new position belongs to."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def cells(*rows: str) -> np.ndarray:
     return np.array([[CODES[glyph] for glyph in row] for row in rows], np.int16)
 
 
-def test_only_what_can_be_swapped_is_followed() -> None:
+def test_only_swappable_walls_are_tracked() -> None:
     tracker = BlockTracker(CONFIG, cells("#b@", "s#b"))
     assert tracker.positions.tolist() == [[0, 1], [1, 0], [1, 2]]
 
 
-def test_each_goes_to_the_nearest_new_place() -> None:
+def test_each_block_moves_to_the_nearest_new_cell() -> None:
     tracker = BlockTracker(CONFIG, cells("b@..b@..", "........"))
     tracker.update(cells("@b..@b..", "........"))
     assert tracker.positions.tolist() == [[0, 1], [0, 5]]
@@ -30,20 +30,20 @@ def test_each_goes_to_the_nearest_new_place() -> None:
     assert tracker.positions.tolist() == [[1, 1], [0, 4]]
 
 
-def test_the_closest_pair_comes_first() -> None:
+def test_the_closest_pair_is_matched_first() -> None:
     """The first block could go to either place; the second has a place beside it, which is its own."""
     tracker = BlockTracker(CONFIG, cells("b..b.", "....."))
     tracker.update(cells("..b..", "..b.."))
     assert tracker.positions.tolist() == [[1, 2], [0, 2]]
 
 
-def test_types_are_told_apart() -> None:
+def test_types_are_tracked_separately() -> None:
     tracker = BlockTracker(CONFIG, cells("bs.."))
     tracker.update(cells("sb.."))
     assert tracker.positions.tolist() == [[0, 1], [0, 0]]
 
 
-def test_a_place_that_was_left_and_taken_is_still_the_first_ones() -> None:
+def test_a_cell_left_by_one_block_and_taken_by_another_keeps_its_block() -> None:
     """Nobody can tell whether the left block moved past the right one or both moved on."""
     tracker = BlockTracker(CONFIG, cells("bb."))
     tracker.update(cells(".bb"))

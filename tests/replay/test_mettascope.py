@@ -1,4 +1,4 @@
-"""The MettaScope file: its keys, its lists of changes, and that they say what the simulator said."""
+"""The MettaScope file: its keys, its lists of changes, and their agreement with the simulator."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_keys(content: dict[str, Any]) -> None:
     content |= {"grid_objects": entities, "config": config}
 
 
-def test_the_config_leaves_nothing_open(content: dict[str, Any]) -> None:
+def test_the_config_is_resolved(content: dict[str, Any]) -> None:
     objects = {kind["name"]: kind for kind in content["config"]["objects"]}
     assert objects["altar"]["input"] == {"battery_red": 3}
     assert objects["altar"]["type_id"] == 8
@@ -56,7 +56,7 @@ def test_objects_come_by_row_and_column(content: dict[str, Any], lively: Replay)
         assert entity["layer"] == (0 if entity["type_name"] == "agent" else 1)
 
 
-def test_changes_are_changes(content: dict[str, Any]) -> None:
+def test_lists_contain_changes_only(content: dict[str, Any]) -> None:
     lists = 0
     for entity in content["grid_objects"]:
         for key, value in entity.items():
@@ -101,7 +101,7 @@ def test_states_and_actions_are_the_simulators(content: dict[str, Any], lively: 
 
 
 def as_the_viewer_reads_it(packed: bytes) -> dict[str, Any]:
-    """The original viewer's way with a file of version 1: every list of changes becomes a value for each step."""
+    """A file of version 1 as the original viewer expands it: every list of changes becomes a value per step."""
     replay: dict[str, Any] = json.loads(zlib.decompress(packed))
     assert replay["version"] == 1
     steps = replay["max_steps"]
@@ -119,12 +119,12 @@ def as_the_viewer_reads_it(packed: bytes) -> dict[str, Any]:
     return replay
 
 
-def test_the_original_viewer_would_show_what_the_simulator_had(lively: Replay) -> None:
+def test_the_original_viewer_would_show_the_states_of_the_simulator(lively: Replay) -> None:
     replay = as_the_viewer_reads_it(mettascope_bytes(lively))
     agents = [entity for entity in replay["grid_objects"] if replay["object_types"][entity["type"]] == "agent"]
 
     def at(entity: dict[str, Any], key: str, step: int) -> Any:
-        """Which is how the viewer asks: a list is by step, anything else holds for all of them."""
+        """The viewer's lookup: a list is indexed by step, any other value holds at all steps."""
         value = entity.get(key, 0)
         return value[step] if isinstance(value, list) else value
 

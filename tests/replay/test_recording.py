@@ -1,4 +1,4 @@
-"""An episode is recorded as it was played, and playing it leaves no trace."""
+"""Recorded episodes have the states of the simulator, and recording has no side effects."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ class TestLength:
     def test_a_game_without_an_end_is_cut(self) -> None:
         assert self.steps(self.config(max_steps=0, episode_lifetime=0)) == DEFAULT_MAX_STEPS
 
-    def test_no_steps_are_no_episode(self) -> None:
+    def test_max_steps_below_one_is_refused(self) -> None:
         with pytest.raises(UsageError, match="max_steps must be at least 1; got 0"):
             self.steps(self.config(), max_steps=0)
 
 
-def test_nothing_outside_is_changed() -> None:
+def test_recording_has_no_side_effects() -> None:
     small = AgentModelConfig(hidden_dim=16, mlp_layers=1)
     agent = MettaAgent(ObservationSpace(LIVELY), ActionSpace(LIVELY), config=small)
     agent.train()
-    agent.backbone.eval()  # somebody froze a part on purpose
+    agent.backbone.eval()  # a submodule frozen on purpose
     modes = {name: part.training for name, part in agent.named_modules()}
     weights = {name: weight.clone() for name, weight in agent.state_dict().items()}
     seen: list[bool] = []

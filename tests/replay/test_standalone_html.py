@@ -1,4 +1,4 @@
-"""The HTML file as bytes: one file, small, and nothing from a config in its markup."""
+"""The HTML file: complete, small, without references to other files, and without names of the config in its markup."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metta.replay.replay_files import ReplayPaths, write_replay
 from metta.replay.standalone_html import standalone_html
 
 
-def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:
+def test_two_files_are_written(lively: Replay, tmp_path: Path) -> None:
     directory = tmp_path / "made" / "on the way"
     paths = write_replay(lively, directory, "episode 1")
     assert sorted(directory.iterdir()) == [paths.page, paths.mettascope]
@@ -29,13 +29,13 @@ def test_two_files_are_written_whole(lively: Replay, tmp_path: Path) -> None:
     assert paths.page.read_bytes() == before
 
 
-def test_a_long_crowded_episode_is_small(large: Replay, large_files: ReplayPaths) -> None:
+def test_the_files_of_a_large_episode_are_small(large: Replay, large_files: ReplayPaths) -> None:
     assert (large.steps, large.actions.shape[1]) == (1000, 64)
     assert large_files.page.stat().st_size < 1_000_000
     assert large_files.mettascope.stat().st_size < 1_500_000
 
 
-def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
+def test_the_page_contains_the_episode_with_its_final_state(lively: Replay) -> None:
     html = standalone_html(lively, "a title")
     packed = re.search(r'<script type="application/octet-stream" id="episode">([^<]*)</script>', html)
     assert packed is not None
@@ -48,7 +48,7 @@ def test_the_page_holds_the_episode_with_its_last_state(lively: Replay) -> None:
     assert any(step == 90 for changes in lists for step, _ in changes), "nothing came of the last step"
 
 
-def test_nothing_outside_is_named(lively: Replay) -> None:
+def test_the_page_references_no_other_files(lively: Replay) -> None:
     html = standalone_html(lively, "title")
     assert "//" not in re.sub(r"(^|\s)//.*", "", html).split('id="episode"')[0], "an address"
     assert not re.search(r"\b(src|href|import|fetch|XMLHttpRequest|WebSocket)\b\s*[=(]", html)

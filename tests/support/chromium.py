@@ -32,16 +32,16 @@ TIMEOUT_SECONDS = 30.0
 
 
 def find_chromium() -> str | None:
-    """The browser's program, None where there is none."""
+    """The path of the browser's executable; None if it is not installed."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 class PageError(AssertionError):
-    """Script on the page threw."""
+    """A script on the page raised an exception."""
 
 
 class Chromium:
-    """One browser with one page. A context manager that ends the browser."""
+    """A browser with one page. The context manager terminates the browser."""
 
     def __init__(self, program: str, profile: Path):
         from_browser, browser_end = os.pipe()
@@ -76,7 +76,7 @@ class Chromium:
         os.close(self._out)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command of the DevTools protocol; its result."""
+        """Send a command of the DevTools protocol and return its result."""
         self._last_id += 1
         message: dict[str, Any] = {"id": self._last_id, "method": method, "params": parameters}
         if self._session is not None:
@@ -99,10 +99,10 @@ class Chromium:
         message, _, self._buffer = self._buffer.partition(b"\0")
         return dict(json.loads(message))
 
-    # -- what tests do ------------------------------------------------------------------------------------------
+    # -- actions and queries of tests -----------------------------------------------------------------------------
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
-        """Give the page a size in CSS pixels; a mobile screen has two pixels to each."""
+        """Set the size of the page in CSS pixels; a mobile screen has touch input and two device pixels for each."""
         ratio = 2 if mobile else 1
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=ratio, mobile=mobile
@@ -110,7 +110,7 @@ class Chromium:
         self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
 
     def open(self, path: Path, fragment: str = "") -> None:
-        """Open a file and wait until the page says it is ready."""
+        """Open a replay page and wait until its episode is shown."""
         self.call("Page.navigate", url="about:blank")
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri() + fragment)
@@ -119,7 +119,7 @@ class Chromium:
 
     @contextmanager
     def inside_frame(self) -> Iterator[None]:
-        """What follows is about the page's only frame, which a browser keeps in a process of its own."""
+        """A context in which calls address the page's only iframe, which the browser runs in a separate process."""
         page, self._session = self._session, None
         (frame,) = [t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "iframe"]
         self._session = self.call("Target.attachToTarget", targetId=frame["targetId"], flatten=True)["sessionId"]
@@ -136,7 +136,7 @@ class Chromium:
         return answer["result"].get("value")
 
     def run(self, function: str, *arguments: object) -> Any:
-        """What a JavaScript function of these arguments returns on the page."""
+        """Call a JavaScript function on the page and return its result."""
         return self.evaluate(f"({function})({', '.join(map(json.dumps, arguments))})")
 
     def wait_for(self, condition: str) -> None:
@@ -147,11 +147,11 @@ class Chromium:
             time.sleep(0.02)
 
     def wait_until_drawn(self) -> None:
-        """Wait until the page has drawn what it knows."""
+        """Wait until the page has drawn its current state."""
         self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def text(self, selector: str) -> str:
-        """The text of the first element that fits."""
+        """The text of the first element that matches."""
         return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).textContent"))
 
     def press(self, key: str, *, shift: bool = False) -> None:
@@ -169,7 +169,7 @@ class Chromium:
         self.wait_until_drawn()
 
     def problems(self) -> list[str]:
-        """What went wrong on the page since it was opened: exceptions, errors in its log, requests beyond its file."""
+        """Exceptions, logged errors and warnings, and requests for other files since the page was opened."""
         self.wait_until_drawn()
         found = []
         for event in self.events:
@@ -179,14 +179,14 @@ class Chromium:
                     found.append(str(parameters["exceptionDetails"]))
                 case "Log.entryAdded" if parameters["entry"]["level"] in ("error", "warning"):
                     text = parameters["entry"]["text"]
-                    if "willReadFrequently" not in text:  # it is the tests that read the canvas
+                    if "willReadFrequently" not in text:  # caused by tests that read the canvas
                         found.append(text)
                 case "Network.requestWillBeSent" if not parameters["request"]["url"].startswith(("file:", "about:")):
                     found.append("requested " + parameters["request"]["url"])
         return found
 
     def screenshot(self, path: Path) -> None:
-        """Write what the page shows as a PNG."""
+        """Write a screenshot of the page as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
 

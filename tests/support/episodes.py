@@ -1,4 +1,4 @@
-"""Worlds and policies to record, and a slow plain reading of what was recorded."""
+"""Episodes for replay tests: worlds, a scripted policy, episodes recorded from them, and readers of replay files."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ LIVELY = EnvConfig.model_validate(
         "map_builder": {"border_width": 1, "objects": {"mine_red": 6, "generator_red": 4, "altar": 2, "block": 6}},
     }
 )
-"""Two teams crowded among mines and blocks, free to attack."""
+"""A small world of two groups, mines and blocks, in which attacks cost nothing."""
 
 
 def crowded() -> EnvConfig:
-    """64 agents for 1000 steps in rooms like those of the presets."""
+    """A large world: 64 agents in four rooms, 1000 steps."""
     room = {
         "width": 25,
         "height": 25,
@@ -65,7 +65,7 @@ def crowded() -> EnvConfig:
 
 
 def is_lively(replay: Replay) -> bool:
-    """Whether everything happens that a replay can show; what is tested on other episodes could pass by accident."""
+    """Whether every kind of change that a replay can show occurs; tests on other episodes could pass by accident."""
     most_lost = np.diff(replay.inventories.astype(int), axis=0).min()
     return bool(
         replay.is_frozen.any()
@@ -81,7 +81,7 @@ def is_lively(replay: Replay) -> bool:
 
 
 class ScriptedPolicy:
-    """Plays what it is told: `script[step][agent]` is (action name, argument), the last step again and again."""
+    """Plays a script: `script[step][agent]` is (action name, argument); the last step is repeated."""
 
     def __init__(self, spec: EnvSpec, script: Sequence[Sequence[tuple[str, int]]]):
         self.spec = spec
@@ -107,7 +107,7 @@ class ScriptedPolicy:
 
 
 def drawn(*rows: str, legend: dict[str, str] | None = None, **game: Any) -> EnvConfig:
-    """A world drawn with the usual glyphs, in which nothing costs or pays but what `game` says."""
+    """A world with the map `rows`, in which all rewards and costs are zero except those set in `game`."""
     quiet = {"time_punishment": 0.0, "ore_red_reward": 0.0, "battery_red_reward": 0.0, "heart_reward": 0.0}
     return EnvConfig.model_validate(
         {
@@ -119,7 +119,7 @@ def drawn(*rows: str, legend: dict[str, str] | None = None, **game: Any) -> EnvC
 
 
 def simulated(replay: Replay) -> Iterator[MettaGridEnv]:
-    """The simulator in each state of the episode, stepped anew with the recorded actions."""
+    """The simulator in each state of the episode, replayed with the recorded actions."""
     env = MettaGridEnv(replay.config, seed=replay.seed, auto_reset=False)
     env.reset()
     yield env
@@ -129,12 +129,12 @@ def simulated(replay: Replay) -> Iterator[MettaGridEnv]:
 
 
 def unpacked(file: bytes) -> dict[str, Any]:
-    """What is in a `.json.z` file."""
+    """The content of a `.json.z` file."""
     return dict(json.loads(zlib.decompress(file)))
 
 
 def value_at(entity: dict[str, Any], key: str, step: int) -> Any:
-    """A property at a step: the last change that is not later; 0 for what is not there."""
+    """A property at a step: the value of the last change up to then; 0 for a missing property."""
     value = entity.get(key, 0)
     if not isinstance(value, list):
         return value
@@ -142,7 +142,7 @@ def value_at(entity: dict[str, Any], key: str, step: int) -> Any:
 
 
 def shortest(value: np.float32) -> float:
-    """The float32 as JSON holds it."""
+    """The float32 as a replay file stores it: its shortest decimal."""
     return float(str(value))
 
 
@@ -155,9 +155,9 @@ HOSTILE_NAMES = [
 
 
 def hostile() -> Replay:
-    """An episode whose every name would like to be markup.
+    """An episode in which every name is markup.
 
-    A config with such names is refused; but a replay should not rely on who made its config.
+    A config with such names is refused, but replays escape names without relying on that.
     """
     config = EnvConfig.model_validate(
         {
@@ -185,5 +185,5 @@ def hostile() -> Replay:
         }
     )
     for derived in ("object_types", "action_table", "spec"):
-        renamed.__dict__.pop(derived, None)  # worked out from the old names
+        renamed.__dict__.pop(derived, None)  # computed from the old names
     return replace(replay, config=renamed)

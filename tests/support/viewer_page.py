@@ -64,6 +64,12 @@ def box(browser: Chromium, selector: str) -> tuple[float, float, float, float]:
     return left, top, width, height
 
 
+def center(browser: Chromium, selector: str) -> tuple[float, float]:
+    """(x, y) of the center of an element on the page."""
+    left, top, width, height = box(browser, selector)
+    return left + width / 2, top + height / 2
+
+
 def cell_center(browser: Chromium, row: int, col: int, rows: int, cols: int) -> tuple[float, float]:
     """(x, y) on the page of the center of a cell of the fitted map."""
     left, top, width, height = box(browser, "#map")

@@ -1,0 +1,246 @@
+"""The replay viewer in a real browser: panels and map show the states of the simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from chromium import Chromium
+from episodes import HOSTILE_NAMES, LIVELY, ScriptedPolicy, drawn, hostile, simulated
+from viewer_page import box, cell_colors, go_to, panels
+
+from metta.baselines.random_policy import RandomPolicy
+from metta.replay.recording import Replay, record_episode
+from metta.replay.replay_files import write_replay
+from metta.world.env import MettaGridEnv
+
+pytestmark = pytest.mark.usefixtures("no_problems")
+
+NONE = "\u2013"
+ORIENTATIONS = ("up ↑", "down ↓", "left ←", "right →")
+FLOOR = [26, 32, 38]
+STRIKE = [255, 90, 77]
+
+COLOR_AT = """(col, x, y) => {
+  const canvas = document.querySelector("#map"), cell = canvas.width / 3, top = (canvas.height - cell) / 2;
+  return [...canvas.getContext("2d").getImageData((col + x) * cell, top + y * cell, 1, 1).data].slice(0, 3);
+}"""
+"""The color at a point of a cell of a map with one row and three columns."""
+
+SHAPES = """selector => [...document.querySelectorAll(selector)].map(canvas => {
+  const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const seen = i => data[i + 3] < 128 ? "." : Math.max(...data.slice(i, i + 3)) < 60 ? "dark" : "light";
+  return Array.from({length: data.length / 4}, (_, i) => seen(4 * i)).join();
+})"""
+"""The shapes of icons, without their colors."""
+
+EDGES = ((0.5, 0.1), (0.5, 0.9), (0.1, 0.5), (0.9, 0.5))
+"""(x, y) at the top, bottom, left and right of a cell."""
+
+
+def number(value: float, digits: int) -> str:
+    """A number in the format of the page."""
+    rounded = round(float(value), digits)
+    return str(int(rounded)) if rounded == int(rounded) else f"{rounded:.{digits}f}".rstrip("0")
+
+
+def expected_properties(replay: Replay, env: MettaGridEnv, step: int, agent: int) -> dict[str, str]:
+    row, col = env.positions[agent]
+    total = np.float32(0) if step == 0 else replay.total_rewards[step - 1, agent]
+    properties = {
+        "position": f"row {row}, column {col}",
+        "orientation": ORIENTATIONS[env.orientations[agent]],
+        "state": "frozen" if env.freeze_counters[agent] else "free",
+        "color": str(env.colors[agent]),
+        "total-reward": number(total, 4),
+        "action": "none, the episode is over",
+        "outcome": NONE,
+        "reward": NONE,
+    }
+    if step < replay.steps:
+        action, argument = replay.actions[step, agent]
+        properties |= {
+            "action": f"{replay.config.spec.action_names[action]} {argument}",
+            "outcome": "✓ succeeds" if replay.action_success[step, agent] else "✗ fails",
+            "reward": number(replay.rewards[step, agent], 4),
+        }
+    return properties
+
+
+def test_panels_show_the_simulators_state(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page, "#agent=0")
+    items = lively.config.game.inventory_item_names
+    for step, env in enumerate(simulated(lively)):
+        if step not in (0, 1, 30, 57, 89, 90):
+            continue
+        go_to(browser, step)
+        for agent in range(6):
+            panel = panels(browser)
+            assert panel["agent"] == str(agent)
+            assert panel["properties"] == expected_properties(lively, env, step, agent)
+            held = [[item, str(n)] for item, n in zip(items, env.inventories[agent].tolist(), strict=True) if n]
+            assert panel["inventory"] == (held or [])
+            browser.press("n")
+        groups = panels(browser)["groups"]
+        totals = lively.total_rewards[step - 1] if step else np.zeros(6, np.float32)
+        for index in range(2):
+            members = env.groups == index
+            assert groups["Agents"][index] == str(members.sum())
+            assert groups["Frozen"][index] == str((env.freeze_counters[members] != 0).sum())
+            assert groups["Reward"][index] == number(totals[members].sum(dtype=np.float64), 2)
+            for item in np.flatnonzero(lively.inventories.any(axis=(0, 1))).tolist():
+                assert groups[items[item]][index] == str(env.inventories[members, item].sum())
+
+
+def test_the_map_shows_entities_where_the_simulator_has_them(
+    browser: Chromium, lively_page: Path, lively: Replay
+) -> None:
+    browser.open(lively_page)
+    browser.press("Escape")
+    rows, cols = lively.cells.shape
+    attacks = [i for i, name in enumerate(LIVELY.spec.action_names) if name.startswith("attack")]
+    hits = (np.isin(lively.actions[:, :, 0], attacks) & lively.action_success).any(axis=1)
+    peaceful = [*np.flatnonzero(~hits)[::15].tolist(), 90]  # a hit is drawn across what is empty
+    assert len(peaceful) >= 4
+    for step, env in enumerate(simulated(lively)):
+        if step in peaceful:
+            go_to(browser, step)
+            colors = cell_colors(browser, rows, cols)
+            shows = [[any(color != FLOOR for color in cell) for cell in cells] for cells in colors]
+            np.testing.assert_array_equal(shows, env.cells() != 0)
+
+
+def test_orientations_look_different(browser: Chromium, tmp_path: Path) -> None:
+    config = drawn("@@a", legend={"a": "agent.blue"}, max_steps=2, groups={"red": {"id": 0}, "blue": {"id": 1}})
+    policy = ScriptedPolicy(config.spec, [[("rotate", 1), ("rotate", 3), ("noop", 0)]])
+    page = write_replay(record_episode(policy, config, 0), tmp_path, "facing").page
+    browser.open(page, "#step=1")
+    browser.press("Escape")
+    down, right, _ = ([browser.run(COLOR_AT, col, *at) for at in EDGES] for col in range(3))
+    white = [255, 255, 255]
+    assert [color == white for color in down] == [False, True, False, False]
+    assert [color == white for color in right] == [False, False, False, True]
+
+
+def test_the_sprite_of_a_group_is_its_agents_shape(browser: Chromium, tmp_path: Path) -> None:
+    groups = {"red": {"id": 0, "sprite": 2}, "blue": {"id": 1, "sprite": 0}, "green": {"id": 2, "sprite": 2}}
+    config = drawn("@bg", legend={"b": "agent.blue", "g": "agent.green"}, max_steps=1, groups=groups)
+    nobody_acts = ScriptedPolicy(config.spec, [[("noop", 0)] * 3])
+    browser.open(write_replay(record_episode(nobody_acts, config, 0), tmp_path, "sprites").page)
+    browser.press("Escape")
+    # from the middle aslant downwards: a diamond ends before a circle
+    inside, near, corner = (0.55, 0.55), (0.72, 0.72), (0.8, 0.8)
+    diamond, circle, _ = ([browser.run(COLOR_AT, col, *at) for at in (inside, near, corner)] for col in range(3))
+    assert [color == FLOOR for color in diamond] == [False, True, True]
+    assert [color == FLOOR for color in circle] == [False, False, True]
+    widths = [sum(browser.run(COLOR_AT, col, x / 40, 0.8) != FLOOR for x in range(40)) for col in range(3)]
+    assert len(set(widths)) == 3, "an outline that is taken gives way to the next"
+
+
+def test_no_two_of_many_groups_have_one_shape(browser: Chromium, tmp_path: Path) -> None:
+    names = [f"team_{index}" for index in range(14)]
+    glyphs = "abcdefghijklmn"
+    config = drawn(
+        glyphs,
+        legend={glyph: f"agent.{name}" for glyph, name in zip(glyphs, names, strict=True)},
+        max_steps=1,
+        num_agents=14,
+        groups={name: {"id": index, "sprite": index % 3} for index, name in enumerate(names)},
+    )
+    nobody_acts = ScriptedPolicy(config.spec, [[("noop", 0)] * 14])
+    browser.open(write_replay(record_episode(nobody_acts, config, 0), tmp_path, "groups").page)
+    pictures = browser.run(SHAPES, "#groups th canvas")
+    assert len(pictures) == len(set(pictures)) == 14
+    assert browser.text("#agents").count("team_") == 14
+
+
+def test_an_attack_is_drawn_on_its_target(browser: Chromium, tmp_path: Path) -> None:
+    config = drawn("@..", ".@.", "@..", num_agents=3, max_steps=3)
+    # the last agent faces up: two ahead and none aside is the first one; the near right is the one in the middle
+    for argument, target in ((5, (0, 0)), (3, (1, 1))):
+        policy = ScriptedPolicy(config.spec, [[("noop", 0), ("noop", 0), ("attack", argument)]])
+        replay = record_episode(policy, config, 0)
+        assert replay.action_success[0, 2]
+        assert replay.is_frozen[1].tolist() == [target == (0, 0), target == (1, 1), False]
+        browser.open(write_replay(replay, tmp_path, f"attack {argument}").page)
+        browser.press("Escape")
+        struck = {
+            (row, col)
+            for row, cells in enumerate(cell_colors(browser, 3, 3))
+            for col, colors in enumerate(cells)
+            if colors.count(STRIKE) and any(color not in (FLOOR, STRIKE) for color in colors)
+        }
+        assert target in struck
+        assert ({(0, 0), (1, 1)} - {target}).isdisjoint(struck)
+
+
+def test_an_attack_beyond_the_edge_hits_the_attacker(browser: Chromium, tmp_path: Path) -> None:
+    config = drawn("@", ".", max_steps=2)
+    replay = record_episode(ScriptedPolicy(config.spec, [[("attack_nearest", 0)]]), config, 0)
+    assert replay.is_frozen[1].all()
+    browser.open(write_replay(replay, tmp_path, "edge").page)
+    browser.press("v")
+    (above,), _ = cell_colors(browser, 2, 1)
+    assert STRIKE in above
+    browser.press("End")
+    (above,), _ = cell_colors(browser, 2, 1)
+    assert STRIKE not in above
+
+
+def test_shows_the_observation_window_and_follows_an_agent(
+    browser: Chromium, lively_page: Path, lively: Replay
+) -> None:
+    browser.open(lively_page, "#agent=2")
+    row, col = lively.positions[0, 2].tolist()
+
+    def brightness() -> list[list[int]]:
+        colors = cell_colors(browser, *lively.cells.shape)
+        return [[max(max(color) for color in cell) for cell in cells] for cells in colors]
+
+    dimmed = brightness()
+    browser.press("v")
+    plain = brightness()
+    height, width = LIVELY.game.observation_height, LIVELY.game.observation_width
+    for r in range(lively.cells.shape[0]):
+        for c in range(lively.cells.shape[1]):
+            is_seen = abs(r - row) <= height // 2 and abs(c - col) <= width // 2
+            assert (dimmed[r][c] == plain[r][c]) == is_seen, f"{r}, {c}"
+
+    browser.press("f")
+    for step in (0, 60, 90):
+        go_to(browser, step)
+        x, y, width, height = box(browser, "#map")
+        browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2)
+        place = lively.positions[step, 2]
+        assert browser.text("#pointed").startswith(f"row {place[0]}, column {place[1]} ·"), "not in the middle"
+
+
+def test_names_are_text(browser: Chromium, tmp_path: Path) -> None:
+    page = write_replay(hostile(), tmp_path, "hostile").page
+    browser.open(page, "#step=29")
+    mine, group, item, action = HOSTILE_NAMES
+    legend, groups = browser.text("#legend"), browser.text("#groups")
+    assert mine in legend
+    assert item in legend
+    assert group in groups
+    assert "__proto__" in groups
+    assert group in browser.text("#agents")
+    panels = [browser.evaluate("document.querySelector('#properties').textContent")]
+    for step in range(20):
+        go_to(browser, step)
+        panels.append(browser.text("#properties"))
+    assert any(action in panel for panel in panels)
+    assert browser.evaluate("document.querySelectorAll('img, svg, iframe, body script').length") == 1
+    assert browser.evaluate("document.title") == "hostile · metta replay"
+
+
+def test_the_smallest_episode(browser: Chromium, tmp_path: Path) -> None:
+    """One agent, one step, no items, no rewards."""
+    config = drawn("@", max_steps=1)
+    page = write_replay(record_episode(RandomPolicy(config.spec), config, 0), tmp_path, "small").page
+    browser.open(page)
+    assert panels(browser)["time"] == "0 / 1"
+    assert browser.text("#inventory") == "nothing"
+    browser.press("End")
+    assert panels(browser)["time"] == "1 / 1"
