@@ -30,7 +30,7 @@ def plan(batch: int, minibatch: int, horizon: int, agents: int, **settings: int)
 
 
 @pytest.mark.parametrize(
-    ("found", "worlds", "rounds", "groups", "collected"),
+    ("found", "worlds", "segments_per_agent", "groups", "collected"),
     [
         (plan(524_288, 16_384, 64, 64), 128, 1, 2, 524_288),
         (plan(32_768, 4096, 16, 24), 85, 1, 2, 32_640),

@@ -22,7 +22,7 @@ from metta.config.env.env_spec import EnvSpec
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.curriculum_tasks import make_tasks
 from metta.config.loading.renamed_keys import rename_keys
-from metta.config.plan.network_size import least_weights
+from metta.config.plan.network_size import num_weights
 from metta.config.validation.error_messages import first_problem
 from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.extensions import Registry
@@ -178,7 +178,7 @@ def _read(path: Path) -> _PolicyFile:
     except ValidationError as error:
         raise CheckpointError(f"{path} is not laid out as a {KIND}: {first_problem(error)}") from None
     # before any network is made: the config alone could ask for one of any size
-    asked = least_weights(policy.agent_config, policy.env_config.spec)
+    asked = num_weights(policy.agent_config, policy.env_config.spec)
     held = sum(weight.numel() for weight in policy.weights.values())
     if held < asked:
         raise CheckpointError(

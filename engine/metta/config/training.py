@@ -251,7 +251,10 @@ class SimulationConfig(FrozenModel):
     """Evaluations and replays during training."""
 
     evaluate_interval: int = Field(
-        default=300, ge=0, le=10**9, description="seconds between evaluations in the evaluation world (see `metta check`); 0: never"
+        default=300,
+        ge=0,
+        le=10**9,
+        description="seconds between evaluations in the [env] of the file, or in the last scene; 0: never",
     )
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
     replay_dir: FilePath = Field(default="", description="directory of replays; empty: replays/ in the run directory")

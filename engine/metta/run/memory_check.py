@@ -12,7 +12,7 @@ import torch
 
 from metta.config.batch_plan import experience_of_process
 from metta.config.env.env_config import EnvConfig
-from metta.config.plan.memory_estimate import WARN_ABOVE, Part, memory_parts, size, too_large
+from metta.config.plan.memory_estimate import WARN_ABOVE, MemoryPart, memory_parts, size, too_large
 from metta.config.run import RunConfig
 from metta.errors import TrainingError
 
@@ -84,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _on_the_host(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> list[Part]:
+def _on_the_host(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> list[MemoryPart]:
     """The parts of a run that are in the computer's own memory; with CUDA most are on the device."""
     parts = memory_parts(config, worlds[0].spec, _cells(worlds))
     if device.type == "cpu":

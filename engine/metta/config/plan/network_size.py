@@ -1,4 +1,8 @@
-"""How many weights a policy has: arithmetic on its config and the worlds it plays in, before any is made."""
+"""Number of weights of a policy network, from its config and environment spec alone.
+
+The formula repeats the shapes of agent/policy.py without importing torch; tests/config/test_network_size.py compares it
+with real networks.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +10,79 @@ from typing import Final
 
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
+from metta.config.env.token_features import ITEM_PREFIX
 
 CONV_CHANNELS: Final = 64
-"""Channels of both convolutions of the cnn."""
+"""Output channels of both convolutions of the cnn backbone."""
 LATENTS: Final = 4
-"""Queries of the attention."""
+"""Latent queries of the attention backbone."""
+ATTENTION_HEADS: Final = 4
+"""Heads of the attention backbone."""
 ITEM_LEVELS: Final = 4
-"""Channels of an inventory feature: exactly 1, 2, 3 units, and more. Recipes ask for such counts."""
+"""Channels of an inventory feature: 1, 2, 3, and more units, since recipes need such counts."""
+ORIENTATIONS: Final = 4
+"""Channels of the feature `agent:orientation`."""
+PREVIOUS_STEP: Final = ("last_action", "last_action_arg", "last_reward")
+"""Features without a channel, since the policy reads them directly."""
 
 
-def least_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
-    """Weights of the policy: all but some thousands at most, which are those of small layers.
-
-    Those of a backbone of one's own nobody knows: they count as none.
-    """
-    hidden = config.hidden_dim
-    items = sum(name.startswith("inv:") for name in spec.feature_names)
-    types = sum(map(bool, spec.object_type_names))
-    channels = ITEM_LEVELS * items + types + len(spec.group_ids)
-    cells = spec.observation_height * spec.observation_width
-    kernel = min(5, spec.observation_height) * min(5, spec.observation_width)
-    places = _places(spec.observation_height) * _places(spec.observation_width)
-    width = min(64, hidden)
-    backbone = {
-        "cnn": CONV_CHANNELS * channels * kernel + CONV_CHANNELS * places * hidden,
-        "mlp": cells * channels * hidden + hidden * hidden,
-        "attention": (channels + cells) * width + LATENTS * width * hidden,
-    }.get(config.backbone, 0)
-    lstm = 8 * hidden * hidden * config.lstm_layers if config.forward_lstm else 0
-    heads = 2 * config.mlp_layers * hidden * hidden + len(spec.flat_actions) * hidden
-    return backbone + lstm + heads
+def num_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
+    """Weights of a policy without global features; those of a custom backbone are unknown and count as 0."""
+    hidden, channels = config.hidden_dim, _num_channels(spec)
+    backbone = {"cnn": _cnn_weights, "mlp": _mlp_weights, "attention": _attention_weights}.get(config.backbone)
+    hidden_layers = config.mlp_layers * _linear(hidden, hidden)
+    return (
+        (backbone(spec, channels, hidden) if backbone else 0)
+        + (channels * hidden if config.use_cell_ahead else 0)
+        + ((len(spec.flat_actions) + 1) * hidden if config.use_prev_action else 0)
+        + (hidden if config.use_prev_reward else 0)
+        + (config.lstm_layers * 2 * _linear(hidden, 4 * hidden) if config.forward_lstm else 0)
+        + (hidden_layers + _linear(hidden, len(spec.flat_actions)))
+        + (hidden_layers + _linear(hidden, 1))
+    )
 
 
-def _places(size: int) -> int:
-    """Outputs of both convolutions along an axis of `size` cells."""
-    first = -(-(size - min(5, size)) // 3) + 1
-    return first - min(3, first) + 1
+def _num_channels(spec: EnvSpec) -> int:
+    """Channels of an observation: one per value of a categorical feature, ITEM_LEVELS per item, one per other one."""
+    categories = {
+        "type_id": sum(map(bool, spec.object_type_names)),
+        "agent:group": len(spec.group_ids),
+        "agent:orientation": ORIENTATIONS,
+    }
+    return sum(
+        categories.get(name, ITEM_LEVELS if name.startswith(ITEM_PREFIX) else 1)
+        for name in spec.feature_names
+        if name not in PREVIOUS_STEP
+    )
+
+
+def _cnn_weights(spec: EnvSpec, channels: int, hidden: int) -> int:
+    """A 5x5 convolution with stride 3, a 3x3 convolution and a linear layer; kernels are smaller in small windows."""
+    kernel, second_kernel, positions = 1, 1, 1
+    for size in (spec.observation_height, spec.observation_width):
+        side = min(5, size)
+        padding = next(padding for padding in range(3) if (size + 2 * padding - side) % 3 == 0)
+        outputs = (size + 2 * padding - side) // 3 + 1
+        kernel *= side
+        second_kernel *= min(3, outputs)
+        positions *= outputs - min(3, outputs) + 1
+    first = _linear(channels * kernel, CONV_CHANNELS)
+    second = _linear(CONV_CHANNELS * second_kernel, CONV_CHANNELS)
+    return first + second + _linear(CONV_CHANNELS * positions, hidden)
+
+
+def _mlp_weights(spec: EnvSpec, channels: int, hidden: int) -> int:
+    """Two linear layers over all channels of all cells."""
+    return _linear(spec.observation_height * spec.observation_width * channels, hidden) + _linear(hidden, hidden)
+
+
+def _attention_weights(spec: EnvSpec, channels: int, hidden: int) -> int:
+    """Embeddings of channels and cells, layer norm, latent queries, keys and values, and a linear layer."""
+    width = max(ATTENTION_HEADS, min(64, hidden) // ATTENTION_HEADS * ATTENTION_HEADS)
+    embeddings = (channels + spec.observation_height * spec.observation_width) * width
+    return embeddings + 2 * width + LATENTS * width + _linear(width, 2 * width) + _linear(LATENTS * width, hidden)
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    """Weights and biases of a linear layer."""
+    return (inputs + 1) * outputs
