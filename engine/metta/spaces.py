@@ -1,4 +1,4 @@
-"""Gymnasium spaces that also carry what the numbers in them mean."""
+"""Gymnasium spaces of observations and actions, with the environment spec that gives their meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metta.config.env.env_spec import EnvSpec
 
 
 class ObservationSpace(spaces.Box):
-    """What one agent sees: `[tokens, 3] uint8`, each token (location, feature id, value), unused ones all 0xff."""
+    """Observations of one agent: `[tokens, 3] uint8` tokens (location, feature id, value); unused ones are all 0xff."""
 
     def __init__(self, env_config: EnvConfig):
         self.env_config = env_config
@@ -18,12 +18,12 @@ class ObservationSpace(spaces.Box):
 
     @property
     def spec(self) -> EnvSpec:
-        """The meaning of features, locations and types."""
+        """The names of features and object types, and the size of the window."""
         return self.env_config.spec
 
 
 class ActionSpace(spaces.MultiDiscrete):
-    """What one agent does: (action id, argument). Not every argument goes with every action: see `spec`."""
+    """Actions of one agent: (action id, argument). The largest argument depends on the action: see `spec`."""
 
     def __init__(self, env_config: EnvConfig):
         self.env_config = env_config
@@ -32,5 +32,5 @@ class ActionSpace(spaces.MultiDiscrete):
 
     @property
     def spec(self) -> EnvSpec:
-        """The names, the largest arguments and which (action, argument) pairs may be sampled."""
+        """The names and largest arguments of actions, and the (action, argument) pairs that may be sampled."""
         return self.env_config.spec

@@ -137,10 +137,16 @@ def test_gymnasium_finds_presets_without_an_import_of_metta() -> None:
 
 def test_what_it_cannot_do_gets_a_sentence(env: GymnasiumVectorEnv) -> None:
     for seeds in ([1, 2], [1, None, 2], [1, 2, -3]):
-        with pytest.raises(UsageError, match="one of at least 0 for each of the 3 sub-environments, or None for all"):
+        with pytest.raises(UsageError, match="one integer of at least 0 per sub-environment"):
             env.reset(seed=seeds)
     with pytest.raises(UsageError, match="auto_reset=True"):
         MettaGridEnv(TINY, auto_reset=False).to_gymnasium_vector()
+
+
+def test_gymnasium_make_names_make_vec(env: GymnasiumVectorEnv) -> None:
+    for preset in presets():
+        with pytest.raises(UsageError, match=rf'gymnasium.make_vec\("metta/{preset.name}"\)'):
+            gymnasium.make(f"metta/{preset.name}")
 
 
 @pytest.mark.parametrize("name", [preset.name for preset in presets()])

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metta.config.env.env_config import EnvConfig
-from metta.world.observation.observe import NO_TOKEN, CompactObservations
+from metta.world.observation.observe import UNUSED_BYTE, CompactObservations
 
 LOCATIONS = 256
 
@@ -38,7 +38,7 @@ def from_compact(table: Tensor, compact: CompactObservations) -> Tensor:
 
 def from_padded(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
     """`[agents, width]` from padded tokens, from which the padding is removed first."""
-    used = observations[:, :, 0] != NO_TOKEN
+    used = observations[:, :, 0] != UNUSED_BYTE
     location, feature, value = observations[used].T
     offsets = np.concatenate([[0], used.sum(axis=1)]).cumsum()
     return from_compact(table, CompactObservations(location * np.int32(features) + feature, value, offsets))
@@ -46,7 +46,7 @@ def from_padded(table: Tensor, observations: np.ndarray, features: int) -> Tenso
 
 def from_box(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
     """`[agents, width]` from a box `[agents, cells * features]`, which is nearly all zeros."""
-    used = observations[:, :, 0] != NO_TOKEN
+    used = observations[:, :, 0] != UNUSED_BYTE
     location, feature, value = observations[used].T
     cells = np.unique(location)
     cell_at = np.zeros(LOCATIONS, np.int64)

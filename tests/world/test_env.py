@@ -196,7 +196,7 @@ class TestDoor:
             env.step(np.zeros((6, 2), np.int32), out=np.zeros((6, 199, 3), np.uint8))
         with pytest.raises(UsageError, match="seed"):
             env.reset(seed=-1)
-        with pytest.raises(UsageError, match="weights"):
+        with pytest.raises(UsageError, match="task_weights"):
             env.set_task_weights([0.5, 0.5])
 
     def test_tasks_must_look_alike(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -237,10 +238,17 @@ class TestTasks:
         _, rewards, *_ = env.step(idle(env))
         assert rewards.reshape(20, 3)[:, 0].tolist() == [0.25 if task else -0.5 for task in env.tasks]
 
-    @pytest.mark.parametrize("weights", [[1], [0, 0], [-1, 2]])
-    def test_weights_must_make_sense(self, weights: list[float]) -> None:
-        with pytest.raises(UsageError, match="task weights"):
+    @pytest.mark.parametrize(
+        "weights",
+        [[], [1], [1, 1, 1], [[1, 1]], [0, 0], [-1, 2], [math.nan, 1], [1, math.inf], [-math.inf, 1], [1e308, 1e308]],
+    )
+    def test_weights_must_be_finite_numbers_with_a_positive_sum(self, weights: list[float]) -> None:
+        with pytest.raises(UsageError, match="task_weights must be 2 finite numbers"):
             MettaGridEnv([small(), small()], task_weights=weights)
+        env = MettaGridEnv([small(), small()], task_weights=[1, 3])
+        with pytest.raises(UsageError, match="task_weights must be 2 finite numbers"):
+            env.set_task_weights(weights)
+        assert env.task_weights == [0.25, 0.75]
 
 
 class TestArrays:

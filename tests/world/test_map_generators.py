@@ -15,8 +15,8 @@ from metta.config.env.map_generators import MazeConfig, TerrainConfig
 from metta.config.self_play import agents_of_groups
 from metta.errors import MapError
 from metta.world.maps.build import build_map
-from metta.world.maps.connectivity import _articulation_points, connected_places, largest_component
-from metta.world.maps.generators import draw_floor
+from metta.world.maps.connectivity import _articulation_points, place_connected, largest_component
+from metta.world.maps.generators import generate_floor
 
 OBJECTS = {"altar": 3, "mine_red": 4, "wall": 2}
 
@@ -188,10 +188,10 @@ def test_a_maze_is_a_spanning_tree(algorithm: str, corridor_width: int) -> None:
         {"type": "Maze", "algorithm": algorithm, "corridor_width": corridor_width, "width": 23, "height": 17}
         | {"border_width": 0}
     )
-    floor = draw_floor(builder, (17, 23), np.random.default_rng(0)).floor
+    floor = generate_floor(builder, (17, 23), np.random.default_rng(0)).floor
     assert floor.sum() == builder.min_floor_cells
     assert (largest_component(floor) == floor).all()
-    opened = draw_floor(builder.model_copy(update={"loops": 1.0}), (17, 23), np.random.default_rng(0)).floor
+    opened = generate_floor(builder.model_copy(update={"loops": 1.0}), (17, 23), np.random.default_rng(0)).floor
     rows, cols = builder.maze_shape
     assert opened.sum() == rows * cols * corridor_width**2 + (2 * rows * cols - rows - cols) * corridor_width
 
@@ -200,7 +200,7 @@ def test_terrain_is_covered_as_densely_as_asked() -> None:
     for obstacles in ("walls", "blocks", "crosses", "rings", "labyrinths", "mixed"):
         for density in (0.0, 0.1, 0.15):
             builder = TerrainConfig.model_validate({"type": "Terrain", "obstacles": obstacles, "density": density})
-            floor = draw_floor(builder, (60, 60), np.random.default_rng(1)).floor
+            floor = generate_floor(builder, (60, 60), np.random.default_rng(1)).floor
             assert density - 0.001 <= 1 - floor.mean() <= density + 0.01, obstacles
 
 
@@ -227,7 +227,7 @@ def test_objects_never_cut_a_corridor() -> None:
     """Only the two ends of a straight corridor can hold an object."""
     floor = np.ones((1, 9), np.bool_)
     for seed in range(20):
-        places = connected_places(floor, 1, np.random.default_rng(seed))
+        places = place_connected(floor, 1, np.random.default_rng(seed))
         assert places is not None
         assert places[0] in (0, 8)
 
@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(MapError, match=r'"Caves" of 18 x 22 cells was drawn 20 times'):
         draw(world({"type": "Caves", "fill": 1.0}))
     crowded = world({"connected": True, "objects": {"altar": 12}}, 6, 6)
-    with pytest.raises(MapError, match="each within reach of every agent"):
+    with pytest.raises(MapError, match="each reachable by every agent"):
         draw(crowded)
 
 

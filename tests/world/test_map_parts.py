@@ -106,7 +106,7 @@ class TestRooms:
     def test_a_door_that_an_object_blocks_is_refused(self) -> None:
         room = {"type": "Ascii", "map": "...\n_@.\n..."}
         free = {"width": 3, "height": 3, "agents": 1, "objects": {}}
-        with pytest.raises(MapError, match="a door into the drawn map has an object behind it"):
+        with pytest.raises(MapError, match="an entrance of the drawn map is blocked by an object"):
             draw(config({"type": "Rooms", "rooms": [free, room], "door_width": 1, "connected": True}))
 
 

@@ -232,7 +232,7 @@ class TestImpossible:
             ("@x", 'unknown object "None"'),
             ("@s", 'unknown object "sofa"'),
             ("@g", 'unknown group "ghosts"'),
-            ("@.\n@", "not equally long"),
+            ("@.\n@", "must have the same length"),
         ],
     )
     def test_drawings(self, drawing: str, told: str) -> None:

@@ -1,1 +1,1 @@
-"""The worlds as the interfaces of other libraries know them: Gymnasium's vector envs and PettingZoo's parallel ones."""
+"""Adapters of MettaGridEnv to Gymnasium vector environments and PettingZoo parallel environments."""

@@ -1,4 +1,4 @@
-"""Worlds as a Gymnasium vector env: each agent of each world is one of its sub-environments."""
+"""GymnasiumVectorEnv: worlds as a Gymnasium vector environment, where each agent is one sub-environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metta.adapters.vector_env_protocol import BatchOfWorlds, Ended
+from metta.adapters.vector_env_protocol import Ended, VectorWorlds
 from metta.errors import UsageError
 
 Observations = NDArray[np.uint8]
@@ -17,18 +17,22 @@ Actions = NDArray[np.integer[Any]]
 
 
 class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
-    """The agents of all worlds side by side, `num_envs` = worlds x agents, world by world.
+    """The agents of all worlds as sub-environments, world by world: `num_envs` = worlds x agents.
 
-    The agents of one world begin and end their episodes together. A new one begins in the step that ends the last
-    (`AutoresetMode.SAME_STEP`); what was seen last is then in `info["final_obs"]`, `[num_envs]` objects, each an
-    observation `[tokens, 3]` or None, and `info["final_info"]` has the finished `episode` of each agent: its return
-    `r`, its length `l`, and the counters of its world by name. `info["_final_obs"]` and `info["_final_info"]` mark
-    the agents they are about, as Gymnasium's own vector envs do.
+    The episodes of the agents of one world start and end together. A new episode starts in the step that ends the last
+    one (`AutoresetMode.SAME_STEP`). In such a step `info["final_obs"]` holds `[num_envs]` objects, the last observation
+    `[tokens, 3]` of each agent or None. `info["final_info"]` holds the finished `episode` of each agent (return `r`,
+    length `l`), and `stats`, the counters of its world by name. `info["_final_obs"]` and `info["_final_info"]` are
+    masks of the agents whose episode ended, as in Gymnasium's own vector environments.
+
+    Raises UsageError for worlds without `auto_reset`.
     """
 
-    def __init__(self, worlds: BatchOfWorlds):
+    def __init__(self, worlds: VectorWorlds):
         if not worlds.auto_reset:
-            raise UsageError("a Gymnasium vector env begins the next episode by itself: it needs auto_reset=True")
+            raise UsageError(
+                "a Gymnasium vector environment resets finished episodes: make the worlds with auto_reset=True"
+            )
         self.metadata = {"render_modes": ["ansi"], "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = "ansi"
         self.worlds = worlds
@@ -41,20 +45,21 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Begin a new episode in every world; with `seed`, the first one of that seed. There are no options.
+        """Start a new episode in every world; with `seed`, the first episode of that seed. `options` are ignored.
 
-        A list has a seed for each sub-environment. As everywhere in Gymnasium `seed=5` is `seed=[5, 6, 7, ...]`. Agents
-        of a world share it, so that any other list is one seed for all worlds, made of all its numbers.
+        A list has one seed per sub-environment. As in all of Gymnasium, `seed=5` is the same as `seed=[5, 6, 7, ...]`.
+        The agents of a world cannot have different seeds, so any other list is hashed into one seed for all worlds.
         """
         return self.worlds.reset(seed=self._one_seed(seed) if isinstance(seed, list) else seed)[0], {}
 
     def _one_seed(self, seeds: list[int | None]) -> int | None:
-        """Raises UsageError if there is not one for each agent, or one for some alone."""
+        """The seed that a list stands for. Raises UsageError unless it has one seed, or None, for every agent."""
         numbers = [seed for seed in seeds if seed is not None]
         if len(seeds) != self.num_envs or len(numbers) not in (0, self.num_envs) or min(numbers, default=0) < 0:
             raise UsageError(
-                f"a list of seeds has one of at least 0 for each of the {self.num_envs} sub-environments, or None for "
-                f"all; got {len(seeds)} entries: {seeds[:8]}"
+                f"a list of seeds must have one integer of at least 0 per sub-environment ({self.num_envs}), or only "
+                f"None; "
+                f"got {len(seeds)} entries: {seeds[:8]}"
             )
         if not numbers:
             return None
@@ -65,7 +70,7 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
     def step(
         self, actions: Actions
     ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step of every agent; `actions [num_envs, 2]`: see `MettaGridEnv.step`."""
+        """Advance every world by one step. `actions [num_envs, 2]`: see `MettaGridEnv.step`."""
         observations, rewards, terminated, truncated, ended = self.worlds.step(actions)
         return observations, rewards, terminated, truncated, self._info(ended) if ended.episodes else {}
 
@@ -91,9 +96,9 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
         }
 
     def render(self) -> tuple[str, ...]:
-        """Each world as text."""
+        """Every world as text."""
         return tuple(self.worlds.render(world) for world in range(self.worlds.num_worlds))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the worlds."""
+        """Close the worlds."""
         self.worlds.close()

@@ -1,4 +1,4 @@
-"""A world as a PettingZoo parallel env, for those who have the extra `pettingzoo`."""
+"""PettingZooEnv: one world as a PettingZoo parallel environment; needs the extra `pettingzoo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.adapters.vector_env_protocol import BatchOfWorlds
+from metta.adapters.vector_env_protocol import VectorWorlds
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -15,45 +15,50 @@ try:
     from pettingzoo import ParallelEnv
 
     HAS_PETTINGZOO = True
-except ImportError:  # an extra: whoever does not ask for it does not miss it
+except ImportError:  # an optional dependency
     ParallelEnv = object
     HAS_PETTINGZOO = False
 
 
 class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its base class untyped
-    """The agents of one world by name, `agent_0` and so on; all of them live until the episode ends."""
+    """One world with agents named `agent_0`, `agent_1`, ...; all of them act until the episode ends.
+
+    Raises UsageError without PettingZoo, or for more than one world.
+    """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "metta", "render_modes": ["ansi"], "is_parallelizable": True}
     render_mode = "ansi"
 
-    def __init__(self, world: BatchOfWorlds):
+    def __init__(self, world: VectorWorlds):
         if not HAS_PETTINGZOO:
             raise UsageError("to_pettingzoo() needs PettingZoo: pip install 'metta-gridworlds[pettingzoo]'")
         if world.num_worlds != 1:
-            raise UsageError(f"a PettingZoo env is one world; got {world.num_worlds} worlds")
+            raise UsageError(f"a PettingZoo environment has one world; got {world.num_worlds} worlds")
         self.world = world
         self.possible_agents = [f"agent_{index}" for index in range(world.num_agents)]
         self.agents: list[str] = []
         env_config = world.single_observation_space.env_config
         self.observation_spaces = {name: ObservationSpace(env_config) for name in self.possible_agents}
         self.action_spaces = {name: ActionSpace(env_config) for name in self.possible_agents}
-        self._begun: NDArray[np.uint8] | None = None
-        """first observations of the episode that the world began by itself when the last one ended"""
+        self._next_observations: NDArray[np.uint8] | None = None
+        """first observations of the next episode, which the world starts when the last one ends"""
 
     def observation_space(self, agent: str) -> ObservationSpace:
-        """What that agent sees."""
+        """The observation space of an agent."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> ActionSpace:
-        """What that agent can do."""
+        """The action space of an agent."""
         return self.action_spaces[agent]
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, dict[str, Any]]]:
-        """Begin a new episode; with `seed`, the first one of that seed. There are no options."""
-        observations = self.world.reset(seed=seed)[0] if self._begun is None or seed is not None else self._begun
-        self._begun = None
+        """Start a new episode; with `seed`, the first episode of that seed. `options` are ignored."""
+        observations = self._next_observations
+        if observations is None or seed is not None:
+            observations = self.world.reset(seed=seed)[0]
+        self._next_observations = None
         self.agents = list(self.possible_agents)
         return self._by_name(observations), {name: {} for name in self.agents}
 
@@ -66,15 +71,15 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """One step; an action `[2]` (action id, argument) for every agent.
+        """Advance the world by one step. `actions` has an array `[2]` (action id, argument) for every agent.
 
-        Where the episode ends, each agent's info has its `episode` as Gymnasium names it: return `r`, length `l`.
+        When the episode ends, the info of each agent has its `episode`: return `r` and length `l`, as in Gymnasium.
         """
         if set(actions) != set(self.agents) or not actions:
             raise UsageError(
-                f"an action is needed for each of {self.agents}; got {sorted(actions)}"
+                f"actions must have an action for each of {self.agents}; got {sorted(actions)}"
                 if self.agents
-                else "the episode is over: call reset()"
+                else "the episode has ended: call reset()"
             )
         rows = np.array([actions[name] for name in self.possible_agents])
         observations, rewards, terminated, truncated, ended = self.world.step(rows)
@@ -84,7 +89,7 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
             for name, reward in zip(self.possible_agents, episode.rewards, strict=True):
                 infos[name]["episode"] = {"r": float(reward), "l": episode.length}
             if self.world.auto_reset:
-                self._begun, observations = observations, ended.final_observations
+                self._next_observations, observations = observations, ended.final_observations
             self.agents = []
         return (
             self._by_name(observations),
@@ -99,7 +104,7 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
         return self.world.render()
 
     def close(self) -> None:
-        """End the world."""
+        """Close the world."""
         self.world.close()
 
     def _by_name(self, observations: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""What an adapter needs of a batch of worlds; `metta.world.env.MettaGridEnv` has it."""
+"""The interface of MettaGridEnv that the adapters use, as protocols."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 
 class Episode(Protocol):
-    """An episode that ended."""
+    """A finished episode of one world."""
 
     @property
     def world(self) -> int:
-        """Its world's index."""
+        """The index of the world."""
 
     @property
     def length(self) -> int:
-        """Its steps."""
+        """The number of steps."""
 
     @property
     def rewards(self) -> NDArray[np.float32]:
-        """`[agents]` of its world, the sum of what `step` returned."""
+        """`[agents]` of the world: the sum of the rewards that `step` returned."""
 
     @property
     def stats(self) -> dict[str, float]:
-        """Its counters by name."""
+        """Counters by name."""
 
 
 class Ended(Protocol):
@@ -35,23 +35,23 @@ class Ended(Protocol):
 
     @property
     def ended_agents(self) -> NDArray[np.int64]:
-        """`[ended]` rows of the agents whose episode ended."""
+        """`[ended]`: the rows of the agents whose episode ended."""
 
     @property
     def final_observations(self) -> NDArray[np.uint8]:
-        """`[ended, tokens, 3]` what these agents saw last."""
+        """`[ended, tokens, 3]`: the last observations of these agents."""
 
     @property
     def episodes(self) -> tuple[Episode, ...]:
-        """The episodes, by world."""
+        """The episodes, in the order of worlds."""
 
 
 Transition = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Ended]
-"""observations `[agents, tokens, 3]`, rewards, terminated and truncated `[agents]`, and the episodes that ended"""
+"""observations `[agents, tokens, 3]`, rewards, terminated and truncated `[agents]`, and the episodes that ended."""
 
 
-class BatchOfWorlds(Protocol):
-    """Worlds of which each agent is a row of every array, world by world."""
+class VectorWorlds(Protocol):
+    """Worlds stepped at once, with one row per agent in every array, world by world."""
 
     agents: int
     num_worlds: int
@@ -61,13 +61,13 @@ class BatchOfWorlds(Protocol):
     single_action_space: ActionSpace
 
     def reset(self, seed: int | None = None) -> tuple[NDArray[np.uint8], Any]:
-        """Begin an episode in every world; the observations and what is told of them."""
+        """Start an episode in every world; returns observations and info."""
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Transition:
-        """One step of every world; `actions [agents, 2]`."""
+        """Advance every world by one step. `actions [agents, 2]`"""
 
     def render(self, world: int = 0) -> str:
         """A world as text."""
 
     def close(self) -> None:
-        """End the worlds."""
+        """Close the worlds."""

@@ -1,17 +1,6 @@
-"""The vector env: many worlds, stepped at once, each agent one row of every array.
+"""MettaGridEnv, the vector environment: many worlds stepped at once, with one row per agent in every array.
 
-**What bounds it.** A step costs 105 to 210 microseconds of NumPy calls, however few agents there are, and from about a
-thousand agents on 0.5 to 1.2 microseconds an agent, statistics included: one machine gave both, on different
-days. So shares tell more. In percent of a step, 1,024 agents in 16 worlds and 64 in one (64 x 64 maps, window
-11 x 11, 200 tokens, random actions; lower tenth of 600 steps):
-
-    observations 72, 43 | attacks 6, 15 | moves and swaps 5, 11 | the rest of the second pass 5, 10
-    reading turns 1, 3 | sorting them 1, 2 | counting actions 2, 3 | converters, rewards 0, 1 | other 7, 10
-
-So what counts is passes over tokens and window cells, for few agents the number of calls: see observe.py. Turns are
-cheap because almost nobody is in anybody's way: see turns.py. That each of 64 worlds on open floors ends once costs 5
-to 19 steps of them all, the fewer the more agents a world has, one by one no more than together: see
-next_episodes.py; maps that take long to draw cost more: see maps.py. `tests/benchmarks/bench_env.py` measures all this.
+What bounds the speed of a step is in `tests/benchmarks/README.md`; `tests/benchmarks/bench_env.py` measures it.
 """
 
 from __future__ import annotations
@@ -27,33 +16,38 @@ from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
+from metta.world.episode_summary import StepInfo, episode_stats, summarize
 from metta.world.episodes import Streams
-from metta.world.observation.observe import NO_TOKEN, CompactObservations, Observer, Window
+from metta.world.observation.observe import UNUSED_BYTE, CompactObservations, Observer, Window
 from metta.world.render import draw_world, view_cells, view_converters
-from metta.world.reset_pool import ResetPool, rows_of
+from metta.world.reset_pool import ResetPool
 from metta.world.rules.actions import count_actions, run_main_phase
 from metta.world.rules.combat import run_attack_phase
 from metta.world.rules.converters import advance_converters
 from metta.world.rules.rewards import diversity_factor, share_rewards
-from metta.world.rules.turn_order import Turn, next_order
+from metta.world.rules.turn_order import Turns, next_order
 from metta.world.state.compiled_config import NEVER, CompiledConfig
 from metta.world.state.saved_state import completed, load_worlds, save_worlds
 from metta.world.state.state_validation import check_streams, check_worlds
 from metta.world.state.worlds import Worlds
-from metta.world.episode_summary import StepInfo, episode_stats, summarize
 
 GOLDEN_RATIO: Final = 0.6180339887498949
-"""Its multiples modulo 1 lie as evenly between 0 and 1 as those of any number, however many there are (Knuth 6.4)."""
+"""Its multiples modulo 1 are spread evenly over [0, 1) for any number of them (Knuth, TAOCP 6.4)."""
 
 
 class MettaGridEnv:
-    """Worlds of one config, or of several tasks that a policy cannot tell apart by their shapes (equal `spec`).
+    """A vector environment of `num_worlds` worlds with `num_agents` agents each.
 
-    Rows of every array are agents, world-major: row = world * num_agents + agent. Where an episode ends, the next one
-    begins in the same step (with `auto_reset`; without, the world goes on past its end until `reset`).
+    Rows of every array are agents, world-major: row = world * num_agents + agent. A world plays one of several configs
+    ("tasks"), which must have the same `spec`; each episode draws its task with the probabilities `task_weights`.
 
-    `first_world` is the global index of this batch's first world: two batches with the same seed that together cover
-    worlds 0 to n give what one batch of n gives.
+    With `auto_reset`, a world whose episode ends starts the next one in the same step. Without it, the world continues
+    past the end until `reset`.
+
+    `first_world` is the global index of the first world: batches with the same seed that together have the global
+    indices 0 to n - 1 give the same results as one batch of n worlds.
+
+    Raises UsageError for arguments that are out of range, ConfigError for configs that differ in their `spec`.
     """
 
     def __init__(
@@ -67,7 +61,10 @@ class MettaGridEnv:
     ):
         configs = [config] if isinstance(config, EnvConfig) else list(config)
         if not configs or num_worlds < 1 or first_world < 0:
-            raise UsageError("an environment needs at least one config and one world, and indices from 0")
+            raise UsageError(
+                f"an environment needs at least one config, num_worlds of at least 1 and first_world of at least 0; "
+                f"got {len(configs)} configs, num_worlds {num_worlds}, first_world {first_world}"
+            )
         self.configs = tuple(configs)
         self.config = configs[0]
         self.spec = self.config.spec
@@ -81,44 +78,47 @@ class MettaGridEnv:
         self._streams = Streams(_checked_seed(seed), first_world)
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
         self._build(shares_rulesets=True)
-        self._nothing_ended = StepInfo(np.zeros(0, np.int64), np.zeros((0, *self.observation_shape[1:]), np.uint8), ())
+        self._no_episode_ended = StepInfo(
+            np.zeros(0, np.int64), np.zeros((0, *self.observation_shape[1:]), np.uint8), ()
+        )
         self._has_begun = False
 
     def _build(self, shares_rulesets: bool) -> None:
         self._shares_rulesets = shares_rulesets
         self._worlds = Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds)
         self._observer = Observer(self._worlds, Window(self._worlds))
-        self._next_episodes = ResetPool(self._worlds, self._streams, self._observer.window)
+        self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
 
     # -- episodes -----------------------------------------------------------------------------------------------
 
     def reset(
         self, seed: int | None = None, out: NDArray[np.uint8] | None = None, staggered: bool = False
     ) -> tuple[NDArray[np.uint8], StepInfo]:
-        """Begin a new episode in every world; with `seed`, the first one of that seed.
+        """Start a new episode in every world; with `seed`, the first episode of that seed.
 
-        `staggered` worlds begin at different steps of an episode, so that these do not all end at once: world n with
-        the fraction n * 0.618... mod 1 of its steps behind it, by its global index, which spreads any number evenly.
+        With `staggered`, worlds start at different steps of their episodes, so that these do not all end at once: the
+        world with global index n starts at the fraction n * 0.618... mod 1 of its episode, which spreads any number of
+        worlds evenly.
 
         Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
         """
         if seed is not None:
             self._streams.seed = _checked_seed(seed)
             self._worlds.episode[:] = -1
-            self._next_episodes.forget()
-        observations = self._output(out)
-        self._begin(range(self.num_worlds), observations)
+            self._reset_pool.forget()
+        observations = self._output_array(out)
+        self._start_episodes(range(self.num_worlds), observations)
         if staggered:
             self._stagger(observations)
-        return observations, self._nothing_ended
+        return observations, self._no_episode_ended
 
     def compact_observations(self) -> CompactObservations:
-        """The observations of the last `step` or `reset` once more, without padding: see CompactObservations.
+        """The observations of the last `step` or `reset` without padding: see CompactObservations.
 
-        A first layer over (location, feature) takes them as they are, at some percent of what a box of features costs:
+        A linear layer over (location, feature) can read them directly, at a few percent of the cost of dense features:
         with a `table [256 * features, width]`, `torch.nn.functional.embedding_bag(indices, table, offsets[:-1],
-        mode="sum", per_sample_weights=values)` is `[agents, width]` (indices and offsets as one type, values as the
-        table's).
+        mode="sum", per_sample_weights=values)` is `[agents, width]`, where `indices` and `offsets` have the same type,
+        and `values` and `table`.
         """
         return self._observer.compact()
 
@@ -128,15 +128,15 @@ class MettaGridEnv:
         out: NDArray[np.uint8] | None = None,
         order: NDArray[np.integer[Any]] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], StepInfo]:
-        """One step of every world.
+        """Advance every world by one step.
 
-        `actions [agents, 2]`, any integers: action id and argument. `order [agents]` gives, world by world, the agent
-        at each place of the turn order; without it the order is drawn. Returns
+        `actions [agents, 2]` are integers: action id and argument. `order [agents]` gives, world by world, the agent
+        index at each position of the turn order; by default the order is drawn at random. Returns
 
             observations  [agents, tokens, 3] uint8   where an episode ended, the first of the next one
             rewards       [agents] float32
-            terminated    [agents] bool               the lifetime is over: nothing comes after
-            truncated     [agents] bool               cut by max_steps: more would have come
+            terminated    [agents] bool               the episode ended by episode_lifetime
+            truncated     [agents] bool               the episode ended by max_steps
             info          StepInfo                    the episodes that ended, with their final observations
 
         Observations are written to `out` if given (`[agents, tokens, 3] uint8`, contiguous).
@@ -144,182 +144,190 @@ class MettaGridEnv:
         if not self._has_begun:
             raise UsageError("call reset() before the first step()")
         worlds = self._worlds
-        wanted = self._checked(actions)
-        turn = Turn(worlds, wanted, order)
-        observations = self._output(out)
+        actions = self._validate_actions(actions)
+        turns = Turns(worlds, actions, order)
+        observations = self._output_array(out)
 
         worlds.clock += 1
         worlds.steps += 1
         worlds.success[:] = False
         worlds.reward[:] = worlds.compiled.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
-        worlds.last_action[:] = wanted  # their low bytes
+        worlds.last_action[:] = actions  # the low bytes
 
         advance_converters(worlds)
-        run_attack_phase(worlds, turn)
-        run_main_phase(worlds, turn)
-        count_actions(worlds, turn)
+        run_attack_phase(worlds, turns)
+        run_main_phase(worlds, turns)
+        count_actions(worlds, turns)
         self._observer.observe(None, observations)
 
         worlds.individual_rewards += worlds.reward
         rewards = share_rewards(worlds)
-        terminated, truncated, ended = self._endings()
+        terminated, truncated, ended = self._episode_ends()
         self._add_diversity_bonus(ended, rewards)
         worlds.returned_rewards += rewards
-        info = self._end(ended, terminated, observations) if ended.size else self._nothing_ended
+        info = self._finish_episodes(ended, terminated, observations) if ended.size else self._no_episode_ended
         return observations, rewards, terminated.repeat(self.num_agents), truncated.repeat(self.num_agents), info
 
-    def _endings(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-        """Which worlds are terminated and which truncated, `[worlds]`; and those whose episode ended in this step.
+    def _episode_ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """(terminated, truncated, ended): flags `[worlds]`, and the worlds whose episode ended in this step.
 
-        No world is both. One that was not reset when it ended stays what it is.
+        No world is both terminated and truncated. A world that is not reset keeps its flag.
         """
         worlds, rulesets = self._worlds, self._worlds.compiled.rulesets
         last_step = rulesets.last_step[worlds.ruleset]
         is_over = worlds.steps >= last_step
         if not np.count_nonzero(is_over):
-            return is_over, is_over, self._nothing_ended.ended_agents
+            return is_over, is_over, self._no_episode_ended.ended_agents
         terminated = is_over & rulesets.terminates[worlds.ruleset]
         return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
 
     def _add_diversity_bonus(self, ended: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
         for world in ended.tolist():
             if self.configs[int(self._worlds.task[world])].game.diversity_bonus_enabled:
-                rows = slice(world * self.num_agents, (world + 1) * self.num_agents)
+                rows = self._worlds.rows_of(world)
                 rewards[rows] *= diversity_factor(self._worlds, world).astype(np.float32)
 
-    def _end(
+    def _finish_episodes(
         self, ended: NDArray[np.int64], terminated: NDArray[np.bool_], observations: NDArray[np.uint8]
     ) -> StepInfo:
-        """Sum up the episodes that ended and begin the next ones, with their observations in place of the last."""
-        rows = rows_of(ended, self.num_agents)
+        """Summarize the episodes that ended and, with `auto_reset`, start the next ones."""
+        rows = self._worlds.rows_of_worlds(ended)
         info = StepInfo(
             ended_agents=rows,
             final_observations=observations[rows],
             episodes=summarize(self._worlds, ended, terminated),
         )
         if self.auto_reset:
-            self._begin(ended.tolist(), observations)
+            self._start_episodes(ended.tolist(), observations)
         return info
 
-    def _begin(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
-        self._next_episodes.begin(ended, self._task_shares, observations)
+    def _start_episodes(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
+        self._reset_pool.begin(ended, self._task_shares, observations)
         self._observer.forget(ended)
         self._has_begun = True
 
     def _stagger(self, observations: NDArray[np.uint8]) -> None:
-        """Let each episode that has just begun be at another step, as tokens show; one that never ends stays at 0."""
+        """Move each episode to a different step; episodes without an end stay at step 0."""
         worlds = self._worlds
         last_step = worlds.compiled.rulesets.last_step[worlds.ruleset]
         fractions = (self._streams.first_world + np.arange(self.num_worlds)) * GOLDEN_RATIO % 1.0
         worlds.first_step[:] = np.where(last_step == NEVER, 0, fractions * last_step)
         worlds.steps[:] = worlds.first_step
-        worlds.tokens_written[:] = worlds.tokens_dropped[:] = 0  # those seen before are seen by nobody
+        worlds.tokens_written[:] = worlds.tokens_dropped[:] = 0  # the observations of step 0 are discarded
         self._observer.observe(None, observations)
 
-    # -- what can be read ---------------------------------------------------------------------------------------
+    # -- state of the worlds ---------------------------------------------------------------------------------------
 
     @property
     def seed(self) -> int:
-        """What all streams are derived from, with the global index of each world."""
+        """The seed of all random streams."""
         return self._streams.seed
 
     @property
     def task_weights(self) -> list[float]:
-        """How often each task is drawn, as shares of 1."""
+        """The probability of each task."""
         return [float(share) for share in np.diff(self._task_shares, prepend=0.0)]
 
     @property
     def action_success(self) -> NDArray[np.bool_]:
-        """Whether each agent's last action succeeded. `[agents]`; false in a world that has just begun."""
+        """Whether the last action of each agent succeeded; false at the start of an episode. `[agents]`"""
         return self._worlds.success
 
     @property
     def positions(self) -> NDArray[np.int64]:
         """(row, col) of each agent in its world. `[agents, 2]`"""
-        return self._worlds.positions(self._worlds.cell - self._worlds.world_start)
+        return self._worlds.positions(self._worlds.cell - self._worlds.slot_start_of_agent)
 
     @property
     def orientations(self) -> NDArray[np.int64]:
-        """0 up, 1 down, 2 left, 3 right. `[agents]`"""
+        """Orientation of each agent: 0 up, 1 down, 2 left, 3 right. `[agents]`"""
         return self._worlds.orientation
 
     @property
     def freeze_counters(self) -> NDArray[np.int64]:
-        """Actions each agent still loses, -1: all to come. `[agents]`; frozen is not 0."""
+        """Actions that each agent still loses because it is frozen; 0: not frozen, -1: permanently. `[agents]`"""
         return self._worlds.freeze
 
     @property
     def colors(self) -> NDArray[np.int64]:
-        """`[agents]`"""
+        """Color of each agent, 0 to 255. `[agents]`"""
         return self._worlds.color
 
     @property
     def inventories(self) -> NDArray[np.int16]:
-        """Amounts by item id. `[agents, items]`"""
+        """Amount of each item that each agent holds. `[agents, items]`"""
         return self._worlds.inventory
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """Each agent's group, by its place in `config.game.groups`. `[agents]`"""
+        """Group of each agent, as an index into `config.game.groups`. `[agents]`"""
         return self._worlds.group_row % self._worlds.compiled.num_groups
 
     @property
     def individual_rewards(self) -> NDArray[np.float32]:
-        """Each agent's reward of the last step before sharing, as its last_reward token shows it. `[agents]`"""
+        """Reward of each agent in the last step before sharing, as in its last_reward token. `[agents]`"""
         return self._worlds.reward
 
     @property
     def episode_rewards(self) -> NDArray[np.float32]:
-        """Each agent's individual reward in the running episode. `[agents]`"""
+        """Sum of the individual rewards of each agent in the running episode. `[agents]`"""
         return self._worlds.individual_rewards
 
     @property
     def steps(self) -> NDArray[np.int64]:
-        """Steps taken in each world's running episode. `[worlds]`"""
+        """Current step of the episode of each world. `[worlds]`"""
         return self._worlds.steps
 
     @property
     def tasks(self) -> NDArray[np.int64]:
-        """Index in `configs` of each world's running task. `[worlds]`"""
+        """Task of each world, as an index into `configs`. `[worlds]`"""
         return self._worlds.task
 
     def next_order(self) -> NDArray[np.int64]:
-        """The turn order that the next `step` draws if it is given none, as it takes one. `[agents]`"""
+        """The turn order that the next `step` will draw, in the format of its argument `order`. `[agents]`"""
         return next_order(self._worlds).ravel()
 
     def cells(self, world: int = 0) -> NDArray[np.int16]:
-        """What stands where, encoded as by `build_map`. `[rows, cols] int16`"""
+        """The cells of a world, encoded as by `build_map`. `[rows, cols] int16`"""
         return view_cells(self._worlds, world)
 
     def converters(self, world: int = 0) -> dict[str, NDArray[Any]]:
-        """The converters of a world in row-major order of the map.
+        """The state of the converters of a world, in row-major order of the map.
 
         `type_id [n]`, `position [n, 2]`, `is_busy [n]` (converting or cooling), `inventory [n, items]`.
         """
         return view_converters(self._worlds, world)
 
     def episode_stats(self, world: int = 0) -> dict[str, Any]:
-        """The counters of a world's running episode by the names of SEMANTICS section 11; those that are 0 left out.
+        """The statistics of the running episode of a world: counters by name, without those that are 0.
 
         `{"game": {name: count}, "agent": [{...}], "converter": [{...}]}`
         """
         return episode_stats(self._worlds, world)
 
     def render(self, world: int = 0) -> str:
-        """A world as text: the glyphs of maps, agents as ^ v < > by where they face."""
+        """A world as text: the glyphs of maps, agents as ^ v < > by orientation."""
         return draw_world(self._worlds, world)
 
     # -- tasks, saving, closing ---------------------------------------------------------------------------------
 
     def set_task_weights(self, weights: Sequence[float]) -> None:
-        """How often each task is drawn when a world begins an episode; only proportions count."""
-        shares = np.cumsum(np.asarray(weights, np.float64))
-        if len(shares) != len(self.configs) or min(weights) < 0 or shares[-1] <= 0:
-            raise UsageError(f"task weights must be {len(self.configs)} numbers from 0, not all 0; got {list(weights)}")
+        """Set the probability of each task at the start of an episode; only the proportions of weights matter.
+
+        Raises UsageError unless there is one finite weight of at least 0 per config, and their sum is positive.
+        """
+        values = np.asarray(weights, np.float64)
+        shares = np.cumsum(values)
+        is_valid = values.shape == (len(self.configs),) and bool((values >= 0).all()) and 0 < shares[-1] < np.inf
+        if not is_valid:
+            raise UsageError(
+                f"task_weights must be {len(self.configs)} finite numbers of at least 0 with a positive sum; "
+                f"got {values.tolist()}"
+            )
         self._task_shares = shares / shares[-1]
 
     def state(self) -> dict[str, Any]:
-        """Everything, streams and running episodes included, as arrays and integers: see `load_state`."""
+        """The complete state, with random streams and running episodes, as arrays and integers: see `load_state`."""
         return save_worlds(self._worlds) | {
             "task_shares": self._task_shares.copy(),
             "seed": self._streams.seed,
@@ -339,7 +347,7 @@ class MettaGridEnv:
         )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state()` was taken, in an env of the same configs and number of worlds.
+        """Restore a state that `state()` returned, in an environment with the same configs and number of worlds.
 
         Raises CheckpointError, with nothing changed, where the state does not fit.
         """
@@ -350,26 +358,26 @@ class MettaGridEnv:
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
         self._streams = Streams(int(state["seed"]), int(state["first_world"]))
-        self._next_episodes = ResetPool(self._worlds, self._streams, self._observer.window)
+        self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
         self._has_begun = bool(state["has_begun"])
-        self._observer.redraw()
+        self._observer.rebuild()
 
     def close(self) -> None:
-        """Nothing is held open; here for the custom of it."""
+        """Does nothing, since no resources are held; part of the environment interface."""
 
-    # -- as other libraries know it -----------------------------------------------------------------------------
+    # -- interfaces of other libraries -----------------------------------------------------------------------------
 
     def to_gymnasium_vector(self) -> GymnasiumVectorEnv:
-        """These worlds as a Gymnasium vector env with an agent in each row."""
+        """These worlds as a Gymnasium vector environment with one sub-environment per agent."""
         return GymnasiumVectorEnv(self)
 
     def to_pettingzoo(self) -> PettingZooEnv:
-        """This world as a PettingZoo parallel env; needs the extra `pettingzoo`, and raises UsageError without."""
+        """This world as a PettingZoo parallel environment. Raises UsageError without the extra `pettingzoo`."""
         return PettingZooEnv(self)
 
-    # -- at the door --------------------------------------------------------------------------------------------
+    # -- arguments --------------------------------------------------------------------------------------------
 
-    def _checked(self, actions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    def _validate_actions(self, actions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         given = np.asarray(actions)
         if given.shape != (self.agents, 2) or given.dtype.kind not in "iu":
             raise UsageError(
@@ -377,9 +385,9 @@ class MettaGridEnv:
             )
         return given.astype(np.int64, copy=False)
 
-    def _output(self, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    def _output_array(self, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         if out is None:
-            return np.full(self.observation_shape, NO_TOKEN, np.uint8)
+            return np.full(self.observation_shape, UNUSED_BYTE, np.uint8)
         if out.shape != self.observation_shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise UsageError(
                 f"out must be contiguous uint8 {list(self.observation_shape)}; got {out.dtype} {list(out.shape)}"
@@ -394,11 +402,11 @@ def _checked_seed(seed: int) -> int:
 
 
 def make_environment(env_config: EnvConfig | None = None, **overrides: Any) -> MettaGridEnv:
-    """One world of `env_config` (default: all defaults), with single values replaced by name."""
+    """One world of `env_config` (by default with default values), with single values replaced by name."""
     if not isinstance(env_config, EnvConfig | None):
         raise UsageError(
             f"env_config must be an EnvConfig; got a {type(env_config).__name__}: "
-            "EnvConfig.model_validate makes one of a dictionary, load_config(...).env of a TOML file"
+            "make one with EnvConfig.model_validate(dictionary) or load_config(file).env"
         )
     config = EnvConfig() if env_config is None else env_config
     return MettaGridEnv(config.override(**overrides) if overrides else config)

@@ -1,4 +1,4 @@
-"""What is told of episodes: summaries of those that ended, and the counters of those that run."""
+"""Summaries of finished episodes (rewards, length, statistics), and the statistics of running ones."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from metta.world.state.worlds import Worlds
 
 @dataclass(frozen=True)
 class EpisodeSummary:
-    """One world's episode, when it has ended."""
+    """A finished episode of one world."""
 
     world: int
     task: int
-    length: int  # steps played: fewer than its last step's number where it began part way (`reset(staggered=True)`)
-    terminated: bool  # its lifetime was over; else truncated by max_steps
+    length: int
+    """steps played; fewer than its last step where it did not start at step 0 (`reset(staggered=True)`)"""
+    terminated: bool
+    """ended by `episode_lifetime`; otherwise truncated by `max_steps`"""
     rewards: NDArray[np.float32]
-    """`[agents]`, the sum of what `step` returned."""
+    """`[agents]`: sum of the rewards that `step` returned"""
     individual_rewards: NDArray[np.float32]
-    """`[agents]`, the sum of rewards before sharing and bonus."""
+    """`[agents]`: sum of the rewards before sharing and diversity bonus"""
     stats: dict[str, float]
-    """Counters that are not zero: those of agents as a mean over agents, and those of the game."""
+    """counters that are not zero by name: the mean over agents, and the counters of the game"""
 
 
 @dataclass(frozen=True)
 class StepInfo:
-    """What happened in a step beyond the arrays: the episodes that ended."""
+    """The episodes that ended in a step."""
 
     ended_agents: NDArray[np.int64]
-    """`[ended]`, rows of the agents whose episode ended in this step."""
+    """`[ended]`: rows of the agents whose episode ended"""
     final_observations: NDArray[np.uint8]
-    """`[ended, tokens, 3]`, the last observations of those agents."""
+    """`[ended, tokens, 3]`: the last observations of these agents"""
     episodes: tuple[EpisodeSummary, ...]
 
 
 def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.bool_]) -> tuple[EpisodeSummary, ...]:
-    """The episodes of the worlds `ended` as they stand. `terminated [worlds]`
+    """Summaries of the current episodes of the worlds `ended`. `terminated [worlds]`
 
-    World by world: slices and a few names are done with sooner than arrays of all names for all that ended.
+    Computed world by world: slices and the few names in use take less time than arrays of all names.
     """
     invalid: dict[int, dict[str, float]] = {}
     for (row, what, action, argument), times in worlds.invalid.items():
@@ -67,7 +69,7 @@ def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.b
 
 
 def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
-    """The counters of a world's running episode by the names of SEMANTICS section 11; those that are 0 left out."""
+    """The statistics of the running episode of a world, see `MettaGridEnv.episode_stats`."""
     rows = worlds.rows_of(world)
     agents = [
         _as_floats(named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row]))
@@ -89,11 +91,11 @@ def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
 
 
 def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
-    """What stands in a world, and what became of the tokens of its observations."""
+    """Numbers of objects in a world, and of tokens in its observations."""
     rows = worlds.rows_of(world)
     written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
-    room = worlds.num_agents * (_steps_played(worlds, world) + 1) * worlds.compiled.num_tokens
-    tokens = {"tokens_written": written, "tokens_dropped": dropped, "tokens_free_space": room - written}
+    capacity = worlds.num_agents * (_steps_played(worlds, world) + 1) * worlds.compiled.num_tokens
+    tokens = {"tokens_written": written, "tokens_dropped": dropped, "tokens_free_space": capacity - written}
     objects = zip(worlds.compiled.types.names, worlds.object_counts[world].tolist(), strict=True)
     return _as_floats(tokens | {f"objects.{name}": count for name, count in objects if count})
 

@@ -1,4 +1,4 @@
-"""How an episode begins: a task and a map are drawn, and everything is put in its place."""
+"""The start of an episode: its random numbers, task and map, and the placement of entities in the world."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
 
 class Streams:
-    """Random numbers of every world: each episode of each world has its own, whatever the batch around it.
+    """The random streams of worlds: one per episode of each world.
 
-    They are derived from (seed, global index of the world, number of the episode), so nothing depends on how many
-    worlds a batch has, which process they are in or when their neighbors end.
+    They are derived from (seed, global index of the world, number of the episode). So results depend
+    neither on the number of worlds in the batch, nor on their process, nor on when episodes of other worlds end.
     """
 
     def __init__(self, seed: int, first_world: int):
@@ -29,50 +29,50 @@ class Streams:
         self.first_world = first_world
 
     def draw(self, world: int, episode: int) -> tuple[np.random.Generator, int]:
-        """The generator for an episode's task and map, and the key of its turn orders."""
+        """The generator of task and map of an episode, and the key of its turn orders."""
         bits = np.random.PCG64(episode_sequence(self.seed, self.first_world + world, episode))
         return np.random.Generator(bits), int(bits.random_raw())
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What is drawn for an episode."""
+class EpisodeDraw:
+    """The random choices of an episode."""
 
     episode: int
     turn_stream: int
-    task_uniform: float  # from 0 to 1, what the task is chosen by
+    task_uniform: float  # uniform in [0, 1), chooses the task
     task: int
     cells: NDArray[np.int16]  # [rows, cols]
 
 
 def draw_episode(
     configs: Sequence[EnvConfig], streams: Streams, world: int, episode: int, task_shares: NDArray[np.float64]
-) -> Draw:
-    """Draw an episode of a world. `task_shares [tasks]` are cumulative and end with 1."""
+) -> EpisodeDraw:
+    """Draw an episode of a world. `task_shares [tasks]` are cumulative probabilities."""
     generator, turn_stream = streams.draw(world, episode)
     task_uniform = generator.random() if len(configs) > 1 else 0.0
     task = choose_task(task_uniform, task_shares)
-    return Draw(episode, turn_stream, task_uniform, task, build_map(configs[task], generator))
+    return EpisodeDraw(episode, turn_stream, task_uniform, task, build_map(configs[task], generator))
 
 
 def choose_task(task_uniform: float, task_shares: NDArray[np.float64]) -> int:
-    """The task that a number from 0 to 1 falls on."""
+    """The task that a uniform random number chooses by inverse transform sampling."""
     last = len(task_shares) - 1
     return min(int(task_shares.searchsorted(task_uniform, side="right")), last) if last else 0
 
 
-def begin_episodes(worlds: Worlds, places: NDArray[np.int64], draws: Sequence[Draw]) -> None:
-    """Begin an episode in each of the worlds `places`, as drawn; they lose what was in them."""
-    clear(worlds, places)
+def begin_episodes(worlds: Worlds, indices: NDArray[np.int64], draws: Sequence[EpisodeDraw]) -> None:
+    """Replace the episodes of the worlds `indices` by new ones. `indices [draws]`"""
+    clear(worlds, indices)
     tasks = np.array([draw.task for draw in draws])
-    worlds.task[places] = tasks
-    worlds.ruleset[places] = worlds.compiled.ruleset_of_task[tasks]
-    worlds.episode[places] = [draw.episode for draw in draws]
-    worlds.turn_stream[places] = [draw.turn_stream for draw in draws]
+    worlds.task[indices] = tasks
+    worlds.ruleset[indices] = worlds.compiled.ruleset_of_task[tasks]
+    worlds.episode[indices] = [draw.episode for draw in draws]
+    worlds.turn_stream[indices] = [draw.turn_stream for draw in draws]
     for task in sorted(set(tasks.tolist())):
-        fresh = (tasks == task).nonzero()[0]
-        cells = np.stack([draws[index].cells for index in fresh.tolist()])
-        _populate(worlds, int(worlds.compiled.ruleset_of_task[task]), places[fresh], cells)
+        members = (tasks == task).nonzero()[0]
+        maps = np.stack([draws[index].cells for index in members.tolist()])
+        _populate(worlds, int(worlds.compiled.ruleset_of_task[task]), indices[members], maps)
 
 
 CLEARED = (
@@ -80,69 +80,75 @@ CLEARED = (
     *("returned_rewards", "success", "last_action", "agent_counters", "tokens_written", "tokens_dropped"),
     *("converter_type", "converter_inventory", "converter_counters", "first_step"),
 )
-"""Arrays of Worlds that are 0 at first."""
+"""Arrays of Worlds that are 0 at the start of an episode."""
 
 
-def clear(worlds: Worlds, places: NDArray[np.int64]) -> None:
-    """Empty some worlds and set back all that is counted in them."""
+def clear(worlds: Worlds, indices: NDArray[np.int64]) -> None:
+    """Remove all entities of the worlds `indices` and reset their counters."""
     for name in CLEARED:
-        worlds.by_world(name)[places] = 0
-    worlds.by_world("grid")[places] = OUTSIDE
-    worlds.by_world("converter_cell")[places] = -1
-    worlds.by_world("converter_phase")[places] = IDLE
-    worlds.by_world("converter_due")[places] = NEVER
-    worlds.items_changed.reshape(worlds.num_worlds, -1)[places] = True
+        worlds.by_world(name)[indices] = 0
+    worlds.by_world("grid")[indices] = OUTSIDE
+    worlds.by_world("converter_cell")[indices] = -1
+    worlds.by_world("converter_phase")[indices] = IDLE
+    worlds.by_world("converter_due")[indices] = NEVER
+    worlds.items_changed.reshape(worlds.num_worlds, -1)[indices] = True
 
 
-def _populate(worlds: Worlds, ruleset: int, fresh: NDArray[np.int64], cells: NDArray[np.int16]) -> None:
-    """Put everything in worlds of one task where their maps have it. `fresh [worlds]`, `cells [worlds, rows, cols]`."""
+def _populate(worlds: Worlds, ruleset: int, indices: NDArray[np.int64], maps: NDArray[np.int16]) -> None:
+    """Place all entities in worlds of one task. `indices [worlds]`, `maps [worlds, rows, cols]`
+
+    Raises MapError if a map does not have `num_agents` agents.
+    """
     types, pad = worlds.compiled.types, worlds.pad
-    rows, cols = cells.shape[1:]
+    rows, cols = maps.shape[1:]
     slots = worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
-    slots[fresh, pad : pad + rows, pad : pad + cols] = EMPTY
-    place_in_slot = ((np.arange(rows) + pad)[:, None] * worlds.stride + np.arange(cols) + pad).ravel()
-    filled = (cells != EMPTY).ravel().nonzero()[0]  # flat: `nonzero` of more dimensions takes 20 times as long
+    slots[indices, pad : pad + rows, pad : pad + cols] = EMPTY
+    cell_in_slot = ((np.arange(rows) + pad)[:, None] * worlds.stride + np.arange(cols) + pad).ravel()
+    filled = (maps != EMPTY).ravel().nonzero()[0]  # flat: `nonzero` of more dimensions takes 20 times as long
     world = filled // (rows * cols)
-    places = worlds.slot_start[fresh[world]] + place_in_slot[filled - world * (rows * cols)]
+    cells = worlds.slot_start[indices[world]] + cell_in_slot[filled - world * (rows * cols)]
 
-    values = cells.ravel()[filled]
-    standing = (values < 0).nonzero()[0]
-    if (np.bincount(world[standing], minlength=len(fresh)) != worlds.num_agents).any():
-        count = len(standing) / len(fresh)
+    values = maps.ravel()[filled]
+    is_agent = (values < 0).nonzero()[0]
+    if (np.bincount(world[is_agent], minlength=len(indices)) != worlds.num_agents).any():
+        count = len(is_agent) / len(indices)
         raise MapError(f"a map has {count:g} agents, but env.game.num_agents is {worlds.num_agents}")
-    agents = (fresh[:, None] * worlds.num_agents + np.arange(worlds.num_agents)).ravel()
-    worlds.cell[agents] = places[standing]
-    worlds.grid[places[standing]] = worlds.first_agent + agents
-    worlds.group_row[agents] = ruleset * worlds.compiled.num_groups - 1 - values[standing].astype(np.int64)
+    agents = worlds.rows_of_worlds(indices)
+    worlds.cell[agents] = cells[is_agent]
+    worlds.grid[cells[is_agent]] = worlds.first_agent + agents
+    worlds.group_row[agents] = ruleset * worlds.compiled.num_groups - 1 - values[is_agent].astype(np.int64)
 
-    lying = (values > 0).nonzero()[0]
-    world, places, values = world[lying], places[lying], values[lying]
-    worlds.grid[places] = worlds.standing_thing[ruleset, values]
+    is_object = (values > 0).nonzero()[0]
+    world, cells, values = world[is_object], cells[is_object], values[is_object]
+    worlds.grid[cells] = worlds.wall_entity[ruleset, values]
     type_rows = worlds.compiled.rulesets.type_row[ruleset, values]
-    counts = np.bincount(world * len(types.names) + type_rows, minlength=len(fresh) * len(types.names))
-    worlds.object_counts[fresh] = counts.reshape(len(fresh), -1)
+    counts = np.bincount(world * len(types.names) + type_rows, minlength=len(indices) * len(types.names))
+    worlds.object_counts[indices] = counts.reshape(len(indices), -1)
 
-    converters = (type_rows >= types.static).nonzero()[0]
-    _place_converters(worlds, fresh, world[converters], type_rows[converters], places[converters])
+    converters = (type_rows >= types.num_walls).nonzero()[0]
+    _place_converters(worlds, indices, world[converters], type_rows[converters], cells[converters])
 
 
 def _place_converters(
     worlds: Worlds,
-    fresh: NDArray[np.int64],
+    indices: NDArray[np.int64],
     world: NDArray[np.int64],
     type_rows: NDArray[np.int64],
-    places: NDArray[np.int64],
+    cells: NDArray[np.int64],
 ) -> None:
-    """Converters in row-major order of their maps, filled and started. `world` is the position in `fresh` of each."""
-    counts = np.bincount(world, minlength=len(fresh))
+    """Place, fill and start converters, in row-major order of their maps.
+
+    `world`, `type_rows`, `cells [converters]`; `world` is a position in `indices`.
+    """
+    counts = np.bincount(world, minlength=len(indices))
     worlds.reserve_converters(int(counts.max()))
-    worlds.num_converters[fresh] = counts
+    worlds.num_converters[indices] = counts
     number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
-    converters = fresh[world] * worlds.converter_slots + number
+    converters = indices[world] * worlds.converter_slots + number
     types = worlds.compiled.types
-    worlds.grid[places] = worlds.first_converter + converters
+    worlds.grid[cells] = worlds.first_converter + converters
     worlds.converter_type[converters] = type_rows
-    worlds.converter_cell[converters] = places
+    worlds.converter_cell[converters] = cells
     worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * types.initial_items[type_rows][:, None]
     worlds.converter_changed[converters] = True
     start_conversions(worlds, converters)

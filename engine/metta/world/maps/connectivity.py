@@ -1,46 +1,53 @@
-"""What can be reached on foot: floors of one piece, and places for things that leave them so."""
+"""Connectivity of floors: components, walking distances, and places for objects that keep a floor connected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.geometry import flood_fill, framed_cell
+from metta.geometry import flood_fill, framed_cell, neighbor_offsets
 
 Floor = NDArray[np.bool_]
 CellPreferences = Callable[[int], Iterable[int]]
-"""For the n-th object: cells, numbered in reading order, those where it should rather be first."""
+"""A function from the number of an object to cells (numbered in reading order), the most preferred ones first."""
 
 
-def _stays_joined(ring: int) -> bool:
-    """Whether the free cells beside a cell, one or more, are joined around it; `ring` has a bit each, clockwise."""
+def _stays_connected(ring: int) -> bool:
+    """Whether the free neighbors of a cell, at least one, are connected by free cells of the ring around it.
+
+    `ring` has one bit for each of the eight cells around, clockwise, from the one above: 1 if it is free.
+    """
     free = [ring >> side & 1 for side in range(8)]
-    stretches = sum(free[side] and not (free[side - 1] and free[side - 2]) for side in range(0, 8, 2))
-    return stretches <= 1 and any(free[::2])
+    components = sum(free[side] and not (free[side - 1] and free[side - 2]) for side in range(0, 8, 2))
+    return components <= 1 and any(free[::2])
 
 
-STAYS_JOINED = bytes(map(_stays_joined, range(256)))
+STAYS_CONNECTED = bytes(map(_stays_connected, range(256)))
+"""`_stays_connected` by ring."""
 
 
 def largest_component(floor: Floor) -> Floor:
-    """The cells of the largest part of a floor in which one can walk everywhere, up, down, left and right."""
+    """The largest connected component of a floor, by steps up, down, left and right. `[rows, cols] bool`
+
+    Union-find over runs of floor in a row, vectorized.
+    """
     rows, cols = floor.shape
     is_open = np.zeros((rows, cols + 1), np.bool_)
     is_open[:, 1:] = floor
-    begins = np.zeros((rows, cols), np.bool_)
-    np.greater(is_open[:, 1:], is_open[:, :-1], out=begins)
-    stretch = begins.ravel().cumsum().reshape(rows, cols) - 1  # of floor, along a row
+    is_run_start = np.zeros((rows, cols), np.bool_)
+    np.greater(is_open[:, 1:], is_open[:, :-1], out=is_run_start)
+    run = is_run_start.ravel().cumsum().reshape(rows, cols) - 1  # the run of floor that each cell is in
     joined = floor[:-1] & floor[1:]
     joined[:, 1:] &= ~(joined[:, :-1] & floor[:-1, :-1] & floor[1:, :-1])
-    upper, lower = stretch[:-1][joined], stretch[1:][joined]
-    num_stretches = int(stretch[-1, -1]) + 1 if rows * cols else 0
-    if num_stretches < 2:
+    upper, lower = run[:-1][joined], run[1:][joined]
+    num_runs = int(run[-1, -1]) + 1 if rows * cols else 0
+    if num_runs < 2:
         return floor.copy()
 
-    # every stretch points to one further up of the same piece, in the end to the uppermost
-    parent = np.arange(num_stretches)
+    # each run points to an earlier one of its component, in the end to the first
+    parent = np.arange(num_runs)
     while len(upper):
         first, second = parent[upper], parent[lower]
         apart = first != second
@@ -54,28 +61,28 @@ def largest_component(floor: Floor) -> Floor:
             if (above == parent).all():
                 break
             parent = above
-    piece = parent[stretch]
-    sizes = np.bincount(piece[floor], minlength=num_stretches)
-    largest: Floor = floor & (piece == sizes.argmax())
+    component = parent[run]
+    sizes = np.bincount(component[floor], minlength=num_runs)
+    largest: Floor = floor & (component == sizes.argmax())
     return largest
 
 
 def framed(floor: Floor) -> Floor:
     """A floor with a frame of wall, one cell wide. `[rows + 2, cols + 2] bool`"""
-    # several times as fast as np.pad
+    # np.pad takes several times as long
     padded = np.zeros((floor.shape[0] + 2, floor.shape[1] + 2), np.bool_)
     padded[1:-1, 1:-1] = floor
     return padded
 
 
-def reachable(is_open: Floor, start: int) -> Floor:
-    """The cells that one can walk to from `start`, numbered in reading order."""
+def reachable_cells(is_open: Floor, start: int) -> Floor:
+    """The cells that can be reached from the cell `start` (numbered in reading order). `[rows, cols] bool`"""
     found: Floor = walking_distances(is_open, start) >= 0
     return found
 
 
 def walking_distances(floor: Floor, start: int) -> NDArray[np.int64]:
-    """`[rows, cols]`: steps from a cell, numbered in reading order, to every other; -1 where one cannot get to."""
+    """Steps from the cell `start` (numbered in reading order) to each cell, -1 if unreachable. `[rows, cols]`"""
     cols, padded = floor.shape[1], framed(floor)
     stride = cols + 2
     cells: list[int] = []
@@ -88,35 +95,35 @@ def walking_distances(floor: Floor, start: int) -> NDArray[np.int64]:
     return distances.reshape(padded.shape)[1:-1, 1:-1]
 
 
-def connected_places(
+def place_connected(
     floor: Floor,
     num_objects: int,
     generator: np.random.Generator,
     kept_free: Sequence[int] = (),
-    wishes: CellPreferences | None = None,
+    preferences: CellPreferences | None = None,
 ) -> list[int] | None:
-    """A cell for each object, numbered in reading order; None if there are not enough. The floor is one piece.
+    """Choose a cell for each object on a connected floor, such that the rest of the floor stays connected.
 
-    Objects stand in the way: each goes where the cells around it stay joined without it, and where neither it nor an
-    object beside it is walled in. So what is left of the floor is one piece, with every object at its edge.
+    An object is placed where the cells around it stay connected without its cell, and where neither it nor an object
+    beside it is enclosed. So every object is next to the remaining floor. Cells are numbered in reading order; those in
+    `kept_free` stay free. Returns None if there are not enough cells.
     """
     cols, padded = floor.shape[1], framed(floor)
     stride = cols + 2
+    offsets = neighbor_offsets(stride)
     is_free = bytearray(padded.tobytes())
     is_object = bytearray(len(is_free))
-    beside = (-stride, 1, stride, -1)
     is_kept = {framed_cell(cell, cols) for cell in kept_free}
-    places: list[int] = []
 
-    def walls_in(cell: int) -> bool:
-        """Whether an object there would take the last free cell beside another object."""
+    def would_enclose(cell: int) -> bool:
+        """Whether an object in this cell would take the last free cell beside another object."""
         if not (is_object[cell - stride] or is_object[cell + 1] or is_object[cell + stride] or is_object[cell - 1]):
             return False
-        others = [cell + step for step in beside if is_object[cell + step]]
-        return any(sum(is_free[other + step] for step in beside) < 2 for other in others)
+        others = [cell + offset for offset in offsets if is_object[cell + offset]]
+        return any(sum(is_free[other + offset] for offset in offsets) < 2 for other in others)
 
-    def is_fit(cell: int) -> bool:
-        """Whether the cells around it stay joined to each other within the ring of the eight."""
+    def can_hold_object(cell: int) -> bool:
+        """Whether an object can be placed here, judged by the eight cells around it."""
         up, down = cell - stride, cell + stride
         ring = (
             is_free[up]
@@ -128,60 +135,74 @@ def connected_places(
             | is_free[cell - 1] << 6
             | is_free[up - 1] << 7
         )
-        return bool(is_free[cell] and STAYS_JOINED[ring]) and cell not in is_kept and not walls_in(cell)
+        return bool(is_free[cell] and STAYS_CONNECTED[ring]) and cell not in is_kept and not would_enclose(cell)
 
-    shared = None
-    if wishes is None:
-        candidates = _hardly_in_the_way(padded).ravel().nonzero()[0]
-        shared = iter(generator.permutation(candidates).tolist())
+    candidates = _candidates(padded, preferences, generator)
+    places: list[int] = []
     while len(places) < num_objects:
-        cells = shared if shared is not None else (framed_cell(cell, cols) for cell in wishes(len(places)))  # type: ignore[misc]
-        where = next((cell for cell in cells if is_fit(cell)), None)
-        if where is None:  # where walls stand close, ways around a cell are longer than its ring
-            if _is_tree(is_free, stride):
-                return None
-            joints = _articulation_points(is_free, stride)
-            free = np.frombuffer(is_free, np.bool_).nonzero()[0]
-            others = (
-                cell for cell in generator.permutation(free).tolist() if cell not in joints and cell not in is_kept
-            )
-            where = next((cell for cell in others if not walls_in(cell)), None)
-        if where is None:
+        place = next((cell for cell in candidates(len(places)) if can_hold_object(cell)), None)
+        if place is None:  # in narrow places, cells can be connected by ways longer than the ring
+            removable = (cell for cell in _removable_cells(is_free, stride, generator) if cell not in is_kept)
+            place = next((cell for cell in removable if not would_enclose(cell)), None)
+        if place is None:
             return None
-        is_free[where], is_object[where] = 0, 1
-        places.append(where)
+        is_free[place], is_object[place] = 0, 1
+        places.append(place)
     return [(cell // stride - 1) * cols + cell % stride - 1 for cell in places]
 
 
-def _hardly_in_the_way(padded: Floor) -> Floor:
-    """Cells whose free neighbors are joined within the eight around them, as far as all others stay free."""
+def _candidates(
+    padded: Floor, preferences: CellPreferences | None, generator: np.random.Generator
+) -> Callable[[int], Iterable[int]]:
+    """A function from the number of an object to the cells to try (numbered with a frame), in order."""
+    cols = padded.shape[1] - 2
+    if preferences is None:
+        removable = _likely_removable(padded).ravel().nonzero()[0]
+        cells = iter(generator.permutation(removable).tolist())
+        return lambda _: cells
+    return lambda number: (framed_cell(cell, cols) for cell in preferences(number))
+
+
+def _removable_cells(is_free: bytearray, stride: int, generator: np.random.Generator) -> Iterator[int]:
+    """The free cells without which the others stay connected, in random order.
+
+    None if the free cells form a tree: its leaves are judged correctly by their ring.
+    """
+    if _is_tree(is_free, stride):
+        return
+    articulation_points = _articulation_points(is_free, stride)
+    free = np.frombuffer(is_free, np.bool_).nonzero()[0]
+    yield from (cell for cell in generator.permutation(free).tolist() if cell not in articulation_points)
+
+
+def _likely_removable(padded: Floor) -> Floor:
+    """Floor cells whose neighbors stay connected within the eight cells around, as long as no object is placed."""
     left, right = padded[1:-1, :-2], padded[1:-1, 2:]
     up, down = padded[:-2, 1:-1], padded[2:, 1:-1]
-    stretches = (up & ~(padded[:-2, :-2] & left)).astype(np.int8)
-    stretches += right & ~(padded[:-2, 2:] & up)
-    stretches += down & ~(padded[2:, 2:] & right)
-    stretches += left & ~(padded[2:, :-2] & down)
+    components = (up & ~(padded[:-2, :-2] & left)).astype(np.int8)
+    components += right & ~(padded[:-2, 2:] & up)
+    components += down & ~(padded[2:, 2:] & right)
+    components += left & ~(padded[2:, :-2] & down)
     found = np.zeros(padded.shape, np.bool_)
-    found[1:-1, 1:-1] = padded[1:-1, 1:-1] & (stretches <= 1)
+    found[1:-1, 1:-1] = padded[1:-1, 1:-1] & (components <= 1)
     return found
 
 
 def _is_tree(is_free: bytearray, stride: int) -> bool:
-    """Whether there is no way around anything: one neighbor fewer than there are cells, in one piece."""
+    """Whether the free cells, which are connected, have no cycle: one edge fewer than cells."""
     free = np.frombuffer(is_free, np.bool_)
     return int(free.sum() - (free[1:] & free[:-1]).sum() - (free[stride:] & free[:-stride]).sum()) == 1
 
 
 def _articulation_points(is_free: bytearray, stride: int) -> set[int]:
-    """The free cells without which the others, which are one piece, would be several.
+    """The articulation points of the free cells, which are connected: without one of them, the others are not.
 
-    Articulation points by depth-first search: a cell is one if some part found beyond it never leads back above it
-    (Hopcroft and Tarjan, 1973).
+    Depth-first search: a cell is one if some subtree below it has no edge back above it (Hopcroft and Tarjan, 1973).
     """
     root = is_free.find(1)
     depth, low = [0] * len(is_free), [0] * len(is_free)
     depth[root] = low[root] = 1
-    parts_of_root = 0
+    children_of_root = 0
     found = set()
     path = [root]
     left = [[root - stride, root + stride, root - 1, root + 1]]
@@ -209,7 +230,7 @@ def _articulation_points(is_free: bytearray, stride: int) -> set[int]:
             before = path[-1]
             low[before] = min(low[before], lowest)
             if before == root:
-                parts_of_root += 1
+                children_of_root += 1
             elif lowest >= depth[before]:
                 found.add(before)
-    return found | {root} if parts_of_root > 1 else found
+    return found | {root} if children_of_root > 1 else found

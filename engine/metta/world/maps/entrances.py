@@ -1,4 +1,4 @@
-"""Ways into a part of a map: what the map around it opens on its edge leads to where one can walk."""
+"""Entrances of a part of a map: cells at its edge, connected to its floor by digging through walls."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from metta.world.maps.generators import Cell
 Cells = NDArray[np.int16]
 
 
-def open_gates(cells: Cells, gates: Sequence[Cell], wall: int, goal: Floor | None = None) -> bool:
-    """Dig from each gate through walls to the nearest cell of `goal`, or to any open cell; whether that could be.
+def open_entrances(cells: Cells, entrances: Sequence[Cell], wall: int, goal: Floor | None = None) -> bool:
+    """Dig from each entrance through walls to the nearest cell of `goal`, by default any open cell.
 
-    `goal` is the floor as it was: gates side by side are dug side by side.
+    Changes `cells`. Paths may not pass through objects. The goal does not include cells dug for other entrances, so
+    adjacent entrances are dug side by side. Returns whether every entrance was connected.
     """
-    if not gates:
+    if not entrances:
         return True
     goal = cells <= 0 if goal is None else goal
-    gates = [(row, col) for row, col in gates if not goal[row, col]]
-    if not gates:
+    entrances = [(row, col) for row, col in entrances if not goal[row, col]]
+    if not entrances:
         return True
     is_goal, can_dig = framed(goal).tobytes(), framed(goal | (cells == wall)).tobytes()
     stride = cells.shape[1] + 2
     all_open = True
-    for row, col in gates:
+    for row, col in entrances:
         start = (row + 1) * stride + col + 1
         can_start = can_dig[start] or cells[row, col] <= 0
         path = _shortest_path(bytearray(can_dig), is_goal, start, stride) if can_start else []

@@ -1,13 +1,14 @@
-"""Where one can walk: the floor of each kind of builder, before anything stands on it.
+"""Floor generators of map builders: mazes, caves, dungeons, radial maps, corridors, and registered custom ones.
 
-One of your own is a function of (rows, cols, generator, settings) to `[rows, cols] bool`, true where there is floor:
+A floor says where entities can stand, before any is placed. A custom generator is a function of (rows, cols, generator,
+settings) that returns the floor, `[rows, cols] bool`:
 
     @MAP_BUILDERS.register("stripes")
     def stripes(rows: int, cols: int, generator: np.random.Generator, settings: Mapping[str, Any]) -> Floor:
         ...
 
-Or an entry point in the group `metta.map_builders`; then it is `type = "Custom"`, `name = "stripes"`. Objects, agents,
-the border and `connected` are seen to as on any floor.
+It can also be an entry point in the group `metta.map_builders`. Maps use it with `type = "Custom"` and
+`name = "stripes"`. Objects, agents, the border and `connected` are handled as for every floor.
 """
 
 from __future__ import annotations
@@ -31,57 +32,61 @@ from metta.config.env.map_generators import (
 )
 from metta.errors import MapError
 from metta.world.maps.mazes import backtracker, kruskal, walls_between
-from metta.world.maps.terrain import draw_terrain
+from metta.world.maps.terrain import generate_terrain
 
 Floor = NDArray[np.bool_]
-"""`[rows, cols] bool`: true where there is floor, the border not included."""
+"""`[rows, cols] bool`: true where there is floor; without the border."""
 
 Cell = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A floor and what is known of it."""
+    """A floor and its special cells."""
 
     floor: Floor
-    is_whole: bool
-    """whether one can walk everywhere on it for sure"""
+    is_connected: bool
+    """whether the floor is known to be connected"""
     hub: tuple[Cell, ...] = ()
+    """center of a radial map"""
     ends: tuple[Cell, ...] = ()
+    """ends of the arms of a radial map"""
 
 
-def draw_floor(builder: ScatterConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
-    """A fresh floor of a builder without ranges; equal generators give equal floors."""
+def generate_floor(builder: ScatterConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
+    """Generate the floor of a builder whose ranges are resolved. Equal generators give equal floors."""
     match builder:
         case MazeConfig():
-            return Layout(_maze(builder, shape, generator), is_whole=True)
+            return Layout(_maze(builder, shape, generator), is_connected=True)
         case CavesConfig():
-            return Layout(_caves(builder, shape, generator), is_whole=False)
+            return Layout(_caves(builder, shape, generator), is_connected=False)
         case DungeonConfig():
-            return Layout(_dungeon(builder, shape, generator), is_whole=True)
+            return Layout(_dungeon(builder, shape, generator), is_connected=True)
         case TerrainConfig():
-            return Layout(draw_terrain(builder, shape, generator), is_whole=False)
+            return Layout(generate_terrain(builder, shape, generator), is_connected=False)
         case RadialConfig():
             return _radial(builder, shape, generator)
         case CorridorsConfig():
-            return Layout(_corridors(builder, shape, generator), is_whole=builder.across > 0 and builder.down > 0)
+            return Layout(_corridors(builder, shape, generator), is_connected=builder.across > 0 and builder.down > 0)
         case CustomConfig():
-            return Layout(_own(builder, shape, generator), is_whole=False)
+            return Layout(_custom(builder, shape, generator), is_connected=False)
         case _:
-            return Layout(np.ones(shape, np.bool_), is_whole=True)
+            return Layout(np.ones(shape, np.bool_), is_connected=True)
 
 
-def _own(builder: CustomConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """What the map builder of that name draws, once it has proved to be a floor."""
+def _custom(builder: CustomConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """The floor of a registered map builder. Raises MapError unless it returns a bool array of the right shape."""
     floor = MAP_BUILDERS.find(builder.name)(*shape, generator, builder.settings)
     if not isinstance(floor, np.ndarray) or floor.dtype != np.bool_ or floor.shape != shape:
-        made = f"{list(floor.shape)} {floor.dtype}" if isinstance(floor, np.ndarray) else type(floor).__name__
-        raise MapError(f'the map builder "{builder.name}" made {made}; it must be {list(shape)} bool, true for floor')
+        returned = f"{list(floor.shape)} {floor.dtype}" if isinstance(floor, np.ndarray) else type(floor).__name__
+        raise MapError(
+            f'the map builder "{builder.name}" returned {returned}; it must return {list(shape)} bool, true for floor'
+        )
     return floor
 
 
 def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Places in a grid, joined by a spanning tree, and some more of the walls between them opened."""
+    """A grid of cells joined by a spanning tree, with a fraction `loops` of the remaining walls opened."""
     rows, cols = builder.maze_shape
     width = builder.corridor_width
     walls = walls_between(rows, cols)
@@ -95,7 +100,7 @@ def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Gene
         closed = (~is_open).nonzero()[0]
         is_open[generator.permutation(closed)[: round(builder.loops * len(closed))]] = True
 
-    # each place with the wall below it and the wall right of it
+    # each cell of the maze with the wall below and the wall to the right
     floor = np.zeros((rows, width + 1, cols, width + 1), np.bool_)
     floor[:, :width, :, :width] = True
     across = rows * max(0, cols - 1)
@@ -108,7 +113,10 @@ def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Gene
 
 
 def _caves(builder: CavesConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """A cell becomes a wall if at least 5 of the 9 around and at it are, all outside counted as walls."""
+    """A cellular automaton: a cell becomes a wall if at least 5 of the 9 cells around and at it are walls.
+
+    Cells outside of the map count as walls.
+    """
     padded = np.ones((shape[0] + 2, shape[1] + 2), np.int8)
     inside = padded[1:-1, 1:-1]
     inside[...] = generator.random(shape) < builder.fill
@@ -120,16 +128,16 @@ def _caves(builder: CavesConfig, shape: tuple[int, int], generator: np.random.Ge
 
 
 def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Parts are split while both halves have room for a room and a wall; corridors join the rooms of both halves."""
+    """Binary space partition: parts are split while both halves can hold a room; corridors join their rooms."""
     floor = np.zeros(shape, np.bool_)
     least, width = min(builder.min_room, *shape), builder.corridor_width
-    task_uniform: list[float] = []
+    uniforms: list[float] = []
 
     def draw(low: int, high: int) -> int:
         """A whole number from `low` to below `high`."""
-        if not task_uniform:
-            task_uniform.extend(generator.random(64).tolist())
-        return low + int(task_uniform.pop() * (high - low))
+        if not uniforms:
+            uniforms.extend(generator.random(64).tolist())
+        return low + int(uniforms.pop() * (high - low))
 
     def fill(top: int, left: int, rows: int, cols: int) -> Cell:
         """Rooms in a part; a cell of one of them."""
@@ -156,17 +164,17 @@ def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.rando
 
 
 def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
-    """A square hub in the middle and arms from it, clockwise, the first one straight up unless it is turned."""
+    """A square hub in the center and arms from it, clockwise; the first one points up unless `turned`."""
     middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
     before = (builder.arm_width - 1) // 2
     after = builder.arm_width - 1 - before
     turn = generator.random() if builder.turned else 0.0
-    trace = np.zeros(shape, np.bool_)  # the upper left corner of all that an arm's square brush covers
+    trace = np.zeros(shape, np.bool_)  # the upper left corners of the square brush that draws arms
     ends = []
     for arm in range(builder.arms):
         angle = 2 * math.pi * (arm + turn) / builder.arms
         step = -math.cos(angle), math.sin(angle)
-        # as far as the first side of the map in the way
+        # up to the first side of the map in that direction
         far = [
             side - 1 - after - at if one > 0 else at - before for side, at, one in zip(shape, middle, step, strict=True)
         ]
@@ -175,7 +183,7 @@ def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.
         steps = np.arange(int(2 * length) + 1) / 2
         rows, cols = (np.rint(at + one * steps).astype(np.int64) for at, one in zip(middle, step, strict=True))
         trace[rows, cols] = True
-        trace[rows[1:], cols[:-1]] = True  # nobody walks diagonally
+        trace[rows[1:], cols[:-1]] = True  # there are no diagonal moves
         ends.append((int(rows[-1]), int(cols[-1])))
     floor = np.zeros((shape[0] + builder.arm_width, shape[1] + builder.arm_width), np.bool_)
     floor[: shape[0], : shape[1]] = trace
@@ -189,11 +197,11 @@ def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.
         max(0, middle[0] - builder.hub) : middle[0] + builder.hub + 1,
         max(0, middle[1] - builder.hub) : middle[1] + builder.hub + 1,
     ] = True
-    return Layout(floor, is_whole=True, hub=(middle,), ends=tuple(ends))
+    return Layout(floor, is_connected=True, hub=(middle,), ends=tuple(ends))
 
 
 def _corridors(builder: CorridorsConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Rows and columns of floor, with walls between them."""
+    """Random rows and columns of floor, with walls between them."""
     floor = np.zeros(shape, np.bool_)
     width = builder.corridor_width
     for side, count, lines in ((shape[0], builder.across, floor), (shape[1], builder.down, floor.T)):

@@ -1,4 +1,4 @@
-"""What stands where on a floor: objects and agents on random cells, near certain places, or so far from each other."""
+"""Placement of objects and agents on a floor: at random, near given cells, or at given distances."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.map_generators import RadialConfig, ScatterConfig
-from metta.world.maps.connectivity import CellPreferences, Floor, connected_places, largest_component, walking_distances
+from metta.world.maps.connectivity import CellPreferences, Floor, largest_component, place_connected, walking_distances
 from metta.world.maps.generators import Cell, Layout
 
 
 @dataclass(frozen=True)
-class Preferences:
-    """Where things should rather be; None: anywhere."""
+class PlacementPreferences:
+    """Preferred cells of objects and agents; None: no preference."""
 
     objects: CellPreferences | None = None
     agents: NDArray[np.int64] | None = None
-    """`[rows, cols]`: agents start where it is lowest; nowhere where it is below 0"""
+    """`[rows, cols]`: agents start at the cells with the lowest ranks"""
 
 
-def find_places(
+def place_entities(
     builder: ScatterConfig,
     layout: Layout,
     num_objects: int,
@@ -30,24 +30,25 @@ def find_places(
     connected: bool,
     generator: np.random.Generator,
 ) -> tuple[Floor, NDArray[np.int64]] | None:
-    """The floor and the cells of objects, then of agents, numbered in reading order; None if there are not enough.
+    """Choose cells for objects and agents. Returns None if there are not enough cells.
 
-    Connected, the floor is the largest piece of the layout's, and no object stands on a cell of `kept_free`.
+    Returns the floor, and the cells of objects, then of agents, numbered in reading order. If `connected`, the floor is
+    the largest component of the layout, it stays connected, and no object is placed on a cell of `kept_free`.
     """
     floor = layout.floor
-    if (connected or builder.mean_distance) and not layout.is_whole:
-        piece = largest_component(floor)
-        floor = piece if connected else floor
-        layout = Layout(piece, is_whole=True, hub=layout.hub, ends=layout.ends)
+    if (connected or builder.mean_distance) and not layout.is_connected:
+        component = largest_component(floor)
+        floor = component if connected else floor
+        layout = Layout(component, is_connected=True, hub=layout.hub, ends=layout.ends)
     preferences = _preferences(builder, layout, generator)
     if not connected and preferences.objects is None and preferences.agents is None:
         count = num_objects + builder.agents
         free = floor.ravel().nonzero()[0]
         return (floor, generator.choice(free, size=count, replace=False)) if count <= len(free) else None
     if connected:
-        objects = connected_places(floor, num_objects, generator, kept_free, preferences.objects)
+        objects = place_connected(floor, num_objects, generator, kept_free, preferences.objects)
     else:
-        objects = _wished_places(layout.floor, num_objects, preferences.objects, generator)
+        objects = _preferred_cells(layout.floor, num_objects, preferences.objects, generator)
     if objects is None:
         return None
     is_free = layout.floor.copy()
@@ -62,69 +63,70 @@ def find_places(
     return floor, np.concatenate([np.array(objects, np.int64), agents])
 
 
-def _preferences(builder: ScatterConfig, layout: Layout, generator: np.random.Generator) -> Preferences:
+def _preferences(builder: ScatterConfig, layout: Layout, generator: np.random.Generator) -> PlacementPreferences:
     if builder.mean_distance:
-        return _around_a_start(layout.floor, builder.mean_distance, generator)
+        return _near_random_start(layout.floor, builder.mean_distance, generator)
     if isinstance(builder, RadialConfig):
-        spots = {"anywhere": (), "hub": layout.hub, "ends": layout.ends}
-        agents, objects = spots[builder.agents_at], spots[builder.objects_at]
-        return Preferences(
+        targets = {"anywhere": (), "hub": layout.hub, "ends": layout.ends}
+        agents, objects = targets[builder.agents_at], targets[builder.objects_at]
+        return PlacementPreferences(
             _nearest_first(layout.floor, objects, generator) if objects else None,
             _distances_to(layout.floor, agents) if agents else None,
         )
-    return Preferences()
+    return PlacementPreferences()
 
 
-def _around_a_start(floor: Floor, mean_distance: float, generator: np.random.Generator) -> Preferences:
-    """Agents around a random cell; each object a number of steps from there that a Poisson distribution gives."""
+def _near_random_start(floor: Floor, mean_distance: float, generator: np.random.Generator) -> PlacementPreferences:
+    """Agents around a random start cell; the distance of each object from it has a Poisson distribution."""
     cells = floor.ravel().nonzero()[0]
     if not len(cells):
-        return Preferences(lambda _: (), None)
+        return PlacementPreferences(lambda _: (), None)
     start = int(cells[generator.integers(len(cells))])
-    if len(cells) == floor.size:  # nothing is in the way
+    if len(cells) == floor.size:  # no walls
         distances = _distances_to(floor, [divmod(start, floor.shape[1])])
     else:
         distances = walking_distances(floor, start)
-    far = distances.ravel()[cells]
-    order = np.lexsort((generator.random(len(cells)), far))
-    ordered, furthest = cells[order].tolist(), int(far.max())
-    begins = far[order].searchsorted(np.arange(furthest + 2)).tolist()
+    steps = distances.ravel()[cells]
+    order = np.lexsort((generator.random(len(cells)), steps))
+    ordered, furthest = cells[order].tolist(), int(steps.max())
+    starts = steps[order].searchsorted(np.arange(furthest + 2)).tolist()  # by distance, positions in `ordered`
 
-    def wishes(number: int) -> Iterator[int]:
+    def preferences(number: int) -> Iterator[int]:
         wanted = min(max(1, int(generator.poisson(mean_distance))), furthest)
-        for off in range(furthest + 1):
-            for steps in {wanted - off, wanted + off}:
-                if 0 <= steps <= furthest:
-                    yield from ordered[begins[steps] : begins[steps + 1]]
+        for deviation in range(furthest + 1):
+            for distance in {wanted - deviation, wanted + deviation}:
+                if 0 <= distance <= furthest:
+                    yield from ordered[starts[distance] : starts[distance + 1]]
 
-    return Preferences(wishes, distances)
+    return PlacementPreferences(preferences, distances)
 
 
-def _nearest_first(floor: Floor, spots: Sequence[Cell], generator: np.random.Generator) -> CellPreferences:
+def _nearest_first(floor: Floor, targets: Sequence[Cell], generator: np.random.Generator) -> CellPreferences:
+    """Cells by their distance to the nearest target, ties in random order; each cell is offered once."""
     cells = floor.ravel().nonzero()[0]
-    distances = _distances_to(floor, spots).ravel()[cells]
+    distances = _distances_to(floor, targets).ravel()[cells]
     shared = iter(cells[np.lexsort((generator.random(len(cells)), distances))].tolist())
     return lambda _: shared
 
 
-def _distances_to(floor: Floor, spots: Sequence[Cell]) -> NDArray[np.int64]:
-    """`[rows, cols]`: rows and columns to the nearest of the spots."""
+def _distances_to(floor: Floor, targets: Sequence[Cell]) -> NDArray[np.int64]:
+    """L1 distance of every cell to the nearest target. `[rows, cols]`"""
     rows, cols = (np.arange(side) for side in floor.shape)
-    to_each = [np.abs(rows - row)[:, None] + np.abs(cols - col) for row, col in spots]
+    to_each = [np.abs(rows - row)[:, None] + np.abs(cols - col) for row, col in targets]
     nearest: NDArray[np.int64] = np.min(to_each, axis=0)
     return nearest
 
 
-def _wished_places(
-    floor: Floor, num_objects: int, wishes: CellPreferences | None, generator: np.random.Generator
+def _preferred_cells(
+    floor: Floor, num_objects: int, preferences: CellPreferences | None, generator: np.random.Generator
 ) -> list[int] | None:
-    """A free cell for each object, whatever it stands in the way of."""
-    if wishes is None:
+    """A free cell for each object, without regard to connectivity."""
+    if preferences is None:
         free = floor.ravel().nonzero()[0]
         return generator.choice(free, size=num_objects, replace=False).tolist() if num_objects <= len(free) else None
     taken: dict[int, None] = {}
     for number in range(num_objects):
-        cell = next((cell for cell in wishes(number) if cell not in taken), None)
+        cell = next((cell for cell in preferences(number) if cell not in taken), None)
         if cell is None:
             return None
         taken[cell] = None

@@ -1,4 +1,4 @@
-"""Open floors with obstacles on them: walls, blocks, crosses, rings and small mazes."""
+"""Terrain: open floors with obstacles (walls, blocks, crosses, rings, labyrinths)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Floor = NDArray[np.bool_]
 KINDS = ("blocks", "crosses", "rings", "labyrinths")
 
 
-def draw_terrain(builder: TerrainConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Obstacles at random places, each if it leaves a cell free around it, until enough of the floor is covered."""
+def generate_terrain(builder: TerrainConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
+    """Place obstacles at random, each with a free cell around it, until a fraction `density` is covered."""
     if builder.obstacles == "walls":
         floor = np.ones(shape, np.bool_)
         count = round(builder.density * floor.size)
@@ -23,10 +23,12 @@ def draw_terrain(builder: TerrainConfig, shape: tuple[int, int], generator: np.r
     size = min(builder.size, *shape)
     blocked = np.zeros(shape, np.bool_)
     target = builder.density * blocked.size
-    tries = generator.integers((shape[0] - size + 1, shape[1] - size + 1), size=(4 * blocked.size // size**2 + 1, 2))
-    kinds = generator.integers(len(KINDS), size=len(tries)).tolist() if builder.obstacles == "mixed" else []
+    positions = generator.integers(
+        (shape[0] - size + 1, shape[1] - size + 1), size=(4 * blocked.size // size**2 + 1, 2)
+    )
+    kinds = generator.integers(len(KINDS), size=len(positions)).tolist() if builder.obstacles == "mixed" else []
     covered = 0
-    for number, (top, left) in enumerate(tries.tolist()):
+    for number, (top, left) in enumerate(positions.tolist()):
         if covered >= target:
             break
         around = blocked[max(0, top - 1) : top + size + 1, max(0, left - 1) : left + size + 1]
@@ -40,7 +42,7 @@ def draw_terrain(builder: TerrainConfig, shape: tuple[int, int], generator: np.r
 
 
 def _obstacle(kind: str, size: int, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """`[size, size] bool`, true where it is solid."""
+    """An obstacle, true where it is solid. `[size, size] bool`"""
     solid = np.zeros((size, size), np.bool_)
     if kind == "blocks":
         solid[:] = True
@@ -51,15 +53,15 @@ def _obstacle(kind: str, size: int, generator: np.random.Generator) -> NDArray[n
         np.rot90(solid, int(generator.integers(4)))[0, size // 2] = False
     else:
         solid[:] = True
-        side = (size - 1) // 2  # places in each direction, with walls between and around them
+        side = (size - 1) // 2  # maze cells in each direction, with walls between and around them
         walls = walls_between(side, side)
         opened = walls[kruskal(walls, side * side, generator)]
-        places = np.arange(side) * 2 + 1
-        solid[np.ix_(places, places)] = False
+        centers = np.arange(side) * 2 + 1
+        solid[np.ix_(centers, centers)] = False
         rows, cols = opened // side, opened % side
-        solid[rows.sum(axis=1) + 1, cols.sum(axis=1) + 1] = False  # halfway between two places
+        solid[rows.sum(axis=1) + 1, cols.sum(axis=1) + 1] = False  # halfway between two maze cells
         edge = 2 * int(generator.integers(side)) + 1
-        top = solid[: 2 * side + 1, : 2 * side + 1]  # of an even size, the last row and column are solid
+        top = solid[: 2 * side + 1, : 2 * side + 1]  # without the last row and column of an even size
         np.rot90(top, int(generator.integers(4)))[0, edge] = False
         if size % 2 == 0:
             solid[-1], solid[:, -1] = False, False

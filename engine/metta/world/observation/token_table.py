@@ -1,4 +1,4 @@
-"""What each thing looks like: its tokens but for the location, drawn anew only where something has changed."""
+"""TokenTable: the tokens of every entity without their location, rewritten only where an entity has changed."""
 
 from __future__ import annotations
 
@@ -7,110 +7,124 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE, GLOBAL_FEATURES
 from metta.world.state.worlds import IDLE, Worlds
 
-# ids of features, as in BASE_FEATURES of the config; in the order in which the tokens of a thing are listed
-GLOBAL_FEATURES = (8, 9, 10, 11)  # episode_completion_pct, last_action, last_action_arg, last_reward
-AGENT_FEATURES = (0, 1, 3, 4, 5)  # type_id, group, frozen, orientation, color
-CONVERTER_FEATURES = (0, 5, 6)  # type_id, color, converting
-SWAPPABLE_FEATURES = (0, 7)  # type_id, swappable
-PLAIN_FEATURES = (0,)  # type_id
-FIRST_ITEM = 12
+# the features of each kind of entity in the order of its tokens; items follow those of agents and converters
+AGENT_FEATURES = ("type_id", "agent:group", "agent:frozen", "agent:orientation", "agent:color")
+CONVERTER_FEATURES = ("type_id", "agent:color", "converting")
+SWAPPABLE_FEATURES = ("type_id", "swappable")
+PLAIN_WALL_FEATURES = ("type_id",)
+
+# slots of features in the table
+TYPE_ID = 0  # of every entity
+COMPLETION = GLOBAL_FEATURES.index("episode_completion_pct")
+LAST_ACTION = GLOBAL_FEATURES.index("last_action")  # followed by its argument
+LAST_REWARD = GLOBAL_FEATURES.index("last_reward")
+GROUP = AGENT_FEATURES.index("agent:group")
+FROZEN = AGENT_FEATURES.index("agent:frozen")
+ORIENTATION = AGENT_FEATURES.index("agent:orientation")
+AGENT_COLOR = AGENT_FEATURES.index("agent:color")
+CONVERTER_COLOR = CONVERTER_FEATURES.index("agent:color")
+CONVERTING = CONVERTER_FEATURES.index("converting")
+SWAPPABLE = SWAPPABLE_FEATURES.index("swappable")
 
 
 class TokenTable:
-    """Tokens of everything in a batch, by thing id.
+    """Tokens by entity id.
 
-    `tokens [entities, slots]`: feature id | value << 8. `counts [entities]`: how many of the slots are in use. What
-    every thing of a kind has comes first, so that the feature ids there are written once; then come the items it holds.
+    `tokens [entity ids, slots]`: feature id | value << 8. `counts [entity ids]`: number of slots in use. The tokens
+    that all entities of a kind have come first, so that their feature ids are written once; then come the items.
     """
 
     def __init__(self, worlds: Worlds):
         self._worlds = worlds
         self.slots = len(AGENT_FEATURES) + worlds.compiled.num_items
-        self.redraw()
+        self.rebuild()
 
-    def redraw(self) -> None:
-        """Draw everything there is."""
+    def rebuild(self) -> None:
+        """Write the tokens of all entities."""
         worlds, types = self._worlds, self._worlds.compiled.types
-        self.tokens = np.zeros((worlds.num_entities, self.slots), np.uint16)
-        self.counts = np.zeros(worlds.num_entities, np.int64)
+        self.tokens = np.zeros((worlds.num_entity_ids, self.slots), np.uint16)
+        self.counts = np.zeros(worlds.num_entity_ids, np.int64)
         features, self._values = np.moveaxis(self.tokens.view(np.uint8).reshape(*self.tokens.shape, 2), -1, 0)
         bounds = (
             *(worlds.first_global, worlds.first_swappable, worlds.first_agent),
-            *(worlds.first_plain, worlds.first_converter, worlds.num_entities),
+            *(worlds.first_plain_wall, worlds.first_converter, worlds.num_entity_ids),
         )
-        global_, swappable, agent, plain, converter = map(slice, bounds[:-1], bounds[1:])
-        for entities, fixed in (
-            (global_, GLOBAL_FEATURES),
+        globals_, swappable, agent, plain_wall, converter = map(slice, bounds[:-1], bounds[1:])
+        for entities, names in (
+            (globals_, GLOBAL_FEATURES),
             (swappable, SWAPPABLE_FEATURES),
             (agent, AGENT_FEATURES),
-            (plain, PLAIN_FEATURES),
+            (plain_wall, PLAIN_WALL_FEATURES),
             (converter, CONVERTER_FEATURES),
         ):
-            features[entities, : len(fixed)] = fixed
-            self.counts[entities] = len(fixed)
-        self._values[plain, 0] = types.type_id[: types.plain_walls]
-        self._values[swappable, 0] = types.type_id[types.plain_walls : types.static]
-        self._values[swappable, 1] = 1
-        self._global_values, self._agent_values = self._values[global_], self._values[agent]
+            features[entities, : len(names)] = [FEATURE_IDS[name] for name in names]
+            self.counts[entities] = len(names)
+        self._values[plain_wall, TYPE_ID] = types.type_id[: types.num_plain_walls]
+        self._values[swappable, TYPE_ID] = types.type_id[types.num_plain_walls : types.num_walls]
+        self._values[swappable, SWAPPABLE] = 1
+        self._global_values, self._agent_values = self._values[globals_], self._values[agent]
         worlds.items_changed[:] = True
         worlds.converter_changed[:] = worlds.converter_cell >= 0
 
     def update(self) -> None:
-        """Draw what has changed. What fits in a byte for every agent is simply written again."""
+        """Write what has changed. Values that are one byte per agent are written in every step."""
         worlds = self._worlds
-        if len(self.tokens) != worlds.num_entities:
-            self.redraw()
-        self._global_values[:, 0] = self._completion().repeat(worlds.num_agents)
-        self._global_values[:, 1:3] = worlds.last_action
-        self._global_values[:, 3] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > 0) else 0
-        self._agent_values[:, 2] = worlds.freeze != 0
-        self._agent_values[:, 3] = worlds.orientation
-        self._agent_values[:, 4] = worlds.color
+        if len(self.tokens) != worlds.num_entity_ids:
+            self.rebuild()
+        self._global_values[:, COMPLETION] = self._completion().repeat(worlds.num_agents)
+        self._global_values[:, LAST_ACTION : LAST_ACTION + 2] = worlds.last_action
+        self._global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > 0) else 0
+        self._agent_values[:, FROZEN] = worlds.freeze != 0
+        self._agent_values[:, ORIENTATION] = worlds.orientation
+        self._agent_values[:, AGENT_COLOR] = worlds.color
         agents = worlds.items_changed.nonzero()[0]
         if agents.size:
-            self._draw_agents(agents)
+            self._write_agents(agents)
             worlds.items_changed[agents] = False
         converters = worlds.converter_changed.nonzero()[0]
         if converters.size:
-            self._draw_converters(converters)
+            self._write_converters(converters)
             worlds.converter_changed[converters] = False
 
     def _completion(self) -> NDArray[np.int64]:
-        """Part of the episode that is over, in 255ths, by world; past the end it wraps in its byte."""
+        """The fraction of `max_steps` that has passed, in 255ths; above 255 the byte wraps. `[worlds]`"""
         worlds = self._worlds
         return rounded(worlds.steps / worlds.compiled.rulesets.max_steps[worlds.ruleset] * 255.0)
 
-    def _draw_agents(self, agents: NDArray[np.int64]) -> None:
+    def _write_agents(self, agents: NDArray[np.int64]) -> None:
         worlds = self._worlds
-        self._agent_values[agents, 1] = worlds.compiled.groups.token_id[worlds.group_row[agents]]
+        self._agent_values[agents, GROUP] = worlds.compiled.groups.token_id[worlds.group_row[agents]]
         entities = worlds.first_agent + agents
-        self._draw_items(entities, len(AGENT_FEATURES), worlds.has_token[agents], worlds.inventory[agents])
+        self._write_items(entities, len(AGENT_FEATURES), worlds.has_token[agents], worlds.inventory[agents])
 
-    def _draw_converters(self, converters: NDArray[np.int64]) -> None:
+    def _write_converters(self, converters: NDArray[np.int64]) -> None:
         worlds = self._worlds
         entities = worlds.first_converter + converters
         types, type_rows = worlds.compiled.types, worlds.converter_type[converters]
-        self._values[entities, 0] = types.type_id[type_rows]
-        self._values[entities, 1] = types.color[type_rows]
-        self._values[entities, 2] = worlds.converter_phase[converters] != IDLE
+        self._values[entities, TYPE_ID] = types.type_id[type_rows]
+        self._values[entities, CONVERTER_COLOR] = types.color[type_rows]
+        self._values[entities, CONVERTING] = worlds.converter_phase[converters] != IDLE
         held = worlds.converter_inventory[converters]
-        self._draw_items(entities, len(CONVERTER_FEATURES), held > 0, held)
+        self._write_items(entities, len(CONVERTER_FEATURES), held > 0, held)
 
-    def _draw_items(
-        self, entities: NDArray[np.int64], fixed: int, has_token: NDArray[np.bool_], amounts: NDArray[np.int16]
+    def _write_items(
+        self, entities: NDArray[np.int64], first_slot: int, has_token: NDArray[np.bool_], amounts: NDArray[np.int16]
     ) -> None:
-        """Item tokens of things, after their `fixed` other tokens. `has_token`, `amounts [entities, items]`"""
+        """Write item tokens from slot `first_slot` on. `has_token`, `amounts [entities, items]`"""
         ends = np.add.accumulate(has_token, axis=1, dtype=np.int64)
         position, item = has_token.nonzero()
-        slot = fixed - 1 + ends[position, item]
-        self.tokens[entities[position], slot] = FIRST_ITEM + item + (amounts[position, item].astype(np.int64) << 8)
-        self.counts[entities] = fixed + has_token.sum(axis=1)
+        slot = first_slot - 1 + ends[position, item]
+        self.tokens[entities[position], slot] = (
+            FIRST_ITEM_FEATURE + item + (amounts[position, item].astype(np.int64) << 8)
+        )
+        self.counts[entities] = first_slot + has_token.sum(axis=1)
 
 
 def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The last_reward token's value: hundredths, rounded, 0 to 255."""
+    """The value of the last_reward token: hundredths, rounded, clipped to 0 to 255. `[agents]`"""
     hundredths = reward * np.float32(100)
     np.maximum(hundredths, np.float32(0), out=hundredths)
     np.minimum(hundredths, np.float32(255), out=hundredths)
@@ -118,7 +132,10 @@ def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Values that are not negative, rounded, halves up. (`floor(x + 0.5)` would round in its sum, too.)"""
+    """Values of at least 0 rounded to the nearest integer, halves up.
+
+    `floor(x + 0.5)` is not the same: its sum is rounded as well.
+    """
     halves: NDArray[np.int64] = (values + values).astype(np.int64)
     halves += 1
     halves >>= 1

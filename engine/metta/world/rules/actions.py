@@ -1,4 +1,4 @@
-"""The second pass of a step: every action but attacks, one function each."""
+"""The main phase of a step: all actions except attacks, one function each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.geometry import CLOCKWISE
-from metta.world.rules.combat import hold_frozen, punish_failed, punish_invalid
+from metta.world.rules.combat import penalize_failed, penalize_invalid, skip_frozen
 from metta.world.rules.converters import get_items, put_items, use_converter
 from metta.world.rules.inventory import Rows, pay, update_items
-from metta.world.rules.turn_order import ByKind, Turn, conflict_free_batches
-from metta.world.state.compiled_config import ACTS, ALWAYS_WORKS, AT_CONVERTER, INVALID, LEAVES_CELL, SECOND_PASS, Kind
+from metta.world.rules.turn_order import RowsByKind, Turns, conflict_free_batches
+from metta.world.state.compiled_config import (
+    ALWAYS_SUCCEEDS,
+    CHANGES_CELL,
+    COUNTED,
+    INVALID,
+    MAIN_PHASE,
+    USES_CONVERTER,
+    TurnKind,
+)
 from metta.world.state.worlds import EMPTY, Worlds
 
 TURN_CLOCKWISE = np.array(CLOCKWISE)
@@ -21,171 +29,172 @@ _color = np.arange(256)
 COLOR_AFTER = np.stack(
     [np.minimum(_color + 1, 255), np.maximum(_color - 1, 0), np.where(_color <= 127, _color * 2, _color), _color // 2]
 )
-"""What change_color makes of a color, by its argument: one more, one less, double, half. `[arguments, 256]`"""
+"""The color after `change_color`, by argument (+1, -1, double, half) and color. `[arguments, 256]`"""
 
 
-def run_main_phase(worlds: Worlds, turn: Turn) -> None:
-    """All actions but attacks in turn order, and the second penalty of an unknown action id."""
-    turn.thawed[:] = False  # who thawed in the first pass is free all through this one
-    if worlds.compiled.has_gifts and (turn.kind == Kind.GIFT).any():
-        for rows in _cut_at_gifts(worlds, turn):
-            _take_turns(worlds, turn, rows)
+def run_main_phase(worlds: Worlds, turns: Turns) -> None:
+    """Execute all actions except attacks in turn order, with the second penalty of unknown action ids."""
+    turns.thawed[:] = False  # an agent that thawed in the attack phase is free throughout this one
+    if worlds.compiled.has_gifts and (turns.kind == TurnKind.GIFT).any():
+        for rows in _split_at_gifts(worlds, turns):
+            _execute(worlds, turns, rows)
     else:
-        _take_turns(worlds, turn, worlds.everyone)
+        _execute(worlds, turns, worlds.all_agents)
 
 
-def count_actions(worlds: Worlds, turn: Turn) -> None:
-    """Count everybody's success or failure; turns that were lost or invalid count as neither."""
-    acted = turn.kind >= ACTS[0]
-    # an unknown action has no column; adding nothing to another's does no harm
-    column = worlds.failed_start + turn.known_action
+def count_actions(worlds: Worlds, turns: Turns) -> None:
+    """Count the success or failure of each agent's action; lost and invalid ones count as neither."""
+    counts = turns.kind >= COUNTED[0]
+    # an unknown action has no column of its own: 0 is added to another one
+    column = worlds.failed_start + turns.known_action
     column += worlds.compiled.num_actions * worlds.success
-    worlds.agent_counters.ravel()[column] += acted
+    worlds.agent_counters.ravel()[column] += counts
 
 
-def _cut_at_gifts(worlds: Worlds, turn: Turn) -> Iterator[Rows]:
-    """Each world's turns in order, cut before and after each gift: everybody before it, who gives it, and so on.
+def _split_at_gifts(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
+    """Yield the turns of each world in order, split before and after each gift: those before it, the gift, and so on.
 
-    A gift depends on who stands where and who holds what at that moment, so all turns before it must be over.
+    A gift depends on positions and inventories at that moment, so all turns before it must have been executed.
     """
-    in_order = np.lexsort((turn.key(worlds.everyone), worlds.world))
-    gives = (turn.kind[in_order] == Kind.GIFT).reshape(worlds.num_worlds, -1)
+    in_order = np.lexsort((turns.order_key(worlds.all_agents), worlds.world_of_agent))
+    is_gift = (turns.kind[in_order] == TurnKind.GIFT).reshape(worlds.num_worlds, -1)
     # parts 0, 2, 4, ... lie between gifts, parts 1, 3, 5, ... are gifts
-    part = 2 * gives.cumsum(axis=1) - gives
+    part = 2 * is_gift.cumsum(axis=1) - is_gift
     for number in range(int(part.max()) + 1):
         rows = in_order[(part == number).ravel()]
         rows.sort()
         yield rows
 
 
-def _take_turns(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """Turns of the second pass among `rows` that no gift lies between.
+def _execute(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    """Execute turns of the main phase with no gift between them.
 
-    What a turn costs is its agent's own business, and so is rotating or changing color. Converters stay where they are,
-    so only turns at the same converter meet. Moves and swaps meet where they share a cell.
+    Costs, rotations and changes of color concern only the agent itself. Converters do not move, so only turns at the
+    same converter conflict. Moves and swaps conflict if they share a cell.
     """
     if np.count_nonzero(worlds.freeze):
-        hold_frozen(worlds, turn, rows[turn.kind[rows] > Kind.REFUSED])
-    if worlds.compiled.second_pass_costs:
-        acting = rows[turn.kind[rows] > Kind.REFUSED]
-        turn.kind[acting[~pay(worlds, acting, turn.action_row[acting])]] = Kind.REFUSED
-    by_kind = ByKind(turn, rows)
-    punish_invalid(worlds, turn, by_kind[INVALID])
-    worlds.success[by_kind[ALWAYS_WORKS]] = True
-    for kind, act in ACTIONS.items():
+        skip_frozen(worlds, turns, rows[turns.kind[rows] > TurnKind.REFUSED])
+    if worlds.compiled.main_phase_has_costs:
+        acting = rows[turns.kind[rows] > TurnKind.REFUSED]
+        turns.kind[acting[~pay(worlds, acting, turns.action_row[acting])]] = TurnKind.REFUSED
+    by_kind = RowsByKind(turns, rows)
+    penalize_invalid(worlds, turns, by_kind[INVALID])
+    worlds.success[by_kind[ALWAYS_SUCCEEDS]] = True
+    for kind, act in ACTION_FUNCTIONS.items():
         if (agents := by_kind[kind]).size:
-            act(worlds, turn, agents)
-    punish_failed(worlds, by_kind[SECOND_PASS])
+            act(worlds, turns, agents)
+    penalize_failed(worlds, by_kind[MAIN_PHASE])
 
 
-def _rotate(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    worlds.orientation[rows] = turn.argument[rows]
+def _rotate(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    worlds.orientation[rows] = turns.argument[rows]
 
 
-def _turn_by(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    quarters = worlds.compiled.actions.delta[turn.action_row[rows]] % 4
+def _rotate_by(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    quarters = worlds.compiled.actions.delta[turns.action_row[rows]] % 4
     for quarter in range(1, 4):
         turning = rows[quarters >= quarter]
         worlds.orientation[turning] = TURN_CLOCKWISE[worlds.orientation[turning]]
 
 
-def _change_color(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    worlds.color[rows] = COLOR_AFTER[turn.argument[rows], worlds.color[rows]]
+def _change_color(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    worlds.color[rows] = COLOR_AFTER[turns.argument[rows], worlds.color[rows]]
 
 
-def _work_converters(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """put_items, get_items and use: turns at the same converter one after the other."""
+def _use_converters(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    """Execute put_items, get_items and use; turns at the same converter one after the other."""
     _, entities = worlds.look_ahead(rows)
     at_converter = (entities >= worlds.first_converter).nonzero()[0]
     if not at_converter.size:
         return
     rows, converters = rows[at_converter], entities[at_converter].astype(np.int64) - worlds.first_converter
-    kind = turn.kind[rows]
+    kind = turns.kind[rows]
     if worlds.compiled.has_use:
-        usable = worlds.compiled.actions.works_on[turn.action_row[rows], worlds.converter_type[converters]]
-        working = ((kind != Kind.USE) | usable).nonzero()[0]
-        rows, converters, kind = rows[working], converters[working], kind[working]
-    for ready in conflict_free_batches(worlds, turn, rows, (converters,)):
-        works = kind[ready]
-        for work_kind, work in WORK.items():
-            here = ready[works == work_kind]
-            if here.size:
-                worlds.success[rows[here]] = work(worlds, rows[here], converters[here])
+        is_usable = worlds.compiled.actions.usable_types[turns.action_row[rows], worlds.converter_type[converters]]
+        valid = ((kind != TurnKind.USE) | is_usable).nonzero()[0]
+        rows, converters, kind = rows[valid], converters[valid], kind[valid]
+    for ready in conflict_free_batches(worlds, turns, rows, (converters,)):
+        ready_kind = kind[ready]
+        for action_kind, act in CONVERTER_ACTIONS.items():
+            acting = ready[ready_kind == action_kind]
+            if acting.size:
+                worlds.success[rows[acting]] = act(worlds, rows[acting], converters[acting])
 
 
-WORK = {Kind.PUT_ITEMS: put_items, Kind.GET_ITEMS: get_items, Kind.USE: use_converter}
-"""What each kind of turn at a converter does there."""
+CONVERTER_ACTIONS = {TurnKind.PUT_ITEMS: put_items, TurnKind.GET_ITEMS: get_items, TurnKind.USE: use_converter}
+"""The function of each kind of turn at a converter."""
 
 
-def _move_and_swap(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """Moves and swaps: those that want a cell another one wants or stands in go one after the other."""
-    is_move = turn.kind[rows] == Kind.MOVE
-    # directions come in opposite pairs: argument 1 of a move walks backwards (a swap has no other argument than 0)
-    targets, entities = worlds.look(rows, worlds.orientation[rows] ^ turn.argument[rows])
-    hopeful = worlds.may_make_way(entities).nonzero()[0]
-    rows, targets, is_move = rows[hopeful], targets[hopeful], is_move[hopeful]
-    for ready in conflict_free_batches(worlds, turn, rows, (worlds.cell[rows], targets)):
+def _move_and_swap(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    """Execute moves and swaps; those that share a start or target cell one after the other."""
+    is_move = turns.kind[rows] == TurnKind.MOVE
+    # orientations 0 and 1 are opposite, and so are 2 and 3: argument 1 of a move goes backwards; a swap has argument 0
+    targets, entities = worlds.look_toward(rows, worlds.orientation[rows] ^ turns.argument[rows])
+    possible = worlds.may_be_vacated(entities).nonzero()[0]
+    rows, targets, is_move = rows[possible], targets[possible], is_move[possible]
+    for ready in conflict_free_batches(worlds, turns, rows, (worlds.cell[rows], targets)):
         moves = is_move[ready]
         moving, swapping = ready[moves], ready[~moves]
         if moving.size:
             _move(worlds, rows[moving], targets[moving])
         if swapping.size:
-            _swap(worlds, turn, rows[swapping], targets[swapping])
+            _swap(worlds, turns, rows[swapping], targets[swapping])
 
 
 def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
     is_free = worlds.grid[targets] == EMPTY
     rows, targets = rows[is_free], targets[is_free]
-    left = worlds.cell[rows]
-    worlds.grid[targets] = worlds.grid[left]
-    worlds.grid[left] = EMPTY
+    starts = worlds.cell[rows]
+    worlds.grid[targets] = worlds.grid[starts]
+    worlds.grid[starts] = EMPTY
     worlds.cell[rows] = targets
     worlds.success[rows] = True
 
 
-def _swap(worlds: Worlds, turn: Turn, rows: Rows, targets: NDArray[np.int64]) -> None:
+def _swap(worlds: Worlds, turns: Turns, rows: Rows, targets: NDArray[np.int64]) -> None:
     entities = worlds.grid[targets]
-    full = (entities != EMPTY).nonzero()[0]
-    if not full.size:
+    occupied = (entities != EMPTY).nonzero()[0]
+    if not occupied.size:
         return
-    rows, targets, entities = rows[full], targets[full], entities[full]
-    swaps = (entities >= worlds.first_swappable) & (entities < worlds.first_agent)
-    others = worlds.agent_in(entities)
-    met = (others >= 0).nonzero()[0]
-    if met.size:
-        swaps[met] = _is_still_frozen(worlds, turn, others[met], rows[met])
-    swapping = swaps.nonzero()[0]
+    rows, targets, entities = rows[occupied], targets[occupied], entities[occupied]
+    can_swap = (entities >= worlds.first_swappable) & (entities < worlds.first_agent)
+    others = worlds.agents_among(entities)
+    with_agent = (others >= 0).nonzero()[0]
+    if with_agent.size:
+        can_swap[with_agent] = _is_still_frozen(worlds, turns, others[with_agent], rows[with_agent])
+    swapping = can_swap.nonzero()[0]
     if not swapping.size:
         return
     rows, targets, entities, others = rows[swapping], targets[swapping], entities[swapping], others[swapping]
-    left = worlds.cell[rows]
-    worlds.grid[targets] = worlds.grid[left]
-    worlds.grid[left] = entities
+    starts = worlds.cell[rows]
+    worlds.grid[targets] = worlds.grid[starts]
+    worlds.grid[starts] = entities
     worlds.cell[rows] = targets
     is_agent = others >= 0
-    worlds.cell[others[is_agent]] = left[is_agent]
+    worlds.cell[others[is_agent]] = starts[is_agent]
     worlds.success[rows] = True
     columns = worlds.agent_columns
-    what = np.where(is_agent, columns.swappable_types, entities - worlds.first_swappable)
-    swap = np.searchsorted(columns.swaps, turn.action[rows])
-    worlds.count(rows, columns.swapped + swap * (columns.swappable_types + 1) + what)
+    type_index = np.where(is_agent, columns.swappable_types, entities - worlds.first_swappable)
+    swap = np.searchsorted(columns.swaps, turns.action[rows])
+    worlds.count(rows, columns.swapped + swap * (columns.swappable_types + 1) + type_index)
 
 
-def _is_still_frozen(worlds: Worlds, turn: Turn, others: Rows, rows: Rows) -> NDArray[np.bool_]:
-    """Whether each of `others` is frozen when the turn of its partner in `rows` comes.
+def _is_still_frozen(worlds: Worlds, turns: Turns, others: Rows, rows: Rows) -> NDArray[np.bool_]:
+    """Whether each of `others` is frozen at the turn of the agent in `rows` that swaps with it.
 
-    Freezes have been counted down already: who thawed in this pass was still frozen if its turn comes after.
+    Freeze counters of this phase have been decreased already: an agent that thaws in this phase is still frozen before
+    its own turn.
     """
-    is_later = turn.key(others) > turn.key(rows)
-    is_frozen: NDArray[np.bool_] = (worlds.freeze[others] != 0) | (turn.thawed[others] & is_later)
+    is_later = turns.order_key(others) > turns.order_key(rows)
+    is_frozen: NDArray[np.bool_] = (worlds.freeze[others] != 0) | (turns.thawed[others] & is_later)
     return is_frozen
 
 
-def _gift(worlds: Worlds, turn: Turn, rows: Rows) -> None:
-    """One unit to the agent ahead. There is at most one gift a world here, and nothing else happens there."""
+def _gift(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    """Give one unit to the agent ahead. `rows` has at most one agent per world."""
     _, entities = worlds.look_ahead(rows)
-    receivers = worlds.agent_in(entities)
-    items = worlds.compiled.actions.gift_item[turn.action_row[rows]]
+    receivers = worlds.agents_among(entities)
+    items = worlds.compiled.actions.gift_item[turns.action_row[rows]]
     has_room = worlds.inventory[receivers, items] < worlds.compiled.groups.cap[worlds.group_row[receivers], items]
     gives = (receivers >= 0) & (receivers != rows) & (worlds.inventory[rows, items] > 0) & has_room
     rows, receivers, items = rows[gives], receivers[gives], items[gives]
@@ -194,12 +203,12 @@ def _gift(worlds: Worlds, turn: Turn, rows: Rows) -> None:
     worlds.success[rows] = True
 
 
-ACTIONS: dict[int | tuple[int, int], Callable[[Worlds, Turn, Rows], None]] = {
-    Kind.ROTATE: _rotate,
-    Kind.TURN: _turn_by,
-    Kind.CHANGE_COLOR: _change_color,
-    AT_CONVERTER: _work_converters,
-    LEAVES_CELL: _move_and_swap,
-    Kind.GIFT: _gift,
+ACTION_FUNCTIONS: dict[int | tuple[int, int], Callable[[Worlds, Turns, Rows], None]] = {
+    TurnKind.ROTATE: _rotate,
+    TurnKind.ROTATE_BY: _rotate_by,
+    TurnKind.CHANGE_COLOR: _change_color,
+    USES_CONVERTER: _use_converters,
+    CHANGES_CELL: _move_and_swap,
+    TurnKind.GIFT: _gift,
 }
-"""What each kind of turn does; kinds that can be in each other's way are one entry."""
+"""The function of each kind of turn; kinds that can conflict with each other share one."""

@@ -1,4 +1,4 @@
-"""Converters: mines, generators, altars. They turn items into items by themselves; agents put in and take out."""
+"""Converters (mines, generators, altars): conversions over time, and the actions that put in and take out items."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from metta.world.rules.inventory import Rows, update_items
 from metta.world.state.compiled_config import ABSENT, NEVER
 from metta.world.state.worlds import CONVERTING, COOLING, IDLE, Worlds
 
-MOST_HELD = 255
+MAX_HELD = 255
+"""Units of each item that a converter can hold."""
 
 Converters = NDArray[np.int64]
 """Distinct converter indices."""
 
 
 def advance_converters(worlds: Worlds) -> None:
-    """Process every event that is due, also those that come up meanwhile."""
+    """Process all events that are due, including those that processing creates."""
     while (due := (worlds.converter_due <= worlds.clock).nonzero()[0]).size:
         phase = worlds.converter_phase[due]
         _finish_conversions(worlds, due[phase == CONVERTING])
@@ -24,7 +25,7 @@ def advance_converters(worlds: Worlds) -> None:
 
 
 def start_conversions(worlds: Worlds, converters: Converters) -> None:
-    """Start each idle converter that is not full and has all its inputs."""
+    """Start a conversion in each idle converter that has all its inputs and is not full."""
     types, columns = worlds.compiled.types, worlds.converter_columns
     idle = converters[worlds.converter_phase[converters] == IDLE]
     if not idle.size:
@@ -55,17 +56,17 @@ def _finish_conversions(worlds: Worlds, converters: Converters) -> None:
     types, columns = worlds.compiled.types, worlds.converter_columns
     type_rows = worlds.converter_type[converters]
     produced = types.output[type_rows]
-    # what does not fit is lost, but counted
-    worlds.converter_inventory[converters] = np.minimum(worlds.converter_inventory[converters] + produced, MOST_HELD)
+    # units above MAX_HELD are lost, but counted
+    worlds.converter_inventory[converters] = np.minimum(worlds.converter_inventory[converters] + produced, MAX_HELD)
     worlds.count_converters(converters, columns.of_items(columns.produced), produced)
     worlds.count_converters(converters, columns.conversions_completed)
 
-    rest = types.cooldown[type_rows]
-    worlds.converter_phase[converters] = np.where(rest > 0, COOLING, IDLE)
-    worlds.converter_due[converters] = np.where(rest > 0, worlds.clock + rest, NEVER)
-    worlds.count_converters(converters[rest > 0], columns.cooldown_started)
+    cooldown = types.cooldown[type_rows]
+    worlds.converter_phase[converters] = np.where(cooldown > 0, COOLING, IDLE)
+    worlds.converter_due[converters] = np.where(cooldown > 0, worlds.clock + cooldown, NEVER)
+    worlds.count_converters(converters[cooldown > 0], columns.cooldown_started)
     worlds.converter_changed[converters] = True
-    start_conversions(worlds, converters[rest == 0])
+    start_conversions(worlds, converters[cooldown == 0])
 
 
 def _end_cooldowns(worlds: Worlds, converters: Converters) -> None:
@@ -78,11 +79,11 @@ def _end_cooldowns(worlds: Worlds, converters: Converters) -> None:
     start_conversions(worlds, converters)
 
 
-# -- what agents do with them; `rows` and `converters` are distinct and belong together ------------------------------
+# -- actions: agent `rows[i]` acts on `converters[i]`; both are distinct ---------------------------------------------
 
 
 def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
-    """Each agent puts in up to one recipe's inputs; whether it put any."""
+    """Put up to one recipe's inputs into each converter. Returns whether each agent put in any. `[rows] bool`"""
     types = worlds.compiled.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.input_items[worlds.converter_type[converters]].T:
@@ -91,11 +92,11 @@ def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
             continue
         agents, targets, put = rows[has_some], converters[has_some], items[has_some]
         wanted = np.minimum(types.input[worlds.converter_type[targets], put], worlds.inventory[agents, put])
-        amount = np.minimum(wanted, MOST_HELD - worlds.converter_inventory[targets, put])
+        amount = np.minimum(wanted, MAX_HELD - worlds.converter_inventory[targets, put])
         worlds.converter_inventory[targets, put] += amount.astype(np.int16)
         worlds.converter_changed[targets] = True
         worlds.count_converters(targets, worlds.converter_columns.added + put, amount)
-        start_conversions(worlds, targets)  # also where nothing fitted
+        start_conversions(worlds, targets)  # even where nothing fits
         fitted = amount > 0
         update_items(worlds, agents[fitted], put[fitted], -amount[fitted])
         worlds.count(agents[fitted], worlds.agent_columns.put + put[fitted], amount[fitted])
@@ -104,7 +105,7 @@ def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
 
 
 def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
-    """Each agent takes all the outputs it can hold; whether it took any."""
+    """Take all outputs that each agent can hold. Returns whether each agent took any. `[rows] bool`"""
     types = worlds.compiled.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.output_items[worlds.converter_type[converters]].T:
@@ -125,7 +126,7 @@ def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
 
 
 def use_converter(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
-    """Each agent takes the outputs if it can hold any, else puts in recipe inputs; whether anything moved."""
+    """Take outputs if the agent can hold any, otherwise put in inputs. Returns whether any item moved. `[rows] bool`"""
     outputs = worlds.compiled.types.output[worlds.converter_type[converters]] > 0
     room = worlds.inventory[rows] < worlds.compiled.groups.cap[worlds.group_row[rows]]
     can_take = (outputs & room & (worlds.converter_inventory[converters] > 0)).any(axis=1)

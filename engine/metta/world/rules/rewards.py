@@ -1,4 +1,4 @@
-"""From individual rewards to what `step` returns: sharing within and between groups, and the diversity bonus."""
+"""The rewards that `step` returns: sharing within and between groups, and the diversity bonus."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from metta.world.state.worlds import Worlds
 
 
 def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
-    """What each agent gets after sharing. `[agents] float32`
+    """The reward of each agent after sharing. `[agents] float32`
 
-    Each agent gives a share of its reward to its own group (`group_reward_pct`) and to others
-    (`reward_sharing_groups`); what a group was given is split evenly among its agents in this world.
+    Each agent gives a fraction of its reward to its own group (`group_reward_pct`) and to other groups
+    (`reward_sharing_groups`). The sum that a group receives is split evenly among its agents in the same world.
     """
     compiled = worlds.compiled
     returned = worlds.reward.copy()
@@ -20,14 +20,14 @@ def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
         return returned
     groups, count = compiled.groups, compiled.num_groups
     own = worlds.group_row % count
-    first_pot = worlds.world * count  # pots are numbered world by world
+    first_pot = worlds.world_of_agent * count  # a pot per group and world: the sum that it receives
     sizes = np.bincount(first_pot + own, minlength=worlds.num_worlds * count)
     pots = np.zeros(worlds.num_worlds * count)
 
     def give(share: NDArray[np.float32], pot: NDArray[np.int64]) -> None:
-        # float32 products and quotients, summed in double and in the order of agents, as the original does
+        # float32 products and quotients, summed in float64 in the order of agents, as in the original
         given = worlds.reward * share
-        given[sizes[pot] == 0] = 0  # nobody there to take it
+        given[sizes[pot] == 0] = 0  # the group has no agent in this world
         np.subtract(returned, given, out=returned)
         split = given / np.maximum(sizes[pot], 1).astype(np.float32)
         pots[:] += np.bincount(pot, split, len(pots))
@@ -41,26 +41,26 @@ def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
 
 
 def diversity_factor(worlds: Worlds, world: int) -> NDArray[np.float64]:
-    """What the last rewards of an episode are scaled by, per agent of a world. `[agents]`
+    """The factor of the diversity bonus on the last reward of an episode, for each agent of a world. `[agents]`
 
     1 + similarity_coef * exp(-|r - own mean| / own std) + diversity_coef * mean over the other groups of
     (1 - exp(-|r - their mean| / their std)), with r the agent's individual reward of the episode.
     """
     compiled = worlds.compiled
     game = compiled.configs[int(worlds.ruleset[world])].game
-    rows = slice(world * worlds.num_agents, (world + 1) * worlds.num_agents)
+    rows = worlds.rows_of(world)
     own = worlds.group_row[rows]
     r = worlds.individual_rewards[rows].astype(np.float64)
     factor = np.ones(len(r))
     present = np.unique(own)
-    near = {
+    similarity = {
         group: np.exp(-np.abs(r - r[own == group].mean()) / (r[own == group].std() + 1e-6))
         for group in present.tolist()
     }
     for group in present.tolist():
         members = own == group
-        factor[members] += game.similarity_coef * near[group][members]
-        others = [1 - near[other][members] for other in present.tolist() if other != group]
+        factor[members] += game.similarity_coef * similarity[group][members]
+        others = [1 - similarity[other][members] for other in present.tolist() if other != group]
         if others:
             factor[members] += game.diversity_coef * np.mean(others, axis=0)
     return factor

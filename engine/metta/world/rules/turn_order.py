@@ -1,9 +1,9 @@
-"""Whose turn it is: one random order per world and step, and how turns run at once without changing the outcome.
+"""Turn order: a random order of agents per world and step, and batches of turns that can be executed at once.
 
-The rule is one agent after the other. Two turns can be taken at once when neither touches anything the other does, so
-each turn names what it touches ("locks": cells, agents, converters), and turns run in rounds: a turn is ready when
-nobody before it in the order still waits for one of its locks. What comes out is exactly what one turn after the other
-gives, in a handful of array operations: with 64 agents on a 64 x 64 map in one or two rounds, in a crowd in three.
+Agents act one after the other. Two turns can be executed at once if they affect nothing in common, so each turn names
+what it affects ("locks": cells, agents, converters) and turns are executed in batches: a turn is ready when no earlier
+turn still waits for one of its locks. The result is exactly that of one turn after the other, with a few array
+operations: 64 agents on a 64 x 64 map need one or two batches, crowded ones three.
 """
 
 from __future__ import annotations
@@ -17,78 +17,79 @@ from numpy.typing import NDArray
 from metta.world.state.compiled_config import NUM_KINDS
 from metta.world.state.worlds import Worlds
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves half of the output's."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
 
 
-def drawn_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """By what agents are put in order in step number `steps [worlds]` of their worlds' episodes.
+def order_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Random sort keys of agents `rows` in step number `steps [worlds]` of their episodes. `[rows]`
 
-    Number `step * agents + agent` of the SplitMix64 stream that this episode of this world has for its own. Sorting by
-    independent random numbers is a uniformly random permutation.
+    The key is number `step * agents + agent` of the SplitMix64 stream of the episode. Sorting by independent random
+    numbers gives a uniformly random permutation.
     """
     world, agent = np.divmod(rows, worlds.num_agents)
     number = (steps[world] * worlds.num_agents + agent).astype(np.uint64)
-    return mix(worlds.turn_stream[world] + number * GOLDEN)
+    return splitmix64(worlds.turn_stream[world] + number * SPLITMIX64_STEP)
 
 
 def next_order(worlds: Worlds) -> NDArray[np.int64]:
-    """The agent at each place of the order in which each world will take its next turns. `[worlds, agents]`"""
-    keys = drawn_keys(worlds, worlds.everyone, worlds.steps + 1)
+    """The turn order of the next step: the agent index at each position. `[worlds, agents]`"""
+    keys = order_keys(worlds, worlds.all_agents, worlds.steps + 1)
     return keys.reshape(worlds.num_worlds, worlds.num_agents).argsort(axis=1, kind="stable")
 
 
-class Turn:
-    """What every agent does in this step. Arrays are `[agents]`."""
+class Turns:
+    """The turns of all agents in one step. Arrays are `[agents]`."""
 
     def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.integer[Any]] | None):
         compiled = worlds.compiled
         self._worlds = worlds
         self.action, self.argument = actions.T
-        # seen as unsigned, negative numbers are too large like others
-        self.known_action, argument = np.minimum(actions.view(np.uint64), compiled.too_large).view(np.int64).T
-        pair = self.known_action * (compiled.most_arguments + 1)
-        pair += argument
-        self.action_row = self.known_action  # in the tables of actions; means nothing where the id is unknown
+        # as unsigned numbers, negative ones are too large like others
+        self.known_action, argument = np.minimum(actions.view(np.uint64), compiled.first_invalid).view(np.int64).T
+        kind_index = self.known_action * (compiled.num_arguments + 1)
+        kind_index += argument
+        self.action_row = self.known_action  # in ActionTables; arbitrary where the action id is unknown
         if len(compiled.configs) > 1:
             ruleset = worlds.ruleset.repeat(worlds.num_agents)
-            pair += ruleset * compiled.kind_of_pair[0].size
+            kind_index += ruleset * compiled.kind_by_action[0].size
             self.action_row = self.known_action + ruleset * compiled.num_actions
-        self.kind: NDArray[np.uint8] = compiled.kind_of_pair.ravel().take(pair)
-        self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze ran out on this turn
-        self._place: NDArray[np.uint64] | None = None if order is None else self._places(order)
+        self.kind: NDArray[np.uint8] = compiled.kind_by_action.ravel().take(kind_index)
+        self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze counter reached 0 in this turn
+        self._position: NDArray[np.uint64] | None = None if order is None else self._positions(order)
 
-    def _places(self, order: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
+    def _positions(self, order: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
+        """The position of each agent in a given turn order. `[agents]`"""
         order = order.reshape(self._worlds.num_worlds, self._worlds.num_agents).astype(np.int64)
-        places = np.empty(order.shape, np.uint64)
-        np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.uint64)[None, :], axis=1)
-        return places.ravel()
+        positions = np.empty(order.shape, np.uint64)
+        np.put_along_axis(positions, order, np.arange(order.shape[1], dtype=np.uint64)[None, :], axis=1)
+        return positions.ravel()
 
-    def key(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """A number per agent by which the agents of a world take their turns, lowest first.
+    def order_key(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Sort keys of agents `rows`: the agents of a world act in ascending order of their keys.
 
-        Only the few agents in each other's way ever have theirs computed.
+        Computed on demand, since only the few agents whose turns conflict need them.
         """
-        return drawn_keys(self._worlds, rows, self._worlds.steps) if self._place is None else self._place[rows]
+        return order_keys(self._worlds, rows, self._worlds.steps) if self._position is None else self._position[rows]
 
     def rows_of(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
-        """Agents whose turn is of one of the kinds from the first to the last given."""
+        """Rows of the agents whose kind is in a range (first, last)."""
         first, last = kinds
         return ((self.kind >= first) & (self.kind <= last)).nonzero()[0]
 
 
-class ByKind:
-    """Some agents sorted by kind, so that those of a kind, or of several in a row, are a slice."""
+class RowsByKind:
+    """Rows of agents sorted by kind: `rows_by_kind[kind]` and `rows_by_kind[first, last]` are slices."""
 
-    def __init__(self, turn: Turn, rows: NDArray[np.int64]):
-        kind = turn.kind[rows]
-        self._rows = rows[kind.argsort(kind="stable")]  # one byte each: a radix sort
+    def __init__(self, turns: Turns, rows: NDArray[np.int64]):
+        kind = turns.kind[rows]
+        self._rows = rows[kind.argsort(kind="stable")]  # stable sorting of bytes is a radix sort
         self._ends: list[int] = [0, *np.bincount(kind, minlength=NUM_KINDS).cumsum().tolist()]
 
     def __getitem__(self, kinds: int | tuple[int, int]) -> NDArray[np.int64]:
@@ -97,38 +98,38 @@ class ByKind:
 
 
 def conflict_free_batches(
-    worlds: Worlds, turn: Turn, rows: NDArray[np.int64], locks: Sequence[NDArray[np.int64]]
+    worlds: Worlds, turns: Turns, rows: NDArray[np.int64], locks: Sequence[NDArray[np.int64]]
 ) -> Iterator[NDArray[np.int64]]:
-    """Positions in `rows` of the turns to take at once, round by round.
+    """Yield batches of turns to execute at once, as positions in `rows`.
 
-    Each of `locks` gives every turn a number, such as a cell; a turn may name the same one twice. Numbers are folded
-    into a table that stays in the cache: two that fall together are a needless wait, never a wrong result.
+    Each array of `locks` has one number per turn, such as a cell; a turn may name the same one twice. Numbers are taken
+    modulo the size of a table that fits in the cache: a collision delays a turn, but does not change the result.
     """
-    everyone = worlds.everyone[: len(rows)]
+    every_turn = worlds.all_agents[: len(rows)]
     if len(rows) < 2:
-        yield everyone
+        yield every_turn
         return
     holder = worlds.lock_holder
-    wanted = np.concatenate(locks) & (len(holder) - 1)
-    wants = np.concatenate([everyone] * len(locks))
-    holder[wanted] = wants
-    last = holder[wanted]  # the last turn to name it
-    beaten = (last != wants).nonzero()[0]
-    if not beaten.size:
-        yield everyone
+    lock = np.concatenate(locks) & (len(holder) - 1)
+    turn_of_lock = np.concatenate([every_turn] * len(locks))
+    holder[lock] = turn_of_lock
+    last = holder[lock]  # the last turn that names the lock
+    shared = (last != turn_of_lock).nonzero()[0]
+    if not shared.size:
+        yield every_turn
         return
-    contested = np.zeros(len(rows), np.bool_)
-    contested[wants[beaten]] = True
-    contested[last[beaten]] = True
-    pending = contested.nonzero()[0]
-    wanted = wanted.reshape(len(locks), -1)
-    free = (~contested).nonzero()[0]
-    pending = pending[turn.key(rows[pending]).argsort(kind="stable")]
+    is_contested = np.zeros(len(rows), np.bool_)
+    is_contested[turn_of_lock[shared]] = True
+    is_contested[last[shared]] = True
+    pending = is_contested.nonzero()[0]
+    lock = lock.reshape(len(locks), -1)
+    free = (~is_contested).nonzero()[0]
+    pending = pending[turns.order_key(rows[pending]).argsort(kind="stable")]
     while pending.size:
-        # written from the last turn to the first, so that each lock ends up with the first who wants it
+        # written from the last turn to the first, so that each lock ends up with the first turn that names it
         backwards = pending[::-1]
-        theirs = wanted[:, backwards]
-        holder[theirs.T.ravel()] = backwards.repeat(len(locks))
-        ready = (holder[theirs] == backwards).all(axis=0)[::-1]
+        pending_locks = lock[:, backwards]
+        holder[pending_locks.T.ravel()] = backwards.repeat(len(locks))
+        ready = (holder[pending_locks] == backwards).all(axis=0)[::-1]
         yield np.concatenate([free, pending[ready]]) if free.size else pending[ready]
         free, pending = free[:0], pending[~ready]

@@ -1,10 +1,11 @@
-"""EnvConfigs compiled into arrays, once: several configs ("tasks") become the rulesets of one batch.
+"""CompiledConfig: the configs of a batch of worlds as lookup tables (arrays), computed once.
 
-Tasks that differ in their maps alone share a ruleset, so that there can be thousands of them.
+A batch plays one or more configs ("tasks"). Tasks that differ only in their maps share a ruleset, so there can be
+thousands of them.
 
-Rows of every table are global across rulesets, so that one index is enough to look anything up:
-a group row is `ruleset * groups + group`, an action row `ruleset * actions + action id`, and type rows number the
-object types of all rulesets, plain walls first, then swappable walls, then converters.
+Rows of every table are numbered across all rulesets, so that one index is enough: a group row is
+`ruleset * groups + group`, an action row is `ruleset * actions + action id`, and type rows number the object types of
+all rulesets: plain walls first, then swappable walls, then converters.
 """
 
 from __future__ import annotations
@@ -19,32 +20,32 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.errors import ConfigError, Problem
 
-ATTACK_REACH = 3
-"""How many cells ahead an attack can hit; the grid is padded by at least this much."""
+ATTACK_RANGE = 3
+"""Cells ahead that an attack can hit; every world in the grid is padded by at least as many."""
 
 NEVER = np.iinfo(np.int64).max
-"""The time of what does not happen."""
+"""The step of an event that does not happen."""
 
 ABSENT = -1
-"""In tables of amounts: the item is not mentioned, which differs from an amount of 0."""
+"""In tables of amounts: the item is not mentioned in the config, which differs from an amount of 0."""
 
 
-class Kind:
-    """What becomes of a turn, as plain integers (an Enum is slow to look up, and slow to compare with arrays).
+class TurnKind:
+    """How an agent's action of one step is executed, as plain integers (an Enum is slower to compare with arrays).
 
-    The order matters: see the groups of kinds below.
+    The order matters: the ranges below are runs of kinds.
     """
 
-    FROZEN = 0  # frozen: the turn is lost
-    BAD_ARGUMENT = 1  # of a known action; a penalty and nothing else
-    UNKNOWN = 2  # no such action id: penalized in both passes
-    BAD_ATTACK = 3  # an attack's argument is bad
+    FROZEN = 0  # the agent is frozen; the action is lost
+    INVALID_ARGUMENT = 1  # of a known action; penalized, without effect
+    UNKNOWN_ACTION = 2  # no such action id: penalized in both phases
+    INVALID_ATTACK = 3  # an attack with an invalid argument
     ATTACK = 4
     ATTACK_NEAREST = 5
-    REFUSED = 6  # not possible in this world, or not paid for
+    REFUSED = 6  # disabled, or the agent lacks the resources
     NOOP = 7
     ROTATE = 8
-    TURN = 9  # rotate with a delta
+    ROTATE_BY = 9  # rotate with a delta
     CHANGE_COLOR = 10
     PUT_ITEMS = 11
     GET_ITEMS = 12
@@ -55,27 +56,26 @@ class Kind:
 
     @classmethod
     def of(cls, type_: str) -> int:
-        """The kind that a type of action has by its name."""
+        """The kind of an action type, such as `"put_items"`."""
         kind: int = getattr(cls, type_.upper())
         return kind
 
 
-NUM_KINDS = Kind.GIFT + 1
+NUM_KINDS = TurnKind.GIFT + 1
 
-
-# first and last of the kinds that ...
-FIRST_PASS = (Kind.UNKNOWN, Kind.ATTACK_NEAREST)  # have their turn in the first pass
-INVALID = (Kind.BAD_ARGUMENT, Kind.UNKNOWN)  # are penalized in the second pass
-ACTS = (Kind.ATTACK, Kind.GIFT)  # are counted as a success or a failure of their action
-SECOND_PASS = (Kind.REFUSED, Kind.GIFT)  # act in the second pass
-ALWAYS_WORKS = (Kind.NOOP, Kind.CHANGE_COLOR)
-AT_CONVERTER = (Kind.PUT_ITEMS, Kind.USE)
-LEAVES_CELL = (Kind.MOVE, Kind.SWAP)
+# ranges of kinds: (first, last)
+ATTACK_PHASE = (TurnKind.UNKNOWN_ACTION, TurnKind.ATTACK_NEAREST)  # executed in the attack phase
+INVALID = (TurnKind.INVALID_ARGUMENT, TurnKind.UNKNOWN_ACTION)  # penalized in the main phase
+COUNTED = (TurnKind.ATTACK, TurnKind.GIFT)  # counted as a success or failure of the action
+MAIN_PHASE = (TurnKind.REFUSED, TurnKind.GIFT)  # executed in the main phase
+ALWAYS_SUCCEEDS = (TurnKind.NOOP, TurnKind.CHANGE_COLOR)
+USES_CONVERTER = (TurnKind.PUT_ITEMS, TurnKind.USE)
+CHANGES_CELL = (TurnKind.MOVE, TurnKind.SWAP)
 
 
 @dataclass(frozen=True)
 class GroupTables:
-    """What holds for the agents of a group, by group row."""
+    """Settings of groups of agents, by group row."""
 
     names: list[str]
     token_id: NDArray[np.int64]  # [groups]
@@ -84,37 +84,37 @@ class GroupTables:
     reward_cap: NDArray[np.float32]  # [groups, items]
     freeze_duration: NDArray[np.int64]  # [groups]
     failure_penalty: NDArray[np.float32]  # [groups]
-    reward_share: NDArray[np.float32]  # [groups], group_reward_pct
-    share_to: NDArray[np.float32]  # [groups, groups of the ruleset], reward_sharing_groups
+    reward_share: NDArray[np.float32]  # [groups], `group_reward_pct`
+    share_to: NDArray[np.float32]  # [groups, groups of a ruleset], `reward_sharing_groups`
 
 
 @dataclass(frozen=True)
 class ActionTables:
-    """What an action costs and does, by action row. Amounts are `ABSENT` where the item is not mentioned."""
+    """Costs and effects of actions, by action row. Amounts are `ABSENT` where the config does not mention the item."""
 
     kind: NDArray[np.int64]  # [actions]
-    possible: NDArray[np.bool_]  # [actions]; false: disabled, or needs items that do not exist
+    possible: NDArray[np.bool_]  # [actions]; false: disabled, or requires items that do not exist
     has_cost: NDArray[np.bool_]  # [actions]
     required: NDArray[np.int64]  # [actions, items]
     consumed: NDArray[np.int64]  # [actions, items]
     defense: NDArray[np.int64]  # [actions, items]
     delta: NDArray[np.int64]  # [actions], quarter turns clockwise
     gift_item: NDArray[np.int64]  # [actions]
-    works_on: NDArray[np.bool_]  # [actions, types], what `use` works
+    usable_types: NDArray[np.bool_]  # [actions, types], whether `use` applies to the type
 
 
 @dataclass(frozen=True)
 class TypeTables:
-    """Object types by type row: `plain_walls` rows that never move, then `static - plain_walls` swappable ones."""
+    """Object types by type row: `num_plain_walls` walls that never move, swappable walls, then converters."""
 
     names: list[str]
-    plain_walls: int
-    static: int
+    num_plain_walls: int
+    num_walls: int
     type_id: NDArray[np.int64]  # [types]
     color: NDArray[np.int64]  # [types]
-    input: NDArray[np.int64]  # [types, items], amounts, 0: none
+    input: NDArray[np.int64]  # [types, items]
     output: NDArray[np.int64]  # [types, items]
-    input_items: NDArray[np.int64]  # [types, most inputs], item ids in order, ABSENT after the last
+    input_items: NDArray[np.int64]  # [types, most inputs], item ids in ascending order, then ABSENT
     output_items: NDArray[np.int64]  # [types, most outputs]
     max_output: NDArray[np.int64]  # [types], -1: no limit
     conversion_ticks: NDArray[np.int64]  # [types]
@@ -124,21 +124,24 @@ class TypeTables:
 
 @dataclass(frozen=True)
 class Rulesets:
-    """What holds for a whole world, by ruleset."""
+    """Settings of whole worlds, by ruleset."""
 
-    max_steps: NDArray[np.float64]  # [rulesets], infinite: no end
-    last_step: NDArray[np.int64]  # [rulesets], when the episode ends, by max_steps or lifetime
-    terminates: NDArray[np.bool_]  # [rulesets], whether that end is the lifetime's
+    max_steps: NDArray[np.float64]  # [rulesets], infinite: no limit
+    last_step: NDArray[np.int64]  # [rulesets], step at which the episode ends, by `max_steps` or `episode_lifetime`
+    terminates: NDArray[np.bool_]  # [rulesets], whether the episode ends by `episode_lifetime`
     time_punishment: NDArray[np.float32]  # [rulesets]
-    shares_rewards: bool  # whether any ruleset does
-    type_row: NDArray[np.int64]  # [rulesets, 256], type id -> type row, ABSENT: no such type
+    shares_rewards: bool  # in any ruleset
+    type_row: NDArray[np.int64]  # [rulesets, 256], by type id; ABSENT: no such type
 
 
 class CompiledConfig:
-    """All that is fixed about a batch: its tables and its sizes."""
+    """The constant part of a batch of worlds: its tables and sizes."""
 
     def __init__(self, configs: Sequence[EnvConfig], shares_rulesets: bool = True):
-        """`shares_rulesets`: tasks that differ in nothing but their maps have one ruleset between them."""
+        """With `shares_rulesets`, tasks that differ only in their maps share a ruleset.
+
+        Raises ConfigError if the configs differ in their `spec`.
+        """
         _check_same_spec(configs)
         self.tasks = tuple(configs)
         keys = [config.rules_key if shares_rulesets else index for index, config in enumerate(configs)]
@@ -147,7 +150,7 @@ class CompiledConfig:
         self.ruleset_of_task = np.array([firsts.index(first_of[key]) for key in keys])  # [tasks]
         configs = [configs[task] for task in firsts]
         self.configs = tuple(configs)
-        """a config of each ruleset; what their maps are is a matter of tasks"""
+        """one config per ruleset; its map builder is that of one of the tasks"""
         self.spec = configs[0].spec
         self.items = list(configs[0].game.inventory_item_names)
         self.num_items = len(self.items)
@@ -167,27 +170,31 @@ class CompiledConfig:
             shares_rewards=bool(self.groups.reward_share.any() or self.groups.share_to.any()),
             type_row=type_row,
         )
-        self.has_use = bool((self.actions.kind == Kind.USE).any())
-        self.has_gifts = bool((self.actions.kind == Kind.GIFT).any())
-        is_attack = self.actions.kind <= Kind.ATTACK_NEAREST
-        self.second_pass_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())
+        self.has_use = bool((self.actions.kind == TurnKind.USE).any())
+        self.has_gifts = bool((self.actions.kind == TurnKind.GIFT).any())
+        is_attack = self.actions.kind <= TurnKind.ATTACK_NEAREST
+        self.main_phase_has_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())
         self.has_penalty = bool(self.groups.failure_penalty.any())
-        # the items that any action asks for or takes: all that has to be looked at for costs
+        # items that any action requires or consumes: the only ones to check for costs
         priced = (self.actions.required != ABSENT) | (self.actions.consumed != ABSENT)
-        self.priced_items: list[int] = np.flatnonzero(priced.any(axis=0)).tolist()
-        self.most_arguments = max(self.spec.max_action_args) + 1
-        self.too_large = np.array([self.num_actions, self.most_arguments], np.uint64)  # the first ones
-        self.kind_of_pair = self._compile_pairs()
+        self.cost_items: list[int] = np.flatnonzero(priced.any(axis=0)).tolist()
+        self.num_arguments = max(self.spec.max_action_args) + 1
+        self.first_invalid = np.array([self.num_actions, self.num_arguments], np.uint64)  # [2], action id and argument
+        self.kind_by_action = self._compile_kinds()
 
-    def _compile_pairs(self) -> NDArray[np.uint8]:
-        """Kind by (ruleset, action id, argument), with one more id and one more argument for all that are too large."""
-        pairs = np.full((len(self.configs), self.num_actions + 1, self.most_arguments + 1), Kind.BAD_ARGUMENT, np.uint8)
-        kinds = self.actions.kind.reshape(len(self.configs), self.num_actions)
+    def _compile_kinds(self) -> NDArray[np.uint8]:
+        """The TurnKind by (ruleset, action id, argument). `[rulesets, actions + 1, arguments + 1]`
+
+        The last action id and the last argument stand for all that are too large.
+        """
+        shape = (len(self.configs), self.num_actions + 1, self.num_arguments + 1)
+        kinds = np.full(shape, TurnKind.INVALID_ARGUMENT, np.uint8)
+        kind_by_id = self.actions.kind.reshape(len(self.configs), self.num_actions)
         for action, largest in enumerate(self.spec.max_action_args):
-            pairs[:, action][kinds[:, action] <= Kind.ATTACK_NEAREST] = Kind.BAD_ATTACK
-            pairs[:, action, : largest + 1] = kinds[:, action, None]
-        pairs[:, -1] = Kind.UNKNOWN
-        return pairs
+            kinds[:, action][kind_by_id[:, action] <= TurnKind.ATTACK_NEAREST] = TurnKind.INVALID_ATTACK
+            kinds[:, action, : largest + 1] = kind_by_id[:, action, None]
+        kinds[:, -1] = TurnKind.UNKNOWN_ACTION
+        return kinds
 
 
 def _check_same_spec(configs: Sequence[EnvConfig]) -> None:
@@ -195,9 +202,9 @@ def _check_same_spec(configs: Sequence[EnvConfig]) -> None:
     problems = []
     for index, config in enumerate(configs):
         for field in type(first).model_fields:
-            ours, theirs = getattr(config.spec, field), getattr(first, field)
-            if ours != theirs:
-                problems.append(Problem((f"task {index}", field), f"is {ours}, but that of task 0 is {theirs}"))
+            own, expected = getattr(config.spec, field), getattr(first, field)
+            if own != expected:
+                problems.append(Problem((f"task {index}", field), f"is {own}, but that of task 0 is {expected}"))
     if problems:
         raise ConfigError("the list of tasks", problems)
 
@@ -246,14 +253,14 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
     output = _integers([_amounts(entry.output or {}, items, 0) for entry in objects])
     tables = TypeTables(
         names=[entry.name for entry in objects],
-        plain_walls=sum(entry.type == "wall" and not entry.swappable for entry in objects),
-        static=sum(entry.type == "wall" for entry in objects),
+        num_plain_walls=sum(entry.type == "wall" and not entry.swappable for entry in objects),
+        num_walls=sum(entry.type == "wall" for entry in objects),
         type_id=np.array([entry.type_id for entry in objects]),
         color=np.array([entry.color for entry in objects]),
         input=input_,
         output=output,
-        input_items=_listed_items([entry.input or {} for entry in objects], items),
-        output_items=_listed_items([entry.output or {} for entry in objects], items),
+        input_items=_recipe_items([entry.input or {} for entry in objects], items),
+        output_items=_recipe_items([entry.output or {} for entry in objects], items),
         max_output=np.array([entry.max_output for entry in objects]),
         conversion_ticks=np.array([entry.conversion_ticks for entry in objects]),
         cooldown=np.array([entry.cooldown for entry in objects]),
@@ -262,11 +269,11 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
     return tables, type_row
 
 
-def _listed_items(recipes: Sequence[Mapping[str, int]], items: Sequence[str]) -> NDArray[np.int64]:
-    """Per type the ids of the items in its recipe, in id order, `ABSENT` after the last. `[types, most]`."""
-    has_token = [[index for index, item in enumerate(items) if recipe.get(item, 0) > 0] for recipe in recipes]
-    most = max(map(len, has_token), default=0)
-    return _integers([ids + [ABSENT] * (most - len(ids)) for ids in has_token])
+def _recipe_items(recipes: Sequence[Mapping[str, int]], items: Sequence[str]) -> NDArray[np.int64]:
+    """The item ids of each recipe in ascending order, then `ABSENT`. `[types, most items of a recipe]`"""
+    item_ids = [[index for index, item in enumerate(items) if recipe.get(item, 0) > 0] for recipe in recipes]
+    most = max(map(len, item_ids), default=0)
+    return _integers([ids + [ABSENT] * (most - len(ids)) for ids in item_ids])
 
 
 def _compile_actions(
@@ -294,9 +301,9 @@ def _compile_actions(
         defense=_integers([_amounts(_possible_defense(action, items), items, ABSENT) for action in actions]),
         delta=np.array([action.delta or 0 for action in actions]),
         gift_item=np.array(gift_items),
-        works_on=np.array(
+        usable_types=np.array(
             [
-                _works_on(config, action, [int(row) for row in type_row[ruleset]], len(types.names))
+                _usable_types(config, action, [int(row) for row in type_row[ruleset]], len(types.names))
                 for ruleset, config, _, action in owned
             ]
         ),
@@ -305,19 +312,19 @@ def _compile_actions(
 
 def _kind(name: str, action: ActionConfig) -> int:
     if name == "rotate" and action.delta is not None:
-        return Kind.TURN
-    return Kind.of(name)
+        return TurnKind.ROTATE_BY
+    return TurnKind.of(name)
 
 
 def _possible_defense(action: ActionConfig, items: Sequence[str]) -> dict[str, int]:
-    """The defense, or none at all where it needs an item that nobody can hold."""
+    """`defense_resources`, or none if it requires an item that does not exist in this world."""
     needed = action.defense_resources
     return needed if all(item in items for item, count in needed.items() if count > 0) else {}
 
 
-def _works_on(config: EnvConfig, action: ActionConfig, row_of_type: Sequence[int], num_types: int) -> list[bool]:
-    def is_worked(entry: ObjectConfig) -> bool:
+def _usable_types(config: EnvConfig, action: ActionConfig, row_of_type: Sequence[int], num_types: int) -> list[bool]:
+    def is_usable(entry: ObjectConfig) -> bool:
         return entry.type != "wall" and action.use in (None, entry.name, entry.type)
 
-    worked = {row_of_type[entry.type_id or 0] for entry in config.object_types.values() if is_worked(entry)}
-    return [row in worked for row in range(num_types)]
+    usable = {row_of_type[entry.type_id or 0] for entry in config.object_types.values() if is_usable(entry)}
+    return [row in usable for row in range(num_types)]

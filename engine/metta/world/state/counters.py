@@ -1,7 +1,7 @@
-"""What is counted: one column of an integer table per thing that can happen, names only when somebody asks.
+"""Event counters of agents and converters: columns of integer tables, and the names of statistics made from them.
 
-Everything SEMANTICS.md section 11 lists follows from these columns, for an agent's own group is fixed: what is named
-after it and the other's group needs one column per other group only, and totals are sums of columns.
+All statistics of SEMANTICS section 11 are sums of these columns. The group of an agent is fixed, so a counter that is
+named after two groups needs one column per group of the other agent. Names are made only when statistics are read.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.state.compiled_config import CompiledConfig, Kind
+from metta.world.state.compiled_config import CompiledConfig, TurnKind
 
 InvalidCounts = Counter[tuple[int, str, int, int]]
-"""(agent row, "invalid_type" or "invalid_arg", action id, argument) -> times."""
+"""Times by (agent row, "invalid_type" or "invalid_arg", action id, argument)."""
 
 
 Names = dict[int, list[str]]
-"""By column the counters it is part of."""
+"""The names of the counters that a column is added to, by column."""
 
 
 def _by_column(columns_of: dict[str, list[int]]) -> Names:
-    """The same by column: names of counters, each the sum of some columns."""
+    """Names by column, from the columns that each counter is the sum of."""
     names: Names = {}
     for name, columns in columns_of.items():
         for column in columns:
@@ -32,40 +32,40 @@ def _by_column(columns_of: dict[str, list[int]]) -> Names:
 
 
 class AgentColumns:
-    """Where in `agent_counters` `[agents, columns]` each thing is counted."""
+    """The columns of `agent_counters [agents, columns]`."""
 
     def __init__(self, compiled: CompiledConfig):
         self.compiled = compiled
         actions = compiled.num_actions
         kinds = compiled.actions.kind.reshape(-1, actions)
-        self.attacks = [action for action in range(actions) if (kinds[:, action] <= Kind.ATTACK_NEAREST).any()]
-        self.swaps = [action for action in range(actions) if (kinds[:, action] == Kind.SWAP).any()]
-        self.swappable_types = compiled.types.static - compiled.types.plain_walls
+        self.attacks = [action for action in range(actions) if (kinds[:, action] <= TurnKind.ATTACK_NEAREST).any()]
+        self.swaps = [action for action in range(actions) if (kinds[:, action] == TurnKind.SWAP).any()]
+        self.swappable_types = compiled.types.num_walls - compiled.types.num_plain_walls
         self._width = 0
-        # counted by the env for everybody at once, in the place `success * actions + action`
-        self.failed = self._take(actions)
-        self.success = self._take(actions)
-        self.invalid_type = self._take(1)
-        self.invalid_arg = self._take(1)
-        self.frozen_ticks = self._take(1)
+        # counted for all agents at once, at `success * actions + action`
+        self.failed = self._allocate(actions)
+        self.success = self._allocate(actions)
+        self.invalid_type = self._allocate(1)
+        self.invalid_arg = self._allocate(1)
+        self.frozen_ticks = self._allocate(1)
         groups, items = compiled.num_groups, compiled.num_items
-        self.hit = self._take(len(self.attacks) * groups)  # by attack action and the victim's group
-        self.blocked = self._take(groups)  # by the victim's group
-        self.win = self._take(groups)  # by the victim's group
-        self.loss = self._take(groups)  # by the attacker's group
-        self.swapped = self._take(len(self.swaps) * (self.swappable_types + 1))  # by action and type, agents last
-        self.gained, self.lost, self.got, self.put = (self._take(items) for _ in range(4))
-        self.stolen, self.stolen_from = self._take(items), self._take(items)
+        self.hit = self._allocate(len(self.attacks) * groups)  # by attack action and the victim's group
+        self.blocked = self._allocate(groups)  # by the victim's group
+        self.win = self._allocate(groups)  # by the victim's group
+        self.loss = self._allocate(groups)  # by the attacker's group
+        self.swapped = self._allocate(len(self.swaps) * (self.swappable_types + 1))  # by action and type, agents last
+        self.gained, self.lost, self.got, self.put = (self._allocate(items) for _ in range(4))
+        self.stolen, self.stolen_from = self._allocate(items), self._allocate(items)
         self.width = self._width
         self._names: dict[int, Names] = {}
 
-    def _take(self, columns: int) -> int:
+    def _allocate(self, columns: int) -> int:
         start = self._width
         self._width += columns
         return start
 
     def names(self, group_row: int) -> Names:
-        """What the counters of an agent of this group are called."""
+        """Names by column for an agent of a group."""
         if group_row not in self._names:
             self._names[group_row] = _by_column(self._make_names(group_row))
         return self._names[group_row]
@@ -102,7 +102,7 @@ class AgentColumns:
             names[f"attack.{what}.{a}"] = [start + group for group in range(len(groups))]
             names[f"attack.{what}.{own_team}.{a}"] = [start + own]
             names[f"attack.{what}.{other_team}.{a}"] = [start + group for group in others]
-        swapped_types = [*compiled.types.names[compiled.types.plain_walls : compiled.types.static], "agent"]
+        swapped_types = [*compiled.types.names[compiled.types.num_plain_walls : compiled.types.num_walls], "agent"]
         for k, action in enumerate(self.swaps):
             for index, type_name in enumerate(swapped_types):
                 column = self.swapped + k * len(swapped_types) + index
@@ -119,7 +119,7 @@ class AgentColumns:
 
 
 class ConverterColumns:
-    """Where in `converter_counters` `[converters, columns]` each thing is counted."""
+    """The columns of `converter_counters [converters, columns]`."""
 
     def __init__(self, compiled: CompiledConfig):
         self.compiled = compiled
@@ -136,11 +136,11 @@ class ConverterColumns:
         self.width = 4 * items + 6
 
     def of_items(self, start: int) -> slice:
-        """The columns of all items from the first one's."""
+        """The columns of all items, where `start` is the column of the first item."""
         return slice(start, start + self.compiled.num_items)
 
     def names(self, type_row: int) -> Names:
-        """What the counters of a converter of this type are called."""
+        """Names by column for a converter of a type."""
         names = {
             f"{item}.{what}": [start + index]
             for what, start in (
@@ -173,7 +173,7 @@ def named_counts(names: Names, totals: NDArray[np.integer[Any]]) -> dict[str, in
 
 
 def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> dict[str, float]:
-    """Every counter of a world's agents that is not zero, as a mean over them.
+    """The mean over the agents of a world of each counter that is not zero, by name.
 
     `group_rows [agents]`, `counters [agents, columns]`
     """
@@ -188,7 +188,7 @@ def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: 
 
 
 def invalid_counts(invalid: InvalidCounts, rows: slice) -> list[dict[str, float]]:
-    """Per agent the `action.invalid_*.ID.ARGUMENT` counters."""
+    """The `action.invalid_*.ID.ARGUMENT` counters of each agent of `rows`."""
     counts: list[dict[str, float]] = [{} for _ in range(rows.start, rows.stop)]
     for (agent, what, action, argument), times in invalid.items():
         if rows.start <= agent < rows.stop:

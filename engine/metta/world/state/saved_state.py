@@ -43,7 +43,7 @@ def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     """Load a state that `check_worlds` has accepted into `worlds`."""
     saved = {name: np.asarray(state[name]) for name in Worlds.ARRAYS}
     slots = int(state["converter_slots"])
-    worlds.allot_converters(slots)
+    worlds.allocate_converters(slots)
     for name, array in saved.items():
         getattr(worlds, name)[...] = array.view(np.uint64) if name == "turn_stream" else array
     worlds.clock = int(state["clock"])

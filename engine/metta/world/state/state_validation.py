@@ -27,7 +27,7 @@ def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
 
     Does not change `worlds`.
     """
-    slots = _integer(state, "converter_slots", worlds.slot)
+    slots = _integer(state, "converter_slots", worlds.slot_size)
     clock = _integer(state, "clock", MAX_COUNT)
     arrays = {name: _array(worlds, state, name, slots) for name in Worlds.ARRAYS}
     for name, (lowest, highest) in _bounds(worlds, slots).items():
@@ -107,7 +107,7 @@ def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
     row, col = np.arange(worlds.slot_rows)[:, None], np.arange(worlds.stride)
     inside = (row >= worlds.pad) & (row < rows) & (col >= worlds.pad) & (col < cols)
     _check(((slot != OUTSIDE) == inside).all(), "grid has another size than the map of the task")
-    _check((grid[cell] == worlds.first_agent + worlds.everyone).all(), "cell and grid disagree about agents")
+    _check((grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid disagree about agents")
     placed = np.flatnonzero(converter_cell >= 0)
     is_same = (grid[converter_cell[placed]] == worlds.first_converter + placed).all()
     num_converters = np.count_nonzero(slot >= worlds.first_converter)
