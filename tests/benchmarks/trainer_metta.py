@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from metta.api import EpochEnded, Event, PhaseBegan, keep_freed_memory, load_config, train_run
-from metta.rl.distributed import LostProcessError
+from metta.rl.distributed import ProcessGroupError
 from tests.benchmarks.trainer_protocol import PARTS, Progress, Turns
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         own = [f"run.seed={seed}", f'run.run_dir="{Path(folder, "run")}"']
         fixed = ["simulation.evaluate_interval=0", "simulation.replay_interval=0"]
-        with suppress(NoMoreTurnsError, LostProcessError):  # rank 0 leaves the job, the other ranks lose it
+        with suppress(NoMoreTurnsError, ProcessGroupError):  # rank 0 leaves the job, the other ranks lose it
             train_run(load_config(source, [*settings, *own, *fixed]), TurnTaker())
 
 

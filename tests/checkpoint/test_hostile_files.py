@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from metta.api import Notice, TrainingState, load_config, load_policy
 from metta.checkpoint import policy_checkpoint, trainer_state
 from metta.errors import CheckpointError
-from metta.rl.distributed import ALONE
+from metta.rl.distributed import SINGLE_PROCESS
 from metta.run.train import _restore
 from metta_cli.main import app
 
@@ -304,7 +304,7 @@ def test_states_of_other_shapes_are_refused_and_the_one_before_used(tmp_path: Pa
         torch.save(spoiled, newest)
         heard = Recorder()
         directory = SimpleNamespace(root=run, checkpoints=checkpoints, config=load_config(str(run / "config.toml")))
-        restored = _restore(directory, heard, ALONE)  # type: ignore[arg-type]
+        restored = _restore(directory, heard, SINGLE_PROCESS)  # type: ignore[arg-type]
         restored.close()
         assert not [event for event in heard.events if isinstance(event, Notice) and "\n" in event.text]
     newest.write_bytes(STATE.read_bytes()[:1000])

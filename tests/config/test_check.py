@@ -47,7 +47,7 @@ def plan(batch: int, minibatch: int, horizon: int, agents: int, **settings: int)
 def test_the_plan_of_a_batch(
     found: BatchPlan, worlds: int, segments_per_agent: int, groups: int, collected: int
 ) -> None:
-    assert (found.num_worlds, found.segments_per_agent, found.num_groups, found.batch_size) == (
+    assert (found.num_worlds, found.segments_per_agent, found.num_world_batches, found.batch_size) == (
         worlds,
         segments_per_agent,
         groups,
@@ -62,7 +62,7 @@ def test_a_plan_never_asks_for_more_than_the_batch_and_wastes_less_than_a_world(
     assert found.batch_size <= 65_536
     assert 65_536 - found.batch_size < found.segments_per_agent * agents * 16
     assert found.agents <= max(2 * target, agents) + agents
-    assert 1 <= found.num_groups <= found.num_worlds
+    assert 1 <= found.num_world_batches <= found.num_worlds
 
 
 def test_the_numbers_of_quickstart() -> None:

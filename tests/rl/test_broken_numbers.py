@@ -40,8 +40,8 @@ def stops(run: TrainingRun, pattern: str) -> None:
 
 
 def test_a_reward(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = run.experience.groups[-1]
-    step, steps = group.env.step, iter(range(100))
+    batch = run.experience.world_batches[-1]
+    step, steps = batch.env.step, iter(range(100))
 
     def broken(*arguments: object, **options: object) -> tuple:
         outcome = step(*arguments, **options)
@@ -49,8 +49,8 @@ def test_a_reward(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
             outcome[1][5] = np.inf
         return outcome
 
-    monkeypatch.setattr(group.env, "step", broken)
-    world = (group.rows.start + 5) // 4
+    monkeypatch.setattr(batch.env, "step", broken)
+    world = (batch.rows.start + 5) // 4
     stops(run, rf"the reward of agent 1 in world {world} is inf \(step 5 of the rollout\)")
 
 
@@ -58,7 +58,7 @@ def test_a_weight(run: TrainingRun) -> None:
     name, weight = list(run.agent.named_parameters())[-1]
     weight.data.view(-1)[0] = torch.nan
     place = r"\(update epoch 1 of 1, minibatch 1\)"
-    stops(run, rf"the loss is not finite {place}: .*loss = nan.* from weight {re.escape(name)}; the weights were left")
+    stops(run, rf"the loss is not finite {place}: .*loss = nan.* from weight {re.escape(name)}; the weights were not")
 
 
 def test_a_layer(run: TrainingRun) -> None:
@@ -74,7 +74,7 @@ def test_a_layer(run: TrainingRun) -> None:
 def test_a_gradient(run: TrainingRun) -> None:
     name, weight = next(iter(run.agent.named_parameters()))
     weight.register_hook(lambda gradient: gradient * torch.nan)
-    stops(run, rf"a gradient is not finite \(update epoch 1 of 1, minibatch 1\): of .*{re.escape(name)}")
+    stops(run, rf"the gradient of .*{re.escape(name)}.* is not finite \(update epoch 1 of 1, minibatch 1\)")
 
 
 def test_a_step_that_is_too_long_is_named_before_anything_is_saved(run: TrainingRun) -> None:
@@ -101,12 +101,12 @@ def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
     run = learned_once("normalization.values=true", "normalization.value_decay=0.5")
     if what == "gradient":
         next(run.agent.parameters()).register_hook(lambda gradient: gradient * torch.nan)
-        stops(run, r"a gradient is not finite .* the weights were left as they are")
+        stops(run, r"the gradient of .* is not finite .* the weights were not changed")
     else:
         run.collect()
         run.experience.log_probs.fill_(-1000.0)
         before = run.snapshot()
-        with pytest.raises(TrainingError, match=r"the loss is not finite .* the weights were left as they are"):
+        with pytest.raises(TrainingError, match=r"the loss is not finite .* the weights were not changed"):
             run.update()
         assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
         assert_same_state(before.state.extra_args["initial_weights"], run.state().extra_args["initial_weights"])
@@ -115,7 +115,7 @@ def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
 def test_a_scale_of_rewards_that_is_infinite() -> None:
     run = learned_once("normalization.rewards=true")
     run.collect()
-    run.experience.reward_scale.squares = float("inf")
+    run.experience.reward_scaler.squares = float("inf")
     before = run.snapshot()
     with pytest.raises(TrainingError, match=r"the scale of rewards is inf \(normalization.rewards\)"):
         run.update()

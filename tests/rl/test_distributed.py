@@ -19,7 +19,7 @@ from metta.api import Notice, Override, TrainingState, resume_run, train_run
 from metta.config.batch_plan import experience_of_process
 from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError
-from metta.rl.distributed import ALONE, LostProcessError, _losses_told
+from metta.rl.distributed import SINGLE_PROCESS, ProcessGroupError, process_group_errors
 
 DEADLINE = 300.0  # seconds; far more than it takes, for machines that are busy with other things
 
@@ -100,7 +100,7 @@ def test_another_number_of_processes_goes_on_in_new_worlds_and_says_so(runs: Pat
     recorder = Recorder()
     ended = resume_run(run_dir, recorder, [Override.parse("run.total_timesteps=3072")])
     notices = [event.text for event in recorder.events if isinstance(event, Notice)]
-    assert notices == ["processes that train this: 2 before, 1 now; what was learned goes on, the worlds begin anew"]
+    assert notices == ["World size changed from 2 to 1: weights restored, environments reset."]
     assert (ended.epoch, ended.agent_step) == (6, 3072)
     assert metrics_of(run_dir)[:4] == metrics_of(runs / "straight")
     state = TrainingState.load(run_dir / "checkpoints" / "trainer_state_000006.pt")
@@ -118,17 +118,17 @@ def test_sizes_that_do_not_divide_among_processes_are_told() -> None:
     assert (shared.batch_size, shared.minibatch_size) == (160, 80)
 
 
-def test_alone_nothing_is_asked_of_anyone() -> None:
-    assert ALONE.is_rank_zero
-    assert ALONE.share({"a": 1}) == {"a": 1}
-    assert ALONE.join(2) == [2]
+def test_a_single_process_exchanges_nothing() -> None:
+    assert SINGLE_PROCESS.is_rank_zero
+    assert SINGLE_PROCESS.broadcast({"a": 1}) == {"a": 1}
+    assert SINGLE_PROCESS.all_gather(2) == [2]
 
 
 def test_only_what_tells_of_a_lost_process_is_called_that() -> None:
-    lost = pytest.raises(LostProcessError, match=r"another process of the job ended .*Connection closed by peer")
-    with lost, _losses_told():
+    lost = pytest.raises(ProcessGroupError, match=r"another process of the job ended .*Connection closed by peer")
+    with lost, process_group_errors():
         raise RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:1")
-    with pytest.raises(RuntimeError, match="shapes"), _losses_told():
+    with pytest.raises(RuntimeError, match="shapes"), process_group_errors():
         raise RuntimeError("shapes do not fit")
 
 
@@ -227,7 +227,7 @@ def test_a_run_of_one_process_goes_on_with_two(tmp_path: Path) -> None:
     state = TrainingState.load(run_dir / "checkpoints" / "trainer_state_000004.pt")
     assert (state.total_agent_step, len(state.extra_args["other_experiences"])) == (2048, 1)
     assert (run_dir / "notices.txt").read_text() == (
-        "processes that train this: 1 before, 2 now; what was learned goes on, the worlds begin anew"
+        "World size changed from 1 to 2: weights restored, environments reset."
     )
 
 

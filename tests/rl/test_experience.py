@@ -140,7 +140,6 @@ def test_batch_info_tells_of_the_episodes_that_ended(busy_env, set_up):
     torch.testing.assert_close(torch.tensor(info.episode_returns[: plan.num_worlds]), first)
     assert info.stats["ore_red.gained"] > 0
     assert info.seconds_infer > 0
-    assert info.seconds_simulating > 0
 
 
 def test_num_steps_is_rounded_up_to_whole_segments(set_up):
@@ -229,15 +228,15 @@ def test_zero_copy(set_up, async_factor):
     for zero_copy in (True, False):
         agent, experience = set_up(zero_copy=zero_copy, async_factor=async_factor)
         shared = []
-        for group in experience.groups:
-            step = group.env.step
+        for batch in experience.world_batches:
+            step = batch.env.step
 
             def watched(actions, out=None, step=step, shared=shared, experience=experience):
                 result = step(actions, out=out)
                 shared.append(np.shares_memory(result[0], experience.observations.numpy()))
                 return result
 
-            group.env.step = watched
+            batch.env.step = watched
         rollout(experience, agent)
         assert set(shared) == {zero_copy}
         results.append(arrays(experience))
@@ -254,7 +253,7 @@ def test_cpu_offload(set_up, busy_env, offload):
     elsewhere = make_experience_manager(busy_env, agent, experience.config.model_copy(update={"cpu_offload": offload}))
     held = {name: getattr(elsewhere, name).device.type for name in ARRAYS}
     assert set(held.values()) == {"cpu" if offload else "meta"}
-    assert elsewhere._writes_straight == offload
+    assert elsewhere._writes_in_place == offload
     elsewhere.advantages, elsewhere.returns = (
         array.to(elsewhere.storage_device) for array in (experience.advantages, experience.returns)
     )
@@ -278,21 +277,21 @@ def test_what_a_gpu_fetches_is_gathered_in_pinned_memory(set_up, monkeypatch):
 
     monkeypatch.setattr(torch, "empty", unpinned)
     rows = torch.tensor([[3, 1], [5, 3]])
-    plain = experience.gathered(experience.observations, rows)
+    plain = experience.select_rows(experience.observations, rows)
     assert not asked
-    monkeypatch.setattr(type(experience), "_pins", True)
-    pinned = experience.gathered(experience.observations, rows)
+    monkeypatch.setattr(type(experience), "_pins_memory", True)
+    pinned = experience.select_rows(experience.observations, rows)
     assert torch.equal(plain, pinned)
     assert torch.equal(plain, experience.observations.flatten(0, 1)[rows])
     assert [buffer.data_ptr() for buffer in asked] == [pinned.data_ptr()]  # no copy but the gathered one
 
 
-def test_async_factor_splits_the_worlds_into_groups(set_up):
+def test_async_factor_splits_the_worlds_into_world_batches(set_up):
     for async_factor in (1, 2, 3):
         _, experience = set_up(async_factor=async_factor, forward_pass_minibatch_target_size=16 // async_factor)
-        assert len(experience.groups) == async_factor
-        assert experience.groups[0].rows.start == 0
-        assert experience.groups[-1].rows.stop == experience.plan.agents
+        assert len(experience.world_batches) == async_factor
+        assert experience.world_batches[0].rows.start == 0
+        assert experience.world_batches[-1].rows.stop == experience.plan.agents
         experience.close()
 
 
@@ -300,7 +299,7 @@ def test_results_do_not_depend_on_the_timing_of_threads(set_up):
     results = []
     for delay in (0.0, 0.002):
         agent, experience = set_up(async_factor=2)
-        slow = experience.groups[0].env
+        slow = experience.world_batches[0].env
         step = slow.step
 
         def late(*args, step=step, delay=delay, **kwargs):

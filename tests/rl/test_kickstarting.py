@@ -25,7 +25,7 @@ from metta.rl.advantages import compute_advantages
 from metta.rl.experience import make_experience_manager
 from metta.rl.losses import teacher_divergence
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import loss_terms, train_ppo
+from metta.rl.ppo import UpdateSettings, loss_terms, train_ppo, update_policy
 from metta.rl.rollout import rollout
 from metta.run.training_run import TEACHER
 from metta.world.env import MettaGridEnv
@@ -106,8 +106,8 @@ def test_coef_and_value_coef_weigh_their_terms(taught, coef, value_coef):
     rollout(experience, agent)
     compute_advantages(experience)
     minibatch = next(experience.minibatches())
-    plain = loss_terms(agent, minibatch, QUIET)
-    terms = loss_terms(agent, minibatch, QUIET, coef, value_coef)
+    plain = loss_terms(agent, minibatch, UpdateSettings(QUIET))
+    terms = loss_terms(agent, minibatch, UpdateSettings(QUIET, 1, coef, value_coef))
     assert terms["teacher_kl"] > 0.01
     added = coef * terms["teacher_kl"] + value_coef * terms["teacher_value_loss"]
     assert terms["loss"].item() == pytest.approx((plain["loss"] + added).item(), abs=1e-6)
@@ -123,7 +123,7 @@ def test_the_policy_learns_what_the_teacher_does(taught):
     divergences = []
     for _ in range(6):
         rollout(experience, agent)
-        divergences.append(train_ppo(agent, optimizer, experience, QUIET, 3, 5.0)["teacher_kl"])
+        divergences.append(update_policy(agent, optimizer, experience, UpdateSettings(QUIET, 3, 5.0))["teacher_kl"])
     assert divergences[-1] < 0.7 * divergences[0]
 
 
@@ -197,7 +197,7 @@ def test_a_setting_of_kickstarting_is_heard_by_the_run(teacher_path: Path, tmp_p
 def test_a_missing_or_unfit_teacher_is_told_before_anything_is_made(tmp_path: Path, teacher_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.pt does not exist"):
         train_run_of(tmp_path / "run", f"kickstarting.teacher='{tmp_path / 'gone.pt'}'")
-    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 there"):
+    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 in the file"):
         train_run_of(tmp_path / "run", f"kickstarting.teacher='{teacher_path}'", "env.game.observation_width=7")
     assert not (tmp_path / "run").exists()
 

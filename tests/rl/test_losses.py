@@ -58,9 +58,9 @@ def test_like_a_plain_loop():
 
 
 def test_normalized_advantages():
-    torch.testing.assert_close(losses.normalized(T([1.0, 2.0, 3.0])), T([-1.0, 0.0, 1.0]))
-    assert losses.normalized(T([4.0])).tolist() == [0]
-    assert losses.normalized(T([4.0, 4.0])).tolist() == [0, 0]
+    torch.testing.assert_close(losses.normalize_advantages(T([1.0, 2.0, 3.0])), T([-1.0, 0.0, 1.0]))
+    assert losses.normalize_advantages(T([4.0])).tolist() == [0]
+    assert losses.normalize_advantages(T([4.0, 4.0])).tolist() == [0, 0]
 
 
 def test_explained_variance():

@@ -15,8 +15,8 @@ from metta.errors import TrainingError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import loss_terms, train_ppo
-from metta.rl.reward_normalization import RewardScale
+from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
+from metta.rl.reward_normalization import RewardScaler
 from metta.rl.rollout import rollout
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ REWARDS = NormalizationConfig(rewards=True)
 def test_rewards_are_divided_by_the_deviation_of_discounted_returns():
     """A plain loop over three batches, the last one's scale known to all returns before it."""
     generator = torch.Generator().manual_seed(0)
-    scale, seen, running = RewardScale(3, CPU), [], [0.0, 0.0, 0.0]
+    scale, seen, running = RewardScaler(3, CPU), [], [0.0, 0.0, 0.0]
     for batch in range(3):
         rewards = (batch + 1) * torch.randn(7, 3, generator=generator) + 0.5
         done = torch.rand(7, 3, generator=generator) < 0.2
@@ -43,25 +43,25 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_returns():
                     running[agent] = 0.0
         std = math.sqrt(np.var(seen) + 1e-8)
         assert scale.std == pytest.approx(std, rel=1e-5)
-        torch.testing.assert_close(scale.scaled(rewards, 0.0), rewards / std, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(scale.scale(rewards, 0.0), rewards / std, rtol=1e-5, atol=1e-6)
     assert scale.mean == pytest.approx(np.mean(seen), rel=1e-5)
     assert scale.returns.tolist() == pytest.approx(running, rel=1e-5)
 
 
 def test_without_rewards_nothing_is_scaled():
-    scale = RewardScale(2, CPU)
+    scale = RewardScaler(2, CPU)
     scale.observe(torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.bool), 0.9)
     assert scale.std == 1
-    assert scale.scaled(torch.full((1, 2), 3.0), 0.0).tolist() == [[3, 3]]
+    assert scale.scale(torch.full((1, 2), 3.0), 0.0).tolist() == [[3, 3]]
 
 
 def test_reward_clip():
-    scale = RewardScale(1, CPU)
+    scale = RewardScaler(1, CPU)
     scale.observe(torch.tensor([[1.0], [-1.0]]), torch.ones(2, 1, dtype=torch.bool), 0.9)
     assert scale.std == pytest.approx(1)
     rewards = torch.tensor([[5.0], [-5.0], [0.5]])
-    assert scale.scaled(rewards, 2.0).flatten().tolist() == pytest.approx([2, -2, 0.5])
-    assert scale.scaled(rewards, 0.0).flatten().tolist() == pytest.approx([5, -5, 0.5])
+    assert scale.scale(rewards, 2.0).flatten().tolist() == pytest.approx([2, -2, 0.5])
+    assert scale.scale(rewards, 0.0).flatten().tolist() == pytest.approx([5, -5, 0.5])
 
 
 def test_advantages_are_of_scaled_rewards_and_each_rollout_counts_once(set_up):
@@ -72,11 +72,11 @@ def test_advantages_are_of_scaled_rewards_and_each_rollout_counts_once(set_up):
         raw.append(experience.rewards.clone())
         first = compute_advantages(experience, 0.9, 0.8, REWARDS)
         assert torch.equal(first, compute_advantages(experience, 0.9, 0.8, REWARDS))
-        assert experience.reward_scale.count == 512 * count
+        assert experience.reward_scaler.count == 512 * count
         scaled.append(experience.learned_rewards)
     assert torch.equal(experience.rewards, raw[1])  # what is reported stays as it was
-    torch.testing.assert_close(scaled[1], (raw[1] / experience.reward_scale.std).clamp(-10, 10))
-    assert experience.reward_scale.std < 0.95
+    torch.testing.assert_close(scaled[1], (raw[1] / experience.reward_scaler.std).clamp(-10, 10))
+    assert experience.reward_scaler.std < 0.95
     experience.rewards.copy_(scaled[1])
     torch.testing.assert_close(compute_advantages(experience, 0.9, 0.8), first)
     torch.testing.assert_close(experience.returns, first + experience.values)
@@ -96,7 +96,7 @@ def test_the_scale_goes_on_where_it_was_saved(set_up):
     del state["reward_scale"]  # of a run from before there was one
     _, old = set_up()
     old.load_state(state)
-    assert old.reward_scale.std == 1
+    assert old.reward_scaler.std == 1
 
 
 # -- values ---------------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_the_value_loss_is_that_of_normalized_values(set_up):
     plain = (values_of(agent, minibatch) - mean) / std
     old, target = (minibatch.values - mean) / std, (minibatch.returns - mean) / std
     expected = losses.value_loss(plain, old, target, 0.2)
-    found = loss_terms(agent, minibatch, config)["value_loss"]
+    found = loss_terms(agent, minibatch, UpdateSettings(config))["value_loss"]
     assert float(found) == pytest.approx(float(expected), rel=1e-3)
 
 
@@ -161,14 +161,14 @@ def test_targets_that_are_not_finite_leave_the_policy_as_it_is(set_up):
     experience.returns[2, 1] = float("inf")
     before = {name: weight.clone() for name, weight in agent.state_dict().items()}
     with pytest.raises(TrainingError, match="a value target is not finite"):
-        train_ppo(agent, make_optimizer(agent), experience, normalization=VALUES)
+        update_policy(agent, make_optimizer(agent), experience, UpdateSettings(normalization=VALUES))
     assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
 
 
 def test_a_policy_takes_its_statistics_along(set_up, tmp_path):
     agent, experience = set_up()
     rollout(experience, agent)
-    train_ppo(agent, make_optimizer(agent), experience, normalization=VALUES)
+    update_policy(agent, make_optimizer(agent), experience, UpdateSettings(normalization=VALUES))
     assert float(agent.value_head.std) != 1
     save_checkpoint(agent, tmp_path, 1)
     loaded = load_policy(tmp_path / "checkpoint_000001.pt").agent
@@ -197,9 +197,10 @@ def test_a_file_from_before_has_plain_values(set_up, tmp_path):
 def trained(set_up, normalization=None):
     agent, experience = set_up()
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.003))
+    settings = UpdateSettings(PPOConfig(norm_adv=False), normalization=normalization or NormalizationConfig())
     for _ in range(2):
         rollout(experience, agent)
-        stats = train_ppo(agent, optimizer, experience, PPOConfig(norm_adv=False), normalization=normalization)
+        stats = update_policy(agent, optimizer, experience, settings)
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach(), stats
 
 
@@ -243,6 +244,7 @@ def test_rewards_a_thousand_times_as_big_are_learned_alike(set_up):
         rollout(experience, agent)
         experience.rewards.mul_(factor)
         config = NormalizationConfig(values=True, rewards=True)
-        train_ppo(agent, make_optimizer(agent), experience, PPOConfig(norm_adv=False), normalization=config)
+        settings = UpdateSettings(PPOConfig(norm_adv=False), normalization=config)
+        update_policy(agent, make_optimizer(agent), experience, settings)
         ends.append(torch.nn.utils.parameters_to_vector(agent.parameters()).detach())
     torch.testing.assert_close(*ends, rtol=1e-3, atol=1e-4)

@@ -9,7 +9,7 @@ from metta.config.training import OptimizerConfig, PPOConfig
 from metta.errors import MettaError, TrainingError
 from metta.rl.advantages import compute_advantages
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import loss_terms, train_ppo
+from metta.rl.ppo import UpdateSettings, loss_terms, train_ppo
 from metta.rl.rollout import rollout
 
 LEARN = {"ent_coef": 0.0, "norm_adv": False, "max_grad_norm": 0.0, "vf_coef": 0.5, "gamma": 0.9, "gae_lambda": 0.8}
@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_the_loss_written_out(set_up):
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     minibatch = next(experience.minibatches())
     config = PPOConfig(clip_coef=0.2, vf_clip_coef=0.1, vf_coef=0.7, ent_coef=0.03)
-    loss_terms(agent, minibatch, config)["loss"].backward()
+    loss_terms(agent, minibatch, UpdateSettings(config))["loss"].backward()
     gradient = torch.nn.utils.parameters_to_vector(weight.grad for weight in agent.parameters())
     agent.zero_grad()
     logits, values, _ = agent(minibatch.observations, minibatch.memory, minibatch.episode_starts)
@@ -145,10 +145,10 @@ def test_the_reference_of_l2_init_can_be_moved(set_up):
     minibatch = next(experience.minibatches())
     with torch.no_grad():
         agent.value_head.output.bias.add_(2.0)
-    terms = loss_terms(agent, minibatch, PPOConfig(l2_init_loss_coef=0.5))
+    terms = loss_terms(agent, minibatch, UpdateSettings(PPOConfig(l2_init_loss_coef=0.5)))
     assert float(terms["l2_init_loss"]) == pytest.approx(0.5 * 4, rel=1e-4)
     agent.update_initial_weights()
-    assert float(loss_terms(agent, minibatch, PPOConfig(l2_init_loss_coef=0.5))["l2_init_loss"]) == 0
+    assert float(loss_terms(agent, minibatch, UpdateSettings(PPOConfig(l2_init_loss_coef=0.5)))["l2_init_loss"]) == 0
 
 
 def test_target_kl_stops_before_the_step_that_would_go_on(set_up):
@@ -204,6 +204,8 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_and_says_which(set_up)
     rollout(experience, agent)
     agent.value_head.output.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = [weight.detach().clone() for weight in agent.parameters()]
-    with pytest.raises(TrainingError, match=r"gradient is not finite \(.*minibatch 1\): of value_head.output.weight"):
+    with pytest.raises(
+        TrainingError, match=r"gradient of value_head.output.weight is not finite \(.*minibatch 1\)"
+    ):
         train_ppo(agent, make_optimizer(agent), experience)
     assert all(torch.equal(a, b) for a, b in zip(agent.parameters(), before, strict=True))

@@ -12,8 +12,8 @@ from metta.errors import TrainingError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import loss_terms, train_ppo
-from metta.rl.prioritized_sampling import PrioritizedSampling, annealed
+from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
+from metta.rl.prioritized_sampling import PrioritizedSampling, annealed_beta
 from metta.rl.rollout import rollout
 
 ADVANTAGES = torch.tensor([[1.0, 0.0], [-3.0, 0.0], [4.0, 0.0], [4.0, -2.0]])
@@ -33,13 +33,13 @@ def test_probabilities_by_hand():
 
 def test_segments_are_drawn_as_often_as_their_probability_and_weighed_against_it():
     sampling = PrioritizedSampling(1.0, 0.5)
-    chosen, weights = sampling.draw(ADVANTAGES, 2, 20_000, torch.Generator().manual_seed(0))
+    chosen, weights = sampling.sample(ADVANTAGES, 2, 20_000, torch.Generator().manual_seed(0))
     counts = torch.bincount(chosen, minlength=4) / 20_000
     torch.testing.assert_close(counts, torch.tensor([2 / 7, 0, 4 / 7, 1 / 7]), rtol=0, atol=0.015)
     by_hand = {0: (4 * 2 / 7) ** -0.5, 2: (4 * 4 / 7) ** -0.5, 3: (4 * 1 / 7) ** -0.5}
     for segment, weight in zip(chosen[:50].tolist(), weights[:50].tolist(), strict=True):
         assert weight == pytest.approx(by_hand[segment], rel=1e-4)
-    again, _ = sampling.draw(ADVANTAGES, 2, 20_000, torch.Generator().manual_seed(0))
+    again, _ = sampling.sample(ADVANTAGES, 2, 20_000, torch.Generator().manual_seed(0))
     assert torch.equal(chosen, again)
 
 
@@ -47,11 +47,11 @@ def test_advantages_that_are_not_finite_stop_the_update():
     broken = ADVANTAGES.clone()
     broken[1, 1] = float("nan")
     with pytest.raises(TrainingError, match="an advantage is not finite"):
-        PrioritizedSampling(1.0, 0.5).draw(broken, 2, 3, torch.Generator())
+        PrioritizedSampling(1.0, 0.5).sample(broken, 2, 3, torch.Generator())
 
 
 def test_beta_rises_to_one_over_the_run():
-    assert [annealed(0.2, progress) for progress in (0.0, 0.5, 1.0, 1.5)] == pytest.approx([0.2, 0.6, 1, 1])
+    assert [annealed_beta(0.2, progress) for progress in (0.0, 0.5, 1.0, 1.5)] == pytest.approx([0.2, 0.6, 1, 1])
 
 
 def minibatches(experience, sampling):
@@ -93,7 +93,7 @@ def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up):
 
     def gradient(minibatch):
         agent.zero_grad()
-        loss_terms(agent, minibatch, config)["loss"].backward()
+        loss_terms(agent, minibatch, UpdateSettings(config))["loss"].backward()
         return torch.cat([weight.grad.flatten() for weight in agent.parameters()])
 
     (whole,) = experience.minibatches()
@@ -120,11 +120,11 @@ def test_weighted_losses_are_those_of_a_batch_that_holds_segments_so_often():
     assert losses.value_loss(values, old, returns, 0.1, weights).item() == pytest.approx(
         losses.value_loss(*many[2:], 0.1).item(), rel=1e-5
     )
-    found = losses.normalized(advantages, weights).repeat_interleave(often, 1)
+    found = losses.normalize_advantages(advantages, weights).repeat_interleave(often, 1)
     # the deviation's n - 1 counts what was drawn: 12 advantages here, 24 there
-    torch.testing.assert_close(found * (12 / 11) ** 0.5, losses.normalized(many[1]) * (24 / 23) ** 0.5)
+    torch.testing.assert_close(found * (12 / 11) ** 0.5, losses.normalize_advantages(many[1]) * (24 / 23) ** 0.5)
     equal = torch.full((4,), 0.3)
-    torch.testing.assert_close(losses.normalized(advantages, equal), losses.normalized(advantages))
+    torch.testing.assert_close(losses.normalize_advantages(advantages, equal), losses.normalize_advantages(advantages))
 
 
 def trained(set_up, progress=0.0, **settings):
@@ -132,7 +132,8 @@ def trained(set_up, progress=0.0, **settings):
     rollout(experience, agent)
     config = PrioritizedSamplingConfig(**settings) if settings else None
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
-    train_ppo(agent, optimizer, experience, PPOConfig(), 2, prioritized_sampling=config, progress=progress)
+    settings = UpdateSettings(update_epochs=2, prioritized_sampling=config, progress=progress)
+    update_policy(agent, optimizer, experience, settings)
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 

@@ -82,12 +82,12 @@ def test_the_groups_that_are_named_are_played_and_nobody_else(teams) -> None:
     seen = set()
     for _ in range(4):
         rollout(experience, agent)
-        for group in experience.groups:
-            groups = group.env.groups
-            assert set(groups[group.opponents.learners].tolist()) == {0}
-            assert set(groups[group.opponents.rows].tolist()) == {1, 2}
-            assert sorted([*group.opponents.learners, *group.opponents.rows]) == list(range(group.env.agents))
-            seen.add(tuple(group.opponents.rows))
+        for worlds in experience.world_batches:
+            groups, opponents = worlds.env.groups, worlds.opponents
+            assert set(groups[opponents.learner_rows].tolist()) == {0}
+            assert set(groups[opponents.opponent_rows].tolist()) == {1, 2}
+            assert sorted([*opponents.learner_rows, *opponents.opponent_rows]) == list(range(worlds.env.agents))
+            seen.add(tuple(opponents.opponent_rows))
     assert len(seen) > 1  # maps deal the agents anew
     steps = 4 * experience.plan.segments_per_agent * experience.plan.horizon
     assert other.played == steps * experience.plan.num_worlds * 3
@@ -97,17 +97,17 @@ def test_the_groups_that_are_named_are_played_and_nobody_else(teams) -> None:
 def test_a_share_is_drawn_anew_for_each_episode(teams) -> None:
     experience = experience_against(teams, pool_of(teams, agent_for(teams, 2), share=0.4))
     assert experience.plan.num_opponents == 2
-    seats = [group.opponents.seats.copy() for group in experience.groups]
+    orders = [worlds.opponents.agent_order.copy() for worlds in experience.world_batches]
+
+    def unchanged() -> list[bool]:
+        after = [worlds.opponents.agent_order for worlds in experience.world_batches]
+        return [np.array_equal(*pair) for pair in zip(orders, after, strict=True)]
+
     rollout(experience, agent := agent_for(teams), experience.plan.agents * 8)
-    same = [
-        np.array_equal(before, group.opponents.seats) for before, group in zip(seats, experience.groups, strict=True)
-    ]
-    assert all(same)  # episodes have 20 steps: none has ended
+    assert all(unchanged())  # episodes have 20 steps: none has ended
     for _ in range(2):
         rollout(experience, agent)
-    assert not any(
-        np.array_equal(before, group.opponents.seats) for before, group in zip(seats, experience.groups, strict=True)
-    )
+    assert not any(unchanged())
 
 
 def test_learners_experience_is_that_of_their_own_agents(teams) -> None:
@@ -117,19 +117,20 @@ def test_learners_experience_is_that_of_their_own_agents(teams) -> None:
     experience = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
     twin = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
     batch = rollout(experience, agent)
-    (group,) = twin.groups
-    opponents, env = group.opponents, group.env
+    (worlds,) = twin.world_batches
+    opponents, env = worlds.opponents, worlds.env
     steps, returns = experience.steps_collected, []
     for t in range(steps):
-        actions = opponents.actions(agent.flat_actions[experience.action_index[t]].numpy())
+        actions = opponents.all_actions(agent.flat_actions[experience.action_index[t]].numpy())
         observations, rewards, terminated, truncated, info = env.step(actions)
         for episode in info.episodes:
-            members = [index for index in range(5) if index in opponents.seats[episode.world][:3]]
-            returns.append(float(episode.rewards[members].mean()))
-        assert np.array_equal(rewards[opponents.learners], experience.rewards[t])
-        assert np.array_equal(truncated[opponents.learners], experience.truncated[t])
-        opponents.learners_part(rewards, terminated, truncated, info)
-        assert np.array_equal(opponents.see(observations), experience.observations[t + 1])
+            learners = [index for index in range(5) if index in opponents.agent_order[episode.world][:3]]
+            returns.append(float(episode.rewards[learners].mean()))
+        assert np.array_equal(rewards[opponents.learner_rows], experience.rewards[t])
+        assert np.array_equal(truncated[opponents.learner_rows], experience.truncated[t])
+        ended = [episode.world for episode in info.episodes]
+        seen = opponents.observe(observations, terminated | truncated, ended)
+        assert np.array_equal(seen, experience.observations[t + 1])
     assert len(returns) > 3
     assert batch.episode_returns == pytest.approx(returns)
     assert len(batch.opponent_returns) == len(returns)
@@ -142,13 +143,13 @@ def test_all_opponents_of_a_world_are_one_policy_drawn_from_the_pool(teams) -> N
         for epoch in range(4):
             pool.add_snapshot(epoch, agent_for(teams))
         generator = torch.Generator().manual_seed(seed)
-        return pool, [pool.draw(generator) for _ in range(400)]
+        return pool, [pool.sample(generator) for _ in range(400)]
 
     pool, drawn = places(pool_size=2, newest_share=0.0)
-    assert [member.name for member in pool.members] == ["given_000", "epoch_000002", "epoch_000003"]
+    assert [policy.name for policy in pool.policies] == ["given_000", "epoch_000002", "epoch_000003"]
     assert np.bincount(drawn, minlength=3).min() > 90
     pool, drawn = places(pool_size=3, newest_share=0.5)
-    assert [member.name for member in pool.members] == ["given_000", "epoch_000003", "epoch_000001", "epoch_000002"]
+    assert [policy.name for policy in pool.policies] == ["given_000", "epoch_000003", "epoch_000001", "epoch_000002"]
     counts = np.bincount(drawn, minlength=4)
     assert counts[1] == pytest.approx(400 * (0.5 + 0.125), abs=40)
     _, drawn = places(newest_share=1.0)
@@ -162,7 +163,7 @@ def test_a_snapshot_stays_as_it_was(teams) -> None:
     before = {name: weight.clone() for name, weight in agent.state_dict().items()}
     with torch.no_grad():
         agent.ahead.add_(1)
-    assert_same_weights(before, pool.members[0].agent.state_dict())
+    assert_same_weights(before, pool.policies[0].agent.state_dict())
 
 
 def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
@@ -175,7 +176,7 @@ def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
             other.policy_head.output.weight.mul_(300)
         experience = experience_against(teams, pool_of(teams, other, groups=["green"]), agent)
         rollout(experience, agent)
-        assert bool(experience.groups[0].opponents.memories[0].hidden.any())
+        assert bool(experience.world_batches[0].opponents.memories[0].hidden.any())
         ends.append(experience.observations.clone())
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
@@ -253,8 +254,9 @@ def test_each_setting_is_heard_by_the_run(tmp_path: Path) -> None:
         names = []
         for _ in range(4):
             batch = run.collect()
-            run.report(batch, run.update())
-            names = [member.name for member in run.opponents.members] if run.opponents else []
+            run.update()
+            run.finish_epoch(batch)
+            names = [policy.name for policy in run.opponents.policies] if run.opponents else []
         pools[name] = (run.experience.plan.num_opponents, names)
         run.close()
     assert pools == {
@@ -270,6 +272,6 @@ def test_each_setting_is_heard_by_the_run(tmp_path: Path) -> None:
 def test_an_unfit_policy_is_told_before_anything_is_made(tmp_path: Path) -> None:
     given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
     settings = ["self_play.share=0.5", f"self_play.policies=['{given}']", "env.game.observation_width=7"]
-    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 there"):
+    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 in the file"):
         train_run(tiny_config(tmp_path / "run", *settings), ignore)
     assert not (tmp_path / "run").exists()

@@ -8,9 +8,9 @@ import torch
 from metta.config.training import OptimizerConfig, PPOConfig, VTraceConfig
 from metta.rl.advantages import compute_advantages, generalized_advantages
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import loss_terms, train_ppo
+from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
 from metta.rl.rollout import rollout
-from metta.rl.vtrace import VTrace, vtrace
+from metta.rl.vtrace import VTraceCorrection, vtrace
 
 
 def column(*values) -> torch.Tensor:
@@ -111,12 +111,12 @@ def test_a_minibatch_is_learned_with_what_the_policy_is_by_then(set_up):
     compute_advantages(experience, 0.9, 0.8)
     assert experience.truncated.any()
     config, clips = PPOConfig(gamma=0.9, gae_lambda=0.8, norm_adv=False), VTraceConfig(enabled=True, rho_clip=1.05)
-    correction = VTrace(experience, config, clips)
+    correction = VTraceCorrection(experience, config, clips)
     known = {"values": experience.values.clone(), "ratios": torch.ones_like(experience.values)}
     ends = experience.terminated, experience.truncated, experience.final_values
     moved = 0.0
     for minibatch in experience.minibatches():
-        terms = loss_terms(agent, minibatch, config, correction=correction)
+        terms = loss_terms(agent, minibatch, UpdateSettings(config), correction)
         now = agent.evaluate_actions(
             minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
         )
@@ -148,7 +148,7 @@ def trained(set_up, vtrace_config):
     agent, experience = set_up()
     rollout(experience, agent)
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
-    train_ppo(agent, optimizer, experience, PPOConfig(), 3, vtrace=vtrace_config)
+    update_policy(agent, optimizer, experience, UpdateSettings(update_epochs=3, vtrace=vtrace_config))
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 

@@ -19,10 +19,10 @@ from metta.api import Notice, Override, resume_run, train_run
 from metta.config.training import OptimizerConfig, PPOConfig
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.distributed import ALONE, Processes
+from metta.rl.distributed import SINGLE_PROCESS, Processes
 from metta.rl.experience import Experience, make_experience_manager
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import train_ppo
+from metta.rl.ppo import UpdateSettings, update_policy
 from metta.rl.rollout import rollout
 from metta.run.training_run import TrainingRun
 from metta.world.env import MettaGridEnv
@@ -68,11 +68,11 @@ def gradients(directory: Path, processes: Processes) -> None:
     result = {}
     for name, policy, seen, company in (
         ("together", agent, HalfOf(experience, processes.rank), processes),
-        ("alone", alone, experience, ALONE),
+        ("alone", alone, experience, SINGLE_PROCESS),
     ):
         experience.shuffle_generator.set_state(state)
         optimizer = make_optimizer(policy, OptimizerConfig(learning_rate=1e-3))
-        stats = train_ppo(policy, optimizer, seen, PPO, processes=company)
+        stats = update_policy(policy, optimizer, seen, UpdateSettings(PPO, processes=company))
         gradient = {key: weight.grad for key, weight in policy.named_parameters()}
         result[name] = {"stats": stats, "gradient": gradient, "weights": policy.state_dict()}
     torch.save(result, directory / f"gradients_{processes.rank}.pt")
@@ -106,7 +106,7 @@ def main() -> None:
     rank, port, scenario, directory = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=120))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=120))
-    with Processes.of_job() as processes:
+    with Processes.connect() as processes:
         {"gradients": gradients, "runs": runs, "resumed": resumed}[scenario](directory, processes)
     dist.destroy_process_group()
 

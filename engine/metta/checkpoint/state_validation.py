@@ -16,7 +16,8 @@ from torch import Tensor
 from metta.checkpoint.policy_checkpoint import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState
 from metta.errors import UsageError
-from metta.rl.experience import Experience, as_arrays
+from metta.rl.experience import Experience
+from metta.rl.plain_values import tensors_to_arrays
 from metta.rl.self_play import Opponents
 
 MOST = 2**53
@@ -121,23 +122,23 @@ def check_experience(found: Any, experience: Experience, where: str) -> None:
         _check(scale["count"] > 0 or scale["squares"] == 0, f"{where}.reward_scale varies without a count")
     if found.get("teacher_memory"):
         _memories(_entries(found, "teacher_memory", where), own["teacher_memory"], f"{where}.teacher_memory")
-    spec = experience.groups[0].env.spec
+    spec = experience.world_batches[0].env.spec
     orientation = spec.feature_names.index("agent:orientation")
     _check_seen(found["observations"], orientation, f"{where}.observations")
     groups = len(_entries(found, "worlds", where))
     _check(groups == len(own["worlds"]), f"{where}.worlds are {groups} groups, not {len(own['worlds'])}")
-    for worlds, group in zip(found["worlds"], experience.groups, strict=True):
-        group.env.check_state(as_arrays(worlds))
+    for worlds, group in zip(found["worlds"], experience.world_batches, strict=True):
+        group.env.check_state(tensors_to_arrays(worlds))
     sides = _entries(found, "opponents", where) if "opponents" in found else []
     _check(len(sides) == len(own["opponents"]), f"{where}.opponents are {len(sides)}, not {len(own['opponents'])}")
-    for index, (side, group) in enumerate(zip(sides, experience.groups, strict=False)):
+    for index, (side, group) in enumerate(zip(sides, experience.world_batches, strict=False)):
         assert group.opponents is not None
         _check_opponents(side, group.opponents, orientation, f"{where}.opponents.{index}")
 
 
 def _check_opponents(found: Any, opponents: Opponents, orientation: int, where: str) -> None:
     check_like(found, {key: value for key, value in opponents.state().items() if key != "memories"}, where)
-    seated, members = found["seats"].sort(1).values, opponents.pool.members
+    seated, members = found["seats"].sort(1).values, opponents.pool.policies
     _check(bool((seated == torch.arange(seated.shape[1])).all()), f"{where}.seats do not have each agent once")
     in_pool = (found["places"] >= 0) & (found["places"] < len(members))
     _check(bool(in_pool.all()), f"{where}.places must be below {len(members)}, the number of opponents")

@@ -20,8 +20,8 @@ class BatchPlan:
     segments_per_agent: int
     """consecutive segments that each agent plays per epoch"""
     num_minibatches: int
-    num_groups: int
-    """groups of worlds that step in turn (async_factor)"""
+    num_world_batches: int
+    """world batches, which step in turn (async_factor)"""
     num_opponents: int = 0
     """agents per world that frozen policies play; their steps are not experience"""
 
@@ -76,7 +76,7 @@ def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
 def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
     """The layout of an epoch's experience in worlds of `num_agents` agents, of which `num_opponents` do not learn.
 
-    There are as many worlds as give each of the async_factor groups a forward pass of the target size, but no more than
+    There are as many worlds as give each of the async_factor world batches a forward pass of the target size, but no more than
     the batch has segments for; then as few segments per agent as fill the batch.
     """
     segments = config.batch_size // config.bptt_horizon
@@ -90,7 +90,7 @@ def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0
         horizon=config.bptt_horizon,
         segments_per_agent=segments_per_agent,
         num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * learners * segments_per_agent),
-        num_groups=min(config.async_factor, num_worlds),
+        num_world_batches=min(config.async_factor, num_worlds),
         num_opponents=num_opponents,
     )
 

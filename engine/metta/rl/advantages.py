@@ -1,4 +1,4 @@
-"""Generalized advantage estimation (Schulman et al. 2015, arXiv:1506.02438)."""
+"""Generalized advantage estimation (GAE): Schulman et al. 2015, arXiv:1506.02438."""
 
 from __future__ import annotations
 
@@ -8,6 +8,30 @@ from torch import Tensor
 from metta.config.training import NormalizationConfig
 from metta.errors import UsageError
 from metta.rl.experience import Experience
+
+
+def temporal_differences(
+    rewards: Tensor,
+    values: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    truncated: Tensor,
+    final_values: Tensor,
+    gamma: float,
+    lambda_: float,
+) -> tuple[Tensor, Tensor]:
+    """Temporal-difference errors and the decays of their traces, both `[steps, agents]`.
+
+    delta_t = r_t + gamma V'_t - V_t
+    decay_t = gamma lambda (1 - done_t)
+
+    V'_t is the value after step t: 0 if the episode terminated there, the value of its final observation
+    (`final_values [steps, agents]`) if it was truncated, else V_{t+1}; after the last step `next_value [agents]`.
+    """
+    done = terminated | truncated
+    next_values = torch.cat([values[1:], next_value.unsqueeze(0)])
+    next_values = torch.where(done, torch.where(terminated, 0.0, final_values), next_values)
+    return rewards + gamma * next_values - values, gamma * lambda_ * (~done).to(rewards.dtype)
 
 
 def generalized_advantages(
@@ -20,23 +44,18 @@ def generalized_advantages(
     gamma: float,
     lambda_: float,
 ) -> Tensor:
-    """The advantages `[steps, agents]` of experience laid out along time.
+    """Advantages `[steps, agents]` of time-major experience (equation 16, as a recursion).
 
-    delta_t = r_t + gamma V'_t - V_t
-    A_t     = delta_t + gamma lambda (1 - done_t) A_{t+1}
+    A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    where V'_t is what comes after step t: 0 if the episode terminated there, the value of its final observation
-    (`final_values [steps, agents]`) if it was truncated, else V_{t+1}; after the last step `next_value [agents]`.
+    with delta and the other arguments as in `temporal_differences`.
     """
-    steps = len(rewards)
-    done = terminated | truncated
-    following = torch.cat([values[1:], next_value.unsqueeze(0)])
-    following = torch.where(done, torch.where(terminated, 0.0, final_values), following)
-    delta = rewards + gamma * following - values
-    decay = gamma * lambda_ * (~done).to(rewards.dtype)
+    delta, decay = temporal_differences(
+        rewards, values, next_value, terminated, truncated, final_values, gamma, lambda_
+    )
     advantages = torch.empty_like(delta)
     advantage = torch.zeros_like(next_value)
-    for t in range(steps - 1, -1, -1):
+    for t in range(len(rewards) - 1, -1, -1):
         advantage = torch.addcmul(delta[t], decay[t], advantage)
         advantages[t] = advantage
     return advantages
@@ -48,10 +67,13 @@ def compute_advantages(
     gae_lambda: float = 0.916,
     normalization: NormalizationConfig | None = None,
 ) -> Tensor:
-    """The advantages `[steps, agents] float32` of the last rollout, time first, agents of all worlds after.
+    """The advantages of the last rollout, `[steps, agents] float32`.
 
-    They are also kept in the experience for `train_ppo`, with the returns: advantages + values. Where
-    `normalization` has rewards scaled, both are of scaled rewards; the first call after a rollout counts its rewards.
+    The experience keeps them for `train_ppo`, with the returns: advantages + values. With
+    `normalization.rewards`, both are computed from scaled rewards, and the first call after a rollout updates the
+    running statistics of the scale.
+
+    Raises UsageError for a coefficient outside 0 to 1, or before the first rollout.
     """
     for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
         if not 0 <= value <= 1:
@@ -62,8 +84,8 @@ def compute_advantages(
     rewards = experience.rewards[:steps]
     if normalization is not None and normalization.rewards:
         if experience.learned_rewards is None:
-            experience.reward_scale.observe(rewards, experience.episode_starts[1 : steps + 1], gamma)
-        rewards = experience.reward_scale.scaled(rewards, normalization.reward_clip)
+            experience.reward_scaler.observe(rewards, experience.episode_starts[1 : steps + 1], gamma)
+        rewards = experience.reward_scaler.scale(rewards, normalization.reward_clip)
     experience.learned_rewards = rewards
     experience.advantages = generalized_advantages(
         rewards,

@@ -1,7 +1,7 @@
-"""The processes that train one policy together, as `torchrun` starts them, and what they tell each other.
+"""Distributed training: the processes of a `torchrun` job, and the data they exchange.
 
-Each plays worlds of its own; their gradients are averaged (DistributedDataParallel), over NCCL between GPUs and gloo
-between CPUs. Process 0 leads: it alone writes and prints. What is sent holds tensors, numbers and text, never code.
+Each process steps its own worlds; gradients are averaged (DistributedDataParallel), over NCCL between GPUs and gloo
+between CPUs. Rank 0 alone writes and prints. Messages hold tensors, numbers and text, never code.
 """
 
 from __future__ import annotations
@@ -24,61 +24,60 @@ from metta.errors import TrainingError
 from metta.job_environment import job_size
 from metta.rl.plain_values import plain
 
-FIRST_TIMEOUT: Final = timedelta(minutes=30)
-"""How long processes wait for each other until they begin to train, when `distributed.timeout_seconds` takes over."""
+CONNECT_TIMEOUT: Final = timedelta(minutes=30)
+"""Limit of every exchange until training starts; from then on `distributed.timeout_seconds`."""
 
-_LOST: Final = ("connection", "gloo", "nccl", "broken pipe", "timed out", "socket")
-"""Words in what torch says when another process is gone; it has no class of errors for that."""
+_CONNECTION_WORDS: Final = ("connection", "gloo", "nccl", "broken pipe", "timed out", "socket")
+"""Words in torch's messages about a lost connection, for which it has no exception class."""
 
 
-class LostProcessError(TrainingError):
-    """Another process of the job ended, or cannot be reached any more."""
+class ProcessGroupError(TrainingError):
+    """Another process of the job ended, or cannot be reached."""
 
 
 class Processes:
-    """This process among those that train together; alone it has nobody to ask, and everything stays as it is."""
+    """The processes that train one policy together. With one process, every exchange returns its input."""
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank = rank
         self.size = size
-        self._learner: tuple[MettaAgent, nn.Module] | None = None
-        self._group: dist.ProcessGroup | None = None
-        """those of the same patience; None: all, as they met"""
+        self._evaluator: tuple[MettaAgent, nn.Module] | None = None
+        self._process_group: dist.ProcessGroup | None = None
+        """None: torch's default group, of all processes"""
 
     @classmethod
     @contextmanager
-    def of_job(cls) -> Iterator[Self]:
-        """The processes of the job that `torchrun` started this one for; this one alone where there is no job.
+    def connect(cls) -> Iterator[Self]:
+        """Connect the processes of this job until the context ends; without a job, a single process.
 
-        Inside, they are connected; a group that was there before (`torch.distributed.init_process_group`) is used and
-        left as it is.
+        A default process group that exists already (`torch.distributed.init_process_group`) is used and not destroyed.
         """
         if dist.is_initialized():
             yield cls(dist.get_rank(), dist.get_world_size())
         elif job_size() == 1:
             yield cls()
         else:
-            with _losses_told():
+            with process_group_errors():
                 backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-                dist.init_process_group(backend, timeout=FIRST_TIMEOUT)
+                dist.init_process_group(backend, timeout=CONNECT_TIMEOUT)
             try:
                 yield cls(dist.get_rank(), dist.get_world_size())
             finally:
                 dist.destroy_process_group()
 
     def set_timeout(self, seconds: float) -> None:
-        """Give up a process that does not answer for so long, from now on; all processes call this together.
+        """Limit how long an exchange waits for the slowest process. All processes must call this together.
 
-        One that died is noticed at once; this is for one that hangs.
+        The limit detects a process that hangs; one that died closes its connections, which is detected at once.
         """
         if self.size > 1:
-            with _losses_told():
-                self._group = dist.new_group(timeout=timedelta(seconds=seconds))
-            self._learner = None
+            with process_group_errors():
+                self._process_group = dist.new_group(timeout=timedelta(seconds=seconds))
+            self._evaluator = None
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this process writes and prints."""
         return self.rank == 0
 
     def all_reduce_mean(self, values: Tensor) -> Tensor:
@@ -86,104 +85,104 @@ class Processes:
         if self.size == 1:
             return values
         total = values.detach().clone()
-        with _losses_told():
-            dist.all_reduce(total, group=self._group)
+        with process_group_errors():
+            dist.all_reduce(total, group=self._process_group)
         return total / self.size
 
     def all_reduce_async(self, values: Tensor) -> Callable[[], Tensor]:
-        """What `mean` gives: it is on its way when this returns, and what is returned waits for it."""
+        """Start `all_reduce_mean`; the returned function waits for its result."""
         if self.size == 1:
             return lambda: values
         total = values.detach().clone()
-        with _losses_told():
-            sent = dist.all_reduce(total, group=self._group, async_op=True)
+        with process_group_errors():
+            work = dist.all_reduce(total, group=self._process_group, async_op=True)
 
-        def received() -> Tensor:
-            with _losses_told():
-                sent.wait()
+        def wait() -> Tensor:
+            with process_group_errors():
+                work.wait()
             return total / self.size
 
-        return received
+        return wait
 
-    def concatenated(self, values: Tensor) -> Tensor:
-        """The values of all processes, of one shape in each, one after the other."""
+    def all_gather_tensor(self, values: Tensor) -> Tensor:
+        """The values of all processes, of one shape, concatenated along the first axis in the order of ranks."""
         if self.size == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
-        with _losses_told():
-            dist.all_gather(parts, values.contiguous(), group=self._group)
+        with process_group_errors():
+            dist.all_gather(parts, values.contiguous(), group=self._process_group)
         return torch.cat(parts)
 
     def broadcast(self, content: Any = None) -> Any:
-        """What the leader gives, in every process; the others give nothing."""
+        """The content that rank 0 passes, in every process; the other ranks pass nothing."""
         if self.size == 1:
             return content
-        message = packed(content) if self.is_rank_zero else torch.zeros(0, dtype=torch.uint8)
-        with _losses_told():
+        message = serialize(content) if self.is_rank_zero else torch.zeros(0, dtype=torch.uint8)
+        with process_group_errors():
             length = torch.tensor(len(message))
-            dist.broadcast(length, 0, group=self._group)
+            dist.broadcast(length, 0, group=self._process_group)
             if not self.is_rank_zero:
                 message = torch.zeros(int(length), dtype=torch.uint8)
-            dist.broadcast(message, 0, group=self._group)
-        return content if self.is_rank_zero else unpacked(message)
+            dist.broadcast(message, 0, group=self._process_group)
+        return content if self.is_rank_zero else deserialize(message)
 
-    def gather_packed(self, content: Any) -> list[Tensor]:
-        """What each of several processes gives, `packed`, by rank, in the leader; nothing in the others."""
-        own, lengths = self._padded(content)
-        received = [torch.zeros_like(own) for _ in lengths] if self.is_rank_zero else None
-        with _losses_told():
-            dist.gather(own, received, group=self._group)
-        return [part[:length] for part, length in zip(received or (), lengths, strict=False)]
+    def gather_serialized(self, content: Any) -> list[Tensor]:
+        """The content of each of several processes, serialized, by rank; empty in all ranks but 0."""
+        padded, lengths = self._padded_message(content)
+        received = [torch.zeros_like(padded) for _ in lengths] if self.is_rank_zero else None
+        with process_group_errors():
+            dist.gather(padded, received, group=self._process_group)
+        return [message[:length] for message, length in zip(received or (), lengths, strict=False)]
 
     def all_gather(self, content: Any) -> list[Any]:
-        """What each process gives, by rank, in every process."""
+        """The content of each process, by rank, in every process."""
         if self.size == 1:
             return [content]
-        own, lengths = self._padded(content)
-        received = [torch.zeros_like(own) for _ in lengths]
-        with _losses_told():
-            dist.all_gather(received, own, group=self._group)
-        return [unpacked(part[:length]) for part, length in zip(received, lengths, strict=True)]
+        padded, lengths = self._padded_message(content)
+        received = [torch.zeros_like(padded) for _ in lengths]
+        with process_group_errors():
+            dist.all_gather(received, padded, group=self._process_group)
+        return [deserialize(message[:length]) for message, length in zip(received, lengths, strict=True)]
 
-    def evaluate(
+    def evaluate_actions(
         self, agent: MettaAgent, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
     ) -> ActionEvaluation:
-        """`agent.evaluate_actions`; the gradients that `backward` then finds are the mean over processes.
+        """`agent.evaluate_actions`, such that `backward` averages the gradients over processes.
 
-        From the first call on the agent has the leader's weights in every process.
+        The first call copies the agent's weights from rank 0 to every process.
         """
         if self.size == 1:
             return agent.evaluate_actions(observations, action_index, memory, episode_starts)
-        with _losses_told():
-            if self._learner is None or self._learner[0] is not agent:
-                self._learner = agent, _averaging(agent, self._group)
-            log_probs, entropy, values, logits = self._learner[1](
+        with process_group_errors():
+            if self._evaluator is None or self._evaluator[0] is not agent:
+                self._evaluator = agent, _distributed_evaluator(agent, self._process_group)
+            log_probs, entropy, values, logits = self._evaluator[1](
                 observations, action_index, memory.hidden, memory.cell, episode_starts
             )
         return ActionEvaluation(log_probs, entropy, values, logits)
 
     def backward(self, loss: Tensor) -> None:
-        """`loss.backward()`, in every process at once."""
-        with _losses_told():
+        """`loss.backward()`; all processes must call this together."""
+        with process_group_errors():
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
-    def _padded(self, content: Any) -> tuple[Tensor, list[int]]:
-        """The content as bytes, as long as the longest of all processes; and how long each process's really is."""
-        message = packed(content)
+    def _padded_message(self, content: Any) -> tuple[Tensor, list[int]]:
+        """The content serialized and zero-padded to the longest message of all processes; the length of each."""
+        message = serialize(content)
         lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
-        with _losses_told():
-            dist.all_gather(lengths, torch.tensor(len(message)), group=self._group)
-        longest = max(int(length) for length in lengths)
-        padded = torch.zeros(longest, dtype=torch.uint8)
+        with process_group_errors():
+            dist.all_gather(lengths, torch.tensor(len(message)), group=self._process_group)
+        padded = torch.zeros(max(int(length) for length in lengths), dtype=torch.uint8)
         padded[: len(message)] = message
         return padded, [int(length) for length in lengths]
 
 
-ALONE: Final = Processes()
+SINGLE_PROCESS: Final = Processes()
+"""Training without a job."""
 
 
 class _Evaluator(nn.Module):
-    """`agent.evaluate_actions` in the shape that DistributedDataParallel wraps: a forward of tensors."""
+    """`agent.evaluate_actions` as a forward of tensors, the form that DistributedDataParallel wraps."""
 
     def __init__(self, agent: MettaAgent):
         super().__init__()
@@ -196,34 +195,34 @@ class _Evaluator(nn.Module):
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 
 
-def _averaging(agent: MettaAgent, group: dist.ProcessGroup | None) -> nn.Module:
-    """The agent's evaluation with gradients averaged over processes; its buffers are tables, the same everywhere."""
+def _distributed_evaluator(agent: MettaAgent, process_group: dist.ProcessGroup | None) -> nn.Module:
+    """The agent's evaluation with gradients averaged over processes. Its buffers are constants, equal in each."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for it, which older ones lack
-        return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False, process_group=group)
+        return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False, process_group=process_group)
 
 
 @contextmanager
-def _losses_told() -> Iterator[None]:
-    """Turn what torch raises when another process is gone into a LostProcessError."""
+def process_group_errors() -> Iterator[None]:
+    """Raise ProcessGroupError for torch's errors about a lost connection; other errors pass."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
-        if not isinstance(error, dist.DistError) and not any(word in reason.lower() for word in _LOST):
+        if not isinstance(error, dist.DistError) and not any(word in reason.lower() for word in _CONNECTION_WORDS):
             raise
-        raise LostProcessError(f"another process of the job ended or cannot be reached ({reason})") from error
+        raise ProcessGroupError(f"another process of the job ended or cannot be reached ({reason})") from error
 
 
-def packed(content: Any) -> Tensor:
-    """What is sent of tensors, numbers and text inside dictionaries and lists. `[bytes] uint8`"""
+def serialize(content: Any) -> Tensor:
+    """Tensors, numbers and text inside dictionaries and lists, as a message. `[bytes] uint8`"""
     buffer = io.BytesIO()
     torch.save(plain(content, "a message between processes"), buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
-def unpacked(message: Tensor) -> Any:
-    """What was `packed`, on the CPU."""
+def deserialize(message: Tensor) -> Any:
+    """The content of a message that `serialize` made, on the CPU."""
     return torch.load(io.BytesIO(message.numpy().tobytes()), map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""The terms of PPO's objective as pure functions of tensors (Schulman et al. 2017, arXiv:1707.06347)."""
+"""Terms of the PPO objective, as pure functions of tensors: Schulman et al. 2017, arXiv:1707.06347."""
 
 from __future__ import annotations
 
@@ -30,38 +30,38 @@ def value_loss(
 
 
 def teacher_divergence(teacher_log_probs: Tensor, logits: Tensor, weights: Tensor | None = None) -> Tensor:
-    """mean KL(teacher, policy) = mean sum_a pi_T(a) (log pi_T(a) - log pi(a)), over `[..., actions]`.
+    """mean KL(teacher, policy) = mean sum_a pi_T(a) (log pi_T(a) - log pi(a)), over `[horizon, segments, actions]`.
 
     Its gradient is that of the cross entropy which Schmitt et al. 2018 (arXiv:1803.03835, section 3.1) minimize; unlike
-    that, it is 0 for a policy that has learned it all.
+    the cross entropy, it is 0 for a policy equal to the teacher.
     """
     divergences = (teacher_log_probs.exp() * (teacher_log_probs - logits.log_softmax(-1))).sum(-1)
     return weighted_mean(divergences, weights)
 
 
 def weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of w times the terms `[horizon, segments]`, `weights [segments]`: importance weights, or None for 1."""
+    """mean w x over `terms [horizon, segments]`, with importance weights `weights [segments]`; None: all are 1."""
     return terms.mean() if weights is None else (terms * weights).mean()
 
 
-def normalized(
+def normalize_advantages(
     advantages: Tensor,
     weights: Tensor | None = None,
-    concatenated: Callable[[Tensor], Tensor] | None = None,
+    all_gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """(A - mean A) / (std A + 1e-8); zeros for a single advantage.
 
-    With importance `weights [segments]` mean and deviation are those of the weighted advantages: with what stands for
-    the whole batch, not for what was drawn from it. Among several processes, with as many advantages each, they are
-    those of all, from the moments of each (Chan, Golub, LeVeque 1979): one message, not two that wait for each other.
-    `concatenated` gives the rows `[1, 3]` of all processes.
+    With importance weights `weights [segments]`, mean and standard deviation are those of the weighted advantages,
+    which estimate those of the whole batch. Among several processes, with equally many advantages in each, they are
+    those of all: the moments of each process are merged (Chan, Golub, LeVeque 1979), which takes one exchange instead
+    of two in sequence. `all_gather` returns the rows `[1, 3]` of all processes, concatenated.
     """
-    shares = (torch.ones_like(advantages[0]) if weights is None else weights).expand_as(advantages)
-    total = shares.sum()
-    mean = (shares * advantages).sum() / total
-    moments = torch.stack([total, mean, (shares * (advantages - mean).square()).sum()]).unsqueeze(0)
-    if concatenated is not None:
-        moments = concatenated(moments)
+    expanded = (torch.ones_like(advantages[0]) if weights is None else weights).expand_as(advantages)
+    total = expanded.sum()
+    mean = (expanded * advantages).sum() / total
+    moments = torch.stack([total, mean, (expanded * (advantages - mean).square()).sum()]).unsqueeze(0)
+    if all_gather is not None:
+        moments = all_gather(moments)
     totals, means, squares = moments.unbind(1)
     count, total = advantages.numel() * len(moments), totals.sum()
     if count < 2:
@@ -82,7 +82,7 @@ def clip_fraction(log_ratio: Tensor, clip_coef: float) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - var(R - V) / var(R): 1 is perfect, 0 no better than a constant; 0 where the returns do not vary."""
+    """1 - var(R - V) / var(R): 1 is perfect, 0 no better than a constant; 0 also if the returns are constant."""
     variance = returns.var(correction=0)
     if not variance > 0:
         return 0.0

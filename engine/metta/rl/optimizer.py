@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and a look at the gradients."""
+"""Optimizers, learning-rate schedules and gradient statistics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from metta.errors import UsageError
 
 
 def make_optimizer(agent: MettaAgent, config: OptimizerConfig | None = None) -> torch.optim.Optimizer:
-    """Adam, or Muon for the hidden matrices with AdamW for all other weights.
+    """Adam, or Muon for the hidden matrices with AdamW for all other weights, as `config.type` says.
 
-    `beta1` is also Muon's momentum. Muon's updates are scaled to the size of AdamW's, so that one learning rate
-    fits both.
+    `beta1` is also Muon's momentum. Muon's updates are scaled to the RMS of AdamW's, so that one learning rate fits
+    both.
     """
     config = config or OptimizerConfig()
     betas = (config.beta1, config.beta2)
@@ -29,8 +29,8 @@ def make_optimizer(agent: MettaAgent, config: OptimizerConfig | None = None) -> 
             agent.parameters(), config.learning_rate, betas, config.eps, config.weight_decay, fused=True
         )
     matrices = agent.hidden_matrices()
-    chosen = {id(weight) for weight in matrices}
-    rest = [weight for weight in agent.parameters() if id(weight) not in chosen]
+    matrix_ids = {id(weight) for weight in matrices}
+    rest = [weight for weight in agent.parameters() if id(weight) not in matrix_ids]
     adamw = torch.optim.AdamW(
         rest, config.learning_rate, betas, config.eps, weight_decay=config.weight_decay, fused=True
     )
@@ -47,13 +47,13 @@ def make_optimizer(agent: MettaAgent, config: OptimizerConfig | None = None) -> 
 
 
 class JointOptimizer(torch.optim.Optimizer):
-    """Several optimizers, each for its own weights, as one: one state, one list of groups, one step."""
+    """Several optimizers, each for its own weights, as one with a common state and list of parameter groups."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]):
         self._parts: list[torch.optim.Optimizer] = []
         super().__init__([group for part in parts for group in part.param_groups], {})
         self._parts = parts
-        self._share()
+        self._share_state()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -74,10 +74,10 @@ class JointOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore all parts."""
         super().load_state_dict(state_dict)
-        self._share()
+        self._share_state()
 
-    def _share(self) -> None:
-        """Let the parts work on this optimizer's own groups and state, so that schedulers and checkpoints see them."""
+    def _share_state(self) -> None:
+        """Give the parts this optimizer's groups and state, so that schedulers and checkpoints act on all of them."""
         self.state = defaultdict(dict, self.state)
         begin = 0
         for part in self._parts:
@@ -95,11 +95,11 @@ def make_lr_scheduler(
     schedule_type: str = "linear",
     anneal_lr: bool = True,
 ) -> LRScheduler | None:
-    """A schedule to be stepped once per batch: up over the warm-up, then down to zero at the end of the run.
+    """A learning-rate schedule to be stepped once per batch: linear warm-up, then decay to zero at the end of the run.
 
     `total_timesteps`, `batch_size` and `warmup_steps` count agent steps. With N batches, W of them warm-up, batch n has
-    (n + 1) / (W + 1) of the learning rate while n < W, then 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine) with
-    x = (n - W) / (N - W). None without annealing.
+    the factor (n + 1) / (W + 1) while n < W, then 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine) with
+    x = (n - W) / (N - W). None if `anneal_lr` is false, also without warm-up.
     """
     if schedule_type not in ("linear", "cosine"):
         raise UsageError(f'schedule_type: unknown "{schedule_type}"; known: cosine, linear')
@@ -113,16 +113,17 @@ def make_lr_scheduler(
     def factor(batch: int) -> float:
         if batch < warmup:
             return (batch + 1) / (warmup + 1)
-        done = min(1.0, (batch - warmup) / max(1, batches - warmup))
-        return 1 - done if schedule_type == "linear" else (1 + math.cos(math.pi * done)) / 2
+        progress = min(1.0, (batch - warmup) / max(1, batches - warmup))
+        return 1 - progress if schedule_type == "linear" else (1 + math.cos(math.pi * progress)) / 2
 
     return LambdaLR(optimizer, factor)
 
 
 def compute_gradient_stats(model: nn.Module) -> dict[str, float]:
-    """Norms of the gradients now on the weights: `grad_norm_mean`, `grad_norm_max`, `grad_norm_min`, `param_norm_mean`.
+    """Norms of the current gradients: `grad_norm_mean`, `grad_norm_max`, `grad_norm_min`; and `param_norm_mean`.
 
-    Over the parameters, one norm each; gradients that are missing do not count; all zero where there is none.
+    Mean, maximum and minimum are over parameters. Parameters without a gradient do not count; without any gradient the
+    norms are 0.
     """
     gradients = _norms(weight.grad for weight in model.parameters() if weight.grad is not None)
     weights = _norms(model.parameters())

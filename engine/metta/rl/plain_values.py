@@ -1,4 +1,4 @@
-"""Nested values as tensors, numbers and text alone, which files and messages between processes may hold."""
+"""Plain values: tensors, numbers and text in nested dictionaries and lists, the content of files and messages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from metta.errors import UsageError
 
 
 def plain(value: Any, where: str) -> Any:
-    """`value` in what the restricted unpickler reads back: tensors on the CPU, exact built-in types."""
+    """A copy of `value` that torch's restricted unpickler loads: tensors on the CPU, exact built-in types.
+
+    Raises UsageError, naming the place from `where` on, for a value of another type.
+    """
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()  # a clone, since a view would bring its whole storage along
+        return value.detach().cpu().clone()  # a view would be saved with its whole storage
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
@@ -26,3 +29,23 @@ def plain(value: Any, where: str) -> Any:
         return value
     kind = type(value).__name__
     raise UsageError(f"{where} is a {kind}; files of metta hold only tensors, numbers, text, lists and dicts of them")
+
+
+def arrays_to_tensors(value: Any) -> Any:
+    """Nested values with NumPy arrays copied to tensors, and NumPy scalars to numbers."""
+    if isinstance(value, Mapping):
+        return {key: arrays_to_tensors(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [arrays_to_tensors(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def tensors_to_arrays(value: Any) -> Any:
+    """The inverse of `arrays_to_tensors`: nested values with tensors as NumPy arrays."""
+    if isinstance(value, Mapping):
+        return {key: tensors_to_arrays(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [tensors_to_arrays(entry) for entry in value]
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value

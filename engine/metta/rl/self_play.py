@@ -1,8 +1,7 @@
-"""Self-play against frozen policies: who plays whom, and the frozen side of the worlds.
+"""Self-play: the pool of frozen policies, and the agents that they play in the training worlds.
 
-A world's agents sit in seats: the first are learners, whose steps are experience, the others are opponents. Seats and
-the opponents' policy are drawn when a world's episode begins; memories are cleared there, so that a seat may pass from
-one agent to another without a trace.
+In each world some agents learn and the others are opponents, which one frozen policy of the pool plays. Both are
+sampled when an episode starts. The memories of both sides are cleared there, so that an agent can change sides.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,81 +21,86 @@ from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig, num_opponents
 from metta.errors import CheckpointError, UsageError
 from metta.world.env import MettaGridEnv
-from metta.world.episode_summary import EpisodeSummary, StepInfo
+from metta.world.episode_summary import EpisodeSummary
+
+OPPONENTS = "opponents"
+"""Directory of the frozen policies, inside the directory of checkpoints."""
 
 
 @dataclass
 class FrozenPolicy:
-    """A member of the pool. Its weights never change."""
+    """A policy of the pool. Its weights never change."""
 
     name: str
     """`given_000` for the first file of the config, `epoch_000010` for a snapshot after ten epochs"""
     agent: MettaAgent
 
     @property
-    def is_snapshot(self) -> bool:
-        """Whether it is the run's own policy of an earlier epoch."""
-        return self.name.startswith("epoch_")
+    def epoch(self) -> int | None:
+        """The epoch after which a snapshot of the run's own policy was taken; None for a policy from a file."""
+        return snapshot_epoch(self.name)
 
 
-OPPONENTS = "opponents"
-"""In the directory of checkpoints: the frozen policies."""
+def snapshot_epoch(name: str) -> int | None:
+    """The epoch in the name of a snapshot, such as 10 of `epoch_000010`; None for any other name."""
+    match = re.fullmatch(r"epoch_([0-9]+)", name)
+    return int(match[1]) if match else None
 
 
 def opponent_file(name: str) -> str:
-    """Where a run keeps a member of its pool, from the directory of its checkpoints."""
+    """The file of a policy of the pool, relative to the directory of checkpoints."""
     return f"{OPPONENTS}/{name}.pt"
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise CheckpointError for a name that no pool gives, which might lead elsewhere."""
+    """Raise CheckpointError for a name that no pool gives: it could lead out of the directory."""
     for name in names:
         if not re.fullmatch(r"(given|epoch)_[0-9]+", name):
             raise CheckpointError(
-                f'the trainer state names an opponent "{name}"; they are given_000, epoch_000100, ...'
+                f'the trainer state names an opponent "{name}"; names are given_000, epoch_000100 and the like'
             )
 
 
 class OpponentPool:
-    """The frozen policies: those that were given, and the newest snapshots of the policy in training."""
+    """The frozen policies: those from files, and the newest snapshots of the policy in training."""
 
-    def __init__(self, config: SelfPlayConfig, members: Sequence[FrozenPolicy]):
+    def __init__(self, config: SelfPlayConfig, policies: Sequence[FrozenPolicy]):
         self.config = config
-        self.members = list(members)
-        """a place in this list is kept for good: a new snapshot takes that of the oldest"""
+        self.policies = list(policies)
+        """indices are stable: a new snapshot replaces the oldest at its index"""
 
     def add_snapshot(self, epoch: int, agent: MettaAgent) -> None:
-        """Take the policy in as it is now. Where the oldest snapshot gives way, the new one plays its episodes on."""
+        """Add a copy of the policy. In a full pool it replaces the oldest snapshot and finishes its episodes."""
         frozen = copy.deepcopy(agent).requires_grad_(False)
         frozen.initial_weights = {}
-        member = FrozenPolicy(f"epoch_{epoch:06d}", frozen)
+        policy = FrozenPolicy(f"epoch_{epoch:06d}", frozen)
         snapshots = self._snapshots()
         if len(snapshots) < self.config.pool_size:
-            self.members.append(member)
+            self.policies.append(policy)
         else:
-            self.members[snapshots[0]] = member
+            self.policies[snapshots[0]] = policy
 
-    def draw(self, generator: torch.Generator) -> int:
-        """The place of the policy that plays an episode."""
-        is_newest, place = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+    def sample(self, generator: torch.Generator) -> int:
+        """The index of the policy that plays the opponents of an episode."""
+        newest, uniform = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         snapshots = self._snapshots()
-        if snapshots and is_newest < self.config.newest_share:
+        if snapshots and newest < self.config.newest_share:
             return snapshots[-1]
-        return int(place * len(self.members))
+        return int(uniform * len(self.policies))
 
-    def check_policy_fits(self, spec: EnvSpec) -> None:
-        """Raise UsageError if a member was made for other worlds."""
-        for member in self.members:
-            check_policy_fits(member.agent, spec)
+    def check_fits(self, spec: EnvSpec) -> None:
+        """Raise UsageError if a policy was made for other worlds."""
+        for policy in self.policies:
+            check_policy_fits(policy.agent, spec)
 
     def _snapshots(self) -> list[int]:
-        """The places of the snapshots, oldest first."""
-        places = [place for place, member in enumerate(self.members) if member.is_snapshot]
-        return sorted(places, key=lambda place: self.members[place].name)
+        """Indices of the snapshots, oldest first."""
+        epochs = [(policy.epoch, index) for index, policy in enumerate(self.policies) if policy.epoch is not None]
+        return [index for _, index in sorted(epochs)]
 
 
 class Opponents:
-    """The frozen side of one group of worlds."""
+    """The opponents in the worlds of one world batch."""
 
     def __init__(self, env: MettaGridEnv, pool: OpponentPool, generator: torch.Generator):
         self.env = env
@@ -105,137 +109,109 @@ class Opponents:
         counts = {num_opponents(pool.config, config) for config in env.configs}
         if len(counts) > 1:
             raise UsageError(
-                "self_play: every scene must have as many opponents as the others; "
-                f"there are {', '.join(map(str, sorted(counts)))}"
+                "self_play: all scenes must have the same number of opponents; "
+                f"they have {', '.join(map(str, sorted(counts)))}"
             )
         self.count = counts.pop()
         """opponents in each world"""
-        self.seats = np.zeros((env.num_worlds, env.num_agents), np.int64)
-        """`[worlds, agents]`: the world's agent in each seat; learners first, each side in its order"""
-        self.places = np.zeros(env.num_worlds, np.int64)
-        """`[worlds]`: the place in the pool of who plays the opponents"""
+        self.agent_order = np.zeros((env.num_worlds, env.num_agents), np.int64)
+        """`[worlds, agents]`: indices of each world's agents, learners first, each side in ascending order"""
+        self.policy_index = np.zeros(env.num_worlds, np.int64)
+        """`[worlds]`: index in the pool of the policy that plays the world's opponents"""
         self.observations = torch.zeros(0)
+        """`[opponents, tokens, 3] uint8`"""
         self.episode_starts = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
+        """`[opponents] bool`: memory is cleared before the next step"""
         self.memories: list[Memory] = []
-        """of each member of the pool, for all opponents; what it remembers of those it does not play is idle"""
+        """of each policy of the pool, for all opponents; unused for those that another policy plays"""
 
     @property
-    def learners(self) -> np.ndarray:
-        """`[learners] int64`: the rows of the agents that learn, world by world."""
-        return self._rows(self.seats[:, : self.env.num_agents - self.count])
+    def learner_rows(self) -> np.ndarray:
+        """`[learners] int64`: rows of the learners among the batch's agents, world by world."""
+        return self._rows(self.agent_order[:, : self.env.num_agents - self.count])
 
     @property
-    def rows(self) -> np.ndarray:
-        """`[opponents] int64`: the rows of the agents that frozen policies play, world by world."""
-        return self._rows(self.seats[:, self.env.num_agents - self.count :])
+    def opponent_rows(self) -> np.ndarray:
+        """`[opponents] int64`: rows of the opponents among the batch's agents, world by world."""
+        return self._rows(self.agent_order[:, self.env.num_agents - self.count :])
 
-    def begin(self, observations: np.ndarray) -> np.ndarray:
-        """Seat the agents of all worlds, which have just begun; what the learners see."""
-        self._seat(range(self.env.num_worlds))
-        self.observations = torch.from_numpy(observations[self.rows])
-        seen: np.ndarray = observations[self.learners]
-        return seen
+    def observe(self, observations: np.ndarray, done: np.ndarray, ended_worlds: Iterable[int]) -> np.ndarray:
+        """Take the opponents' part of `observations [agents, tokens, 3]`; the learners' part.
 
-    def actions(self, learners: np.ndarray) -> np.ndarray:
-        """`[agents, 2]`: the actions of all agents, given the learners' `[learners, 2]`."""
-        actions = np.empty((self.env.agents, 2), learners.dtype)
-        actions[self.learners] = learners
-        chosen = np.empty((len(self.episode_starts), 2), learners.dtype)
-        playing = np.repeat(self.places, self.count)
-        for place, member in enumerate(self.pool.members):
-            if place == len(self.memories):
-                self.memories.append(member.agent.initial_memory(len(self.episode_starts)))
-            played = torch.from_numpy(np.flatnonzero(playing == place))
+        `done [agents] bool` marks the agents whose episode ended. In `ended_worlds` both sides are sampled again first.
+        """
+        self.episode_starts = torch.from_numpy(done[self.opponent_rows])
+        for world in ended_worlds:
+            self._sample_sides(world)
+        self.observations = torch.from_numpy(observations[self.opponent_rows])
+        learners: np.ndarray = observations[self.learner_rows]
+        return learners
+
+    def all_actions(self, learner_actions: np.ndarray) -> np.ndarray:
+        """The actions of all agents `[agents, 2]`: those of the learners `[learners, 2]`, and sampled opponents'."""
+        actions = np.empty((self.env.agents, 2), learner_actions.dtype)
+        actions[self.learner_rows] = learner_actions
+        opponent_actions = np.empty((len(self.episode_starts), 2), learner_actions.dtype)
+        policy_index = np.repeat(self.policy_index, self.count)
+        for index, policy in enumerate(self.pool.policies):
+            if index == len(self.memories):
+                self.memories.append(policy.agent.initial_memory(len(self.episode_starts)))
+            played = torch.from_numpy(np.flatnonzero(policy_index == index))
             if len(played):
-                device, memory = member.agent.device, self.memories[place]
+                device, memory = policy.agent.device, self.memories[index]
                 on_device = played.to(device)
-                decision = member.agent.act(
+                output = policy.agent.act(
                     self.observations[played].to(device),
                     memory.select(on_device),
                     self.episode_starts[played].to(device),
                     self.generator,
                 )
-                memory.hidden[:, on_device] = decision.memory.hidden
-                memory.cell[:, on_device] = decision.memory.cell
-                chosen[played.numpy()] = decision.actions.cpu().numpy()
-        actions[self.rows] = chosen
+                memory.hidden[:, on_device] = output.memory.hidden
+                memory.cell[:, on_device] = output.memory.cell
+                opponent_actions[played.numpy()] = output.actions.cpu().numpy()
+        actions[self.opponent_rows] = opponent_actions
         return actions
 
-    def learners_part(
-        self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, info: StepInfo
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, StepInfo, list[float]]:
-        """Of what a step brought, the learners' part, by the seats of that step; and the opponents' mean rewards.
-
-        Those are one number for each episode that ended. Worlds whose episode ended are seated anew.
-        """
-        learners = self.learners
-        row_of = np.full(self.env.agents, -1)
-        row_of[learners] = np.arange(len(learners))
-        ended = row_of[info.ended_agents]
-        episodes, opponents = [], []
-        for episode in info.episodes:
-            own, others = self._sides(episode)
-            episodes.append(replace(episode, rewards=own))
-            opponents.append(float(others.mean()))
-        part = replace(
-            info,
-            ended_agents=ended[ended >= 0],
-            final_observations=info.final_observations[ended >= 0],
-            episodes=tuple(episodes),
-        )
-        result = rewards[learners], terminated[learners], truncated[learners], part, opponents
-        self.episode_starts = torch.from_numpy((terminated | truncated)[self.rows])
-        self._seat([episode.world for episode in info.episodes])
-        return result
-
-    def see(self, observations: np.ndarray) -> np.ndarray:
-        """Let the opponents see their part of `[agents, tokens, 3]`; the learners'."""
-        self.observations = torch.from_numpy(observations[self.rows])
-        seen: np.ndarray = observations[self.learners]
-        return seen
+    def split_rewards(self, episode: EpisodeSummary) -> tuple[np.ndarray, np.ndarray]:
+        """The rewards of an episode's learners, and of its opponents. Valid until its world samples sides again."""
+        rewards = episode.rewards[self.agent_order[episode.world]]
+        return rewards[: len(rewards) - self.count], rewards[len(rewards) - self.count :]
 
     def state(self) -> dict[str, Any]:
-        """All that the opponents' next step depends on, beside the pool and the generator."""
+        """The state of the opponents beside the pool and the generator: tensors only."""
         return {
-            "seats": torch.from_numpy(self.seats.copy()),
-            "places": torch.from_numpy(self.places.copy()),
+            "seats": torch.from_numpy(self.agent_order.copy()),
+            "places": torch.from_numpy(self.policy_index.copy()),
             "observations": self.observations,
             "episode_starts": self.episode_starts,
             "memories": [{"hidden": memory.hidden, "cell": memory.cell} for memory in self.memories],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where `state()` was taken."""
-        self.seats, self.places = state["seats"].numpy().copy(), state["places"].numpy().copy()
+        """Restore the state that `state()` returned."""
+        self.agent_order, self.policy_index = state["seats"].numpy().copy(), state["places"].numpy().copy()
         self.observations, self.episode_starts = state["observations"], state["episode_starts"]
         self.memories = [
-            Memory(memory["hidden"], memory["cell"]).to(member.agent.device)
-            for memory, member in zip(state["memories"], self.pool.members, strict=False)
+            Memory(memory["hidden"], memory["cell"]).to(policy.agent.device)
+            for memory, policy in zip(state["memories"], self.pool.policies, strict=False)
         ]
 
-    def _seat(self, worlds: Iterable[int]) -> None:
-        """Draw who sits where, and who plays the opponents, in worlds whose episode begins."""
+    def _sample_sides(self, world: int) -> None:
+        """Sample which agents of a world learn, unless groups decide it, and which policy plays the others."""
         config, num_agents = self.pool.config, self.env.num_agents
-        for world in worlds:
-            if config.share:
-                order = torch.randperm(num_agents, generator=self.generator).numpy()
-                is_opponent = order < self.count
-            else:
-                first = world * num_agents
-                names = list(self.env.configs[self.env.tasks[world]].game.groups)
-                played = [names.index(group) for group in config.groups]
-                is_opponent = np.isin(self.env.groups[first : first + num_agents], played)
-            if is_opponent.sum() != self.count:
-                raise UsageError(f"self_play: a map has {is_opponent.sum()} opponents where {self.count} were expected")
-            self.seats[world] = np.argsort(is_opponent, kind="stable")
-            self.places[world] = self.pool.draw(self.generator)
+        if config.share:
+            is_opponent = torch.randperm(num_agents, generator=self.generator).numpy() < self.count
+        else:
+            first = world * num_agents
+            names = list(self.env.configs[self.env.tasks[world]].game.groups)
+            opponent_groups = [names.index(group) for group in config.groups]
+            is_opponent = np.isin(self.env.groups[first : first + num_agents], opponent_groups)
+        if is_opponent.sum() != self.count:
+            raise UsageError(f"self_play: a map has {is_opponent.sum()} opponents where {self.count} were expected")
+        self.agent_order[world] = np.argsort(is_opponent, kind="stable")
+        self.policy_index[world] = self.pool.sample(self.generator)
 
-    def _sides(self, episode: EpisodeSummary) -> tuple[np.ndarray, np.ndarray]:
-        """The learners' and the opponents' rewards."""
-        rewards = episode.rewards[self.seats[episode.world]]
-        return rewards[: len(rewards) - self.count], rewards[len(rewards) - self.count :]
-
-    def _rows(self, seats: np.ndarray) -> np.ndarray:
-        """Seats as rows of the group's agents."""
-        rows: np.ndarray = (seats + np.arange(len(seats))[:, None] * self.env.num_agents).ravel()
+    def _rows(self, agents: np.ndarray) -> np.ndarray:
+        """Indices `[worlds, agents]` within each world as rows of the batch's agents."""
+        rows: np.ndarray = (agents + np.arange(len(agents))[:, None] * self.env.num_agents).ravel()
         return rows

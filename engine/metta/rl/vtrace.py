@@ -1,4 +1,4 @@
-"""V-trace (Espeholt et al. 2018, arXiv:1802.01561): what a batch teaches a policy that is no longer its author."""
+"""V-trace: off-policy correction of advantages and value targets. Espeholt et al. 2018, arXiv:1802.01561."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metta.config.training import PPOConfig, VTraceConfig
+from metta.rl.advantages import temporal_differences
 from metta.rl.experience import Experience, Minibatch
 
 
@@ -24,42 +25,38 @@ def vtrace(
     rho_clip: float,
     c_clip: float,
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and value targets, both `[steps, agents]`, of experience laid out along time.
+    """Advantages and value targets, both `[steps, agents]`, of time-major experience.
 
-    delta_t = r_t + gamma V'_t - V_t
-    e_t     = rho_t delta_t + gamma lambda c_t (1 - done_t) e_{t+1},  rho_t = min(rho_clip, pi / mu)
-    v_t     = V_t + e_t                                               c_t   = min(c_clip, pi / mu)
-    A_t     = delta_t + gamma lambda (1 - done_t) e_{t+1}
+    e_t = rho_t delta_t + gamma lambda c_t (1 - done_t) e_{t+1},  rho_t = min(rho_clip, pi / mu)
+    v_t = V_t + e_t                                               c_t   = min(c_clip, pi / mu)
+    A_t = delta_t + gamma lambda (1 - done_t) e_{t+1}
 
-    with V'_t, what comes after step t, as in `generalized_advantages`, and `ratios [steps, agents]` pi / mu: the
-    probability of what was done now over that when it was done. v is equation 1 of the paper, with lambda c_t for
-    its c_t (remark 2). A is what its policy gradient multiplies by rho_t; here PPO's clipped ratio stands in that
-    place. Where all ratios are 1 and neither clip is below, A is GAE's advantage and v = V + A.
+    with delta as in `temporal_differences` and `ratios [steps, agents]` pi / mu: the probability of the taken action
+    under the current policy over that under the policy that collected it. v is equation 1 of the paper, with lambda c_t
+    for its c_t (remark 2). A is the term that the paper's policy gradient multiplies by rho_t; here PPO's clipped ratio
+    takes that place. Where all ratios are 1 and neither clip is below 1, A is GAE's advantage and v = V + A.
     """
-    steps = len(rewards)
-    done = terminated | truncated
-    following = torch.cat([values[1:], next_value.unsqueeze(0)])
-    following = torch.where(done, torch.where(terminated, 0.0, final_values), following)
-    delta = rewards + gamma * following - values
-    decay = gamma * lambda_ * (~done).to(rewards.dtype)
+    delta, decay = temporal_differences(
+        rewards, values, next_value, terminated, truncated, final_values, gamma, lambda_
+    )
     rho, c = ratios.clamp(max=rho_clip), ratios.clamp(max=c_clip)
     advantages, errors = torch.empty_like(delta), torch.empty_like(delta)
     error = torch.zeros_like(next_value)
-    for t in range(steps - 1, -1, -1):
-        carried = decay[t] * error
-        advantages[t] = delta[t] + carried
-        error = torch.addcmul(rho[t] * delta[t], c[t], carried)
+    for t in range(len(rewards) - 1, -1, -1):
+        decayed = decay[t] * error
+        advantages[t] = delta[t] + decayed
+        error = torch.addcmul(rho[t] * delta[t], c[t], decayed)
         errors[t] = error
     return advantages, values + errors
 
 
-class VTrace:
-    """A batch's targets, kept up with the policy minibatch by minibatch.
+class VTraceCorrection:
+    """V-trace targets of a batch, recomputed for each minibatch with the current policy.
 
-    A minibatch is whole segments, and once the policy has been asked about them their ratios and values are known as
-    of now; those of the agents' other segments are known as of the last minibatch they were in, and at first as of
-    collecting. With these the recursion runs over the whole batch, so that errors reach back over the ends of
-    segments as they do in GAE. Values of final observations, and of the step after the last, stay as of collecting.
+    A minibatch holds whole segments. Once the policy has evaluated them, their ratios and values are current; those of
+    the other segments are as of their last minibatch, or of collection before their first. The recursion runs over the
+    whole batch, so that errors propagate over the ends of segments, as in GAE. The values of final observations, and of
+    the step after the last, stay those of collection.
     """
 
     def __init__(self, experience: Experience, ppo_config: PPOConfig, config: VTraceConfig):
@@ -69,10 +66,10 @@ class VTrace:
         self.values = experience.values[: experience.steps_collected].clone()
         self.ratios = torch.ones_like(self.values)
 
-    def corrected(self, minibatch: Minibatch, log_ratios: Tensor, values: Tensor) -> Minibatch:
-        """The minibatch with targets by what the policy now thinks of it: log(pi / mu) and values of its steps.
+    def correct(self, minibatch: Minibatch, log_ratios: Tensor, values: Tensor) -> Minibatch:
+        """The minibatch with advantages and returns of the current policy; those of the experience follow.
 
-        The experience's advantages and returns follow.
+        `log_ratios` are log(pi / mu) and `values` those of the current policy, both `[horizon, segments]`.
         """
         rows, device = minibatch.rows.flatten(), self.values.device
         self.ratios.view(-1)[rows] = log_ratios.detach().exp().flatten().to(device)
@@ -94,6 +91,6 @@ class VTrace:
         )
         return dataclasses.replace(
             minibatch,
-            advantages=experience.gathered(experience.advantages, minibatch.rows),
-            returns=experience.gathered(experience.returns, minibatch.rows),
+            advantages=experience.select_rows(experience.advantages, minibatch.rows),
+            returns=experience.select_rows(experience.returns, minibatch.rows),
         )

@@ -26,7 +26,7 @@ class EpochMetrics:
     learning_rate: float
     """in this epoch"""
     losses: dict[str, float]
-    """what `train_ppo` returned"""
+    """statistics of `update_policy`"""
     gradients: dict[str, float]
     """`compute_gradient_stats` of the last minibatch"""
     stats: dict[str, float]

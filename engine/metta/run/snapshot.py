@@ -14,7 +14,7 @@ from metta.checkpoint.policy_checkpoint import checkpoint_name
 from metta.checkpoint.file_format import write_torch_file
 from metta.checkpoint.trainer_state import KIND as STATE
 from metta.checkpoint.trainer_state import TrainingState
-from metta.rl.distributed import unpacked
+from metta.rl.distributed import deserialize
 from metta.rl.plain_values import plain
 
 
@@ -63,5 +63,5 @@ class Snapshot:
 
 def with_other_experiences(state: TrainingState, packed_experiences: Sequence[Tensor]) -> TrainingState:
     """The state with the experience of the other processes, by rank, as they sent it."""
-    extra = state.extra_args | {"other_experiences": [unpacked(message) for message in packed_experiences]}
+    extra = state.extra_args | {"other_experiences": [deserialize(message) for message in packed_experiences]}
     return replace(state, extra_args=extra)

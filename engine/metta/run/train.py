@@ -19,7 +19,7 @@ from metta.config.run import RunConfig
 from metta.errors import CheckpointError, ConfigError, MapError, MettaError, TrainingError, UsageError
 from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.distributed import LostProcessError, Processes
+from metta.rl.distributed import ProcessGroupError, Processes
 from metta.run.events import (
     CheckpointSaved,
     EpochEnded,
@@ -72,7 +72,7 @@ MISFITS = (
 
 def train_run(config: RunConfig, listener: Listener) -> RunEnded:
     """Train from the beginning, in a new run directory. Nothing is created before the config has proved sound."""
-    with Processes.of_job() as processes:
+    with Processes.connect() as processes:
         if not processes.is_rank_zero:
             return _follow(processes)
         check_loggers(config.logging)
@@ -92,7 +92,7 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
         key = ".".join(map(str, override.path))
         if not key.startswith(CHANGEABLE):
             raise UsageError(f"{override.option}: {key} cannot change while a run goes on; train anew for that")
-    with Processes.of_job() as processes:
+    with Processes.connect() as processes:
         if not processes.is_rank_zero:
             return _follow(processes)
         with RunDirectory.open(root, overrides) as directory:
@@ -161,7 +161,7 @@ def _train(
                 metrics = run.report(batch, losses)
             except Interrupted:
                 break  # the snapshot is of the moment before this epoch; who resumes plays it again, alike
-            except LostProcessError as error:
+            except ProcessGroupError as error:
                 lost = None if _was_asked_to_stop(interruption) else error
                 break
             if evaluations.is_due():
@@ -253,7 +253,7 @@ def _follow(processes: Processes) -> RunEnded:
                     last = run.report(batch, run.update())
             except Interrupted:
                 break
-            except LostProcessError:
+            except ProcessGroupError:
                 if not _was_asked_to_stop(interruption):
                     raise
     reason: Literal["finished", "interrupted"] = "finished" if run.is_finished else "interrupted"

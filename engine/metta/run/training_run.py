@@ -33,10 +33,10 @@ from metta.replay.recording import record_episode
 from metta.replay.replay_files import write_replay
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.distributed import ALONE, Processes, packed
+from metta.rl.distributed import SINGLE_PROCESS, Processes, serialize
 from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
-from metta.rl.ppo import train_ppo
+from metta.rl.ppo import UpdateSettings, update_policy
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool, check_names, opponent_file
 from metta.rl.weight_analysis import analyze_weights
@@ -75,7 +75,7 @@ class TrainingRun:
         config: RunConfig,
         curriculum: Curriculum,
         kept: Path | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
         opponents: Sequence[str] = (),
     ):
         """A run at its very beginning. Writes nothing to a disk.
@@ -152,40 +152,38 @@ class TrainingRun:
         """Begin together with the other processes: with the leader's weights, and the leader knowing all worlds."""
         if self.processes.size > 1:
             self.agent.load_state_dict(self.processes.broadcast(self.agent.state_dict()))
-            self._others = self.processes.gather_packed(self.experience.state())[1:]
+            self._others = self.processes.gather_serialized(self.experience.state())[1:]
 
     def collect(self) -> BatchInfo:
         """Play one batch; what it and those of all other processes brought."""
         begin = time.perf_counter()
         if not self.config.kickstarting.share(self.agent_step):
-            self.experience.dismiss_teacher()
+            self.experience.remove_teacher()
             self.teacher = None
         own = rollout(self.experience, self.agent)
-        batch = own.joined(self.processes)
+        batch = own.merged(self.processes)
         self._own_steps += own.total_env_steps
         self._collect_seconds = time.perf_counter() - begin
         return batch
 
     def update(self) -> dict[str, float]:
-        """Learn from the batch; the statistics of `train_ppo`."""
+        """Learn from the batch; the statistics of `update_policy`."""
         begin = time.perf_counter()
         config = self.config
         compute_advantages(self.experience, config.ppo.gamma, config.ppo.gae_lambda, config.normalization)
         share = config.kickstarting.share(self.agent_step)
-        losses = train_ppo(
-            self.agent,
-            self.optimizer,
-            self.experience,
-            config.ppo,
-            config.experience.update_epochs,
-            config.kickstarting.coef * share,
-            config.kickstarting.value_coef * share,
+        settings = UpdateSettings(
+            ppo=config.ppo,
+            update_epochs=config.experience.update_epochs,
+            teacher_coef=config.kickstarting.coef * share,
+            teacher_value_coef=config.kickstarting.value_coef * share,
             vtrace=config.vtrace,
             prioritized_sampling=config.prioritized_sampling,
-            normalization=config.normalization,
             progress=self.agent_step / config.run.total_timesteps,
+            normalization=config.normalization,
             processes=self.processes,
         )
+        losses = update_policy(self.agent, self.optimizer, self.experience, settings)
         self._update_seconds = time.perf_counter() - begin
         return losses
 
@@ -205,7 +203,7 @@ class TrainingRun:
         self.curriculum.update(batch)
         self.experience.set_task_weights(self.curriculum.weights)
         if self.processes.size > 1:
-            self._others = self.processes.gather_packed(self.experience.state())[1:]
+            self._others = self.processes.gather_serialized(self.experience.state())[1:]
         if self.opponents is not None and _is_turn(self.epoch, self.config.self_play.snapshot_interval):
             self.opponents.add_snapshot(self.epoch, self.agent)
         has_tasks = len(self.curriculum.names) > 1
@@ -261,7 +259,7 @@ class TrainingRun:
             "scenes": [name for name, _ in self.curriculum.tasks.scenes],
         }
         others = {} if self.teacher is None else {TEACHER: checkpoint_content(self.teacher)}
-        for member in self.opponents.members if self.opponents is not None else ():
+        for member in self.opponents.policies if self.opponents is not None else ():
             others[opponent_file(member.name)] = checkpoint_content(member.agent)
         curriculum = self.curriculum.description if len(self.curriculum.names) > 1 else None
         content = checkpoint_content(self.agent, self.epoch, metadata, curriculum)
@@ -285,7 +283,7 @@ class TrainingRun:
             extra_args={
                 "curriculum": self.curriculum.state(),
                 "experience": self.experience.state(),
-                "opponents": [] if self.opponents is None else [member.name for member in self.opponents.members],
+                "opponents": [] if self.opponents is None else [member.name for member in self.opponents.policies],
                 "initial_weights": self.agent.initial_weights if keeps_initial else None,
                 "episodes_recorded": self._recorded,
                 "torch_generator": torch.get_rng_state(),
@@ -295,7 +293,7 @@ class TrainingRun:
 
     @classmethod
     def restore(
-        cls, config: RunConfig, state: TrainingState, checkpoints: Path, processes: Processes = ALONE
+        cls, config: RunConfig, state: TrainingState, checkpoints: Path, processes: Processes = SINGLE_PROCESS
     ) -> TrainingRun:
         """The run exactly as it was when `state` was saved. Raises CheckpointError if its policy will not load.
 
@@ -337,7 +335,7 @@ class TrainingRun:
         experiences = [extra["experience"], *extra.get("other_experiences", ())]
         self.restored_processes = len(experiences)
         is_as_before = self.restored_processes == processes.size
-        self._others = [packed(experience) for experience in experiences[1:]] if is_as_before else []
+        self._others = [serialize(experience) for experience in experiences[1:]] if is_as_before else []
         self.optimizer.load_state_dict(sound_optimizer_state(state.optimizer_state_dict, self.optimizer))
         if isinstance(self.scheduler, LambdaLR):
             self.scheduler.load_state_dict(sound_scheduler_state(state.lr_scheduler_state_dict, self.scheduler))

@@ -57,7 +57,7 @@ def memory_parts(config: RunConfig, spec: EnvSpec, cells: int) -> list[MemoryPar
     plan = plan_batch(config.experience, spec.num_agents)
     weights = num_weights(config.agent, spec)
     steps = max(1, plan.batch_size // plan.num_minibatches)
-    forward = -(-plan.num_worlds // plan.num_groups) * plan.num_agents
+    forward = -(-plan.num_worlds // plan.num_world_batches) * plan.num_agents
     step = step_bytes(config, spec)
     return [
         MemoryPart(
