@@ -1,7 +1,7 @@
 """Generated parts of the documentation: TOML reference, table of metrics, characters of maps.
 
-`python tests/support/generated_docs.py` writes them into the pages, each between its two markers. `tests/test_readme.py`
-fails when a page is out of date. The table of map builders is written by `pictures.py`.
+`python tests/support/generated_docs.py` writes them into the pages, each between its two markers.
+`tests/test_readme.py` fails when a page is out of date. The table of map builders is written by `pictures.py`.
 """
 
 from __future__ import annotations

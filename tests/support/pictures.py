@@ -2,7 +2,8 @@
 
 `python tests/support/pictures.py [NAME ...]` makes the pictures (all of them by default) and writes the table. It needs
 Chromium, and Pillow, which is installed with Matplotlib. Each picture is a screenshot of metta's replay page of a
-generated map, cropped to the map. `tests/test_pictures.py` fails when a builder has no picture or the table is out of date.
+generated map, cropped to the map. `tests/test_pictures.py` fails when a builder has no picture or the table is out of
+date.
 """
 
 from __future__ import annotations
@@ -104,7 +105,11 @@ DRAWING = """
 
 PICTURES = [
     Picture("random", 'type = "Random"', "open floor"),
-    Picture("mean_distance", "mean_distance = 5", "agents start together, objects about 5 steps away; for any builder with an open floor"),
+    Picture(
+        "mean_distance",
+        "mean_distance = 5",
+        "any builder; agents start together, objects are about 5 steps away",
+    ),
     Picture("caves", 'type = "Caves"', "cellular automaton"),
     Picture("maze", 'type = "Maze"', "Kruskal's algorithm: many dead ends"),
     Picture("maze_backtracker", 'type = "Maze", algorithm = "backtracker"', "long winding corridors"),

@@ -91,6 +91,8 @@ def config_reference(name: str | None = None, *, built_in_only: bool = False) ->
 
 def _tables(built_in_only: bool) -> Iterator[TableReference]:
     schemas = config_schema()["$defs"]
+    custom = {name for registry in _REGISTRIES for name in registry.names() if registry.is_custom(name)}
+    excluded = custom if built_in_only else set()
     seen: set[tuple[str, type[FrozenModel]]] = set()
     for header, model in sections(RunConfig):
         if (header, model) in seen:  # below another type of the table around it
@@ -106,7 +108,7 @@ def _tables(built_in_only: bool) -> Iterator[TableReference]:
         keys = tuple(
             KeyReference(
                 key,
-                _type(entry := _built_in(schema["properties"][key]) if built_in_only else schema["properties"][key]),
+                _type(entry := _without(schema["properties"][key], excluded)),
                 _range(entry),
                 _default(model, key, entry),
                 str(field.description),
@@ -116,12 +118,11 @@ def _tables(built_in_only: bool) -> Iterator[TableReference]:
         yield TableReference(header, types[0] if len(types) == 1 else "", schema["description"], keys)
 
 
-def _built_in(entry: dict[str, Any]) -> dict[str, Any]:
-    """A key's schema without choices that are not metta's own, in lists too."""
+def _without(entry: dict[str, Any], excluded: set[str]) -> dict[str, Any]:
+    """A key's schema without the excluded choices, in lists too."""
     if "items" in entry:
-        return entry | {"items": _built_in(entry["items"])}
-    added = {name for registry in _REGISTRIES for name in registry.names() if registry.is_custom(name)}
-    allowed = [choice for choice in entry.get("enum", []) if choice not in added]
+        return entry | {"items": _without(entry["items"], excluded)}
+    allowed = [choice for choice in entry.get("enum", []) if choice not in excluded]
     return {key: value for key, value in entry.items() if key != "enum"} | ({"enum": allowed} if allowed else {})
 
 
