@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from reference_observations import ObservationParser, features_of
 from reference_entities import (
     CONVERTING,
     COOLING,
@@ -31,6 +30,7 @@ from reference_entities import (
     groups_of,
     recipe,
 )
+from reference_observations import ObservationParser, features_of
 
 from metta.config.env.env_config import EnvConfig
 

@@ -15,7 +15,7 @@ from metta.config.env.map_generators import MazeConfig, TerrainConfig
 from metta.config.self_play import agents_of_groups
 from metta.errors import MapError
 from metta.world.maps.build import build_map
-from metta.world.maps.connectivity import _articulation_points, place_connected, largest_component
+from metta.world.maps.connectivity import _articulation_points, largest_component, place_connected
 from metta.world.maps.generators import generate_floor
 
 OBJECTS = {"altar": 3, "mine_red": 4, "wall": 2}
@@ -254,7 +254,7 @@ def test_the_joints_of_a_floor_are_the_cells_that_hold_it_together() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValidationError, match="a maze of 4 x 4 places has 31 cells of floor"):
+    with pytest.raises(ValidationError, match="a maze of 4 x 4 junctions has 31 floor cells"):
         world({"type": "Maze", "objects": {"altar": 40}}, 9, 9, 4)
     with pytest.raises(MapError, match=r'"Caves" of 18 x 22 cells was drawn 20 times'):
         draw(world({"type": "Caves", "fill": 1.0}))

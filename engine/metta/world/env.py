@@ -317,7 +317,8 @@ class MettaGridEnv:
         Raises UsageError unless there is one finite weight of at least 0 per config, and their sum is positive.
         """
         values = np.asarray(weights, np.float64)
-        shares = np.cumsum(values)
+        with np.errstate(over="ignore"):  # an infinite sum is refused below
+            shares = np.cumsum(values)
         is_valid = values.shape == (len(self.configs),) and bool((values >= 0).all()) and 0 < shares[-1] < np.inf
         if not is_valid:
             raise UsageError(
