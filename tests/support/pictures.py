@@ -108,7 +108,7 @@ PICTURES = [
     Picture(
         "mean_distance",
         "mean_distance = 5",
-        "any builder; agents start together, objects are about 5 steps away",
+        "agents start together, objects about 5 steps away (most builders)",
     ),
     Picture("caves", 'type = "Caves"', "cellular automaton"),
     Picture("maze", 'type = "Maze"', "Kruskal's algorithm: many dead ends"),
@@ -205,12 +205,12 @@ def take_pictures(names: list[str]) -> None:
 
 
 SHOW_MAP = """(width, height) => {
-  document.querySelector("#sight").click();
-  for (const other of document.querySelectorAll("header, aside, #transport, #view-buttons, #pointed"))
+  document.querySelector("#observation-window").click();
+  for (const other of document.querySelectorAll("header, aside, #playback, #view-buttons, #pointed"))
     other.style.display = "none";
   const main = document.querySelector("main");
   main.style.cssText = `display: block; padding: 0; width: ${width}px; height: ${height}px`;
-  document.querySelector("#stage").style.cssText = `width: ${width}px; height: ${height}px`;
+  document.querySelector("#map-area").style.cssText = `width: ${width}px; height: ${height}px`;
   document.querySelector("#map").style.borderRadius = 0;
   window.dispatchEvent(new Event("resize"));
   document.querySelector("#fit").click();
