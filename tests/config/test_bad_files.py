@@ -1,63 +1,55 @@
-"""Every wrong TOML file in `bad/` is answered by exactly the text beside it.
+"""Every invalid file of `bad_files/` gets exactly the message that stands below it there.
 
-A new case is a `bad/NAME.toml`; `UPDATE_GOLDEN=1 pytest tests/config/test_bad_files.py` writes the texts, to be read
-before they are committed.
+`UPDATE_GOLDEN=1 pytest tests/config/test_bad_files.py` writes the messages, to be read before they are committed.
 """
 
 import os
 from pathlib import Path
 
 import pytest
+from bad_configs import TABLES, BadConfig, bad_configs
 
 from metta.config.loading.load import load_config
 from metta.errors import ConfigError
 from metta_cli.main import app
 
-BAD = Path(__file__).parent / "bad"
-FILES = sorted(BAD.glob("*.toml"))
+CASES = list(bad_configs())
 
-each_file = pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
-
-
-def test_there_are_enough() -> None:
-    assert len(FILES) >= 60
+each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
-@each_file
-def test_the_message_is_exact(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(BAD)
-    with pytest.raises(ConfigError) as caught:
-        load_config(file.name)
-    expected = file.with_suffix(".txt")
-    text = f"error: {caught.value}\n"
-    if os.environ.get("UPDATE_GOLDEN"):
-        expected.write_text(text, encoding="utf-8")
-    assert text == expected.read_text(encoding="utf-8")
-
-
-@each_file
-@pytest.mark.parametrize("command", ["check", "train"])
-def test_the_command_line_says_it_and_creates_nothing(
-    command: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / file.name).write_bytes(file.read_bytes())
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        app([command, file.name])
-    output = capfd.readouterr()
-    assert ended.value.code == 2
-    assert output.out == ""
-    assert output.err == file.with_suffix(".txt").read_text(encoding="utf-8")
-    assert [entry.name for entry in tmp_path.iterdir()] == [file.name]
 
 
-@each_file
-def test_every_line_is_named(file: Path) -> None:
-    """Wherever a problem can be seen in the file, the message has its line."""
+def test_the_tables_are_read_in_full() -> None:
+    lines = [line for table in TABLES.glob("*.txt") for line in table.read_text(encoding="utf-8").splitlines()]
+    assert len(CASES) == sum(line.startswith("=== ") for line in lines) >= 112
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@each_case
+def test_the_message_is_exact_and_names_a_line_for_every_problem(case: BadConfig) -> None:
+    Path(case.file_name).write_text(case.toml, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_config(str(file))
+        load_config(case.file_name)
+    message = f"error: {caught.value}\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        case.write_message(message)
+    else:
+        assert message == case.message
     assert all(problem.line for problem in caught.value.problems)
 
 
-def test_no_text_is_left_over() -> None:
-    assert {text.stem for text in BAD.glob("*.txt")} == {file.stem for file in FILES}
+@each_case
+def test_commands_print_the_message_and_create_nothing(
+    case: BadConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(case.file_name).write_text(case.toml, encoding="utf-8")
+    for command in ("check", "train"):
+        with pytest.raises(SystemExit) as ended:
+            app([command, case.file_name])
+        output = capfd.readouterr()
+        assert (ended.value.code, output.out, output.err) == (2, "", case.message)
+        assert [entry.name for entry in tmp_path.iterdir()] == [case.file_name]
