@@ -109,7 +109,7 @@ def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) ->
         if file.is_file():
             file.unlink()
     message = refused(metta_here("eval", "run/checkpoints/checkpoint_000004.pt"))
-    assert 'needs the backbone "sums", which is not here; install the package that has it' in message
+    assert 'needs the backbone "sums", which is not installed; install the package that provides it' in message
     message = refused(metta_here("resume", "run"))
     assert 'agent.backbone  must be one of "cnn", "attention", "mlp", ' in message
     assert 'got "sums"' in message
@@ -232,7 +232,7 @@ def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
         if file.is_file():
             file.unlink()
     message = refused(metta_here("replay", "checkpoint_000001.pt"))
-    assert 'needs the map builder "stripes", which is not here' in message
+    assert 'needs the map builder "stripes", which is not installed' in message
 
 
 # -- registered in code ---------------------------------------------------------------------------------------------
@@ -294,9 +294,9 @@ def test_a_checkpoint_of_a_registered_backbone_plays_where_numbers_mean_the_same
     assert torch.equal(load_policy(path, env_config=other).agent.backbone.layer.weight, agent.backbone.layer.weight)
     items = [*config.env.game.inventory_item_names[1:], config.env.game.inventory_item_names[0]]
     renumbered = tiny_config("", f"env.game.inventory_item_names={json.dumps(items)}").env
-    with pytest.raises(CheckpointError, match='features have other numbers here, and the backbone "mean of values"'):
+    with pytest.raises(CheckpointError, match='features have other ids here, and the custom backbone "mean of values"'):
         load_policy(path, env_config=renumbered)
-    with pytest.raises(CheckpointError, match=r'agent\.backbone is "cnn" here and "mean of values" there'):
+    with pytest.raises(CheckpointError, match=r'agent\.backbone is "cnn" here and "mean of values" in the file'):
         load_checkpoint(new_agent(config.env, "cnn"), path)
 
 

@@ -104,10 +104,10 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("make", "difference"),
     [
-        (lambda: agent_for(hidden_dim=16), "agent.hidden_dim is 16 here and 8 there"),
-        (lambda: agent_for(obs_scale=2.0), "agent.obs_scale is 2.0 here and 1.0 there"),
-        (lambda: agent_for(forward_lstm=False), "agent.forward_lstm is False here and True there"),
-        (lambda: agent_for(ENV.override(observation_width=7)), "observation_width is 7 here and 5 there"),
+        (lambda: agent_for(hidden_dim=16), "agent.hidden_dim is 16 here and 8 in the file"),
+        (lambda: agent_for(obs_scale=2.0), "agent.obs_scale is 2.0 here and 1.0 in the file"),
+        (lambda: agent_for(forward_lstm=False), "agent.forward_lstm is False here and True in the file"),
+        (lambda: agent_for(ENV.override(observation_width=7)), "observation_width is 7 here and 5 in the file"),
     ],
 )
 def test_a_policy_of_another_make_does_not_load(path: Path, make: Callable[[], MettaAgent], difference: str) -> None:
@@ -141,7 +141,7 @@ ANOTHER_VALUE: dict[str, Any] = {
 
 
 def first_step(agent: MettaAgent) -> torch.Tensor:
-    """`[agents, actions + 1]`: logits and values of a first step, some agents having turned away from where they began."""
+    """`[agents, actions + 1]`: logits and values of a first step, in which agents face all four ways."""
     env = MettaGridEnv(ENV, num_worlds=8)
     env.reset(seed=3)
     rotate = env.spec.action_names.index("rotate")
@@ -198,9 +198,9 @@ def test_what_is_not_a_checkpoint_says_what_it_is(path: Path, tmp_path: Path) ->
     torch.save({"model": torch.zeros(3)}, text)
     assert answer(text) == f"{text} is a torch file of another program, not a {KIND}"
     torch.save({"format": KIND, "format_version": 99}, text)
-    assert answer(text) == f"{text} has format 99; this metta reads 1: update metta for it"
+    assert answer(text) == f"{text} has format 99; this metta reads format 1; update metta to read it"
     torch.save({"format": KIND, "format_version": 1, "epoch": 1}, text)
-    assert answer(text) == f"{text} is not laid out as a {KIND}: metadata: Field required"
+    assert answer(text) == f"{text} is not a valid {KIND}: metadata: Field required"
 
 
 class Bomb:

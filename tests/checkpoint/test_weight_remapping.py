@@ -168,7 +168,7 @@ def test_the_command_line_says_what_it_does_not_know(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "checkpoint_000000.pt"), "--env", str(tmp_path / "larger.toml"), "--episodes", "1"]
     result = CliRunner().invoke(app, ["eval", *arguments])
     assert result.exit_code == 0, result.output
-    assert "note: the policy neither sees nor does what it was not made for: group 2, item coal, item" in result.stderr
+    assert "note: the policy was trained without these and ignores them: group 2, item coal, item" in result.stderr
 
 
 def test_a_smaller_vocabulary_is_enough(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_it_loads_into_an_agent_of_another_world(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (world(actions=ACTIONS[1:]), f"it may {ACTIONS[0]['key']} with argument 0, which nobody can do here"),
-        (world(observation_width=7), "observation_width is 7 here and 5 there"),
+        (world(actions=ACTIONS[1:]), f"action {ACTIONS[0]['key']} with argument 0 does not exist in this environment"),
+        (world(observation_width=7), "observation_width is 7 here and 5 in the file"),
     ],
 )
 def test_what_cannot_be_had_is_refused(other: EnvConfig, reason: str, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_map_prints_the_world_of_a_seed() -> None:
     assert texts[0].count("_") == 3
 
 
-def test_train_prints_a_line_per_epoch_and_what_to_type_next(here: Path) -> None:
+def test_train_prints_a_line_per_epoch_and_the_next_commands(here: Path) -> None:
     result = metta("train", "tiny.toml")
     lines = result.stdout.splitlines()
     assert lines[0] == "tiny: 1,024 agent steps on cpu"
@@ -57,9 +57,9 @@ def test_train_prints_a_line_per_epoch_and_what_to_type_next(here: Path) -> None
     commands = lines[lines.index("next:") + 1 :]
     checkpoint = f"runs/{run_dir.name}/checkpoints/checkpoint_000002.pt"
     assert commands == [
-        f"  measure it  metta eval {checkpoint}",
-        f"  watch it    metta replay {checkpoint}",
-        f"  go on       metta resume runs/{run_dir.name} --total-timesteps 2048",
+        f"  evaluate  metta eval {checkpoint}",
+        f"  replay    metta replay {checkpoint}",
+        f"  resume    metta resume runs/{run_dir.name} --total-timesteps 2048",
     ]
     for command in commands:
         metta(*command.partition("metta ")[2].split())
@@ -110,7 +110,7 @@ def test_quiet_prints_nothing(here: Path) -> None:
     assert metta("train", "tiny.toml", "--quiet").output == ""
 
 
-def test_options_go_over_the_file_typed_by_the_schema(here: Path) -> None:
+def test_options_replace_values_of_the_file(here: Path) -> None:
     options = ("--total-timesteps", "512", "--device", "cpu", "--set", "ppo.gamma=0.5", "--set", "run.name=other")
     metta("train", "tiny.toml", "--quiet", *options)
     (run_dir,) = (here / "runs").iterdir()
@@ -145,7 +145,9 @@ def test_eval_plays_in_other_worlds_and_random_without_a_policy(here: Path) -> N
     metta("eval", "scripted", code=2)
     metta("eval", checkpoint, "--set", "env.game.max_steps=30", code=2)
     result = metta("eval", checkpoint, "--env", "tiny.toml", "--set", "env.game.observation_width=7", code=2)
-    assert result.stderr == f"error: {checkpoint} does not fit this agent: observation_width is 7 here and 5 there\n"
+    assert (
+        result.stderr == f"error: {checkpoint} does not fit this agent: observation_width is 7 here and 5 in the file\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,9 +165,7 @@ def test_eval_plays_in_other_worlds_and_random_without_a_policy(here: Path) -> N
         (("presets", "show", "quikstart"), 'no preset is called "quikstart"; did you mean "quickstart"?'),
     ],
 )
-def test_a_wrong_command_gets_a_sentence_and_creates_nothing(
-    here: Path, arguments: tuple[str, ...], message: str
-) -> None:
+def test_a_wrong_command_is_an_error_and_creates_nothing(here: Path, arguments: tuple[str, ...], message: str) -> None:
     result = metta(*arguments, code=2)
     assert result.stderr.startswith(f"error: {message}")
     assert result.stdout == ""
@@ -188,7 +188,7 @@ def test_debug_shows_the_traceback_of_an_error(here: Path) -> None:
     assert type(result.exception).__name__ == "CheckpointError"
 
 
-def test_metta_alone_helps() -> None:
+def test_metta_without_a_command_prints_the_help() -> None:
     assert metta().stdout.splitlines()[0].startswith("Usage: ")
 
 
@@ -200,9 +200,9 @@ def test_check_prints_a_config_that_can_be_trained(here: Path) -> None:
 
 
 def test_presets_are_listed_and_shown(here: Path) -> None:
-    has_token = metta("presets").stdout
+    listed = metta("presets").stdout
     for name in ("arena", "default", "quickstart", "simple"):
-        assert re.search(rf"^{name} +\w", has_token, re.MULTILINE)
+        assert re.search(rf"^{name} +\w", listed, re.MULTILINE)
     tomllib.loads(metta("presets", "show", "quickstart").stdout)
 
 

@@ -1,4 +1,4 @@
-"""A policy as an ONNX file, for programs without torch."""
+"""Export of a policy to an ONNX file, for programs without torch."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
 
 
 def export_policy(agent: MettaAgent, path: str | Path) -> Path:
-    """Write one step of the policy as an ONNX model, for any number of agents; the path.
+    """Write one step of the policy as an ONNX model, for any number of agents; returns the path.
 
     Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (zeros at
-    first), `episode_starts [agents] bool` (where an episode begins).
-    Outputs: `logits [agents, actions]`, `values [agents]`, `next_hidden`, `next_cell`. The metadata entry `metta` is
-    JSON: `action_names`, `flat_actions` (what each logit stands for), `feature_names` and `object_type_names` (what
-    tokens mean), and the `memory` shape.
+    first), `episode_starts [agents] bool` (true where an episode starts).
+    Outputs: `logits [agents, actions]`, `values [agents]`, `next_hidden`, `next_cell`.
+    The metadata entry `metta` is JSON: `action_names`, `flat_actions` ((action id, argument) of each logit),
+    `feature_names` and `object_type_names` (by the ids in tokens), and `memory` (layers and hidden size).
+
+    Raises UsageError if the extra `export` is not installed or ONNX cannot express a custom backbone.
     """
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         raise UsageError("ONNX export needs onnx and onnxscript: pip install 'metta-gridworlds[export]'")
@@ -37,9 +39,9 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     observations = torch.full((2, spec.num_observation_tokens, 3), 255, dtype=torch.uint8, device=agent.device)
     episode_starts = torch.zeros(2, dtype=torch.bool, device=agent.device)
     agents = torch.export.Dim("agents")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which packages torch could have used besides
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs optional packages that are missing
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, of its own code, and that the inputs have an axis in common
+        warnings.simplefilter("ignore")  # about torch's own code, and about inputs that share a dynamic axis
         try:
             program = torch.onnx.export(
                 policy,
@@ -54,10 +56,9 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
             if not BACKBONES.is_custom(agent.config.backbone):
                 raise
             raise UsageError(
-                f'the backbone "{agent.config.backbone}" computes something that ONNX has no words for: '
-                f"{str(error).partition(chr(10))[0]}"
+                f'the backbone "{agent.config.backbone}" cannot be exported to ONNX: {str(error).partition(chr(10))[0]}'
             ) from error
-    assert program is not None  # it is None where torch writes the file itself
+    assert program is not None  # it is None only if torch writes the file itself
     program.model.metadata_props["metta"] = json.dumps(
         {
             "action_names": spec.action_names,

@@ -1,9 +1,9 @@
-"""What single rows of a policy's weights stand for, by name, so that they find their place in another world.
+"""Remapping of a policy's weights to another environment, where the same names have other indices.
 
-A policy numbers what it can see and do as its world does: items and actions in the order of their lists, types by their
-ids. Another world may number the same things otherwise, know more of them, or fewer.
+A policy indexes what it sees and does as its environment does: items and actions in the order of their lists, object
+types by their ids. Another environment may order the same names differently, have more of them, or fewer.
 
-One thing has no name in tokens: at an episode's first step they show action 0 as the one before, whichever that is.
+One token has no name to go by: at an episode's first step the previous action is shown as action 0, whichever that is.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from torch import Tensor
 from metta.agent.tokens import channel_names
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
+from metta.config.env.token_features import ITEM_PREFIX
 
 Names = Sequence[tuple[object, ...]]
 
-NEVER: Final = -1e4
-"""Bias of the logit of an action that a policy does not know: it is never sampled, and nothing overflows."""
+UNKNOWN_ACTION_BIAS: Final = -1e4
+"""Bias of the logit of an action that the policy does not know: it is never sampled, and nothing overflows."""
 
-_LOGIT_BIAS = "policy_head.output.bias"
+_LOGIT_BIAS: Final = "policy_head.output.bias"
 
 
 def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, Names]]:
-    """By weight whose size goes with the world: the dimension that does, and what each index of it stands for.
+    """For each weight whose size depends on the environment: that dimension, and the name of each index along it.
 
-    Of a backbone of one's own nobody knows; see `other_numbers`.
+    The weights of a custom backbone are not among them; see `renumbered`.
     """
     channels = channel_names(spec)
-    pairs = pair_names(spec)
+    actions = flat_action_names(spec)
     rows: dict[str, tuple[int, Names]] = {
-        "policy_head.output.weight": (0, pairs),
-        _LOGIT_BIAS: (0, pairs),
+        "policy_head.output.weight": (0, actions),
+        _LOGIT_BIAS: (0, actions),
     }
     if config.use_cell_ahead:
         rows["ahead"] = (0, channels)
     if config.use_prev_action:
-        rows["action_embedding.weight"] = (0, [*pairs, ("none of them",)])
+        rows["action_embedding.weight"] = (0, [*actions, ("other",)])
     if config.backbone == "cnn":
         rows["backbone.convolution.weight"] = (1, channels)
     elif config.backbone == "attention":
@@ -51,56 +52,56 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
     return rows
 
 
-def pair_names(spec: EnvSpec) -> list[tuple[str, int]]:
+def flat_action_names(spec: EnvSpec) -> list[tuple[str, int]]:
     """(action name, argument) of each logit."""
     return [(spec.action_names[action], argument) for action, argument in spec.flat_actions]
 
 
 def remap_rows(
-    weights: Mapping[str, Tensor], config: AgentModelConfig, there: EnvSpec, here: EnvSpec
+    weights: Mapping[str, Tensor], config: AgentModelConfig, source: EnvSpec, target: EnvSpec
 ) -> dict[str, Tensor]:
-    """The weights of a policy made for worlds of `there` as they do the same in worlds of `here`.
+    """The weights of a policy made for `source` such that they compute the same in environments of `target`.
 
-    What is unknown there adds nothing to the features; actions unknown there are never chosen. The caller has seen to
-    it that all actions known there are known here (`missing_pairs`).
+    Channels that `source` lacks add nothing to the features; actions that it lacks are never sampled. All actions of
+    `source` must exist in `target` (see `missing_actions`).
     """
-    moved = dict(weights)
-    names_here = row_names(here, config)
-    for name, (dimension, names) in row_names(there, config).items():
-        places = {row: index for index, row in enumerate(names)}
-        wanted = names_here[name][1]
-        source = torch.tensor([places.get(row, -1) for row in wanted], dtype=torch.int64)
-        rows = weights[name].index_select(dimension, source.clamp(min=0).to(weights[name].device))
-        unknown = (source < 0).nonzero().squeeze(1).to(rows.device)
-        moved[name] = rows.index_fill_(dimension, unknown, NEVER if name == _LOGIT_BIAS else 0.0)
-    return moved
+    remapped = dict(weights)
+    target_rows = row_names(target, config)
+    for name, (dimension, names) in row_names(source, config).items():
+        index_of = {row: index for index, row in enumerate(names)}
+        indices = torch.tensor([index_of.get(row, -1) for row in target_rows[name][1]], dtype=torch.int64)
+        rows = weights[name].index_select(dimension, indices.clamp(min=0).to(weights[name].device))
+        unknown = (indices < 0).nonzero().squeeze(1).to(rows.device)
+        remapped[name] = rows.index_fill_(dimension, unknown, UNKNOWN_ACTION_BIAS if name == _LOGIT_BIAS else 0.0)
+    return remapped
 
 
-def missing_pairs(there: EnvSpec, here: EnvSpec) -> list[str]:
-    """What a policy made for `there` may do and nobody can do `here`, in words."""
-    known = set(pair_names(here))
-    return [f"{name} with argument {argument}" for name, argument in pair_names(there) if (name, argument) not in known]
+def missing_actions(source: EnvSpec, target: EnvSpec) -> list[str]:
+    """The actions of `source` that do not exist in `target`, such as `rotate with argument 3`."""
+    known = set(flat_action_names(target))
+    missing = [action for action in flat_action_names(source) if action not in known]
+    return [f"{name} with argument {argument}" for name, argument in missing]
 
 
-def unknown_here(there: EnvSpec, here: EnvSpec) -> list[str]:
-    """What there is in worlds of `here` that a policy made for `there` neither sees nor does, in words."""
-    known = set(map(_thing, channel_names(there)))
-    unseen = dict.fromkeys(entity for channel in channel_names(here) if (entity := _thing(channel)) not in known)
-    actions = set(pair_names(there))
-    undone = dict.fromkeys(f"action {pair[0]}" for pair in pair_names(here) if pair not in actions)
-    return [*unseen, *undone]
+def unknown_names(source: EnvSpec, target: EnvSpec) -> list[str]:
+    """What `target` has and a policy made for `source` ignores: `item coal`, `group 2`, `action swap`."""
+    known = set(map(_subject, channel_names(source)))
+    unseen = dict.fromkeys(name for channel in channel_names(target) if (name := _subject(channel)) not in known)
+    actions = set(flat_action_names(source))
+    unused = dict.fromkeys(f"action {action[0]}" for action in flat_action_names(target) if action not in actions)
+    return [*unseen, *unused]
 
 
-def other_numbers(there: EnvSpec, here: EnvSpec) -> list[str]:
-    """What two worlds number otherwise, in words: who reads tokens by number can play only where it is nothing."""
-    names = {"features": "feature_names", "types of objects": "object_type_names", "groups": "group_ids"}
-    return [words for words, name in names.items() if getattr(there, name) != getattr(here, name)]
+def renumbered(source: EnvSpec, target: EnvSpec) -> list[str]:
+    """The kinds of names that have other ids in `target`; a custom backbone, which may read ids, then cannot play."""
+    fields = {"features": "feature_names", "object types": "object_type_names", "groups": "group_ids"}
+    return [kind for kind, field in fields.items() if getattr(source, field) != getattr(target, field)]
 
 
-def _thing(channel: tuple[object, ...]) -> str:
-    """What a channel is about, in words; for an item it is the same whatever the count."""
+def _subject(channel: tuple[object, ...]) -> str:
+    """What a channel stands for; the same for all counts of an item."""
     feature, *value = map(str, channel)
-    if feature.startswith("inv:"):
-        return f"item {feature.removeprefix('inv:')}"
+    if feature.startswith(ITEM_PREFIX):
+        return f"item {feature.removeprefix(ITEM_PREFIX)}"
     kinds = {"type_id": "object", "agent:group": "group"}
     return f"{kinds[feature]} {value[0]}" if feature in kinds else f"feature {feature}"
