@@ -43,7 +43,7 @@ def metta(*arguments: str) -> str:
 def test_of_hearts_it_is_the_given_world() -> None:
     config = load_config("hearts")
     assert load_world("hearts") == config.env == load_config("hearts").env
-    assert Curriculum.of_run(config).env_configs[0] != config.env
+    assert Curriculum.from_config(config).env_configs[0] != config.env
 
 
 def test_it_is_the_files_own_env_or_the_last_scene(here: Path) -> None:
@@ -59,7 +59,7 @@ def test_it_is_the_files_own_env_or_the_last_scene(here: Path) -> None:
 def test_evaluations_in_training_play_it_whatever_is_drawn_and_so_do_those_of_a_resumed_run(here: Path) -> None:
     for total in (512, 2048):
         config = tiny_config("", *SCENES, f"run.total_timesteps={total}")
-        run = TrainingRun(config, Curriculum.of_run(config))
+        run = TrainingRun(config, Curriculum.from_config(config))
         while not run.is_finished:
             run.report(run.collect(), run.update())
         assert max(run.curriculum.weights) == run.curriculum.weights[0 if total == 512 else 1]

@@ -17,7 +17,7 @@ from metta.run.training_run import TrainingRun
 def learned_once(*overrides: str) -> TrainingRun:
     """A run that has learned once, so that its optimizer holds something."""
     config = tiny_config("", *overrides)
-    run = TrainingRun(config, Curriculum.of_run(config))
+    run = TrainingRun(config, Curriculum.from_config(config))
     run.report(run.collect(), run.update())
     return run
 

@@ -11,13 +11,15 @@ from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_
 
 from metta.agent.policy import make_agent
 from metta.api import resume_run, train_run
+from metta.checkpoint.policy_checkpoint import checkpoint_paths
+from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import plan_batch
 from metta.config.env.env_config import EnvConfig
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
 from metta.config.training import ExperienceConfig
-from metta.errors import CheckpointError, MettaError
+from metta.errors import CheckpointError, MettaError, TrainingError
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.experience import make_experience_manager
 from metta.rl.rollout import rollout
@@ -156,6 +158,39 @@ def test_all_opponents_of_a_world_are_one_policy_drawn_from_the_pool(teams) -> N
     assert set(drawn) == {4}
 
 
+def test_snapshots_are_ordered_by_the_number_of_their_epoch(teams, tmp_path) -> None:
+    """In text, 1,000,000 comes before 999,999."""
+    pool = pool_of(teams, agent_for(teams, 2), share=0.5, snapshot_interval=1, pool_size=2, newest_share=1.0)
+    for epoch in (9, 999_998, 999_999, 1_000_000, 10_000_000):
+        pool.add_snapshot(epoch, agent_for(teams))
+        assert pool.policies[pool.sample(torch.Generator())].epoch == epoch  # the newest
+    assert {policy.epoch for policy in pool.policies} == {None, 1_000_000, 10_000_000}
+    for name, newest_first in (("checkpoint", checkpoint_paths), ("trainer_state", training_state_paths)):
+        for epoch in (9, 1_000_000, 999_999):
+            (tmp_path / f"{name}_{epoch:06d}.pt").touch()
+        assert [int(path.stem.rpartition("_")[2]) for path in newest_first(tmp_path)] == [1_000_000, 999_999, 9]
+
+
+@pytest.mark.parametrize("sides", [{}, {"share": 0.4}, {"share": 0.8}, {"groups": ["blue"]}])
+def test_a_reward_that_is_not_finite_is_reported_with_its_agent_and_world(teams, sides) -> None:
+    """Of every agent in every world, learner or opponent."""
+    pool = pool_of(teams, agent_for(teams, 2), **sides) if sides else None
+    experience = experience_against(teams, pool)
+    assert len(experience.world_batches) == 2
+    for batch in experience.world_batches:
+        for row in range(batch.env.agents):
+            result = batch.step(np.zeros((batch.env.agents, 2), np.int32), None)
+            result.rewards[row] = np.nan
+            batch.pending = result
+            world, agent = divmod(row, 5)
+            if batch is experience.world_batches[1]:
+                world += experience.world_batches[0].env.num_worlds
+            with pytest.raises(
+                TrainingError, match=rf"the reward of agent {agent} in world {world} is nan \(step 1 of"
+            ):
+                experience.receive(batch, 1)
+
+
 def test_a_snapshot_stays_as_it_was(teams) -> None:
     agent = agent_for(teams)
     pool = pool_of(teams, share=0.5)
@@ -207,9 +242,9 @@ def test_how_many_are_opponents() -> None:
     ("settings", "message"),
     [
         (["self_play.groups=['rde']", "self_play.snapshot_interval=1"], 'unknown group "rde"; known: agent'),
-        (["self_play.groups=['agent']", "self_play.snapshot_interval=1"], "must leave agents that learn: 4 of 4"),
-        (["self_play.share=0.5"], "there would be nobody to play against"),
-        (["self_play.share=0.5", "self_play.groups=['agent']"], "must be 0 where groups say who is played"),
+        (["self_play.groups=['agent']", "self_play.snapshot_interval=1"], "must leave agents that learn; 4 of 4"),
+        (["self_play.share=0.5"], "must be at least 1 without policies, or the pool of opponents is empty"),
+        (["self_play.share=0.5", "self_play.groups=['agent']"], "must be 0 where groups are given"),
     ],
 )
 def test_what_cannot_be_is_told_at_once(settings, message) -> None:
@@ -250,7 +285,7 @@ def test_each_setting_is_heard_by_the_run(tmp_path: Path) -> None:
     pools = {}
     for name, settings in runs.items():
         config: RunConfig = tiny_config("", *settings)
-        run = TrainingRun(config, Curriculum.of_run(config))
+        run = TrainingRun(config, Curriculum.from_config(config))
         names = []
         for _ in range(4):
             batch = run.collect()

@@ -36,7 +36,7 @@ def assert_draws(draw: TaskSampler, *probabilities: float) -> None:
 def test_a_fixed_draw_gives_a_scenes_weight_to_its_tasks_in_equal_parts() -> None:
     draw = make_task_sampler(CurriculumConfig(scenes=["a", "b"], weights=[1, 3]), (0, 0, 1, 1, 1))
     assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
-    draw.learn([(0, 100.0)], 1000)
+    draw.update([(0, 100.0)], 1000)
     assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
     assert draw.scores() == {}
     assert_draws(make_task_sampler(CurriculumConfig(), (0,)), 1.0)
@@ -45,7 +45,7 @@ def test_a_fixed_draw_gives_a_scenes_weight_to_its_tasks_in_equal_parts() -> Non
 def test_low_reward_draws_the_worst_task_most() -> None:
     draw = low_reward(exploration=0.1, average_rate=0.5)
     assert_draws(draw, 1 / 3, 1 / 3, 1 / 3)
-    draw.learn([(0, 4.0), (1, 0.0), (0, 2.0), (2, 1.0)], 0)
+    draw.update([(0, 4.0), (1, 0.0), (0, 2.0), (2, 1.0)], 0)
     # averages 3, 0, 1; scores 0, 1, 2/3, in all 5/3; nine tenths by score, one tenth evenly
     assert draw.scores() == pytest.approx({0: 0.0, 1: 1.0, 2: 2 / 3})
     assert_draws(draw, 0.1 / 3, 0.9 * 3 / 5 + 0.1 / 3, 0.9 * 2 / 5 + 0.1 / 3)
@@ -53,22 +53,22 @@ def test_low_reward_draws_the_worst_task_most() -> None:
 
 def test_low_reward_counts_a_task_that_was_never_played_as_the_worst() -> None:
     draw = low_reward(exploration=0.0)
-    draw.learn([(0, 4.0), (2, 1.0)], 0)
+    draw.update([(0, 4.0), (2, 1.0)], 0)
     assert_draws(draw, 0.0, 0.5, 0.5)
     assert set(draw.scores()) == {0, 2}
 
 
 def test_low_reward_moves_its_averages_by_the_rate() -> None:
     draw = low_reward(average_rate=0.1)
-    draw.learn([(0, 1.0), (0, 2.0), (0, 2.0)], 0)
+    draw.update([(0, 1.0), (0, 2.0), (0, 2.0)], 0)
     assert draw.averages[0] == pytest.approx(1 + 0.1 + 0.09)
 
 
 def test_learning_progress_is_the_distance_of_two_averages() -> None:
     draw = learning_progress(fast_rate=0.5, slow_rate=0.25, exploration=0.2)
-    draw.learn([(0, 0.0), (1, 1.0)], 0)
+    draw.update([(0, 0.0), (1, 1.0)], 0)
     assert_draws(draw, 0.5, 0.5)  # nothing has changed yet
-    draw.learn([(0, 1.0), (0, 1.0), (1, 0.0)], 0)
+    draw.update([(0, 1.0), (0, 1.0), (1, 0.0)], 0)
     # task 0: fast 0, 1/2, 3/4; slow 0, 1/4, 7/16: apart by 5/16. Task 1: fast 1/2, slow 3/4: apart by 1/4, though worse
     assert draw.scores() == pytest.approx({0: 5 / 16, 1: 1 / 4})
     assert_draws(draw, 0.8 * 5 / 9 + 0.1, 0.8 * 4 / 9 + 0.1)
@@ -76,39 +76,51 @@ def test_learning_progress_is_the_distance_of_two_averages() -> None:
 
 def test_learning_progress_tries_every_task_often_enough_first() -> None:
     draw = learning_progress(3, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=2)
-    draw.learn([(0, 0.0), (0, 4.0), (1, 7.0)], 0)
+    draw.update([(0, 0.0), (0, 4.0), (1, 7.0)], 0)
     assert draw.scores() == pytest.approx({0: 1.0, 1: 0.0})
     assert_draws(draw, 1 / 3, 1 / 3, 1 / 3)  # 1 and 2 count as much as the best
-    draw.learn([(1, 8.0), (2, 0.0), (2, 0.0)], 0)
+    draw.update([(1, 8.0), (2, 0.0), (2, 0.0)], 0)
     assert_draws(draw, 0.8, 0.2, 0.0)
+
+
+def test_a_task_with_few_episodes_has_the_highest_learning_progress() -> None:
+    """Not that of the task learned best, whose rewards no longer change, and not its own."""
+    sampler = learning_progress(4, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=3)
+    still, improving = [(0, 9.0)] * 3, [(1, 0.0), (1, 0.0), (1, 4.0)]
+    few = [(2, 0.0), (2, 2.0)]  # progress 0.5 so far; task 3 has no episode at all
+    sampler.update(still + improving + few, 0)
+    assert sampler.scores() == pytest.approx({0: 0.0, 1: 1.0, 2: 0.5})
+    assert_draws(sampler, 0, 1 / 3, 1 / 3, 1 / 3)
+    sampler.update([(2, 2.0), (3, 0.0)], 0)  # task 2: fast 0, 1, 3/2; slow 0, 1/2, 7/8
+    assert_draws(sampler, 0, 1 / 2.625, 0.625 / 2.625, 1 / 2.625)
 
 
 def test_learning_progress_of_success_is_that_of_episodes_that_got_far_enough() -> None:
     draw = learning_progress(fast_rate=0.5, slow_rate=0.25, success_reward=3.0)
-    draw.learn([(0, 2.9), (0, 3.0), (1, 1.0), (1, 2.5)], 0)
+    draw.update([(0, 2.9), (0, 3.0), (1, 1.0), (1, 2.5)], 0)
     assert draw.scores() == pytest.approx({0: 0.25, 1: 0.0})
 
 
 def test_progressive_goes_on_when_the_reward_is_reached() -> None:
     draw = progressive(thresholds=[2.0], min_episodes=2, average_rate=0.5)
     assert_draws(draw, 1, 0, 0)
-    draw.learn([(0, 5.0)], 100)
+    draw.update([(0, 5.0)], 100)
     assert_draws(draw, 1, 0, 0)  # one episode is not enough
-    draw.learn([(0, 1.0), (1, 9.0)], 100)
+    draw.update([(0, 1.0), (1, 9.0)], 100)
     assert_draws(draw, 0, 1, 0)  # the average is 3
-    draw.learn([(0, 9.0), (0, 9.0), (1, 1.0), (1, 2.9)], 100)
+    draw.update([(0, 9.0), (0, 9.0), (1, 1.0), (1, 2.9)], 100)
     assert_draws(draw, 0, 1, 0)  # episodes of the task before do not count; 1.95
-    draw.learn([(1, 2.1)], 100)
+    draw.update([(1, 2.1)], 100)
     assert_draws(draw, 0, 0, 1)
     assert draw.scores() == pytest.approx({0: 3.0, 1: 2.025})
-    draw.learn([(2, 9.0)] * 9, 100)
+    draw.update([(2, 9.0)] * 9, 100)
     assert_draws(draw, 0, 0, 1)  # there is no other
 
 
 def test_progressive_can_have_a_threshold_for_each_task() -> None:
     draw = progressive(thresholds=[1.0, 5.0], min_episodes=1)
-    draw.learn([(0, 2.0)], 0)
-    draw.learn([(1, 2.0)], 0)
+    draw.update([(0, 2.0)], 0)
+    draw.update([(1, 2.0)], 0)
     assert_draws(draw, 0, 1, 0)
 
 
@@ -116,15 +128,15 @@ def test_progressive_goes_on_by_agent_steps() -> None:
     draw = progressive(agent_steps=250)
     for expected in (0, 0, 0, 1, 1, 1, 2, 2, 2, 2):
         assert draw.level == expected
-        draw.learn([], 100)
+        draw.update([], 100)
 
 
 def test_progressive_can_keep_playing_earlier_tasks() -> None:
     draw = progressive(agent_steps=1, earlier_share=0.3)
     assert_draws(draw, 1, 0, 0)
-    draw.learn([], 1)
+    draw.update([], 1)
     assert_draws(draw, 0.3, 0.7, 0)
-    draw.learn([], 1)
+    draw.update([], 1)
     assert_draws(draw, 0.15, 0.15, 0.7)
 
 
@@ -143,11 +155,11 @@ def test_a_saved_draw_goes_on_where_it_was(
     generator = np.random.default_rng(0)
     episodes = [(int(generator.integers(3)), float(generator.normal())) for _ in range(60)]
     straight, resumed = make_task_sampler(config, (0, 0, 1, 2)), make_task_sampler(config, (0, 0, 1, 2))
-    straight.learn(episodes[:25], 10)
+    straight.update(episodes[:25], 10)
     resumed.load_state(straight.state())
     for draw in (straight, resumed):
         assert math.isclose(draw.probabilities().sum(), 1.0)
-        draw.learn(episodes[25:], 10)
+        draw.update(episodes[25:], 10)
     assert straight.probabilities().tolist() == resumed.probabilities().tolist()
     assert repr(straight.state()) == repr(resumed.state())
     assert straight.scores() == resumed.scores() != {}

@@ -120,7 +120,7 @@ def test_a_plan_has_no_more_minibatches_than_segments() -> None:
 
 
 def test_the_scenes_go_on_taking_turns_in_replays(tmp_path: Path) -> None:
-    run = TrainingRun(tiny_config(), Curriculum.of_run(tiny_config()))
+    run = TrainingRun(tiny_config(), Curriculum.from_config(tiny_config()))
     run.record(tmp_path)
     run.save(tmp_path)
     state = TrainingState.load(str(tmp_path / "trainer_state_000000.pt"))

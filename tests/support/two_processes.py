@@ -85,7 +85,7 @@ def runs(directory: Path, processes: Processes) -> None:
     resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
     for batch in ("global", "per_process"):
         run = TrainingRun(
-            config := tiny_config("", f"distributed.batch='{batch}'"), Curriculum.of_run(config), processes=processes
+            config := tiny_config("", f"distributed.batch='{batch}'"), Curriculum.from_config(config), processes=processes
         )
         run.sync_ranks()
         collected = run.collect().total_env_steps

@@ -118,7 +118,7 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
 
 def _begun(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
     """A run at its very beginning. TrainingError, with what to lower, if it does not fit into memory."""
-    curriculum = Curriculum.of_run(config)
+    curriculum = Curriculum.from_config(config)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
     if close := check_memory(config, worlds, device, processes.size, local_size()):
         listener(Notice(close))
@@ -239,7 +239,7 @@ def _follow(processes: Processes) -> RunEnded:
     directory, checkpoints = Path(orders["directory"]), Path(orders["checkpoints"])
     config = parse_config(orders["config"], "the leader's config")
     if orders["state"] is None:
-        run = TrainingRun(config, Curriculum.of_run(config), processes=processes)
+        run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
     else:
         run = TrainingRun.restore(config, TrainingState(**orders["state"]), checkpoints, processes)
     last = None

@@ -310,7 +310,7 @@ class TrainingRun:
             )
         check_counts(state)
         curriculum, opponents = Curriculum.from_state(extra["curriculum"]), extra.get("opponents", ())
-        curriculum.check_of(config)
+        curriculum.check_matches(config)
         worlds, device = curriculum.env_configs, find_device(config.run.device)
         check_memory(config, worlds, device, processes.size, local_size())
         run = cls(config, curriculum, checkpoints, processes, opponents)

@@ -1,4 +1,4 @@
-"""What worlds a policy is trained in: one, or several tasks drawn at each reset by probabilities that may change."""
+"""Curriculum: the tasks that a policy is trained in, and the probability of each at a reset."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.curriculum_tasks import Tasks, make_tasks
 from metta.config.loading.load import load_tasks, read_config
+from metta.config.loading.renamed_keys import rename_keys
 from metta.config.run import RunConfig
 from metta.config.validation.error_messages import first_problem, problems_in
 from metta.errors import CheckpointError, ConfigError, Problem, UsageError
@@ -40,66 +41,65 @@ class _SavedCurriculum(BaseModel):
 
 
 class Curriculum:
-    """Tasks and how often each is drawn. One policy plays them all, so they differ in rules and maps alone.
+    """Tasks with sampling probabilities. One policy plays all tasks, so they differ in rules and maps only.
 
-    `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` plays it. In a training loop,
+    `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` samples a task at each reset of a world. In
+    a training loop,
 
         batch = rollout(experience, agent)
         curriculum.update(batch)
         experience.set_task_weights(curriculum.weights)
 
-    lets what is drawn follow what came of it.
+    adapts the probabilities to the rewards.
     """
 
     def __init__(self, config: AnyCurriculum, tasks: Tasks):
-        """The beginning of a curriculum."""
         self.config = config
         self.tasks = tasks
-        self._draw = make_task_sampler(config, tasks.scene_of)
+        self._sampler = make_task_sampler(config, tasks.scene_of)
 
     @classmethod
-    def of_run(cls, config: RunConfig) -> Self:
-        """The tasks of `[curriculum]`: of its scenes, else of the file's own `[env]`."""
+    def from_config(cls, config: RunConfig) -> Self:
+        """The curriculum of `[curriculum]`: its scenes are tasks, or without scenes the file's `[env]`."""
         return cls(config.curriculum, load_tasks(config))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the tasks: the scene's, with the values of the buckets behind it."""
+        """Of the tasks: the name of the scene, then the values of its buckets."""
         return self.tasks.names
 
     @property
     def env_configs(self) -> tuple[EnvConfig, ...]:
-        """The world of each task."""
+        """The environment of each task."""
         return self.tasks.env_configs
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The probability of each task from now on."""
-        return tuple(self._draw.probabilities().tolist())
+        """The probability of each task at the next reset."""
+        return tuple(self._sampler.probabilities().tolist())
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The same by name."""
+        """The probability of each task, by name."""
         return dict(zip(self.names, self.weights, strict=True))
 
     @property
     def scores(self) -> dict[str, float]:
-        """What the probabilities follow from, by the name of each task of which something is known.
+        """The quantity that the probabilities depend on, by the name of each task that has had an episode.
 
-        low_reward: how far it is behind the best, 0 to 1. learning_progress: the distance of the two moving averages.
-        progressive: the moving average of its reward. fixed: nothing.
+        low_reward: 0 for the task of highest average reward to 1 for that of lowest. learning_progress: the difference
+        of the two moving averages. progressive: the moving average of the reward. fixed: empty.
         """
-        return {self.names[task]: score for task, score in self._draw.scores().items()}
+        return {self.names[task]: score for task, score in self._sampler.scores().items()}
 
     def update(self, batch: BatchInfo) -> None:
-        """Learn from the episodes that ended in a batch, as `rollout` returned it."""
-        self._draw.learn(
-            list(zip(batch.episode_tasks, batch.episode_returns or (), strict=True)), batch.total_env_steps
-        )
+        """Update the probabilities from the episodes that ended in a batch, as `rollout` returned it."""
+        episodes = list(zip(batch.episode_tasks, batch.episode_returns or (), strict=True))
+        self._sampler.update(episodes, batch.total_env_steps)
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """Its tasks in plain values: the scenes and what is made of them."""
+        """The scenes and the config, in plain values."""
         return {
             "names": [name for name, _ in self.tasks.scenes],
             "env_configs": [config.model_dump(exclude_none=True) for _, config in self.tasks.scenes],
@@ -107,12 +107,13 @@ class Curriculum:
         }
 
     def state(self) -> dict[str, Any]:
-        """The curriculum in plain values, so that a run goes on in the same scenes if their files change."""
-        return self.description | {"draw": self._draw.state()}
+        """The curriculum in plain values. A resumed run uses these scenes, even if their files have changed."""
+        return self.description | {"draw": self._sampler.state()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The curriculum that `state` described. Raises CheckpointError where there is none like it."""
+        """The curriculum of a saved state. Raises CheckpointError if the state is invalid."""
+        rename_keys({"env": {"map_builder": state.get("env_configs")}}, "the saved curriculum")
         try:
             saved = _SavedCurriculum.model_validate(state)
             # the first version had fixed curricula alone, and saved their weights
@@ -120,17 +121,17 @@ class Curriculum:
             scenes = list(zip(saved.names, saved.env_configs, strict=True))
             curriculum = cls(config, make_tasks(config, scenes))
         except ValidationError as error:
-            raise CheckpointError(f"its curriculum is not laid out as one: {first_problem(error)}") from None
+            raise CheckpointError(f"its curriculum is invalid: {first_problem(error)}") from None
         except ConfigError as error:
-            raise CheckpointError(f"its curriculum is invalid: {error}") from None
-        curriculum._draw.load_state(saved.draw)
+            raise CheckpointError(f"its curriculum is invalid: {error.problems[0].message}") from None
+        curriculum._sampler.load_state(saved.draw)
         shares = np.asarray(curriculum.weights)
         if not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
             raise CheckpointError("its curriculum has task probabilities that do not add up to 1")
         return curriculum
 
-    def check_of(self, config: RunConfig) -> None:
-        """Raise CheckpointError unless this is the curriculum of `config`; scenes' files may have changed since."""
+    def check_matches(self, config: RunConfig) -> None:
+        """Raise CheckpointError unless `config` has the same scenes, by name, and the same type of curriculum."""
         names, env_configs = zip(*self.tasks.scenes, strict=True)
         is_same = list(names) == config.curriculum.scenes or (
             not config.curriculum.scenes and env_configs == (config.env,)
@@ -147,12 +148,14 @@ def make_curriculum(
     type: Literal["fixed", "low_reward", "learning_progress", "progressive"] = "fixed",
     **settings: Any,
 ) -> Curriculum:
-    """The curriculum of one world or several scenes, with the settings of `[curriculum]`.
+    """A curriculum of one environment or several scenes, with the settings of `[curriculum]`.
 
-    `env_path` and each scene are a preset's name, a TOML file or, for scenes, an EnvConfig; `scenes`, if given, stand
-    in place of `env_path`. `weights` are those of a fixed curriculum (all alike if None); other settings go by name:
+    `env_path` and each scene are the name of a preset, the path of a TOML file or, for scenes, an EnvConfig. `scenes`,
+    if given, replace `env_path`. `weights` are those of a fixed curriculum, equal by default. Other settings are
+    keyword arguments:
     `make_curriculum("arena", type="learning_progress", buckets={"game.max_steps": {"values": [100, 200]}})`.
-    Raises ConfigError for settings that make no sense, UsageError for a scene that does not exist.
+
+    Raises ConfigError for invalid settings, UsageError for a scene that does not exist.
     """
     given = [str(env_path)] if scenes is None else list(scenes)
     if not given:

@@ -1,7 +1,7 @@
-"""How tasks are drawn: what is known of each so far, and the probabilities that follow from it.
+"""Task samplers: the probabilities of a curriculum's tasks, computed from the rewards of the episodes so far.
 
-Plain arithmetic on the rewards of episodes in the order they ended; its state is lists of numbers, so that a run goes
-on exactly where it stopped.
+One class for each type of `[curriculum]`. Their states are numbers and lists of numbers, from which a run resumes
+exactly.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ Episodes = Sequence[tuple[int, float]]
 
 
 class TaskSampler(Protocol):
-    """What decides how often each task is drawn."""
+    """Sampling probabilities of tasks that follow the episodes played."""
 
     def probabilities(self) -> NDArray[np.float64]:
-        """`[tasks]`, sum 1: how often each is drawn from now on."""
+        """`[tasks]`, sum 1: the probability of each task at the next reset."""
         ...
 
     def scores(self) -> dict[int, float]:
-        """What the probabilities follow from, by task; none for a task of which nothing is known."""
+        """The quantity that the probabilities depend on, by task; without tasks that have no episode yet."""
         ...
 
-    def learn(self, episodes: Episodes, agent_steps: int) -> None:
-        """Take in the episodes that ended in a batch of so many agent steps."""
+    def update(self, episodes: Episodes, agent_steps: int) -> None:
+        """Update from the episodes that ended in a batch of `agent_steps` agent steps."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """All that changes, in numbers and lists of numbers."""
+        """The state, in numbers and lists of numbers."""
         ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state()` was taken."""
+        """Restore the state that `state()` returned. Raises CheckpointError if it does not fit the tasks."""
         ...
 
 
@@ -58,30 +58,30 @@ class FixedTaskSampler:
         self._probabilities = np.array(weights, np.float64) / sum(weights)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """The weights, as shares of 1."""
+        """The weights, normalized."""
         return self._probabilities
 
     def scores(self) -> dict[int, float]:
-        """None: nothing is measured."""
+        """Empty: the probabilities depend on nothing."""
         return {}
 
-    def learn(self, episodes: Episodes, agent_steps: int) -> None:
-        """Nothing follows from episodes."""
+    def update(self, episodes: Episodes, agent_steps: int) -> None:
+        """Do nothing."""
 
     def state(self) -> dict[str, Any]:
-        """Nothing changes."""
+        """Empty."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Nothing has changed."""
+        """Do nothing."""
 
 
 class LowRewardTaskSampler:
-    """The tasks of lowest reward most often.
+    """Samples tasks of low reward more often.
 
-    With a_i the moving average of task i's reward, its score is (max a - a_i) / (max a - min a): 1 for the worst task
-    and 0 for the best; 1 also for a task that was not played yet, and for all while they are alike. Probabilities are
-    proportional to scores, but for `exploration`, a share that is spread evenly.
+    With a_i the moving average of task i's reward, its score is (max a - a_i) / (max a - min a): 1 for the lowest
+    average and 0 for the highest; 1 also for a task without an episode, and for all tasks while averages are equal.
+    Probabilities are proportional to scores, mixed with the uniform distribution by `exploration`.
     """
 
     def __init__(self, config: LowRewardConfig, num_tasks: int):
@@ -89,24 +89,24 @@ class LowRewardTaskSampler:
         self.averages = np.full(num_tasks, np.nan)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """By scores."""
-        return _mixed(self._scores(), self.config.exploration)
+        """Proportional to the scores, with exploration."""
+        return _mix_with_uniform(self._scores(), self.config.exploration)
 
     def scores(self) -> dict[int, float]:
-        """Of the tasks that were played: how far behind the best, 0 to 1."""
-        return _known(self._scores(), ~np.isnan(self.averages))
+        """The score of each task that has an episode, 0 to 1."""
+        return _select(self._scores(), ~np.isnan(self.averages))
 
-    def learn(self, episodes: Episodes, agent_steps: int) -> None:
-        """Move the averages."""
+    def update(self, episodes: Episodes, agent_steps: int) -> None:
+        """Update the averages."""
         for task, reward in episodes:
-            _move(self.averages, task, reward, self.config.average_rate)
+            _update_average(self.averages, task, reward, self.config.average_rate)
 
     def state(self) -> dict[str, Any]:
-        """The averages."""
+        """The averages; NaN for a task without an episode."""
         return {"averages": self.averages.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The averages."""
+        """Restore the averages."""
         self.averages = _restored(state, "averages", self.averages)
 
     def _scores(self) -> NDArray[np.float64]:
@@ -120,11 +120,12 @@ class LowRewardTaskSampler:
 
 
 class LearningProgressTaskSampler:
-    """The tasks whose reward changes most, most often, be it for better or worse.
+    """Samples tasks whose reward changes, in either direction, more often.
 
-    Learning progress of task i is |f_i - s_i|, the distance between a fast and a slow moving average of its episodes'
-    reward (or success). Until it has had `min_episodes`, a task counts as the one with the most progress. Probabilities
-    are proportional to progress, even while there is none, but for `exploration`, a share that is spread evenly.
+    Learning progress of task i is |f_i - s_i|, the difference of a fast and a slow moving average of its reward (or
+    success). A task with fewer than `min_episodes` episodes counts with the highest learning progress of the others.
+    Probabilities are proportional to learning progress, or uniform while all of it is 0, mixed with the uniform
+    distribution by `exploration`.
     """
 
     def __init__(self, config: LearningProgressConfig, num_tasks: int):
@@ -134,31 +135,31 @@ class LearningProgressTaskSampler:
         self.episodes = np.zeros(num_tasks, np.int64)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """By learning progress."""
-        scores = self._progress()
-        judged = self.episodes >= self.config.min_episodes
-        scores[~judged] = scores[judged].max() if judged.any() else 1.0
-        return _mixed(scores, self.config.exploration)
+        """Proportional to learning progress, with exploration."""
+        progress = self._progress()
+        is_measured = self.episodes >= self.config.min_episodes
+        progress[~is_measured] = progress[is_measured].max() if is_measured.any() else 1.0
+        return _mix_with_uniform(progress, self.config.exploration)
 
     def scores(self) -> dict[int, float]:
-        """Learning progress of the tasks that were played."""
-        return _known(self._progress(), self.episodes > 0)
+        """Learning progress of each task that has an episode."""
+        return _select(self._progress(), self.episodes > 0)
 
-    def learn(self, episodes: Episodes, agent_steps: int) -> None:
-        """Move both averages."""
+    def update(self, episodes: Episodes, agent_steps: int) -> None:
+        """Update both averages."""
+        success_reward = self.config.success_reward
         for task, reward in episodes:
-            success = self.config.success_reward
-            worth = reward if success is None else float(reward >= success)
-            _move(self.fast, task, worth, self.config.fast_rate)
-            _move(self.slow, task, worth, self.config.slow_rate)
+            value = reward if success_reward is None else float(reward >= success_reward)
+            _update_average(self.fast, task, value, self.config.fast_rate)
+            _update_average(self.slow, task, value, self.config.slow_rate)
             self.episodes[task] += 1
 
     def state(self) -> dict[str, Any]:
-        """Both averages, and how many episodes they are of."""
+        """Both averages, NaN for a task without an episode, and the number of episodes."""
         return {"fast": self.fast.tolist(), "slow": self.slow.tolist(), "episodes": self.episodes.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The same."""
+        """Restore averages and counts."""
         self.fast, self.slow = _restored(state, "fast", self.fast), _restored(state, "slow", self.slow)
         self.episodes = _restored(state, "episodes", self.episodes)
 
@@ -167,24 +168,24 @@ class LearningProgressTaskSampler:
 
 
 class ProgressiveTaskSampler:
-    """One task after the other: the next when the moving average of this one's reward gets to its threshold.
+    """Samples one task after the other: the next one when the moving average of the reward reaches the threshold.
 
-    Or after `agent_steps`. Episodes of other tasks, begun before or drawn by `earlier_share`, do not count. At most
-    one task is left behind in a batch.
+    Or after `agent_steps`. Only episodes of the current task count, not those of earlier tasks. At most one task is
+    completed per batch.
     """
 
     def __init__(self, config: ProgressiveConfig, num_tasks: int):
         self.config = config
         self.averages = np.full(num_tasks, np.nan)
         self.level = 0
-        """the task that is being learned"""
+        """index of the current task"""
         self.episodes = 0
-        """of that task"""
+        """of the current task, since it is the current one"""
         self.agent_steps = 0
-        """since it became that task"""
+        """since it is the current one"""
 
     def probabilities(self) -> NDArray[np.float64]:
-        """The task being learned, and `earlier_share` for those before it."""
+        """1 - `earlier_share` for the current task, the rest equally for the earlier ones."""
         probabilities = np.zeros(len(self.averages))
         earlier = self.config.earlier_share if self.level else 0.0
         if self.level:
@@ -193,22 +194,22 @@ class ProgressiveTaskSampler:
         return probabilities
 
     def scores(self) -> dict[int, float]:
-        """The moving average of the reward of each task up to the one being learned, as it was when it was left."""
-        return _known(self.averages, ~np.isnan(self.averages))
+        """The moving average of the reward of each task up to the current one; an earlier one's does not change."""
+        return _select(self.averages, ~np.isnan(self.averages))
 
-    def learn(self, episodes: Episodes, agent_steps: int) -> None:
-        """Judge the task being learned, and go on to the next if it is done."""
+    def update(self, episodes: Episodes, agent_steps: int) -> None:
+        """Update the average of the current task, and move to the next if it is completed."""
         self.agent_steps += agent_steps
         for task, reward in episodes:
             if task == self.level:
-                _move(self.averages, task, reward, self.config.average_rate)
+                _update_average(self.averages, task, reward, self.config.average_rate)
                 self.episodes += 1
-        if self.level < len(self.averages) - 1 and self._is_done():
+        if self.level < len(self.averages) - 1 and self._is_completed():
             self.level += 1
             self.episodes = self.agent_steps = 0
 
     def state(self) -> dict[str, Any]:
-        """Where it stands."""
+        """Averages, current task and counts."""
         return {
             "averages": self.averages.tolist(),
             "level": self.level,
@@ -217,14 +218,14 @@ class ProgressiveTaskSampler:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """The same."""
+        """Restore averages, current task and counts."""
         self.averages = _restored(state, "averages", self.averages)
         for name, most in (("level", len(self.averages) - 1), ("episodes", 2**53), ("agent_steps", 2**53)):
             if type(state.get(name)) is not int or not 0 <= state[name] <= most:
                 raise CheckpointError(f"its curriculum's {name} must be an integer from 0 to {most}")
         self.level, self.episodes, self.agent_steps = state["level"], state["episodes"], state["agent_steps"]
 
-    def _is_done(self) -> bool:
+    def _is_completed(self) -> bool:
         config = self.config
         if config.agent_steps and self.agent_steps >= config.agent_steps:
             return True
@@ -235,9 +236,9 @@ class ProgressiveTaskSampler:
 
 
 def _restored(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArray[Any]:
-    """The saved numbers of all tasks, in place of `fresh`. Raises CheckpointError where they are others.
+    """The numbers `state[name]` of all tasks, as an array like `fresh`. Raises CheckpointError if they do not fit.
 
-    NaN stands for a task that was not played yet; counts are at least 0.
+    Averages may be NaN; counts are at least 0.
     """
     numbers, is_count = state.get(name), fresh.dtype.kind == "i"
     is_valid = (
@@ -253,7 +254,7 @@ def _restored(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArr
 
 
 def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSampler:
-    """How the curriculum draws tasks that are made of these scenes."""
+    """The sampler of `config.type`. `scene_of [tasks]` is the index of the scene that each task is made of."""
     match config:
         case LowRewardConfig():
             return LowRewardTaskSampler(config, len(scene_of))
@@ -265,18 +266,21 @@ def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSam
             return FixedTaskSampler(fixed_weights(config, scene_of))
 
 
-def _move(averages: NDArray[np.float64], task: int, value: float, rate: float) -> None:
-    """A step of a moving average towards a value; the first value is where it begins."""
+def _update_average(averages: NDArray[np.float64], task: int, value: float, rate: float) -> None:
+    """Update a task's exponential moving average in place; the first value initializes it."""
     old = averages[task]
     averages[task] = value if np.isnan(old) else old + rate * (value - old)
 
 
-def _mixed(scores: NDArray[np.float64], exploration: float) -> NDArray[np.float64]:
-    """Probabilities by scores from 0, but for a share that is spread evenly; all of it while no score is above 0."""
-    even = np.full(len(scores), 1.0 / len(scores))
+def _mix_with_uniform(scores: NDArray[np.float64], exploration: float) -> NDArray[np.float64]:
+    """(1 - exploration) times probabilities proportional to `scores >= 0`, plus exploration times uniform ones.
+
+    Uniform while all scores are 0.
+    """
+    uniform = np.full(len(scores), 1.0 / len(scores))
     total = scores.sum()
-    return exploration * even + (1.0 - exploration) * (scores / total if total > 0 else even)
+    return exploration * uniform + (1.0 - exploration) * (scores / total if total > 0 else uniform)
 
 
-def _known(scores: NDArray[np.float64], is_known: NDArray[np.bool_]) -> dict[int, float]:
-    return {task: float(scores[task]) for task in is_known.nonzero()[0].tolist()}
+def _select(scores: NDArray[np.float64], is_selected: NDArray[np.bool_]) -> dict[int, float]:
+    return {task: float(scores[task]) for task in is_selected.nonzero()[0].tolist()}
