@@ -1,4 +1,4 @@
-"""The scripted policy: it plays every kind of world well, from what it sees alone, and the same way twice."""
+"""The scripted policy: it earns rewards in every kind of world, from observations alone, reproducibly."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ NOTHING_YET = [
 ]
 
 
-def test_it_goes_through_the_chain_as_fast_as_can_be():
+def test_the_shortest_path_through_a_chain_of_recipes():
     """Turn, take the ore; turn, put, take; turn, put, take; turns of two quarters cost two steps."""
     world = drawn("#####\n##r##\n#R@_#\n#####", objects=NOTHING_YET, max_steps=8)
     assert hearts(world) == 1
     assert hearts(world.override(max_steps=7)) == 0
 
 
-def test_what_is_out_of_sight_is_looked_for_and_remembered():
+def test_converters_out_of_sight_are_found_and_remembered():
     """A window of 3 x 3 in a maze of dead ends."""
     maze = "#########\n#@..#..r#\n#.#.#.###\n#_#...#R#\n###.###.#\n###.....#\n#########"
     window = {"observation_width": 3, "observation_height": 3}
@@ -62,33 +62,33 @@ def test_what_is_out_of_sight_is_looked_for_and_remembered():
 
 
 def test_a_world_without_walls_around_it():
-    """Cells beyond the map look free: who walks against the edge must notice."""
+    """Cells outside the map look free; the policy must notice that it cannot enter them."""
     world = drawn("@....\n.....\n....r\n.R...\n...._", objects=NOTHING_YET, max_steps=60)
     assert hearts(world) >= 1
 
 
-def test_use_does_for_put_and_get():
+def test_use_replaces_put_and_get():
     world = drawn(
         "#####\n##r##\n#R@_#\n#####", actions=[*MOVES, {"type": "use", "key": "use"}], objects=NOTHING_YET, max_steps=8
     )
     assert hearts(world) == 1
 
 
-def test_where_it_cannot_play_it_says_what_is_missing():
+def test_missing_actions_are_named():
     with pytest.raises(UsageError, match="no action of type rotate, get_items or use"):
         ScriptedPolicy(drawn("r@", actions=[{"type": "move", "key": "move"}, WORK[0]], ore_red_reward=1.0))
 
 
-def test_it_wants_what_leads_to_a_reward_and_nothing_else():
+def test_only_converters_that_lead_to_a_reward_have_value():
     config = load_config("arena").env
-    economy = RecipeValues.of(config)
-    worth = dict(zip(economy.names, economy.gain_of_get[0], strict=True))
+    recipes = RecipeValues.from_config(config)
+    worth = dict(zip(recipes.names, recipes.gain_of_get[0], strict=True))
     assert worth["altar"] == 1
     assert 0 < worth["mine_red"] < worth["generator_red"] < worth["altar"]
     assert "mine_blue" not in worth  # nothing is made of it
     item = config.game.inventory_item_names.index
-    assert economy.enough[0, item("ore_blue")] == 0
-    assert economy.enough[0, item("battery_red")] > 3
+    assert recipes.enough[0, item("ore_blue")] == 0
+    assert recipes.enough[0, item("battery_red")] > 3
 
 
 def test_two_in_a_corridor_get_past_each_other():
@@ -114,20 +114,20 @@ def test_the_same_seed_plays_the_same(crowded_config):
     assert [e.stats for e in first.episodes] != [e.stats for e in other.episodes]
 
 
-def test_a_memory_given_twice_gives_the_same_twice_and_resets_clear_it(crowded_config, seen):
+def test_acting_does_not_change_the_memory_and_episode_starts_clear_it(crowded_config, seen):
     policy = ScriptedPolicy(crowded_config)
-    frames = seen[:, :4]
+    observations = seen[:, :4]
     memory = policy.initial_memory(4)
-    for frame in frames[:6]:
-        memory = policy.act(frame, memory, generator=torch.Generator().manual_seed(1)).memory
+    for step in observations[:6]:
+        memory = policy.act(step, memory, generator=torch.Generator().manual_seed(1)).memory
     kept = {name: values.copy() for name, values in memory.arrays.items()}
     episode_starts = torch.tensor([True, False, True, False])
-    once = policy.act(frames[6], memory, episode_starts, torch.Generator().manual_seed(2))
-    again = policy.act(frames[6], memory, episode_starts, torch.Generator().manual_seed(2))
-    assert torch.equal(once.pairs, again.pairs)
+    once = policy.act(observations[6], memory, episode_starts, torch.Generator().manual_seed(2))
+    again = policy.act(observations[6], memory, episode_starts, torch.Generator().manual_seed(2))
+    assert torch.equal(once.action_index, again.action_index)
     for name, values in kept.items():
         np.testing.assert_array_equal(values, memory.arrays[name])
-    fresh = policy.act(frames[6], policy.initial_memory(4), None, torch.Generator().manual_seed(2)).memory
+    fresh = policy.act(observations[6], policy.initial_memory(4), None, torch.Generator().manual_seed(2)).memory
     for field in dataclasses.fields(memory)[2:]:
         after, anew = getattr(once.memory, field.name), getattr(fresh, field.name)
         np.testing.assert_array_equal(after[[0, 2]], anew[[0, 2]])

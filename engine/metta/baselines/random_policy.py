@@ -1,4 +1,4 @@
-"""A policy that knows nothing: the scale on which to read every other's reward."""
+"""The random policy: every action is equally likely. Its mean reward is the baseline of others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from metta.config.env.env_spec import EnvSpec
 
 
 class RandomPolicy:
-    """Plays every (action, argument) pair that may be sampled equally often; has neither weights nor memory."""
+    """Samples uniformly from `spec.flat_actions`; it has neither weights nor memory."""
 
     def __init__(self, spec: EnvSpec):
         self.spec = spec
-        self._pairs = torch.tensor(spec.flat_actions, dtype=torch.int32)
+        self._flat_actions = torch.tensor(spec.flat_actions, dtype=torch.int32)
 
     def initial_memory(self, agents: int) -> Memory:
-        """No layers: nothing is remembered."""
+        """A memory of 0 layers."""
         return Memory(torch.zeros(0, agents, 1), torch.zeros(0, agents, 1))
 
     def act(
@@ -31,8 +31,8 @@ class RandomPolicy:
         generator: torch.Generator | None = None,
         deterministic: bool = False,
     ) -> PolicyOutput:
-        """A random pair for each agent; also when `deterministic`, since all are equally likely."""
-        agents = len(observations)
-        pairs = torch.randint(len(self._pairs), (agents,), generator=generator)
-        log_probs = torch.full((agents,), -math.log(len(self._pairs)))
-        return PolicyOutput(self._pairs[pairs], pairs, log_probs, torch.zeros(agents), memory)
+        """A random action for each agent, also if `deterministic`: all are equally likely."""
+        agents, actions = len(observations), len(self._flat_actions)
+        action_index = torch.randint(actions, (agents,), generator=generator)
+        log_probs = torch.full((agents,), -math.log(actions))
+        return PolicyOutput(self._flat_actions[action_index], action_index, log_probs, torch.zeros(agents), memory)

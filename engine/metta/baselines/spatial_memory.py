@@ -1,189 +1,80 @@
-"""What the scripted agent knows of its surroundings: what it sees now, and a map it draws as it goes.
+"""The scripted policy's memory: a map of what each agent has seen, updated from its observations.
 
-A map has 64 x 64 cells, a row of it one 64-bit word, so that one operation works on a row. It is a torus on which the
-agent walks: cells 32 away are forgotten, and new ones take their place.
+A map is a set of bitboards. It is a torus on which the agent walks: cells 32 away are forgotten, and new ones take
+their place.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from metta.agent.recurrent_memory import Memory
-from metta.baselines.recipe_values import FILL, RecipeValues
-from metta.config.env.env_spec import EnvSpec
+from metta.baselines.bitboards import (
+    COL_STEPS,
+    ROW_STEPS,
+    SIDE,
+    Integers,
+    Mask,
+    Words,
+    shift_columns,
+    single_cells,
+    window_to_words,
+    words_to_window,
+)
+from metta.baselines.observation_parser import ParsedObservation
+from metta.baselines.recipe_values import MAX_FILL, RecipeValues
 
-SIDE: Final = 64
-ROW_STEPS: Final = np.array([-1, 1, 0, 0])
-COL_STEPS: Final = np.array([0, 0, -1, 1])
-"""A step up, down, left, right: by orientation."""
+REVISIT_AFTER: Final = 20
+"""Conversions after which a converter that had no ingredients may have output: another agent may have filled it."""
 
-Words = NDArray[np.uint64]
-Integers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-
-_ONE: Final = np.uint64(1)
-
-
-@dataclass(frozen=True)
-class ParsedObservation:
-    """What agents see, cell by cell of the window."""
-
-    visible: Mask
-    """`[agents, rows, cols]`: not cut off by the number of tokens"""
-    solid: Mask
-    """`[agents, rows, cols]`: an object is there"""
-    agents: Mask
-    """`[agents, rows, cols]`: another agent is there"""
-    is_type: Mask
-    """`[agents, types, rows, cols]`: a converter of the economy is there"""
-    full: Mask
-    """`[agents, types, rows, cols]`: it holds something worth taking"""
-    working: Mask
-    """`[agents, types, rows, cols]`: it will, after its conversion or its rest"""
-    hungry: Mask
-    """`[agents, types, rows, cols]`: it has room for ingredients"""
-    held: Integers
-    """`[agents, items]`: the agent's own inventory"""
-    orientation: Integers
-    """`[agents]`"""
-    group: Integers
-    """`[agents]`: index into `spec.group_ids`"""
-    is_frozen: Mask
-    """`[agents]`"""
-    last_action: Integers
-    """`[agents]`: id of the action that the agent took last"""
-    last_argument: Integers
-    """`[agents]`"""
-
-
-class ObservationParser:
-    """Reads tokens."""
-
-    def __init__(self, spec: EnvSpec, economy: RecipeValues):
-        self.spec, self.economy = spec, economy
-        self.shape = (spec.observation_height, spec.observation_width)
-        ids = {name: feature for feature, name in enumerate(spec.feature_names)}
-        self.type_id, self.group = ids["type_id"], ids["agent:group"]
-        self.orientation, self.frozen, self.converting = (
-            ids["agent:orientation"],
-            ids["agent:frozen"],
-            ids["converting"],
-        )
-        self.last_action, self.last_argument = ids["last_action"], ids["last_action_arg"]
-        self.first_item = min(feature for name, feature in ids.items() if name.startswith("inv:"))
-        self.num_items = len(spec.feature_names) - self.first_item
-        self.type_index = np.full(256, -1)
-        self.type_index[economy.type_ids] = np.arange(len(economy.type_ids))
-        self.group_index = np.zeros(256, np.int64)
-        self.group_index[spec.group_ids] = np.arange(len(spec.group_ids))
-        rows, cols = np.indices(self.shape)
-        self.distance = abs(rows - self.shape[0] // 2) + abs(cols - self.shape[1] // 2)
-
-    def read(self, observations: NDArray[np.uint8]) -> ParsedObservation:
-        """What `[agents, tokens, 3] uint8` show."""
-        agents, (height, width) = len(observations), self.shape
-        cells = height * width
-        used = observations[:, :, 0] != 255
-        agent, _ = np.nonzero(used)
-        location, feature, value = observations[used].astype(np.int64).T
-        at = agent * cells + (location >> 4) * width + (location & 15)
-        own = location == self.spec.center
-
-        def numbers(mask: Mask) -> Integers:
-            """`[agents, cells]`: the value of those tokens, -1 where there is none."""
-            seen = np.full(agents * cells, -1)
-            seen[at[mask]] = value[mask]
-            return seen.reshape(agents, cells)
-
-        def own_number(name: int, missing: int = 0) -> Integers:
-            """`[agents]`: a feature of the agent itself."""
-            found = np.full(agents, missing)
-            mask = own & (feature == name)
-            found[agent[mask]] = value[mask]
-            return found
-
-        types = numbers(feature == self.type_id)
-        index = np.where(types >= 0, self.type_index[types], -1)
-        items = np.zeros((agents * cells, self.num_items), np.int64)
-        is_item = feature >= self.first_item
-        items[at[is_item], feature[is_item] - self.first_item] = value[is_item]
-        contents = items.reshape(agents, cells, self.num_items)
-        converting = numbers(feature == self.converting) > 0
-        center = cells // 2
-        is_type, full, working, hungry = (np.zeros((agents, len(self.economy.names), cells), bool) for _ in range(4))
-        for type_, (ready_at, inputs) in enumerate(zip(self.economy.ready_at, self.economy.inputs, strict=True)):
-            where = np.nonzero(index == type_)
-            content = contents[where]
-            is_type[where[0], type_, where[1]] = True
-            full[where[0], type_, where[1]] = (content >= ready_at).any(axis=1)
-            working[where[0], type_, where[1]] = (content >= inputs).all(axis=1) & converting[where]
-            hungry[where[0], type_, where[1]] = (content < FILL * inputs).any(axis=1)
-        # the list is cut after the last token; what is as far away as the last cell may have been cut off
-        last = (location >> 4) * width + (location & 15)
-        farthest = np.zeros(agents, np.int64)
-        np.maximum.at(farthest, agent, self.distance.ravel()[last])
-        sees_all = ~used[:, -1]
-        visible = sees_all[:, None, None] | (self.distance[None] < farthest[:, None, None])
-        others = types == 0
-        others[:, center] = False
-        in_window = (agents, height, width)
-        by_type = (agents, len(self.economy.names), height, width)
-        return ParsedObservation(
-            visible=visible,
-            solid=(types > 0).reshape(in_window),
-            agents=others.reshape(in_window),
-            is_type=is_type.reshape(by_type),
-            full=full.reshape(by_type),
-            working=working.reshape(by_type),
-            hungry=hungry.reshape(by_type),
-            held=contents[:, center],
-            orientation=own_number(self.orientation) & 3,
-            group=self.group_index[own_number(self.group)],
-            is_frozen=own_number(self.frozen) > 0,
-            last_action=own_number(self.last_action),
-            last_argument=own_number(self.last_argument),
-        )
+MAX_MISMATCHES: Final = 4
+"""Cells that differ between map and observation at which the map is discarded."""
 
 
 @dataclass(frozen=True)
 class SpatialMemory(Memory):
-    """Each agent's map. The tensors of a policy with weights have no layers here."""
+    """Each agent's map. `hidden` and `cell`, the memory of a policy with weights, have 0 layers."""
 
     age: Integers
     """`[agents]`: steps since the map was empty"""
     row: Integers
-    """`[agents]`: where on the map the agent is"""
+    """`[agents]`: the agent's position on the map"""
     col: Integers
+    """`[agents]`"""
     seen: Words
-    """`[agents, 64]`: cells that were seen, one bit each"""
-    solid: Words
+    """`[agents, 64]`: cells that were seen"""
+    objects: Words
     """`[agents, 64]`: cells with an object"""
-    edge: Words
-    """`[agents, 64]`: cells that look free and cannot be entered: they are outside the world"""
-    there: Words
-    """`[agents, types, 64]`: converters of each type"""
-    full: Words
-    """`[agents, types, 64]`: those where there is something to take"""
-    working: Words
-    """`[agents, types, 64]`: those where there will be"""
-    hungry: Words
-    """`[agents, types, 64]`: those where there is room"""
+    outside: Words
+    """`[agents, 64]`: cells that look free and could not be entered: they are outside the world"""
+    converters: Words
+    """`[agents, types, 64]`: cells with a converter of each type"""
+    has_output: Words
+    """`[agents, types, 64]`: converters with something to take"""
+    converting: Words
+    """`[agents, types, 64]`: converters that will have it"""
+    has_room: Words
+    """`[agents, types, 64]`: converters with room for ingredients"""
     put_row: Integers
-    """`[agents]`: the cell into which it last put something, and its age then"""
+    """`[agents]`: position of the last converter into which the agent put something, -1 before that"""
     put_col: Integers
+    """`[agents]`"""
     put_age: Integers
+    """`[agents]`: `age` at that time, -1 before that"""
 
     @classmethod
     def empty(cls, agents: int, types: int) -> SpatialMemory:
         """The maps of agents that have seen nothing."""
         tensor = torch.zeros(0, agents, 1)
         middle = np.full(agents, SIDE // 2)
-        words, by_type = np.zeros((agents, SIDE), np.uint64), np.zeros((agents, types, SIDE), np.uint64)
+        boards, by_type = np.zeros((agents, SIDE), np.uint64), np.zeros((agents, types, SIDE), np.uint64)
         never = np.full(agents, -1)
         return cls(
             hidden=tensor,
@@ -191,13 +82,13 @@ class SpatialMemory(Memory):
             age=np.zeros(agents, np.int64),
             row=middle,
             col=middle.copy(),
-            seen=words,
-            solid=words.copy(),
-            edge=words.copy(),
-            there=by_type,
-            full=by_type.copy(),
-            working=by_type.copy(),
-            hungry=by_type.copy(),
+            seen=boards,
+            objects=boards.copy(),
+            outside=boards.copy(),
+            converters=by_type,
+            has_output=by_type.copy(),
+            converting=by_type.copy(),
+            has_room=by_type.copy(),
             put_row=never,
             put_col=never.copy(),
             put_age=never.copy(),
@@ -205,38 +96,130 @@ class SpatialMemory(Memory):
 
     @property
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Everything but the tensors, by name."""
+        """All fields but the tensors, by name."""
         return {name: value for name, value in vars(self).items() if name not in ("hidden", "cell")}
 
-
-def row_words(window: Mask, first_col: Integers) -> Words:
-    """`[agents, ..., rows]` words with the bits of `[agents, ..., rows, cols]` from each agent's first column on."""
-    bits = _ONE << np.arange(window.shape[-1], dtype=np.uint64)
-    words = (window * bits).sum(axis=-1, dtype=np.uint64)
-    return rotated(words, first_col.reshape(-1, *[1] * (words.ndim - 1)))
-
-
-def in_window(words: Words, rows: Integers, first_col: Integers, width: int) -> Mask:
-    """`[agents, rows, cols]` of the `[agents, 64]` around each agent: what `row_words` was made from."""
-    here = rotated(words[np.arange(len(words))[:, None], rows], -first_col[:, None])
-    return np.asarray((here[:, :, None] >> np.arange(width, dtype=np.uint64)) & _ONE, bool)
+    def with_empty_maps(self, episode_starts: Mask) -> SpatialMemory:
+        """The memory with empty maps for the agents that `episode_starts [agents]` marks."""
+        empty = SpatialMemory.empty(1, self.converters.shape[1]).arrays
+        cleared: dict[str, Any] = {
+            name: np.where(episode_starts.reshape(-1, *[1] * (values.ndim - 1)), empty[name], values)
+            for name, values in self.arrays.items()
+        }
+        return dataclasses.replace(self, **cleared)
 
 
-def rotated(words: Words, places: Integers | int) -> Words:
-    """The words with every bit moved so many columns to the right, around the torus."""
-    left = np.asarray(places).astype(np.uint64) & np.uint64(SIDE - 1)
-    right = (np.uint64(SIDE) - left) & np.uint64(SIDE - 1)
-    return np.asarray((words << left) | (words >> right), np.uint64)
+class MapUpdater:
+    """Updates maps from observations of a window of `height` x `width` cells.
 
+    `move_id` is the action id of the agent's moves, `put_ids` are those of actions that may put items into a converter.
+    """
 
-def cell_bits(words: Words, row: Integers, col: Integers) -> Mask:
-    """`[agents]`: one cell of each agent's `[agents, 64]`."""
-    word = words[np.arange(len(words)), row & (SIDE - 1)]
-    return np.asarray((word >> (col & (SIDE - 1)).astype(np.uint64)) & _ONE, bool)
+    def __init__(self, recipes: RecipeValues, shape: tuple[int, int], move_id: int, put_ids: Sequence[int]):
+        self._recipes = recipes
+        self._height, self._width = shape
+        self._move_id, self._put_ids = move_id, put_ids
+        # a converter without ingredients produces unaided; another one needs somebody to bring them
+        self._output_after = np.where(recipes.inputs.any(axis=1), REVISIT_AFTER, 1)
 
+    def window_rows(self, row: Integers) -> Integers:
+        """`[agents, rows]`: the rows of the map that agents at `row [agents]` see."""
+        return (row[:, None] - self._height // 2 + np.arange(self._height)) & (SIDE - 1)
 
-def single_cells(row: Integers, col: Integers) -> Words:
-    """`[agents, 64]` with one cell each."""
-    words = np.zeros((len(row), SIDE), np.uint64)
-    words[np.arange(len(row)), row & (SIDE - 1)] = _ONE << (col & (SIDE - 1)).astype(np.uint64)
-    return words
+    def first_col(self, col: Integers) -> Integers:
+        """`[agents]`: the first column of the map that agents at `col [agents]` see."""
+        return np.asarray(col - self._width // 2)
+
+    def update(self, memory: SpatialMemory, observation: ParsedObservation) -> SpatialMemory:
+        """The memory after an observation: where the agent is now, and what is around it."""
+        is_known = memory.age > 0
+        did_move = (observation.last_action == self._move_id) & is_known
+        direction = np.where(did_move, observation.orientation ^ observation.last_argument, -1)
+        moved, blocked, is_lost = self._locate(memory, observation, direction)
+        row_step, col_step = ROW_STEPS[direction], COL_STEPS[direction]
+        outside = memory.outside | single_cells(memory.row + row_step, memory.col + col_step) * blocked[:, None]
+        row, col = memory.row + moved * row_step, memory.col + moved * col_step
+        agents = np.arange(len(row))
+        # the row and the column opposite on the torus are forgotten
+        seen = memory.seen & ~shift_columns(np.array([1], np.uint64), col + SIDE // 2)[:, None]
+        seen[agents, (row + SIDE // 2) & (SIDE - 1)] = 0
+        seen[is_lost] = 0
+        draw = self._window_writer(observation, row, col)
+        found = (~is_lost).astype(np.uint64)[:, None, None]
+        converters, converting = memory.converters * found, memory.converting * found
+        # converters out of sight change: conversions end, ingredients are used up, other agents come and go
+        has_output, has_room = memory.has_output * found, memory.has_room * found
+        has_output = has_output | converting * self._is_due(memory, 1)
+        has_output = has_output | converters * self._is_due(memory, self._output_after)
+        has_room = has_room | converters * self._is_due(memory, MAX_FILL)
+        did_put = np.isin(observation.last_action, self._put_ids) & is_known
+        return dataclasses.replace(
+            memory,
+            age=memory.age + 1,
+            row=row,
+            col=col,
+            seen=draw(seen, observation.visible),
+            objects=draw(memory.objects, observation.objects),
+            outside=outside,
+            converters=draw(converters, observation.converters),
+            has_output=draw(has_output, observation.has_output),
+            converting=draw(converting, observation.converting),
+            has_room=draw(has_room, observation.has_room),
+            put_row=np.where(did_put, row + ROW_STEPS[observation.orientation], memory.put_row),
+            put_col=np.where(did_put, col + COL_STEPS[observation.orientation], memory.put_col),
+            put_age=np.where(did_put, memory.age, memory.put_age),
+        )
+
+    def _window_writer(
+        self, observation: ParsedObservation, row: Integers, col: Integers
+    ) -> Callable[[Words, Mask], Words]:
+        """A function that writes `[agents, (types,) rows, cols]` into a copy of boards, where cells are visible."""
+        rows, first_col = self.window_rows(row), self.first_col(col)
+        visible = window_to_words(observation.visible, first_col)
+        agents = np.arange(len(row))
+
+        def draw(boards: Words, window: Mask) -> Words:
+            boards = boards.copy()
+            if boards.ndim == 2:
+                index: tuple[Integers, ...] = (agents[:, None], rows)
+                is_visible = visible
+            else:
+                index = (agents[:, None, None], np.arange(boards.shape[1])[:, None], rows[:, None])
+                is_visible = visible[:, None]
+            boards[index] = (boards[index] & ~is_visible) | (window_to_words(window, first_col) & is_visible)
+            return boards
+
+        return draw
+
+    def _is_due(self, memory: SpatialMemory, conversions: Integers | int) -> Words:
+        """`[agents, types, 1]`: 1 once in as many steps as that many conversions and cooldowns take, else 0."""
+        period = conversions * (self._recipes.ticks + self._recipes.cooldown) + 1
+        return np.asarray(memory.age[:, None] % period == 0, np.uint64)[:, :, None]
+
+    def _locate(
+        self, memory: SpatialMemory, observation: ParsedObservation, direction: Integers
+    ) -> tuple[Mask, Mask, Mask]:
+        """Agents that have moved in `direction` (-1: none), that were blocked by nothing visible, whose map is wrong.
+
+        No token shows whether a move succeeded; objects do, which have come one cell nearer if it did.
+        """
+        row_step, col_step = ROW_STEPS[direction], COL_STEPS[direction]
+
+        def mismatches(row: Integers, col: Integers) -> Integers:
+            """`[agents]`: cells that differ between map and observation if the agent is at `row`, `col`."""
+            rows, first_col = self.window_rows(row), self.first_col(col)
+            is_known = words_to_window(memory.seen, rows, first_col, self._width) & observation.visible
+            differs = words_to_window(memory.objects, rows, first_col, self._width) != observation.objects
+            return np.asarray((is_known & differs).sum(axis=(1, 2)))
+
+        if_stayed = mismatches(memory.row, memory.col)
+        if_moved = mismatches(memory.row + row_step, memory.col + col_step)
+        row, col = self._height // 2 + row_step, self._width // 2 + col_step
+        is_in_window = (row >= 0) & (row < self._height) & (col >= 0) & (col < self._width)
+        target = (np.arange(len(row)), np.clip(row, 0, self._height - 1), np.clip(col, 0, self._width - 1))
+        is_occupied = observation.other_agents[target] & is_in_window
+        tried = direction >= 0
+        moved = tried & ((if_moved < if_stayed) | ((if_moved == if_stayed) & ~is_occupied))
+        is_free = is_in_window & ~observation.objects[target] & ~is_occupied
+        blocked = tried & ~moved & is_free & ~observation.is_frozen
+        return moved, blocked, np.where(moved, if_moved, if_stayed) >= MAX_MISMATCHES

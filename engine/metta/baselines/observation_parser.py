@@ -1,0 +1,137 @@
+"""Parser of observations for the scripted policy: tokens to arrays by cell of the window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.agent.tokens import NO_TOKEN
+from metta.baselines.bitboards import Integers, Mask
+from metta.baselines.recipe_values import MAX_FILL, RecipeValues
+from metta.config.env.env_spec import EnvSpec
+from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE
+
+
+@dataclass(frozen=True)
+class ParsedObservation:
+    """What agents see, by cell of the window. Types are those of `RecipeValues`."""
+
+    visible: Mask
+    """`[agents, rows, cols]`: cells whose tokens are not cut off by `num_observation_tokens`"""
+    objects: Mask
+    """`[agents, rows, cols]`: cells with an object"""
+    other_agents: Mask
+    """`[agents, rows, cols]`: cells with another agent"""
+    converters: Mask
+    """`[agents, types, rows, cols]`: cells with a converter of the type"""
+    has_output: Mask
+    """`[agents, types, rows, cols]`: converters that hold something worth taking"""
+    converting: Mask
+    """`[agents, types, rows, cols]`: converters that will, after their conversion or cooldown"""
+    has_room: Mask
+    """`[agents, types, rows, cols]`: converters that have room for ingredients"""
+    inventory: Integers
+    """`[agents, items]`"""
+    orientation: Integers
+    """`[agents]`"""
+    group: Integers
+    """`[agents]`: index into `spec.group_ids`"""
+    is_frozen: Mask
+    """`[agents]`"""
+    last_action: Integers
+    """`[agents]`: action id"""
+    last_argument: Integers
+    """`[agents]`"""
+
+
+class ObservationParser:
+    """Parses token observations of environments of `spec`."""
+
+    def __init__(self, spec: EnvSpec, recipes: RecipeValues):
+        self.spec, self.recipes = spec, recipes
+        self.shape = (spec.observation_height, spec.observation_width)
+        self.num_items = len(spec.feature_names) - FIRST_ITEM_FEATURE
+        self.type_index = np.full(256, -1)
+        self.type_index[recipes.type_ids] = np.arange(len(recipes.type_ids))
+        self.group_index = np.zeros(256, np.int64)
+        self.group_index[spec.group_ids] = np.arange(len(spec.group_ids))
+        rows, cols = np.indices(self.shape)
+        self.distance = abs(rows - self.shape[0] // 2) + abs(cols - self.shape[1] // 2)
+
+    def parse(self, observations: NDArray[np.uint8]) -> ParsedObservation:
+        """The content of `[agents, tokens, 3] uint8`."""
+        agents, cells = len(observations), self.distance.size
+        used = observations[:, :, 0] != NO_TOKEN
+        agent, _ = np.nonzero(used)
+        location, feature, value = observations[used].astype(np.int64).T
+        cell = (location >> 4) * self.shape[1] + (location & 15)
+        index = agent * cells + cell
+        is_own = location == self.spec.center
+
+        def cell_values(name: str) -> Integers:
+            """`[agents, cells]`: the value of a feature, -1 where no token has it."""
+            values = np.full(agents * cells, -1)
+            mask = feature == FEATURE_IDS[name]
+            values[index[mask]] = value[mask]
+            return values.reshape(agents, cells)
+
+        def own_value(name: str) -> Integers:
+            """`[agents]`: the value of a feature at the own cell, 0 where no token has it."""
+            values = np.zeros(agents, np.int64)
+            mask = is_own & (feature == FEATURE_IDS[name])
+            values[agent[mask]] = value[mask]
+            return values
+
+        type_ids = cell_values("type_id")
+        items = np.zeros((agents * cells, self.num_items), np.int64)
+        is_item = feature >= FIRST_ITEM_FEATURE
+        items[index[is_item], feature[is_item] - FIRST_ITEM_FEATURE] = value[is_item]
+        contents = items.reshape(agents, cells, self.num_items)
+        converters, has_output, converting, has_room = self._converters(
+            type_ids, contents, cell_values("converting") > 0
+        )
+        center = cells // 2
+        other_agents = type_ids == 0
+        other_agents[:, center] = False
+        return ParsedObservation(
+            visible=self._visible(used, agent, cell),
+            objects=(type_ids > 0).reshape(agents, *self.shape),
+            other_agents=other_agents.reshape(agents, *self.shape),
+            converters=converters,
+            has_output=has_output,
+            converting=converting,
+            has_room=has_room,
+            inventory=contents[:, center],
+            orientation=own_value("agent:orientation") & 3,
+            group=self.group_index[own_value("agent:group")],
+            is_frozen=own_value("agent:frozen") > 0,
+            last_action=own_value("last_action"),
+            last_argument=own_value("last_action_arg"),
+        )
+
+    def _converters(self, type_ids: Integers, contents: Integers, is_busy: Mask) -> list[Mask]:
+        """Converters, those with output, those converting and those with room: `[agents, types, rows, cols]` each."""
+        agents, types = len(type_ids), len(self.recipes.names)
+        index = np.where(type_ids >= 0, self.type_index[type_ids], -1)
+        masks = [np.zeros((agents, types, type_ids.shape[1]), bool) for _ in range(4)]
+        converters, has_output, converting, has_room = masks
+        for type_, (ready_at, inputs) in enumerate(zip(self.recipes.ready_at, self.recipes.inputs, strict=True)):
+            agent, cell = np.nonzero(index == type_)
+            content = contents[agent, cell]
+            converters[agent, type_, cell] = True
+            has_output[agent, type_, cell] = (content >= ready_at).any(axis=1)
+            converting[agent, type_, cell] = (content >= inputs).all(axis=1) & is_busy[agent, cell]
+            has_room[agent, type_, cell] = (content < MAX_FILL * inputs).any(axis=1)
+        return [mask.reshape(agents, types, *self.shape) for mask in masks]
+
+    def _visible(self, used: Mask, agent: Integers, cell: Integers) -> Mask:
+        """`[agents, rows, cols]`: cells that are certainly not cut off.
+
+        Tokens are listed by distance and cut at the end: cells as far away as the last one listed may be missing.
+        """
+        farthest = np.zeros(len(used), np.int64)
+        np.maximum.at(farthest, agent, self.distance.ravel()[cell])
+        is_complete = ~used[:, -1]
+        return np.asarray(is_complete[:, None, None] | (self.distance[None] < farthest[:, None, None]))
