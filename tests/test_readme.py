@@ -196,6 +196,11 @@ def test_anchors_exist(page: str) -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXTS[page])) <= anchors
 
 
+def test_all_support_modules_are_listed() -> None:
+    modules = {path.name for path in (ROOT / "tests" / "support").glob("*.py")}
+    assert {name for name in modules if f"`{name}`" not in TEXTS["tests/README.md"]} == set()
+
+
 def test_the_readme_is_short() -> None:
     assert len(TEXTS["README.md"].encode()) <= LARGEST_README
 

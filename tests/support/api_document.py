@@ -1,4 +1,4 @@
-"""The code examples of the user's API document, taken from the file itself."""
+"""Code examples of the API document, extracted from the document."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DOCUMENT = Path(__file__).parents[3] / "shared" / "metta_api.md"
 
 
 def code_blocks() -> list[str]:
-    """The Python blocks in the order of the document; the last one's closing fence may be missing."""
+    """The Python blocks in the order of the document; the closing fence of the last one may be missing."""
     if not DOCUMENT.exists():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{DOCUMENT} is missing")
-        pytest.skip("the API document is not beside this clone")
+        pytest.skip("the API document is not next to this clone")
     text = DOCUMENT.read_text(encoding="utf-8")
     return re.findall(r"^```python\n(.*?)(?:^```|\Z)", text, re.DOTALL | re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Tiny distributions, as pip would have installed them: modules, and the entry points they are found by."""
+"""Small installed distributions: modules and entry points in a directory, as pip would install them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 def install(
     site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], **modules: str | Mapping[str, str]
 ) -> Path:
-    """Put a distribution into the directory `site`: a text is a module, a mapping a package of them; `site`."""
+    """Install a distribution into the directory `site`; a text is a module, a mapping a package. Returns `site`."""
     information = site / f"{name}-1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
