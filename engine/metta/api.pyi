@@ -84,7 +84,7 @@ from metta.rl.curricula.curriculum import Curriculum, make_curriculum
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience, make_experience_manager
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
-from metta.rl.ppo import train_ppo
+from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool
 from metta.run.epoch_metrics import EpochMetrics
@@ -239,6 +239,7 @@ __all__ = [
     "save_checkpoint",
     "train_ppo",
     "train_run",
+    "update_policy",
     "trained_tasks",
     "write_replay",
     "write_report",
