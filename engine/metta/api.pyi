@@ -201,6 +201,7 @@ __all__ = [
     "Suite",
     "TableReference",
     "TrainingState",
+    "UpdateSettings",
     "VTraceConfig",
     "broken_preset_packages",
     "check_text",
