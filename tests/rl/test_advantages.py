@@ -1,4 +1,4 @@
-"""GAE against numbers worked by hand and against a plain loop."""
+"""GAE against numbers worked out by hand and against a plain loop."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def test_by_hand():
     assert advantages([2.0, 0.0, 1.0], [0.0, 4.0, 2.0], 8.0) == [3.4375, -2.25, 3.0]
 
 
-def test_termination_is_followed_by_nothing():
+def test_the_value_after_termination_is_zero():
     # delta_1 = 0 - 4 = -4 and nothing flows back over it: A_0 = 4 + 1/4 * -4
     assert advantages([2.0, 0.0, 1.0], [0.0, 4.0, 2.0], 8.0, terminated={1}) == [3.0, -4.0, 3.0]
 
 
-def test_truncation_is_followed_by_the_value_of_the_final_observation():
+def test_truncation_is_bootstrapped_from_the_final_observation():
     # delta_1 = 0 + 1/2 * 6 - 4 = -1: neither V_2 = 2 nor A_2 = 3 of the next episode matter
     assert advantages([2.0, 0.0, 1.0], [0.0, 4.0, 2.0], 8.0, truncated={1}, final={1: 6.0}) == [3.75, -1.0, 3.0]
 
 
-def test_the_ends_of_lambda():
+def test_lambda_zero_and_one():
     rewards, values = [2.0, 0.0, 1.0], [0.0, 4.0, 2.0]
     assert advantages(rewards, values, 8.0, lambda_=0.0) == [4.0, -3.0, 3.0]
     # lambda 1: the discounted rewards and next value, less the value

@@ -1,4 +1,4 @@
-"""Numbers that are not finite stop training before they reach the weights, and are named."""
+"""Rewards, weights, layers, losses and gradients that are not finite stop training before a weight changes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stops(run: TrainingRun, pattern: str) -> None:
     assert_same_state(before.state.optimizer_state_dict, after.state.optimizer_state_dict)
 
 
-def test_a_reward(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nonfinite_reward_stops_training(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = run.experience.world_batches[-1]
     step, steps = batch.env.step, iter(range(100))
 
@@ -54,14 +54,14 @@ def test_a_reward(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
     stops(run, rf"the reward of agent 1 in world {world} is inf \(step 5 of the rollout\)")
 
 
-def test_a_weight(run: TrainingRun) -> None:
+def test_a_nonfinite_weight_stops_training(run: TrainingRun) -> None:
     name, weight = list(run.agent.named_parameters())[-1]
     weight.data.view(-1)[0] = torch.nan
     place = r"\(update epoch 1 of 1, minibatch 1\)"
     stops(run, rf"the loss is not finite {place}: .*loss = nan.* from weight {re.escape(name)}; the weights were not")
 
 
-def test_a_layer(run: TrainingRun) -> None:
+def test_a_layer_that_overflows_is_named(run: TrainingRun) -> None:
     name, layer = next((name, layer) for name, layer in run.agent.named_modules() if isinstance(layer, torch.nn.Linear))
     run.collect()  # with weights that still work
     layer.weight.data.fill_(3e38)
@@ -71,7 +71,7 @@ def test_a_layer(run: TrainingRun) -> None:
     assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
 
 
-def test_a_gradient(run: TrainingRun) -> None:
+def test_a_nonfinite_gradient_stops_training(run: TrainingRun) -> None:
     name, weight = next(iter(run.agent.named_parameters()))
     weight.register_hook(lambda gradient: gradient * torch.nan)
     stops(run, rf"the gradient of .*{re.escape(name)}.* is not finite \(update epoch 1 of 1, minibatch 1\)")
@@ -96,7 +96,7 @@ def test_an_infinite_loss_is_no_early_stop() -> None:
 
 
 @pytest.mark.parametrize("what", ["gradient", "loss"])
-def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
+def test_the_value_head_is_restored_too(what: str) -> None:
     """Which is rescaled to new value targets before the first loss is computed."""
     run = learned_once("normalization.values=true", "normalization.value_decay=0.5")
     if what == "gradient":
@@ -112,7 +112,7 @@ def test_the_value_head_is_left_as_it_is_too(what: str) -> None:
         assert_same_state(before.state.extra_args["initial_weights"], run.state().extra_args["initial_weights"])
 
 
-def test_a_scale_of_rewards_that_is_infinite() -> None:
+def test_an_infinite_reward_scale_stops_training() -> None:
     run = learned_once("normalization.rewards=true")
     run.collect()
     run.experience.reward_scaler.squares = float("inf")

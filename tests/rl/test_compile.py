@@ -1,4 +1,4 @@
-"""`[compile]`: the same policy by other kernels; checkpoints do not know of them, and a resumed run has them again."""
+"""`[compile]`: compiled policies learn the same, and checkpoints load with or without compilation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_it_is_off_by_default(set_up) -> None:
 
 
 @needs_compiler
-def test_the_mode_reaches_torch_and_the_dense_layers_alone_are_compiled(set_up, monkeypatch) -> None:
+def test_the_mode_is_passed_to_torch_and_only_dense_layers_are_compiled(set_up, monkeypatch) -> None:
     agent, _ = set_up()
     names = list(agent.state_dict())
     asked = []
@@ -54,7 +54,7 @@ def test_the_mode_reaches_torch_and_the_dense_layers_alone_are_compiled(set_up, 
     assert [module for module in cnn.modules() if calls_of(module)] == [cnn.policy_head, cnn.value_head]
 
 
-def test_without_a_compiler_it_is_refused_in_a_sentence(set_up, monkeypatch) -> None:
+def test_without_a_compiler_it_is_refused(set_up, monkeypatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     agent, _ = set_up()
     with pytest.raises(
@@ -68,7 +68,7 @@ def test_without_a_compiler_it_is_refused_in_a_sentence(set_up, monkeypatch) -> 
 
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, which it hides elsewhere
-def test_a_compiled_run_learns_the_same_and_goes_on_compiled_or_not(tmp_path: Path) -> None:
+def test_a_compiled_run_learns_the_same_and_resumes_compiled_or_not(tmp_path: Path) -> None:
     plain, straight, stopped = tmp_path / "plain", tmp_path / "straight", tmp_path / "stopped"
     train_run(tiny_config(plain, *MLP, "experience.async_factor=1"), ignore)
     train_run(tiny_config(straight, *MLP, *ON), ignore)

@@ -1,4 +1,4 @@
-"""Several scenes, one policy."""
+"""Curricula: one policy trained in several scenes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["short.toml", "long.toml"]
 
 
-def test_the_path_of_the_document_is_the_preset_simple() -> None:
+def test_the_path_of_the_api_document_is_the_preset_simple() -> None:
     curriculum = make_curriculum("/env/mettagrid/simple")
     assert curriculum.env_configs == make_curriculum().env_configs
     assert curriculum.env_configs == (load_config("simple").env,)
@@ -57,18 +57,18 @@ def test_scenes_are_files_presets_and_configs_by_weight(scenes: list[str]) -> No
 
 
 @pytest.mark.parametrize("weights", [[1.0], [-1.0, 2.0], [0.0, 0.0]])
-def test_weights_that_make_no_sense_are_refused(scenes: list[str], weights: list[float]) -> None:
+def test_invalid_weights_are_refused(scenes: list[str], weights: list[float]) -> None:
     with pytest.raises(ConfigError, match="weight"):
         make_curriculum(scenes=scenes, weights=weights)
 
 
-def test_scenes_that_no_one_policy_can_play_are_refused(scenes: list[str], tmp_path: Path) -> None:
+def test_scenes_that_one_policy_cannot_play_are_refused(scenes: list[str], tmp_path: Path) -> None:
     wider = load_config("short.toml").env.override(num_agents=6)
     with pytest.raises(MettaError, match="num_agents is 6, not 4"):
         make_curriculum(scenes=["short.toml", wider])
 
 
-def test_a_run_plays_all_its_scenes_and_says_how_each_went(scenes: list[str], tmp_path: Path) -> None:
+def test_a_run_plays_all_scenes_and_reports_each(scenes: list[str], tmp_path: Path) -> None:
     config = tiny_config("straight", 'curriculum.scenes=["short.toml", "long.toml"]', "curriculum.weights=[1, 3]")
     train_run(config, ignore)
     lines = metrics_of(tmp_path / "straight")
@@ -77,7 +77,7 @@ def test_a_run_plays_all_its_scenes_and_says_how_each_went(scenes: list[str], tm
     assert all(7 <= length <= 13 for length in lengths)
 
 
-def test_a_run_goes_on_in_the_scenes_it_began_with(scenes: list[str], tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_scenes(scenes: list[str], tmp_path: Path) -> None:
     options = ('curriculum.scenes=["short.toml", "long.toml"]', "curriculum.weights=[1, 3]")
     train_run(tiny_config("straight", *options), ignore)
     train_run(tiny_config("resumed", *options), Recorder(3, interrupt))
@@ -88,7 +88,7 @@ def test_a_run_goes_on_in_the_scenes_it_began_with(scenes: list[str], tmp_path: 
     assert_same_weights(weights_of(tmp_path / "straight", 8), weights_of(tmp_path / "resumed", 8))
 
 
-def test_a_policys_loop_can_let_what_is_drawn_follow_what_came_of_it(scenes: list[str]) -> None:
+def test_a_training_loop_can_adapt_the_task_weights(scenes: list[str]) -> None:
     curriculum = make_curriculum(
         scenes=scenes,
         type="progressive",
@@ -123,7 +123,7 @@ def test_a_policys_loop_can_let_what_is_drawn_follow_what_came_of_it(scenes: lis
         ({"buckets": {"game.nope": {"values": [1]}}}, 'there is no setting "env.game.nope"'),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_curriculum("quickstart", **settings)
 
@@ -142,9 +142,7 @@ TYPES = {
 
 
 @pytest.mark.parametrize(("type_", "async_factor"), list(zip(TYPES, (1, 2, 2, 1), strict=True)))
-def test_a_resumed_run_draws_the_tasks_it_would_have_drawn(
-    type_: str, async_factor: int, scenes: list[str], tmp_path: Path
-) -> None:
+def test_a_resumed_run_samples_the_same_tasks(type_: str, async_factor: int, scenes: list[str], tmp_path: Path) -> None:
     options = (
         f"curriculum.type={type_}",
         'curriculum.scenes=["short.toml", "long.toml"]',
@@ -173,7 +171,7 @@ def test_a_resumed_run_draws_the_tasks_it_would_have_drawn(
         assert len({tuple(line["task_probabilities"].values()) for line in lines}) > 2
 
 
-def test_states_of_before_there_were_types_still_load(scenes: list[str]) -> None:
+def test_states_of_version_1_still_load(scenes: list[str]) -> None:
     world = load_config("short.toml").env
     old = {"names": ["a", "b"], "env_configs": [world.model_dump(exclude_none=True)] * 2, "weights": [1.0, 3.0]}
     curriculum = Curriculum.from_state(old)
@@ -182,7 +180,7 @@ def test_states_of_before_there_were_types_still_load(scenes: list[str]) -> None
     assert curriculum.env_configs == (world, world)
 
 
-def test_tasks_that_differ_in_their_maps_alone_share_their_rules(scenes: list[str]) -> None:
+def test_tasks_that_differ_only_in_maps_share_their_rules(scenes: list[str]) -> None:
     """And each world still plays its own task, on a map of its own size."""
     curriculum = make_curriculum(scenes=scenes, buckets={"game.width": {"range": [8, 11], "bins": 4}})
     assert len(CompiledConfig(curriculum.env_configs).configs) == 2

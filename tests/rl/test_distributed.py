@@ -1,4 +1,4 @@
-"""Several processes train one policy: as one would, exactly again when resumed, and none left waiting for the dead."""
+"""Distributed training: two processes update like one, resume exactly, and detect a lost process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def both(scenario: str, directory: Path) -> None:
     assert [process.returncode for process in pair] == [0, 0], "\n".join(errors)
 
 
-def test_two_processes_step_as_one_on_the_joint_batch(tmp_path: Path) -> None:
+def test_two_processes_update_like_one_on_the_joint_batch(tmp_path: Path) -> None:
     both("gradients", tmp_path)
     first, second = (torch.load(tmp_path / f"gradients_{rank}.pt", weights_only=True) for rank in (0, 1))
     assert_same_weights(first["together"]["weights"], second["together"]["weights"])
@@ -73,7 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_resumed_by_as_many_processes_it_is_the_run_in_one_go(runs: Path) -> None:
+def test_resumed_by_equally_many_processes_the_run_is_bit_identical(runs: Path) -> None:
     straight, stopped = runs / "straight", runs / "stopped"
     lines = metrics_of(straight)
     assert [line["agent_step"] for line in lines] == [512, 1024, 1536, 2048]
@@ -94,7 +94,7 @@ def test_batch_sizes_are_of_all_processes_or_of_each(runs: Path) -> None:
         assert int(first[0]) != int(second[0])  # worlds of their own
 
 
-def test_another_number_of_processes_goes_on_in_new_worlds_and_says_so(runs: Path, tmp_path: Path) -> None:
+def test_another_number_of_processes_resumes_in_new_worlds_with_a_notice(runs: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "alone"
     subprocess.run(["cp", "-r", str(runs / "straight"), str(run_dir)], check=True)
     recorder = Recorder()
@@ -107,7 +107,7 @@ def test_another_number_of_processes_goes_on_in_new_worlds_and_says_so(runs: Pat
     assert state.extra_args["other_experiences"] == []
 
 
-def test_sizes_that_do_not_divide_among_processes_are_told() -> None:
+def test_sizes_that_do_not_divide_among_processes_are_refused() -> None:
     config = ExperienceConfig(batch_size=480, minibatch_size=240, bptt_horizon=16)
     with pytest.raises(ConfigError) as caught:
         experience_of_process(config, DistributedConfig(), 4)
@@ -124,7 +124,7 @@ def test_a_single_process_exchanges_nothing() -> None:
     assert SINGLE_PROCESS.all_gather(2) == [2]
 
 
-def test_only_what_tells_of_a_lost_process_is_called_that() -> None:
+def test_only_errors_about_a_connection_become_process_group_errors() -> None:
     lost = pytest.raises(ProcessGroupError, match=r"another process of the job ended .*Connection closed by peer")
     with lost, process_group_errors():
         raise RuntimeError("[pair.cc:547] Connection closed by peer [127.0.0.1]:1")
@@ -133,7 +133,7 @@ def test_only_what_tells_of_a_lost_process_is_called_that() -> None:
 
 
 def pair_of(directory: Path, *settings: str) -> list[subprocess.Popen[str]]:
-    """Two processes of a job that nobody watches over, each in a directory of its own, in its second epoch or later."""
+    """Two processes of a job without `torchrun`, each in its own directory, once both are past their first epoch."""
     (directory / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
     command = [sys.executable, "-m", "metta_cli", "train", str(directory / "long.toml"), "--run-dir", "run"]
     job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -174,7 +174,7 @@ def pair_of(directory: Path, *settings: str) -> list[subprocess.Popen[str]]:
     ],
     ids=["killed", "the first killed", "hanging"],
 )
-def test_who_loses_the_other_process_says_so_and_leaves_a_whole_checkpoint(
+def test_a_process_that_loses_the_other_reports_it_and_leaves_a_whole_checkpoint(
     tmp_path: Path, lost: int, signal_sent: signal.Signals, settings: tuple[str, ...]
 ) -> None:
     pair = pair_of(tmp_path, *settings)
@@ -189,7 +189,7 @@ def test_who_loses_the_other_process_says_so_and_leaves_a_whole_checkpoint(
         assert re.search(r"^error: stopped in epoch \d+: another process of the job ended .*; metta resume run", errors)
     else:
         assert re.search(r"^process 1: error: another process of the job ended or cannot be reached", errors)
-    assert not list((tmp_path / "1").iterdir())  # whoever does not lead writes nothing
+    assert not list((tmp_path / "1").iterdir())  # only rank 0 writes
     ended = resume_run(tmp_path / "0" / "run", ignore, [Override.parse("run.total_timesteps=512")])
     assert ended.epoch >= (2 if lost else 0)  # who is killed saves no more than it had
     assert len(metrics_of(tmp_path / "0" / "run")) == ended.epoch
@@ -216,7 +216,7 @@ def test_torchrun_ends_a_job_of_which_a_process_died(tmp_path: Path) -> None:
     assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=512")]).epoch >= 2
 
 
-def test_a_run_of_one_process_goes_on_with_two(tmp_path: Path) -> None:
+def test_a_run_of_one_process_resumes_with_two(tmp_path: Path) -> None:
     run_dir = tmp_path / "alone"
     train_run(tiny_config(run_dir, "run.total_timesteps=1024"), ignore)
     before = metrics_of(run_dir)

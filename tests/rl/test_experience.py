@@ -1,4 +1,4 @@
-"""Rollouts: what is written down, how it is laid out, and that each setting of `[experience]` acts."""
+"""Rollouts and experience: stored arrays, minibatches, and the effect of each setting of `[experience]`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def by_hand(env, agent, experience, seed):
     return steps, agent.value(torch.from_numpy(frame.copy()), memory, episode_starts)
 
 
-def test_everything_is_written_down_where_it_belongs(busy_env, set_up):
+def test_a_rollout_stores_every_array_as_a_plain_loop_does(busy_env, set_up):
     agent, experience = set_up()
     steps, next_values = by_hand(busy_env, agent, experience, seed=4)
     rollout(experience, agent)
@@ -80,7 +80,7 @@ def test_everything_is_written_down_where_it_belongs(busy_env, set_up):
     assert (experience.final_values != 0).equal(experience.truncated)
 
 
-def test_the_next_rollout_goes_on_where_the_last_one_ended(set_up):
+def test_the_next_rollout_continues_after_the_last_step(set_up):
     agent, experience = set_up(batch_size=256, minibatch_size=128)
     agent_long, experience_long = set_up(batch_size=512, minibatch_size=128)
     assert experience.plan.agents == experience_long.plan.agents
@@ -129,7 +129,7 @@ def test_minibatches_come_in_a_new_order_each_time_and_the_same_for_the_same_see
     assert orders[0][0] != orders[0][1]
 
 
-def test_batch_info_tells_of_the_episodes_that_ended(busy_env, set_up):
+def test_batch_info_describes_the_episodes_that_ended(busy_env, set_up):
     agent, experience = set_up()
     info = rollout(experience, agent)
     plan = experience.plan
@@ -155,7 +155,7 @@ def test_num_steps_is_rounded_up_to_whole_segments(set_up):
 
 
 @pytest.mark.parametrize("async_factor", [1, 2])
-def test_saved_and_loaded_it_goes_on_exactly(set_up, async_factor):
+def test_saved_and_loaded_it_continues_bit_identically(set_up, async_factor):
     agent, experience = set_up(async_factor=async_factor)
     rollout(experience, agent)
     file = io.BytesIO()
@@ -263,7 +263,7 @@ def test_cpu_offload(set_up, busy_env, offload):
         assert {array.device.type for array in sent} == {"meta"}
 
 
-def test_what_a_gpu_fetches_is_gathered_in_pinned_memory(set_up, monkeypatch):
+def test_minibatches_for_a_gpu_are_gathered_in_pinned_memory(set_up, monkeypatch):
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience)

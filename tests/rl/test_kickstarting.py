@@ -1,4 +1,4 @@
-"""Kickstarting: what the teacher would do, how it enters the loss, how its say fades, and that a run keeps it."""
+"""Kickstarting: the teacher's outputs, its terms of the loss, their annealing, and resume."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_teacher_sees_whole_episodes_with_its_own_memory(taught, busy_env, c
     torch.testing.assert_close(torch.cat(valued), values, rtol=1e-4, atol=1e-5)
 
 
-def test_being_asked_does_not_disturb_what_is_collected(taught, set_up):
+def test_a_teacher_does_not_change_the_rollout(taught, set_up):
     agent, _, experience = taught()
     other, plain = set_up()
     for policy, collected in ((agent, experience), (other, plain)):
@@ -85,19 +85,19 @@ def test_being_asked_does_not_disturb_what_is_collected(taught, set_up):
     assert torch.equal(experience.log_probs, plain.log_probs)
 
 
-def test_minibatches_bring_the_teachers_words_for_their_own_steps(taught):
+def test_minibatches_hold_the_teachers_outputs_of_their_own_steps(taught):
     agent, teacher, experience = taught()
     rollout(experience, agent)
     compute_advantages(experience)
     for minibatch in experience.minibatches():
-        begins_anew = minibatch.episode_starts[0]
+        starts_episode = minibatch.episode_starts[0]
         assert minibatch.teacher_log_probs is not None
         with torch.no_grad():
             memory = teacher.initial_memory(minibatch.action_index.shape[1])
             logits, values, _ = teacher(minibatch.observations, memory, minibatch.episode_starts)
-        said = minibatch.teacher_log_probs[:, begins_anew]
-        torch.testing.assert_close(said, logits.log_softmax(-1)[:, begins_anew], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(minibatch.teacher_values[:, begins_anew], values[:, begins_anew])
+        said = minibatch.teacher_log_probs[:, starts_episode]
+        torch.testing.assert_close(said, logits.log_softmax(-1)[:, starts_episode], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(minibatch.teacher_values[:, starts_episode], values[:, starts_episode])
 
 
 @pytest.mark.parametrize(("coef", "value_coef"), [(0.5, 0.0), (0.0, 0.3)])
@@ -127,7 +127,7 @@ def test_the_policy_learns_what_the_teacher_does(taught):
     assert divergences[-1] < 0.7 * divergences[0]
 
 
-def test_without_a_teacher_nothing_is_said_of_one(set_up):
+def test_without_a_teacher_its_statistics_are_absent(set_up):
     agent, experience = set_up()
     rollout(experience, agent)
     assert "teacher_kl" not in train_ppo(agent, make_optimizer(agent), experience)
@@ -176,7 +176,7 @@ def test_a_run_with_a_teacher_goes_on_exactly_though_its_file_is_gone(teacher_pa
     assert ["teacher_kl" in line["losses"] for line in straight] == [True] * 6 + [False] * 2
 
 
-def test_a_setting_of_kickstarting_is_heard_by_the_run(teacher_path: Path, tmp_path: Path) -> None:
+def test_each_setting_of_kickstarting_changes_the_run(teacher_path: Path, tmp_path: Path) -> None:
     base = [f"kickstarting.teacher='{teacher_path}'", "run.total_timesteps=1536"]
     runs = {
         "teacher": [],
@@ -194,7 +194,7 @@ def test_a_setting_of_kickstarting_is_heard_by_the_run(teacher_path: Path, tmp_p
         assert not any(torch.equal(end, other) for other in ends[index + 1 :])
 
 
-def test_a_missing_or_unfit_teacher_is_told_before_anything_is_made(tmp_path: Path, teacher_path: Path) -> None:
+def test_a_missing_or_unfit_teacher_is_refused_before_anything_is_written(tmp_path: Path, teacher_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.pt does not exist"):
         train_run_of(tmp_path / "run", f"kickstarting.teacher='{tmp_path / 'gone.pt'}'")
     with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 in the file"):

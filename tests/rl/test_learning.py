@@ -1,4 +1,4 @@
-"""The learner learns: tiny worlds whose best policy is known."""
+"""The policy learns tiny worlds whose best policy is known."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def forked_worlds() -> list[EnvConfig]:
 
 
 PATIENT = {"epochs": 80, "learning_rate": 1e-3, "ent_coef": 0.1}
-"""To go always the same way earns half and is found first; whoever is too sure of it too soon finds nothing better."""
+"""The memoryless policy earns half and is learned first; without entropy bonus, training can get stuck there."""
 
 
-def test_what_was_seen_is_remembered_with_the_lstm():
+def test_the_lstm_remembers_an_earlier_observation():
     env = MettaGridEnv(forked_worlds())
     assert evaluate(trained_agent(env, **PATIENT), env, 100).mean_reward >= 0.9
 
 
-def test_and_not_without():
+def test_without_the_lstm_nothing_is_remembered():
     env = MettaGridEnv(forked_worlds())
     result = evaluate(trained_agent(env, **PATIENT, forward_lstm=False), env, 200)
     assert 0.35 <= result.mean_reward <= 0.65
@@ -91,7 +91,7 @@ def test_and_not_without():
         ({"max_steps": 0, "episode_lifetime": 3}, [1.75, 1.5, 1.0]),
     ],
 )
-def test_what_comes_after_truncation_counts_and_after_termination_nothing(ending, worth):
+def test_truncation_is_bootstrapped_and_termination_is_not(ending, worth):
     torch.manual_seed(0)
     config = drawn_world("###\n#@#\n###", height=1, width=1, **{"max_steps": 3} | ending, time_punishment=1.0)
     env = MettaGridEnv(config)

@@ -1,4 +1,4 @@
-"""PPO's losses against numbers worked by hand and against a plain loop."""
+"""Terms of the PPO objective against numbers worked out by hand and against a plain loop."""
 
 from __future__ import annotations
 

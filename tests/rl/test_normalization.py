@@ -1,4 +1,4 @@
-"""Values and rewards at the scale of one: against plain loops, in checkpoints, and reported unscaled."""
+"""`[normalization]` of values and rewards: against plain loops, in checkpoints, and reported unscaled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REWARDS = NormalizationConfig(rewards=True)
 # -- rewards --------------------------------------------------------------------------------------------------------
 
 
-def test_rewards_are_divided_by_the_deviation_of_discounted_returns():
+def test_rewards_are_divided_by_the_std_of_discounted_returns():
     """A plain loop over three batches, the last one's scale known to all returns before it."""
     generator = torch.Generator().manual_seed(0)
     scale, seen, running = RewardScaler(3, CPU), [], [0.0, 0.0, 0.0]
@@ -82,7 +82,7 @@ def test_advantages_are_of_scaled_rewards_and_each_rollout_counts_once(set_up):
     torch.testing.assert_close(experience.returns, first + experience.values)
 
 
-def test_the_scale_goes_on_where_it_was_saved(set_up):
+def test_the_scale_is_saved_and_restored(set_up):
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8, REWARDS)
@@ -154,7 +154,7 @@ def test_the_value_loss_is_that_of_normalized_values(set_up):
     assert float(found) == pytest.approx(float(expected), rel=1e-3)
 
 
-def test_targets_that_are_not_finite_leave_the_policy_as_it_is(set_up):
+def test_nonfinite_targets_do_not_change_the_policy(set_up):
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience)
@@ -165,7 +165,7 @@ def test_targets_that_are_not_finite_leave_the_policy_as_it_is(set_up):
     assert all(torch.equal(weight, before[name]) for name, weight in agent.state_dict().items())
 
 
-def test_a_policy_takes_its_statistics_along(set_up, tmp_path):
+def test_a_checkpoint_holds_the_statistics(set_up, tmp_path):
     agent, experience = set_up()
     rollout(experience, agent)
     update_policy(agent, make_optimizer(agent), experience, UpdateSettings(normalization=VALUES))
@@ -177,7 +177,7 @@ def test_a_policy_takes_its_statistics_along(set_up, tmp_path):
     assert torch.equal(values_of(loaded, minibatch), values_of(agent, minibatch))
 
 
-def test_a_file_from_before_has_plain_values(set_up, tmp_path):
+def test_an_old_checkpoint_loads_with_plain_values(set_up, tmp_path):
     agent, _ = set_up()
     save_checkpoint(agent, tmp_path, 1)
     path = tmp_path / "checkpoint_000001.pt"
@@ -204,7 +204,7 @@ def trained(set_up, normalization=None):
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach(), stats
 
 
-def test_off_is_not_there(set_up):
+def test_disabled_it_changes_nothing(set_up):
     (plain, stats), (off, same) = trained(set_up), trained(set_up, NormalizationConfig(value_decay=0.1, reward_clip=1))
     assert torch.equal(plain, off)
     assert stats == same
@@ -234,8 +234,8 @@ def test_values_and_returns_are_reported_in_unscaled_rewards(set_up):
     assert stats["mean_return"] == pytest.approx(plain["mean_return"], rel=0.5)
 
 
-def test_rewards_a_thousand_times_as_big_are_learned_alike(set_up):
-    """What normalization is for: the scale of rewards is nobody's concern."""
+def test_the_update_does_not_depend_on_the_scale_of_rewards(set_up):
+    """The purpose of normalization: the scale of rewards does not matter."""
     ends = []
     for factor in (1.0, 1000.0):
         agent, experience = set_up()

@@ -1,4 +1,4 @@
-"""Optimizers by each setting, schedules by hand, and the look at gradients."""
+"""Optimizers, learning-rate schedules and gradient statistics, against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_muon_takes_the_hidden_matrices_and_adamw_the_rest(set_up):
 
 
 @pytest.mark.parametrize("type_", TYPES)
-def test_saved_and_loaded_it_goes_on_exactly(set_up, type_):
+def test_saved_and_loaded_it_continues_bit_identically(set_up, type_):
     config = OptimizerConfig(type=type_, learning_rate=0.01)
     agent, _ = set_up()
     optimizer = make_optimizer(agent, config)

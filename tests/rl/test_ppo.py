@@ -1,4 +1,4 @@
-"""PPO's update: its gradient, what stops it, and that each setting of `[ppo]` acts."""
+"""The PPO update: its gradient, early stopping, and the effect of each setting of `[ppo]`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def trained(set_up, update_epochs=1, agent=None, learning_rate=3e-3, **settings)
     return torch.nn.utils.parameters_to_vector(policy.parameters()).detach(), stats
 
 
-def test_the_same_beginning_gives_the_same_end(set_up):
+def test_the_update_is_deterministic(set_up):
     (first, stats), (second, again) = (trained(set_up, update_epochs=2) for _ in range(2))
     assert torch.equal(first, second)
     assert stats == again
@@ -45,7 +45,7 @@ def test_statistics_are_numbers_and_as_defined(set_up):
     assert 0 < stats["entropy"] <= torch.tensor(len(agent.spec.flat_actions)).log()
 
 
-def test_advantages_already_computed_are_used_and_missing_ones_computed(set_up):
+def test_existing_advantages_are_used_and_missing_ones_are_computed(set_up):
     ends = []
     for gamma in (None, LEARN["gamma"], 0.1):
         agent, experience = set_up()
@@ -58,7 +58,7 @@ def test_advantages_already_computed_are_used_and_missing_ones_computed(set_up):
     assert not torch.equal(ends[0], ends[2])
 
 
-def test_without_experience_there_is_nothing_to_learn_from(set_up):
+def test_an_update_without_experience_is_refused(set_up):
     agent, experience = set_up()
     with pytest.raises(MettaError, match="call rollout"):
         train_ppo(agent, make_optimizer(agent), experience)
@@ -151,7 +151,7 @@ def test_the_reference_of_l2_init_can_be_moved(set_up):
     assert float(loss_terms(agent, minibatch, UpdateSettings(PPOConfig(l2_init_loss_coef=0.5)))["l2_init_loss"]) == 0
 
 
-def test_target_kl_stops_before_the_step_that_would_go_on(set_up):
+def test_target_kl_stops_before_the_next_step(set_up):
     _, free = trained(set_up, 4, learning_rate=0.02)
     _, stopped = trained(set_up, 4, learning_rate=0.02, target_kl=0.002)
     assert (free["updates"], free["stopped_early"]) == (16, 0)
@@ -204,8 +204,6 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_and_says_which(set_up)
     rollout(experience, agent)
     agent.value_head.output.weight.register_hook(lambda gradient: gradient * float("inf"))
     before = [weight.detach().clone() for weight in agent.parameters()]
-    with pytest.raises(
-        TrainingError, match=r"gradient of value_head.output.weight is not finite \(.*minibatch 1\)"
-    ):
+    with pytest.raises(TrainingError, match=r"gradient of value_head.output.weight is not finite \(.*minibatch 1\)"):
         train_ppo(agent, make_optimizer(agent), experience)
     assert all(torch.equal(a, b) for a, b in zip(agent.parameters(), before, strict=True))

@@ -1,4 +1,4 @@
-"""Prioritized sampling: what is drawn how often, and weights that make up for it."""
+"""Prioritized sampling: probabilities and importance weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_probabilities_by_hand():
     assert PrioritizedSampling(1.0, 0.0).probabilities(torch.zeros(4, 2), 2).tolist() == [0.25] * 4
 
 
-def test_segments_are_drawn_as_often_as_their_probability_and_weighed_against_it():
+def test_segments_are_sampled_by_their_probability_and_weighted_against_it():
     sampling = PrioritizedSampling(1.0, 0.5)
     chosen, weights = sampling.sample(ADVANTAGES, 2, 20_000, torch.Generator().manual_seed(0))
     counts = torch.bincount(chosen, minlength=4) / 20_000
@@ -108,7 +108,7 @@ def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up):
     torch.testing.assert_close(total, expected, rtol=1e-3, atol=1e-6)
 
 
-def test_weighted_losses_are_those_of_a_batch_that_holds_segments_so_often():
+def test_weighted_losses_equal_those_of_repeated_segments():
     generator = torch.Generator().manual_seed(0)
     log_ratio, advantages, values, old, returns = torch.randn(5, 3, 4, generator=generator)
     often = torch.tensor([1, 2, 0, 5])
@@ -137,11 +137,11 @@ def trained(set_up, progress=0.0, **settings):
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 
-def test_off_is_not_there(set_up):
+def test_disabled_it_changes_nothing(set_up):
     assert torch.equal(trained(set_up), trained(set_up, enabled=False, alpha=2.0, beta=1.0))
 
 
-def test_enabled_draws_otherwise(set_up):
+def test_enabled_it_changes_the_update(set_up):
     assert not torch.allclose(trained(set_up), trained(set_up, enabled=True))
 
 
@@ -151,7 +151,7 @@ def test_alpha_and_beta_change_what_is_learned(set_up, field, values):
     assert not torch.allclose(first, second)
 
 
-def test_progress_is_what_beta_is_annealed_by(set_up):
+def test_progress_anneals_beta(set_up):
     done = trained(set_up, progress=1.0, enabled=True, beta=0.0)
     assert torch.equal(done, trained(set_up, enabled=True, beta=1.0))
     assert not torch.allclose(done, trained(set_up, enabled=True, beta=0.0))

@@ -1,4 +1,4 @@
-"""Random streams: each purpose draws numbers of its own, whatever the seed."""
+"""Random streams: each purpose draws its own numbers, for any seed."""
 
 import ast
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Self-play: who sits where, that frozen policies play their part alone, and that nothing of it is learned from."""
+"""Self-play: which agents are opponents, how frozen policies play them, and what is learned from."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def experience_against(env, pool, agent=None, **settings):
     return make_experience_manager(env, agent or agent_for(env), config, 4, opponents=pool)
 
 
-def test_the_groups_that_are_named_are_played_and_nobody_else(teams) -> None:
+def test_opponents_are_exactly_the_agents_of_the_named_groups(teams) -> None:
     other = Counting(agent_for(teams, 2))
     experience = experience_against(teams, pool_of(teams, other, groups=["blue", "green"]))
     assert (experience.plan.num_agents, experience.plan.num_opponents) == (5, 3)
@@ -90,13 +90,13 @@ def test_the_groups_that_are_named_are_played_and_nobody_else(teams) -> None:
             assert set(groups[opponents.opponent_rows].tolist()) == {1, 2}
             assert sorted([*opponents.learner_rows, *opponents.opponent_rows]) == list(range(worlds.env.agents))
             seen.add(tuple(opponents.opponent_rows))
-    assert len(seen) > 1  # maps deal the agents anew
+    assert len(seen) > 1  # each map places the groups elsewhere
     steps = 4 * experience.plan.segments_per_agent * experience.plan.horizon
     assert other.played == steps * experience.plan.num_worlds * 3
     assert experience.observations.shape[1] == experience.plan.agents == experience.plan.num_worlds * 2
 
 
-def test_a_share_is_drawn_anew_for_each_episode(teams) -> None:
+def test_a_share_is_sampled_again_for_each_episode(teams) -> None:
     experience = experience_against(teams, pool_of(teams, agent_for(teams, 2), share=0.4))
     assert experience.plan.num_opponents == 2
     orders = [worlds.opponents.agent_order.copy() for worlds in experience.world_batches]
@@ -112,7 +112,7 @@ def test_a_share_is_drawn_anew_for_each_episode(teams) -> None:
     assert not any(unchanged())
 
 
-def test_learners_experience_is_that_of_their_own_agents(teams) -> None:
+def test_the_experience_is_that_of_the_learners(teams) -> None:
     """Replayed by hand in worlds alike, step by step, over the ends of episodes."""
     agent, other = agent_for(teams), agent_for(teams, 2)
     settings = {"async_factor": 1, "batch_size": 480}
@@ -139,7 +139,7 @@ def test_learners_experience_is_that_of_their_own_agents(teams) -> None:
     assert bool((experience.final_values != 0).any())
 
 
-def test_all_opponents_of_a_world_are_one_policy_drawn_from_the_pool(teams) -> None:
+def test_opponents_of_a_world_are_one_policy_sampled_from_the_pool(teams) -> None:
     def places(seed=0, **config):
         pool = pool_of(teams, agent_for(teams, 2), share=0.5, snapshot_interval=1, **config)
         for epoch in range(4):
@@ -191,7 +191,7 @@ def test_a_reward_that_is_not_finite_is_reported_with_its_agent_and_world(teams,
                 experience.receive(batch, 1)
 
 
-def test_a_snapshot_stays_as_it_was(teams) -> None:
+def test_a_snapshot_is_a_copy(teams) -> None:
     agent = agent_for(teams)
     pool = pool_of(teams, share=0.5)
     pool.add_snapshot(0, agent)
@@ -217,14 +217,14 @@ def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
     assert not torch.equal(ends[0], ends[2])
 
 
-def test_the_batch_counts_learners_alone() -> None:
+def test_the_batch_counts_only_learners() -> None:
     config = ExperienceConfig(batch_size=960, minibatch_size=240, bptt_horizon=8, forward_pass_minibatch_target_size=12)
     plan = plan_batch(config, 5, 2)
     assert plan.agents == plan.num_worlds * 3
     assert plan.batch_size == plan.agents * plan.segments_per_agent * 8 <= 960
 
 
-def test_how_many_are_opponents() -> None:
+def test_the_number_of_opponents() -> None:
     env = tiny_config("", *TEAMS).env
     assert agents_of_groups(env) == {"red": 2, "blue": 2, "green": 1}
     drawn = EnvConfig(
@@ -247,12 +247,12 @@ def test_how_many_are_opponents() -> None:
         (["self_play.share=0.5", "self_play.groups=['agent']"], "must be 0 where groups are given"),
     ],
 )
-def test_what_cannot_be_is_told_at_once(settings, message) -> None:
+def test_impossible_settings_are_refused(settings, message) -> None:
     with pytest.raises(MettaError, match=message):
         tiny_config("", *settings)
 
 
-def test_a_run_against_itself_and_a_given_policy_goes_on_exactly(tmp_path: Path) -> None:
+def test_a_run_against_itself_and_a_given_policy_resumes_bit_identically(tmp_path: Path) -> None:
     given = train_run(
         tiny_config(tmp_path / "given", "run.total_timesteps=512", "agent.hidden_dim=8"), ignore
     ).checkpoint
@@ -272,7 +272,7 @@ def test_a_run_against_itself_and_a_given_policy_goes_on_exactly(tmp_path: Path)
     assert {"given_000.pt", "epoch_000006.pt", "epoch_000008.pt"} <= set(kept)
 
 
-def test_each_setting_is_heard_by_the_run(tmp_path: Path) -> None:
+def test_each_setting_changes_the_run(tmp_path: Path) -> None:
     given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
     runs = {
         "off": [],
@@ -304,7 +304,7 @@ def test_each_setting_is_heard_by_the_run(tmp_path: Path) -> None:
     }
 
 
-def test_an_unfit_policy_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_an_unfit_policy_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
     settings = ["self_play.share=0.5", f"self_play.policies=['{given}']", "env.game.observation_width=7"]
     with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 in the file"):

@@ -1,4 +1,4 @@
-"""How tasks are drawn: probabilities against numbers worked out by hand."""
+"""Task samplers: probabilities against numbers worked out by hand."""
 
 import math
 from typing import Any
@@ -33,7 +33,7 @@ def assert_draws(draw: TaskSampler, *probabilities: float) -> None:
     np.testing.assert_allclose(draw.probabilities(), probabilities, rtol=1e-12)
 
 
-def test_a_fixed_draw_gives_a_scenes_weight_to_its_tasks_in_equal_parts() -> None:
+def test_fixed_divides_a_scenes_weight_equally_among_its_tasks() -> None:
     draw = make_task_sampler(CurriculumConfig(scenes=["a", "b"], weights=[1, 3]), (0, 0, 1, 1, 1))
     assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
     draw.update([(0, 100.0)], 1000)
@@ -42,7 +42,7 @@ def test_a_fixed_draw_gives_a_scenes_weight_to_its_tasks_in_equal_parts() -> Non
     assert_draws(make_task_sampler(CurriculumConfig(), (0,)), 1.0)
 
 
-def test_low_reward_draws_the_worst_task_most() -> None:
+def test_low_reward_samples_the_task_of_lowest_reward_most() -> None:
     draw = low_reward(exploration=0.1, average_rate=0.5)
     assert_draws(draw, 1 / 3, 1 / 3, 1 / 3)
     draw.update([(0, 4.0), (1, 0.0), (0, 2.0), (2, 1.0)], 0)
@@ -51,20 +51,20 @@ def test_low_reward_draws_the_worst_task_most() -> None:
     assert_draws(draw, 0.1 / 3, 0.9 * 3 / 5 + 0.1 / 3, 0.9 * 2 / 5 + 0.1 / 3)
 
 
-def test_low_reward_counts_a_task_that_was_never_played_as_the_worst() -> None:
+def test_low_reward_treats_a_task_without_an_episode_as_the_lowest() -> None:
     draw = low_reward(exploration=0.0)
     draw.update([(0, 4.0), (2, 1.0)], 0)
     assert_draws(draw, 0.0, 0.5, 0.5)
     assert set(draw.scores()) == {0, 2}
 
 
-def test_low_reward_moves_its_averages_by_the_rate() -> None:
+def test_low_reward_updates_averages_with_the_rate() -> None:
     draw = low_reward(average_rate=0.1)
     draw.update([(0, 1.0), (0, 2.0), (0, 2.0)], 0)
     assert draw.averages[0] == pytest.approx(1 + 0.1 + 0.09)
 
 
-def test_learning_progress_is_the_distance_of_two_averages() -> None:
+def test_learning_progress_is_the_difference_of_two_averages() -> None:
     draw = learning_progress(fast_rate=0.5, slow_rate=0.25, exploration=0.2)
     draw.update([(0, 0.0), (1, 1.0)], 0)
     assert_draws(draw, 0.5, 0.5)  # nothing has changed yet
@@ -74,7 +74,7 @@ def test_learning_progress_is_the_distance_of_two_averages() -> None:
     assert_draws(draw, 0.8 * 5 / 9 + 0.1, 0.8 * 4 / 9 + 0.1)
 
 
-def test_learning_progress_tries_every_task_often_enough_first() -> None:
+def test_learning_progress_is_equal_until_tasks_are_measured() -> None:
     draw = learning_progress(3, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=2)
     draw.update([(0, 0.0), (0, 4.0), (1, 7.0)], 0)
     assert draw.scores() == pytest.approx({0: 1.0, 1: 0.0})
@@ -95,13 +95,13 @@ def test_a_task_with_few_episodes_has_the_highest_learning_progress() -> None:
     assert_draws(sampler, 0, 1 / 2.625, 0.625 / 2.625, 1 / 2.625)
 
 
-def test_learning_progress_of_success_is_that_of_episodes_that_got_far_enough() -> None:
+def test_success_reward_measures_the_fraction_of_successful_episodes() -> None:
     draw = learning_progress(fast_rate=0.5, slow_rate=0.25, success_reward=3.0)
     draw.update([(0, 2.9), (0, 3.0), (1, 1.0), (1, 2.5)], 0)
     assert draw.scores() == pytest.approx({0: 0.25, 1: 0.0})
 
 
-def test_progressive_goes_on_when_the_reward_is_reached() -> None:
+def test_progressive_moves_on_when_the_threshold_is_reached() -> None:
     draw = progressive(thresholds=[2.0], min_episodes=2, average_rate=0.5)
     assert_draws(draw, 1, 0, 0)
     draw.update([(0, 5.0)], 100)
@@ -124,7 +124,7 @@ def test_progressive_can_have_a_threshold_for_each_task() -> None:
     assert_draws(draw, 0, 1, 0)
 
 
-def test_progressive_goes_on_by_agent_steps() -> None:
+def test_progressive_moves_on_after_agent_steps() -> None:
     draw = progressive(agent_steps=250)
     for expected in (0, 0, 0, 1, 1, 1, 2, 2, 2, 2):
         assert draw.level == expected
@@ -149,7 +149,7 @@ def test_progressive_can_keep_playing_earlier_tasks() -> None:
     ],
     ids=lambda config: config.type,
 )
-def test_a_saved_draw_goes_on_where_it_was(
+def test_a_restored_sampler_continues_exactly(
     config: LowRewardConfig | LearningProgressConfig | ProgressiveConfig,
 ) -> None:
     generator = np.random.default_rng(0)

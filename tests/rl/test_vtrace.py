@@ -1,4 +1,4 @@
-"""V-trace against numbers worked by hand and the paper's sums in plain loops, and as it follows the policy."""
+"""V-trace: against numbers worked out by hand and the sums of the paper in plain loops."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_by_hand():
     assert advantages == [4 - 2.625 / 4, -3 + 1.5 / 4, 3.0]
 
 
-def test_the_clips_are_two():
+def test_rho_and_c_are_clipped_separately():
     # e_2 = 3 * 3;  e_1 = 3 * -3 + 1/4 * 2 * 9 = -4.5;  A_0 = 4 - 4.5 / 4
     assert targets([1.0, 3.0, 3.0], rho_clip=5.0, c_clip=2.0)[0] == [4 - 4.5 / 4, -3 + 9 / 4, 3.0]
     # e_1 = 2 * -3 + 1/4 * 3 * (2 * 3) = -1.5
     assert targets([1.0, 3.0, 3.0], rho_clip=2.0, c_clip=5.0)[0] == [4 - 1.5 / 4, -3 + 6 / 4, 3.0]
 
 
-def test_nothing_comes_back_over_the_end_of_an_episode():
+def test_errors_do_not_cross_the_end_of_an_episode():
     advantages, values = targets([0.5, 0.5, 0.5], terminated={1})  # delta_1 = -4
     assert advantages == [4 - 2 / 4, -4.0, 3.0]
     assert values[1] == 4 - 2
@@ -104,7 +104,7 @@ def test_on_policy_it_is_gae():
 # -- as it follows the policy -----------------------------------------------------------------------------------------
 
 
-def test_a_minibatch_is_learned_with_what_the_policy_is_by_then(set_up):
+def test_minibatches_are_corrected_with_the_current_policy(set_up):
     """Ratios and values of its own segments as of now, of the others as of when they were last asked about."""
     agent, experience = set_up()
     rollout(experience, agent)
@@ -152,7 +152,7 @@ def trained(set_up, vtrace_config):
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 
-def test_off_is_not_there(set_up):
+def test_disabled_it_changes_nothing(set_up):
     off = trained(set_up, VTraceConfig(enabled=False, rho_clip=0.1, c_clip=0.1))
     assert torch.equal(off, trained(set_up, None))
     assert not torch.allclose(off, trained(set_up, VTraceConfig(enabled=True)), rtol=1e-6, atol=1e-8)

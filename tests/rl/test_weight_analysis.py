@@ -1,4 +1,4 @@
-"""The look inside the network, by hand."""
+"""Weight analysis: norms, effective ranks and dead units, worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Fixtures of the tests of reinforcement learning: a small environment, agent and experience."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """One of two processes that train together: `python two_processes.py RANK PORT SCENARIO DIRECTORY`.
 
-`test_distributed.py` starts both and compares what they leave in the directory.
+`test_distributed.py` starts both and compares the files that they write to the directory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PPO = PPOConfig(ent_coef=0.02, vf_coef=0.7, l2_reg_loss_coef=0.001, max_grad_nor
 
 
 class HalfOf(Experience):
-    """The segments of every second agent of another experience, as one process of two would have collected them."""
+    """Every second segment of each minibatch of another experience: the share of one of two processes."""
 
     def __init__(self, whole: Experience, rank: int):
         self.__dict__.update(whole.__dict__)
@@ -53,7 +53,7 @@ class HalfOf(Experience):
 
 
 def gradients(directory: Path, processes: Processes) -> None:
-    """A gradient step of both on their halves of a batch, and of one alone on the whole of it."""
+    """An update of both processes on their halves of each minibatch, and of a single process on whole minibatches."""
     torch.manual_seed(0)
     env = MettaGridEnv(CONFIG.env, seed=3)
     agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", CONFIG.agent)
@@ -61,7 +61,7 @@ def gradients(directory: Path, processes: Processes) -> None:
     rollout(experience, agent)
     compute_advantages(experience)
     alone = copy.deepcopy(agent)
-    if not processes.is_rank_zero:  # what the processes begin with is the leader's
+    if not processes.is_rank_zero:  # all processes get the weights of rank 0
         with torch.no_grad():
             agent.ahead.add_(1.0)
     state = experience.shuffle_generator.get_state()
@@ -79,14 +79,13 @@ def gradients(directory: Path, processes: Processes) -> None:
 
 
 def runs(directory: Path, processes: Processes) -> None:
-    """A run in one go, the same stopped and resumed; worlds of this process."""
+    """A run without a break, the same run stopped and resumed, and the observations of this process."""
     train_run(tiny_config(directory / "straight", *STEADY, "run.total_timesteps=2048"), ignore)
     train_run(tiny_config(directory / "stopped", *STEADY, "run.total_timesteps=1024"), ignore)
     resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
     for batch in ("global", "per_process"):
-        run = TrainingRun(
-            config := tiny_config("", f"distributed.batch='{batch}'"), Curriculum.from_config(config), processes=processes
-        )
+        config = tiny_config("", f"distributed.batch='{batch}'")
+        run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
         run.sync_ranks()
         collected = run.collect().total_env_steps
         seen = torch.stack([run.experience.observations[0].long().sum(), torch.tensor(collected)])
@@ -94,7 +93,7 @@ def runs(directory: Path, processes: Processes) -> None:
 
 
 def resumed(directory: Path, processes: Processes) -> None:
-    """A run that one process began, by both."""
+    """Resume, with both processes, a run that a single process started."""
     recorder = Recorder()
     resume_run(directory / "alone", recorder, [Override.parse("run.total_timesteps=2048")])
     if processes.is_rank_zero:
