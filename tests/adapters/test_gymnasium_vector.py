@@ -1,4 +1,4 @@
-"""The vector env as Gymnasium knows it: its spaces, seeds and endings, and what Gymnasium's own vector envs do."""
+"""GymnasiumVectorEnv: spaces, seeds, episode ends, and equality with a vector environment of Gymnasium."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = EnvConfig.model_validate(
 
 
 class OneAgent(gymnasium.Env[Any, Any]):
-    """A world of one agent as a plain Gymnasium env, to be vectorized by Gymnasium."""
+    """A world of one agent as a plain Gymnasium environment, to be vectorized by Gymnasium."""
 
     def __init__(self, first_world: int):
         self.world = MettaGridEnv(TINY, first_world=first_world, auto_reset=False)
@@ -53,8 +53,8 @@ def env() -> Iterator[GymnasiumVectorEnv]:
     env.close()
 
 
-def test_it_does_what_gymnasiums_own_vector_env_of_single_ones_does(env: GymnasiumVectorEnv) -> None:
-    """Observations, rewards, endings and final observations, over several episodes, with no step in between."""
+def test_equals_a_vector_environment_of_gymnasium(env: GymnasiumVectorEnv) -> None:
+    """Observations, rewards, flags and final observations over several episodes."""
     single = SyncVectorEnv(
         [lambda index=index: OneAgent(index) for index in range(3)],  # type: ignore[misc]
         autoreset_mode=AutoresetMode.SAME_STEP,
@@ -79,7 +79,7 @@ def test_it_does_what_gymnasiums_own_vector_env_of_single_ones_does(env: Gymnasi
     single.close()
 
 
-def test_spaces_hold_what_comes_and_goes(env: GymnasiumVectorEnv) -> None:
+def test_spaces_contain_observations_and_actions(env: GymnasiumVectorEnv) -> None:
     observations, info = env.reset(seed=0)
     assert env.num_envs == 3
     assert info == {}
@@ -89,7 +89,7 @@ def test_spaces_hold_what_comes_and_goes(env: GymnasiumVectorEnv) -> None:
     assert rewards.shape == (3,)
 
 
-def test_an_ended_episode_is_told_with_its_return_and_counters() -> None:
+def test_final_info_has_return_length_and_counters() -> None:
     config = EnvConfig.model_validate(
         {
             "game": {"num_agents": 2, "width": 7, "height": 7, "max_steps": 4, "time_punishment": -0.5},
@@ -117,16 +117,16 @@ def test_gymnasiums_wrappers_work(env: GymnasiumVectorEnv) -> None:
     assert info["episode"]["l"].tolist() == [5] * 3
 
 
-def test_a_list_of_seeds_is_as_good_as_one(env: GymnasiumVectorEnv) -> None:
-    """The agents of a world share its seed: a list has one for each of them."""
+def test_a_list_of_seeds(env: GymnasiumVectorEnv) -> None:
+    """The agents of a world share its seed; a list has one entry for each of them."""
     by_list = [env.reset(seed=seeds)[0].tolist() for seeds in ([5, 6, 7], [5, 5, 5], [5, 5, 5], [5, 5, 6])]
-    assert by_list[0] == env.reset(seed=5)[0].tolist(), "as everywhere in Gymnasium"
+    assert by_list[0] == env.reset(seed=5)[0].tolist(), "as in all of Gymnasium"
     assert by_list[1] == by_list[2]
     assert by_list[0] != by_list[1] != by_list[3]
     env.reset(seed=[5, 6, 7])
     unseeded = env.reset(seed=[None, None, None])[0].tolist()
     env.reset(seed=5)
-    assert unseeded == env.reset()[0].tolist(), "no seed at all goes on with the last"
+    assert unseeded == env.reset()[0].tolist(), "without seeds the stream continues"
 
 
 def test_gymnasium_finds_presets_without_an_import_of_metta() -> None:
@@ -135,7 +135,7 @@ def test_gymnasium_finds_presets_without_an_import_of_metta() -> None:
     assert ran.stdout == "8\n", ran.stderr
 
 
-def test_what_it_cannot_do_gets_a_sentence(env: GymnasiumVectorEnv) -> None:
+def test_invalid_arguments_are_refused(env: GymnasiumVectorEnv) -> None:
     for seeds in ([1, 2], [1, None, 2], [1, 2, -3]):
         with pytest.raises(UsageError, match="one integer of at least 0 per sub-environment"):
             env.reset(seed=seeds)

@@ -1,4 +1,4 @@
-"""The world as PettingZoo knows it, by PettingZoo's own tests; and what they do not ask."""
+"""PettingZooEnv: the API tests of PettingZoo, episodes, and errors."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_pettingzoos_own_tests_pass(auto_reset: bool) -> None:
         parallel_seed_test(lambda: make(auto_reset), num_cycles=50)
 
 
-def test_it_plays_the_worlds_own_episodes() -> None:
-    """One after the other: the one which the world begins by itself is the one that reset() hands out."""
+def test_episodes_are_those_of_the_world() -> None:
+    """The episode that the world starts after the last one ends is the one that `reset` returns."""
     env, world = make(), MettaGridEnv(TINY, auto_reset=False)
     rng = np.random.default_rng(0)
     env.reset(seed=4)
@@ -52,7 +52,7 @@ def test_it_plays_the_worlds_own_episodes() -> None:
         assert np.array_equal(np.stack(list(env.reset()[0].values())), world.reset()[0])
 
 
-def test_an_ended_episode_is_told_with_its_return() -> None:
+def test_info_has_return_and_length() -> None:
     env = make()
     env.reset(seed=0)
     for _ in range(20):
@@ -60,7 +60,7 @@ def test_an_ended_episode_is_told_with_its_return() -> None:
     assert infos["agent_2"]["episode"] == {"r": pytest.approx(-0.002), "l": 20}
 
 
-def test_what_it_cannot_do_gets_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_uses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     env = make()
     with pytest.raises(UsageError, match=r"call reset\(\)"):
         env.step({})

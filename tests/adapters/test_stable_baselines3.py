@@ -1,4 +1,4 @@
-"""Stable-Baselines3 trains on a world, as the README says: through PettingZoo and SuperSuit."""
+"""Training with Stable-Baselines3 through PettingZoo and SuperSuit, as in the documentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A drawn world that a test plays by hand: map and actions in, map out."""
+"""Board: a world on a drawn map that a test steps by named actions and compares with a drawing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metta.config.env.map_builder import GLYPHS
 FACING = "^v<>"
 ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser"]
 QUIET = {
-    # a game in which nothing happens to rewards but what a test asks for
+    # rewards are 0 except for what a test sets
     "max_steps": 0,
     "episode_lifetime": 0,
     "time_punishment": 0.0,
@@ -28,7 +28,7 @@ QUIET = {
 
 
 class Backend(Protocol):
-    """What plays the world: the engine or the reference stepper, which must agree on every rule."""
+    """A simulator of one world: the engine or the reference simulator, which must agree on every rule."""
 
     def reset(self) -> np.ndarray:
         """The first observations `[agents, tokens, 3] uint8`."""
@@ -39,17 +39,17 @@ class Backend(Protocol):
         """Observations, rewards, terminated, truncated and success of `actions` `[agents, 2]`."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """What `recorded_state` names."""
+        """The arrays that `conformance.recorded_state` names."""
 
     def statistics(self) -> dict[str, Any]:
-        """The counters of the episode."""
+        """The statistics of the episode."""
 
 
 MakeBackend = Callable[[EnvConfig], Backend]
 
 
 def chest(item: str, units: int, glyph: str) -> tuple[str, dict[str, Any]]:
-    """A mine that is full from the start and makes nothing more; for `Board(chests=[...])`."""
+    """A mine that is full from the start and produces nothing; for `Board(chests=[...])`."""
     entry = {"type": "mine", "name": f"chest_{glyph}", "output": {item: 1}, "max_output": 0, "initial_items": units}
     return glyph, entry
 
@@ -57,8 +57,8 @@ def chest(item: str, units: int, glyph: str) -> tuple[str, dict[str, Any]]:
 class Board:
     """One world on a drawn map. Agents are drawn as `^v<>` and are numbered in reading order.
 
-    `groups`: one name for each agent, in that order; the config's groups are these names as they first come, each with
-    the settings of `group_settings`. `chests`: see `chest`. What else is given goes into `[env.game]`.
+    `groups` has one name per agent, in that order; the groups of the config are these names in the order of their first
+    use, with the settings of `group_settings`. `chests`: see `chest`. Further arguments are keys of `[env.game]`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Board:
         facing = [glyph for row in rows for glyph in row if glyph in FACING]
         members = list(groups) or ["agent"] * len(facing)
         names = list(dict.fromkeys(members))
-        whose = iter(members)
+        member = iter(members)
         team_glyphs = {name: chr(0x3B1 + index) for index, name in enumerate(names)}
         settings = group_settings or {}
         self.config = EnvConfig.model_validate(
@@ -89,7 +89,8 @@ class Board:
                 "map_builder": {
                     "type": "Ascii",
                     "map": "\n".join(
-                        "".join(team_glyphs[next(whose)] if glyph in FACING else glyph for glyph in row) for row in rows
+                        "".join(team_glyphs[next(member)] if glyph in FACING else glyph for glyph in row)
+                        for row in rows
                     ),
                     "legend": {
                         **{glyph: f"agent.{name}" for name, glyph in team_glyphs.items()},
@@ -114,15 +115,16 @@ class Board:
             self.act(*(f"turn_{['up', 'down', 'left', 'right'][FACING.index(glyph)]}" for glyph in facing))
 
     def act(self, *actions: str, order: Sequence[int] | None = None) -> Board:
-        """One step: an action for each agent as `"move"`, `"attack 5"` or `"turn_left"`, missing ones are `noop`."""
-        pairs = [self._pair(action) for action in actions] + [self._pair("noop")] * (self.num_agents - len(actions))
+        """Take one step, with an action per agent such as `"move"`, `"attack 5"`, `"turn_left"`; by default `noop`."""
+        pairs = [self.parse(action) for action in actions] + [self.parse("noop")] * (self.num_agents - len(actions))
         turns = np.arange(self.num_agents) if order is None else np.array(order)
         self.observations, self.rewards, self.terminated, self.truncated, self.success = self.backend.step(
             np.array(pairs, np.int32), turns
         )
         return self
 
-    def _pair(self, action: str) -> tuple[int, int]:
+    def parse(self, action: str) -> tuple[int, int]:
+        """(action id, argument)."""
         names = self.config.spec.action_names
         if action.startswith("turn_"):
             return names.index("rotate"), ("up", "down", "left", "right").index(action.removeprefix("turn_"))
@@ -131,7 +133,7 @@ class Board:
         return number, int(argument or 0)
 
     def drawn(self) -> str:
-        """The map as it is now, in the words of the tests' drawings."""
+        """The current map, with the glyphs of the drawing."""
         state = self.backend.state()
         glyphs = {0: "."} | self._glyphs
         rows = [[glyphs.get(int(cell), "?") for cell in row] for row in state["cells"]]
@@ -140,11 +142,11 @@ class Board:
         return "\n".join("".join(row) for row in rows)
 
     def held(self, agent: int = 0) -> dict[str, int]:
-        """What an agent holds, by item."""
+        """The inventory of an agent, by item."""
         return self._named(self.backend.state()["inventory of agents"][agent])
 
     def stock(self, converter: int = 0) -> dict[str, int]:
-        """What a converter holds, by item; converters are numbered in reading order, chests too."""
+        """The inventory of a converter, by item; converters and chests are numbered in reading order."""
         return self._named(self.backend.state()["inventory of converters"][converter])
 
     def is_busy(self, converter: int = 0) -> bool:
@@ -167,7 +169,7 @@ class Board:
         return {key: float(value) for key, value in counters.items() if value}
 
     def tokens(self, agent: int = 0) -> list[tuple[int, int, str, int]]:
-        """What an agent sees: (rows down, columns right, feature, value) in the order of tokens."""
+        """The tokens of an agent in order: (rows down, columns right, feature, value)."""
         spec = self.config.spec
         return [
             (
@@ -180,8 +182,8 @@ class Board:
             if (location, feature, value) != (0xFF, 0xFF, 0xFF)
         ]
 
-    def has_token(self, agent: int = 0) -> dict[str, int]:
-        """The items an agent sees on itself, also those of which it has 0 units."""
+    def item_tokens(self, agent: int = 0) -> dict[str, int]:
+        """The item tokens of the cell of an agent, including those with value 0."""
         prefix = "inv:"
         own = (token for token in self.tokens(agent) if token[:2] == (0, 0))
         return {name.removeprefix(prefix): value for _, _, name, value in own if name.startswith(prefix)}
@@ -206,9 +208,9 @@ ALL_ACTIONS: list[dict[str, Any]] = [
     {"type": "rotate", "key": "left", "delta": -1},
     {"type": "rotate", "key": "back", "delta": 2},
 ]
-"""Every type of action, free of charge."""
+"""Every type of action, without costs."""
 
 
 def picture(drawing: str) -> str:
-    """A drawing as `Board.drawn` gives it."""
+    """A drawing in the format of `Board.drawn`."""
     return dedent(drawing).strip("\n").replace(" ", ".")

@@ -1,17 +1,16 @@
-"""Play recordings of the original simulator on metta's worlds and compare byte for byte.
+"""Replay of recordings of the original simulator on metta, compared byte for byte; also a script.
 
     python tests/support/conformance.py RECORDING.npz ...
 
-Prints a line for each recording that agrees. At the first difference of a recording it prints where that is and what
-stood around, recorded and played, and in the end exits with status 1; with 2 where a file is no recording. pytest does
-the same (`tests/world/test_conformance.py`).
+Prints a line for each recording that agrees. At the first difference of a recording it prints its position and the map
+around it, as recorded and as played. The exit status is 1 if there was a difference, and 2 if a file is no recording.
+pytest runs the same comparison (`tests/world/test_conformance.py`).
 
 Compared before the first step: names of actions, features and items, arguments and scales. Compared at every step:
 observations, rewards (float32, bit for bit), truncations, success of actions, agents' positions, orientation, frozen,
 colors, inventories and accumulated rewards, converters' state and inventories, every cell of the map; at the end every
-counter of the statistics. metta resets a world when its episode ends, where the original can be stepped on: a recording
-that reaches its limit of steps is played twice, once on an environment that resets, to the end of the episode, and once
-on one that does not, to the end of the recording.
+counter of the statistics. The original can be stepped past the end of an episode. So a recording that reaches its limit
+of steps is played twice: with `auto_reset` to the end of the episode, and without it to the end of the recording.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from metta.world.env import MettaGridEnv
 
 @dataclass(frozen=True)
 class Moment:
-    """What one world shows after a step. Rewards, flags and success `[agents]` are None after the reset.
+    """The results and state of one world after a step. Rewards, flags and success `[agents]` are None after the reset.
 
     `state` holds the arrays that `recorded_state` names. A player that resets shows neither it nor the success of
     actions where an episode ended: they are None.
@@ -48,13 +47,13 @@ class Moment:
 
 
 class Player(Protocol):
-    """Something that plays one world: the engine, or the reference stepper."""
+    """A simulator of one world: the engine or the reference simulator."""
 
     world: int
-    """Its place among the worlds that are played together."""
+    """Index of the world in its batch."""
 
     def reset(self) -> Moment:
-        """Begin the episode."""
+        """Start the episode."""
 
     def step(self, actions: np.ndarray, order: np.ndarray) -> Moment:
         """Take one step with the given actions `[agents, 2]` in the given order `[agents]`."""
@@ -65,17 +64,17 @@ class Player(Protocol):
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where a player and a recording part; its text is for people."""
+    """The first difference between a player and a recording; `str` gives a description."""
 
     recording: Recording
     step: int
     what: str
     agent: int | None = None
     place: tuple[int, int] | None = None
-    """(row, col) of what differs, where that is no agent"""
+    """(row, col) of the difference, if it is not about an agent"""
     world: int = 0
     played: dict[str, np.ndarray] | None = None
-    """what the player shows, by the names of `recorded_state`"""
+    """the state of the player, by the names of `recorded_state`"""
 
     def __str__(self) -> str:
         recording, step, agent = self.recording, self.step, self.agent
@@ -90,7 +89,7 @@ class Difference:
         return "\n".join([*lines, *self._pictures()])
 
     def _pictures(self) -> list[str]:
-        """The map around what differs, one beside the other: as recorded before and after the step, and as played."""
+        """The map around the difference, side by side: recorded before and after the step, and played."""
         recording, step = self.recording, self.step
         if self.agent is None and self.place is None:
             return []
@@ -108,7 +107,7 @@ class Difference:
 
 
 def compare(recording: Recording, player: Player, length: int | None = None) -> Difference | None:
-    """Play the first `length` steps of a recording (default: all); the first difference, None if there is none."""
+    """Play the first `length` steps of a recording (default: all). Returns the first difference, or None."""
     last = recording.length if length is None else length
     moment = player.reset()
     difference = _compare_moment(recording, 0, moment)
@@ -123,7 +122,7 @@ def compare(recording: Recording, player: Player, length: int | None = None) -> 
 
 
 def compare_names(recording: Recording) -> Difference | None:
-    """What a policy is told of a world before it begins, as far as the recording has it."""
+    """Compare the spec of the world with the arrays of the recording that describe it."""
     spec = recording.config.spec
     features = json.loads(str(recording.arrays.get("features_json", "{}")))
     for what, got, expected in (
@@ -139,7 +138,7 @@ def compare_names(recording: Recording) -> Difference | None:
 
 
 def recorded_state(recording: Recording, step: int) -> dict[str, np.ndarray]:
-    """What is known of the world after `step` steps, by the names that messages use."""
+    """The recorded state of the world after `step` steps, by the names that messages use."""
     arrays = recording.arrays
     accumulated = arrays["episode_rewards_steps"]
     return {
@@ -179,9 +178,9 @@ def _compare_arrays(
     """Equal values; of floats, equal bits."""
     if expected.dtype.kind == "f":
         got, expected = got.astype(expected.dtype).view(np.uint32), expected.view(np.uint32)
-        told_got, told_expected = got.view(np.float32), expected.view(np.float32)
+        shown_got, shown_expected = got.view(np.float32), expected.view(np.float32)
     else:
-        told_got, told_expected = got, expected
+        shown_got, shown_expected = got, expected
     if got.shape != expected.shape:
         return Difference(recording, step, f"{what} have the shape {got.shape}, recorded {expected.shape}")
     wrong = np.argwhere(got != expected)
@@ -190,14 +189,14 @@ def _compare_arrays(
     place = tuple(int(index) for index in wrong[0])
     index = place[0] if what != "cells" else place
     agent = place[0] if what.endswith("of agents") else None
-    told = f"{what} [{index}] is {told_got[index]}, recorded {told_expected[index]} ({len(wrong)} values differ)"
+    told = f"{what} [{index}] is {shown_got[index]}, recorded {shown_expected[index]} ({len(wrong)} values differ)"
     if what.endswith("of converters"):
         return Difference(recording, step, told, place=_converter_place(recording, place[0]))
     return Difference(recording, step, told, agent, (place[0], place[1]) if what == "cells" else None)
 
 
 def _converter_place(recording: Recording, converter: int) -> tuple[int, int]:
-    """Where a converter stands, (row, col); they are numbered in reading order."""
+    """Position (row, col) of a converter; converters are numbered in reading order."""
     types = recording.config.object_types
     converters = [kind.type_id for kind in types.values() if kind.type != "wall"]
     row, col = np.argwhere(np.isin(recording.cells(0), converters))[converter]
@@ -254,7 +253,7 @@ def _compare_statistics(recording: Recording, statistics: dict[str, Any]) -> Dif
 
 
 def _same_count(got: float, recorded: float) -> bool:
-    """Equal, or beyond the whole numbers that the original's float32 sums can hold, nearly."""
+    """Equal; or nearly equal, above the largest integer that the float32 sums of the original represent exactly."""
     return np.float32(got) == recorded or (recorded > 2**24 and abs(got - recorded) < 1e-3 * recorded)
 
 
@@ -279,10 +278,10 @@ def _drawn_around(
 
 
 class EnginePlayer:
-    """One world of the engine as a player; in the batch's other worlds agents do what comes to mind.
+    """One world of the engine as a player; agents of the other worlds of its batch act at random.
 
-    `twins` are further worlds of the same task, which do the same and must show the same. `others` says what else is
-    played at the same time, by world.
+    `twins` are further worlds of the same task, which take the same actions and must give the same results. `others`
+    are recordings played in other worlds at the same time, by world.
     """
 
     def __init__(
@@ -369,7 +368,7 @@ def engine_statistics(env: MettaGridEnv, world: int) -> dict[str, Any]:
 
 
 def engine_difference(recording: Recording) -> Difference | None:
-    """Play a recording on the engine: to the end of its episode, and if it goes on, to its own end."""
+    """Play a recording on the engine: to the end of its episode, and without resets to the end of the recording."""
     difference = compare_names(recording)
     if difference is None:
         difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config, auto_reset=False)))
@@ -379,7 +378,7 @@ def engine_difference(recording: Recording) -> Difference | None:
 
 
 def main(paths: Sequence[str]) -> int:
-    """Compare every recording with the engine; the exit status."""
+    """Compare every recording with the engine. Returns the exit status."""
     status = 0
     for path in paths:
         try:

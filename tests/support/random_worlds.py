@@ -1,4 +1,4 @@
-"""Worlds nobody would draw: small, crowded, with every action and every setting at random."""
+"""Random configs for tests: small, crowded worlds with random objects, actions and settings; and random actions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILDERS: dict[str, dict[str, Any]] = {
     "Maze": {"corridor_width": 2, "loops": 0.2},
     "Caves": {"fill": 0.3, "rounds": 2},
 }
-"""Builders of maps other than the plain one, with what is not drawn."""
+"""Map builders other than Random, with their fixed settings."""
 
 ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
 
@@ -25,25 +25,25 @@ ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "s
 def random_tasks(
     generator: np.random.Generator, count: int = 2, with_costs: bool = True, every_action: bool = False
 ) -> list[EnvConfig]:
-    """Configs that may share a batch: equal in what a policy sees, different in everything else.
+    """Configs that can share a batch: equal specs, all else different.
 
-    Without costs neither actions nor defense use anything up, so only recipes and caps make or destroy items.
+    Without costs, actions and defense consume nothing, so only recipes and caps create or destroy items.
     """
-    frame = _Frame.drawn(generator, with_costs, every_action)
+    frame = _Frame.random(generator, with_costs, every_action)
     return [_Task(generator, frame).config() for _ in range(count)]
 
 
 def tasks_beside(
     generator: np.random.Generator, config: EnvConfig, sizes: Sequence[tuple[int, int]]
 ) -> list[EnvConfig]:
-    """Worlds of these sizes (rows, cols) that may share a batch with `config`, all else drawn anew."""
+    """Configs of these sizes (rows, cols) that can share a batch with `config`, all else random."""
     frame = _Frame.of(config)
     return [_Task(generator, frame, size).config() for size in sizes]
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the tasks of a batch have in common."""
+    """The part that all tasks of a batch have in common."""
 
     with_costs: bool
     items: list[str]
@@ -54,8 +54,8 @@ class _Frame:
     window: dict[str, int]
 
     @classmethod
-    def drawn(cls, generator: np.random.Generator, with_costs: bool, every_action: bool) -> _Frame:
-        # gifts make every turn wait for the ones before, so most worlds should have none
+    def random(cls, generator: np.random.Generator, with_costs: bool, every_action: bool) -> _Frame:
+        # a gift separates the turns before and after it, so most worlds should have none
         some = [*ACTION_TYPES, "attack", "move", "rotate", "swap"]
         types = [type_ for type_ in some if every_action or generator.random() < (0.3 if type_ == "gift" else 0.75)]
         actions: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ class _Frame:
             group_ids=generator.permutation(12)[: generator.integers(1, 4)].tolist(),
             actions=actions,
             entities=[
-                (f"thing_{index}", type_id)
+                (f"object_{index}", type_id)
                 for index, type_id in enumerate((15 + generator.permutation(240))[:8].tolist())
             ],
             window={
@@ -83,7 +83,7 @@ class _Frame:
 
     @classmethod
     def of(cls, config: EnvConfig) -> _Frame:
-        """What worlds must have in common with `config`. What costs nothing there still can here."""
+        """The part that worlds must have in common with `config`; costs of actions can differ."""
         game = config.game
         return cls(
             with_costs=True,
@@ -104,7 +104,7 @@ class _Frame:
 
 
 class _Task:
-    """One of them, of this size (rows, cols) if one is given."""
+    """A random task, of the given size (rows, cols) if there is one."""
 
     def __init__(self, generator: np.random.Generator, frame: _Frame, size: tuple[int, int] | None = None):
         self.generator, self.frame, self.size = generator, frame, size
@@ -118,17 +118,17 @@ class _Task:
         return EnvConfig.model_validate({"game": game, "objects": objects, "actions": actions, "map_builder": builder})
 
     def _map(self, names: list[str]) -> dict[str, Any]:
-        """Mostly things scattered over a small open floor; or another builder's map."""
+        """Mostly a small open floor with scattered objects, otherwise the map of another builder."""
         generator, agents = self.generator, self.frame.num_agents
         type_ = "Random" if self.size else str(generator.choice(["Random", *BUILDERS], p=[0.6, *(0.4 / 4,) * 4]))
         if type_ == "Random":
             height, width = self.size or (int(size) for size in generator.integers(4, 9, 2))
             border = self._amount(0, 0, 1)
-            room = (height - 2 * border) * (width - 2 * border)
-            if room < agents + 2:
+            free = (height - 2 * border) * (width - 2 * border)
+            if free < agents + 2:
                 height, width, border = 8, 8, 1
-                room = 36
-            objects = self._counts(names, (room - agents) * generator.uniform(0.3, 0.95))
+                free = 36
+            objects = self._counts(names, (free - agents) * generator.uniform(0.3, 0.95))
             return {"height": height, "width": width, "border_width": border, "objects": objects}
         if type_ == "Rooms":
             cols = int(generator.choice([count for count in (1, 2, 3) if agents % count == 0]))
@@ -213,7 +213,7 @@ class _Task:
         return {field: value for field, value in settings.items() if not field.startswith(absent)}
 
     def _object(self, index: int, name: str, type_id: int) -> dict[str, Any]:
-        # the first two are of one kind in every task, the last are sources of much
+        # the first two are a wall and a block in every task; the last ones have no input
         common = {"name": name, "type_id": type_id}
         if index < 2:
             return {**common, "type": "wall", "swappable": index == 1}
@@ -228,14 +228,14 @@ class _Task:
             "cooldown": self._amount(0, 0, 1, 3),
             "initial_items": self._amount(0, 1, 30),
         }
-        if name == self.frame.entities[-1][0]:  # what can be given away has a source
+        if name == self.frame.entities[-1][0]:  # a source of the item of gifts
             entry["output"][self.frame.items[0]] = 5
         if not entry["conversion_ticks"] and not entry["cooldown"]:
             entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1
         return entry
 
     def _ends(self, entry: dict[str, Any]) -> bool:
-        """Whether an instant conversion without rest is sure to end: it needs something that it does not make."""
+        """Whether conversions without duration and cooldown end: they need an item that they do not produce."""
         needed = {item for item, amount in entry["input"].items() if amount > 0}
         return bool(needed - set(entry["output"]))
 
@@ -244,7 +244,7 @@ class _Task:
         if type_ == "gift":
             action["item"] = self.frame.items[0]
         if type_ == "use" and self._chance(0.5):
-            action["use"] = str(self.generator.choice(["converter", "thing_3", "mine"]))
+            action["use"] = str(self.generator.choice(["converter", "object_3", "mine"]))
         if not self.frame.with_costs:
             return action
         if type_ == "attack" and self._chance(0.5):
@@ -260,7 +260,7 @@ class _Task:
 
 
 def random_actions(generator: np.random.Generator, config: EnvConfig, rows: int) -> np.ndarray:
-    """`[rows, 2] int32`: mostly valid ones, some with wrong arguments, some that do not exist."""
+    """Random actions, some with invalid arguments or ids. `[rows, 2] int32`"""
     largest = np.array(config.spec.max_action_args)
     action = generator.integers(0, len(largest), rows)
     argument = generator.integers(0, largest[action] + 1)

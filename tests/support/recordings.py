@@ -1,7 +1,7 @@
-"""Recordings of the original simulator (`*.npz`): what they hold, and the same world as an `EnvConfig`.
+"""Recordings of the original simulator (`*.npz`), and their configuration and map as an `EnvConfig`.
 
-A recording carries its own configuration and map in the original's words. Nothing here knows one recording from
-another: whatever the original accepted is put into metta's words, value by value.
+A recording has its configuration and map in the format of the original. Every configuration that the original accepts
+is translated value by value; nothing here depends on a particular recording.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import CATALOGUE
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "traces"
-"""Where recordings lie beside a working tree; they are not part of the repository."""
+"""The folder of recordings beside the working tree; they are not part of the repository."""
 
 CONVERTER_KEYS = ("max_output", "conversion_ticks", "cooldown", "initial_items")
 EMPTY_NAMES = ("empty", ".", " ")
@@ -35,7 +35,7 @@ ACTIONS = (
     ("change_color", "change_color", "change_color"),
 )
 UNNAMED = "[unknown -- stats tracker not initialized].consumed"
-"""What the original calls items that converters consume before they know the names of items."""
+"""The name of the original for items that converters consume before they know the names of items."""
 
 
 DERIVED = (".first_step", ".last_step", ".updates", ".rate", ".avg", ".activity_rate", ".min", ".max")
@@ -47,11 +47,11 @@ ARRAYS = (
     *("agent_rc", "agent_orientation", "agent_frozen", "agent_color", "agent_inventory", "episode_rewards_steps"),
     *("conv_busy", "conv_inventory", "conv_type", "block_rc", "stats"),
 )
-"""What a recording cannot be without."""
+"""Arrays that every recording must have."""
 
 
 class NotARecordingError(Exception):
-    """A file that is not there, or that holds something else."""
+    """A file that is missing or not a recording."""
 
 
 class Recording:
@@ -77,12 +77,12 @@ class Recording:
 
     @cached_property
     def config(self) -> EnvConfig:
-        """The recorded world in metta's words, its map drawn with one glyph for each name."""
+        """The recorded world as an EnvConfig; its map is drawn with one glyph for each name."""
         return env_config(self.original, self.map)
 
     @property
     def episode_length(self) -> int:
-        """Steps until the episode is over for metta; the original can be stepped on."""
+        """Steps until the episode ends in metta; the original can be stepped further."""
         return min(self.length, self.config.game.max_steps or self.length)
 
     def observations(self, step: int) -> np.ndarray:
@@ -148,7 +148,7 @@ class Recording:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise NotARecordingError(f"{path}: there is no such file")
+        raise NotARecordingError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise NotARecordingError(f"{path} is not a recording: it is no .npz file")
     try:
@@ -163,15 +163,15 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def recordings() -> list[Recording]:
-    """Every recording in FOLDER; in a stranger's clone there may be none, but where CI=true there must be some.
+    """Every recording in FOLDER. There may be none, except where CI=true.
 
-    How many and which is not asked: others, made the same way, may take their place.
+    The recordings can be replaced by others of the same format.
     """
     if os.environ.get("CI") == "true":
         if not FOLDER.is_dir():
-            raise FileNotFoundError(f"{FOLDER} is not there: without recordings nothing is proved")
+            raise FileNotFoundError(f"{FOLDER} does not exist; the conformance tests need its recordings")
         if not any(FOLDER.glob("*.npz")):
-            raise FileNotFoundError(f"there are no recordings in {FOLDER}, and without them nothing is proved")
+            raise FileNotFoundError(f"{FOLDER} has no recordings (*.npz); the conformance tests need them")
     return [Recording(path) for path in sorted(FOLDER.glob("*.npz"))]
 
 
@@ -223,7 +223,7 @@ def env_config(original: dict[str, Any], cell_names: np.ndarray) -> EnvConfig:
 
 
 def _agent_settings(section: dict[str, Any], items: list[str]) -> dict[str, Any]:
-    """The agent section, or that of a group merged with its props, with nothing left to metta's own defaults."""
+    """The agent section, or that of a group merged with its props, with every value given explicitly."""
     cap = section.get("default_item_max") or 0
     caps = {item: cap if section.get(f"{item}_max") is None else section[f"{item}_max"] for item in items}
     rewards = {key: value for key, value in (section.get("rewards") or {}).items() if value is not None}
@@ -246,12 +246,12 @@ def _agent_settings(section: dict[str, Any], items: list[str]) -> dict[str, Any]
 
 
 def _known(amounts: dict[str, int], items: list[str]) -> dict[str, int]:
-    """Amounts of the items there are; the original knows them by their places among these, and no others."""
+    """Amounts of the items that exist; the original ignores others."""
     return {item: amount for item, amount in amounts.items() if item in items}
 
 
 def _objects(originals: dict[str, dict[str, Any]], items: list[str]) -> list[dict[str, Any]]:
-    """Every object of the recording; catalogue entries it does not have make way to type ids that are free."""
+    """Every object of the recording; catalogue entries that it does not have get free type ids."""
     objects: list[dict[str, Any]] = []
     for name, original in originals.items():
         common = {"name": name, "type_id": original["type_id"]}
@@ -286,7 +286,7 @@ def _recipe(original: dict[str, Any], prefix: str) -> dict[str, int]:
 
 
 def _drawing(cell_names: np.ndarray) -> dict[str, Any]:
-    """The map as a drawn one, each name by a glyph of its own from a block of letters that no usual glyph is in."""
+    """The map as a drawing, with one Greek letter for each name, since these are no predefined glyphs."""
     names = sorted({str(name) for name in cell_names.ravel()})
     glyphs = {name: chr(0x3B1 + index) for index, name in enumerate(names)}
     return {

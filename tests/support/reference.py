@@ -1,8 +1,8 @@
-"""The rules of a world as plain loops over one world: slow, and easy to read beside the rules it restates.
+"""Reference simulator: the rules of a world as plain loops over one world, slow but easy to compare with the rules.
 
-It shares no code with the engine but the config. The recorded traces prove it (`test_reference.py`), and then it says
-what is right on random worlds (`test_differential.py`). A `ReferenceWorld` is one episode: it begins when it is made,
-and it never resets. Section numbers are those of the description of the original simulator.
+It shares only the config with the engine. It is tested against the recorded traces (`test_reference.py`), and is the
+oracle of the engine on random worlds (`test_differential.py`). A `ReferenceWorld` is one episode; it is never reset.
+Section numbers are those of the description of the original simulator (SEMANTICS).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from reference_entities import (
     ZERO,
     Action,
     Agent,
-    AnyThing,
     Converter,
+    Entity,
     Wall,
     actions_of,
     float32,
     groups_of,
     recipe,
 )
-from reference_observations import ObservationParser, features_of
+from reference_observations import ObservationEncoder, features_of
 
 from metta.config.env.env_config import EnvConfig
 
@@ -45,9 +45,9 @@ class ReferenceWorld:
         self.rows, self.cols = cells.shape
         self.items = list(self.game.inventory_item_names)
         self.actions, self.groups = actions_of(config), groups_of(config)
-        self.eyes = ObservationParser(self.game)
+        self.encoder = ObservationEncoder(self.game)
         self.now = 0
-        self.grid: dict[tuple[int, int], AnyThing] = {}
+        self.grid: dict[tuple[int, int], Entity] = {}
         self.agents: list[Agent] = []
         self.converters: list[Converter] = []
         self.stats: Counter[str] = Counter()
@@ -114,7 +114,7 @@ class ReferenceWorld:
         return observations, rewards, flags & terminated, flags & truncated
 
     def cells(self) -> np.ndarray:
-        """The map as it is now, `[rows, cols] int16` as it was given."""
+        """The current map, encoded like the map given to the constructor. `[rows, cols] int16`"""
         cells = np.zeros((self.rows, self.cols), np.int16)
         for cell, entity in self.grid.items():
             cells[cell] = (
@@ -123,7 +123,7 @@ class ReferenceWorld:
         return cells
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything that can be seen of the world, by the names that the comparison with recordings uses."""
+        """The observable state of the world, by the names that comparisons with recordings use."""
         agents, converters, items = self.agents, self.converters, range(len(self.items))
         stock = [[converter.inventory[item] for item in items] for converter in converters]
         return {
@@ -293,11 +293,11 @@ class ReferenceWorld:
         row, col = max(row, 0), max(col, 0)
         return (row, col) if row < self.rows and col < self.cols else None
 
-    def _at(self, agent: Agent, distance: int, offset: int) -> AnyThing | None:
+    def _at(self, agent: Agent, distance: int, offset: int) -> Entity | None:
         cell = self._cell(agent.row, agent.col, agent.orientation, distance, offset)
         return None if cell is None else self.grid.get(cell)
 
-    def _in_front(self, agent: Agent) -> AnyThing | None:
+    def _in_front(self, agent: Agent) -> Entity | None:
         return self._at(agent, 1, 0)
 
     def _attack(self, agent: Agent, argument: int, action: Action) -> bool:
@@ -458,7 +458,7 @@ class ReferenceWorld:
         observations = np.full((len(self.agents), capacity, 3), 0xFF, np.uint8)
         features = {cell: features_of(entity) for cell, entity in self.grid.items()}
         for agent in self.agents:
-            tokens = self.eyes.tokens(agent, self.last_actions[agent.index], self.now, features)
+            tokens = self.encoder.tokens(agent, self.last_actions[agent.index], self.now, features)
             written = min(len(tokens), capacity)
             observations[agent.index, :written] = tokens[:written]
             self.stats["tokens_written"] += written

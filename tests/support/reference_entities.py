@@ -1,4 +1,4 @@
-"""What stands in a reference world, and what holds for it: everything by item id instead of by name."""
+"""Entities of the reference simulator and the settings of groups and actions, by item id instead of name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ ZERO = float32(0)
 
 
 @dataclass
-class Thing:
-    """Whatever stands in a cell."""
+class Placed:
+    """An entity with a position."""
 
     row: int
     col: int
 
 
 @dataclass
-class Wall(Thing):
+class Wall(Placed):
     kind: ObjectConfig
 
 
 @dataclass
-class Converter(Thing):
+class Converter(Placed):
     kind: ObjectConfig
     input: dict[int, int]
     output: dict[int, int]
@@ -44,7 +44,7 @@ class Converter(Thing):
 
 @dataclass(frozen=True)
 class Group:
-    """What holds for the agents of a group; tables by item id."""
+    """Settings of the agents of a group; tables by item id."""
 
     name: str
     id: int
@@ -57,7 +57,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Action:
-    """An action with amounts by item id; `defense` is None where nobody can be defended."""
+    """An action with amounts by item id; `defense` is None if attacks cannot be blocked."""
 
     name: str
     type: str
@@ -70,8 +70,8 @@ class Action:
 
 
 @dataclass
-class Agent(Thing):
-    """`inventory` holds the listed items, some of them perhaps with 0 units."""
+class Agent(Placed):
+    """`inventory` has the items with a token in observations, some of them possibly with 0 units."""
 
     index: int
     rules: Group
@@ -85,21 +85,21 @@ class Agent(Thing):
     stats: Counter[str] = field(default_factory=Counter)
 
 
-AnyThing = Wall | Converter | Agent
+Entity = Wall | Converter | Agent
 
 
 def by_id(items: Sequence[str], amounts: Mapping[str, int] | None) -> dict[int, int]:
-    """Amounts by item id, in the order of ids; an item that this world does not have has no id."""
+    """Amounts by item id, in the order of ids; items that do not exist in this world are left out."""
     return {index: amounts[item] for index, item in enumerate(items) if item in amounts} if amounts else {}
 
 
 def recipe(items: Sequence[str], amounts: Mapping[str, int] | None) -> dict[int, int]:
-    """The same without what is not needed."""
+    """Amounts above 0 by item id."""
     return {item: amount for item, amount in by_id(items, amounts).items() if amount > 0}
 
 
 def groups_of(config: EnvConfig) -> list[Group]:
-    """The groups in the order of the config, which is how maps number them."""
+    """The groups in the order of the config, in which maps number them."""
     game, items = config.game, config.game.inventory_item_names
     groups = []
     for name, group in game.groups.items():

@@ -1,10 +1,10 @@
-"""What agents of a reference world see: section 9 as loops."""
+"""Observations of the reference simulator: section 9 of SEMANTICS as loops."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reference_entities import IDLE, Agent, AnyThing, Converter, float32
+from reference_entities import IDLE, Agent, Converter, Entity, float32
 
 from metta.config.env.game import GameConfig
 
@@ -14,8 +14,8 @@ FIRST_ITEM_FEATURE = 12
 Cell = tuple[int, int]
 
 
-class ObservationParser:
-    """Turns the things around an agent into its tokens."""
+class ObservationEncoder:
+    """Encodes the window around an agent as tokens."""
 
     def __init__(self, game: GameConfig):
         self.game = game
@@ -29,12 +29,12 @@ class ObservationParser:
     def tokens(
         self, observer: Agent, last_action: tuple[int, int], now: int, features: Mapping[Cell, list[tuple[int, int]]]
     ) -> list[list[int]]:
-        """Every token (location, feature, value) of what `observer` sees, however many there are."""
+        """All tokens (location, feature, value) of `observer`, without a limit on their number."""
         global_values = self._global_values(observer, last_action, now)
         tokens = [[self.center, 8 + index, value] for index, value in enumerate(global_values)]
         for row, col, location in self.window:
-            seen = features.get((observer.row + row, observer.col + col), ())
-            tokens += [[location, feature, value] for feature, value in seen]
+            found = features.get((observer.row + row, observer.col + col), ())
+            tokens += [[location, feature, value] for feature, value in found]
         return tokens
 
     def _global_values(self, agent: Agent, last_action: tuple[int, int], now: int) -> tuple[int, int, int, int]:
@@ -44,8 +44,8 @@ class ObservationParser:
         return completion, action & 255, argument & 255, last_reward
 
 
-def features_of(entity: AnyThing) -> list[tuple[int, int]]:
-    """(feature, value) of each token that a thing shows to whoever sees it."""
+def features_of(entity: Entity) -> list[tuple[int, int]]:
+    """(feature, value) of each token of an entity."""
     if isinstance(entity, Agent):
         return [
             (0, 0),
@@ -63,5 +63,5 @@ def features_of(entity: AnyThing) -> list[tuple[int, int]]:
 
 
 def rounded(value: float) -> int:
-    """A number from 0, rounded, halves up."""
+    """A number of at least 0, rounded to the nearest integer, halves up."""
     return int(value) + (value - int(value) >= 0.5)

@@ -1,4 +1,4 @@
-"""What tests of worlds share: the recordings, and the two that must agree on every rule."""
+"""Fixtures of the simulator tests: the recordings, and the two backends that must agree on every rule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class ReferenceBackend:
-    """The reference stepper, which plays one episode."""
+    """The reference simulator; plays one episode."""
 
     def __init__(self, config: EnvConfig):
         self.world = ReferenceWorld(config, build_map(config, np.random.default_rng(0)))
@@ -45,7 +45,7 @@ class ReferenceBackend:
 
 
 class EngineBackend:
-    """The engine with one world, which stays as it is when its episode ends."""
+    """The engine with one world that is not reset when its episode ends."""
 
     def __init__(self, config: EnvConfig):
         self.env = MettaGridEnv(config, auto_reset=False)
@@ -71,5 +71,5 @@ BACKENDS: dict[str, type[Backend]] = {"engine": EngineBackend, "reference": Refe
 
 @pytest.fixture(params=BACKENDS)
 def make_backend(request: pytest.FixtureRequest) -> MakeBackend:
-    """Makes the world of a drawn test, once by the engine and once by the reference stepper."""
+    """Makes the world of a drawn test: once with the engine, once with the reference simulator."""
     return BACKENDS[request.param]

@@ -1,4 +1,4 @@
-"""What each action does, drawn: map and actions in, map out. Every test holds for the engine and for the reference."""
+"""Effects of each action on drawn maps. Every test runs on the engine and on the reference simulator."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class TestMove:
         )
 
     @pytest.mark.parametrize("obstacle", ["#", "b", "_", "r"])
-    def test_things_stand_in_the_way(self, make_backend: MakeBackend, obstacle: str) -> None:
+    def test_objects_block_moves(self, make_backend: MakeBackend, obstacle: str) -> None:
         board = Board(make_backend, f">{obstacle}.")
         board.act("move")
         assert not board.success[0]
         assert board.drawn() == f">{obstacle}."
 
-    def test_agents_stand_in_the_way(self, make_backend: MakeBackend) -> None:
+    def test_agents_block_moves(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">>.").act("move")
         assert board.drawn() == ">>."
         assert board.success.tolist() == [False, True]
@@ -63,7 +63,7 @@ class TestMove:
         [([1, 0], ".>>", [True, True]), ([0, 1], ">.>", [False, True])],
         ids=["front first", "back first"],
     )
-    def test_turns_decide_whether_a_cell_is_free(
+    def test_turn_order_decides_whether_a_cell_is_free(
         self, make_backend: MakeBackend, order: list[int], after: str, success: list[bool]
     ) -> None:
         board = Board(make_backend, ">>.").act("move", "move", order=order)
@@ -71,7 +71,9 @@ class TestMove:
         assert board.success.tolist() == success
 
     @pytest.mark.parametrize(("order", "after"), [([0, 1], ".><"), ([1, 0], "><.")])
-    def test_the_first_gets_the_cell(self, make_backend: MakeBackend, order: list[int], after: str) -> None:
+    def test_the_first_in_turn_order_gets_the_cell(
+        self, make_backend: MakeBackend, order: list[int], after: str
+    ) -> None:
         board = Board(make_backend, ">.<").act("move", "move", order=order)
         assert board.drawn() == after
 
@@ -137,7 +139,7 @@ class TestSwap:
             ...
             """,
         )
-        # the first swaps itself to the middle; the second, later in the same step, finds no block there any more
+        # the first agent swaps into the middle; the second, later in the same step, finds no block there
         board.act("swap", "turn_left", order=[0, 1]).act("noop", "swap")
         assert not board.success[1]
         assert board.drawn() == picture("b><\n...")
@@ -153,7 +155,7 @@ class TestChangeColor:
             colors.append(board.color())
         assert colors == [0, 1, 2, 3, 6, 12, 6, 5]
 
-    def test_doubling_stops_where_it_would_not_fit(self, make_backend: MakeBackend) -> None:
+    def test_doubling_stops_above_127(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^")
         for _ in range(6):
             board.act("change_color 0").act("change_color 2")
@@ -196,7 +198,7 @@ class TestItems:
             "armor.gained": 5,
         }
 
-    def test_put_gives_one_recipe_at_most(self, make_backend: MakeBackend) -> None:
+    def test_put_gives_at_most_one_recipe(self, make_backend: MakeBackend) -> None:
         recipe = {"input": {"ore_red": 3}, "output": {"heart": 1}, "max_output": 0, "initial_items": 0}
         board = Board(
             make_backend,
@@ -247,21 +249,21 @@ class TestGift:
         assert board.counters(0)["heart.lost"] == 1
         assert board.counters(1)["heart.gained"] == 1
 
-    def test_nobody_there(self, make_backend: MakeBackend) -> None:
+    def test_fails_without_a_receiver(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "1<.", chests=[chest("heart", 3, "1")]).act("get").act("turn_right").act("gift")
         assert not board.success[0]
         assert board.held() == {"heart": 3}
 
-    def test_nothing_to_give(self, make_backend: MakeBackend) -> None:
+    def test_fails_without_the_item(self, make_backend: MakeBackend) -> None:
         assert not Board(make_backend, ">^").act("gift").success[0]
 
-    def test_no_room(self, make_backend: MakeBackend) -> None:
+    def test_fails_if_the_receiver_is_at_its_cap(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "1<>2", chests=[chest("heart", 1, "1"), chest("heart", 2, "2")], heart_max=2)
         board.act("get", "get").act("turn_right").act("gift")
         assert not board.success[0]
         assert (board.held(0), board.held(1)) == ({"heart": 1}, {"heart": 2})
 
-    def test_not_to_oneself_at_the_edge(self, make_backend: MakeBackend) -> None:
+    def test_no_gift_to_the_giver_at_the_edge(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^1", chests=[chest("heart", 1, "1")]).act("turn_right").act("get").act("turn_left")
         assert not board.act("gift").success[0]
         assert board.held() == {"heart": 1}
@@ -315,7 +317,9 @@ class TestUse:
     @pytest.mark.parametrize(
         ("use", "works"), [("mine_red", [True, False, False]), ("mine", [True, True, False]), (None, [True] * 3)]
     )
-    def test_only_what_it_is_for(self, make_backend: MakeBackend, use: str | None, works: list[bool]) -> None:
+    def test_applies_only_to_its_object_types(
+        self, make_backend: MakeBackend, use: str | None, works: list[bool]
+    ) -> None:
         actions = [*ALL_ACTIONS[:3], {"type": "use", "key": "work", "use": use}]
         board = Board(make_backend, ">r>1>_", chests=[chest("ore_red", 2, "1")], actions=actions)
         assert board.act(*["work"] * 3).success.tolist() == works
@@ -337,7 +341,7 @@ class TestCosts:
         assert not board.success[0]
         assert board.held() == {"ore_red": 1}
 
-    def test_it_is_lost_even_if_the_action_fails(self, make_backend: MakeBackend) -> None:
+    def test_resources_are_consumed_even_if_the_action_fails(self, make_backend: MakeBackend) -> None:
         board = self.board(make_backend, "1<#", 3, consumed_resources={"ore_red": 1}).act("move")
         assert not board.success[0]
         assert board.held() == {"ore_red": 2}
@@ -355,28 +359,28 @@ class TestCosts:
         assert board.held() == {}
         assert board.counters()["ore_red.lost"] == 3
 
-    def test_what_was_looked_for_in_vain_is_listed_with_0(self, make_backend: MakeBackend) -> None:
-        """Items are checked in the order of their ids, as far as the first that is short; a later update unlists."""
+    def test_a_missing_required_item_gets_a_token_with_0(self, make_backend: MakeBackend) -> None:
+        """Items are checked in the order of their ids up to the first that is short; updates remove the token."""
         actions = self.actions(required_resources={"ore_red": 1, "heart": 2, "laser": 1})
         board = Board(make_backend, ">...", actions=actions)
-        assert board.has_token() == {}
-        assert board.act("move").has_token() == {"ore_red": 0}
+        assert board.item_tokens() == {}
+        assert board.act("move").item_tokens() == {"ore_red": 0}
 
-    def test_the_check_goes_on_while_items_suffice(self, make_backend: MakeBackend) -> None:
+    def test_the_check_continues_while_items_suffice(self, make_backend: MakeBackend) -> None:
         actions = self.actions(required_resources={"ore_red": 1, "heart": 2, "laser": 1})
         board = Board(make_backend, "1<..", chests=[chest("ore_red", 2, "1")], actions=actions)
-        assert board.act("get").act("turn_right").act("move").has_token() == {"ore_red": 2, "heart": 0}
+        assert board.act("get").act("turn_right").act("move").item_tokens() == {"ore_red": 2, "heart": 0}
 
-    def test_an_update_to_0_unlists(self, make_backend: MakeBackend) -> None:
+    def test_an_update_to_0_removes_the_token(self, make_backend: MakeBackend) -> None:
         board = self.board(make_backend, "1<..", 1, consumed_resources={"ore_red": 1})
-        assert board.act("move").has_token() == {}
-        assert board.act("move").has_token() == {"ore_red": 0}
+        assert board.act("move").item_tokens() == {}
+        assert board.act("move").item_tokens() == {"ore_red": 0}
 
-    def test_getting_what_does_not_fit_unlists(self, make_backend: MakeBackend) -> None:
+    def test_getting_what_does_not_fit_removes_the_token(self, make_backend: MakeBackend) -> None:
         actions = self.actions(required_resources={"ore_red": 1})
         board = Board(make_backend, "1<..", chests=[chest("ore_red", 2, "1")], actions=actions, item_max={"ore_red": 0})
-        assert board.act("move").has_token() == {"ore_red": 0}
-        assert board.act("get").has_token() == {}
+        assert board.act("move").item_tokens() == {"ore_red": 0}
+        assert board.act("get").item_tokens() == {}
 
 
 class TestFailure:
@@ -389,7 +393,7 @@ class TestFailure:
             "action.failure_penalty": 1,
         }
 
-    def test_an_unknown_action_is_punished_in_both_passes(self, make_backend: MakeBackend) -> None:
+    def test_an_unknown_action_is_penalized_in_both_phases(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^", action_failure_penalty=0.25).act("77 3")
         assert board.rewards.tolist() == [-0.5]
         assert board.counters() == {"action.invalid_type": 2, "action.invalid_type.77.3": 2}
@@ -401,14 +405,14 @@ class TestFailure:
         assert board.counters() == {"action.invalid_type": 2, "action.invalid_type.-1.0": 2}
 
     @pytest.mark.parametrize("action", ["move 2", "move -1", "rotate 4", "attack 10", "noop 1", "change_color -300"])
-    def test_an_argument_out_of_range_is_punished_once(self, make_backend: MakeBackend, action: str) -> None:
+    def test_an_argument_out_of_range_is_penalized_once(self, make_backend: MakeBackend, action: str) -> None:
         board = Board(make_backend, "^", action_failure_penalty=0.25).act(action)
         assert board.rewards.tolist() == [-0.25]
-        number, argument = board._pair(action)
+        number, argument = board.parse(action)
         assert board.counters() == {"action.invalid_arg": 1, f"action.invalid_arg.{number}.{argument}": 1}
         assert board.drawn() == "^"
 
-    def test_a_frozen_agent_is_punished_for_invalid_actions_and_does_not_thaw(self, make_backend: MakeBackend) -> None:
+    def test_a_frozen_agent_is_penalized_for_invalid_actions_and_does_not_thaw(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^", freeze_duration=2, action_failure_penalty=0.25).act("attack 2", "noop")
         for _ in range(3):
             board.act("noop", "move 9")

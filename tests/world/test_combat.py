@@ -1,4 +1,4 @@
-"""Attacks: where they reach, what they do to the victim, and what freezing costs."""
+"""Attacks: targets, freezing, stealing and defense."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def attack_with(**costs: Any) -> list[dict[str, Any]]:
     return [{**action, **costs} if action["key"] == "attack" else action for action in ALL_ACTIONS]
 
 
-class TestReach:
-    """Around an attacker facing up, the arguments reach so:  7 8 9 / 4 5 6 / 1 2 3 / attacker."""
+class TestTargets:
+    """Target cells by argument for an attacker that faces up:  7 8 9 / 4 5 6 / 1 2 3 / attacker."""
 
     @pytest.mark.parametrize(
         ("argument", "row", "col"),
@@ -37,7 +37,7 @@ class TestReach:
         assert board.is_frozen(1 - attacker)
 
     def _attacker(self, rows: list[list[str]], turns: int) -> int:
-        """Which of the two agents, in reading order, stands at the rim that the attacker was drawn at."""
+        """Index, in reading order, of the agent at the edge where the attacker was drawn."""
         rim = {0: (3, 2), 1: (2, 0), 2: (0, 2), 3: (2, 3)}[turns]
         places = [(r, c) for r, line in enumerate(rows) for c, cell in enumerate(line) if cell == "^"]
         return places.index(rim)
@@ -68,11 +68,11 @@ class TestReach:
         assert [agent for agent in agents if board.is_frozen(agent)] == [victim]
 
     @pytest.mark.parametrize("drawing", ["#>...^", "#<.^"], ids=["too far", "behind"])
-    def test_attack_nearest_finds_nobody(self, make_backend: MakeBackend, drawing: str) -> None:
+    def test_attack_nearest_fails_without_a_target(self, make_backend: MakeBackend, drawing: str) -> None:
         assert not Board(make_backend, drawing).act("attack_nearest").success[0]
 
-    def test_at_the_top_and_left_edge_one_hits_oneself(self, make_backend: MakeBackend) -> None:
-        """Rows and columns below 0 count as 0, so the cell ahead is one's own."""
+    def test_at_the_top_and_left_edge_an_attacker_hits_itself(self, make_backend: MakeBackend) -> None:
+        """Rows and columns below 0 count as 0, so the cell ahead is the attacker's."""
         board = Board(make_backend, "^..").act("attack_nearest")
         assert board.success[0]
         assert board.is_frozen(0)
@@ -82,7 +82,7 @@ class TestReach:
         assert not Board(make_backend, "#v").act("attack_nearest").success[0]
         assert not Board(make_backend, "#>").act("attack_nearest").success[0]
 
-    def test_the_left_border_bends_the_reach(self, make_backend: MakeBackend) -> None:
+    def test_the_left_edge_shifts_targets(self, make_backend: MakeBackend) -> None:
         """Facing up in column 0, one cell to the left of straight ahead is straight ahead."""
         board = Board(make_backend, "^\n^", freeze_duration=5).act("noop", "attack 1")
         assert board.success[1]
@@ -91,7 +91,7 @@ class TestReach:
 
 class TestFreeze:
     @pytest.mark.parametrize("duration", [1, 2, 5])
-    def test_costs_so_many_actions_from_the_one_still_to_come(self, make_backend: MakeBackend, duration: int) -> None:
+    def test_costs_that_many_actions_from_the_next_one_on(self, make_backend: MakeBackend, duration: int) -> None:
         board = Board(make_backend, ">^...", freeze_duration=duration)
         board.act("attack 2", "turn_right")  # attacks come first, so this turn is lost already
         lost = 1
@@ -117,7 +117,7 @@ class TestFreeze:
     def test_the_last_lost_turn_thaws_in_its_turn(
         self, make_backend: MakeBackend, order: list[int], after: str
     ) -> None:
-        """Who swaps with a frozen agent in the step in which it thaws must have its turn before."""
+        """A swap with an agent that thaws in the same step succeeds only before its turn."""
         board = Board(make_backend, ">^.", freeze_duration=2).act("attack 2")
         assert board.act("swap", "noop", order=order).drawn() == after
         assert not board.is_frozen(1)
@@ -144,7 +144,7 @@ class TestFreeze:
         assert (0, 1, "agent:frozen", 1) in board.tokens(0)
         assert board.counters(1)["status.frozen.ticks"] == 21
 
-    def test_a_failing_action_of_the_frozen_is_not_punished(self, make_backend: MakeBackend) -> None:
+    def test_a_lost_action_of_a_frozen_agent_is_not_penalized(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^", freeze_duration=3, action_failure_penalty=0.5).act("attack 2", "move")
         assert board.rewards.tolist() == [0, 0]
 
@@ -159,9 +159,9 @@ class TestFreeze:
         assert not board.is_frozen(2)
 
 
-class TestRobbery:
-    def robbed(self, make_backend: MakeBackend, **game: Any) -> Board:
-        """Red has robbed blue, who held 3 ore and 2 hearts."""
+class TestStealing:
+    def after_theft(self, make_backend: MakeBackend, **game: Any) -> Board:
+        """Red has stolen from blue, which held 3 ore and 2 hearts."""
         board = Board(
             make_backend,
             """
@@ -175,7 +175,7 @@ class TestRobbery:
         return board.act("noop", "get").act("noop", "turn_right").act("noop", "get").act("attack 2")
 
     def test_takes_everything(self, make_backend: MakeBackend) -> None:
-        board = self.robbed(make_backend)
+        board = self.after_theft(make_backend)
         assert board.held(0) == {"ore_red": 3, "heart": 2}
         assert board.held(1) == {}
         red, blue = board.counters(0), board.counters(1)
@@ -198,17 +198,17 @@ class TestRobbery:
             "attack.loss.from_other_team.blue": 1,
         }
 
-    def test_up_to_the_robbers_cap(self, make_backend: MakeBackend) -> None:
-        board = self.robbed(make_backend, group_settings={"red": {"props": {"item_max": {"ore_red": 1}}}})
+    def test_up_to_the_cap_of_the_attacker(self, make_backend: MakeBackend) -> None:
+        board = self.after_theft(make_backend, group_settings={"red": {"props": {"item_max": {"ore_red": 1}}}})
         assert board.held(0) == {"ore_red": 1, "heart": 2}
         assert board.held(1) == {"ore_red": 2}
 
     def test_moves_the_rewards_too(self, make_backend: MakeBackend) -> None:
-        board = self.robbed(make_backend, heart_reward=1.0, ore_red_reward=0.5)
+        board = self.after_theft(make_backend, heart_reward=1.0, ore_red_reward=0.5)
         assert board.rewards.tolist() == [3.5, -3.5]
 
-    def test_the_frozen_are_not_robbed_again(self, make_backend: MakeBackend) -> None:
-        board = self.robbed(make_backend, freeze_duration=5, group_settings={"red": {"props": {"heart_max": 1}}})
+    def test_frozen_agents_lose_nothing_more(self, make_backend: MakeBackend) -> None:
+        board = self.after_theft(make_backend, freeze_duration=5, group_settings={"red": {"props": {"heart_max": 1}}})
         assert board.held(1) == {"heart": 1}
         board.act("attack 2")
         assert board.success[0]
@@ -216,8 +216,8 @@ class TestRobbery:
         assert board.counters(0)["attack.win.red"] == 1
         assert board.counters(0)["action.attack.agent"] == 2
 
-    def test_those_frozen_for_ever_lose_each_time(self, make_backend: MakeBackend) -> None:
-        board = self.robbed(make_backend, freeze_duration=-1).act("attack 2")
+    def test_permanently_frozen_agents_lose_items_each_time(self, make_backend: MakeBackend) -> None:
+        board = self.after_theft(make_backend, freeze_duration=-1).act("attack 2")
         assert board.counters(0)["attack.win.red"] == 2
 
     def test_one_team(self, make_backend: MakeBackend) -> None:
@@ -226,7 +226,7 @@ class TestRobbery:
         assert board.counters(1)["attack.loss.from_own_team.agent"] == 1
         assert board.counters(0)["attack.own_team.agent"] == 1
 
-    def test_the_first_robber_is_robbed_in_the_same_step(self, make_backend: MakeBackend) -> None:
+    def test_a_thief_can_lose_its_loot_in_the_same_step(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "1<>v\n###^", chests=[chest("heart", 2, "1")], freeze_duration=0)
         board.act("get").act("turn_right", "turn_left")
         board.act("noop", "attack 2", "attack_nearest", "noop", order=[1, 2, 0, 3])
@@ -237,7 +237,7 @@ class TestRobbery:
 class TestDefense:
     ARMOUR = attack_with(defense_resources={"armor": 1, "laser": 1})
 
-    def test_blocks_and_is_used_up(self, make_backend: MakeBackend) -> None:
+    def test_blocks_and_is_consumed(self, make_backend: MakeBackend) -> None:
         board = Board(
             make_backend,
             ".1.\n>^2",
@@ -255,11 +255,11 @@ class TestDefense:
         assert board.held(1) == {}
         assert board.held(0) == {"armor": 1}
 
-    def test_what_was_looked_for_in_vain_is_listed(self, make_backend: MakeBackend) -> None:
+    def test_a_missing_defense_item_gets_a_token_with_0(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^", actions=self.ARMOUR).act("attack 2")
-        assert board.has_token(1) == {}  # being robbed updates all that is listed, so it is gone again
+        assert board.item_tokens(1) == {}  # the theft updates all items with tokens and removes those of 0
         board.act("attack 2")
-        assert board.has_token(1) == {"armor": 0}  # the frozen are not robbed
+        assert board.item_tokens(1) == {"armor": 0}  # frozen agents lose nothing
 
     def test_no_defense_without_a_list(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">^1", chests=[chest("armor", 1, "1")])
@@ -273,4 +273,4 @@ class TestDefense:
         board.act("get").act("attack 0").act("turn_right").act("attack_nearest")
         assert not board.success[0]
         assert board.held() == {}
-        assert board.act("attack 5").has_token() == {"laser": 0}
+        assert board.act("attack 5").item_tokens() == {"laser": 0}

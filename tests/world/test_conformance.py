@@ -1,4 +1,4 @@
-"""The engine against the recordings of the original simulator, alone and in company."""
+"""The engine against the recordings of the original simulator, alone and in batches."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def test_engine_agrees_in_a_batch_beside_other_worlds(recording: Recording) -> N
         assert player.ended, "neighbors should have ended meanwhile"
 
 
-def test_neighbours_have_other_rules(recording: Recording) -> None:
-    """What the test above says of them."""
+def test_other_worlds_of_the_batch_have_other_rules(recording: Recording) -> None:
+    """The precondition of the test above."""
     strangers = tasks_beside(np.random.default_rng(recording.length), recording.config, STRANGERS)
     for stranger in strangers:
         assert stranger.spec == recording.config.spec
@@ -58,7 +58,7 @@ def test_neighbours_have_other_rules(recording: Recording) -> None:
 
 
 def test_recordings_agree_side_by_side() -> None:
-    """Recordings that a policy could not tell apart by their shapes share one batch, each in its own world."""
+    """Recordings with equal specs share one batch, each in its own world."""
     found = recordings()
     crowds = [[other for other in found if other.config.spec == one.config.spec] for one in found]
     crowds = [crowd for one, crowd in zip(found, crowds, strict=True) if len(crowd) > 1 and crowd[0] is one]
@@ -75,7 +75,7 @@ def test_recordings_agree_side_by_side() -> None:
 
 
 class TestScript:
-    """What a person sees who plays a recording."""
+    """Output of the script `conformance.py`."""
 
     @pytest.fixture
     def shortest(self) -> Recording:
@@ -91,7 +91,7 @@ class TestScript:
         np.savez(path, **(recording.arrays | arrays))  # type: ignore[arg-type]  # the stub has a flag among the names
         return path
 
-    def test_says_what_agrees(self, shortest: Recording) -> None:
+    def test_reports_agreement(self, shortest: Recording) -> None:
         ran = self.run(shortest.path)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert ran.stdout == f"{shortest.name}: {shortest.length} steps of {shortest.num_agents} agents agree\n"
@@ -141,12 +141,12 @@ class TestScript:
     @pytest.mark.parametrize(
         ("array", "place"), [("conv_busy", (5, 2)), ("conv_inventory", (5, 2, 1)), ("block_rc", (6, 0, 1))]
     )
-    def test_shows_the_map_around_things(
+    def test_shows_the_map_around_the_difference(
         self, shortest: Recording, tmp_path: Path, array: str, place: tuple[int, ...]
     ) -> None:
         changed = shortest.arrays[array].copy()
         if changed.size <= np.ravel_multi_index(place, changed.shape[: len(place)], mode="clip"):
-            pytest.skip("there is no such thing in it")
+            pytest.skip("the recording has no such entity")
         changed[place] ^= 1
         told = str(engine_difference(Recording(self.doctored(shortest, tmp_path / "doctored.npz", **{array: changed}))))
         assert f"recorded after step {place[0] - 1}" in told
@@ -179,7 +179,7 @@ class TestScript:
             ("episode_rewards_steps", (4, 2), "step 5, world 0, agent 2: accumulated reward of agents [2] is "),
         ],
     )
-    def test_sees_every_kind_of_difference(
+    def test_finds_every_kind_of_difference(
         self, shortest: Recording, tmp_path: Path, array: str, place: tuple[int, ...], told: str
     ) -> None:
         changed = shortest.arrays[array].copy()
@@ -196,19 +196,19 @@ class TestScript:
             ("item_names", "names of items are ["),
         ],
     )
-    def test_sees_names_that_differ(self, shortest: Recording, tmp_path: Path, array: str, told: str) -> None:
+    def test_finds_names_that_differ(self, shortest: Recording, tmp_path: Path, array: str, told: str) -> None:
         changed = np.roll(shortest.arrays[array], 1)
         doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", **{array: changed}))
         assert str(engine_difference(doctored)).startswith(f"doctored, step 0, world 0: {told}")
 
-    def test_sees_scales_that_differ(self, shortest: Recording, tmp_path: Path) -> None:
+    def test_finds_scales_that_differ(self, shortest: Recording, tmp_path: Path) -> None:
         features = json.loads(str(shortest.arrays["features_json"]))
         features["agent:group"]["normalization"] = 7.0
         changed = np.array(json.dumps(features))
         doctored = Recording(self.doctored(shortest, tmp_path / "doctored.npz", features_json=changed))
         assert str(engine_difference(doctored)).startswith("doctored, step 0, world 0: scales of features are ")
 
-    def test_sees_a_counter_that_differs(self, shortest: Recording, tmp_path: Path) -> None:
+    def test_finds_a_counter_that_differs(self, shortest: Recording, tmp_path: Path) -> None:
         statistics = json.loads(str(shortest.arrays["stats"]))
         statistics["agent"][2]["action.move.success"] += 1
         stats = np.array(json.dumps(statistics))
@@ -217,18 +217,18 @@ class TestScript:
         assert "agent 2: action.move.success is " in told
         assert f"played after step {shortest.length}" in told
 
-    def test_goes_on_after_a_difference(self, shortest: Recording, tmp_path: Path) -> None:
+    def test_continues_after_a_difference(self, shortest: Recording, tmp_path: Path) -> None:
         doctored = self.doctored(shortest, tmp_path / "doctored.npz", rewards=shortest.rewards + np.float32(1))
         ran = self.run(doctored, shortest.path)
         assert ran.returncode == 1
         assert ran.stdout.splitlines()[-1].endswith("agents agree")
 
-    def test_asks_for_a_recording(self) -> None:
+    def test_requires_a_recording(self) -> None:
         ran = self.run()
         assert ran.returncode == 1
         assert "python tests/support/conformance.py RECORDING.npz" in ran.stderr
 
-    def test_goes_on_after_what_is_no_recording(self, shortest: Recording, tmp_path: Path) -> None:
+    def test_continues_after_a_file_that_is_no_recording(self, shortest: Recording, tmp_path: Path) -> None:
         array, damaged, other = tmp_path / "array.npz", tmp_path / "damaged.npz", tmp_path / "other.npz"
         np.save(tmp_path / "array.npy", np.zeros(3))
         (tmp_path / "array.npy").rename(array)
@@ -239,28 +239,28 @@ class TestScript:
         assert ran.returncode == 2
         assert ran.stdout == f"{shortest.name}: {shortest.length} steps of {shortest.num_agents} agents agree\n"
         told = ran.stderr.splitlines()
-        assert told[0] == f"error: {tmp_path / 'nothing.npz'}: there is no such file"
+        assert told[0] == f"error: {tmp_path / 'nothing.npz'}: no such file"
         assert told[1] == f"error: {array} is not a recording: it is no .npz file"
         assert told[2].startswith(f"error: {damaged} is damaged: ")
         assert told[3].startswith(f"error: {other} is not a recording: it lacks action_success, agent_color, ")
 
 
-class TestAbsence:
-    """Without recordings a stranger's clone still runs the rest; the gate does not."""
+class TestMissingRecordings:
+    """Without recordings the other tests still run, except in CI, which requires them."""
 
-    def test_none_are_needed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_are_skipped_outside_ci(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("recordings.FOLDER", tmp_path)
         monkeypatch.delenv("CI", raising=False)
         assert recordings() == []
 
-    @pytest.mark.parametrize(("folder", "told"), [("absent", "absent is not there"), (".", "no recordings in ")])
-    def test_the_gate_needs_them(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, told: str) -> None:
+    @pytest.mark.parametrize(("folder", "told"), [("absent", "absent does not exist"), (".", "has no recordings")])
+    def test_ci_requires_them(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str, told: str) -> None:
         monkeypatch.setattr("recordings.FOLDER", tmp_path / folder)
         monkeypatch.setenv("CI", "true")
         with pytest.raises(FileNotFoundError, match=told):
             recordings()
 
-    def test_a_damaged_one_is_told_everywhere(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_damaged_recording_is_always_an_error(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "damaged.npz").write_text("nothing")
         monkeypatch.setattr("recordings.FOLDER", tmp_path)
         monkeypatch.delenv("CI", raising=False)

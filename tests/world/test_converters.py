@@ -1,4 +1,4 @@
-"""When converters start, how long they take, and when they are full."""
+"""Converters: start conditions, durations, inputs and output limits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def goldsmith(**changes: Any) -> dict[str, Any]:
 
 
 def fed(make_backend: MakeBackend, units: int = 255, **changes: Any) -> Board:
-    """An agent with ore looks at a goldsmith, converter number 1."""
+    """An agent with ore faces a goldsmith, converter number 1."""
     board = Board(
         make_backend,
         "1<g",
@@ -36,7 +36,7 @@ def fed(make_backend: MakeBackend, units: int = 255, **changes: Any) -> Board:
 
 
 def busy_for(board: Board, limit: int = 30) -> int:
-    """Steps until the goldsmith rests."""
+    """Steps until the goldsmith is idle."""
     for steps in range(limit):
         if not board.is_busy(1):
             return steps
@@ -67,7 +67,7 @@ class TestTiming:
         assert board.held()["heart"] == 1
         assert board.is_busy(1)
 
-    def test_it_starts_anew_where_input_is_left(self, make_backend: MakeBackend) -> None:
+    def test_it_restarts_while_input_is_left(self, make_backend: MakeBackend) -> None:
         board = fed(make_backend, conversion_ticks=2).act("put").act("put").act("put")
         made = []
         for _ in range(5):
@@ -123,7 +123,7 @@ class TestInput:
         board = fed(make_backend, conversion_ticks=9).act("put").act("put").act("put")
         assert board.stock(1) == {"ore_red": 6}
 
-    def test_two_kinds_of_input_try_twice(self, make_backend: MakeBackend) -> None:
+    def test_putting_two_kinds_of_input_tries_to_start_twice(self, make_backend: MakeBackend) -> None:
         board = Board(
             make_backend,
             "1^2\n#g#",
@@ -149,7 +149,7 @@ class TestInput:
         assert not board.act("put").success[0]
         assert board.converter_counters(1)["blocked.insufficient_input"] == before + 1
 
-    def test_an_empty_hand_tries_nothing(self, make_backend: MakeBackend) -> None:
+    def test_putting_nothing_does_not_try_to_start(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, ">g", objects=[goldsmith()])
         before = board.converter_counters()["blocked.insufficient_input"]
         board.act("put")
@@ -169,7 +169,7 @@ class TestOutput:
         assert board.stock(1) == {"ore_red": 12, "heart": 2}
         assert not board.is_busy(1)
 
-    def test_taking_output_lets_it_go_on(self, make_backend: MakeBackend) -> None:
+    def test_taking_output_lets_it_restart(self, make_backend: MakeBackend) -> None:
         board = fed(make_backend, max_output=1).act("put").act("put").act("put")
         assert not board.is_busy(1)
         board.act("get")

@@ -1,4 +1,4 @@
-"""The engine against the reference stepper on random, crowded worlds with every action: they must agree bit for bit.
+"""The engine against the reference simulator on random, crowded worlds with every action, bit for bit.
 
 `METTA_WORLD_STEPS=1000000 pytest tests/world/test_differential.py` plays a million steps of worlds instead of the
 usual ten thousand.
@@ -20,12 +20,12 @@ from metta.world.episode_summary import StepInfo
 
 WORLD_STEPS = int(os.environ.get("METTA_WORLD_STEPS", "12000"))
 PARTS = 6
-"""So that the test can run on several cores."""
+"""The test is split so that it can run on several cores."""
 STEPS, WORLDS = 50, 8
 
 
 class Match:
-    """A batch of the engine and as many reference worlds, side by side."""
+    """A batch of the engine and as many reference worlds, stepped together."""
 
     def __init__(self, seed: int):
         self.generator = np.random.default_rng(seed)
@@ -46,7 +46,7 @@ class Match:
         return slice(world * self.env.num_agents, (world + 1) * self.env.num_agents)
 
     def step(self, look_closely: bool) -> None:
-        """One step of everything, compared in full; with `look_closely` the hidden state and statistics too."""
+        """Step both and compare all results; with `look_closely`, also the hidden state and statistics."""
         env = self.env
         actions = random_actions(self.generator, env.config, env.agents)
         if self.draws_order:
@@ -91,7 +91,7 @@ class Match:
             assert not wrong, f"world {world}, step {reference.now}: (engine, reference) {wrong}"
 
     def _end(self, world: int, info: StepInfo) -> None:
-        """The summary of the episode, and a new reference for the next one."""
+        """Compare the summary of the episode, and make a reference for the next one."""
         self.episodes_ended += 1
         reference = self.references[world]
         summary = next(summary for summary in info.episodes if summary.world == world)
@@ -144,7 +144,7 @@ def test_engine_and_reference_agree(part: int) -> None:
 
 
 def test_every_action_is_enabled_and_succeeds_and_fails() -> None:
-    """What random worlds with every action are there for; a few of them are enough."""
+    """Random worlds with every action exercise all of them; a few worlds are enough."""
     outcomes: set[tuple[str, str]] = set()
     for seed in range(2, 18, 3):
         env, generator = Match(seed).env, np.random.default_rng(seed)
@@ -161,8 +161,8 @@ def test_every_action_is_enabled_and_succeeds_and_fails() -> None:
     assert {type_ for type_, outcome in outcomes if outcome == "failed"} >= {*ACTION_TYPES} - always_work
 
 
-def test_an_order_told_is_an_order_drawn() -> None:
-    """Same seed, same actions: told what it would have drawn, an environment does the same."""
+def test_passing_the_drawn_order_changes_nothing() -> None:
+    """With the same seed and actions, passing the turn order that would be drawn gives the same results."""
     generator = np.random.default_rng(5)
     tasks = random_tasks(generator, every_action=True)
     drawing, told = (MettaGridEnv(tasks, WORLDS, seed=4) for _ in range(2))

@@ -1,4 +1,4 @@
-"""The contract of the env: shapes, types, episodes, seeds, shards, saved states."""
+"""The interface of MettaGridEnv: shapes, types, episodes, seeds, shards, saved states."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def random_actions(env: MettaGridEnv, generator: np.random.Generator) -> np.ndar
 
 
 def play(env: MettaGridEnv, actions: list[np.ndarray]) -> list[bytes]:
-    """Everything `step` returned, as bytes."""
+    """All that `step` returned, as bytes."""
     told = []
     for step_actions in actions:
         observations, rewards, terminated, truncated, info = env.step(step_actions)
@@ -101,7 +101,7 @@ class TestContract:
         assert not env.inventories.any()
         assert not env.action_success.any()
 
-    def test_summary_tells_what_happened(self) -> None:
+    def test_summary_of_a_finished_episode(self) -> None:
         env = MettaGridEnv(crowded(max_steps=30), 3)
         env.reset()
         generator = np.random.default_rng(1)
@@ -136,7 +136,7 @@ class TestContract:
                 assert truncated.all() == (step == 5 and not is_termination)
             assert info.episodes[0].terminated == is_termination
 
-    def test_without_auto_reset_a_world_goes_on(self) -> None:
+    def test_without_auto_reset_a_world_continues(self) -> None:
         env = MettaGridEnv(crowded(max_steps=4), auto_reset=False)
         env.reset()
         generator = np.random.default_rng(0)
@@ -147,7 +147,7 @@ class TestContract:
         assert flags == [False] * 3 + [True] * 3
         assert env.steps.tolist() == [6]
 
-    def test_worlds_end_on_their_own(self) -> None:
+    def test_worlds_end_independently(self) -> None:
         env = MettaGridEnv([crowded(max_steps=3), crowded(max_steps=5)], 8, seed=3)
         env.reset()
         generator = np.random.default_rng(0)
@@ -162,7 +162,7 @@ class TestContract:
         assert len(lengths[3] | lengths[5]) > 8
 
 
-class TestDoor:
+class TestArguments:
     def test_observations_are_written_in_place(self) -> None:
         env = MettaGridEnv(crowded(max_steps=3), 2)
         same = MettaGridEnv(crowded(max_steps=3), 2)
@@ -183,7 +183,7 @@ class TestDoor:
         env.step(np.full((env.agents, 2), 1, dtype))
         assert not env.episode_stats()["agent"][0].get("action.invalid_arg")
 
-    def test_what_does_not_fit_is_refused(self) -> None:
+    def test_invalid_arguments_are_refused(self) -> None:
         env = MettaGridEnv(crowded())
         with pytest.raises(UsageError, match="reset"):
             env.step(np.zeros((6, 2), np.int32))
@@ -199,7 +199,7 @@ class TestDoor:
         with pytest.raises(UsageError, match="task_weights"):
             env.set_task_weights([0.5, 0.5])
 
-    def test_tasks_must_look_alike(self) -> None:
+    def test_tasks_must_have_equal_specs(self) -> None:
         with pytest.raises(ConfigError, match="num_observation_tokens"):
             MettaGridEnv([crowded(), crowded(num_observation_tokens=100)])
 
@@ -222,7 +222,7 @@ class TestStreams:
         assert told[0] == told[1]
         assert told[0] != told[2]
 
-    def test_reset_goes_on_and_a_seed_begins_anew(self) -> None:
+    def test_reset_continues_the_stream_and_a_seed_restarts_it(self) -> None:
         env = MettaGridEnv(crowded(), 2, seed=5)
         first, second = env.reset()[0], env.reset()[0]
         assert (first != second).any()
@@ -230,8 +230,8 @@ class TestStreams:
         np.testing.assert_array_equal(second, env.reset()[0])
         np.testing.assert_array_equal(first, MettaGridEnv(crowded(), 2).reset(seed=5)[0])
 
-    def test_nothing_is_left_of_earlier_episodes(self) -> None:
-        """A world that has been played in goes the same way from the same seed as one that is new."""
+    def test_earlier_episodes_leave_no_trace(self) -> None:
+        """From the same seed, a used environment gives the same results as a new one."""
         config = crowded(action_failure_penalty=0.1, default_item_max=2, freeze_duration=30)
         used, new = MettaGridEnv(config, 3), MettaGridEnv(config, 3)
         used.reset(seed=1)
@@ -242,8 +242,8 @@ class TestStreams:
         actions = [random_actions(used, generator) for _ in range(90)]
         assert play(used, actions) == play(new, actions)
 
-    def test_shards_give_what_the_whole_gives(self) -> None:
-        """Also across episodes that end at different times, and whatever tasks the neighbors have."""
+    def test_shards_give_the_results_of_the_whole(self) -> None:
+        """Also across episodes that end at different times, and with different tasks in other worlds."""
         tasks = [crowded(max_steps=11), crowded(max_steps=17, width=9, height=15)]
         whole = MettaGridEnv(tasks, 6, seed=1)
         shards = [MettaGridEnv(tasks, count, seed=1, first_world=first) for first, count in ((0, 1), (1, 3), (4, 2))]
@@ -270,7 +270,7 @@ class TestStreams:
             assert list(threads.map(tell, range(4))) == alone
 
     def test_turn_orders_are_fair(self) -> None:
-        """Two agents want the cell between them, in many worlds: each gets it about half the time."""
+        """Two agents move into the cell between them in many worlds: each gets it about half the time."""
         drawing = {"type": "Ascii", "map": "#####\n#@.@#\n#####"}
         env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 2000)
         env.reset()
@@ -281,7 +281,7 @@ class TestStreams:
         assert 0.45 < first.mean() < 0.55
 
     def test_turn_orders_change_from_step_to_step(self) -> None:
-        """The same two agents again and again: whoever gets the cell goes back, and both want it once more."""
+        """The same two agents many times: the one that gets the cell moves back, and both try again."""
         drawing = {"type": "Ascii", "map": "#####\n#@.@#\n#####"}
         env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 50)
         env.reset()
@@ -298,7 +298,7 @@ class TestStreams:
 
 class TestSavedState:
     @pytest.mark.parametrize("steps_before", [1, 25, 60])
-    def test_goes_on_exactly(self, steps_before: int) -> None:
+    def test_resumes_exactly(self, steps_before: int) -> None:
         tasks = [crowded(max_steps=23), crowded(max_steps=31, width=14)]
         env = MettaGridEnv(tasks, 4, seed=2, first_world=3)
         generator = np.random.default_rng(0)
@@ -355,8 +355,8 @@ class TestRewards:
         assert rewards[env.groups == 1].tolist() == pytest.approx([-0.25 - 3 * 0.25 / 3 - 3 * 0.25 / 3] * 3)
         assert (env.individual_rewards == -1).all()
 
-    def test_what_is_given_to_nobody_is_kept(self) -> None:
-        """One agent is red; blue, which gets half, has nobody in this world."""
+    def test_a_share_of_a_group_without_agents_is_kept(self) -> None:
+        """One agent is red; blue, which gets half, has no agent in this world."""
         groups = {"red": {"id": 0}, "blue": {"id": 1}}
         shares = {"red": {"blue": 0.5}}
         config = crowded(num_agents=1, groups=groups, reward_sharing_groups=shares, time_punishment=-1.0)
@@ -401,8 +401,8 @@ def test_render_draws_the_map() -> None:
 
 class TestCompactObservations:
     @pytest.mark.parametrize("capacity", [200, 9])
-    def test_are_the_padded_ones_without_padding(self, capacity: int) -> None:
-        """Also where some tokens were cut off, and where worlds have just begun."""
+    def test_equal_the_padded_ones_without_padding(self, capacity: int) -> None:
+        """Also where tokens were dropped, and where episodes have just started."""
         env = MettaGridEnv(crowded(max_steps=5, num_observation_tokens=capacity), 3)
         observations, _ = env.reset()
         generator = np.random.default_rng(0)
@@ -416,8 +416,8 @@ class TestCompactObservations:
             assert compact.offsets[0] == 0
             observations = env.step(random_actions(env, generator))[0]
 
-    def test_are_rows_weights_and_offsets_of_a_first_layer(self) -> None:
-        """A bag of table rows is what the box of all features at all locations gives when it is multiplied."""
+    def test_index_a_table_of_first_layer_weights(self) -> None:
+        """A weighted sum of table rows equals the product of dense features with the table."""
         env = MettaGridEnv(crowded(), 3)
         observations, _ = env.reset()
         features = len(env.spec.feature_names)

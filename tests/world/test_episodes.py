@@ -1,4 +1,4 @@
-"""How worlds of a batch end and begin on their own, draw turns and tasks, and what they tell of an episode."""
+"""Episodes: staggered starts, resets within a batch, turn orders, tasks, summaries and the reset pool."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def idle(env: MettaGridEnv) -> np.ndarray:
 
 
 class TestStaggered:
-    def test_episodes_end_one_after_the_other_and_tell_what_was_played(self) -> None:
+    def test_episodes_end_at_different_steps_with_their_lengths(self) -> None:
         env = MettaGridEnv(small(max_steps=100), num_worlds=16)
         env.reset(staggered=True)
         begun = env.steps.copy()
@@ -46,7 +46,7 @@ class TestStaggered:
             assert ended[world][:2] == [first, first + 100]
             assert lengths[world][:2] == [first, 100]
 
-    def test_it_shows_in_tokens_of_time_alone(self) -> None:
+    def test_it_changes_only_completion_tokens(self) -> None:
         together, staggered = (MettaGridEnv(small(max_steps=100), num_worlds=4) for _ in range(2))
         expected, _ = together.reset()
         observations, _ = staggered.reset(staggered=True)
@@ -58,7 +58,7 @@ class TestStaggered:
         for world in range(4):
             assert staggered.episode_stats(world) == together.episode_stats(world)
 
-    def test_batches_that_together_cover_the_worlds_give_what_one_gives(self) -> None:
+    def test_shards_give_the_results_of_the_whole(self) -> None:
         whole = MettaGridEnv(small(max_steps=100), num_worlds=7)
         whole.reset(staggered=True)
         parts = [MettaGridEnv(small(max_steps=100), count, first_world=first) for first, count in ((0, 3), (3, 4))]
@@ -76,7 +76,7 @@ class TestStaggered:
         assert 500 < latest[1] < 1000
         assert latest[2] == 0
 
-    def test_a_saved_state_goes_on(self) -> None:
+    def test_a_saved_state_resumes(self) -> None:
         env, other = (MettaGridEnv(small(max_steps=20), num_worlds=5, seed=seed) for seed in (0, 9))
         env.reset(staggered=True)
         other.load_state(env.state())
@@ -89,7 +89,7 @@ class TestStaggered:
 
 
 class TestNextEpisode:
-    def test_only_the_world_that_ended_begins_anew(self) -> None:
+    def test_only_the_world_that_ended_is_reset(self) -> None:
         tasks = [small(max_steps=4), small(max_steps=6)]
         env = MettaGridEnv(tasks, num_worlds=8, seed=2)
         env.reset()
@@ -109,7 +109,7 @@ class TestNextEpisode:
         for world in set(range(8)) - set(short.tolist()):
             assert np.array_equal(env.cells(world), before[world])
 
-    def test_the_summary_says_what_was_paid(self) -> None:
+    def test_the_summary_has_the_rewards(self) -> None:
         config = small(
             max_steps=4,
             groups={"red": {"id": 0, "group_reward_pct": 0.5}, "blue": {"id": 1}},
@@ -129,9 +129,9 @@ class TestNextEpisode:
             assert summary.individual_rewards.tolist() == [-10, -2, -2]
             assert summary.rewards.sum() == -14
             shared += summary.rewards.tolist() != [-10, -2, -2]
-        assert 0 < shared < 6  # where the first agent is the only one of its group it shares with nobody
+        assert 0 < shared < 6  # an agent that is the only one of its group keeps its reward
 
-    def test_the_summary_counts(self) -> None:
+    def test_the_summary_has_the_counters(self) -> None:
         env = MettaGridEnv(small(max_steps=4), num_worlds=1)
         env.reset()
         for action in ([2, 1], [2, 2], [0, 0]):
@@ -144,7 +144,7 @@ class TestNextEpisode:
         assert stats["objects.mine_red"] == 2
         assert stats["tokens_written"] > 0
 
-    def test_counters_begin_anew(self) -> None:
+    def test_counters_restart_at_0(self) -> None:
         env = MettaGridEnv(small(max_steps=2))
         env.reset()
         for _ in range(2):
@@ -156,7 +156,7 @@ class TestNextEpisode:
 
 
 class TestTurnOrder:
-    """Three agents want the same cell: who gets it has the first turn of the three."""
+    """Three agents move into the same cell: the one that gets it has the first turn of the three."""
 
     def winners(self, num_worlds: int, seed: int) -> np.ndarray:
         world = {
@@ -173,7 +173,7 @@ class TestTurnOrder:
         first: np.ndarray = moved.argmax(axis=1)
         return first
 
-    def test_everyone_is_first_equally_often_and_worlds_are_independent(self) -> None:
+    def test_each_agent_is_first_equally_often_and_worlds_are_independent(self) -> None:
         winners = self.winners(3001, seed=1)
         counts = np.bincount(winners, minlength=3)
         assert (np.abs(counts - 3001 / 3) < 4.5 * np.sqrt(3001 * 2 / 9)).all()
@@ -181,7 +181,7 @@ class TestTurnOrder:
         assert (np.abs(pairs - 3000 / 9) < 4.5 * np.sqrt(3000 / 9)).all()
 
     def test_whole_orders_are_uniform(self) -> None:
-        """In a file of agents as many move as have their turns from front to back: at least k in one of k! orders."""
+        """In a line of agents, the first k move if their turns go from front to back: in one of k! orders."""
         world = {
             "game": {"episode_lifetime": 0, "max_steps": 0, "num_observation_tokens": 1},
             "map_builder": {"type": "Ascii", "map": "@@@@@."},
@@ -196,7 +196,7 @@ class TestTurnOrder:
             assert abs((moved >= least).mean() - share) <= 4.5 * np.sqrt(share * (1 - share) / 3000)
 
     def test_steps_are_independent_and_pairs_uniform(self) -> None:
-        """Two agents run at each other over one free cell, and back, again and again."""
+        """Two agents move toward each other over one free cell, and back, many times."""
         world = {
             "game": {"episode_lifetime": 0, "max_steps": 0, "num_observation_tokens": 1},
             "map_builder": {"type": "Ascii", "map": "@.@"},
@@ -223,7 +223,7 @@ class TestTurnOrder:
 
 
 class TestTasks:
-    def test_weights_say_how_often(self) -> None:
+    def test_weights_are_proportional_to_frequencies(self) -> None:
         tasks = [small(), small(width=12, time_punishment=0.0)]
         env = MettaGridEnv(tasks, num_worlds=600, task_weights=[1, 3])
         env.reset()
@@ -232,7 +232,7 @@ class TestTasks:
         env.reset()
         assert not env.tasks.any()
 
-    def test_rules_are_the_tasks_own(self) -> None:
+    def test_each_task_has_its_own_rules(self) -> None:
         env = MettaGridEnv([small(), small(time_punishment=0.25)], num_worlds=20)
         env.reset()
         _, rewards, *_ = env.step(idle(env))
@@ -262,7 +262,7 @@ class TestArrays:
             copies += [array.copy() for array in results]
         assert all(np.array_equal(mine, copy) for mine, copy in zip(kept, copies, strict=True))
 
-    def test_actions_given_are_not_changed(self) -> None:
+    def test_action_arrays_are_not_changed(self) -> None:
         env = MettaGridEnv(small())
         env.reset()
         actions = np.array([[99, 4], [-7, 3], [1, 0]])
@@ -284,8 +284,8 @@ def test_state_can_be_read_of_every_world() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_saved_state_goes_on_in_busy_worlds(seed: int) -> None:
-    """Converters with events due, freezes running, episodes ending: all of it is in the state."""
+def test_a_saved_state_resumes_in_busy_worlds(seed: int) -> None:
+    """The state holds pending converter events, freeze counters and ending episodes."""
     tasks, generator = random_tasks(np.random.default_rng(seed)), np.random.default_rng(1)
     env, again = MettaGridEnv(tasks, 6, seed), MettaGridEnv(tasks, 6, seed=99)
     env.reset()
@@ -301,8 +301,8 @@ def test_a_saved_state_goes_on_in_busy_worlds(seed: int) -> None:
     assert [env.episode_stats(world) for world in range(6)] == [again.episode_stats(world) for world in range(6)]
 
 
-def test_episodes_begun_ahead_are_those_that_each_world_begins_alone() -> None:
-    """Whenever worlds end, whatever weights tasks have by then, and whether a state was loaded in between."""
+def test_prepared_episodes_equal_those_of_single_worlds() -> None:
+    """For any end of episodes, with changed task weights, and after loading a state."""
     tasks, generator = [small(max_steps=4), small(max_steps=7), small(max_steps=9)], np.random.default_rng(3)
     batch = MettaGridEnv(tasks, 24, seed=6)
     alone = [MettaGridEnv(tasks, 1, seed=6, first_world=world) for world in range(24)]
@@ -336,8 +336,8 @@ def test_episodes_begun_ahead_are_those_that_each_world_begins_alone() -> None:
 
 
 @pytest.mark.parametrize(("worlds", "agents"), [(64, 4), (100, 16)])
-def test_no_episode_is_begun_in_vain(monkeypatch: pytest.MonkeyPatch, worlds: int, agents: int) -> None:
-    """Where some episodes are ten times as long as others: fewer than one a world are begun and not yet needed."""
+def test_few_prepared_episodes_are_discarded(monkeypatch: pytest.MonkeyPatch, worlds: int, agents: int) -> None:
+    """Even if some episodes are ten times as long as others, fewer than one per world is prepared and unused."""
     begun: list[tuple[int, int]] = []
 
     def counted(configs: Any, streams: Any, world: int, episode: int, shares: np.ndarray) -> Any:
@@ -355,8 +355,8 @@ def test_no_episode_is_begun_in_vain(monkeypatch: pytest.MonkeyPatch, worlds: in
     assert ended + worlds <= len(begun) <= ended + 2 * worlds
 
 
-def test_what_is_ready_makes_room_for_what_ends_sooner() -> None:
-    """Long episodes fill the room for what is begun ahead; then weights change, and all that begin are short."""
+def test_prepared_episodes_are_replaced_by_those_needed_sooner() -> None:
+    """Long episodes fill the reset pool; then task weights change, and all new episodes are short."""
     tasks = [small(num_agents=128, width=16, height=16, max_steps=length) for length in (40, 3)]
     env = MettaGridEnv(tasks, 5, seed=1, task_weights=[1, 0])
     alone = [MettaGridEnv(tasks, 1, seed=1, first_world=world, task_weights=[1, 0]) for world in range(5)]
@@ -376,8 +376,8 @@ def test_what_is_ready_makes_room_for_what_ends_sooner() -> None:
     assert env.episode_stats(2) == alone[2].episode_stats()
 
 
-def test_the_state_does_not_tell_what_was_begun_ahead() -> None:
-    """With more and fewer converters from task to task: what a saved state holds is what happened, nothing to come."""
+def test_the_state_does_not_hold_prepared_episodes() -> None:
+    """Also when tasks have different numbers of converters."""
     tasks = random_tasks(np.random.default_rng(12), count=4)
     env, generator = MettaGridEnv(tasks, 9, seed=2), np.random.default_rng(0)
     env.reset()
@@ -394,8 +394,8 @@ def test_the_state_does_not_tell_what_was_begun_ahead() -> None:
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_new_seed_forgets_what_was_begun_ahead() -> None:
-    """Of more worlds than are begun together: when one ends, all of the last few have their next episodes ready."""
+def test_a_new_seed_discards_prepared_episodes() -> None:
+    """With more worlds than the pool holds: when one ends, the last few have their next episodes prepared."""
     env = MettaGridEnv(small(max_steps=50), 100)
     env.reset()
     left = np.full(100, 40)
@@ -406,8 +406,8 @@ def test_a_new_seed_forgets_what_was_begun_ahead() -> None:
     assert np.array_equal(env.reset(seed=9)[0], MettaGridEnv(small(max_steps=50), 100, seed=9).reset()[0])
 
 
-def test_a_batch_of_thousands_is_what_its_shards_are() -> None:
-    """Beyond the sizes at which the engine works in chunks and folds its tables."""
+def test_a_batch_of_thousands_equals_its_shards() -> None:
+    """Beyond the sizes at which observations are chunked and lock tables are folded."""
     tasks, generator = random_tasks(np.random.default_rng(77)), np.random.default_rng(0)
     agents = tasks[0].game.num_agents
     worlds = -(-2500 // agents)

@@ -1,4 +1,4 @@
-"""Map builders over a floor: whatever is asked for, everything is there, within reach where it has to be."""
+"""Map builders with generated floors: all entities are placed, and reachable where that is required."""
 
 from collections import Counter
 from typing import Any
@@ -68,7 +68,7 @@ def draw(config: EnvConfig, seed: int = 0) -> np.ndarray:
 
 
 def reachable(cells: np.ndarray) -> np.ndarray:
-    """The cells that the first agent can walk to, cell by cell: slow, and sure."""
+    """The cells that the first agent can reach, by a simple loop."""
     seen = np.zeros(cells.shape, np.bool_)
     edge = [tuple(place) for place in np.argwhere(cells < 0)[:1].tolist()]
     while edge:
@@ -80,7 +80,7 @@ def reachable(cells: np.ndarray) -> np.ndarray:
 
 
 def check(config: EnvConfig, cells: np.ndarray, expected: Counter[str], connected: bool) -> None:
-    """All that was asked for is there, within reach if that was asked for, and nothing else is but walls."""
+    """All requested entities are there, reachable if `connected`, and nothing else but walls."""
     wall = config.object_types["wall"].type_id
     counts = Counter(cells.ravel().tolist())
     for name, count in expected.items():
@@ -105,7 +105,7 @@ def edges(cells: np.ndarray, thickness: int) -> list[np.ndarray]:
 
 @settings(max_examples=150, deadline=None)
 @given(kinds, distances, st.booleans(), sizes, st.integers(18, 30), st.integers(18, 30), st.integers(0, 2**32))
-def test_everything_is_there_and_within_reach(
+def test_all_entities_are_placed_and_reachable(
     kind: dict[str, Any], distance: Any, connected: bool, border: int, rows: int, cols: int, seed: int
 ) -> None:
     # in narrow corridors only the ends can hold an object
@@ -151,7 +151,7 @@ def composites(inside: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[d
 
 
 def asked_for(builder: dict[str, Any]) -> Counter[str]:
-    """How many of each object and agents a builder is to place."""
+    """Numbers of objects by name, and of agents, that a builder places."""
     match builder["type"]:
         case "Ascii":
             return Counter({"altar": 1, "mine_red": 1, "agent": 2})
@@ -169,7 +169,7 @@ def asked_for(builder: dict[str, Any]) -> Counter[str]:
 
 @settings(max_examples=200, deadline=None)
 @given(composites(parts | composites(parts)), st.booleans(), st.integers(1, 3), st.integers(0, 2**32))
-def test_maps_of_maps_hold_what_their_parts_do(
+def test_combined_maps_hold_the_entities_of_their_parts(
     builder: dict[str, Any], connected: bool, groups: int, seed: int
 ) -> None:
     names = {name: {"id": index} for index, name in enumerate(("red", "blue", "green")[:groups])}
@@ -196,7 +196,7 @@ def test_a_maze_is_a_spanning_tree(algorithm: str, corridor_width: int) -> None:
     assert opened.sum() == rows * cols * corridor_width**2 + (2 * rows * cols - rows - cols) * corridor_width
 
 
-def test_terrain_is_covered_as_densely_as_asked() -> None:
+def test_terrain_has_the_requested_density() -> None:
     for obstacles in ("walls", "blocks", "crosses", "rings", "labyrinths", "mixed"):
         for density in (0.0, 0.1, 0.15):
             builder = TerrainConfig.model_validate({"type": "Terrain", "obstacles": obstacles, "density": density})
@@ -218,12 +218,12 @@ def test_each_setting_changes_the_floor() -> None:
     assert not np.array_equal(*crosses)
 
 
-def test_the_largest_piece_is_found() -> None:
+def test_the_largest_component_is_found() -> None:
     floor = np.array([[1, 1, 0, 1], [0, 0, 0, 1], [1, 0, 1, 1]], np.bool_)
     assert largest_component(floor).tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 1]]
 
 
-def test_objects_never_cut_a_corridor() -> None:
+def test_objects_never_block_a_corridor() -> None:
     """Only the two ends of a straight corridor can hold an object."""
     floor = np.ones((1, 9), np.bool_)
     for seed in range(20):
@@ -232,15 +232,15 @@ def test_objects_never_cut_a_corridor() -> None:
         assert places[0] in (0, 8)
 
 
-def test_objects_between_pillars_fit_where_ways_lead_around_them() -> None:
-    """Every place and passage of a maze without walls has a way around it, longer than the eight cells beside it."""
+def test_objects_between_pillars_fit_where_there_are_ways_around() -> None:
+    """Every cell of a maze without inner walls has a way around it that is longer than its eight neighbors."""
     lattice = world({"type": "Maze", "loops": 1.0, "connected": True}, 18, 18)
     for seed in range(20):
         cells = draw(lattice, seed)
         assert (reachable(cells) == (cells <= 0)).all()
 
 
-def test_the_joints_of_a_floor_are_the_cells_that_hold_it_together() -> None:
+def test_articulation_points_are_the_cells_whose_removal_disconnects_the_floor() -> None:
     generator = np.random.default_rng(0)
     for _ in range(60):
         floor = largest_component(generator.random((5, 7)) < 0.65)
@@ -253,7 +253,7 @@ def test_the_joints_of_a_floor_are_the_cells_that_hold_it_together() -> None:
             assert ((row * padded.shape[1] + col) in joints) == falls_apart
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_too_many_entities_are_refused() -> None:
     with pytest.raises(ValidationError, match="a maze of 4 x 4 junctions has 31 floor cells"):
         world({"type": "Maze", "objects": {"altar": 40}}, 9, 9, 4)
     with pytest.raises(MapError, match=r'"Caves" of 18 x 22 cells was drawn 20 times'):
@@ -263,7 +263,7 @@ def test_what_does_not_fit_is_refused() -> None:
         draw(crowded)
 
 
-def test_open_floors_are_drawn_as_before_unless_they_must_be_connected() -> None:
+def test_open_floors_do_not_depend_on_connected_unless_required() -> None:
     builder = MapBuilderConfig(width=9, height=9, agents=1)
     assert builder.connected is False
     assert not np.array_equal(draw(world({"type": "Random"})), draw(world({"type": "Random", "connected": True})))

@@ -1,4 +1,4 @@
-"""Maps made of other builders' maps, settings drawn for every map, and where things are put on request."""
+"""Combined map builders (rooms, mirrored, choice), ranges of settings, and placement by distance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ def drawn(world: EnvConfig, seed: int = 0) -> list[str]:
 
 class TestRooms:
     def test_a_connected_room_is_connected(self) -> None:
-        """This was accepted and ignored once."""
         room = {"width": 7, "height": 7, "agents": 2, "objects": {"wall": 20}, "connected": True}
         world = config({"type": "Rooms", "room": room})
         for seed in range(20):
@@ -61,7 +60,7 @@ class TestRooms:
         rooms = [{"width": 2, "height": 2, "agents": 1, "objects": {}}] * 3
         assert draw(config({"type": "Rooms", "rooms": rooms} | grid)).shape == shape
 
-    def test_smaller_rooms_stand_in_the_middle_and_doors_reach_them(self) -> None:
+    def test_smaller_rooms_are_centered_and_doors_lead_to_them(self) -> None:
         rooms = [
             {"width": 5, "height": 5, "agents": 0, "objects": {}},
             {"width": 3, "height": 3, "agents": 0, "objects": {}},
@@ -82,15 +81,15 @@ class TestRooms:
             "###########",
         ]
 
-    def test_doors_lead_through_rock(self) -> None:
-        """A room that is a drawing with thick walls, and rooms within a room."""
+    def test_doors_lead_through_thick_walls(self) -> None:
+        """A drawn room with thick walls, and rooms within a room."""
         thick = {"type": "Ascii", "map": "#####\n#####\n##@##\n#####\n#####"}
         world = config({"type": "Rooms", "door_width": 1, "border_width": 1, "rooms": [thick, thick]})
         assert drawn(world)[3] == "###@.....@###"
         inner = {"type": "Rooms", "rooms": [thick, thick]}
         assert drawn(config({"type": "Rooms", "door_width": 1, "rooms": [inner, thick]}))[4] == "####@#####@......@###"
 
-    def test_open_sizes_are_shared(self) -> None:
+    def test_unset_sizes_are_shared(self) -> None:
         rooms = [{"type": "Caves", "width": 6, "agents": 1, "objects": {}}, {"objects": {}}, {"objects": {}}]
         world = config({"type": "Rooms", "rooms": rooms}, width=20, height=9, num_agents=5)
         builder = world.map_builder
@@ -150,13 +149,13 @@ class TestMirrored:
 
 
 class TestChoice:
-    def test_builders_come_as_often_as_they_weigh(self) -> None:
+    def test_builders_are_chosen_in_proportion_to_their_weights(self) -> None:
         parts = [{"objects": {"altar": 1}}, {"objects": {"mine_red": 1}}]
         world = config({"type": "Choice", "builders": parts, "weights": [1.0, 3.0]}, width=9, height=9, num_agents=1)
         altars = sum(bool((draw(world, seed) == ALTAR).any()) for seed in range(400))
         assert 70 < altars < 130
 
-    def test_each_world_draws_its_own_whatever_the_batch(self) -> None:
+    def test_each_world_chooses_independently_of_the_batch(self) -> None:
         parts = [{"type": "Maze", "objects": {}}, {"type": "Caves", "objects": {}}, {"objects": {}}]
         world = config({"type": "Choice", "builders": parts}, width=15, height=15, num_agents=2)
         many, alone = MettaGridEnv(world, 6, seed=3), MettaGridEnv(world, 1, seed=3, first_world=4)
@@ -167,7 +166,7 @@ class TestChoice:
 
 
 class TestRanges:
-    def test_every_number_comes(self) -> None:
+    def test_every_value_of_a_range_occurs(self) -> None:
         world = config({"objects": {"altar": {"min": 2, "max": 4}}}, width=9, height=9, num_agents=1)
         counts = Counter(int((draw(world, seed) == ALTAR).sum()) for seed in range(300))
         assert sorted(counts) == [2, 3, 4]
@@ -205,7 +204,7 @@ class TestDistances:
         ],
     )
     @pytest.mark.parametrize("wanted", [4.0, 12.0])
-    def test_objects_are_about_as_far_as_asked(self, builder: dict[str, Any], wanted: float) -> None:
+    def test_objects_are_about_at_the_requested_distance(self, builder: dict[str, Any], wanted: float) -> None:
         settings = {"mean_distance": wanted, "objects": {"altar": 4}}
         world = config(builder | settings, width=32, height=32, num_agents=1)
         means = []
@@ -237,7 +236,7 @@ class TestRadial:
             "#############",
         ]
 
-    def test_things_are_where_they_were_asked_to_be(self) -> None:
+    def test_objects_and_agents_are_at_the_requested_ends(self) -> None:
         cells = draw(self.radial())
         assert all(cells[place] == ALTAR for place in [(1, 6), (9, 6), (5, 1), (5, 11)])
         assert (cells[4:7, 5:8] < 0).sum() == 2
@@ -253,7 +252,7 @@ class TestRadial:
             assert ((draw(self.radial(**{name: value})) == WALL) != plain).any(), name
 
 
-def test_corridors_are_as_many_and_as_wide_as_asked() -> None:
+def test_corridors_have_the_requested_number_and_width() -> None:
     builder = {"type": "Corridors", "across": 2, "down": 3, "corridor_width": 2, "border_width": 1, "objects": {}}
     world = config(builder, width=30, height=20, num_agents=1)
     for seed in range(20):

@@ -1,4 +1,4 @@
-"""Maps hold what the config asks for, where it may be, and every place is as likely as any other."""
+"""Random, Rooms and Ascii maps: their entities, uniform placement, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RED_BLUE_GREEN = {name: {"id": index} for index, name in enumerate(("red", "blue
 
 
 class TestRandom:
-    def test_holds_what_was_asked_for(self) -> None:
+    def test_holds_the_requested_entities(self) -> None:
         world = config(
             {"border_width": 2, "objects": {"mine_red": 5, "altar": 3, "wall": 7, "block": 4}},
             num_agents=6,
@@ -73,8 +73,8 @@ class TestRandom:
         spread = np.sqrt(expected * (1 - expected) / draws)
         assert (np.abs(shares - expected) < 4.5 * spread).all()
 
-    def test_places_do_not_depend_on_each_other(self) -> None:
-        """The offset between the two agents, wrapped around, is uniform as well."""
+    def test_positions_are_independent(self) -> None:
+        """The offset between two agents, modulo the size of the map, is uniform as well."""
         world = config({"border_width": 0, "objects": {}}, num_agents=2, width=4, height=4)
         draws, offsets, random = 6000, np.zeros(16), generator(6)
         for _ in range(draws):
@@ -99,7 +99,7 @@ class TestRandom:
         random = generator()
         assert (build_map(EnvConfig(), random) != build_map(EnvConfig(), random)).any()
 
-    def test_64_maps_of_64x64_take_no_time(self) -> None:
+    def test_64_maps_of_64x64_take_milliseconds(self) -> None:
         """About 1.5 ms; the bound leaves room for a machine that is busy."""
         world, random = EnvConfig(), generator()
         fastest = min(_seconds(lambda: [build_map(world, random) for _ in range(64)]) for _ in range(5))
@@ -178,7 +178,7 @@ class TestRooms:
             "###########",
         ]
 
-    def test_no_doors_unless_asked_for(self) -> None:
+    def test_no_doors_by_default(self) -> None:
         world = config({"type": "Rooms", "room": {"width": 5, "height": 5, "border_width": 0}}, num_agents=8)
         cells = build_map(world, generator())
         assert (cells[6] == WALL).all()
@@ -198,14 +198,14 @@ class TestRooms:
 
 
 class TestAscii:
-    def test_is_what_was_drawn(self) -> None:
+    def test_equals_the_drawing(self) -> None:
         world = config(
             {"type": "Ascii", "map": "#b.\n_@?\n! r\n", "legend": {"?": "agent.blue", "!": "agent.green"}},
             groups=RED_BLUE_GREEN,
         )
         assert build_map(world, generator()).tolist() == [[WALL, BLOCK, 0], [ALTAR, -1, -2], [-3, 0, MINE]]
 
-    def test_takes_nothing_from_the_generator(self) -> None:
+    def test_does_not_use_the_generator(self) -> None:
         random = generator()
         build_map(config({"type": "Ascii", "map": "@.\n.@"}), random)
         assert random.random() == generator().random()
@@ -221,7 +221,7 @@ class TestImpossible:
         with pytest.raises(MapError, match="6465 rows"):
             build_map(EnvConfig.model_construct(map_builder=RoomsConfig.model_validate(rooms)), generator())
 
-    def test_more_things_than_cells(self) -> None:
+    def test_more_entities_than_cells(self) -> None:
         builder = MapBuilderConfig(width=4, height=4, border_width=1, agents=2, objects={"altar": 3})
         with pytest.raises(MapError, match=r"5 objects and agents do not fit into 2 x 2 = 4 cells"):
             build_map(EnvConfig.model_construct(map_builder=builder), generator())

@@ -1,4 +1,4 @@
-"""What agents see: which tokens, in which order, and where the list is cut."""
+"""Observations: which tokens, in which order, and where the list is cut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TestGlobalTokens:
             (0, 0, "last_reward", 50),
         ]
 
-    def test_after_the_reset_nothing_was_done(self, make_backend: MakeBackend) -> None:
+    def test_last_action_and_reward_are_0_after_reset(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^.", max_steps=4, time_punishment=0.5)
         assert [value for *_, value in board.tokens()[:4]] == [0, 0, 0, 0]
 
@@ -43,7 +43,7 @@ class TestGlobalTokens:
         assert (tokens[1][3], tokens[2][3]) == shown
 
 
-class TestThings:
+class TestEntities:
     def test_an_agent(self, make_backend: MakeBackend) -> None:
         board = Board(
             make_backend, "1<.", chests=[chest("laser", 3, "1")], groups=["red"], group_settings={"red": {"id": 7}}
@@ -128,10 +128,10 @@ class TestOrder:
         before = board.tokens()[9:]
         assert board.act("turn_left").tokens()[9:] == before == [(-1, 0, "type_id", 14), (-1, 0, "swappable", 1)]
 
-    def test_beyond_the_map_there_is_nothing(self, make_backend: MakeBackend) -> None:
+    def test_cells_outside_the_map_have_no_tokens(self, make_backend: MakeBackend) -> None:
         assert len(Board(make_backend, "^").tokens()) == 9
 
-    def test_things_outside_the_window_are_not_seen(self, make_backend: MakeBackend) -> None:
+    def test_entities_outside_the_window_are_not_seen(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^.b", observation_width=3)
         assert len(board.tokens()) == 9
         assert len(board.act("turn_right").act("move").tokens()) == 11
@@ -147,14 +147,14 @@ class TestCut:
         assert board.observations.shape == (1, capacity, 3)
         assert (board.observations[0, 11:] == 0xFF).all()
 
-    def test_what_is_dropped_is_counted(self, make_backend: MakeBackend) -> None:
+    def test_dropped_tokens_are_counted(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^b", num_observation_tokens=8).act()
         game = board.backend.statistics()["game"]
         assert game["tokens_written"] == 16
         assert game["tokens_dropped"] == 6
         assert not game.get("tokens_free_space")
 
-    def test_what_is_free_is_counted(self, make_backend: MakeBackend) -> None:
+    def test_unused_tokens_are_counted(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^b", num_observation_tokens=20).act()
         assert board.backend.statistics()["game"]["tokens_free_space"] == 18
 

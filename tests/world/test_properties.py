@@ -1,7 +1,7 @@
-"""What holds in every world, whatever its config, its map and what its agents do.
+"""Properties of every world, checked with random configs, maps and actions (Hypothesis).
 
-`METTA_EXAMPLES=1000 pytest tests/world/test_properties.py` draws a thousand new examples instead of the
-same few.
+`METTA_EXAMPLES=1000 pytest tests/world/test_properties.py` draws a thousand new examples instead of
+the same few.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def game_of(env: MettaGridEnv, world: int) -> EnvConfig:
     return env.configs[int(env.tasks[world])]
 
 
-class TestPlaces:
+class TestPositions:
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
-    def test_one_thing_in_a_cell_and_nothing_comes_or_goes(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+    def test_entities_are_conserved_one_per_cell(self, seed: int, acts: int, steps: int, worlds: int) -> None:
         env = endless(seed, worlds)
         before = [engine_state(env, world) for world in range(worlds)]
         entities = [Counter(state["cells"].ravel().tolist()) for state in before]
@@ -90,7 +90,7 @@ class TestPlaces:
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
-    def test_agents_stand_where_the_grid_has_them(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+    def test_positions_agree_with_the_grid(self, seed: int, acts: int, steps: int, worlds: int) -> None:
         env = endless(seed, worlds)
         groups = env.groups.copy()
         play(env, acts, steps)
@@ -99,7 +99,7 @@ class TestPlaces:
             rows = rows_of(env, world)
             standing = env.cells(world)[tuple(env.positions[rows].T)]
             assert np.array_equal(standing, -1 - groups[rows])
-        # and each itself: the ids of agents in the grid are in their order, and each is there once
+        # agents are in the grid in the order of their ids, each once
         state = env.state()
         grid, ids = state["grid"], state["grid"][state["cell"]]
         assert np.array_equal(ids - ids[0], np.arange(env.agents))
@@ -222,8 +222,8 @@ class TestSums:
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
-    def test_who_is_frozen_and_not_hit_loses_a_turn(self, seed: int, acts: int, steps: int, worlds: int) -> None:
-        """In a step without attacks that is all that can be counted; others come between, so that some are frozen."""
+    def test_a_frozen_agent_that_is_not_hit_loses_a_turn(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+        """Checked in steps without attacks; steps with attacks come between, so that some agents are frozen."""
         env = endless(seed, worlds)
         attacks = [number for number, (_, type_, _) in enumerate(env.config.action_table) if type_.startswith("attack")]
         largest = np.array(env.spec.max_action_args)
@@ -248,7 +248,7 @@ class TestSums:
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
-    def test_hits_and_swaps_are_counted_by_whom_they_met(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+    def test_hits_and_swaps_are_counted_by_target(self, seed: int, acts: int, steps: int, worlds: int) -> None:
         env = endless(seed, worlds)
         table = [(name, type_) for name, type_, _ in env.config.action_table]
         of_type = {
@@ -281,8 +281,8 @@ class TestSums:
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
-    def test_what_defends_is_used_up(self, seed: int, acts: int, steps: int, worlds: int) -> None:
-        """Every blocked attack costs its victim the same; nothing else costs anything."""
+    def test_defense_is_consumed(self, seed: int, acts: int, steps: int, worlds: int) -> None:
+        """Every blocked attack costs its victim the same, and nothing else consumes items."""
         tasks = [with_defense(task, 2) for task in random_tasks(np.random.default_rng(seed), with_costs=False)]
         env = MettaGridEnv(tasks, worlds, seed, auto_reset=False)
         env.reset()
@@ -294,14 +294,14 @@ class TestSums:
             for counters in engine_statistics(env, world)["agent"]:
                 total.update(counters)
             groups = game_of(env, world).game.groups
-            robbed = sum(total[f"{item}.stolen_from.{group}"] for group in groups)
+            stolen = sum(total[f"{item}.stolen_from.{group}"] for group in groups)
             given = sum(total[f"action.{name}.success"] for name in gifts)
             blocked = sum(total[f"attack.blocked.{group}"] for group in groups)
-            assert total[f"{item}.lost"] - total[f"{item}.put"] - robbed - given == 2 * blocked
+            assert total[f"{item}.lost"] - total[f"{item}.put"] - stolen - given == 2 * blocked
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, WORLDS)
-    def test_dropped_tokens_are_those_that_more_room_would_hold(
+    def test_dropped_tokens_are_those_of_a_larger_observation(
         self, seed: int, acts: int, steps: int, worlds: int
     ) -> None:
         tasks = random_tasks(np.random.default_rng(seed))
@@ -364,7 +364,7 @@ class TestRepetition:
 
     @worlds_at_random
     @given(SEEDS, SEEDS, STEPS, st.integers(2, 5), st.data())
-    def test_a_world_does_not_depend_on_its_neighbours(
+    def test_a_world_does_not_depend_on_other_worlds(
         self, seed: int, acts: int, steps: int, worlds: int, data: st.DataObject
     ) -> None:
         world = data.draw(st.integers(0, worlds - 1))
@@ -387,7 +387,7 @@ class TestRepetition:
     def test_shards_stepped_by_threads_are_the_whole(
         self, seed: int, acts: int, steps: int, worlds: int, data: st.DataObject
     ) -> None:
-        """A batch of any size, cut anywhere, its parts stepped at the same time."""
+        """A batch of any size, split anywhere, with its parts stepped at the same time."""
         cuts = sorted({0, *data.draw(st.lists(st.integers(1, worlds - 1), max_size=3)), worlds})
         parts = list(pairwise(cuts))
         tasks = random_tasks(np.random.default_rng(seed))
@@ -424,7 +424,7 @@ def joined(arrays: Sequence[Any]) -> np.ndarray:
 
 
 def with_defense(task: EnvConfig, amount: int) -> EnvConfig:
-    """The same, with all attacks blocked by so many units of the first item."""
+    """The same tasks, with attacks blocked by some units of the first item."""
     defense = {task.game.inventory_item_names[0]: amount}
     actions = [
         action.model_copy(update={"defense_resources": defense}) if action.type == "attack" else action
@@ -436,7 +436,7 @@ def with_defense(task: EnvConfig, amount: int) -> EnvConfig:
 
 
 def story(seed: int, acts: int, steps: int, worlds: int) -> bytes:
-    """All that comes out of an environment, episodes and their statistics included."""
+    """All results of an environment, with episodes and their statistics."""
     env = MettaGridEnv(random_tasks(np.random.default_rng(seed)), worlds, seed)
     generator = np.random.default_rng(acts)
     out = [env.reset()[0].tobytes()]

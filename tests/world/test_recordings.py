@@ -1,4 +1,4 @@
-"""Whatever the original accepted can be read: configurations in its words, and recordings of unusual worlds."""
+"""Reading recordings: the original's configurations as EnvConfig, and recordings of unusual worlds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KILN = {
 
 
 def original(**changes: Any) -> dict[str, Any]:
-    """A small configuration in the original's words."""
+    """A small configuration in the format of the original."""
     config = {
         "num_agents": 2,
         "num_observation_tokens": 60,
@@ -47,7 +47,7 @@ CELLS = np.array([["agent.red", "mine", "."], ["empty", " ", "agent.blue"]])
 
 
 class TestConfiguration:
-    def test_nothing_is_left_to_other_defaults(self) -> None:
+    def test_no_value_is_left_to_a_default(self) -> None:
         game = env_config(original(agent={}), CELLS).game
         assert (game.max_steps, game.episode_lifetime, game.time_punishment) == (0, 0, 0)
         for name in game.groups:
@@ -67,7 +67,7 @@ class TestConfiguration:
         assert (red.freeze_duration, other.freeze_duration) == (2, -1)
         assert game.groups["red"].id == 4
 
-    def test_the_usual_items_are_not_needed_and_their_settings_are_found(self) -> None:
+    def test_items_with_own_fields_are_optional(self) -> None:
         items = ["battery_red", "coin", "ore_red"]
         rewards = {"ore_red": 0.5, "ore_red_max": 1.5, "coin": 3, "battery_red_max": 7, "action_failure_penalty": 0.25}
         agent = {"default_item_max": 8, "battery_red_max": 200, "rewards": rewards}
@@ -85,7 +85,7 @@ class TestConfiguration:
         assert (types["altar"].input, types["altar"].output, types["altar"].cooldown) == ({"ore": 1}, {"heart": 1}, 0)
         assert len({kind.type_id for kind in types.values()}) == len(types)
 
-    def test_actions_keep_their_ids_whatever_is_said_of_them(self) -> None:
+    def test_actions_keep_their_ids(self) -> None:
         actions: dict[str, Any] = {
             "swap": {"enabled": False},
             "attack": {"consumed_resources": {"ore": 1}, "required_resources": {}, "defense_resources": {"heart": 2}},
@@ -100,8 +100,8 @@ class TestConfiguration:
         assert (attack.required_resources, attack.defense_resources) == ({}, {"heart": 2})
         assert config.action_table[1][2].required_resources is None
 
-    def test_items_that_are_not_there_are_left_out(self) -> None:
-        """The original keeps items by their place in the list, so what names another one names nothing."""
+    def test_unknown_items_are_ignored(self) -> None:
+        """The original looks items up in its list and ignores all others."""
         kiln = KILN | {"input_coin": 2, "output_gold": 1, "input_heart": None}
         attack = {"consumed_resources": {"laser": 1, "ore": 1}, "defense_resources": {"armor": 1}}
         config = env_config(
@@ -120,7 +120,7 @@ class TestConfiguration:
 
 
 def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, seed: int = 0) -> Path:
-    """A recording as the original makes it, by the reference stepper."""
+    """A recording in the format of the original, made by the reference simulator."""
     meaning = env_config(config, cells)
     types = {name: kind.type_id for name, kind in meaning.object_types.items()} | {"empty": 0, ".": 0, " ": 0}
     types |= {f"agent.{group}": -1 - index for index, group in enumerate(meaning.game.groups)}
@@ -130,9 +130,9 @@ def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, 
     actions = generator.integers(0, 10, (steps, agents, 2)).astype(np.int32)
     order = np.stack([generator.permutation(agents) for _ in range(steps)]).astype(np.uint8)
     blocks = [cell for cell, entity in world.grid.items() if getattr(getattr(entity, "kind", None), "swappable", False)]
-    block_things = [world.grid[cell] for cell in blocks]
+    block_entities = [world.grid[cell] for cell in blocks]
     observations, states, stepped = [world.reset()], [world.state()], []
-    block_places = [[(entity.row, entity.col) for entity in block_things]]
+    block_places = [[(entity.row, entity.col) for entity in block_entities]]
     success, accumulated = [], []
     for now in range(steps):
         *results, _, truncated = world.step(actions[now], order[now])
@@ -141,7 +141,7 @@ def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, 
         states.append(world.state())
         success.append(list(world.success))
         accumulated.append(states[-1]["accumulated reward of agents"])
-        block_places.append([(entity.row, entity.col) for entity in block_things])
+        block_places.append([(entity.row, entity.col) for entity in block_entities])
     used = max(1, int((np.array(observations)[..., 0] != 0xFF).sum(2).max()))
     items = len(meaning.game.inventory_item_names)
     stack = {name: np.array([state[name] for state in states]) for name in states[0] if name != "cells"}
@@ -172,7 +172,7 @@ def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, 
 
 
 def _as_told(world: ReferenceWorld) -> dict[str, Any]:
-    """Statistics with the original's oddities: derived keys, and nameless items consumed at construction."""
+    """Statistics as the original writes them: with derived keys, and unnamed items consumed at construction."""
     told: dict[str, Any] = world.statistics()
     told["game"] |= {"tokens_written.avg": 1.5, "objects.wall.first_step": 1.0}
     for counters, converter in zip(told["converter"], world.converters, strict=True):
@@ -210,7 +210,7 @@ class TestUnusualWorlds:
         difference = engine_difference(Recording(recorded(tmp_path / "made.npz", config, cells, steps=30)))
         assert difference is None, f"\n{difference}"
 
-    def test_what_metta_rejects_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_rejected_configuration_is_reported(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = recorded(tmp_path / "made.npz", original(), CELLS, steps=2)
         arrays = dict(np.load(path))
         np.savez(path, **(arrays | {"config": json.dumps(original(obs_width=17))}))

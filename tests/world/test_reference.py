@@ -1,4 +1,4 @@
-"""The reference stepper against the recordings: only a proven reference may judge the engine."""
+"""The reference simulator against the recordings; it is the oracle of the differential test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metta.config.env.env_config import EnvConfig
 
 
 class ReferencePlayer:
-    """The reference stepper as a player of a recording."""
+    """The reference simulator as a player of a recording."""
 
     world = 0
 

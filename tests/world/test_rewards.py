@@ -1,4 +1,4 @@
-"""What items are worth, what failing costs, and how groups share."""
+"""Rewards: items, penalties, time punishment, sharing and the diversity bonus."""
 
 from __future__ import annotations
 
