@@ -81,7 +81,7 @@ def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, is_sin
         output.print_lines([title])
         output.print_columns(*_single_world(rows[0], episodes))
     else:
-        output.print_lines([f"{title}: reward per agent, with its 95 % confidence interval"])
+        output.print_lines([title, "reward per agent, with its 95 % confidence interval"])
         output.print_columns(*_several_worlds(rows, episodes))
 
 

@@ -84,7 +84,7 @@ def agent_row_and_col(screen: str, index: int) -> tuple[int, int, str]:
     raise AssertionError(screen)
 
 
-def test_a_person_steers_one_agent(terminal: Terminal, tmp_path: Path) -> None:
+def test_keys_control_one_agent(terminal: Terminal, tmp_path: Path) -> None:
     """Open ground all around, so that every turn and step succeeds."""
     world = tmp_path / "open.toml"
     world.write_text('[env.map_builder]\ntype = "Ascii"\nmap = """\n.....\n.....\n..@..\n.....\n....."""\n')
@@ -99,7 +99,10 @@ def test_a_person_steers_one_agent(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("z")  # means nothing, and costs no step
     terminal.type("g")
     assert "get_output 0 failed" in terminal.shows(lambda screen: step_of(screen) == 3)
-    terminal.type("q")
+    terminal.type("Home", "DC", "PPage", "S-Up", "F1", "M-q", "Enter")  # mean nothing either
+    terminal.type("g")
+    terminal.shows(lambda screen: step_of(screen) == 4 and "your turn" in screen)
+    terminal.type("Escape")
     terminal.shows(lambda screen: "your turn" not in screen and "$ " in screen)
     terminal.type("echo still here", "Enter")  # echoed as it is typed: the terminal is as it was
     terminal.shows(lambda screen: screen.count("still here") == 2)
@@ -117,6 +120,7 @@ def test_watching_a_run_pauses_steps_and_follows_it(terminal: Terminal, tmp_path
     terminal.shows(lambda screen: step_of(screen) == paused + 1)
     terminal.type("Tab")
     terminal.shows(lambda screen: re.search(r"agent +1", screen))
+    terminal.type("Home", "DC", "PPage", "S-Up", "F1")  # do not quit
     terminal.type("Space", "+")
     terminal.shows(lambda screen: "50 steps/s" in screen)
     newest = run_dir / "checkpoints" / "checkpoint_000001.pt"
@@ -139,7 +143,7 @@ def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: 
     with RunDirectory.create(config):  # as far as a run has come that is still making its worlds
         terminal.type(command("watch", str(run_dir), "--speed", "50"), "Enter")
         terminal.shows(
-            lambda screen: flat("has no checkpoint yet; waiting for its first one (Ctrl-C leaves)") in flat(screen)
+            lambda screen: flat("has no checkpoint yet; waiting for the first one (Ctrl-C quits)") in flat(screen)
         )
     trainer = subprocess.Popen([sys.executable, "-m", "metta_cli", "resume", str(run_dir), "--quiet"])
     try:
@@ -157,7 +161,7 @@ def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: 
     terminal.shows(lambda screen: "checkpoint_0" not in screen and "$ " in screen)
 
 
-def test_a_directory_that_is_no_runs_is_not_waited_for(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_run_is_an_error(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type(command("watch", str(tmp_path)), "Enter")
     terminal.shows(lambda screen: flat("is not the directory of a run") in flat(screen))
 
@@ -168,10 +172,10 @@ def test_the_scripted_policy_can_be_watched(terminal: Terminal) -> None:
     terminal.type("q")
 
 
-def test_without_a_terminal_there_is_a_sentence(tmp_path: Path) -> None:
+def test_without_a_terminal_there_is_an_error(tmp_path: Path) -> None:
     for arguments, hint in [
-        (["watch", "random", "--env", "quickstart"], "metta replay random writes a page for a browser"),
-        (["play", "quickstart"], "it takes your keys from one"),
+        (["watch", "random", "--env", "quickstart"], "metta replay random writes a web page instead"),
+        (["play", "quickstart"], "it reads single keys"),
     ]:
         ran = subprocess.run(
             [sys.executable, "-m", "metta_cli", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL
