@@ -17,7 +17,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
-from metta.world.episodes import Streams
+from metta.world.episodes import EpisodeStreams
 from metta.world.observation.observe import UNUSED_BYTE, CompactObservations, Observer, Window
 from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
@@ -75,7 +75,7 @@ class MettaGridEnv:
         self.single_observation_space = ObservationSpace(self.config)
         self.single_action_space = ActionSpace(self.config)
         self.observation_shape = (self.agents, self.spec.num_observation_tokens, 3)
-        self._streams = Streams(_checked_seed(seed), first_world)
+        self._streams = EpisodeStreams(_checked_seed(seed), first_world)
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
         self._build(shares_rulesets=True)
         self._no_episode_ended = StepInfo(
@@ -358,7 +358,7 @@ class MettaGridEnv:
             self._build(not self._shares_rulesets)
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
-        self._streams = Streams(int(state["seed"]), int(state["first_world"]))
+        self._streams = EpisodeStreams(int(state["seed"]), int(state["first_world"]))
         self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
         self._has_begun = bool(state["has_begun"])
         self._observer.rebuild()

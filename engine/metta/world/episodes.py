@@ -17,11 +17,11 @@ from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
 
-class Streams:
+class EpisodeStreams:
     """The random streams of worlds: one per episode of each world.
 
-    They are derived from (seed, global index of the world, number of the episode). So results depend
-    neither on the number of worlds in the batch, nor on their process, nor on when episodes of other worlds end.
+    They are derived from (seed, global index of the world, number of the episode). So results depend neither
+    on the number of worlds in the batch, nor on the process, nor on when episodes of other worlds end.
     """
 
     def __init__(self, seed: int, first_world: int):
@@ -46,7 +46,7 @@ class EpisodeDraw:
 
 
 def draw_episode(
-    configs: Sequence[EnvConfig], streams: Streams, world: int, episode: int, task_shares: NDArray[np.float64]
+    configs: Sequence[EnvConfig], streams: EpisodeStreams, world: int, episode: int, task_shares: NDArray[np.float64]
 ) -> EpisodeDraw:
     """Draw an episode of a world. `task_shares [tasks]` are cumulative probabilities."""
     generator, turn_stream = streams.draw(world, episode)

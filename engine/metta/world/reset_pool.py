@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.world.episodes import Streams, begin_episodes, choose_task, draw_episode
+from metta.world.episodes import EpisodeStreams, begin_episodes, choose_task, draw_episode
 from metta.world.observation.observe import Observer, Window
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
@@ -32,7 +32,7 @@ class ResetPool:
     when they were prepared.
     """
 
-    def __init__(self, worlds: Worlds, streams: Streams, window: Window):
+    def __init__(self, worlds: Worlds, streams: EpisodeStreams, window: Window):
         self._worlds = worlds
         self._streams = streams
         self._capacity = min(worlds.num_worlds, max(1, AGENTS_PER_BATCH // worlds.num_agents))

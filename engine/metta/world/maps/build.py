@@ -64,7 +64,7 @@ def build_map(config: EnvConfig, generator: np.random.Generator) -> Cells:
     builder = config.map_builder
     rows, cols = builder.height, builder.width
     if max(rows, cols) > MAX_SIDE:
-        raise MapError(f"the map is {rows} rows x {cols} columns; at most {MAX_SIDE} either way")
+        raise MapError(f"the map has {rows} rows and {cols} columns; at most {MAX_SIDE} of each are possible")
     cells = _build_part(builder, config, PartConstraints(num_dealt_groups=len(config.game.groups)), generator)
     if not (cells < EMPTY).any():
         raise MapError("the map has no agent; a world needs at least one")
@@ -236,11 +236,11 @@ def _build_mirrored(
     cells = np.full((builder.height, builder.width), wall, np.int16)
     for row in range(image_rows):
         for col in range(image_cols):
-            one = image[:: -1 if row or (turned and col) else 1, :: -1 if col else 1]
+            mirrored = image[:: -1 if row or (turned and col) else 1, :: -1 if col else 1]
             number = row * image_cols + col
-            groups = (-1 - one.astype(np.int64) + number) % len(config.game.groups)
+            groups = (-1 - mirrored.astype(np.int64) + number) % len(config.game.groups)
             top, left = border + row * height, border + col * width
-            cells[top : top + height, left : left + width] = np.where(one < EMPTY, -1 - groups, one)
+            cells[top : top + height, left : left + width] = np.where(mirrored < EMPTY, -1 - groups, mirrored)
     _require_entrances(cells, constraints, wall, builder)
     return cells
 
@@ -256,17 +256,15 @@ def _build_ascii(builder: AsciiConfig, config: EnvConfig, constraints: PartConst
     if any(len(row) != builder.width for row in builder.rows):
         raise MapError("the rows of the drawn map must have the same length")
     drawing = np.array(["".join(builder.rows)]).view(np.uint32)
-    glyphs, places = np.unique(drawing, return_inverse=True)
+    glyphs, glyph_of_cell = np.unique(drawing, return_inverse=True)
     values = [_cell_value(builder.cell_name(chr(glyph)), config) for glyph in glyphs]
-    cells = np.array(values, np.int16)[places].reshape(builder.height, builder.width)
+    cells = np.array(values, np.int16)[glyph_of_cell].reshape(builder.height, builder.width)
     goal = None
     if constraints.connected and constraints.entrances:  # entrances lead to its agents, if it has any
         agents = (cells < EMPTY).ravel().nonzero()[0]
         goal = reachable_cells(cells <= EMPTY, int(agents[0])) if len(agents) else largest_component(cells <= EMPTY)
-    if (
-        not open_entrances(cells, constraints.entrances, _type_id(config.object_types, "wall"), goal)
-        and constraints.connected
-    ):
+    is_open = open_entrances(cells, constraints.entrances, _type_id(config.object_types, "wall"), goal)
+    if constraints.connected and not is_open:
         raise MapError("an entrance of the drawn map is blocked by an object, or leads nowhere")
     return cells
 
@@ -287,6 +285,7 @@ def _cell_value(name: str | None, config: EnvConfig) -> int:
 
 
 def _type_id(types: Mapping[str, ObjectConfig], name: str | None) -> int:
+    """The type id of an object. Raises MapError for an unknown name."""
     entry = types.get(name or "")
     if entry is None or entry.type_id is None:
         raise MapError(f'the map has an unknown object "{name}"; known: {", ".join(types)}')

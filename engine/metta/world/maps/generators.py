@@ -134,13 +134,13 @@ def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.rando
     uniforms: list[float] = []
 
     def draw(low: int, high: int) -> int:
-        """A whole number from `low` to below `high`."""
+        """A random integer in [low, high)."""
         if not uniforms:
             uniforms.extend(generator.random(64).tolist())
         return low + int(uniforms.pop() * (high - low))
 
     def fill(top: int, left: int, rows: int, cols: int) -> Cell:
-        """Rooms in a part; a cell of one of them."""
+        """Draw rooms in a part of the floor. Returns a cell of one of them."""
         splits_rows = rows > cols if rows != cols else draw(0, 2) == 0
         side = rows if splits_rows else cols
         if side < 2 * least + 1:
@@ -176,22 +176,27 @@ def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.
         step = -math.cos(angle), math.sin(angle)
         # up to the first side of the map in that direction
         far = [
-            side - 1 - after - at if one > 0 else at - before for side, at, one in zip(shape, middle, step, strict=True)
+            side - 1 - after - at if component > 0 else at - before
+            for side, at, component in zip(shape, middle, step, strict=True)
         ]
-        length = min(distance / abs(one) for distance, one in zip(far, step, strict=True) if abs(one) > 1e-9)
+        length = min(
+            distance / abs(component) for distance, component in zip(far, step, strict=True) if abs(component) > 1e-9
+        )
         length = max(0.0, min(length, builder.arm_length or length))
         steps = np.arange(int(2 * length) + 1) / 2
-        rows, cols = (np.rint(at + one * steps).astype(np.int64) for at, one in zip(middle, step, strict=True))
+        rows, cols = (
+            np.rint(at + component * steps).astype(np.int64) for at, component in zip(middle, step, strict=True)
+        )
         trace[rows, cols] = True
         trace[rows[1:], cols[:-1]] = True  # there are no diagonal moves
         ends.append((int(rows[-1]), int(cols[-1])))
     floor = np.zeros((shape[0] + builder.arm_width, shape[1] + builder.arm_width), np.bool_)
     floor[: shape[0], : shape[1]] = trace
-    for one in range(1, builder.arm_width):
-        floor[one : one + shape[0], : shape[1]] |= trace
-    down = floor.copy()
-    for one in range(1, builder.arm_width):
-        floor[:, one:] |= down[:, :-one]
+    for shift in range(1, builder.arm_width):
+        floor[shift : shift + shape[0], : shape[1]] |= trace
+    columns = floor.copy()
+    for shift in range(1, builder.arm_width):
+        floor[:, shift:] |= columns[:, :-shift]
     floor = floor[before : before + shape[0], before : before + shape[1]]
     floor[
         max(0, middle[0] - builder.hub) : middle[0] + builder.hub + 1,

@@ -9,6 +9,7 @@ from metta.config.env.map_generators import TerrainConfig
 from metta.world.maps.mazes import kruskal, walls_between
 
 Floor = NDArray[np.bool_]
+"""`[rows, cols] bool`: true where there is floor."""
 
 KINDS = ("blocks", "crosses", "rings", "labyrinths")
 
