@@ -1,12 +1,15 @@
-"""The examples of the user's API document run as printed; the long one is shortened here, whole in `benchmarks/`."""
+"""Public names: lazy imports, the version, and the examples of the user's API document, the long one shortened."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import pytest
 from api_document import examples
 
 import metta.api
@@ -66,10 +69,38 @@ def test_every_name_the_document_promises_is_there() -> None:
     }
 
 
-def test_the_public_names_are_sorted_and_exist() -> None:
+def test_the_public_names_exist_and_are_those_of_the_type_stub() -> None:
+    stub = ast.parse(Path(metta.api.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    (listed,) = (ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign))
     names = metta.api.__all__
-    assert len(set(names)) == len(names)
-    assert all(hasattr(metta.api, name) for name in names)
+    assert set(listed) == set(names)
+    assert len(set(names)) == len(names) == len(listed)
+    assert set(names) <= set(dir(metta.api))
+    for name in names:
+        assert getattr(metta.api, name) is not None
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"module 'metta\.api' has no attribute 'train_runs'"):
+        metta.api.train_runs  # noqa: B018
+    assert not hasattr(metta, "__versions__")
+
+
+def test_names_are_imported_when_they_are_used(tmp_path: Path) -> None:
+    program = "import sys, metta.api; metta.api.load_config('quickstart'); print('torch' in sys.modules); "
+    assert run(program + "metta.api.MettaAgent; print('torch' in sys.modules)", tmp_path) == "False\nTrue\n"
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert metta.__version__ == project["version"]
+    printed = subprocess.run([sys.executable, "-m", "metta_cli", "--version"], capture_output=True, text=True).stdout
+    assert printed == f"metta {project['version']}\n"
+
+
+@pytest.mark.parametrize("order", ["import metta, gymnasium", "import gymnasium, metta", "import metta.api, gymnasium"])
+def test_gymnasium_knows_the_presets_in_any_order_of_imports(order: str, tmp_path: Path) -> None:
+    assert run(f"{order}\nprint(gymnasium.make_vec('metta/quickstart', num_envs=2).num_envs)", tmp_path) == "8\n"
 
 
 def test_type_constants_are_numbered_as_in_the_document() -> None:
