@@ -29,58 +29,58 @@ def progressive(tasks: int = 3, **settings: Any) -> ProgressiveTaskSampler:
     return ProgressiveTaskSampler(ProgressiveConfig.model_validate({"type": "progressive"} | settings), tasks)
 
 
-def assert_draws(draw: TaskSampler, *probabilities: float) -> None:
-    np.testing.assert_allclose(draw.probabilities(), probabilities, rtol=1e-12)
+def assert_draws(sampler: TaskSampler, *probabilities: float) -> None:
+    np.testing.assert_allclose(sampler.probabilities(), probabilities, rtol=1e-12)
 
 
 def test_fixed_divides_a_scenes_weight_equally_among_its_tasks() -> None:
-    draw = make_task_sampler(CurriculumConfig(scenes=["a", "b"], weights=[1, 3]), (0, 0, 1, 1, 1))
-    assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
-    draw.update([(0, 100.0)], 1000)
-    assert_draws(draw, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
-    assert draw.scores() == {}
+    sampler = make_task_sampler(CurriculumConfig(scenes=["a", "b"], weights=[1, 3]), (0, 0, 1, 1, 1))
+    assert_draws(sampler, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
+    sampler.update([(0, 100.0)], 1000)
+    assert_draws(sampler, 1 / 8, 1 / 8, 1 / 4, 1 / 4, 1 / 4)
+    assert sampler.scores() == {}
     assert_draws(make_task_sampler(CurriculumConfig(), (0,)), 1.0)
 
 
 def test_low_reward_samples_the_task_of_lowest_reward_most() -> None:
-    draw = low_reward(exploration=0.1, average_rate=0.5)
-    assert_draws(draw, 1 / 3, 1 / 3, 1 / 3)
-    draw.update([(0, 4.0), (1, 0.0), (0, 2.0), (2, 1.0)], 0)
+    sampler = low_reward(exploration=0.1, average_rate=0.5)
+    assert_draws(sampler, 1 / 3, 1 / 3, 1 / 3)
+    sampler.update([(0, 4.0), (1, 0.0), (0, 2.0), (2, 1.0)], 0)
     # averages 3, 0, 1; scores 0, 1, 2/3, in all 5/3; nine tenths by score, one tenth evenly
-    assert draw.scores() == pytest.approx({0: 0.0, 1: 1.0, 2: 2 / 3})
-    assert_draws(draw, 0.1 / 3, 0.9 * 3 / 5 + 0.1 / 3, 0.9 * 2 / 5 + 0.1 / 3)
+    assert sampler.scores() == pytest.approx({0: 0.0, 1: 1.0, 2: 2 / 3})
+    assert_draws(sampler, 0.1 / 3, 0.9 * 3 / 5 + 0.1 / 3, 0.9 * 2 / 5 + 0.1 / 3)
 
 
 def test_low_reward_treats_a_task_without_an_episode_as_the_lowest() -> None:
-    draw = low_reward(exploration=0.0)
-    draw.update([(0, 4.0), (2, 1.0)], 0)
-    assert_draws(draw, 0.0, 0.5, 0.5)
-    assert set(draw.scores()) == {0, 2}
+    sampler = low_reward(exploration=0.0)
+    sampler.update([(0, 4.0), (2, 1.0)], 0)
+    assert_draws(sampler, 0.0, 0.5, 0.5)
+    assert set(sampler.scores()) == {0, 2}
 
 
 def test_low_reward_updates_averages_with_the_rate() -> None:
-    draw = low_reward(average_rate=0.1)
-    draw.update([(0, 1.0), (0, 2.0), (0, 2.0)], 0)
-    assert draw.averages[0] == pytest.approx(1 + 0.1 + 0.09)
+    sampler = low_reward(average_rate=0.1)
+    sampler.update([(0, 1.0), (0, 2.0), (0, 2.0)], 0)
+    assert sampler.averages[0] == pytest.approx(1 + 0.1 + 0.09)
 
 
 def test_learning_progress_is_the_difference_of_two_averages() -> None:
-    draw = learning_progress(fast_rate=0.5, slow_rate=0.25, exploration=0.2)
-    draw.update([(0, 0.0), (1, 1.0)], 0)
-    assert_draws(draw, 0.5, 0.5)  # nothing has changed yet
-    draw.update([(0, 1.0), (0, 1.0), (1, 0.0)], 0)
+    sampler = learning_progress(fast_rate=0.5, slow_rate=0.25, exploration=0.2)
+    sampler.update([(0, 0.0), (1, 1.0)], 0)
+    assert_draws(sampler, 0.5, 0.5)  # nothing has changed yet
+    sampler.update([(0, 1.0), (0, 1.0), (1, 0.0)], 0)
     # task 0: fast 0, 1/2, 3/4; slow 0, 1/4, 7/16: apart by 5/16. Task 1: fast 1/2, slow 3/4: apart by 1/4, though worse
-    assert draw.scores() == pytest.approx({0: 5 / 16, 1: 1 / 4})
-    assert_draws(draw, 0.8 * 5 / 9 + 0.1, 0.8 * 4 / 9 + 0.1)
+    assert sampler.scores() == pytest.approx({0: 5 / 16, 1: 1 / 4})
+    assert_draws(sampler, 0.8 * 5 / 9 + 0.1, 0.8 * 4 / 9 + 0.1)
 
 
 def test_learning_progress_is_equal_until_tasks_are_measured() -> None:
-    draw = learning_progress(3, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=2)
-    draw.update([(0, 0.0), (0, 4.0), (1, 7.0)], 0)
-    assert draw.scores() == pytest.approx({0: 1.0, 1: 0.0})
-    assert_draws(draw, 1 / 3, 1 / 3, 1 / 3)  # 1 and 2 count as much as the best
-    draw.update([(1, 8.0), (2, 0.0), (2, 0.0)], 0)
-    assert_draws(draw, 0.8, 0.2, 0.0)
+    sampler = learning_progress(3, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=2)
+    sampler.update([(0, 0.0), (0, 4.0), (1, 7.0)], 0)
+    assert sampler.scores() == pytest.approx({0: 1.0, 1: 0.0})
+    assert_draws(sampler, 1 / 3, 1 / 3, 1 / 3)  # 1 and 2 count as much as the best
+    sampler.update([(1, 8.0), (2, 0.0), (2, 0.0)], 0)
+    assert_draws(sampler, 0.8, 0.2, 0.0)
 
 
 def test_a_task_with_few_episodes_has_the_highest_learning_progress() -> None:
@@ -96,48 +96,48 @@ def test_a_task_with_few_episodes_has_the_highest_learning_progress() -> None:
 
 
 def test_success_reward_measures_the_fraction_of_successful_episodes() -> None:
-    draw = learning_progress(fast_rate=0.5, slow_rate=0.25, success_reward=3.0)
-    draw.update([(0, 2.9), (0, 3.0), (1, 1.0), (1, 2.5)], 0)
-    assert draw.scores() == pytest.approx({0: 0.25, 1: 0.0})
+    sampler = learning_progress(fast_rate=0.5, slow_rate=0.25, success_reward=3.0)
+    sampler.update([(0, 2.9), (0, 3.0), (1, 1.0), (1, 2.5)], 0)
+    assert sampler.scores() == pytest.approx({0: 0.25, 1: 0.0})
 
 
 def test_progressive_moves_on_when_the_threshold_is_reached() -> None:
-    draw = progressive(thresholds=[2.0], min_episodes=2, average_rate=0.5)
-    assert_draws(draw, 1, 0, 0)
-    draw.update([(0, 5.0)], 100)
-    assert_draws(draw, 1, 0, 0)  # one episode is not enough
-    draw.update([(0, 1.0), (1, 9.0)], 100)
-    assert_draws(draw, 0, 1, 0)  # the average is 3
-    draw.update([(0, 9.0), (0, 9.0), (1, 1.0), (1, 2.9)], 100)
-    assert_draws(draw, 0, 1, 0)  # episodes of the task before do not count; 1.95
-    draw.update([(1, 2.1)], 100)
-    assert_draws(draw, 0, 0, 1)
-    assert draw.scores() == pytest.approx({0: 3.0, 1: 2.025})
-    draw.update([(2, 9.0)] * 9, 100)
-    assert_draws(draw, 0, 0, 1)  # there is no other
+    sampler = progressive(thresholds=[2.0], min_episodes=2, average_rate=0.5)
+    assert_draws(sampler, 1, 0, 0)
+    sampler.update([(0, 5.0)], 100)
+    assert_draws(sampler, 1, 0, 0)  # one episode is not enough
+    sampler.update([(0, 1.0), (1, 9.0)], 100)
+    assert_draws(sampler, 0, 1, 0)  # the average is 3
+    sampler.update([(0, 9.0), (0, 9.0), (1, 1.0), (1, 2.9)], 100)
+    assert_draws(sampler, 0, 1, 0)  # episodes of the task before do not count; 1.95
+    sampler.update([(1, 2.1)], 100)
+    assert_draws(sampler, 0, 0, 1)
+    assert sampler.scores() == pytest.approx({0: 3.0, 1: 2.025})
+    sampler.update([(2, 9.0)] * 9, 100)
+    assert_draws(sampler, 0, 0, 1)  # there is no other
 
 
 def test_progressive_can_have_a_threshold_for_each_task() -> None:
-    draw = progressive(thresholds=[1.0, 5.0], min_episodes=1)
-    draw.update([(0, 2.0)], 0)
-    draw.update([(1, 2.0)], 0)
-    assert_draws(draw, 0, 1, 0)
+    sampler = progressive(thresholds=[1.0, 5.0], min_episodes=1)
+    sampler.update([(0, 2.0)], 0)
+    sampler.update([(1, 2.0)], 0)
+    assert_draws(sampler, 0, 1, 0)
 
 
 def test_progressive_moves_on_after_agent_steps() -> None:
-    draw = progressive(agent_steps=250)
+    sampler = progressive(agent_steps=250)
     for expected in (0, 0, 0, 1, 1, 1, 2, 2, 2, 2):
-        assert draw.level == expected
-        draw.update([], 100)
+        assert sampler.level == expected
+        sampler.update([], 100)
 
 
 def test_progressive_can_keep_playing_earlier_tasks() -> None:
-    draw = progressive(agent_steps=1, earlier_share=0.3)
-    assert_draws(draw, 1, 0, 0)
-    draw.update([], 1)
-    assert_draws(draw, 0.3, 0.7, 0)
-    draw.update([], 1)
-    assert_draws(draw, 0.15, 0.15, 0.7)
+    sampler = progressive(agent_steps=1, earlier_share=0.3)
+    assert_draws(sampler, 1, 0, 0)
+    sampler.update([], 1)
+    assert_draws(sampler, 0.3, 0.7, 0)
+    sampler.update([], 1)
+    assert_draws(sampler, 0.15, 0.15, 0.7)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_a_restored_sampler_continues_exactly(
     straight, resumed = make_task_sampler(config, (0, 0, 1, 2)), make_task_sampler(config, (0, 0, 1, 2))
     straight.update(episodes[:25], 10)
     resumed.load_state(straight.state())
-    for draw in (straight, resumed):
-        assert math.isclose(draw.probabilities().sum(), 1.0)
-        draw.update(episodes[25:], 10)
+    for sampler in (straight, resumed):
+        assert math.isclose(sampler.probabilities().sum(), 1.0)
+        sampler.update(episodes[25:], 10)
     assert straight.probabilities().tolist() == resumed.probabilities().tolist()
     assert repr(straight.state()) == repr(resumed.state())
     assert straight.scores() == resumed.scores() != {}

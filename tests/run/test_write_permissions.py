@@ -10,7 +10,7 @@ from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.config.loading.overrides import Override
 from metta.errors import CheckpointError, UsageError
-from metta.rl.self_play import check_names
+from metta.rl.self_play import check_opponent_names
 from metta.run.train import resume_run, train_run
 
 
@@ -80,10 +80,10 @@ def test_a_link_within_the_run_directory_is(run: Path) -> None:
 
 
 def test_names_of_opponents_lead_nowhere_else() -> None:
-    check_names(["given_000", "epoch_000100"])
+    check_opponent_names(["given_000", "epoch_000100"])
     for name in ("../../policy", "/etc/given_000", "epoch_1/../../x"):
         with pytest.raises(CheckpointError, match="names an opponent"):
-            check_names([name])
+            check_opponent_names([name])
 
 
 def test_what_a_killed_writer_left_of_a_replay_is_removed(run: Path) -> None:

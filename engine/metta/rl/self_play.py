@@ -52,7 +52,7 @@ def opponent_file(name: str) -> str:
     return f"{OPPONENTS}/{name}.pt"
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_opponent_names(names: Sequence[str]) -> None:
     """Raise CheckpointError for a name that no pool gives: it could lead out of the directory."""
     for name in names:
         if not re.fullmatch(r"(given|epoch)_[0-9]+", name):

@@ -1,4 +1,4 @@
-"""The training configuration classes, under the name the API document promises."""
+"""Configuration classes of training, under the module name of the API document."""
 
 from metta.config.training import (
     CheckpointConfig,

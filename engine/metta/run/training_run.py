@@ -38,7 +38,7 @@ from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, update_policy
 from metta.rl.rollout import BatchInfo, rollout
-from metta.rl.self_play import FrozenPolicy, OpponentPool, check_names, opponent_file
+from metta.rl.self_play import FrozenPolicy, OpponentPool, check_opponent_names, opponent_file
 from metta.rl.weight_analysis import analyze_weights
 from metta.run.epoch_metrics import EpochMetrics, mean, rewards_by_task
 from metta.run.events import ReplaySaved, RunBegan
@@ -380,7 +380,7 @@ class TrainingRun:
         if kept is None:
             paths = {f"given_{index:03d}": Path(path) for index, path in enumerate(config.policies)}
         else:
-            check_names(names)
+            check_opponent_names(names)
             paths = {name: kept / opponent_file(name) for name in names}
         world = self.curriculum.env_configs[0]
         members = [FrozenPolicy(name, load_policy(path, self.device, world).agent) for name, path in paths.items()]
