@@ -1,4 +1,4 @@
-"""The network as it is computed is the network as it is usually written, with the same weights."""
+"""The cnn backbone computes the same as plain PyTorch layers over the dense encoding, with the same weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ WINDOWS = [(11, 11), (15, 13), (7, 9), (15, 3), (1, 5)]
 
 
 def set_up(height: int, width: int) -> tuple[CnnBackbone, torch.Tensor, torch.Tensor]:
-    """A network, tokens and the dense of them; one agent sees nothing."""
+    """A backbone, observations and their dense encoding; one agent has no tokens."""
     torch.manual_seed(0)
     env = make_environment(num_agents=5, width=18, height=18, observation_height=height, observation_width=width)
     backbone = CnnBackbone(env.spec, AgentModelConfig(hidden_dim=8))
-    frame = torch.from_numpy(env.reset(seed=4)[0]).clone()
-    frame[2] = 255
-    return backbone, frame, dense_encoding(backbone.codes, frame).unflatten(2, (height, width))
+    observations = torch.from_numpy(env.reset(seed=4)[0]).clone()
+    observations[2] = 255
+    return backbone, observations, dense_encoding(backbone.codes, observations).unflatten(2, (height, width))
 
 
 def plain(backbone: CnnBackbone) -> nn.Sequential:
-    """What anyone would write, with the network's own weights."""
+    """The plain layers, with the backbone's weights."""
     first, second, linear = backbone.convolution, backbone.layers[1], backbone.layers[4]
     layers = nn.Sequential(
         nn.Conv2d(first.in_channels, 64, first.kernel_size, first.stride, first.padding),
@@ -41,35 +41,35 @@ def plain(backbone: CnnBackbone) -> nn.Sequential:
     return layers
 
 
-def test_the_default_window_has_the_usual_sizes():
+def test_layer_sizes_for_the_default_window():
     layers = plain(set_up(11, 11)[0])
     assert [tuple(weight.shape)[-3:] for weight in layers.parameters() if weight.ndim == 4] == [(66, 5, 5), (64, 3, 3)]
     assert (layers[0].stride, layers[0].padding, layers[5].in_features) == ((3, 3), (0, 0), 64)
 
 
 @pytest.mark.parametrize(("height", "width"), WINDOWS)
-def test_the_network_of_tokens_is_that_of_the_box(height, width):
-    backbone, frame, dense = set_up(height, width)
+def test_outputs_and_gradients_are_those_of_plain_layers(height, width):
+    backbone, observations, dense = set_up(height, width)
     layers = plain(backbone)
-    dense, fast = layers(dense), backbone(frame)
-    torch.testing.assert_close(fast, dense, rtol=1e-4, atol=1e-5)
+    expected, fast = layers(dense), backbone(observations)
+    torch.testing.assert_close(fast, expected, rtol=1e-4, atol=1e-5)
     assert fast.std() > 1e-3
-    incoming = torch.randn_like(dense)
-    of_dense = torch.autograd.grad(dense, list(layers.parameters()), incoming)
-    of_fast = torch.autograd.grad(fast, list(backbone.parameters()), incoming)
-    torch.testing.assert_close(of_fast, of_dense, rtol=1e-4, atol=1e-4)
-    assert all(gradient.abs().sum() > 0 for gradient in of_fast)
+    incoming = torch.randn_like(expected)
+    plain_gradients = torch.autograd.grad(expected, list(layers.parameters()), incoming)
+    gradients = torch.autograd.grad(fast, list(backbone.parameters()), incoming)
+    torch.testing.assert_close(gradients, plain_gradients, rtol=1e-4, atol=1e-4)
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
 @pytest.mark.parametrize(("height", "width"), WINDOWS)
 @pytest.mark.parametrize("is_fast", [False, True])
-def test_under_autocast_products_are_the_convolution_as_nearly_as_bfloat16_has_it(height, width, is_fast, monkeypatch):
+def test_autocast_differs_by_bfloat16_rounding(height, width, is_fast, monkeypatch):
     monkeypatch.setattr(convolutions, "cpu_has_bfloat16", lambda: is_fast)
-    backbone, frame, dense = set_up(height, width)
+    backbone, observations, dense = set_up(height, width)
     layers = plain(backbone)
-    whole = backbone(frame)
+    whole = backbone(observations)
     with torch.autocast("cpu", torch.bfloat16):
-        half, convolved = backbone(frame), layers(dense)
+        half, convolved = backbone(observations), layers(dense)
     for features in (half, convolved):
         torch.testing.assert_close(features.float(), whole, rtol=0.05, atol=0.02)
     assert not torch.equal(half.float(), whole)  # the linear layer is in bfloat16 anyway
@@ -81,7 +81,7 @@ def test_under_autocast_products_are_the_convolution_as_nearly_as_bfloat16_has_i
         assert (one - other).norm() < 0.05 * other.norm()
 
 
-def test_products_of_bfloat16_are_rounded_once(monkeypatch):
+def test_bfloat16_sums_are_rounded_once(monkeypatch):
     monkeypatch.setattr(convolutions, "cpu_has_bfloat16", lambda: True)
     convolution = convolutions.GridConvolution(1, (3, 3))
     torch.nn.init.constant_(convolution.weight, 2.0**-10)

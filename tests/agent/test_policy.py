@@ -1,4 +1,4 @@
-"""The agent as a whole: what it may sample, what it sees, that each setting of `[agent]` acts."""
+"""MettaAgent: which actions it samples, what it sees, and the effect of each field of `[agent]`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def new_agent(env, global_features=(), **settings):
     return make_agent(*spaces, list(global_features), "cpu", AgentModelConfig(**SIZES | settings))
 
 
-def outputs(agent, frame):
-    """Logits and values of a fresh agent's first step."""
-    memory = agent.initial_memory(len(frame))
-    logits, values, _ = agent(frame[None], memory, torch.zeros(1, len(frame), dtype=torch.bool))
+def outputs(agent, observations):
+    """Logits and values of a first step."""
+    memory = agent.initial_memory(len(observations))
+    logits, values, _ = agent(observations[None], memory, torch.zeros(1, len(observations), dtype=torch.bool))
     return torch.cat([logits[0], values[0, :, None]], 1).detach()
 
 
@@ -33,16 +33,16 @@ def shapes(agent):
     return [tuple(weight.shape) for weight in agent.parameters()]
 
 
-def changed(frame, name, spec, value):
+def changed(observations, name, spec, value):
     """The same observations with another value in every token of a feature at the agent's own cell."""
-    other = frame.clone()
-    here = (frame[..., 1] == spec.feature_names.index(name)) & (frame[..., 0] == spec.center)
+    other = observations.clone()
+    here = (observations[..., 1] == spec.feature_names.index(name)) & (observations[..., 0] == spec.center)
     assert here.any()
-    other[..., 2] = torch.where(here, value, frame[..., 2])
+    other[..., 2] = torch.where(here, value, observations[..., 2])
     return other
 
 
-# -- what may be sampled ------------------------------------------------------------------------------------------
+# -- sampling ------------------------------------------------------------------------------------------
 
 
 def disabled_config() -> EnvConfig:
@@ -58,15 +58,15 @@ def disabled_config() -> EnvConfig:
     )
 
 
-def test_only_valid_enabled_pairs_are_sampled():
+def test_only_valid_enabled_actions_are_sampled():
     config = disabled_config()
     agent = make_agent(ObservationSpace(config), ActionSpace(config), [], "cpu", AgentModelConfig(**SIZES))
-    frame = torch.full((3000, config.spec.num_observation_tokens, 3), 255, dtype=torch.uint8)
+    observations = torch.full((3000, config.spec.num_observation_tokens, 3), 255, dtype=torch.uint8)
     for policy in (agent, RandomPolicy(config.spec)):
-        decision = policy.act(frame, policy.initial_memory(3000), generator=torch.Generator().manual_seed(0))
-        assert {tuple(action) for action in decision.actions.tolist()} == {(0, 0), (1, 0), (1, 1), (3, 0), (4, 0)}
-        assert decision.actions.dtype == torch.int32
-        assert torch.equal(torch.tensor(config.spec.flat_actions)[decision.action_index], decision.actions.long())
+        output = policy.act(observations, policy.initial_memory(3000), generator=torch.Generator().manual_seed(0))
+        assert {tuple(action) for action in output.actions.tolist()} == {(0, 0), (1, 0), (1, 1), (3, 0), (4, 0)}
+        assert output.actions.dtype == torch.int32
+        assert torch.equal(torch.tensor(config.spec.flat_actions)[output.action_index], output.actions.long())
 
 
 def test_an_environment_without_actions_is_refused():
@@ -75,20 +75,20 @@ def test_an_environment_without_actions_is_refused():
         make_agent(ObservationSpace(config), ActionSpace(config), [], "cpu", AgentModelConfig(**SIZES))
 
 
-def test_deterministic_takes_the_most_likely_pair(crowded_env, seen):
+def test_deterministic_takes_the_most_likely_action(crowded_env, seen):
     agent = new_agent(crowded_env)
     logits = outputs(agent, seen[0])[:, :-1]
-    decision = agent.act(seen[0], agent.initial_memory(16), deterministic=True)
-    assert torch.equal(decision.action_index, logits.argmax(-1))
+    output = agent.act(seen[0], agent.initial_memory(16), deterministic=True)
+    assert torch.equal(output.action_index, logits.argmax(-1))
 
 
 def test_random_policy_reports_its_probability(crowded_env, seen):
     policy = RandomPolicy(crowded_env.spec)
-    decision = policy.act(seen[0], policy.initial_memory(16))
-    torch.testing.assert_close(decision.log_probs.exp() * len(crowded_env.spec.flat_actions), torch.ones(16))
+    output = policy.act(seen[0], policy.initial_memory(16))
+    torch.testing.assert_close(output.log_probs.exp() * len(crowded_env.spec.flat_actions), torch.ones(16))
 
 
-def test_observations_are_checked_at_the_door(crowded_env, seen):
+def test_the_shape_of_observations_is_checked(crowded_env, seen):
     agent = new_agent(crowded_env)
     with pytest.raises(ValueError, match="must be"):
         agent.act(seen[0][:, :50], agent.initial_memory(16))
@@ -103,23 +103,23 @@ def test_observations_are_checked_at_the_door(crowded_env, seen):
 @pytest.mark.parametrize(
     ("height", "width"), [(1, 1), (3, 3), (5, 5), (7, 7), (9, 9), (11, 11), (13, 13), (15, 15), (1, 15), (11, 3)]
 )
-def test_every_window_can_be_seen_to_its_corners(backbone, height, width):
+def test_every_corner_of_every_window_has_an_effect(backbone, height, width):
     game = {"num_agents": 1, "width": 9, "height": 9, "observation_height": height, "observation_width": width}
     config = EnvConfig(game={**game, "num_observation_tokens": 20})
     torch.manual_seed(0)
     settings = AgentModelConfig(hidden_dim=32, mlp_layers=0, backbone=backbone)
     agent = make_agent(ObservationSpace(config), ActionSpace(config), [], "cpu", settings)
     corners = {(row, col) for row in (0, height - 1) for col in (0, width - 1)}
-    frame = torch.full((len(corners) + 1, 20, 3), 255, dtype=torch.uint8)
+    observations = torch.full((len(corners) + 1, 20, 3), 255, dtype=torch.uint8)
     for index, (row, col) in enumerate(sorted(corners)):
-        frame[index, 0] = torch.tensor([row << 4 | col, 0, 2])
-    features = agent.backbone(frame)
+        observations[index, 0] = torch.tensor([row << 4 | col, 0, 2])
+    features = agent.backbone(observations)
     assert features.shape == (len(corners) + 1, 32)
     distances = torch.cdist(features, features) + torch.eye(len(features))
     assert distances.min() > 1e-6
 
 
-def test_backbone_names_the_network(crowded_env):
+def test_backbone_selects_the_network(crowded_env):
     kinds = {
         name: type(new_agent(crowded_env, backbone=name).backbone).__name__ for name in ("cnn", "mlp", "attention")
     }
@@ -129,9 +129,9 @@ def test_backbone_names_the_network(crowded_env):
 @pytest.mark.parametrize("backbone", ["cnn", "attention"])
 def test_the_order_of_tokens_does_not_matter(crowded_env, seen, backbone):
     agent = new_agent(crowded_env, backbone=backbone)
-    frame = seen[4]
-    shuffled = frame[:, torch.cat([torch.arange(4), 4 + torch.randperm(frame.shape[1] - 4)])]
-    torch.testing.assert_close(outputs(agent, frame), outputs(agent, shuffled), rtol=1e-4, atol=1e-5)
+    observations = seen[4]
+    shuffled = observations[:, torch.cat([torch.arange(4), 4 + torch.randperm(observations.shape[1] - 4)])]
+    torch.testing.assert_close(outputs(agent, observations), outputs(agent, shuffled), rtol=1e-4, atol=1e-5)
 
 
 def test_orthogonal_weights_and_an_almost_uniform_first_policy(crowded_env, seen):
@@ -196,7 +196,7 @@ def test_use_cell_ahead(crowded_env):
     for used in (True, False):
         agent = make_agent(*spaces, [], "cpu", AgentModelConfig(**SIZES, use_cell_ahead=used))
         with torch.no_grad():
-            agent.backbone.table.zero_()  # what is seen is seen ahead or nowhere
+            agent.backbone.table.zero_()  # the cell ahead remains the only input
         up, down = outputs(agent, tokens)
         assert torch.equal(up, down) is not used
         assert any("ahead" in name for name, _ in agent.named_parameters()) is used
@@ -238,12 +238,12 @@ def test_obs_scale(crowded_env, seen, backbone):
 def test_obs_process_func(crowded_env, seen, monkeypatch):
     monkeypatch.setattr(OBSERVATION_PROCESSORS, "_registered", dict(OBSERVATION_PROCESSORS._registered))
 
-    @OBSERVATION_PROCESSORS.register("nothing but the first four tokens")
+    @OBSERVATION_PROCESSORS.register("first four tokens")
     def first_four(observations, spec):
         return observations[:, :4]
 
     plain = new_agent(crowded_env)
-    short = new_agent(crowded_env, obs_process_func="nothing but the first four tokens")
+    short = new_agent(crowded_env, obs_process_func="first four tokens")
     cut = seen[3].clone()
     cut[:, 4:] = 255
     assert torch.equal(outputs(short, seen[3]), outputs(plain, cut))
@@ -257,7 +257,7 @@ def test_an_unknown_observation_processor_is_named_with_the_known_ones(crowded_e
         new_agent(crowded_env, obs_process_func="flaten_obs_dict")
 
 
-# analyze_weights_interval, l2_init_weight_update_interval: the training loop's; clip_range: tests/rl/test_ppo.py
+# analyze_weights_interval, l2_init_weight_update_interval: tests of the training loop; clip_range: tests/rl/test_ppo.py
 
 
 def test_global_features(crowded_env, seen):

@@ -1,4 +1,4 @@
-"""Memory: replaying a segment gives what acting step by step gave, also where episodes end inside it."""
+"""Recurrent memory: a segment gives the same outputs as single steps, also where episodes end inside it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def new_agent(env, **settings):
     return make_agent(*spaces, [], "cpu", AgentModelConfig(**SIZES | settings))
 
 
-def ended_here_and_there(horizon: int, agents: int) -> torch.Tensor:
+def random_episode_starts(horizon: int, agents: int) -> torch.Tensor:
     episode_starts = torch.rand(horizon, agents, generator=torch.Generator().manual_seed(5)) < 0.15
     episode_starts[0, :3] = True
     episode_starts[5:8] = False
@@ -31,25 +31,25 @@ def ended_here_and_there(horizon: int, agents: int) -> torch.Tensor:
 def test_replaying_a_segment_equals_acting_step_by_step(crowded_env, seen, backbone, settings):
     agent = new_agent(crowded_env, backbone=backbone, **settings)
     horizon, agents = seen.shape[:2]
-    episode_starts = ended_here_and_there(horizon, agents)
+    episode_starts = random_episode_starts(horizon, agents)
     start = agent.initial_memory(agents)
     start = Memory(torch.randn_like(start.hidden), torch.randn_like(start.cell))
-    memory, decisions = start, []
+    memory, outputs = start, []
     for t in range(horizon):
-        decisions.append(agent.act(seen[t], memory, episode_starts[t], torch.Generator().manual_seed(t)))
-        memory = decisions[-1].memory
-    action_index = torch.stack([decision.action_index for decision in decisions])
+        outputs.append(agent.act(seen[t], memory, episode_starts[t], torch.Generator().manual_seed(t)))
+        memory = outputs[-1].memory
+    action_index = torch.stack([output.action_index for output in outputs])
     evaluation = agent.evaluate_actions(seen, action_index, start, episode_starts)
     tolerance = {"rtol": 1e-4, "atol": 1e-5}
-    acted = torch.stack([decision.log_probs for decision in decisions])
+    acted = torch.stack([output.log_probs for output in outputs])
     torch.testing.assert_close(evaluation.log_probs.detach(), acted, **tolerance)
-    values = torch.stack([decision.values for decision in decisions])
+    values = torch.stack([output.values for output in outputs])
     torch.testing.assert_close(evaluation.values.detach(), values, **tolerance)
     assert values.std() > 1e-3
-    assert len({tuple(pair) for pair in action_index.tolist()}) > 1
+    assert len({tuple(step) for step in action_index.tolist()}) > 1
 
 
-def test_what_came_before_an_episode_is_forgotten(crowded_env, seen):
+def test_memory_is_cleared_at_episode_starts(crowded_env, seen):
     agent = new_agent(crowded_env)
     agents = seen.shape[1]
     full = Memory(torch.randn(1, agents, 16), torch.randn(1, agents, 16))
@@ -60,7 +60,7 @@ def test_what_came_before_an_episode_is_forgotten(crowded_env, seen):
     assert (after_reset[~forgotten] - fresh[~forgotten]).abs().min() > 1e-4
 
 
-def test_value_leaves_memory_as_it_is_and_acting_does_not(crowded_env, seen):
+def test_value_does_not_change_memory_and_acting_does(crowded_env, seen):
     agent = new_agent(crowded_env)
     memory = agent.initial_memory(seen.shape[1])
     agent.value(seen[0], memory)
@@ -91,7 +91,7 @@ def test_outputs_and_gradients_are_those_of_the_equations(bptt_horizon):
     torch.manual_seed(0)
     lstm = SegmentLSTM(8, 1, bptt_horizon)
     memory = Memory(torch.randn(1, 6, 8), torch.randn(1, 6, 8))
-    episode_starts = ended_here_and_there(10, 6)
+    episode_starts = random_episode_starts(10, 6)
     incoming = torch.randn(10, 6, 8)
     results = []
     for run in (lambda x: lstm(x, memory, episode_starts)[0], lambda x: slow_lstm(lstm, x, memory, episode_starts)):
@@ -106,8 +106,8 @@ def test_outputs_and_gradients_are_those_of_the_equations(bptt_horizon):
         torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5)
 
 
-def reach(bptt_horizon: int) -> list[bool]:
-    """Which of ten inputs the last output has a gradient to."""
+def inputs_with_gradient(bptt_horizon: int) -> list[bool]:
+    """For each of ten inputs, whether the last output has a gradient with respect to it."""
     torch.manual_seed(0)
     lstm = SegmentLSTM(4, 1, bptt_horizon)
     inputs = torch.randn(10, 2, 4, requires_grad=True)
@@ -117,29 +117,29 @@ def reach(bptt_horizon: int) -> list[bool]:
 
 
 def test_bptt_horizon_cuts_gradients_inside_a_segment():
-    assert reach(64) == [True] * 10
-    assert reach(4) == [False] * 8 + [True] * 2
-    assert reach(1) == [False] * 9 + [True]
+    assert inputs_with_gradient(64) == [True] * 10
+    assert inputs_with_gradient(4) == [False] * 8 + [True] * 2
+    assert inputs_with_gradient(1) == [False] * 9 + [True]
 
 
 @pytest.mark.parametrize("is_fast", [True, False])
-def test_under_autocast_it_is_bfloat16_where_that_is_fast(is_fast, monkeypatch):
+def test_autocast_uses_bfloat16_only_where_it_is_fast(is_fast, monkeypatch):
     monkeypatch.setattr(recurrent_memory, "cpu_is_fast_in_bfloat16", lambda: is_fast)
     torch.manual_seed(0)
-    lstm, inputs, begun = SegmentLSTM(32, 1, 64), torch.randn(20, 6, 32), Memory(*torch.randn(2, 1, 6, 32))
+    lstm, inputs, initial = SegmentLSTM(32, 1, 64), torch.randn(20, 6, 32), Memory(*torch.randn(2, 1, 6, 32))
     episode_starts = torch.rand(20, 6) < 0.05
     with torch.no_grad():
-        whole, kept = lstm(inputs, begun, episode_starts)
+        full, full_memory = lstm(inputs, initial, episode_starts)
         with torch.autocast("cpu", torch.bfloat16):
-            half, left = lstm(inputs, begun, episode_starts)
+            half, half_memory = lstm(inputs, initial, episode_starts)
             steps = []
-            remembered = begun
+            memory = initial
             for t in range(20):
-                output, after = lstm(inputs[t : t + 1], remembered, episode_starts[t : t + 1])
+                output, after = lstm(inputs[t : t + 1], memory, episode_starts[t : t + 1])
                 steps.append(output)
-                remembered = Memory(after.hidden.float(), after.cell.float())  # as the policy hands it on
-    assert torch.equal(half.float(), whole) is not is_fast
-    torch.testing.assert_close(half.float(), whole, rtol=0, atol=0.02)
-    torch.testing.assert_close(left.cell.float(), kept.cell, rtol=0, atol=0.02)
-    # a segment is learned from as it was played
+                memory = Memory(after.hidden.float(), after.cell.float())  # as MettaAgent.forward does
+    assert torch.equal(half.float(), full) is not is_fast
+    torch.testing.assert_close(half.float(), full, rtol=0, atol=0.02)
+    torch.testing.assert_close(half_memory.cell.float(), full_memory.cell, rtol=0, atol=0.02)
+    # single steps, as in a rollout, give what the whole segment gives in an update
     torch.testing.assert_close(torch.cat(steps).float(), half.float(), rtol=0, atol=1e-6 if not is_fast else 0.004)
