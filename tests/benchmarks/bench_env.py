@@ -35,7 +35,8 @@ import numpy as np
 import metta.world.env as world_env
 from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
-from metta.world.observation.observe import UNUSED_BYTE, Observer
+from metta.config.env.token_features import NO_TOKEN
+from metta.world.observation.observe import Observer
 
 RICH = {
     **{"mine_red": 20, "mine_blue": 10, "mine_green": 10, "generator_red": 10, "generator_blue": 5},
@@ -286,7 +287,7 @@ def bench(batch: str, original: str | None, repeats: int, seconds: float) -> lis
             targets += [Target(f"({batch}) batch, ratio to {name}", ratio, target)] if target else []
             originals[name].close()
         print(f"  {name:<26} {statistics.median(measured) / 1e6:6.3f} M agent steps/s{against}")
-    tokens = float((whole.observations[:, :, 0] != UNUSED_BYTE).sum(1).mean())
+    tokens = float((whole.observations[:, :, 0] != NO_TOKEN).sum(1).mean())
     print(f"  {'tokens of metta':<26} {tokens:6.0f} per observation")
     for name, subject in (("batch", whole), (one, single)):
         split = phases(subject, max(20, 200_000 // subject.env.agents))

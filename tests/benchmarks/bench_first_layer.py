@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from metta.config.env.env_config import EnvConfig
-from metta.world.observation.observe import UNUSED_BYTE, CompactObservations
+from metta.config.env.token_features import NO_TOKEN
+from metta.world.observation.observe import CompactObservations
 
 LOCATIONS = 256
 
@@ -38,7 +39,7 @@ def from_compact(table: Tensor, compact: CompactObservations) -> Tensor:
 
 def from_padded(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
     """`[agents, width]` from padded tokens, from which the padding is removed first."""
-    used = observations[:, :, 0] != UNUSED_BYTE
+    used = observations[:, :, 0] != NO_TOKEN
     location, feature, value = observations[used].T
     offsets = np.concatenate([[0], used.sum(axis=1)]).cumsum()
     return from_compact(table, CompactObservations(location * np.int32(features) + feature, value, offsets))
@@ -46,7 +47,7 @@ def from_padded(table: Tensor, observations: np.ndarray, features: int) -> Tenso
 
 def from_box(table: Tensor, observations: np.ndarray, features: int) -> Tensor:
     """`[agents, width]` from a box `[agents, cells * features]`, which is nearly all zeros."""
-    used = observations[:, :, 0] != UNUSED_BYTE
+    used = observations[:, :, 0] != NO_TOKEN
     location, feature, value = observations[used].T
     cells = np.unique(location)
     cell_at = np.zeros(LOCATIONS, np.int64)

@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from metta.agent.convolutions import ConvolutionAxis, FlattenGrid, GridConvolution, TokenConvolution
 from metta.agent.sparse_tokens import token_sums
-from metta.agent.tokens import NO_TOKEN, TokenCodes
+from metta.agent.tokens import TokenCodes
 from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
+from metta.config.env.token_features import NO_TOKEN
 from metta.config.plan.network_size import CONV_CHANNELS, LATENTS
 from metta.errors import UsageError
 

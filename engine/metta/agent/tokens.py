@@ -10,12 +10,9 @@ from torch import Tensor, nn
 from metta.agent.sparse_tokens import SparseTokens, lower_bounds, nonzero_indices
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
-from metta.config.env.token_features import GLOBAL_FEATURES, ITEM_PREFIX
+from metta.config.env.token_features import GLOBAL_FEATURES, ITEM_PREFIX, NO_TOKEN
 from metta.config.plan.network_size import ITEM_LEVELS
 from metta.geometry import STEPS
-
-NO_TOKEN: Final = 255
-"""Location byte of padding after an observation's last token."""
 
 NUM_GLOBAL_TOKENS: Final = len(GLOBAL_FEATURES)
 """Every observation begins with its global tokens, in the order of GLOBAL_FEATURES."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.agent.tokens import NO_TOKEN
 from metta.baselines.bitboards import Integers, Mask
 from metta.baselines.recipe_values import MAX_FILL, RecipeValues
 from metta.config.env.env_spec import EnvSpec
-from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE
+from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE, NO_TOKEN
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
 from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env.env_config import EnvConfig
+from metta.config.env.token_features import NO_TOKEN
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
 from metta.world.episodes import EpisodeStreams
-from metta.world.observation.observe import UNUSED_BYTE, CompactObservations, Observer, Window
+from metta.world.observation.observe import CompactObservations, Observer, Window
 from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
 from metta.world.rules.actions import count_actions, run_main_phase
@@ -388,7 +389,7 @@ class MettaGridEnv:
 
     def _output_array(self, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         if out is None:
-            return np.full(self.observation_shape, UNUSED_BYTE, np.uint8)
+            return np.full(self.observation_shape, NO_TOKEN, np.uint8)
         if out.shape != self.observation_shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise UsageError(
                 f"out must be contiguous uint8 {list(self.observation_shape)}; got {out.dtype} {list(out.shape)}"

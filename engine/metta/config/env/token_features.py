@@ -33,3 +33,6 @@ FIRST_ITEM_FEATURE: Final = len(FEATURE_SCALES)
 
 ITEM_SCALE: Final = 100.0
 """What the amount of an item is divided by."""
+
+NO_TOKEN: Final = 0xFF
+"""All three bytes of an unused token at the end of an observation."""

@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.config.env.token_features import NO_TOKEN
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
 
-UNUSED_BYTE = 0xFF
-"""All three bytes of an unused token."""
 CHUNK = 512
 """Agents observed at a time: fewer cost more calls, more cost cache misses."""
 
@@ -81,7 +80,7 @@ class Window:
         )  # an observation as one element, so that it is copied at once
         # by number of tokens, 0xff where a row is unused
         used = np.repeat(np.arange(self.num_tokens), 3) < np.arange(self.num_tokens + 1)[:, None]
-        self.unused = np.where(used, 0, UNUSED_BYTE).astype(np.uint8)
+        self.unused = np.where(used, 0, NO_TOKEN).astype(np.uint8)
 
 
 class Observer:
