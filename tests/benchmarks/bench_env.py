@@ -34,8 +34,8 @@ import numpy as np
 
 import metta.world.env as world_env
 from metta.config.env.env_config import EnvConfig
-from metta.world.env import MettaGridEnv
 from metta.config.env.token_features import NO_TOKEN
+from metta.world.env import MettaGridEnv
 from metta.world.observation.observe import Observer
 
 RICH = {
