@@ -167,7 +167,7 @@ def test_impossible_matches_are_refused(busy_env):
         play_match(policy, policy, env, groups=["blu"])
     with pytest.raises(UsageError, match="the groups red, blue leave the opponent no agent"):
         play_match(policy, policy, env, groups=["red", "blue"])
-    with pytest.raises(UsageError, match="made for another world"):
+    with pytest.raises(UsageError, match="made for another environment"):
         play_match(policy, Always(busy_env, GET), env)
     with pytest.raises(UsageError, match="at least 1"):
         play_match(policy, policy, env, num_episodes=0)

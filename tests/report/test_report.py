@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from metta.config.run import RunConfig
 from metta.errors import UsageError
-from metta.report import plots
+from metta.report import html_page, plots
 from metta.report.html_page import write_report
 from metta.report.run_data import config_differences, read_runs
 from metta.run.train import train_run
@@ -27,8 +27,8 @@ from metta_cli.main import app
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs that differ in two settings; the first has recorded episodes."""
     root = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:  # an interval is a second at least, and the run may be shorter
-        patch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: bool(timer.interval_seconds))
+    with pytest.MonkeyPatch.context() as patch:  # intervals are at least a second, longer than the run may be
+        patch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: bool(timer.interval_seconds))
         train_run(tiny_config(root / "slow", "simulation.replay_interval=1"), ignore)
     train_run(tiny_config(root / "fast", "optimizer.learning_rate=0.01", "env.game.ore_red_reward=0.5"), ignore)
     return [root / "slow", root / "fast"]
@@ -84,6 +84,18 @@ def test_the_page_has_a_curve_for_each_run_and_what_differs(runs: list[Path], tm
         assert {"slow", "fast"} <= {part.strip() for part in re.findall(r">([^<>]+)</text>", chart)}
     assert "heart.gained" in text or "ore_red.gained" in text
     assert "http://" not in re.sub(r'(xmlns|xmlns:\w+|rdf:resource)="[^"]*"', "", re.sub(r"<!DOCTYPE.*?>", "", text))
+
+
+def test_equal_configs_have_no_differences_and_a_large_replay_is_named(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html_page, "MAX_REPLAY_BYTES", 0)
+    shutil.copytree(runs[0], tmp_path / "copy")
+    found = read_runs([runs[0], tmp_path / "copy"])
+    text = html_page.report_html(found)
+    assert re.search(r"<h2>Config differences</h2>\s*<p>None\.</p>", text)
+    assert "<iframe" not in text
+    assert [f"<p>{run.newest_replay}</p>" in text for run in found] == [True, True]
 
 
 def test_the_same_runs_give_the_same_page(runs: list[Path], tmp_path: Path) -> None:

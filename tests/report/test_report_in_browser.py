@@ -14,7 +14,7 @@ from metta.run.train import train_run
 
 def test_the_replay_in_a_report_plays(browser: Chromium, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:  # an interval is a second at least, and the run may be shorter
-        patch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: bool(timer.interval_seconds))
+        patch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: bool(timer.interval_seconds))
         train_run(tiny_config(tmp_path / "run", "simulation.replay_interval=1"), ignore)
     report = write_report([tmp_path / "run"], tmp_path / "report.html")
     browser.call("Page.navigate", url="about:blank")
