@@ -1,4 +1,4 @@
-"""A policy as an ONNX model: what onnxruntime makes of it is what torch makes of the policy."""
+"""ONNX export: onnxruntime computes the same as torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metta.world.env import MettaGridEnv
 from metta_cli.main import app
 
 pytestmark = pytest.mark.skipif(
-    find_spec("onnxruntime") is None or find_spec("onnxscript") is None, reason="the extra `export` is not there"
+    find_spec("onnxruntime") is None or find_spec("onnxscript") is None, reason="the extra `export` is not installed"
 )
 ENV = EnvConfig().override(
     num_agents=3, width=8, height=8, map_builder={"objects": {"mine_red": 4}}, num_observation_tokens=60
@@ -37,8 +37,8 @@ KINDS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
-def test_onnxruntime_plays_as_torch_does(tmp_path: Path, kind: dict[str, Any]) -> None:
-    """Over several steps and an episode's end, for another number of agents than it was traced with."""
+def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, Any]) -> None:
+    """Over several steps with an episode start, for another number of agents than in the trace."""
     import onnxruntime  # noqa: PLC0415  # an extra
 
     env = MettaGridEnv(ENV, num_worlds=2)
@@ -54,7 +54,7 @@ def test_onnxruntime_plays_as_torch_does(tmp_path: Path, kind: dict[str, Any]) -
     assert ran.stdout == f"{tmp_path / 'checkpoint_000007.onnx'}\n"
     session = onnxruntime.InferenceSession(tmp_path / "checkpoint_000007.onnx")
     meaning = json.loads(session.get_modelmeta().custom_metadata_map["metta"])
-    assert [tuple(pair) for pair in meaning["flat_actions"]] == env.spec.flat_actions
+    assert [tuple(action) for action in meaning["flat_actions"]] == env.spec.flat_actions
     assert meaning["feature_names"] == env.spec.feature_names
     observations, _ = env.reset(seed=0)
     memory = agent.initial_memory(env.agents)
@@ -70,11 +70,11 @@ def test_onnxruntime_plays_as_torch_does(tmp_path: Path, kind: dict[str, Any]) -
         np.testing.assert_allclose(their_logits, logits[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(their_values, values[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(hidden, memory.hidden, rtol=1e-4, atol=1e-5)
-        pairs = np.array(env.spec.flat_actions)[their_logits.argmax(1)]
-        observations = env.step(pairs)[0]
+        actions = np.array(env.spec.flat_actions)[their_logits.argmax(1)]
+        observations = env.step(actions)[0]
 
 
-def test_without_the_extra_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
     env = MettaGridEnv(ENV)
     save_checkpoint(

@@ -1,4 +1,4 @@
-"""The policy in plain operations: it agrees with the agent that computes the same the fast way."""
+"""OnnxPolicy computes the same as MettaAgent."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from metta.world.env import MettaGridEnv
 
 
 def agent_of(env: MettaGridEnv, **settings: Any) -> MettaAgent:
-    """An agent whose weights are far from those that it begins with."""
+    """An agent with weights unlike the initial ones."""
     torch.manual_seed(0)
     agent = make_agent(
         env.single_observation_space,
         env.single_action_space,
-        ["agent:frozen"],
+        ["agent:frozen", "agent:orientation"],
         "cpu",
         AgentModelConfig(hidden_dim=12, lstm_layers=2, **settings),
     )
@@ -33,15 +33,15 @@ def agent_of(env: MettaGridEnv, **settings: Any) -> MettaAgent:
 
 
 def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
-    """Of worlds in which agents have acted, hold things and face all ways."""
+    """An environment and its observations after 30 random steps."""
     env = MettaGridEnv(
         EnvConfig().override(num_agents=6, width=9, height=9, map_builder={"objects": {"altar": 6, "mine_red": 6}}), 4
     )
     observations, _ = env.reset(seed=1)
     rng = np.random.default_rng(0)
-    pairs = np.array(env.spec.flat_actions)
+    flat_actions = np.array(env.spec.flat_actions)
     for _ in range(30):
-        observations = env.step(pairs[rng.integers(len(pairs), size=env.agents)])[0]
+        observations = env.step(flat_actions[rng.integers(len(flat_actions), size=env.agents)])[0]
     return env, observations
 
 
@@ -57,7 +57,7 @@ def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
     ],
     ids=str,
 )
-def test_it_computes_what_the_agent_computes(settings: dict[str, Any]) -> None:
+def test_outputs_are_those_of_the_agent(settings: dict[str, Any]) -> None:
     env, observations = some_observations()
     agent = agent_of(env, **settings)
     shape = agent.initial_memory(env.agents).hidden.shape

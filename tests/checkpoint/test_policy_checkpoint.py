@@ -1,4 +1,4 @@
-"""Policies on disk: what comes back, what does not fit, and files that mean harm."""
+"""Policy checkpoints: saving and loading, policies that do not fit, and damaged or malicious files."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from metta.api import (
     make_environment,
     save_checkpoint,
 )
+from metta.checkpoint.file_format import read_torch_file, write_torch_file
 from metta.checkpoint.policy_checkpoint import KIND
 from metta.config.agent import OBSERVATION_PROCESSORS
-from metta.errors import CheckpointError, UsageError
+from metta.errors import CheckpointError, RenamedKeyWarning, UsageError
 from metta.world.env import MettaGridEnv
 
 ENV = EnvConfig.model_validate(
@@ -53,7 +54,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint_000100.pt"
 
 
-def test_a_checkpoint_gives_back_weights_and_metadata(path: Path) -> None:
+def test_loading_restores_weights_and_metadata(path: Path) -> None:
     other = agent_for(seed=1)
     metadata = load_checkpoint(other, path)
     assert metadata == {"total_steps": 1000000, "note": ["a", (1, 2.5), None], "epoch": 100}
@@ -68,7 +69,7 @@ def test_torch_reads_it_with_weights_only(path: Path) -> None:
     assert content["agent_config"]["hidden_dim"] == 8
 
 
-def test_the_file_alone_rebuilds_agent_and_world(path: Path) -> None:
+def test_load_policy_rebuilds_agent_and_environment(path: Path) -> None:
     policy = load_policy(path)
     assert policy.agent.env_config == ENV
     assert policy.agent.config == agent_for().config
@@ -77,18 +78,18 @@ def test_the_file_alone_rebuilds_agent_and_world(path: Path) -> None:
     assert mine.stats == theirs.stats
 
 
-def test_saving_makes_the_directory_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_saving_creates_the_directory_and_one_file(tmp_path: Path) -> None:
     save_checkpoint(agent_for(), str(tmp_path / "a" / "b"))
     assert [entry.name for entry in (tmp_path / "a" / "b").iterdir()] == ["checkpoint_000000.pt"]
 
 
-def test_metadata_that_only_code_could_rebuild_is_refused(tmp_path: Path) -> None:
+def test_metadata_of_custom_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="policy checkpoint, metadata, path is a PosixPath; files of metta hold only"):
         save_checkpoint(agent_for(), tmp_path, metadata={"path": tmp_path})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_keeps_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
     def full(descriptor: int) -> None:
@@ -110,7 +111,7 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
         (lambda: agent_for(ENV.override(observation_width=7)), "observation_width is 7 here and 5 in the file"),
     ],
 )
-def test_a_policy_of_another_make_does_not_load(path: Path, make: Callable[[], MettaAgent], difference: str) -> None:
+def test_a_policy_that_does_not_fit_is_refused(path: Path, make: Callable[[], MettaAgent], difference: str) -> None:
     agent = make()
     before = {name: weight.clone() for name, weight in agent.state_dict().items()}
     with pytest.raises(CheckpointError, match=re.escape(f"{path} does not fit this agent: {difference}")):
@@ -179,12 +180,12 @@ def test_every_agent_field_that_shapes_the_function_is_compared(
             load_checkpoint(other, tmp_path / "checkpoint_000000.pt")
 
 
-def test_other_numbers_of_agents_and_other_training_settings_do_load(path: Path) -> None:
+def test_agent_counts_and_training_settings_may_differ(path: Path) -> None:
     agent = agent_for(ENV.override(num_agents=4, width=9), clip_range=0.1, bptt_horizon=3)
     assert load_checkpoint(agent, path)["epoch"] == 100
 
 
-def test_what_is_not_a_checkpoint_says_what_it_is(path: Path, tmp_path: Path) -> None:
+def test_messages_for_files_that_are_no_checkpoints(path: Path, tmp_path: Path) -> None:
     def answer(file: Path) -> str:
         with pytest.raises(CheckpointError) as caught:
             load_policy(file)
@@ -232,7 +233,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         load_policy(file)
 
 
-def test_no_damage_goes_unnoticed_and_none_gives_a_traceback(path: Path, tmp_path: Path) -> None:
+def test_flipped_bits_and_cut_files_are_detected(path: Path, tmp_path: Path) -> None:
     content = path.read_bytes()
     whole = load_policy(path).agent.state_dict()
     generator = random.Random(0)
@@ -254,8 +255,8 @@ def test_no_damage_goes_unnoticed_and_none_gives_a_traceback(path: Path, tmp_pat
             load_policy(file)
 
 
-def test_a_pickle_that_makes_no_sense_is_refused(path: Path, tmp_path: Path) -> None:
-    """Opcodes at random in an archive whose checksums are right: only the unpickler stands in the way."""
+def test_random_pickle_opcodes_are_refused(path: Path, tmp_path: Path) -> None:
+    """Random opcodes in an archive with correct checksums, so that the unpickler has to refuse them."""
     generator = random.Random(1)
     file = tmp_path / "nonsense.pt"
     with zipfile.ZipFile(path) as archive:
@@ -278,9 +279,19 @@ def test_a_pickle_that_makes_no_sense_is_refused(path: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("off", ["use_cell_ahead", "use_prev_action", "use_prev_reward", "forward_lstm"])
 @pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
-def test_policies_without_a_part_load(set_up, tmp_path, backbone, off):
+def test_policies_without_an_optional_input_load(set_up, tmp_path, backbone, off):
     agent, _ = set_up(agent={off: False, "backbone": backbone})
     save_checkpoint(agent, tmp_path)
     loaded = load_policy(tmp_path / "checkpoint_000000.pt").agent
     for name, weight in agent.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
+
+
+def test_old_names_of_agent_settings_load_with_a_notice(tmp_path: Path) -> None:
+    save_checkpoint(agent_for(egocentric=True), tmp_path)
+    path = tmp_path / "checkpoint_000000.pt"
+    content = read_torch_file(path, KIND)
+    content["agent_config"]["own_frame"] = content["agent_config"].pop("egocentric")
+    write_torch_file(path, KIND, content)
+    with pytest.warns(RenamedKeyWarning, match=r"agent\.own_frame is now agent\.egocentric"):
+        assert load_policy(path).agent.config.egocentric

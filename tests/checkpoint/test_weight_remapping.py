@@ -1,4 +1,4 @@
-"""A policy in a world that numbers things otherwise, or knows more or fewer of them: it finds them by name."""
+"""A policy in an environment with other ids, or with more or fewer names: weights are matched by name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def world(
 HOME = world()
 TYPES = {"mine_red": 30, "altar": 2, "wall": 31, "block": 16, "generator_red": 1, "mine_blue": 5, "generator_blue": 3}
 PERMUTED = world(DEFAULT_ITEMS[::-1], [ACTIONS[0], *ACTIONS[:0:-1]], TYPES)
-"""The first action stays: before the first step, tokens show it as the one before."""
+"""The first action stays first: at the first step, tokens show it as the previous action."""
 LARGER = world(
     ["coal", *DEFAULT_ITEMS[::-1], "cake"],
     [{"type": "gift", "key": "present", "item": "cake"}, *ACTIONS, {"type": "noop", "key": "sleep"}],
@@ -76,7 +76,7 @@ LARGER = world(
 
 
 def trained(config: EnvConfig, backbone: str) -> MettaAgent:
-    """A policy that cares for what it sees and did, as trained ones do."""
+    """A policy whose actions depend strongly on its inputs, as those of trained policies do."""
     torch.manual_seed(3)
     env = make_environment(config)
     model = AgentModelConfig.model_validate({"hidden_dim": 16, "mlp_layers": 1, "backbone": backbone})
@@ -88,19 +88,19 @@ def trained(config: EnvConfig, backbone: str) -> MettaAgent:
 
 
 def translated(observations: np.ndarray, here: EnvConfig, there: EnvConfig) -> np.ndarray:
-    """The same sights in the numbers of another world."""
+    """The same observations with the ids of another environment."""
     features = {i: there.spec.feature_names.index(name) for i, name in enumerate(here.spec.feature_names)}
     types = {i: there.spec.object_type_names.index(name) for i, name in enumerate(here.spec.object_type_names) if name}
     actions = {i: there.spec.action_names.index(name) for i, name in enumerate(here.spec.action_names)}
-    told = observations.copy()
+    renumbered = observations.copy()
     for agent, token in np.argwhere(observations[:, :, 0] != 255):
         _, feature, value = observations[agent, token]
         name = here.spec.feature_names[feature]
-        told[agent, token, 1] = features[feature]
-        told[agent, token, 2] = (
+        renumbered[agent, token, 1] = features[feature]
+        renumbered[agent, token, 2] = (
             types[value] if name == "type_id" else actions[value] if name == "last_action" else value
         )
-    return told
+    return renumbered
 
 
 def by_name(agent: MettaAgent, logits: torch.Tensor) -> dict[tuple[str, int], torch.Tensor]:
@@ -110,7 +110,7 @@ def by_name(agent: MettaAgent, logits: torch.Tensor) -> dict[tuple[str, int], to
 
 @BACKBONES
 @pytest.mark.parametrize("other", [PERMUTED, LARGER], ids=["permuted", "larger"])
-def test_it_decides_the_same_on_the_same_sights(backbone: str, other: EnvConfig, tmp_path: Path) -> None:
+def test_logits_and_values_are_equal_for_equal_observations(backbone: str, other: EnvConfig, tmp_path: Path) -> None:
     home = trained(HOME, backbone)
     save_checkpoint(home, tmp_path)
     abroad = load_policy(tmp_path / "checkpoint_000000.pt", env_config=other).agent
@@ -122,22 +122,22 @@ def test_it_decides_the_same_on_the_same_sights(backbone: str, other: EnvConfig,
     episode_starts = torch.zeros(1, env.agents, dtype=torch.bool)
     seen = set()
     for _ in range(25):
-        told = translated(observations, HOME, other)
+        renumbered = translated(observations, HOME, other)
         seen |= set(observations[:, :, 1][observations[:, :, 0] != 255].tolist())
         logits, values, here = home(torch.from_numpy(observations).unsqueeze(0), here, episode_starts)
-        logits_there, values_there, there = abroad(torch.from_numpy(told).unsqueeze(0), there, episode_starts)
+        logits_there, values_there, there = abroad(torch.from_numpy(renumbered).unsqueeze(0), there, episode_starts)
         assert torch.allclose(values, values_there, atol=1e-5)
         mine, theirs = by_name(home, logits[0]), by_name(abroad, logits_there[0])
         for name, log_prob in mine.items():
             assert torch.allclose(log_prob, theirs[name], atol=1e-4), name
         assert all(bool((theirs[name] < -1000).all()) for name in theirs.keys() - mine.keys())
-        pairs = torch.multinomial(logits[0].softmax(-1), 1, generator=generator).squeeze(1)
-        observations, *_ = env.step(home.flat_actions[pairs].numpy())
-    assert len(seen) > 6, "too little happened to tell"
+        action_index = torch.multinomial(logits[0].softmax(-1), 1, generator=generator).squeeze(1)
+        observations, *_ = env.step(home.flat_actions[action_index].numpy())
+    assert len(seen) > 6, "too few features were seen"
 
 
 @BACKBONES
-def test_it_plays_the_same_episodes(backbone: str, tmp_path: Path) -> None:
+def test_episodes_are_equal(backbone: str, tmp_path: Path) -> None:
     save_checkpoint(trained(HOME, backbone), tmp_path)
     played = [
         evaluate(
@@ -153,7 +153,7 @@ def test_it_plays_the_same_episodes(backbone: str, tmp_path: Path) -> None:
     assert played[0].stats["action.move.success"] > 0
 
 
-def test_what_it_does_not_know_is_named(tmp_path: Path) -> None:
+def test_unknown_names_are_listed(tmp_path: Path) -> None:
     save_checkpoint(trained(HOME, "mlp"), tmp_path)
     path = tmp_path / "checkpoint_000000.pt"
     assert load_policy(path).unknown == ()
@@ -162,7 +162,7 @@ def test_what_it_does_not_know_is_named(tmp_path: Path) -> None:
     assert found == ("group 2", "item coal", "item cake", "action present", "action sleep")
 
 
-def test_the_command_line_says_what_it_does_not_know(tmp_path: Path) -> None:
+def test_the_command_line_lists_unknown_names(tmp_path: Path) -> None:
     save_checkpoint(trained(HOME, "mlp"), tmp_path)
     (tmp_path / "larger.toml").write_text(dump_config(RunConfig(env=LARGER)), encoding="utf-8")
     arguments = [str(tmp_path / "checkpoint_000000.pt"), "--env", str(tmp_path / "larger.toml"), "--episodes", "1"]
@@ -171,13 +171,13 @@ def test_the_command_line_says_what_it_does_not_know(tmp_path: Path) -> None:
     assert "note: the policy was trained without these and ignores them: group 2, item coal, item" in result.stderr
 
 
-def test_a_smaller_vocabulary_is_enough(tmp_path: Path) -> None:
+def test_an_environment_with_fewer_names(tmp_path: Path) -> None:
     save_checkpoint(trained(LARGER, "cnn"), tmp_path)
     fewer = world(["coal", *DEFAULT_ITEMS, "cake"], LARGER.model_dump(exclude_none=True)["actions"])
     assert load_policy(tmp_path / "checkpoint_000000.pt", env_config=fewer).unknown == ()
 
 
-def test_it_loads_into_an_agent_of_another_world(tmp_path: Path) -> None:
+def test_load_checkpoint_into_an_agent_of_another_environment(tmp_path: Path) -> None:
     home, abroad = trained(HOME, "mlp"), trained(PERMUTED, "mlp")
     save_checkpoint(home, tmp_path)
     load_checkpoint(abroad, tmp_path / "checkpoint_000000.pt")
@@ -196,14 +196,14 @@ def test_it_loads_into_an_agent_of_another_world(tmp_path: Path) -> None:
         (world(observation_width=7), "observation_width is 7 here and 5 in the file"),
     ],
 )
-def test_what_cannot_be_had_is_refused(other: EnvConfig, reason: str, tmp_path: Path) -> None:
+def test_missing_actions_and_other_windows_are_refused(other: EnvConfig, reason: str, tmp_path: Path) -> None:
     save_checkpoint(trained(HOME, "mlp"), tmp_path)
     with pytest.raises(CheckpointError, match=re.escape(reason)):
         load_policy(tmp_path / "checkpoint_000000.pt", env_config=other)
 
 
 @BACKBONES
-def test_every_weight_whose_size_goes_with_the_world_has_names(backbone: str) -> None:
+def test_every_weight_whose_size_depends_on_the_environment_has_row_names(backbone: str) -> None:
     small, large = trained(HOME, backbone), trained(LARGER, backbone)
     sizes = {name: weight.shape for name, weight in small.named_parameters()}
     grown = {name for name, weight in large.named_parameters() if weight.shape != sizes[name]}
