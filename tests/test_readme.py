@@ -18,6 +18,7 @@ from packages import install
 from typer.testing import CliRunner
 
 from metta.config.loading.load import parse_config
+from metta.config.loading.renamed_keys import RENAMED_KEYS
 from metta.config.run import RunConfig
 from metta_cli.main import app
 
@@ -231,3 +232,10 @@ def test_the_changelog_has_the_version_of_the_distribution() -> None:
     released = re.findall(r"^## \[?(\d+\.\d+\.\d+)\]?", TEXTS[".github/CHANGELOG.md"], re.MULTILINE)
     assert released[0] == version
     assert released == sorted(released, key=lambda name: [int(part) for part in name.split(".")], reverse=True)
+
+
+def test_the_changelog_lists_renamed_keys() -> None:
+    for old, new in RENAMED_KEYS.items():
+        for path in (old, new):
+            name = f"[{path[0]}]" if len(path) == 1 else ".".join(map(str, path))
+            assert f"`{name}`" in TEXTS[".github/CHANGELOG.md"]
