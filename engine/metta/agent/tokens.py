@@ -103,12 +103,12 @@ class TokenCodes(nn.Module):
         agents, capacity = is_chosen.shape
         index = nonzero_indices(is_chosen)
         first_row, channel, magnitude = self.look_up(observations.reshape(-1, 3).index_select(0, index))
-        lit = nonzero_indices(magnitude != 0)  # NumPy scans booleans six times as fast as floats
+        nonzero = nonzero_indices(magnitude != 0)  # NumPy scans booleans six times as fast as floats
         first_index = torch.arange(agents, device=index.device) * capacity
         return SparseTokens(
-            (first_row + channel if by_cell else channel).index_select(0, lit),
-            magnitude.index_select(0, lit),
-            lower_bounds(index.index_select(0, lit), first_index),
+            (first_row + channel if by_cell else channel).index_select(0, nonzero),
+            magnitude.index_select(0, nonzero),
+            lower_bounds(index.index_select(0, nonzero), first_index),
         )
 
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
