@@ -1,4 +1,4 @@
-"""A run with a curriculum has a world of its own, its file's `[env]`: there it is measured and its policy at home."""
+"""The main world of a run with a curriculum, its file's `[env]`, and the tasks saved in its checkpoints."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def metta(*arguments: str) -> str:
     return result.stdout
 
 
-def test_of_hearts_it_is_the_given_world() -> None:
+def test_the_main_world_of_hearts_is_its_env() -> None:
     config = load_config("hearts")
     assert load_world("hearts") == config.env == load_config("hearts").env
     assert Curriculum.from_config(config).env_configs[0] != config.env
 
 
-def test_it_is_the_files_own_env_or_the_last_scene(here: Path) -> None:
+def test_the_main_world_is_the_env_of_the_file_or_the_last_scene(here: Path) -> None:
     scenes = 'scenes = ["short.toml", "long.toml"]'
     (here / "own.toml").write_text(f"{TINY}\n[curriculum]\n{scenes}\n")
     (here / "none.toml").write_text(f"{TINY.partition('[env.game]')[0]}\n[curriculum]\n{scenes}\n")
@@ -56,7 +56,7 @@ def test_it_is_the_files_own_env_or_the_last_scene(here: Path) -> None:
     assert steps == {"own": 20, "none": 13, "unlike": 13, "buckets": 20}
 
 
-def test_evaluations_in_training_play_it_whatever_is_drawn_and_so_do_those_of_a_resumed_run(here: Path) -> None:
+def test_evaluations_play_the_main_world_also_after_resuming(here: Path) -> None:
     for total in (512, 2048):
         config = tiny_config("", *SCENES, f"run.total_timesteps={total}")
         run = TrainingRun(config, Curriculum.from_config(config))
@@ -71,7 +71,7 @@ def test_evaluations_in_training_play_it_whatever_is_drawn_and_so_do_those_of_a_
     assert 20 not in lengths
 
 
-def test_a_checkpoint_is_at_home_there_and_knows_its_tasks(here: Path) -> None:
+def test_a_checkpoint_holds_the_main_world_and_the_tasks(here: Path) -> None:
     train_run(tiny_config("run", *SCENES, "run.total_timesteps=1024"), ignore)
     checkpoint = "run/checkpoints/checkpoint_000002.pt"
     assert load_policy(checkpoint).agent.env_config.game.max_steps == 20
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_at_home_there_and_knows_its_tasks(here: Path) -> None:
         "long.toml": 13,
     }
     for scene in ("short.toml", "long.toml"):
-        Path(scene).unlink()  # all that it takes is in the file
+        Path(scene).unlink()  # the checkpoint has all that is needed
     options = ("--json", "--episodes", "2")
     assert json.loads(metta("eval", checkpoint, *options))["policy"]["mean_length"] == 20
     assert json.loads(metta("replay", checkpoint, "--json"))["steps"] == 20
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_at_home_there_and_knows_its_tasks(here: Path) -> None:
     assert [line.split()[0] for line in table.splitlines() if ".toml" in line] == ["short.toml", "long.toml"]
 
 
-def test_policies_without_weights_play_the_tasks_of_a_file(here: Path) -> None:
+def test_baselines_play_the_tasks_of_a_file(here: Path) -> None:
     buckets = '[curriculum.buckets]\n"game.max_steps" = { values = [5, 6] }\n'
     (here / "buckets.toml").write_text(f"{TINY}\n{buckets}")
     rows = json.loads(metta("eval", "scripted", "--env", "buckets.toml", "--tasks", "--json", "--episodes", "2"))[
@@ -112,12 +112,12 @@ SMALL, LARGE = (config.model_dump(exclude_none=True) for config in (tiny_config(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["short.toml"]}, "has 1 names of scenes for 2 worlds"),
-        ({"names": [], "env_configs": []}, "has 0 names of scenes"),
-        ({"env_configs": [SMALL, LARGE]}, "names tasks that cannot be"),
+        ({"names": ["short.toml"]}, "is invalid: 1 task names for 2 environments"),
+        ({"names": [], "env_configs": []}, "is invalid: 0 task names"),
+        ({"env_configs": [SMALL, LARGE]}, "is invalid: its tasks cannot be trained together"),
     ],
 )
-def test_tasks_that_cannot_be_are_told(here: Path, change: dict[str, object], message: str) -> None:
+def test_invalid_tasks_in_a_checkpoint(here: Path, change: dict[str, object], message: str) -> None:
     train_run(tiny_config("run", *SCENES, "run.total_timesteps=512"), ignore)
     path = here / "run" / "checkpoints" / "checkpoint_000001.pt"
     content = read_torch_file(path, KIND)
