@@ -104,7 +104,7 @@ from metta.run.loggers import RunLogger
 from metta.run.metrics_file import json_line
 from metta.run.run_directory import newest_checkpoint
 from metta.run.train import resume_run, train_run
-from metta.run.training_run import find_device
+from metta.run.device import find_device
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv, make_environment
 from metta.world.episode_summary import EpisodeSummary, StepInfo

@@ -25,7 +25,7 @@ from metta.api import Notice, TrainingState, load_config, load_policy
 from metta.checkpoint import policy_checkpoint, trainer_state
 from metta.errors import CheckpointError
 from metta.rl.distributed import SINGLE_PROCESS
-from metta.run.train import _restore
+from metta.run.restore_run import restore_newest
 from metta_cli.main import app
 
 KEPT = Path(__file__).parents[1] / "compatibility" / "version_1"
@@ -285,7 +285,7 @@ def test_no_mutation_ends_in_a_traceback(load, kind: str, whole: Path, tmp_path:
 
 
 def test_states_of_other_shapes_are_refused_and_the_one_before_used(tmp_path: Path) -> None:
-    """Every array of a state replaced in its turn, and every key left out: the run goes on from the sound one."""
+    """Every array of a state replaced in its turn, and every key left out: the run resumes from the valid one."""
     run = tmp_path / "run"
     shutil.copytree(KEPT / "run", run)
     checkpoints = run / "checkpoints"
@@ -304,13 +304,13 @@ def test_states_of_other_shapes_are_refused_and_the_one_before_used(tmp_path: Pa
         torch.save(spoiled, newest)
         heard = Recorder()
         directory = SimpleNamespace(root=run, checkpoints=checkpoints, config=load_config(str(run / "config.toml")))
-        restored = _restore(directory, heard, SINGLE_PROCESS)  # type: ignore[arg-type]
+        restored = restore_newest(directory, heard, SINGLE_PROCESS)  # type: ignore[arg-type]
         restored.close()
         assert not [event for event in heard.events if isinstance(event, Notice) and "\n" in event.text]
     newest.write_bytes(STATE.read_bytes()[:1000])
     result = CliRunner().invoke(app, ["resume", str(run)])
     assert result.exit_code == 0, result.output
-    assert "trainer_state_000009.pt is damaged or cut short; going on from trainer_state_000002.pt" in result.stderr
+    assert "trainer_state_000009.pt is damaged or cut short; resuming from trainer_state_000002.pt" in result.stderr
 
 
 def entries(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

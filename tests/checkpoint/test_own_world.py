@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_runs import TINY, ignore, metrics_of, tiny_config
+from tiny_runs import TINY, ignore, metrics_of, tiny_config, train_epoch
 from typer.testing import CliRunner
 
 from metta.api import Curriculum, EnvConfig, load_config, load_policy, load_world, resume_run, train_run, trained_tasks
@@ -61,7 +61,7 @@ def test_evaluations_play_the_main_world_also_after_resuming(here: Path) -> None
         config = tiny_config("", *SCENES, f"run.total_timesteps={total}")
         run = TrainingRun(config, Curriculum.from_config(config))
         while not run.is_finished:
-            run.report(run.collect(), run.update())
+            train_epoch(run)
         assert max(run.curriculum.weights) == run.curriculum.weights[0 if total == 512 else 1]
         assert run.evaluate()["mean_length"] == 20
         run.close()

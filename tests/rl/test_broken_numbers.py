@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_runs import assert_same_state, assert_same_weights, tiny_config
+from tiny_runs import assert_same_state, assert_same_weights, tiny_config, train_epoch
 
 from metta.errors import TrainingError
 from metta.rl.curricula.curriculum import Curriculum
@@ -18,7 +18,7 @@ def learned_once(*overrides: str) -> TrainingRun:
     """A run that has learned once, so that its optimizer holds something."""
     config = tiny_config("", *overrides)
     run = TrainingRun(config, Curriculum.from_config(config))
-    run.report(run.collect(), run.update())
+    train_epoch(run)
     return run
 
 
@@ -29,10 +29,10 @@ def run() -> TrainingRun:
 
 def stops(run: TrainingRun, pattern: str) -> None:
     """Training on is refused with these words, and changes neither weights nor optimizer."""
-    before = run.snapshot()
+    before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=pattern):
-        run.report(run.collect(), run.update())
-    after = run.snapshot()
+        train_epoch(run)
+    after = run.pending_checkpoint()
     weights = (before.policy["weights"], after.policy["weights"])
     for name in weights[0]:
         assert np.array_equal(weights[0][name].numpy(), weights[1][name].numpy(), equal_nan=True), name
@@ -65,10 +65,10 @@ def test_a_layer_that_overflows_is_named(run: TrainingRun) -> None:
     name, layer = next((name, layer) for name, layer in run.agent.named_modules() if isinstance(layer, torch.nn.Linear))
     run.collect()  # with weights that still work
     layer.weight.data.fill_(3e38)
-    before = run.snapshot()
+    before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=rf"not finite .* from the output of layer {re.escape(name)}"):
         run.update()
-    assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
+    assert_same_weights(before.policy["weights"], run.pending_checkpoint().policy["weights"])
 
 
 def test_a_nonfinite_gradient_stops_training(run: TrainingRun) -> None:
@@ -89,10 +89,10 @@ def test_an_infinite_loss_is_no_early_stop() -> None:
     run = learned_once("ppo.target_kl=0.01")
     run.collect()
     run.experience.log_probs.fill_(-1000.0)
-    before = run.snapshot()
+    before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=r"the loss is not finite .*minibatch 1\): .*loss = inf"):
         run.update()
-    assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
+    assert_same_weights(before.policy["weights"], run.pending_checkpoint().policy["weights"])
 
 
 @pytest.mark.parametrize("what", ["gradient", "loss"])
@@ -105,10 +105,10 @@ def test_the_value_head_is_restored_too(what: str) -> None:
     else:
         run.collect()
         run.experience.log_probs.fill_(-1000.0)
-        before = run.snapshot()
+        before = run.pending_checkpoint()
         with pytest.raises(TrainingError, match=r"the loss is not finite .* the weights were not changed"):
             run.update()
-        assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
+        assert_same_weights(before.policy["weights"], run.pending_checkpoint().policy["weights"])
         assert_same_state(before.state.extra_args["initial_weights"], run.state().extra_args["initial_weights"])
 
 
@@ -116,7 +116,7 @@ def test_an_infinite_reward_scale_stops_training() -> None:
     run = learned_once("normalization.rewards=true")
     run.collect()
     run.experience.reward_scaler.squares = float("inf")
-    before = run.snapshot()
+    before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=r"the scale of rewards is inf \(normalization.rewards\)"):
         run.update()
-    assert_same_weights(before.policy["weights"], run.snapshot().policy["weights"])
+    assert_same_weights(before.policy["weights"], run.pending_checkpoint().policy["weights"])

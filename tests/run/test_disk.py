@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import platform
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.api import Notice, resume_run, train_run
 from metta.errors import TrainingError, UsageError
-from metta.run.run_directory import LOCK, RunDirectory
+from metta.run.run_directory import LOCK_HOLDER, SOFT_LOCK, RunDirectory
 
 SHORT = "run.total_timesteps=2048"  # four epochs
 
@@ -40,7 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def always_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: timer.interval_seconds > 0)
+    monkeypatch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: timer.interval_seconds > 0)
 
 
 def fill(disk: Path) -> None:
@@ -64,7 +66,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(small_disk: 
     run_dir = small_disk / "run"
     message = stopped(run_dir, when=Recorder(2, lambda: fill(small_disk)))
     assert "No space left on device" in message
-    assert message.endswith(f"metta resume {run_dir} goes on from trainer_state_000001.pt")
+    assert message.endswith(f"metta resume {run_dir} continues from trainer_state_000001.pt")
     assert not list(run_dir.glob("**/.*.partial"))
     (small_disk / "filler").unlink()
     assert resume_run(run_dir, ignore).epoch == 4
@@ -84,7 +86,7 @@ def test_a_replay_that_does_not_fit_costs_the_replay_alone(small_disk: Path, tmp
 def test_a_run_is_not_begun_where_its_directories_cannot_be_written(small_disk: Path, tmp_path: Path) -> None:
     fill(small_disk)
     config = tiny_config(tmp_path / "run", SHORT, f"simulation.replay_dir='{small_disk}'")
-    with pytest.raises(UsageError, match=f"^{small_disk}/.run cannot be written: No space left on device$"):
+    with pytest.raises(TrainingError, match=f"^{small_disk}/.run cannot be written: No space left on device$"):
         train_run(config, ignore)
 
 
@@ -98,7 +100,7 @@ def test_a_disk_that_turns_read_only_stops_the_run(small_disk: Path) -> None:
 
     message = stopped(run_dir, when=Recorder(2, protect))
     assert "Read-only file system" in message
-    assert message.endswith("goes on from trainer_state_000001.pt")
+    assert message.endswith("continues from trainer_state_000001.pt")
     subprocess.run(["umount", "-l", run_dir], check=True)
     assert resume_run(run_dir, ignore).epoch == 4
 
@@ -112,8 +114,8 @@ def test_a_directory_that_is_removed_or_replaced_stops_the_run(tmp_path: Path) -
 
     for act in (lambda: shutil.rmtree(run_dir), replace):
         message = stopped(run_dir, when=Recorder(2, act))
-        assert message.startswith(f"stopped in epoch 4: {run_dir} was removed or replaced by another directory")
-        assert message.endswith("no checkpoint is there")
+        assert message.startswith(f"stopped in epoch 4: {run_dir} was removed, or replaced by another directory")
+        assert message.endswith("no checkpoint was saved")
         assert not list(tmp_path.glob("run/*"))
     assert resume_run(tmp_path / "moved", ignore).epoch == 4  # what was saved is where it is now
 
@@ -140,23 +142,38 @@ def test_the_newest_state_is_the_one_of_the_last_epoch_whatever_the_clock_says(t
     assert resume_run(run_dir, recorder).epoch == 3
 
 
-def test_a_lock_of_a_dead_process_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    with RunDirectory.create(tiny_config(run_dir)):
+    program = (
+        "import os, signal, sys\n"
+        "from metta.run.run_directory import RunDirectory\n"
+        "from tiny_runs import tiny_config\n"
+        "RunDirectory.create(tiny_config(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", program, str(run_dir)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert (run_dir / LOCK_HOLDER).exists()
+    with RunDirectory.open(run_dir):
         pass
-    assert (run_dir / LOCK).read_text() == ""
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    (run_dir / LOCK).write_text(f"process {ended.pid} on {platform.node()} since 2026-01-01 00:00:00")
-    RunDirectory.open(run_dir).__exit__()
+    assert not (run_dir / LOCK_HOLDER).exists()
 
+
+def test_a_network_file_system_without_locks_is_locked_by_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(file: object, operation: int) -> None:
-        raise OSError(37, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("fcntl.flock", no_locks)  # as network file systems may
-    (run_dir / LOCK).write_text(f"process {ended.pid} on {platform.node()} since 2026-01-01 00:00:00")
-    with RunDirectory.open(run_dir), pytest.raises(TrainingError, match=f"trained by process {os.getpid()} on"):
-        RunDirectory.open(run_dir)
-    (run_dir / LOCK).write_text("process 7 on elsewhere since 2026-01-01 00:00:00")
-    with pytest.raises(TrainingError, match=rf"process 7 on elsewhere .*remove {run_dir / LOCK} if that host is down"):
-        RunDirectory.open(run_dir)
+    run_dir = tmp_path / "run"
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with RunDirectory.create(tiny_config(run_dir)):
+        with pytest.raises(TrainingError, match=f"trained by process {os.getpid()} on"):
+            RunDirectory.open(run_dir)
+        (run_dir / LOCK_HOLDER).write_text("process 7 on elsewhere since 2026-01-01 00:00:00")
+        otherwise = rf"process 7 on elsewhere .*, or remove {run_dir / SOFT_LOCK} if that host is down"
+        with pytest.raises(TrainingError, match=otherwise):
+            RunDirectory.open(run_dir)
+    with RunDirectory.open(run_dir):
+        pass

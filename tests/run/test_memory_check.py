@@ -28,7 +28,7 @@ def test_two_gib_are_told_what_does_not_fit_and_what_to_lower(tmp_path: Path, mo
     result = CliRunner().invoke(app, ["train", "default", "--device", "cpu", *large])
     assert result.exit_code == 1
     assert re.fullmatch(
-        r"error: this run needs about [\d.]+ GiB of memory, and 2 GiB are free: experience [\d.]+ GiB, worlds .+; "
+        r"error: this run needs about [\d.]+ GiB of memory; 2 GiB are free: experience [\d.]+ GiB, worlds .+; "
         r"lower experience\.\w+( from [\d,]+ to [\d,]+| \(now [\d,]+\) and .+)\n",
         result.stderr,
     ), result.stderr

@@ -32,6 +32,7 @@ from metta.api import (
 from metta.config.batch_plan import plan_batch
 from metta.errors import MettaError, UsageError
 from metta.rl.curricula.curriculum import Curriculum
+from metta.run.restore_run import restore_run
 from metta.run.training_run import TrainingRun
 from metta_cli.main import app
 
@@ -124,7 +125,7 @@ def test_the_scenes_go_on_taking_turns_in_replays(tmp_path: Path) -> None:
     run.record(tmp_path)
     run.save(tmp_path)
     state = TrainingState.load(str(tmp_path / "trainer_state_000000.pt"))
-    assert TrainingRun.restore(tiny_config(), state, tmp_path).state().extra_args["episodes_recorded"] == 1
+    assert restore_run(tiny_config(), state, tmp_path).state().extra_args["episodes_recorded"] == 1
 
 
 def test_update_epochs_must_be_some() -> None:

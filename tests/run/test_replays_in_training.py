@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from metta.api import ReplaySaved, load_policy, record_episode, train_run
 from metta.replay.mettascope import mettascope_bytes
-from metta.run.interval_timer import Timer
+from metta.run.interval_timer import IntervalTimer
 from metta_cli.main import app
 
 
@@ -34,7 +34,7 @@ class TestTraining:
     @pytest.fixture
     def always(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Intervals pass at once; those of 0 never do."""
-        monkeypatch.setattr(Timer, "is_due", lambda timer: bool(timer.interval_seconds))
+        monkeypatch.setattr(IntervalTimer, "is_due", lambda timer: bool(timer.interval_seconds))
 
     def test_the_policy_is_recorded_as_it_plays_then(self, tmp_path: Path, always: None) -> None:
         recorder = Recorder()
@@ -105,11 +105,11 @@ class TestCommand:
     def test_what_cannot_be_done_is_said(self, checkpoint: Path, tmp_path: Path) -> None:
         (tmp_path / "taken").write_text("a file")
         refused = {
-            ("replay", "random"): "the random policy has no world of its own; name one: "
+            ("replay", "random"): "the random policy was not trained in a world; name one: "
             "metta replay random --env PRESET",
             ("replay", str(tmp_path / "gone.pt")): f"{tmp_path / 'gone.pt'} does not exist",
-            ("replay", str(checkpoint), "--out", str(tmp_path / "taken")): f"{tmp_path / 'taken'} cannot be written: "
-            "File exists",
+            ("replay", str(checkpoint), "--out", str(tmp_path / "taken")): f"{tmp_path / 'taken'} cannot be read or "
+            "written: File exists",
         }
         for arguments, sentence in refused.items():
             result = metta(*arguments, code=2)

@@ -20,11 +20,13 @@ from tiny_runs import (
     tiny_config,
     weights_of,
 )
+from typer.testing import CliRunner
 
 from metta.agent.heads import initial_statistics
 from metta.api import Event, Notice, Override, PhaseBegan, RunEnded, TrainingState, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.run.run_directory import RunDirectory
+from metta_cli.main import app
 
 EPOCHS = 8
 
@@ -35,6 +37,14 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "straight"
     ended = train_run(tiny_config(run_dir), ignore)
     assert (ended.reason, ended.epoch, ended.agent_step) == ("finished", EPOCHS, 4096)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after its second epoch, with two trainer states."""
+    run_dir = tmp_path_factory.mktemp("runs") / "stopped"
+    train_run(tiny_config(run_dir), Recorder(2, interrupt))
     return run_dir
 
 
@@ -108,7 +118,7 @@ def test_a_signal_while_the_run_watches_itself_costs_no_epoch(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: timer.interval_seconds == 17)
+        patch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: timer.interval_seconds == 17)
         intervals = [
             f"simulation.evaluate_interval={17 if phase == 'evaluate' else 0}",
             f"simulation.replay_interval={17 if phase == 'record' else 0}",
@@ -151,7 +161,7 @@ def test_killed_again_and_again_is_the_run_in_one_go(straight: Path, tmp_path: P
 def test_evaluations_and_checkpoints_do_not_disturb_training(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("metta.run.interval_timer.Timer.is_due", lambda timer: True)
+    monkeypatch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: True)
     train_run(tiny_config(tmp_path / "watched"), ignore)
     watched = metrics_of(tmp_path / "watched")
     assert all(line.pop("evaluation")["mean_length"] == 20 for line in watched)
@@ -186,23 +196,84 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     assert len(notices) == 1
     assert victim in notices[0]
     assert "damaged" in notices[0]
-    assert notices[0].endswith("going on from trainer_state_000003.pt")
+    assert notices[0].endswith("resuming from trainer_state_000003.pt")
     assert ended.epoch == EPOCHS
     assert_same_run(straight, run_dir)
 
 
-def test_without_a_sound_state_there_is_no_fresh_start(tmp_path: Path) -> None:
+def test_without_a_valid_state_a_run_does_not_restart(tmp_path: Path) -> None:
     run_dir = tmp_path / "lost"
     train_run(tiny_config(run_dir), Recorder(1, interrupt))
     for path in (run_dir / "checkpoints").glob("trainer_state*"):
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="no trainer state that loads") as caught:
+    with pytest.raises(CheckpointError, match="lost has no valid trainer state:") as caught:
         resume_run(run_dir, ignore)
     assert str(caught.value).count("damaged or cut short") == 2
-    for path in (run_dir / "checkpoints").glob("trainer_state*"):
+
+
+@pytest.mark.parametrize("kept", ["metrics.jsonl", "checkpoints/checkpoint_000001.pt", "both"])
+def test_a_run_without_a_trainer_state_is_refused_with_what_to_do(tmp_path: Path, kept: str) -> None:
+    """Copied without them, say. Nothing is overwritten, and what the message says works."""
+    run_dir = tmp_path / "run"
+    train_run(tiny_config(run_dir), Recorder(1, interrupt))
+    lost = ["checkpoints/trainer_state_*.pt", "checkpoints/checkpoint_000000.pt"]
+    lost += [name for name in ("metrics.jsonl", "checkpoints/checkpoint_000001.pt") if kept not in (name, "both")]
+    for path in [path for pattern in lost for path in run_dir.glob(pattern)]:
         path.unlink()
-    with pytest.raises(CheckpointError, match="has no trainer state"):
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError) as caught:
         resume_run(run_dir, ignore)
+    message = str(caught.value)
+    assert message.startswith(
+        f"{run_dir} cannot be resumed: {run_dir / 'checkpoints'} has no trainer state (trainer_state_*.pt)"
+    )
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and path.name != ".lock"} == {
+        path: content for path, content in before.items() if path.name != ".lock"
+    }
+    command = message.partition("or: metta ")[2].partition(" starts a new run")[0].split()
+    command[command.index("NEW_DIRECTORY")] = str(tmp_path / "new")
+    assert (f"kickstarting.teacher={run_dir / 'checkpoints' / 'checkpoint_000001.pt'}" in command) == (
+        kept != "metrics.jsonl"
+    )
+    result = CliRunner().invoke(app, [*command, "--total-timesteps", "512", "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "new" / "checkpoints" / "checkpoint_000001.pt").exists()
+
+
+def test_training_does_not_overwrite_policies(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    train_run(tiny_config(run_dir, "run.total_timesteps=512"), ignore)
+    for path in [run_dir / "config.toml", *(run_dir / "checkpoints").glob("trainer_state_*")]:
+        path.unlink()
+    with pytest.raises(UsageError, match="checkpoints holds the checkpoints of another run"):
+        train_run(tiny_config(run_dir), ignore)
+
+
+@pytest.mark.parametrize("kind", [AttributeError, KeyError, RuntimeError])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "metta.checkpoint.trainer_state.TrainingState.load",
+        "metta.rl.curricula.curriculum.Curriculum.from_state",
+        "metta.run.restore_run.load_checkpoint",
+        "metta.run.restore_run.check_experience",
+        "metta.rl.experience.Experience.load_state",
+        "metta.run.training_run.TrainingRun.load_state",
+    ],
+)
+def test_a_bug_is_not_taken_for_a_state_that_does_not_fit(
+    stopped: Path, monkeypatch: pytest.MonkeyPatch, place: str, kind: type[Exception]
+) -> None:
+    """Or the run would silently continue from an older state, or from its beginning."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise kind("a bug")
+
+    before = {path: path.read_bytes() for path in (stopped / "checkpoints").iterdir()}
+    monkeypatch.setattr(place, fail)
+    with pytest.raises(kind, match="a bug"):
+        resume_run(stopped, ignore)
+    assert {path: path.read_bytes() for path in (stopped / "checkpoints").iterdir()} == before
 
 
 def test_a_finished_run_says_so_and_trains_on_if_asked(tmp_path: Path) -> None:
@@ -221,7 +292,7 @@ def test_a_finished_run_says_so_and_trains_on_if_asked(tmp_path: Path) -> None:
 
 
 def test_what_was_learned_under_cannot_change_on_the_way(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--set: ppo\.gamma cannot change while a run goes on"):
+    with pytest.raises(UsageError, match=r"--set: ppo\.gamma cannot change when a run resumes"):
         resume_run(tmp_path, ignore, [Override.parse("ppo.gamma=0.5")])
 
 
@@ -234,7 +305,7 @@ def test_one_directory_is_trained_by_one_process(tmp_path: Path) -> None:
 
     train_run(tiny_config(run_dir, "run.total_timesteps=512"), Recorder(1, intrude))
     assert isinstance(resume_run(run_dir, ignore), RunEnded)
-    with pytest.raises(UsageError, match="holds a run already; go on with it"):
+    with pytest.raises(UsageError, match="holds a run already; resume it"):
         train_run(tiny_config(run_dir), ignore)
 
 
@@ -250,5 +321,5 @@ def test_a_number_that_breaks_stops_the_run_and_keeps_what_was_saved(
     message = str(caught.value)
     assert message.startswith("stopped in epoch 3: ")
     assert "the reward of agent 0 in world 0 is inf" in message
-    assert message.endswith(f"metta resume {run_dir} goes on from trainer_state_000002.pt")
+    assert message.endswith(f"metta resume {run_dir} continues from trainer_state_000002.pt")
     assert {path.name: path.read_bytes() for path in (run_dir / "checkpoints").iterdir()} == before

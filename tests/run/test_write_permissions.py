@@ -39,7 +39,7 @@ def test_a_directory_that_the_run_was_never_given_stays_as_it_is(run: Path, tmp_
     shutil.copytree(run / "checkpoints", other)
     say_in_config(run, setting.partition(".")[2], other)
     before, inside = content(other), content(run)
-    with pytest.raises(UsageError, match=f"if it is yours: --set {setting}={other}"):
+    with pytest.raises(UsageError, match=f"to use it: --set {setting}={other}"):
         resume_run(run, ignore)
     assert content(other) == before
     assert content(run) == inside
@@ -65,7 +65,7 @@ def test_a_link_out_of_the_run_directory_is_not_followed(run: Path, tmp_path: Pa
         treasure.write_text("precious")
         (run / name).unlink()
     (run / name).symlink_to(treasure)
-    with pytest.raises(UsageError, match=f"{run / name} is a link out of the run directory, to {treasure}"):
+    with pytest.raises(UsageError, match=f"{run / name} is a symbolic link out of the run directory, to {treasure}"):
         resume_run(run, ignore)
     assert (treasure.read_text() if treasure.is_file() else content(treasure)) in (
         "precious",

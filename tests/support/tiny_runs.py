@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from metta.api import EpochEnded, Event, RunConfig
+from metta.api import EpochEnded, EpochMetrics, Event, RunConfig
 from metta.config.loading.load import parse_config
+from metta.run.epoch_metrics import epoch_metrics
+from metta.run.training_run import TrainingRun
 
 TINY = """
 [run]
@@ -84,6 +86,12 @@ class Recorder:
 def interrupt() -> None:
     """Ctrl-C."""
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def train_epoch(run: TrainingRun) -> EpochMetrics:
+    """Train a run for an epoch, and measure it."""
+    batch, losses = run.collect(), run.update()
+    return epoch_metrics(run.finish_epoch(batch), batch, losses, run.agent, run.curriculum, run.experience)
 
 
 class Killed(BaseException):

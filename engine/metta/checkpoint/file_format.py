@@ -35,7 +35,15 @@ _OPCODES_THAT_CALL = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT
 _ZIP_FLAGS = 0x808
 """The flags that torch sets: the size follows the data, names are UTF-8. Others mean encryption or patches."""
 
-BROKEN_ARCHIVE = (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, ValueError, RuntimeError, struct.error)
+BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+)
 BROKEN_PICKLE = (
     ArithmeticError,
     AssertionError,

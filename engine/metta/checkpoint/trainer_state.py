@@ -1,12 +1,12 @@
-"""All that a run needs to go on exactly where it stopped, beside the policy's weights."""
+"""Trainer states on disk: everything that a run needs to resume, beside the weights of its policy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from metta.checkpoint.file_format import is_undamaged, read_torch_file, write_torch_file
 from metta.config.validation.error_messages import first_problem
@@ -15,16 +15,18 @@ from metta.errors import CheckpointError
 KIND = "trainer state"
 STATES_KEPT = 2
 
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
 
 @dataclass
 class TrainingState:
     """Complete training state for advanced checkpointing."""
 
-    epoch: int
+    epoch: _Count
     """epochs done"""
-    agent_step: int
+    agent_step: _Count
     """agent steps of the run so far"""
-    total_agent_step: int
+    total_agent_step: _Count
     """agent steps of all processes that train the policy together"""
     optimizer_state_dict: dict[str, Any]
     lr_scheduler_state_dict: dict[str, Any] | None = None
@@ -32,13 +34,13 @@ class TrainingState:
     """checkpoint of the policy that belongs to this state; a relative one starts at the state's own directory"""
     stopwatch_state: dict[str, Any] | None = None
     extra_args: dict[str, Any] = field(default_factory=dict)
-    """tensors, numbers and text; a run keeps its worlds and random streams here"""
+    """tensors, numbers and text; a run saves its worlds and random streams here"""
 
     def save(self, checkpoint_dir: str | Path) -> str:
         """Write `trainer_state_000100.pt` for epoch 100; the path of the file.
 
-        Of those of earlier epochs the newest that is whole is kept, and no other. Later ones, which a run that went on
-        from before them could not read, stay until they are written anew.
+        Of earlier states, only the newest that is undamaged is kept. Later ones, which a run that resumed from an
+        earlier state could not read, stay until they are overwritten.
         """
         directory = Path(checkpoint_dir)
         directory.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ class TrainingState:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The state in a file that `save` wrote. Raises CheckpointError if it is missing, damaged or foreign."""
-        content = _with_new_names(read_torch_file(Path(path), KIND))
+        content = _with_current_names(read_torch_file(Path(path), KIND))
         try:
             return TypeAdapter(cls).validate_python(content, extra="forbid")
         except ValidationError as error:
@@ -64,14 +66,14 @@ class TrainingState:
 
 
 _RENAMED = {"resets": "episode_starts"}
-"""Names in the states of earlier versions -> today's."""
+"""Names in the states of earlier versions, and their current names."""
 
 
-def _with_new_names(content: Any) -> Any:
+def _with_current_names(content: Any) -> Any:
     if isinstance(content, dict):
-        return {_RENAMED.get(name, name): _with_new_names(value) for name, value in content.items()}
+        return {_RENAMED.get(name, name): _with_current_names(value) for name, value in content.items()}
     if isinstance(content, list):
-        return [_with_new_names(value) for value in content]
+        return [_with_current_names(value) for value in content]
     return content
 
 

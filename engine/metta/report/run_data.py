@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metta.config.loading.load import read_config
 from metta.config.run import RunConfig
 from metta.errors import UsageError
-from metta.run.metrics_file import sound_lines
+from metta.run.metrics_file import valid_lines
 from metta.run.run_directory import CONFIG, METRICS, replay_directory
 
 XAxis = Literal["agent_step", "seconds"]
@@ -78,7 +78,7 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
         raise UsageError("\n  ".join(problems))
     runs = []
     for name, path in zip(_distinct_names(paths), paths, strict=True):
-        epochs = [epoch for epoch in sound_lines(path / METRICS) if type(epoch.get("agent_step")) is int]
+        epochs = [epoch for epoch in valid_lines(path / METRICS) if type(epoch.get("agent_step")) is int]
         runs.append(RunData(name, path, read_config(str(path / CONFIG)), epochs))
     if empty := [str(run.run_dir) for run in runs if not run.epochs]:
         raise UsageError(f"no epoch is completed yet in {', '.join(empty)}")

@@ -1,4 +1,4 @@
-"""What an epoch amounted to: the numbers of one line of `metrics.jsonl`."""
+"""Metrics of an epoch: the values of one line of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,35 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from metta.agent.policy import MettaAgent
+from metta.rl.curricula.curriculum import Curriculum
+from metta.rl.experience import Experience
+from metta.rl.optimizer import compute_gradient_stats
 from metta.rl.rollout import BatchInfo
+from metta.rl.weight_analysis import analyze_weights
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """Where a run stands after an epoch, and the seconds that the epoch took."""
+
+    epoch: int
+    """epochs done"""
+    agent_step: int
+    """agent steps of the run so far"""
+    learning_rate: float
+    """in this epoch"""
+    seconds: float
+    """of training since the run started"""
+    seconds_collect: float
+    """of this epoch in which the batch was collected"""
+    seconds_learn: float
+    """of this epoch in which the policy was updated"""
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One epoch in numbers. Seconds, steps per second and when evaluations come go by the clock; all else repeats."""
+    """Metrics of one epoch. Seconds, steps per second and the presence of evaluations depend on the clock."""
 
     epoch: int
     """epochs done, this one included"""
@@ -34,34 +57,68 @@ class EpochMetrics:
     task_rewards: dict[str, float] = field(default_factory=dict)
     """`reward` for each task that was played, where the curriculum has several"""
     task_probabilities: dict[str, float] = field(default_factory=dict)
-    """how often each task is drawn from now on, where the curriculum has several"""
+    """probability of each task from now on, where the curriculum has several"""
     task_scores: dict[str, float] = field(default_factory=dict)
-    """what those probabilities follow from: see the type of `[curriculum]`"""
+    """scores from which the probabilities follow: see the type of `[curriculum]`"""
     opponent_reward: float | None = None
-    """the same for agents that frozen policies played; None without them. `reward` is that of the agents that learn"""
+    """`reward` of the agents that frozen policies played; None without them. `reward` is that of the learners"""
     weights: dict[str, float] = field(default_factory=dict)
     """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
     evaluation: dict[str, float] = field(default_factory=dict)
-    """of episodes played apart from training, where one was due"""
+    """of an evaluation after this epoch, where one was due"""
     seconds: float = 0.0
-    """of training since the run began, without evaluations, checkpoints and the pauses of a resumed run"""
+    """of training since the run started, without evaluations, checkpoints and the pauses of a resumed run"""
     steps_per_second: float = 0.0
     """agent steps of this epoch over its seconds"""
     seconds_simulate: float = 0.0
-    """of this epoch in which the policy had to wait for the worlds"""
+    """of this epoch in which the policy waited for the worlds"""
     seconds_infer: float = 0.0
     """of this epoch in which the policy chose actions"""
     seconds_learn: float = 0.0
     """of this epoch in which the policy was updated"""
 
 
-def mean(values: Sequence[float] | None) -> float | None:
-    """The mean, None of nothing."""
+def epoch_metrics(
+    progress: EpochProgress,
+    batch: BatchInfo,
+    losses: dict[str, float],
+    agent: MettaAgent,
+    curriculum: Curriculum,
+    experience: Experience,
+) -> EpochMetrics:
+    """The metrics of an epoch that collected `batch`; the other arguments are those of the run after the epoch."""
+    has_tasks = len(curriculum.names) > 1
+    interval = agent.config.analyze_weights_interval
+    return EpochMetrics(
+        epoch=progress.epoch,
+        agent_step=progress.agent_step,
+        episodes=len(batch.episode_returns or ()),
+        reward=_mean(batch.episode_returns),
+        opponent_reward=_mean(batch.opponent_returns),
+        episode_length=_mean(batch.episode_lengths),
+        learning_rate=progress.learning_rate,
+        losses=losses,
+        gradients=compute_gradient_stats(agent),
+        stats=batch.stats,
+        task_rewards=_task_rewards(batch, curriculum.names) if has_tasks else {},
+        task_probabilities=curriculum.probabilities if has_tasks else {},
+        task_scores=curriculum.scores if has_tasks else {},
+        weights=analyze_weights(agent, experience) if interval and progress.epoch % interval == 0 else {},
+        seconds=progress.seconds,
+        steps_per_second=batch.total_env_steps / (progress.seconds_collect + progress.seconds_learn),
+        seconds_simulate=max(0.0, progress.seconds_collect - batch.seconds_infer),
+        seconds_infer=batch.seconds_infer,
+        seconds_learn=progress.seconds_learn,
+    )
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    """The mean; None without values."""
     return sum(values) / len(values) if values else None
 
 
-def rewards_by_task(batch: BatchInfo, names: Sequence[str]) -> dict[str, float]:
-    """The mean reward of the episodes of each task that ended in a batch, by the task's name."""
+def _task_rewards(batch: BatchInfo, names: Sequence[str]) -> dict[str, float]:
+    """The mean reward of the episodes of each task that ended in a batch, by the name of the task."""
     rewards: defaultdict[int, list[float]] = defaultdict(list)
     for task, reward in zip(batch.episode_tasks, batch.episode_returns or (), strict=True):
         rewards[task].append(reward)

@@ -25,7 +25,7 @@ from metta.config.training import LOGGERS, LoggingConfig
 from metta.errors import UsageError
 from metta.files import write_whole
 from metta.run.epoch_metrics import EpochMetrics
-from metta.run.interval_timer import Timer
+from metta.run.interval_timer import IntervalTimer
 
 TENSORBOARD = "torch.utils.tensorboard"
 WANDB = "wandb"
@@ -61,7 +61,7 @@ class Loggers:
         self._stack = ExitStack()
         self._writer: Any = None
         self._wandb_run: Any = None
-        self._upload = Timer(config.checkpoint.wandb_checkpoint_interval)
+        self._upload = IntervalTimer(config.checkpoint.wandb_checkpoint_interval)
         self._uploaded: Path | None = None
         if config.logging.tensorboard:
             folder = str(root / "tensorboard")

@@ -24,7 +24,7 @@ class MetricsFile:
         """Go on after `epochs_done` epochs: lines of later ones, which will be trained again, are taken off."""
         self.path = path
         if path.exists():
-            kept = [line for line in sound_lines(path) if line["epoch"] <= epochs_done]
+            kept = [line for line in valid_lines(path) if line["epoch"] <= epochs_done]
             write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
@@ -35,7 +35,7 @@ class MetricsFile:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What is in the file, epoch by epoch."""
-        return sound_lines(self.path)
+        return valid_lines(self.path)
 
     def sync(self) -> None:
         """Make every line so far survive a power cut; a checkpoint counts on the lines before it."""
@@ -48,7 +48,7 @@ class MetricsFile:
         self._file.close()
 
 
-def sound_lines(path: Path) -> Iterator[dict[str, Any]]:
+def valid_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a metrics file as dictionaries; one that a crash cut short, or nobody can have written, is left out.
 
     Raises UsageError for what is no file, such as a pipe that nobody writes to.

@@ -1,72 +1,67 @@
-"""Where a run lives: `config.toml`, `metrics.jsonl`, `checkpoints/`, `replays/`, and the lock of who trains in it."""
+"""Run directory: `config.toml`, `metrics.jsonl`, `checkpoints/`, `replays/`, and the lock of its process."""
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
-import re
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 
-from metta.checkpoint.policy_checkpoint import checkpoint_paths
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths
 from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
-from metta.errors import CheckpointError, TrainingError, UsageError, printable
-from metta.files import made_directories, remove_partial, without_waiting, write_whole
+from metta.errors import CheckpointError, TrainingError, UsageError, is_wrong_path, printable
+from metta.files import made_directories, remove_partial, write_whole
 from metta.rl.self_play import OPPONENTS
-from metta.run.write_permissions import MARK, check_own, claim
-
-try:
-    import fcntl
-except ImportError:  # Windows has no advisory locks of this kind; runs there are not guarded against each other
-    fcntl = None  # type: ignore[assignment]  # the stub knows only the module
-
+from metta.run.write_permissions import RUN_ID_FILE, check_write, grant_write
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
-MOST_OF_A_LOCK = 200
-"""Characters of a lock file that are read: it says who holds it in fewer."""
+SOFT_LOCK = ".lock_soft"
+"""Exists while a run is trained on a network file system without locks."""
+LOCK_HOLDER = ".lock_holder"
+"""Names the process that holds the lock; of a process that was killed, the name stays and the lock does not."""
 
 
 class RunDirectory:
-    """A run's directory, held by one process at a time: a context manager that ends the holding.
+    """The directory of a run, locked by one process at a time: a context manager that releases the lock."""
 
-    The lock falls by itself when its process dies.
-    """
-
-    def __init__(self, root: Path, config: RunConfig, lock: TextIO, given: Mapping[str, Path]):
+    def __init__(self, root: Path, config: RunConfig, lock: BaseFileLock, granted: Mapping[str, Path]):
         self.root = root
         self.config = config
         self._lock = lock
-        self._given = given
+        self._lock_status = (root / LOCK).stat()
+        self._granted = granted
 
     @classmethod
     def create(cls, config: RunConfig) -> Self:
-        """A new directory with its `config.toml`: `run.run_dir`, else `runs/NAME-DATE-TIME`.
+        """A new directory with its `config.toml`: `run.run_dir`, otherwise `runs/NAME-DATE-TIME`.
 
-        Raises UsageError if there is a run in it already or nothing can be written there.
+        Raises UsageError where it holds a run or policies already, or cannot be written.
         """
-        root = Path(config.run.run_dir or _fresh_name(config.run.name))
+        root = Path(config.run.run_dir or _new_name(config.run.name))
         checkpoints = _checkpoints(root, config)
         try:
-            _refuse_taken(root, checkpoints)
+            _check_unused(root, checkpoints)
             outside = _outside(root, config)
-            with made_directories(root, checkpoints, *outside.values()), ExitStack() as undo:
-                directory = cls(root, config, _locked(root), outside)
-                undo.push(directory)
-                _refuse_taken(root, checkpoints)  # by a run that began and ended meanwhile
+            with made_directories(root, checkpoints, *outside.values()), ExitStack() as on_error:
+                directory = cls(root, config, _acquire_lock(root), outside)
+                on_error.push(directory)
+                _check_unused(root, checkpoints)  # another process may have trained here in the meantime
                 for written in (root, checkpoints):
                     remove_partial(written)
-                undo.callback(_leave_nothing, root, outside.values())
+                on_error.callback(_remove_traces, root, outside.values())
                 directory.write_config()
-                undo.pop_all()
+                on_error.pop_all()
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"{error.filename} is a file; name a directory for the run") from None
         except OSError as error:
@@ -75,22 +70,23 @@ class RunDirectory:
 
     @classmethod
     def open(cls, root: str | Path, overrides: Sequence[Override] = ()) -> Self:
-        """The directory of a run that was begun before, with `overrides` put over its config.
+        """The directory of an existing run, with `overrides` applied to its config.
 
-        `config.toml` stays as it is until `write_config`. Raises CheckpointError where there is no run, UsageError
-        where nothing can be written, or something that was not given to the run would be: see ownership.py.
+        `config.toml` does not change until `write_config`. Raises CheckpointError where there is no run, UsageError
+        where it cannot be written, or would write to places that were not granted: see write_permissions.py.
         """
         root = Path(root)
         path = root / CONFIG
-        if not os.path.isfile(path):  # which takes any name, however long
-            what = "is not the directory of a run: it has no config.toml" if os.path.exists(root) else "does not exist"
-            raise CheckpointError(f"{root} {what}")
+        if not os.path.isfile(path):  # unlike Path.is_file, accepts names of any length
+            problem = "is not a run directory: it has no config.toml" if os.path.exists(root) else "does not exist"
+            raise CheckpointError(f"{root} {problem}")
         config = read_config(str(path), overrides)
         outside = _outside(root, config)
-        given = {setting: where for setting, where in outside.items() if setting in _named(overrides)}
-        check_own(root, {setting: where for setting, where in outside.items() if setting not in given})
+        named = {".".join(map(str, override.path)) for override in overrides}
+        granted = {setting: directory for setting, directory in outside.items() if setting in named}
+        check_write(root, {setting: path for setting, path in outside.items() if setting not in granted})
         try:
-            directory = cls(root, config, _locked(root), given)
+            directory = cls(root, config, _acquire_lock(root), granted)
             for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
                 remove_partial(written)
         except OSError as error:
@@ -99,44 +95,44 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        """Where policies and trainer states are saved."""
+        """Directory of policies and trainer states."""
         return _checkpoints(self.root, self.config)
 
     @property
     def replays(self) -> Path:
-        """Where recorded episodes go; made when there is one."""
+        """Directory of recorded episodes; made with the first one."""
         return replay_directory(self.root, self.config)
 
     @property
     def metrics(self) -> Path:
-        """One line of JSON per epoch."""
+        """File with one line of JSON per epoch."""
         return self.root / METRICS
 
     @property
-    def was_begun(self) -> bool:
-        """Whether the run saved its first state; `metrics.jsonl` comes after it."""
-        return self.metrics.exists() or bool(training_state_paths(self.checkpoints))
+    def has_progress(self) -> bool:
+        """Whether the run saved its first state, or has a policy that was trained."""
+        policies = {path.name for path in checkpoint_paths(self.checkpoints)} - {checkpoint_name(0)}
+        return self.metrics.exists() or bool(training_state_paths(self.checkpoints)) or bool(policies)
 
-    def check_it_is_there(self) -> None:
-        """Raise TrainingError if the directory, or the lock in it, is no longer the one that was opened."""
+    def check_exists(self) -> None:
+        """Raise TrainingError if the directory was removed or replaced since it was opened."""
         try:
-            is_there = os.path.samestat(os.fstat(self._lock.fileno()), (self.root / LOCK).stat())
+            is_same = os.path.samestat(self._lock_status, (self.root / LOCK).stat())
         except FileNotFoundError:
-            is_there = False
-        if not is_there:
-            raise TrainingError(f"{self.root} was removed or replaced by another directory under the run")
+            is_same = False
+        if not is_same:
+            raise TrainingError(f"{self.root} was removed, or replaced by another directory, during the run")
 
     def write_config(self) -> None:
-        """Write `config.toml`: every value, itself a valid input. The directories it names become the run's.
+        """Write `config.toml`, with every value, so that it is a valid input; grant the directories outside.
 
-        It lies in the run's directory and does not name it: trained again, it gets a directory of its own. Files and
-        directories that it does name are written in full, for the run may go on from another one. Raises UsageError
-        where nothing can be written.
+        It does not name the run directory: trained again, it gets a new one. Other paths in it are absolute, since the
+        run may resume from another working directory. Raises UsageError where it cannot be written.
         """
         config = self.config
-        checkpoint_dir, replay_dir = map(_in_full, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
-        teacher = _in_full(config.kickstarting.teacher)
-        policies = [_in_full(policy) for policy in config.self_play.policies]
+        checkpoint_dir, replay_dir = map(_absolute, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
+        teacher = _absolute(config.kickstarting.teacher)
+        policies = [_absolute(policy) for policy in config.self_play.policies]
         portable = config.model_copy(
             update={
                 "run": config.run.model_copy(update={"run_dir": ""}),
@@ -147,7 +143,7 @@ class RunDirectory:
             }
         )
         try:
-            claim(self.root, self._given)
+            grant_write(self.root, self._granted)
             write_whole(self.root / CONFIG, dump_config(portable).encode())
         except OSError as error:
             raise _unwritable(error, self.root) from None
@@ -156,18 +152,18 @@ class RunDirectory:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):  # the disk may be gone; the lock falls anyway
-            self._lock.truncate(0)
-        self._lock.close()
+        with suppress(OSError):  # the disk may be gone
+            (self.root / LOCK_HOLDER).unlink(missing_ok=True)
+        self._lock.release()
 
 
 def is_run(directory: str | Path) -> bool:
-    """Whether it is the directory of a run, however short that has been."""
+    """Whether a directory holds a run, however short."""
     return (Path(directory) / CONFIG).is_file()
 
 
 def newest_checkpoint(directory: str | Path) -> Path | None:
-    """The newest policy of a run, wherever it keeps them, or of a directory of checkpoints; None if there is none yet.
+    """The newest policy of a run, or of a directory of checkpoints; None where a run has none yet.
 
     Raises UsageError for a directory that is neither.
     """
@@ -176,34 +172,68 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
         found = checkpoint_paths(_checkpoints(root, read_config(str(root / CONFIG))))
         return found[0] if found else None
     if not (found := checkpoint_paths(root)):
-        raise UsageError(f"{root} is not the directory of a run, and there is no policy checkpoint in it")
+        raise UsageError(f"{root} is not a run directory, and has no policy checkpoint")
     return found[0]
 
 
-def _refuse_taken(root: Path, checkpoints: Path) -> None:
-    """Raise UsageError if a run is in these directories already; TrainingError, with its process, if it is alive."""
+def replay_directory(root: Path, config: RunConfig) -> Path:
+    """The directory of recorded episodes of the run in `root`."""
+    return Path(config.simulation.replay_dir or root / "replays")
+
+
+def _check_unused(root: Path, checkpoints: Path) -> None:
+    """Raise UsageError where the directories hold a run already; TrainingError while it is being trained."""
     if (root / CONFIG).exists():
-        if holder := _holder(root):
-            raise TrainingError(_held_text(root, holder))
-        raise UsageError(f"{root} holds a run already; go on with it (metta resume {root}) or name another --run-dir")
-    if training_state_paths(checkpoints):
+        _acquire_lock(root).release()
+        raise UsageError(f"{root} holds a run already; resume it (metta resume {root}) or name another --run-dir")
+    if training_state_paths(checkpoints) or checkpoint_paths(checkpoints):
         raise UsageError(f"{checkpoints} holds the checkpoints of another run; name another directory")
 
 
-def _leave_nothing(root: Path, outside: Iterable[Path]) -> None:
-    """Remove what was written before a run could not be begun after all."""
+def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
+    """Remove what was written before a new run failed."""
     with suppress(OSError):
         if not (root / CONFIG).exists():
-            for path in (root / LOCK, root / MARK, *(directory / MARK for directory in outside)):
+            for path in (root / LOCK, root / RUN_ID_FILE, *(directory / RUN_ID_FILE for directory in outside)):
                 path.unlink(missing_ok=True)
 
 
-def _unwritable(error: OSError, root: Path) -> UsageError:
-    return UsageError(f"{error.filename or root} cannot be written: {error.strerror}")
+def _acquire_lock(root: Path) -> BaseFileLock:
+    """Lock a directory for this process. Raises TrainingError, naming the holder, where another process has the lock."""
+    lock: BaseFileLock = FileLock(root / LOCK, timeout=0)
+    try:
+        try:
+            lock.acquire()
+        except OSError as error:
+            if isinstance(error, Timeout) or error.errno != errno.ENOLCK:
+                raise
+            lock = SoftFileLock(root / SOFT_LOCK, timeout=0)
+            lock.acquire()
+    except Timeout as error:
+        raise TrainingError(_locked_message(root, error.lock_file)) from None
+    this_process = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+    with suppress(OSError):  # it only serves the message for other processes
+        write_whole(root / LOCK_HOLDER, this_process.encode())
+    return lock
+
+
+def _locked_message(root: Path, lock_file: str) -> str:
+    try:
+        holder = printable((root / LOCK_HOLDER).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        holder = "another process"
+    is_remote = " on " in holder and f" on {platform.node()} " not in holder
+    otherwise = f", or remove {lock_file} if that host is down" if is_remote else ""
+    return f"{root} is being trained by {holder}; wait for it or stop it first{otherwise}"
+
+
+def _unwritable(error: OSError, root: Path) -> UsageError | TrainingError:
+    kind = UsageError if is_wrong_path(error) else TrainingError  # a full disk is no wrong input
+    return kind(f"{error.filename or root} cannot be written: {error.strerror}")
 
 
 def _outside(root: Path, config: RunConfig) -> dict[str, Path]:
-    """The directories outside of the run directory that the run writes to, by the setting that names them."""
+    """The directories outside of the run directory to which the run writes, by the setting that names them."""
     named = {
         "checkpoint.checkpoint_dir": config.checkpoint.checkpoint_dir,
         "simulation.replay_dir": config.simulation.replay_dir,
@@ -216,94 +246,18 @@ def _outside(root: Path, config: RunConfig) -> dict[str, Path]:
     }
 
 
-def _named(overrides: Sequence[Override]) -> set[str]:
-    return {".".join(map(str, override.path)) for override in overrides}
-
-
-def _in_full(path: str) -> str:
+def _absolute(path: str) -> str:
     return str(Path(path).absolute()) if path else ""
-
-
-def replay_directory(root: Path, config: RunConfig) -> Path:
-    """Where the recorded episodes of the run in `root` are."""
-    return Path(config.simulation.replay_dir or root / "replays")
 
 
 def _checkpoints(root: Path, config: RunConfig) -> Path:
     return Path(config.checkpoint.checkpoint_dir or root / "checkpoints")
 
 
-def _fresh_name(name: str) -> Path:
+def _new_name(name: str) -> Path:
     """`runs/NAME-DATE-TIME`, with a number where two runs start in one second."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    taken = 1
-    while (path := Path("runs", stem if taken == 1 else f"{stem}-{taken}")).exists():
-        taken += 1
+    number = 1
+    while (path := Path("runs", stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
     return path
-
-
-def _locked(root: Path) -> TextIO:
-    """The lock file of a directory, open and locked. Raises TrainingError, naming the holder, if another has it."""
-    descriptor = without_waiting(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise UsageError(f"{root / LOCK} is not a regular file; remove it")
-    lock = os.fdopen(descriptor, "a+", encoding="utf-8", errors="replace")
-    if fcntl is None:
-        return lock
-    lock.seek(0)
-    holder = lock.read(MOST_OF_A_LOCK).strip()
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_held = False
-    except BlockingIOError:
-        is_held = True
-    except OSError:  # a network file system without locks: what is written in the file must do
-        is_held = bool(holder) and not _is_dead(holder)
-    if is_held:
-        lock.close()
-        raise TrainingError(_held_text(root, holder))
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}")
-    lock.flush()
-    return lock
-
-
-def _holder(root: Path) -> str:
-    """Who trains in a directory, as the lock there says it; nothing is changed. Empty if nobody does."""
-    try:
-        lock = os.fdopen(without_waiting(root / LOCK, os.O_RDONLY), encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    with lock:
-        if fcntl is None or not stat.S_ISREG(os.fstat(lock.fileno()).st_mode):
-            return ""
-        holder = lock.read(MOST_OF_A_LOCK).strip()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return holder or "another process"
-        except OSError:
-            return "" if _is_dead(holder) else holder
-    return ""
-
-
-def _held_text(root: Path, holder: str) -> str:
-    is_elsewhere = holder and f" on {platform.node()} " not in holder
-    otherwise = f", or remove {root / LOCK} if that host is down" if is_elsewhere else ""
-    who = printable(holder) or "another process"
-    return f"{root} is being trained by {who}; wait for it or stop it first{otherwise}"
-
-
-def _is_dead(holder: str) -> bool:
-    """Whether the text in a lock file names a process of this host that is no more."""
-    named = re.fullmatch(r"process (\d+) on (.*) since .*", holder)
-    if named is None or named[2] != platform.node():
-        return False
-    try:
-        os.kill(int(named[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False

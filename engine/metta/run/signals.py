@@ -1,4 +1,4 @@
-"""Signals as wishes: the first Ctrl-C, SIGTERM or SIGHUP asks a run to save and stop, the second ends it at once."""
+"""Signals that stop a run: the first Ctrl-C, SIGTERM or SIGHUP requests a stop, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from typing import Self
 
 
 class Interrupted(BaseException):
-    """Raised by a signal in the middle of work that may be left unfinished. No error: it must not be caught as one."""
+    """Raised by a signal in the middle of interruptible work. Not an error, and not to be caught as one."""
 
 
-class Interruption:
-    """Whether a signal asked to stop, while inside its `with`.
+class StopSignals:
+    """Signal handlers, inside its `with`, that record whether a stop was requested.
 
-    A second signal raises KeyboardInterrupt; by then the handlers from before are back, so that a third one cannot be
-    held up. Outside the main thread, where Python takes no signals, it never asks. A SIGHUP that is ignored (`nohup`)
-    stays ignored.
+    A second signal raises KeyboardInterrupt, after restoring the previous handlers, so that a third one acts as usual.
+    Outside the main thread, where Python receives no signals, a stop is never requested. A SIGHUP that is ignored
+    (`nohup`) stays ignored.
     """
 
-    def __init__(self, asked: Callable[[str], None]):
-        """`asked` is called with the signal's name inside the handler of the first one."""
+    def __init__(self, on_request: Callable[[str], None]):
+        """`on_request` is called with the name of the first signal, inside its handler."""
         self.requested = False
-        self._asked = asked
-        self._may_break_off = False
-        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._on_request = on_request
+        self._is_interruptible = False
+        self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     @contextmanager
-    def may_break_off(self) -> Iterator[None]:
-        """Inside, the first signal raises Interrupted at once; one that came before raises it at the beginning.
+    def interruptible(self) -> Iterator[None]:
+        """Inside, the first signal raises Interrupted at once; an earlier one raises it on entry.
 
-        For work that leaves nothing behind on the disk and whose outcome will be thrown away.
+        For work that writes nothing and whose result can be discarded.
         """
-        self._may_break_off = True
+        self._is_interruptible = True
         try:
             if self.requested:
                 raise Interrupted
             yield
         finally:
-            self._may_break_off = False
+            self._is_interruptible = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -50,7 +50,7 @@ class Interruption:
             if signal.getsignal(hang_up) is not signal.SIG_IGN:
                 numbers.add(hang_up)
             for number in numbers:
-                self._before[number] = signal.signal(number, self._receive)
+                self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -61,11 +61,11 @@ class Interruption:
             self._restore()
             raise KeyboardInterrupt
         self.requested = True
-        self._asked(signal.Signals(number).name)
-        if self._may_break_off:
+        self._on_request(signal.Signals(number).name)
+        if self._is_interruptible:
             raise Interrupted
 
     def _restore(self) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        self._before = {}
+        self._previous = {}

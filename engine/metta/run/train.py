@@ -1,4 +1,4 @@
-"""The training loop: collect, update, report, evaluate, checkpoint. Resuming is the same loop, entered later."""
+"""Training loop: starts or resumes a run, trains epoch by epoch, evaluates, records replays and saves checkpoints."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from metta.checkpoint.policy_checkpoint import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
 from metta.config.loading.load import dump_config, parse_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
-from metta.errors import CheckpointError, ConfigError, MapError, MettaError, TrainingError, UsageError
+from metta.errors import TrainingError, UsageError
 from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.distributed import ProcessGroupError, Processes
+from metta.rl.distributed import Processes, ProcessGroupError
+from metta.run.device import find_device
+from metta.run.epoch_metrics import EpochMetrics, epoch_metrics
 from metta.run.events import (
     CheckpointSaved,
     EpochEnded,
@@ -30,14 +30,15 @@ from metta.run.events import (
     RunEnded,
     StopRequested,
 )
-from metta.run.interval_timer import Timer
+from metta.run.interval_timer import IntervalTimer
 from metta.run.loggers import Loggers, check_loggers
-from metta.run.memory_check import check_memory, is_out_of_memory, telling_of_memory
+from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_errors
 from metta.run.metrics_file import MetricsFile
+from metta.run.pending_checkpoint import PendingCheckpoint
+from metta.run.restore_run import restore_newest, restore_run
 from metta.run.run_directory import RunDirectory
-from metta.run.signals import Interrupted, Interruption
-from metta.run.snapshot import Snapshot
-from metta.run.training_run import TrainingRun, find_device
+from metta.run.signals import Interrupted, StopSignals
+from metta.run.training_run import TrainingRun
 
 CHANGEABLE = (
     "run.total_timesteps",
@@ -50,125 +51,101 @@ CHANGEABLE = (
     "simulation.",
     "logging.",
 )
-"""What may change when a run goes on: nothing that touches what was learned so far."""
+"""Keys and tables that may change when a run resumes: none that affects what was learned so far."""
 
-SIGNALS_WITHIN = 2.0
-"""Seconds in which a signal sent to all processes of a job has come to each."""
-
-MISFITS = (
-    AttributeError,
-    ConfigError,
-    IndexError,
-    KeyError,
-    MapError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    UsageError,
-    ValueError,
-)
-"""What loading a trainer state raises where its parts are not those of the run: other names, other shapes."""
+SIGNAL_SPREAD_SECONDS = 2.0
+"""Seconds within which a signal sent to all processes of a job reaches each of them."""
 
 
 def train_run(config: RunConfig, listener: Listener) -> RunEnded:
-    """Train from the beginning, in a new run directory. Nothing is created before the config has proved sound."""
+    """Train from the beginning, in a new run directory. Nothing is written before the run has been built."""
     with Processes.connect() as processes:
         if not processes.is_rank_zero:
-            return _follow(processes)
+            return _run_worker(processes)
         check_loggers(config.logging)
-        run = _begun(config, listener, processes)
-        with closing(run), RunDirectory.create(config) as directory, _saying_what_is_kept(run, directory):
-            _call_the_others(run, directory)
-            with _interruption(listener) as interruption:
-                saved = run.save(directory.checkpoints)
-                ended = _train(run, directory, saved, listener, interruption)
-            listener(ended)
-            return ended
+        run = _new_run(config, listener, processes)
+        with closing(run), RunDirectory.create(config) as directory, _wrap_errors(run, directory):
+            return _train_and_save(run, directory, listener, is_new=True)
 
 
 def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Override] = ()) -> RunEnded:
-    """Go on exactly where the newest sound checkpoint of a run stopped. `overrides` may change what is `CHANGEABLE`."""
+    """Continue a run exactly where its newest valid trainer state was saved. `overrides` may change `CHANGEABLE` keys.
+
+    Raises CheckpointError where something was learned, but no trainer state is valid.
+    """
     for override in overrides:
         key = ".".join(map(str, override.path))
         if not key.startswith(CHANGEABLE):
-            raise UsageError(f"{override.option}: {key} cannot change while a run goes on; train anew for that")
+            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run for that")
     with Processes.connect() as processes:
         if not processes.is_rank_zero:
-            return _follow(processes)
+            return _run_worker(processes)
         with RunDirectory.open(root, overrides) as directory:
             check_loggers(directory.config.logging)
-            if directory.was_begun:
-                run = _restore(directory, listener, processes)
-            else:  # stopped in its first moments, before there was anything to lose
-                run = _begun(directory.config, listener, processes)
-            if overrides:  # which have proved sound: a run that cannot go on with them must not keep them
+            is_new = not directory.has_progress  # stopped before its first checkpoint
+            if is_new:
+                run = _new_run(directory.config, listener, processes)
+            else:
+                run = restore_newest(directory, listener, processes)
+            if overrides:  # kept only now that the run could be built with them
                 directory.write_config()
             if run.is_finished:
                 listener(Notice(f"all {run.agent_step:,} agent steps are done; --total-timesteps trains on"))
-            with closing(run), _saying_what_is_kept(run, directory):
-                _call_the_others(run, directory)
-                with _interruption(listener) as interruption:
-                    if not directory.was_begun:
-                        run.save(directory.checkpoints)
-                    checkpoint = directory.checkpoints / checkpoint_name(run.epoch)
-                    ended = _train(run, directory, checkpoint, listener, interruption)
-                listener(ended)
-                return ended
+            with closing(run), _wrap_errors(run, directory):
+                return _train_and_save(run, directory, listener, is_new)
 
 
-def _begun(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
-    """A run at its very beginning. TrainingError, with what to lower, if it does not fit into memory."""
+def _new_run(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
+    """A run before its first epoch. Raises TrainingError, with what to lower, where it does not fit into memory."""
     curriculum = Curriculum.from_config(config)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
-    if close := check_memory(config, worlds, device, processes.size, local_size()):
-        listener(Notice(close))
-    with telling_of_memory(config, worlds, device):
+    if warning := check_memory(config, worlds, device, processes.size, local_size()):
+        listener(Notice(warning))
+    with wrap_memory_errors(config, worlds, device):
         return TrainingRun(config, curriculum, processes=processes)
 
 
-def _interruption(listener: Listener) -> Interruption:
-    """Listens for a signal from before the run's first state is saved: there is none that would leave half a file."""
-    return Interruption(lambda name: listener(StopRequested(name)))
+def _train_and_save(run: TrainingRun, directory: RunDirectory, listener: Listener, is_new: bool) -> RunEnded:
+    """Train on rank 0, with the workers, until all agent steps are done or a signal requests a stop."""
+    _broadcast_run(run, directory, is_new)
+    with StopSignals(lambda name: listener(StopRequested(name))) as signals:
+        if is_new:
+            run.save(directory.checkpoints)
+        checkpoint = directory.checkpoints / checkpoint_name(run.epoch)
+        ended = _train(run, directory, checkpoint, listener, signals)
+    listener(ended)
+    return ended
 
 
 def _train(
-    run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener, interruption: Interruption
+    run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener, signals: StopSignals
 ) -> RunEnded:
-    """Train on from `checkpoint` until all agent steps are done or a signal asks to stop; either way all is saved."""
+    """The training loop, from `checkpoint` on."""
     config = run.config
-    evaluations = Timer(config.simulation.evaluate_interval if run.can_evaluate else 0)
-    replays = Timer(config.simulation.replay_interval)
-    checkpoints = Timer(config.checkpoint.checkpoint_interval)
+    evaluations = IntervalTimer(config.simulation.evaluate_interval if run.can_evaluate else 0)
+    replays = IntervalTimer(config.simulation.replay_interval)
+    checkpoints = IntervalTimer(config.checkpoint.checkpoint_interval)
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
-    snapshot = run.snapshot()
+    pending = run.pending_checkpoint()
     first = last = lost = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
         Loggers(config, directory.root, run.epoch, metrics_file.lines()) as loggers,
     ):
-        listener(run.beginning(directory.root))
-        listener(saved)
-        if config.simulation.evaluate_interval and not run.can_evaluate:
-            listener(Notice("episodes never end here, so that the policy is not evaluated; set env.game.max_steps"))
-        while not (run.is_finished or interruption.requested):
+        _announce(run, directory, saved, listener)
+        while not (run.is_finished or signals.requested):
             try:
-                listener(PhaseBegan("collect"))
-                with interruption.may_break_off():
-                    batch = run.collect()
-                listener(PhaseBegan("update"))
-                with interruption.may_break_off():
-                    losses = run.update()
-                metrics = run.report(batch, losses)
+                metrics = _train_epoch(run, listener, signals)
             except Interrupted:
-                break  # the snapshot is of the moment before this epoch; who resumes plays it again, alike
+                break  # `pending` is of the moment before this epoch, which a resumed run repeats exactly
             except ProcessGroupError as error:
-                lost = None if _was_asked_to_stop(interruption) else error
+                lost = None if _stop_follows(signals) else error
                 break
             if evaluations.is_due():
                 listener(PhaseBegan("evaluate"))
-                with suppress(Interrupted), interruption.may_break_off():
+                with suppress(Interrupted), signals.interruptible():
                     metrics = dataclasses.replace(metrics, evaluation=run.evaluate())
-            directory.check_it_is_there()
+            directory.check_exists()
             metrics_file.append(dataclasses.asdict(metrics))
             loggers.log(metrics)
             listener(EpochEnded(metrics))
@@ -176,145 +153,124 @@ def _train(
             first = first or last
             if replays.is_due():
                 listener(PhaseBegan("record"))
-                with suppress(Interrupted), interruption.may_break_off():
-                    listener(_recorded(run, directory.replays))
-            snapshot = run.snapshot()
+                with suppress(Interrupted), signals.interruptible():
+                    listener(_record_replay(run, directory.replays))
+            pending = run.pending_checkpoint()
             if checkpoints.is_due():
-                saved = _saved(snapshot, directory, metrics_file, loggers, listener)
+                saved = _save(pending, directory, metrics_file, loggers, listener)
                 loggers.upload(saved.path)
-        if saved.epoch < snapshot.state.epoch:
-            saved = _saved(snapshot, directory, metrics_file, loggers, listener)
+        if saved.epoch < pending.state.epoch:
+            saved = _save(pending, directory, metrics_file, loggers, listener)
         if saved.path != checkpoint:
             loggers.upload(saved.path, is_last=True)
     if lost is not None:
         raise lost
-    reason: Literal["finished", "interrupted"] = "finished" if run.is_finished else "interrupted"
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
-    return RunEnded(reason, root, path, epoch, agent_step, snapshot.seconds, first, last)
+    return RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
 
 
-def _recorded(run: TrainingRun, replays: Path) -> ReplaySaved | Notice:
-    """Record an episode. Where that cannot be written training goes on: it has lost a picture and nothing else."""
+def _announce(run: TrainingRun, directory: RunDirectory, saved: CheckpointSaved, listener: Listener) -> None:
+    """The events that open a run."""
+    listener(run.description(directory.root))
+    listener(saved)
+    if run.config.simulation.evaluate_interval and not run.can_evaluate:
+        listener(Notice("episodes never end here, so that the policy is not evaluated; set env.game.max_steps"))
+
+
+def _train_epoch(run: TrainingRun, listener: Listener, signals: StopSignals) -> EpochMetrics:
+    """Collect a batch and learn from it. Raises Interrupted on a signal before the epoch is finished."""
+    listener(PhaseBegan("collect"))
+    with signals.interruptible():
+        batch = run.collect()
+    listener(PhaseBegan("update"))
+    with signals.interruptible():
+        losses = run.update()
+    return epoch_metrics(run.finish_epoch(batch), batch, losses, run.agent, run.curriculum, run.experience)
+
+
+def _record_replay(run: TrainingRun, replays: Path) -> ReplaySaved | Notice:
+    """Record an episode. Where it cannot be written, training continues without it."""
     try:
         return run.record(replays)
     except OSError as error:
         return Notice(f"no replay of epoch {run.epoch}: {error.filename or replays}: {error.strerror or error}")
 
 
-def _saved(
-    snapshot: Snapshot, directory: RunDirectory, metrics_file: MetricsFile, loggers: Loggers, listener: Listener
+def _save(
+    pending: PendingCheckpoint, directory: RunDirectory, metrics_file: MetricsFile, loggers: Loggers, listener: Listener
 ) -> CheckpointSaved:
-    """Save the run as it was at the snapshot, after all that was logged until then."""
+    """Write a checkpoint, after all metrics that were logged before it."""
     listener(PhaseBegan("save"))
-    directory.check_it_is_there()
+    directory.check_exists()
     metrics_file.sync()
     loggers.flush()
-    path = snapshot.save(directory.checkpoints)
-    saved = CheckpointSaved(path, snapshot.state.epoch, snapshot.state.total_agent_step)
+    path = pending.save(directory.checkpoints)
+    saved = CheckpointSaved(path, pending.state.epoch, pending.state.total_agent_step)
     listener(saved)
     return saved
 
 
-def _call_the_others(run: TrainingRun, directory: RunDirectory) -> None:
-    """Tell the other processes, if there are any, what to train, and begin with them."""
+def _broadcast_run(run: TrainingRun, directory: RunDirectory, is_new: bool) -> None:
+    """Send the run to the workers, if there are any, and start together with them."""
     if run.processes.size > 1:
         root, checkpoints = str(directory.root.absolute()), str(directory.checkpoints.absolute())
-        state = dataclasses.asdict(run.state()) if directory.was_begun else None
-        orders = {"config": dump_config(run.config), "state": state, "directory": root, "checkpoints": checkpoints}
-        run.processes.broadcast(orders)
+        state = None if is_new else dataclasses.asdict(run.state())
+        message = {"config": dump_config(run.config), "state": state, "directory": root, "checkpoints": checkpoints}
+        run.processes.broadcast(message)
         run.sync_ranks()
         run.processes.set_timeout(run.config.distributed.timeout_seconds)
 
 
-def _was_asked_to_stop(interruption: Interruption) -> bool:
-    """Whether a process that lost another is to stop as well: a signal for all of them reaches one after the other."""
-    with suppress(Interrupted), interruption.may_break_off():
-        time.sleep(SIGNALS_WITHIN)
-    return interruption.requested
-
-
-def _follow(processes: Processes) -> RunEnded:
-    """Train as the leader says, and write nothing, until all agent steps are done or a signal asks to stop."""
-    orders = processes.broadcast()
-    directory, checkpoints = Path(orders["directory"]), Path(orders["checkpoints"])
-    config = parse_config(orders["config"], "the leader's config")
-    if orders["state"] is None:
+def _run_worker(processes: Processes) -> RunEnded:
+    """Train on another rank than 0, which writes nothing, until all agent steps are done or a stop is requested."""
+    message = processes.broadcast()
+    directory, checkpoints = Path(message["directory"]), Path(message["checkpoints"])
+    config = parse_config(message["config"], "the config from rank 0")
+    if message["state"] is None:
         run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
     else:
-        run = TrainingRun.restore(config, TrainingState(**orders["state"]), checkpoints, processes)
+        run = restore_run(config, TrainingState(**message["state"]), checkpoints, processes)
     last = None
-    with closing(run), Interruption(lambda name: None) as interruption:
+    with closing(run), StopSignals(lambda name: None) as signals:
         run.sync_ranks()
         processes.set_timeout(config.distributed.timeout_seconds)
-        while not (run.is_finished or interruption.requested):
+        while not (run.is_finished or signals.requested):
             try:
-                with interruption.may_break_off():
-                    batch = run.collect()
-                    last = run.report(batch, run.update())
+                last = _train_epoch(run, lambda event: None, signals)
             except Interrupted:
                 break
             except ProcessGroupError:
-                if not _was_asked_to_stop(interruption):
+                if not _stop_follows(signals):
                     raise
-    reason: Literal["finished", "interrupted"] = "finished" if run.is_finished else "interrupted"
     checkpoint = checkpoints / checkpoint_name(run.epoch)
-    return RunEnded(reason, directory, checkpoint, run.epoch, run.agent_step, run.seconds, None, last)
+    return RunEnded(_reason(run), directory, checkpoint, run.epoch, run.agent_step, run.seconds, None, last)
 
 
-def _restore(directory: RunDirectory, listener: Listener, processes: Processes) -> TrainingRun:
-    """The run at its newest sound trainer state; a damaged one is named, and the one before it used."""
-    paths = training_state_paths(directory.checkpoints)
-    if not paths:
-        raise CheckpointError(
-            f"{directory.checkpoints} has no trainer state: the run stopped before its first checkpoint; train it anew"
-        )
-    problems = []
-    for path in paths:
-        try:
-            run = TrainingRun.restore(directory.config, TrainingState.load(path), directory.checkpoints, processes)
-        except CheckpointError as error:
-            problems.append(str(error))
-        except MISFITS as error:
-            if is_out_of_memory(error):
-                raise TrainingError(f"out of memory while loading {path}; free some, or go on elsewhere") from error
-            what = str(error).partition("\n")[0]
-            kind = "" if isinstance(error, MettaError) else f"{type(error).__name__}, "
-            problems.append(f"{path} does not fit the run in {directory.root}: {kind}{what}")
-        else:
-            for problem in problems:
-                listener(Notice(f"{problem}; going on from {path.name}"))
-            if (threads := run.restored_threads) != torch.get_num_threads():
-                listener(
-                    Notice(
-                        f"torch ran on {threads} threads before and runs on {torch.get_num_threads()} now; "
-                        "sums may differ in their last bits"
-                    )
-                )
-            if (others := run.restored_processes) != processes.size:
-                listener(
-                    Notice(
-                        f"processes that train this: {others} before, {processes.size} now; "
-                        "what was learned goes on, the worlds begin anew"
-                    )
-                )
-            return run
-    raise CheckpointError("\n  ".join([f"{directory.root} has no trainer state that loads:", *problems]))
+def _stop_follows(signals: StopSignals) -> bool:
+    """Whether a stop is requested shortly after another process ended: one signal reaches all, but not at once."""
+    with suppress(Interrupted), signals.interruptible():
+        time.sleep(SIGNAL_SPREAD_SECONDS)
+    return signals.requested
+
+
+def _reason(run: TrainingRun) -> Literal["finished", "interrupted"]:
+    return "finished" if run.is_finished else "interrupted"
 
 
 @contextmanager
-def _saying_what_is_kept(run: TrainingRun, directory: RunDirectory) -> Iterator[None]:
-    """Turn what can stop a run into a TrainingError that says where it can go on."""
+def _wrap_errors(run: TrainingRun, directory: RunDirectory) -> Iterator[None]:
+    """Raise a TrainingError that says how to resume in place of the errors that can stop a run."""
     try:
         yield
     except (TrainingError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         paths = training_state_paths(directory.checkpoints)
-        kept = f"metta resume {directory.root} goes on from {paths[0].name}" if paths else "no checkpoint is there"
+        advice = f"metta resume {directory.root} continues from {paths[0].name}" if paths else "no checkpoint was saved"
         if isinstance(error, OSError):
             reason = f"{error.filename or directory.root}: {error.strerror or error}"
         elif isinstance(error, TrainingError):
             reason = str(error)
         else:
             reason = "out of memory: lower experience.minibatch_size, batch_size or agent.hidden_dim"
-        raise TrainingError(f"stopped in epoch {run.epoch + 1}: {reason}; {kept}") from error
+        raise TrainingError(f"stopped in epoch {run.epoch + 1}: {reason}; {advice}") from error

@@ -1,8 +1,9 @@
-"""What a run may write to: its own directory, and those outside that its user gave it.
+"""Write permissions of a run: its own directory, and the directories outside of it that its user named.
 
-A run directory can come from a stranger. Its `config.toml` may keep checkpoints anywhere, and links in it may lead
-anywhere; going on with it must not touch what it was never given. So `train` leaves the same random mark in the run
-directory and in each directory outside that the user's own file names, and `resume` writes only where it finds it.
+A run directory may come from somebody else. Its `config.toml` could name any directory for checkpoints, and its
+symbolic links could lead anywhere; resuming it must not write there. Therefore `train` writes the same random id into
+the run directory and into each directory outside that the user's own file names, and `resume` writes only where it
+finds that id.
 """
 
 from __future__ import annotations
@@ -14,39 +15,39 @@ from pathlib import Path
 from metta.errors import UsageError
 from metta.files import write_whole
 
-MARK = ".run"
+RUN_ID_FILE = ".run"
 
 
-def claim(root: Path, outside: Mapping[str, Path]) -> None:
-    """Mark the directories that were given to the run in `root`, by the setting that names them."""
-    path = root / MARK
+def grant_write(root: Path, outside: Mapping[str, Path]) -> None:
+    """Make the directories outside that the user named, by setting, and write the id of the run in `root` into each."""
+    path = root / RUN_ID_FILE
     if outside and not path.exists():
         write_whole(path, secrets.token_hex(16).encode())
     for directory in outside.values():
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / MARK, path.read_bytes())
+        write_whole(directory / RUN_ID_FILE, path.read_bytes())
 
 
-def check_own(root: Path, outside: Mapping[str, Path]) -> None:
-    """Raise UsageError, before anything is written, with all that leads out of the run directory and is not its own."""
+def check_write(root: Path, outside: Mapping[str, Path]) -> None:
+    """Raise UsageError where the run in `root` would write to places outside that were not granted to it."""
     problems = [
-        f"{path} is a link out of the run directory, to {path.resolve()}; put there what it leads to"
+        f"{path} is a symbolic link out of the run directory, to {path.resolve()}; replace it by what it points to"
         for path in sorted(root.rglob("*"))
-        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()) and not _is_past(path, root)
+        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()) and not _is_wandb_log(path, root)
     ]
-    mark = root / MARK
-    known = mark.read_bytes() if mark.is_file() and not problems else None
+    id_file = root / RUN_ID_FILE
+    run_id = id_file.read_bytes() if id_file.is_file() and not problems else None
     problems += [
-        f"{setting} of this run is {directory}, outside of the run directory, and nothing there says that it was given "
-        f"to the run; if it is yours: --set {setting}={directory}"
+        f"{setting} of this run is {directory}, outside of the run directory, and no file there shows that it belongs "
+        f"to the run; to use it: --set {setting}={directory}"
         for setting, directory in outside.items()
-        if known is None or not (directory / MARK).is_file() or (directory / MARK).read_bytes() != known
+        if run_id is None or not (directory / RUN_ID_FILE).is_file() or (directory / RUN_ID_FILE).read_bytes() != run_id
     ]
     if problems:
         raise UsageError("\n  ".join(problems))
 
 
-def _is_past(path: Path, root: Path) -> bool:
-    """Whether nothing writes there again: in what W&B kept of earlier processes, with links to logs of its own."""
+def _is_wandb_log(path: Path, root: Path) -> bool:
+    """Whether a link lies in a log of W&B, which links to files of its own; no run writes there again."""
     first, *inside = path.relative_to(root).parts
     return first == "wandb" and len(inside) > 1

@@ -31,14 +31,14 @@ def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     clock = _integer(state, "clock", MAX_COUNT)
     arrays = {name: _array(worlds, state, name, slots) for name in Worlds.ARRAYS}
     for name, (lowest, highest) in _bounds(worlds, slots).items():
-        _check(_within(arrays[name], lowest, highest), f"{name} must be {lowest} to {highest}")
+        is_within = ((arrays[name] >= lowest) & (arrays[name] <= highest)).all()
+        _check(is_within, f"{name} must be {lowest} to {highest}")
+    due, is_idle = arrays["converter_due"], arrays["converter_phase"] == IDLE
+    _check((due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due does not fit converter_phase")
     invalid = state.get("invalid")
     is_table = isinstance(invalid, np.ndarray) and invalid.dtype == np.int64 and invalid.shape[1:] == (5,)
-    _check(is_table and _within(np.asarray(invalid)[:, 0], 0, worlds.agents - 1), "invalid must be int64 [times, 5]")
-    due = arrays["converter_due"]
-    is_idle = arrays["converter_phase"] == IDLE
-    _check((due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due does not fit converter_phase")
-    if (arrays["episode"] >= 0).all():  # otherwise the maps are empty
+    _check(is_table, "invalid must be int64 [times, 5]")
+    if state["has_begun"]:
         _check_positions(worlds, arrays)
 
 
@@ -46,12 +46,9 @@ def check_streams(state: Mapping[str, Any], num_tasks: int) -> None:
     """Raise CheckpointError, naming the part, unless seed, world index and task probabilities of `state` are valid."""
     for name, highest in (("seed", 2**128), ("first_world", MAX_COUNT), ("has_begun", 1), ("shares_rulesets", 1)):
         _integer(state, name, highest)
-    shares, episode = state.get("task_shares"), state.get("episode")
+    shares = state.get("task_shares")
     is_list = isinstance(shares, np.ndarray) and shares.shape == (num_tasks,) and shares.dtype == np.float64
-    is_valid = is_list and _within(np.diff(np.asarray(shares), prepend=0.0), 0, 1) and np.asarray(shares)[-1] == 1
-    _check(is_valid, "task_shares must rise to 1")
-    has_begun = isinstance(episode, np.ndarray) and episode.dtype == np.int64 and bool((episode >= 0).all())
-    _check(has_begun == bool(state["has_begun"]), "has_begun does not fit episode")
+    _check(is_list and (np.diff([0.0, *state["task_shares"], 1.0]) >= 0).all(), "task_shares must rise to 1")
 
 
 def _bounds(worlds: Worlds, slots: int) -> dict[str, tuple[int, int]]:
@@ -112,10 +109,6 @@ def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
     is_same = (grid[converter_cell[placed]] == worlds.first_converter + placed).all()
     num_converters = np.count_nonzero(slot >= worlds.first_converter)
     _check(is_same and num_converters == len(placed), "converter_cell and grid disagree about converters")
-
-
-def _within(array: NDArray[Any], lowest: int, highest: int) -> bool:
-    return bool(((array >= lowest) & (array <= highest)).all())
 
 
 def _check(is_valid: object, problem: str) -> None:

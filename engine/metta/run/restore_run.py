@@ -1,0 +1,165 @@
+"""Restoring a run: from one trainer state, or from the newest trainer state in its directory that is valid."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, load_checkpoint
+from metta.checkpoint.state_validation import (
+    check_experience,
+    check_generator,
+    check_like,
+    check_optimizer_state,
+    check_schedule_state,
+)
+from metta.checkpoint.trainer_state import TrainingState, training_state_paths
+from metta.config.run import RunConfig
+from metta.config.validation.error_messages import first_problem
+from metta.errors import CheckpointError, TrainingError
+from metta.job_environment import local_size
+from metta.rl.curricula.curriculum import Curriculum
+from metta.rl.distributed import SINGLE_PROCESS, Processes
+from metta.rl.self_play import OPPONENTS, check_opponent_names, snapshot_epoch
+from metta.run.device import find_device
+from metta.run.events import Listener, Notice
+from metta.run.memory_check import check_memory, is_out_of_memory
+from metta.run.run_directory import CONFIG, RunDirectory
+from metta.run.training_run import TrainingRun
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _RunState(BaseModel):
+    """The entries of a run in `TrainingState.extra_args`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, strict=True)
+
+    curriculum: dict[str, Any]
+    experience: dict[str, Any]
+    other_experiences: list[dict[str, Any]] = []
+    opponents: list[str] = []
+    initial_weights: dict[str, Any] | None
+    episodes_recorded: _Count
+    torch_generator: torch.Tensor
+    torch_threads: _Count
+
+
+def restore_newest(directory: RunDirectory, listener: Listener, processes: Processes) -> TrainingRun:
+    """The run as its newest valid trainer state has it. Notices name the states that are damaged or do not fit.
+
+    Raises CheckpointError where no state is valid: a run never restarts where something was learned.
+    """
+    paths = training_state_paths(directory.checkpoints)
+    if not paths:
+        raise CheckpointError(_no_state_message(directory))
+    problems = []
+    for path in paths:
+        try:
+            state = TrainingState.load(path)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        try:
+            run = restore_run(directory.config, state, directory.checkpoints, processes)
+        except CheckpointError as error:
+            problems.append(f"{path} cannot be resumed from: {error}")
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(f"out of memory while loading {path}; free memory, or resume elsewhere") from error
+        for problem in problems:
+            listener(Notice(f"{problem}; resuming from {path.name}"))
+        _announce_changes(state, listener, processes)
+        return run
+    raise CheckpointError("\n  ".join([f"{directory.root} has no valid trainer state:", *problems]))
+
+
+def restore_run(
+    config: RunConfig, state: TrainingState, checkpoints: Path, processes: Processes = SINGLE_PROCESS
+) -> TrainingRun:
+    """The run as it was when `state` was saved, with the policy of the same epoch in `checkpoints`.
+
+    With another number of processes, environments are reset. Only rank 0 loads the policy; the others receive it in
+    `sync_ranks`. Raises CheckpointError, naming the part, where state or policy do not fit the config.
+    """
+    saved = _run_state(state)
+    policy = checkpoint_name(state.epoch)
+    if state.policy_path != policy:
+        raise CheckpointError(f"its policy_path must be {policy}, the policy of the same epoch beside it")
+    check_like(state.stopwatch_state, {"seconds": 0.0}, "stopwatch_state")
+    check_generator(saved.torch_generator, "extra_args.torch_generator")
+    check_opponent_names(saved.opponents)
+    curriculum = Curriculum.from_state(saved.curriculum)
+    curriculum.check_matches(config)
+    check_memory(config, curriculum.env_configs, find_device(config.run.device), processes.size, local_size())
+    run = TrainingRun(config, curriculum, checkpoints, processes, saved.opponents)
+    with ExitStack() as on_error:
+        on_error.callback(run.close)
+        if processes.is_rank_zero:
+            load_checkpoint(run.agent, checkpoints / policy)
+        _check_state(run, state, saved)
+        run.load_state(state)
+        on_error.pop_all()
+    if processes.is_rank_zero:
+        _remove_later_opponents(checkpoints, state.epoch)
+    return run
+
+
+def _run_state(state: TrainingState) -> _RunState:
+    try:
+        return _RunState.model_validate(state.extra_args)
+    except ValidationError as error:
+        raise CheckpointError(f"its extra_args are not those of a run: {first_problem(error)}") from None
+
+
+def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> None:
+    """Raise CheckpointError where `run.load_state` could not load the state."""
+    check_optimizer_state(state.optimizer_state_dict, run.optimizer)
+    if run.scheduler is not None:
+        check_schedule_state(state.lr_scheduler_state_dict, run.scheduler)
+    if run.config.ppo.l2_init_loss_coef > 0:
+        check_like(saved.initial_weights, run.agent.initial_weights, "extra_args.initial_weights")
+    if 1 + len(saved.other_experiences) == run.processes.size:
+        check_experience(saved.experience, run.experience, "extra_args.experience")
+        for index, experience in enumerate(saved.other_experiences):
+            check_experience(experience, run.experience, f"extra_args.other_experiences.{index}")
+
+
+def _announce_changes(state: TrainingState, listener: Listener, processes: Processes) -> None:
+    """Notices of what may make the resumed run differ from one that was never interrupted."""
+    threads, threads_now = state.extra_args["torch_threads"], torch.get_num_threads()
+    if threads != threads_now:
+        listener(
+            Notice(f"torch used {threads} threads before and uses {threads_now} now: results may not be bit-identical")
+        )
+    size = 1 + len(state.extra_args.get("other_experiences", ()))
+    if size != processes.size:
+        listener(Notice(f"World size changed from {size} to {processes.size}: weights restored, environments reset."))
+
+
+def _no_state_message(directory: RunDirectory) -> str:
+    """Why a run without a trainer state cannot be resumed, and how to train from its policy or its config."""
+    config = directory.root / CONFIG
+    policies = checkpoint_paths(directory.checkpoints)
+    advice = f"metta train {config} --run-dir NEW_DIRECTORY"
+    if policies:
+        advice += f" --set kickstarting.teacher={policies[0]} starts a new run that learns from the newest policy"
+    else:
+        advice += " starts a new run with the same config"
+    return (
+        f"{directory.root} cannot be resumed: {directory.checkpoints} has no trainer state (trainer_state_*.pt); "
+        f"restore one from a copy of the run, or: {advice}"
+    )
+
+
+def _remove_later_opponents(checkpoints: Path, epoch: int) -> None:
+    """Remove snapshots of epochs after `epoch`, which will be trained again."""
+    for path in (checkpoints / OPPONENTS).glob("*.pt"):
+        if (snapshot_epoch(path.stem) or 0) > epoch:
+            path.unlink()
