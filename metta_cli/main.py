@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ from metta_cli.commands.resume import resume
 from metta_cli.commands.schema import schema
 from metta_cli.commands.train import train
 from metta_cli.commands.watch import watch
-from metta_cli.exit_codes import CommandGroup
+from metta_cli.exit_codes import INTERRUPTED, CommandGroup
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -67,5 +68,8 @@ def main() -> None:
     """Run the program; entry point of the console script."""
     try:
         app(prog_name="metta")
+    except KeyboardInterrupt:  # before a command began
+        output.print_interrupted()
+        sys.exit(INTERRUPTED)
     finally:  # a Ctrl-C while the interpreter shuts down would hide the exit code
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,6 +12,7 @@ from metta.errors import CheckpointError, MettaError, UsageError
 from metta_cli import evaluation_table, resolve
 from metta_cli.evaluation_table import EvaluationRow
 from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World
+from metta_cli.torch_setup import set_up_torch
 
 Suite = Annotated[
     str | None,
@@ -60,7 +61,7 @@ def eval_(
     Rewards are per agent and episode. The interval of their mean is Student's t over episodes.
     """
     _check_options(suite, env, tasks, against, share, group)
-    api.keep_freed_memory()
+    set_up_torch()
     checkpoint, against = resolve.newest_policy(checkpoint), against and resolve.newest_policy(against)
     evaluation = _Evaluation(checkpoint, against, share, tuple(group or ()), episodes, baseline, seed, device)
     rows: list[EvaluationRow] = []

@@ -10,6 +10,7 @@ import typer
 from metta import api
 from metta_cli import output, resolve
 from metta_cli.parameters import Debug
+from metta_cli.torch_setup import set_up_torch
 
 
 def export(
@@ -23,6 +24,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Export a policy as an ONNX model, to run it without torch."""
+    set_up_torch()
     checkpoint = resolve.newest_policy(checkpoint)
     path = api.export_policy(api.load_policy(checkpoint).agent, out or Path(checkpoint).with_suffix(".onnx"))
     output.print_lines([str(path)])

@@ -8,6 +8,7 @@ import typer
 
 from metta import api
 from metta_cli import output
+from metta_cli.interrupts import exit_on_interrupt
 from metta_cli.parameters import Debug, Set, Source
 
 
@@ -18,6 +19,9 @@ def map_(
     debug: Debug = False,
 ) -> None:
     """Print the initial map of an episode, one character per cell."""
-    world = api.make_environment(api.load_world(source, set_ or ()))
+    env_config = api.load_world(source, set_ or ())
+    with exit_on_interrupt():
+        make_environment = api.make_environment  # its module imports NumPy
+    world = make_environment(env_config)
     world.reset(seed=seed)
     output.print_lines([world.render()])

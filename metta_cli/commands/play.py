@@ -11,6 +11,7 @@ from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
 from metta_cli.parameters import Debug, Set, Source
+from metta_cli.torch_setup import set_up_torch
 
 
 def play(
@@ -31,6 +32,7 @@ def play(
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415
 
     keyboard = Keyboard("play", "it reads single keys")
+    set_up_torch()
     others, env_config = resolve.load("play", resolve.newest_policy(policy), source, set_, None)
     if agent >= env_config.game.num_agents:
         raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")

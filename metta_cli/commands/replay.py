@@ -10,6 +10,7 @@ import typer
 from metta import api
 from metta_cli import output, resolve
 from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World
+from metta_cli.torch_setup import set_up_torch
 
 
 def replay(
@@ -26,7 +27,7 @@ def replay(
     debug: Debug = False,
 ) -> None:
     """Record episodes as web pages and as files for MettaScope."""
-    api.keep_freed_memory()
+    set_up_torch()
     checkpoint = resolve.newest_policy(checkpoint)
     policy, env_config = resolve.load("replay", checkpoint, env, set_, device)
     name = Path(checkpoint).stem

@@ -9,6 +9,7 @@ import typer
 from metta import api
 from metta_cli.commands.train import overrides, training_view
 from metta_cli.parameters import Debug, Device, Json, Quiet, Set, Timesteps
+from metta_cli.torch_setup import set_up_torch
 
 
 def resume(
@@ -21,7 +22,7 @@ def resume(
     debug: Debug = False,
 ) -> None:
     """Resume a run from its newest valid checkpoint."""
-    api.keep_freed_memory()
+    set_up_torch()
     with training_view(json, quiet) as view:
         ended = api.resume_run(run_dir, view, overrides(set_, device=device, total_timesteps=total_timesteps))
     raise typer.Exit(130 if ended.reason == "interrupted" else 0)

@@ -6,6 +6,7 @@ import typer
 
 from metta import api
 from metta_cli.parameters import Debug, Device, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
+from metta_cli.torch_setup import set_up_torch
 from metta_cli.training_lines import JsonView, PlainView, View
 
 
@@ -24,7 +25,7 @@ def train(
     config = api.load_config(
         source, overrides(set_, run_dir=run_dir, device=device, seed=seed, total_timesteps=total_timesteps)
     )
-    api.keep_freed_memory()
+    set_up_torch()
     with training_view(json, quiet) as view:
         ended = api.train_run(config, view)
     raise typer.Exit(130 if ended.reason == "interrupted" else 0)

@@ -10,6 +10,7 @@ import typer
 from metta import api
 from metta_cli import resolve
 from metta_cli.parameters import Debug, Device, Set, World
+from metta_cli.torch_setup import set_up_torch
 
 
 def watch(
@@ -35,7 +36,7 @@ def watch(
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415
 
     keyboard = Keyboard("watch", f"metta replay {source} writes a web page instead")
-    api.keep_freed_memory()
+    set_up_torch()
     run_dir = Path(source) if Path(source).is_dir() else None
     checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else source
     policy, env_config = resolve.load("watch", checkpoint, env, set_, device)

@@ -165,3 +165,20 @@ def test_the_console_script_is_installed() -> None:
     script = Path(sys.executable).with_name("metta")
     ran = subprocess.run([script, "--help"], capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert "resume" in ran.stdout
+
+
+@pytest.mark.parametrize("command", [("eval", "random", "--env", "quickstart"), ("map", "quickstart")], ids=" ".join)
+def test_ctrl_c_at_any_moment_of_the_start_is_no_traceback(here: Path, command: tuple[str, ...]) -> None:
+    """Most of these moments lie within imports, of NumPy and torch among others."""
+    program = "import metta_cli.interrupts as ready; print(ready); from metta_cli.__main__ import main; main()"
+    for seconds in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.8, 1.2, 1.6):
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=DEADLINE)
+        assert process.returncode in (0, 130), errors
+        assert "Traceback" not in errors

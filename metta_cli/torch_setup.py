@@ -1,0 +1,13 @@
+"""Import of torch, for the commands that run a policy."""
+
+from __future__ import annotations
+
+from metta import api
+from metta_cli.interrupts import exit_on_interrupt
+
+
+def set_up_torch() -> None:
+    """Import torch, which takes seconds, and keep freed memory in the process for its tensors."""
+    with exit_on_interrupt():
+        _ = api.MettaAgent  # its module imports torch
+    api.keep_freed_memory()
