@@ -198,7 +198,7 @@ def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+    with pytest.raises(TrainingError, match="cannot be written: No space left on device"):
         RunDirectory.create(tiny_config(tmp_path / "new" / "run", f"simulation.replay_dir={replays}"))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
