@@ -10,8 +10,8 @@ from tiny_runs import TINY, ignore, metrics_of, tiny_config, train_epoch
 from typer.testing import CliRunner
 
 from metta.api import Curriculum, EnvConfig, load_config, load_policy, load_world, resume_run, train_run, trained_tasks
-from metta.checkpoint.policy_checkpoint import KIND
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
+from metta.checkpoint.policy_checkpoint import KIND
 from metta.errors import CheckpointError
 from metta.run.training_run import TrainingRun
 from metta_cli.main import app

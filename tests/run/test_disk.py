@@ -16,7 +16,7 @@ import pytest
 from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.api import Notice, resume_run, train_run
-from metta.errors import TrainingError, UsageError
+from metta.errors import TrainingError
 from metta.run.run_directory import LOCK_HOLDER, SOFT_LOCK, RunDirectory
 
 SHORT = "run.total_timesteps=2048"  # four epochs

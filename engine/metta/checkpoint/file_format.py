@@ -35,26 +35,11 @@ _OPCODES_THAT_CALL = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT
 _ZIP_FLAGS = 0x808
 """The flags that torch sets: the size follows the data, names are UTF-8. Others mean encryption or patches."""
 
-BROKEN_ARCHIVE = (
-    zipfile.BadZipFile,
-    EOFError,
-    NotImplementedError,
-    OverflowError,
-    ValueError,
-    RuntimeError,
-    struct.error,
-)
-BROKEN_PICKLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, ValueError, struct.error)
+"""What zipfile and pickletools raise on changed files: headers cut short, offsets and versions out of range, names and
+numbers that cannot be decoded."""
+_UNPICKLER_ERRORS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What torch's restricted unpickler raises on pickles that torch.save did not write, apart from UnpicklingError."""
 
 _OTHER_FORMATS = (
     (b"\x80", "is a pickle, not a file of metta; it may run code, so metta does not load it"),
@@ -136,7 +121,7 @@ def _check_archive(path: Path, file: IO[bytes], size: int) -> None:
             if (damaged := archive.testzip()) is not None:
                 raise CheckpointError(f"{path} is damaged: its part {damaged} does not match its checksum")
             _check_calls(path, archive.read(pickled))
-    except BROKEN_ARCHIVE:
+    except _ZIP_ERRORS:
         raise CheckpointError(f"{path} is damaged or cut short") from None
 
 
@@ -181,7 +166,7 @@ def _unpickle(path: Path, archive: bytes) -> Any:
         raise CheckpointError(
             f"{path} holds more than tensors, numbers and text; it may run code, so metta does not load it"
         ) from None
-    except BROKEN_PICKLE:
+    except _UNPICKLER_ERRORS:
         raise CheckpointError(f"{path} is not a file of metta: torch cannot read it") from None
 
 
@@ -190,7 +175,8 @@ def _check_size(path: Path, content: Any, size: int) -> None:
     tensor_bytes = 0
     for count, value in enumerate(_values(content)):
         if isinstance(value, Tensor):
-            if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
+            if not is_plain or value.requires_grad or value.is_conj() or value.is_neg():
                 raise CheckpointError(f"{path} is not a file of metta: it holds a tensor of an unknown kind")
             tensor_bytes += value.numel() * value.element_size()
         if count > MAX_VALUES or tensor_bytes > size:

@@ -105,7 +105,8 @@ def _container_memory(limit: str, usage: str) -> int | None:
     most, used = _read(limit).strip(), _read(usage).strip()
     if not (most.isdecimal() and used.isdecimal()):
         return None
-    entries: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", _read(str(Path(usage).with_name("memory.stat"))), re.MULTILINE))
+    statistics = _read(str(Path(usage).with_name("memory.stat")))
+    entries: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", statistics, re.MULTILINE))
     # version 1 counts nested cgroups, as its usage does, in entries of their own
     reclaimable = sum(int(entries.get(f"total_{name}", entries.get(name, "0"))) for name in _RECLAIMABLE)
     return int(most) - max(0, int(used) - reclaimable)

@@ -199,7 +199,7 @@ def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
 
 
 def _acquire_lock(root: Path) -> BaseFileLock:
-    """Lock a directory for this process. Raises TrainingError, naming the holder, where another process has the lock."""
+    """Lock a directory for this process. Raises TrainingError, naming the holder, where another has the lock."""
     lock: BaseFileLock = FileLock(root / LOCK, timeout=0)
     try:
         try:
