@@ -58,7 +58,7 @@ def test_without_a_compiler_it_is_refused(set_up, monkeypatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     agent, _ = set_up()
     with pytest.raises(
-        UsageError, match=r"takes a C\+\+ compiler .* none is here; install one, or set compile.enabled"
+        UsageError, match=r"needs a C\+\+ compiler .*, and none was found; install one, or set compile.enabled"
     ):
         compile_agent(agent, CompileConfig(enabled=True))
     monkeypatch.delenv("CXX")

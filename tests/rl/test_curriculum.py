@@ -119,7 +119,7 @@ def test_a_training_loop_can_adapt_the_task_weights(scenes: list[str]) -> None:
     [
         ({"type": "nope"}, 'type  must be one of "fixed", "low_reward", "learning_progress", "progressive"'),
         ({"type": "progressive"}, "needs curriculum.thresholds or curriculum.agent_steps"),
-        ({"exploration": 0.5}, 'exploration  goes with curriculum.type = "low_reward" or'),
+        ({"exploration": 0.5}, 'exploration  is used only with curriculum.type = "low_reward" or'),
         ({"buckets": {"game.nope": {"values": [1]}}}, 'there is no setting "env.game.nope"'),
     ],
 )

@@ -130,10 +130,11 @@ def test_weighted_losses_equal_those_of_repeated_segments():
 def trained(set_up, progress=0.0, **settings):
     agent, experience = set_up()
     rollout(experience, agent)
-    config = PrioritizedSamplingConfig(**settings) if settings else None
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
-    settings = UpdateSettings(update_epochs=2, prioritized_sampling=config, progress=progress)
-    update_policy(agent, optimizer, experience, settings)
+    sampling = PrioritizedSamplingConfig(**settings)
+    update_policy(
+        agent, optimizer, experience, UpdateSettings(update_epochs=2, prioritized_sampling=sampling, progress=progress)
+    )
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 

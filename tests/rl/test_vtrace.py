@@ -144,21 +144,21 @@ def test_minibatches_are_corrected_with_the_current_policy(set_up):
     assert moved > 0.05
 
 
-def trained(set_up, vtrace_config):
+def trained(set_up, **settings):
     agent, experience = set_up()
     rollout(experience, agent)
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
-    update_policy(agent, optimizer, experience, UpdateSettings(update_epochs=3, vtrace=vtrace_config))
+    update_policy(agent, optimizer, experience, UpdateSettings(update_epochs=3, **settings))
     return torch.nn.utils.parameters_to_vector(agent.parameters()).detach()
 
 
 def test_disabled_it_changes_nothing(set_up):
-    off = trained(set_up, VTraceConfig(enabled=False, rho_clip=0.1, c_clip=0.1))
-    assert torch.equal(off, trained(set_up, None))
-    assert not torch.allclose(off, trained(set_up, VTraceConfig(enabled=True)), rtol=1e-6, atol=1e-8)
+    off = trained(set_up, vtrace=VTraceConfig(enabled=False, rho_clip=0.1, c_clip=0.1))
+    assert torch.equal(off, trained(set_up))
+    assert not torch.allclose(off, trained(set_up, vtrace=VTraceConfig(enabled=True)), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("field", ["rho_clip", "c_clip"])
 def test_each_clip_changes_what_is_learned(set_up, field):
-    usual, changed = (trained(set_up, VTraceConfig(enabled=True, **{field: clip})) for clip in (1.0, 0.5))
+    usual, changed = (trained(set_up, vtrace=VTraceConfig(enabled=True, **{field: clip})) for clip in (1.0, 0.5))
     assert not torch.allclose(usual, changed, rtol=1e-6, atol=1e-8)
