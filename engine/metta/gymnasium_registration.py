@@ -1,4 +1,4 @@
-"""Registration of the presets with Gymnasium: `gymnasium.make_vec("metta/quickstart")` makes one once metta is imported.
+"""Gymnasium names of the presets: `gymnasium.make_vec("metta/quickstart")` makes one once metta is imported.
 
 Gymnasium is given the names of the functions below, so that `import metta` imports neither the simulator nor torch.
 """

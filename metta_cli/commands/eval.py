@@ -56,9 +56,9 @@ def eval_(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a policy: mean reward with 95 % confidence interval.
+    """Evaluate a policy: mean rewards with 95 % confidence intervals.
 
-    Rewards are per agent and episode. The interval of their mean is Student's t over episodes.
+    Rewards are per agent and episode; the interval of their mean is Student's t over episodes.
     """
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()

@@ -25,7 +25,7 @@ def reference(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TABLE|KEY]",
+            metavar="TABLE|KEY",
             help="A table or a key, such as ppo, env.game or ppo.gamma.  [default: a list of the tables]",
             autocompletion=complete_name,
         ),

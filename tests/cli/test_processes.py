@@ -127,6 +127,15 @@ def test_a_reader_that_goes_away_is_no_traceback(here: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [("presets",), ("reference",), ("schema",), ("map", "quickstart")], ids=" ".join)
+def test_an_output_on_a_full_disk_is_a_failure(command: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run([*COMMAND, *command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ran.stderr == "error: the output cannot be written: No space left on device\n"
+    assert ran.returncode == 1
+
+
 def in_a_terminal(*arguments: str, interrupt_after: str) -> tuple[str, int]:
     """All that a command draws in a terminal of 100 columns, Ctrl-C typed once it has drawn some text; exit code."""
     pid, terminal = pty.fork()
