@@ -34,7 +34,7 @@ CASES = {
     "a run directory that is too long": (
         ["train", "quickstart", "--run-dir", "x" * 300],
         "the command line has 1 problem\n"
-        "  --run-dir  run.run_dir  must be a path of at most 4000 bytes, and 255 bytes between two slashes",
+        "  --run-dir  run.run_dir  must be a path of at most 4000 bytes, each part of it at most 255 bytes",
     ),
     "unknown key": (
         ["train", "quickstart", "--set", "ppo.gama=0.9"],

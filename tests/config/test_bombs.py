@@ -15,20 +15,20 @@ SECONDS = 30.0
 """On a busy machine; what these guard against takes minutes, or hours."""
 
 
-def has_token(key: str, value: str, count: int) -> str:
+def array_of(key: str, value: str, count: int) -> str:
     entries = ",\n".join([value] * count)
     return f"{key} = [\n{entries}\n]"
 
 
 BOMBS: dict[str, tuple[Callable[[], str], str]] = {
     "scenes": (
-        lambda: "[curriculum]\n" + has_token("scenes", '"simple"', 80_000),
+        lambda: "[curriculum]\n" + array_of("scenes", '"simple"', 80_000),
         "curriculum.scenes  must have at most 1,000 entries; got 80,000",
     ),
-    "scenes that may be": (lambda: "[curriculum]\n" + has_token("scenes", '"simple"', 1000), ""),
+    "scenes that may be": (lambda: "[curriculum]\n" + array_of("scenes", '"simple"', 1000), ""),
     "rows": (
         lambda: '[env.map_builder]\ntype = "Ascii"\nmap = """\n' + "@\n" * 50_000 + '"""',
-        "makes the height 50000; it can be at most 4096",
+        "makes the height 50000; it must be at most 4096",
     ),
     "rows of other lengths": (
         lambda: '[env.map_builder]\ntype = "Ascii"\nmap = """\n@@\n' + "@\n" * 50_000 + '"""',
@@ -47,7 +47,7 @@ BOMBS: dict[str, tuple[Callable[[], str], str]] = {
         "env.game.groups  must have at most 256 entries; got 20,000",
     ),
     "policies": (
-        lambda: "[self_play]\n" + has_token("policies", '"a.pt"', 90_000),
+        lambda: "[self_play]\n" + array_of("policies", '"a.pt"', 90_000),
         "self_play.policies  must have at most 1,000 entries; got 90,000",
     ),
     "unknown keys": (

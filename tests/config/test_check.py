@@ -1,4 +1,4 @@
-"""`metta check`: numbers that follow from a config, the reasons given for them, and the warnings."""
+"""`metta check`: the numbers derived from a config, their reasons, and the warnings."""
 
 import pytest
 import torch
@@ -36,10 +36,10 @@ def plan(batch: int, minibatch: int, horizon: int, agents: int, **settings: int)
         (plan(32_768, 4096, 16, 24), 85, 1, 2, 32_640),
         (plan(32_768, 4096, 64, 24), 21, 1, 2, 32_256),
         (plan(16_384, 4096, 16, 8), 128, 1, 2, 16_384),
-        # more segments than a forward pass has room for: rounds
+        # more segments than fit into a forward pass: several per agent
         (plan(16_384, 4096, 16, 8, forward_pass_minibatch_target_size=64), 16, 8, 2, 16_384),
         (plan(16_384, 4096, 16, 8, forward_pass_minibatch_target_size=64, async_factor=1), 8, 16, 1, 16_384),
-        # one world is the least, however large
+        # at least one world, however large
         (plan(4096, 4096, 64, 64), 1, 1, 1, 4096),
         (plan(4096, 4096, 64, 64, forward_pass_minibatch_target_size=1), 1, 1, 1, 4096),
     ],
@@ -77,7 +77,7 @@ def test_the_numbers_of_quickstart() -> None:
         "agents": "1,024",
         "groups": "2",
         "agents per forward pass": "512",
-        "rounds": "1",
+        "segments per agent": "1",
         "segments": "1,024",
         "steps per epoch": "16,384",
         "minibatches": "4",
@@ -87,9 +87,9 @@ def test_the_numbers_of_quickstart() -> None:
         "discount horizon": "43",
         "experience": "18.5 MiB",
         "memory of worlds": "11.9 MiB",
-        "memory of policy": "438 MiB",
+        "memory of policy": "444 MiB",
         "memory of learning": "532 MiB",
-        "memory in all": "0.977 GiB",
+        "memory in total": "0.983 GiB",
     }
 
 
@@ -98,11 +98,11 @@ def test_the_numbers_of_quickstart() -> None:
     [
         (
             "env.game.num_agents = 24\nexperience = { batch_size = 32768, minibatch_size = 4096 }",
-            "experience.batch_size = 32,768 asked, 32,256 collected: 21 whole worlds x 24 agents x 1 rounds x 64 steps",
+            "experience.batch_size = 32,768 is rounded down to 32,256: 21 whole worlds x 24 agents x 1 segments x 64 steps",
         ),
         (
             "experience = { batch_size = 4096, minibatch_size = 4096 }",
-            "experience.async_factor = 2 acts as 1: there is only 1 world",
+            "experience.async_factor = 2 is reduced to 1: there is only 1 world",
         ),
         (
             "env.game = { max_steps = 0, episode_lifetime = 0 }",
@@ -110,21 +110,21 @@ def test_the_numbers_of_quickstart() -> None:
         ),
         (
             "env.game.episode_lifetime = 500",
-            "env.game.max_steps = 1000 never truncates an episode: episode_lifetime = 500 ends it before",
+            "env.game.max_steps = 1000 never truncates an episode: episode_lifetime = 500 ends it earlier",
         ),
         ("run.total_timesteps = 1000", "run.total_timesteps = 1,000 is less than one epoch of 524,288 steps"),
         (
             "agent.bptt_horizon = 128",
-            "agent.bptt_horizon = 128 cuts nothing: segments have experience.bptt_horizon = 64 steps",
+            "agent.bptt_horizon = 128 has no effect: segments have experience.bptt_horizon = 64 steps",
         ),
         (
             "lr_schedule.warmup_steps = 10_000_000",
-            "lr_schedule.warmup_steps = 10,000,000 outlasts the run of 10,000,000 steps: "
-            "the learning rate never gets to its full value",
+            "lr_schedule.warmup_steps = 10,000,000 exceeds the run of 10,000,000 steps: "
+            "the learning rate never reaches its full value",
         ),
     ],
 )
-def test_what_is_probably_not_meant_is_said(text: str, warning: str) -> None:
+def test_settings_without_effect_get_a_warning(text: str, warning: str) -> None:
     assert warnings(text) == [warning]
 
 
@@ -136,7 +136,7 @@ def test_without_lstm_its_horizon_does_not_matter() -> None:
     assert warnings("agent = { bptt_horizon = 128, forward_lstm = false }") == []
 
 
-def test_scenes_are_what_is_played() -> None:
+def test_numbers_are_those_of_the_scenes() -> None:
     text = 'curriculum.scenes = ["simple", "/env/mettagrid/simple"]'
     found = [(row.name, row.value) for row in derived(parse_config(text, "a.toml"))]
     assert found.count(("map", "53 x 53")) == 2
@@ -159,7 +159,7 @@ def test_the_text_is_a_config_itself(preset: str) -> None:
 
 
 @pytest.mark.parametrize("forward_lstm", [True, False])
-def test_the_memory_said_is_the_memory_taken(forward_lstm: bool) -> None:
+def test_the_estimate_of_experience_is_exact(forward_lstm: bool) -> None:
     config = RunConfig.model_validate(
         {
             "env": {"game": {"num_agents": 3, "width": 12, "height": 12, "num_observation_tokens": 50}},

@@ -153,11 +153,11 @@ def test_many_tasks_of_one_rule_share_what_is_the_same() -> None:
         ({"": {"values": [1]}}, "must be the path of a setting"),
         ({"env": {"values": [1]}}, "must be the path of a setting"),
         ({"a b": {"values": [1]}}, "must be the path of a setting"),
-        ({"objects[0].name": {"range": [1, 2]}}, "is for numbers, and this setting is none"),
-        ({"game.max_steps": {"range": [1.5, 9]}}, "must be of whole numbers, as game.max_steps is one"),
-        ({"game.max_steps": {"range": [1, 5], "bins": 6}}, "must be at most 5, the whole numbers from 1 to 5; got 6"),
-        ({"game.heart_reward": {"range": [1, 1], "bins": 2}}, "must be 1, since the range is the one value 1; got 2"),
-        ({"game.max_steps": {"values": ["x"]}}, 'with game.max_steps=x, game.max_steps must be a whole number'),
+        ({"objects[0].name": {"range": [1, 2]}}, "is only for numbers, which this setting is not"),
+        ({"game.max_steps": {"range": [1.5, 9]}}, "must be of integers, since game.max_steps is an integer"),
+        ({"game.max_steps": {"range": [1, 5], "bins": 6}}, "must be at most 5, the number of integers from 1 to 5; got 6"),
+        ({"game.heart_reward": {"range": [1, 1], "bins": 2}}, "must be 1 for a range of a single value, 1; got 2"),
+        ({"game.max_steps": {"values": ["x"]}}, 'with game.max_steps=x, game.max_steps must be an integer'),
         ({"map_builder.objects.altr": {"values": [1]}}, 'unknown object "altr"; did you mean "altar"?'),
         ({"map_builder.objects.altar": {"values": [999]}}, "objects=999|must leave room for the agents"),
         ({"game.num_agents": {"values": [4, 5]}}, "num_agents is 5, not 4"),
@@ -166,7 +166,7 @@ def test_many_tasks_of_one_rule_share_what_is_the_same() -> None:
         ({"actions[5].enabled": {"values": [True, False]}}, 'the action "attack" is disabled'),
         (
             {"game.width": {"range": [9, 68], "bins": 60}, "game.max_steps": {"range": [1, 60], "bins": 60}},
-            "make 60 of game.width x 60 of game.max_steps = 3,600 tasks; at most 2,000",
+            "make 60 of game.width x 60 of game.max_steps = 3,600 tasks; the limit is 2,000",
         ),
         ({"game.max_steps": {"range": [1, 201], "bins": 201}}, "make 201 tasks that differ in more than their maps"),
     ],
@@ -181,7 +181,7 @@ def test_buckets_that_make_no_sense_are_refused(buckets: dict[str, Any], message
     [
         ({"type": "progressive", "thresholds": [1.0]}, "needs at least 2 tasks"),
         ({"type": "progressive", "thresholds": [1.0] * 2, "scenes": ["simple"] * 4}, "of 4 tasks but the last; got 2"),
-        ({"scenes": ["simple", "quickstart"]}, 'unlike "simple", of "quickstart" num_agents is'),
+        ({"scenes": ["simple", "quickstart"]}, '"quickstart" differs from "simple": num_agents is'),
         ({"scenes": ["simple", "nope"]}, 'there is no preset or file "nope"'),
     ],
 )  # fmt: skip
@@ -194,7 +194,7 @@ def test_check_says_how_many_tasks_there_are_and_how_often_the_first_are_drawn()
     buckets = 'curriculum.buckets."map_builder.objects.altar" = { range = [1, 10], bins = 10 }\n'
     found = [(row.name, row.value, row.reason) for row in derived(parse_config(SMALL + buckets, "a.toml"))]
     assert ("tasks", "10", "1 scene x 10 of map_builder.objects.altar") in found
-    assert found.count(("task", "10 %", "of resets at first: small, map_builder.objects.altar=1")) == 1
+    assert found.count(("task", "10 %", "of resets, initially: small, map_builder.objects.altar=1")) == 1
     assert ("more tasks", "2", "up to small, map_builder.objects.altar=10") in found
     progressive = buckets + 'curriculum.type = "progressive"\ncurriculum.thresholds = [1.0]\n'
     shares = [row.value for row in derived(parse_config(SMALL + progressive, "a.toml")) if row.name == "task"]
@@ -204,4 +204,4 @@ def test_check_says_how_many_tasks_there_are_and_how_often_the_first_are_drawn()
 def test_check_warns_of_a_curriculum_of_one_task() -> None:
     text = SMALL + 'curriculum.type = "low_reward"\n'
     reasons = [row.reason for row in derived(parse_config(text, "a.toml")) if row.is_warning]
-    assert 'curriculum.type = "low_reward" does nothing: there is only one task' in reasons
+    assert 'curriculum.type = "low_reward" has no effect: there is only one task' in reasons

@@ -47,7 +47,7 @@ def test_the_command_line_can_name_one(world: Path) -> None:
 def test_a_config_without_a_place_reads_nothing(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config in a checkpoint, from a stranger perhaps."""
     monkeypatch.chdir(world.parent)
-    with pytest.raises(ConfigError, match="is read only as part of a TOML file on disk"):
+    with pytest.raises(ConfigError, match="is read only with a TOML file on disk"):
         parse_config(WORLD, "checkpoint")
 
 
@@ -59,7 +59,7 @@ def test_nothing_outside_is_read(name: str, world: Path, tmp_path_factory: pytes
     (inner / "link.txt").symlink_to(world.parent / "secret.txt")
     file = inner / "world.toml"
     file.write_text(WORLD.replace("maps/small.txt", name.format(there=world.parent)))
-    with pytest.raises(ConfigError, match="must be beside the TOML file or below"):
+    with pytest.raises(ConfigError, match="must be in the directory of the TOML file or below"):
         load_config(str(file))
 
 

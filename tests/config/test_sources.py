@@ -114,7 +114,7 @@ def test_a_directory(tmp_path: Path) -> None:
 def test_the_directory_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "run-1").mkdir()
     (tmp_path / "run-1/config.toml").write_text("")
-    assert message("run-1") == "run-1 is a directory; go on with that run by `metta resume run-1`"
+    assert message("run-1") == "run-1 is a directory; to resume that run, use `metta resume run-1`"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -164,19 +164,19 @@ def test_utf_16(tmp_path: Path) -> None:
 def test_too_large(tmp_path: Path) -> None:
     with (tmp_path / "huge.toml").open("wb") as file:
         file.truncate(10**10)  # sparse: takes no space, and must not be read
-    assert message("huge.toml") == "huge.toml has 10000000000 bytes, which is no config; the limit is 1048576"
+    assert message("huge.toml") == "huge.toml has 10000000000 bytes; a config can have 1048576"
 
 
 BOMBS = {
-    "a long line": ("a" * 20_000 + " = 1", "has 20004 characters; break it up, the limit is 10000"),
-    "a deep list": ("a = " + "[" * 4900 + "]" * 4900, "is nested too deeply; lists and tables may be 16 deep"),
+    "a long line": ("a" * 20_000 + " = 1", "has 20004 characters; the limit is 10000, break the line up"),
+    "a deep list": ("a = " + "[" * 4900 + "]" * 4900, "is nested too deeply; the limit is 16 tables and lists"),
     "a deep table": (
         "a = " + "{a = " * 1500 + "1" + "}" * 1500,
-        "is nested too deeply; lists and tables may be 16 deep",
+        "is nested too deeply; the limit is 16 tables and lists",
     ),
-    "a deep key": (".".join("a" * 4900) + " = 1", "is nested too deeply; lists and tables may be 16 deep"),
+    "a deep key": (".".join("a" * 4900) + " = 1", "is nested too deeply; the limit is 16 tables and lists"),
     "deep headers": ("\n".join(f"[{'.'.join(f'a{i}' * 900)}]" for i in range(3)), "is nested too deeply"),
-    "a long number": ("a = " + "9" * 9000, "has a number of too many digits"),
+    "a long number": ("a = " + "9" * 9000, "has a number with too many digits"),
     "zero bytes": ("a = 1\0", "is not TOML at column 6: "),
 }
 

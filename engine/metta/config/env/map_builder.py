@@ -100,7 +100,8 @@ class AsciiConfig(BaseBuilderConfig):
     @property
     def agents(self) -> int:
         """Number of agents drawn."""
-        return sum(map(is_agent, self.cell_names))
+        names = self.cell_names
+        return sum(names.count(name) for name in set(names) if is_agent(name))
 
     @property
     def cell_names(self) -> list[str]:

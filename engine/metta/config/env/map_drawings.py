@@ -50,9 +50,10 @@ def drawing_problems(
                 yield Problem(entry, f'unknown group "{group}"{did_you_mean(group, groups)}')
         elif name not in ("agent", "empty", *types):
             yield Problem(entry, f'unknown object "{name}"{did_you_mean(name, types)}')
+    width = builder.width  # computed from all rows
     for number, row in enumerate(builder.rows, 1):
-        if len(row) != builder.width:
-            lengths = f"row {number} has {len(row)} cells, the longest {builder.width}"
+        if len(row) != width:
+            lengths = f"row {number} has {len(row)} cells, the longest {width}"
             yield Problem((*path, "map"), f"must have rows of equal length; {lengths}")
         for character in sorted(set(row)):
             if builder.cell_name(character) is None:

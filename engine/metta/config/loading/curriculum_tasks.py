@@ -245,9 +245,8 @@ def _integer_middles(low: int, size: int, bins: int) -> Iterator[tuple[int, str]
 def _scene_problems(scenes: Sequence[tuple[str, EnvConfig]]) -> Iterator[Problem]:
     for index, (name, env) in enumerate(scenes[1:], 1):
         if found := differences(env.spec, scenes[0][1].spec):
-            message = (
-                f'must be worlds that one policy can play; unlike in "{scenes[0][0]}", in "{name}" {"; ".join(found)}'
-            )
+            differs = f'"{name}" differs from "{scenes[0][0]}": {"; ".join(found)}'
+            message = f"must be worlds that one policy can play; {differs}"
             yield Problem(("curriculum", "scenes", index), message)
 
 
@@ -270,7 +269,7 @@ def _unknown(path: KeyPath, data: dict[str, Any]) -> str:
             known = list(table.model_fields) if table else []
             key = Problem(path[: depth + 1], "").key
             return f'there is no setting "env.{key}"{did_you_mean(str(path[depth]), known)}'
-    return 'must be the path of a single setting of the world; got "env"'
+    return 'must be the path of a setting of the world; got "env", a table'
 
 
 def _unique(names: Sequence[str]) -> tuple[str, ...]:
