@@ -1,4 +1,4 @@
-"""Memory that stays: by itself the C library gives large blocks back, to fetch and clear them anew each step."""
+"""Memory allocator settings (glibc `mallopt`): freed memory stays in the process, so that tensors reuse its pages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc's malloc keep freed memory for the next large tensor, instead of returning it to the system.
+    """Make glibc's malloc keep freed memory for the next large tensor, instead of returning it to the system.
 
-    By default every tensor beyond some megabytes is mapped afresh and unmapped when freed, so that each training step
-    faults all its pages in again: 255,000 page faults in each epoch of quickstart, and a fifth of its processor time on
-    one thread (more on several, which wait for each other there).
+    By default, malloc maps each tensor beyond some megabytes anew and unmaps it when it is freed, so that every
+    training step faults its pages in again.
 
-    To be called once, by a program, before it trains; a library has no business changing its host's allocator. Returns
-    whether it took effect: other C libraries (musl, macOS, Windows) have other allocators and are left as they are.
+    For programs, once, before they train; a library should not change the allocator of its host. Returns whether it
+    took effect: with other C libraries (musl, macOS, Windows) nothing changes.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

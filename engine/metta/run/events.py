@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: one frozen value per event, so that the engine need not print."""
+"""Events of a run: frozen values that a run passes to its listener, which prints or records them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Phase = Literal["collect", "update", "evaluate", "record", "save"]
 
 @dataclass(frozen=True)
 class RunBegan:
-    """A run begins, or goes on at `epoch`."""
+    """A run started, or resumed after `epoch` epochs."""
 
     directory: Path
     config: RunConfig
@@ -27,26 +27,26 @@ class RunBegan:
     epoch: int
     agent_step: int
     processes: int = 1
-    """that train together; the plan is that of each"""
+    """processes that train together; the plan is that of each"""
 
 
 @dataclass(frozen=True)
 class PhaseBegan:
-    """What the run does from now on."""
+    """The next phase of the run began."""
 
     phase: Phase
 
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """An epoch is done and its line is in `metrics.jsonl`."""
+    """An epoch ended, and its line is in `metrics.jsonl`."""
 
     metrics: EpochMetrics
 
 
 @dataclass(frozen=True)
 class CheckpointSaved:
-    """The run can be resumed from here."""
+    """A checkpoint was saved, from which the run can be resumed."""
 
     path: Path
     """the policy"""
@@ -56,32 +56,32 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class ReplaySaved:
-    """An episode of the policy as it plays now can be looked at."""
+    """An episode of the policy was recorded."""
 
     page: Path
     """for a browser"""
     mettascope: Path
-    """the same for MettaScope"""
+    """for MettaScope"""
     epoch: int
 
 
 @dataclass(frozen=True)
 class StopRequested:
-    """A first Ctrl-C or SIGTERM came. Told from inside the signal handler: do next to nothing."""
+    """A first Ctrl-C, SIGTERM or SIGHUP was received. Passed inside the signal handler: the listener must be quick."""
 
     signal: str
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user should know that stops nothing."""
+    """A message for the user; the run continues."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class RunEnded:
-    """The run is over: `finished` or `interrupted`, either way saved."""
+    """The run ended, finished or interrupted, and was saved."""
 
     reason: Literal["finished", "interrupted"]
     directory: Path
@@ -89,9 +89,9 @@ class RunEnded:
     epoch: int
     agent_step: int
     seconds: float
-    """of training, over all parts of a run that was resumed"""
+    """seconds of training, over all parts of a run that was resumed"""
     first: EpochMetrics | None
-    """of the first epoch of this process in which an episode ended"""
+    """metrics of the first epoch of this process in which an episode ended"""
     last: EpochMetrics | None
 
 

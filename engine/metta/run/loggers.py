@@ -1,12 +1,11 @@
-"""Loggers beside `metrics.jsonl`: TensorBoard event files, Weights & Biases with uploads of checkpoints, one's own.
+"""Loggers of metrics beside `metrics.jsonl`: TensorBoard, Weights & Biases, and loggers that extensions register.
 
-One of your own is a class made with (config, directory, epochs_done), under a name:
+An extension registers a subclass of RunLogger under a name, or offers it as an entry point in the group
+`metta.loggers`; `logging.extra = ["lines"]` turns it on:
 
     @LOGGERS.register("lines")
     class Lines(RunLogger):
         ...
-
-Or an entry point in the group `metta.loggers`; then `logging.extra = ["lines"]` asks for it.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ from metta.run.interval_timer import IntervalTimer
 TENSORBOARD = "torch.utils.tensorboard"
 WANDB = "wandb"
 EXTRAS = {TENSORBOARD: "tensorboard", WANDB: "wandb"}
-OFFLINE = 'logging.wandb_mode = "offline" logs to the disk'
+OFFLINE = 'logging.wandb_mode = "offline" logs to the disk instead'
 
 
 class RunLogger:
-    """A logger of one's own: made when the run begins or goes on, told of each epoch, closed when it ends."""
+    """Base class of custom loggers: made when a run starts or resumes, called for each epoch, closed when it ends."""
 
     def __init__(self, config: RunConfig, directory: Path, epochs_done: int):
-        """Log the run in `directory` from the epoch after `epochs_done`; what was logged of later ones gives way."""
+        """Log the run in `directory` after `epochs_done` epochs; logged values of later epochs are to be replaced."""
 
     def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log an epoch's numbers, by the names in the README's table: `losses/entropy`."""
+        """Log the metrics of an epoch by name, such as `losses/entropy`; see the table of metrics."""
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Bring to the disk what was logged; a checkpoint counts on the epochs before it."""
+        """Write everything that was logged to the disk; called before each checkpoint."""
 
     def close(self) -> None:
-        """The run ends, one way or another."""
+        """Close the logger; called when the run ends, also by an error."""
 
 
 class Loggers:
-    """The loggers a run asks for, none by default; a context manager that closes them."""
+    """The loggers of a run, none by default: a context manager that closes them."""
 
     def __init__(self, config: RunConfig, root: Path, epochs_done: int, past: Iterable[Mapping[str, Any]] = ()):
-        """Go on after `epochs_done` epochs in the directory `root`: what TensorBoard has of later ones gives way.
+        """Log to the directory `root` after `epochs_done` epochs; TensorBoard discards its values of later epochs.
 
-        `past` are the metrics of those epochs, by which W&B gets what a process that was killed did not hand over.
+        `past` are the metrics of those epochs. W&B receives those that a killed process did not send.
         """
         self._stack = ExitStack()
         self._writer: Any = None
@@ -70,7 +69,7 @@ class Loggers:
         if config.logging.wandb:
             self._wandb_run = _wandb_run(config, root)
             self._stack.callback(self._wandb_run.finish)
-            for values in past:  # a log on the disk is one of the process, and begins at 0
+            for values in past:  # an offline log belongs to one process and starts at 0
                 if values["epoch"] >= self._wandb_run.step:
                     self._wandb_run.log(numbers(values), step=values["epoch"])
         self._own: list[RunLogger] = []
@@ -86,7 +85,7 @@ class Loggers:
         self._stack.close()
 
     def log(self, metrics: EpochMetrics) -> None:
-        """Log an epoch's numbers, `losses.entropy` as `losses/entropy` and so on, with the epoch as the step."""
+        """Log the metrics of an epoch, `losses.entropy` as `losses/entropy`, with the epoch as the step."""
         named = numbers(dataclasses.asdict(metrics))
         if self._writer is not None:
             for name, number in named.items():
@@ -97,14 +96,14 @@ class Loggers:
             logger.log(metrics.epoch, dict(named))
 
     def flush(self) -> None:
-        """Bring to the disk what was logged; a checkpoint counts on the epochs before it."""
+        """Write everything that was logged to the disk."""
         if self._writer is not None:
             self._writer.flush()
         for logger in self._own:
             logger.flush()
 
     def upload(self, checkpoint: Path, is_last: bool = False) -> None:
-        """Upload a checkpoint where it is time, by `checkpoint.wandb_checkpoint_interval`, or the run is over."""
+        """Upload a checkpoint to W&B if `checkpoint.wandb_checkpoint_interval` has passed, or it is the last one."""
         is_due = self._upload.is_due() or (is_last and self._upload.interval_seconds > 0)
         if self._wandb_run is not None and is_due and checkpoint != self._uploaded:
             self._uploaded = checkpoint
@@ -114,12 +113,12 @@ class Loggers:
 
 
 def check_loggers(config: LoggingConfig) -> None:
-    """Raise UsageError, with what to do, if a logger that is asked for is not installed or nobody is logged in."""
+    """Raise UsageError, with what to do, if a configured logger is not installed, or needs a login to W&B."""
     for name in config.extra:
-        if not isinstance(made_by := LOGGERS.find(name), type) or not issubclass(made_by, RunLogger):
+        if not isinstance(logger := LOGGERS.find(name), type) or not issubclass(logger, RunLogger):
             raise UsageError(f'the logger "{name}" must be a class derived from metta.api.RunLogger')
-    for name, is_asked_for in ((TENSORBOARD, config.tensorboard), (WANDB, config.wandb)):
-        if is_asked_for:
+    for name, is_on in ((TENSORBOARD, config.tensorboard), (WANDB, config.wandb)):
+        if is_on:
             _optional(name)
     if config.wandb and config.wandb_mode == "online":
         wandb = _optional(WANDB)
@@ -130,7 +129,7 @@ def check_loggers(config: LoggingConfig) -> None:
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Every number in nested values by its path, `losses/entropy`; what is missing is left out."""
+    """Every number in nested values by its path, such as `losses/entropy`; without values that are None."""
     found: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -141,7 +140,7 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def _wandb_run(config: RunConfig, root: Path) -> Any:
-    """The W&B run of a run directory: the same one again when the run goes on."""
+    """The W&B run of a run directory: the same one when the run resumes."""
     wandb = _optional(WANDB)
     id_file = root / "wandb_run_id"
     if not id_file.exists():
@@ -155,7 +154,7 @@ def _wandb_run(config: RunConfig, root: Path) -> Any:
             resume="allow",
             dir=str(root),
             config=config.model_dump(),
-            settings=wandb.Settings(silent=True, console="off"),  # the screen is the view's
+            settings=wandb.Settings(silent=True, console="off"),  # metta prints its own progress
         )
     except wandb.errors.Error as error:
         raise UsageError(
@@ -165,7 +164,7 @@ def _wandb_run(config: RunConfig, root: Path) -> Any:
 
 
 def _optional(name: str) -> ModuleType:
-    """A package that only those install who want it, imported when it is first asked for."""
+    """An optional package, imported when it is first used. Raises UsageError where it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -1,4 +1,4 @@
-"""Every metric of a run: its name, unit and meaning. The README's table and the tests of the names are made from it."""
+"""Table of metrics: name, unit and meaning of every metric of a run; documentation and tests are generated from it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric, or several whose names follow a pattern."""
+    """A metric, or several whose names follow a pattern."""
 
     name: str
-    """its path in `metrics.jsonl`, as TensorBoard and W&B have it; a part in CAPITALS stands for any name"""
+    """its path in `metrics.jsonl`, TensorBoard and W&B; a part in CAPITALS stands for any name"""
     unit: str
-    """1 where it has none"""
+    """1 for a dimensionless metric"""
     meaning: str
 
     def is_name_of(self, name: str) -> bool:
-        """Whether `name`, such as `stats/heart.gained`, is this metric."""
+        """Whether this row describes the metric `name`, such as `stats/heart.gained`."""
         parts = re.split(r"([A-Z]+)", self.name)
         return re.fullmatch("".join(".+" if part.isupper() else re.escape(part) for part in parts), name) is not None
 
@@ -26,92 +26,156 @@ PER_EPISODE = "mean over episodes of the mean over agents"
 
 METRICS = (
     Metric("epoch", "epochs", "epochs done, this one included"),
-    Metric("agent_step", "agent steps", "of the run so far"),
-    Metric("episodes", "episodes", "that ended in this epoch"),
-    Metric("reward", "reward", f"of the episodes that ended: {PER_EPISODE} of the reward of an episode"),
-    Metric("opponent_reward", "reward", "the same of agents that frozen policies played; reward is that of the others"),
-    Metric("episode_length", "steps", "of the episodes that ended: the mean"),
-    Metric("learning_rate", "1", "in this epoch"),
-    Metric("losses/loss", "1", "what is minimized: the sum of all terms with their weights; mean over minibatches"),
+    Metric("agent_step", "agent steps", "agent steps of the run so far"),
+    Metric("episodes", "episodes", "episodes that ended in this epoch"),
+    Metric(
+        "reward",
+        "reward",
+        f"mean reward of the episodes that ended in this epoch: {PER_EPISODE} of the reward of an episode",
+    ),
+    Metric(
+        "opponent_reward",
+        "reward",
+        "`reward` of the agents that frozen policies played (self-play); `reward` is then that of the learners",
+    ),
+    Metric("episode_length", "steps", "mean length of the episodes that ended in this epoch"),
+    Metric("learning_rate", "1", "learning rate of this epoch"),
+    Metric("losses/loss", "1", "total loss, which is minimized: the weighted sum of all terms; mean over minibatches"),
     Metric("losses/policy_loss", "1", "clipped surrogate objective, negated; mean over minibatches"),
     Metric(
         "losses/value_loss",
         "reward^2",
         "half the mean squared error of values, clipped with ppo.clip_vloss; 1 where values are normalized",
     ),
-    Metric("losses/entropy", "nats", "of the policy; mean over minibatches"),
-    Metric("losses/approx_kl", "nats", "estimate of KL(policy that collected, policy); mean over minibatches"),
-    Metric("losses/clipfrac", "1", "fraction of samples whose ratio is outside 1 +- ppo.clip_coef"),
+    Metric("losses/entropy", "nats", "entropy of the policy; mean over minibatches"),
+    Metric("losses/approx_kl", "nats", "estimate of KL(collecting policy, current policy); mean over minibatches"),
+    Metric("losses/clipfrac", "1", "fraction of samples whose probability ratio is outside 1 +- ppo.clip_coef"),
     Metric("losses/l2_reg_loss", "1", "ppo.l2_reg_loss_coef times the sum of squared weights"),
     Metric("losses/l2_init_loss", "1", "ppo.l2_init_loss_coef times the squared distance from the initial weights"),
     Metric("losses/teacher_kl", "nats", "KL(teacher, policy), with kickstarting"),
-    Metric("losses/teacher_value_loss", "reward^2", "half the mean squared difference from the teacher's values"),
-    Metric("losses/grad_norm", "1", "norm of all gradients together before they are clipped to ppo.max_grad_norm"),
-    Metric("losses/explained_variance", "1", "1 - var(returns - values) / var(returns) while collecting"),
-    Metric("losses/mean_value", "reward", "of the values while collecting"),
-    Metric("losses/mean_return", "reward", "of the returns that the values were to be"),
-    Metric("losses/updates", "updates", "gradient steps taken"),
-    Metric("losses/stopped_early", "1", "1 if ppo.target_kl ended the updates, else 0"),
-    Metric("losses/value_target_mean", "reward", "what values are normalized by, with normalization.values"),
-    Metric("losses/value_target_std", "reward", "what values are normalized by, with normalization.values"),
-    Metric("losses/reward_std", "reward", "what rewards are divided by, with normalization.rewards"),
     Metric(
-        "gradients/grad_norm_mean", "1", "over the weights, of the norms of the last minibatch's gradients, clipped"
+        "losses/teacher_value_loss",
+        "reward^2",
+        "half the mean squared difference from the teacher's values, with kickstarting",
     ),
-    Metric("gradients/grad_norm_max", "1", "the same, the largest"),
-    Metric("gradients/grad_norm_min", "1", "the same, the smallest"),
-    Metric("gradients/param_norm_mean", "1", "over the weights, of their norms"),
+    Metric("losses/grad_norm", "1", "norm of all gradients together, before it is clipped to ppo.max_grad_norm"),
+    Metric("losses/explained_variance", "1", "1 - var(returns - values) / var(returns), at collection"),
+    Metric("losses/mean_value", "reward", "mean of the predicted values, at collection"),
+    Metric("losses/mean_return", "reward", "mean of the value targets, at collection"),
+    Metric("losses/updates", "updates", "gradient steps in this epoch"),
+    Metric("losses/stopped_early", "1", "1 if ppo.target_kl ended the updates of this epoch, else 0"),
+    Metric(
+        "losses/value_target_mean", "reward", "mean by which value targets are normalized, with normalization.values"
+    ),
+    Metric(
+        "losses/value_target_std",
+        "reward",
+        "standard deviation by which value targets are normalized, with normalization.values",
+    ),
+    Metric(
+        "losses/reward_std", "reward", "standard deviation by which rewards are divided, with normalization.rewards"
+    ),
+    Metric(
+        "gradients/grad_norm_mean",
+        "1",
+        "mean over the weights of the gradient norm of the last minibatch, after clipping",
+    ),
+    Metric(
+        "gradients/grad_norm_max",
+        "1",
+        "maximum over the weights of the gradient norm of the last minibatch, after clipping",
+    ),
+    Metric(
+        "gradients/grad_norm_min",
+        "1",
+        "minimum over the weights of the gradient norm of the last minibatch, after clipping",
+    ),
+    Metric("gradients/param_norm_mean", "1", "mean over the weights of their norm"),
     Metric("task_rewards/TASK", "reward", "`reward` of each task of a curriculum"),
-    Metric("task_probabilities/TASK", "1", "how often each task of a curriculum is drawn from now on"),
-    Metric("task_scores/TASK", "1", "what these probabilities follow from, by the type of the curriculum"),
-    Metric("weights/WEIGHT/norm", "1", "Frobenius norm of each weight, every agent.analyze_weights_interval epochs"),
-    Metric("weights/WEIGHT/effective_rank", "1", "directions it really uses: exp of the entropy of singular values"),
-    Metric("weights/LAYER/dead", "1", "fraction of the layer's units that are 0 for every agent"),
     Metric(
-        "evaluation/mean_reward", "reward", f"of episodes in the run's own world, apart from training: {PER_EPISODE}"
+        "task_probabilities/TASK", "1", "probability with which each task of a curriculum is sampled after this epoch"
     ),
-    Metric("evaluation/std_reward", "reward", "the same over episodes: the standard deviation"),
-    Metric("evaluation/mean_length", "steps", "of these episodes: the mean"),
-    Metric("evaluation/std_length", "steps", "of these episodes: the standard deviation"),
-    Metric("seconds", "s", "of training since the run began, without evaluations, checkpoints and pauses"),
-    Metric("steps_per_second", "agent steps/s", "agent steps of this epoch over its seconds"),
-    Metric("seconds_simulate", "s", "of this epoch in which the policy waited for the worlds"),
-    Metric("seconds_infer", "s", "of this epoch in which the policy chose actions"),
-    Metric("seconds_learn", "s", "of this epoch in which the policy was updated"),
-    Metric("stats/action.ACTION.success", "times", f"an action worked: {PER_EPISODE}, as all stats; 0 is left out"),
-    Metric("stats/action.ACTION.failed", "times", "an action failed"),
-    Metric("stats/action.failure_penalty", "times", "action_failure_penalty was taken"),
-    Metric("stats/action.invalid_type", "times", "an action id does not exist"),
-    Metric("stats/action.invalid_type.ID.ARGUMENT", "times", "the same, by what was asked for"),
-    Metric("stats/action.invalid_arg", "times", "an argument is too large"),
-    Metric("stats/action.invalid_arg.ID.ARGUMENT", "times", "the same, by what was asked for"),
-    Metric("stats/action.SWAP.OBJECT", "times", "places were changed with an object of this type, or an agent"),
-    Metric("stats/action.ATTACK.agent", "times", "an attack reached an agent"),
-    Metric("stats/action.ATTACK.agent.GROUP", "times", "the same, by the attacker's group"),
-    Metric("stats/action.ATTACK.agent.GROUP.VICTIM", "times", "the same, by the groups of both"),
-    Metric("stats/attack.own_team.GROUP", "times", "an attack of this group reached its own"),
-    Metric("stats/attack.other_team.GROUP", "times", "an attack of this group reached another"),
-    Metric("stats/attack.blocked.VICTIM", "times", "armor blocked an attack on this group"),
-    Metric("stats/attack.blocked.VICTIM.GROUP", "times", "the same, by the attacker's group"),
-    Metric("stats/attack.win.GROUP", "times", "an attack of this group froze its victim"),
-    Metric("stats/attack.win.GROUP.VICTIM", "times", "the same, by the victim's group"),
-    Metric("stats/attack.win.own_team.GROUP", "times", "the same, where the victim was of its own"),
-    Metric("stats/attack.win.other_team.GROUP", "times", "the same, where the victim was of another"),
-    Metric("stats/attack.loss.GROUP", "times", "an agent of this group was frozen"),
-    Metric("stats/attack.loss.GROUP.ATTACKER", "times", "the same, by the attacker's group"),
-    Metric("stats/attack.loss.from_own_team.GROUP", "times", "the same, where the attacker was of its own"),
-    Metric("stats/attack.loss.from_other_team.GROUP", "times", "the same, where the attacker was of another"),
-    Metric("stats/status.frozen.ticks", "steps", "an agent was frozen"),
-    Metric("stats/status.frozen.ticks.GROUP", "steps", "the same, by group"),
-    Metric("stats/ITEM.gained", "units", "of an item that came into an inventory"),
-    Metric("stats/ITEM.lost", "units", "of an item that left an inventory"),
-    Metric("stats/ITEM.get", "units", "of an item taken out of converters"),
-    Metric("stats/ITEM.put", "units", "of an item put into converters"),
-    Metric("stats/ITEM.stolen.GROUP", "units", "of an item that this group robbed"),
-    Metric("stats/ITEM.stolen_from.GROUP", "units", "of an item that this group was robbed of"),
-    Metric("stats/objects.OBJECT", "objects", "of a type on the map: mean over episodes"),
-    Metric("stats/tokens_written", "tokens", "of all observations of an episode: mean over episodes"),
-    Metric("stats/tokens_dropped", "tokens", "for which observations had no room: mean over episodes"),
-    Metric("stats/tokens_free_space", "tokens", "that observations had room for: mean over episodes"),
+    Metric(
+        "task_scores/TASK",
+        "1",
+        "score of each task, from which its probability follows; depends on the type of the curriculum",
+    ),
+    Metric("weights/WEIGHT/norm", "1", "Frobenius norm of each weight, every agent.analyze_weights_interval epochs"),
+    Metric(
+        "weights/WEIGHT/effective_rank",
+        "1",
+        "effective rank of each weight: exp of the entropy of its normalized singular values",
+    ),
+    Metric("weights/LAYER/dead", "1", "fraction of the units of each layer that are 0 for every agent"),
+    Metric("evaluation/mean_reward", "reward", f"reward of evaluation episodes in the run's main world: {PER_EPISODE}"),
+    Metric("evaluation/std_reward", "reward", "standard deviation of the reward over evaluation episodes"),
+    Metric("evaluation/mean_length", "steps", "mean length of evaluation episodes"),
+    Metric("evaluation/std_length", "steps", "standard deviation of the length of evaluation episodes"),
+    Metric("seconds", "s", "training time of the run, without evaluations, checkpoints and pauses"),
+    Metric("steps_per_second", "agent steps/s", "agent steps of this epoch over its training time"),
+    Metric("seconds_simulate", "s", "time of this epoch in which the policy waited for the simulator"),
+    Metric("seconds_infer", "s", "time of this epoch in which the policy computed actions"),
+    Metric("seconds_learn", "s", "time of this epoch in which the policy was updated"),
+    Metric(
+        "stats/action.ACTION.success",
+        "times",
+        f"successful actions: {PER_EPISODE}, like all stats; a counter of 0 is left out",
+    ),
+    Metric("stats/action.ACTION.failed", "times", "failed actions"),
+    Metric("stats/action.failure_penalty", "times", "failed actions that cost action_failure_penalty"),
+    Metric("stats/action.invalid_type", "times", "actions whose id does not exist"),
+    Metric("stats/action.invalid_type.ID.ARGUMENT", "times", "actions whose id does not exist, by id and argument"),
+    Metric("stats/action.invalid_arg", "times", "actions whose argument is too large"),
+    Metric("stats/action.invalid_arg.ID.ARGUMENT", "times", "actions whose argument is too large, by id and argument"),
+    Metric("stats/action.SWAP.OBJECT", "times", "swaps with an object of this type, or with an agent"),
+    Metric("stats/action.ATTACK.agent", "times", "attacks that reached an agent"),
+    Metric("stats/action.ATTACK.agent.GROUP", "times", "attacks that reached an agent, by the attacker's group"),
+    Metric(
+        "stats/action.ATTACK.agent.GROUP.VICTIM",
+        "times",
+        "attacks that reached an agent, by the groups of attacker and victim",
+    ),
+    Metric("stats/attack.own_team.GROUP", "times", "attacks of this group that reached its own members"),
+    Metric("stats/attack.other_team.GROUP", "times", "attacks of this group that reached other groups"),
+    Metric("stats/attack.blocked.VICTIM", "times", "attacks on this group that armor blocked"),
+    Metric(
+        "stats/attack.blocked.VICTIM.GROUP", "times", "attacks on a group that armor blocked, by the attacker's group"
+    ),
+    Metric("stats/attack.win.GROUP", "times", "attacks of this group that froze their victim"),
+    Metric(
+        "stats/attack.win.GROUP.VICTIM",
+        "times",
+        "attacks that froze their victim, by the groups of attacker and victim",
+    ),
+    Metric("stats/attack.win.own_team.GROUP", "times", "attacks of this group that froze one of its own members"),
+    Metric("stats/attack.win.other_team.GROUP", "times", "attacks of this group that froze a member of another group"),
+    Metric("stats/attack.loss.GROUP", "times", "times that an agent of this group was frozen by an attack"),
+    Metric(
+        "stats/attack.loss.GROUP.ATTACKER",
+        "times",
+        "times that an agent of this group was frozen, by the attacker's group",
+    ),
+    Metric(
+        "stats/attack.loss.from_own_team.GROUP",
+        "times",
+        "times that an agent of this group was frozen by its own group",
+    ),
+    Metric(
+        "stats/attack.loss.from_other_team.GROUP",
+        "times",
+        "times that an agent of this group was frozen by another group",
+    ),
+    Metric("stats/status.frozen.ticks", "steps", "steps in which an agent was frozen"),
+    Metric("stats/status.frozen.ticks.GROUP", "steps", "steps in which an agent was frozen, by its group"),
+    Metric("stats/ITEM.gained", "units", "units of an item added to inventories"),
+    Metric("stats/ITEM.lost", "units", "units of an item removed from inventories"),
+    Metric("stats/ITEM.get", "units", "units of an item taken out of converters"),
+    Metric("stats/ITEM.put", "units", "units of an item put into converters"),
+    Metric("stats/ITEM.stolen.GROUP", "units", "units of an item that this group stole"),
+    Metric("stats/ITEM.stolen_from.GROUP", "units", "units of an item that were stolen from this group"),
+    Metric("stats/objects.OBJECT", "objects", "objects of this type on the map: mean over episodes"),
+    Metric("stats/tokens_written", "tokens", "tokens in all observations of an episode: mean over episodes"),
+    Metric("stats/tokens_dropped", "tokens", "tokens for which observations had no room: mean over episodes"),
+    Metric("stats/tokens_free_space", "tokens", "tokens that observations had room for: mean over episodes"),
 )
 """In the order of `EpochMetrics`."""

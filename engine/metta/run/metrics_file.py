@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line of JSON per epoch, without a gap or a double line however often a run is killed."""
+"""Metrics file: `metrics.jsonl` with one line of JSON per epoch, each epoch once, also after a run was killed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any, Self
 from metta.errors import UsageError
 from metta.files import without_waiting, write_whole
 
-MOST_OF_A_LINE = 1 << 24
-"""Characters; what is longer is no line of metrics."""
+MAX_LINE_LENGTH = 1 << 24
+"""Characters; a longer line is not read as one."""
 
 
 class MetricsFile:
     """The metrics of a run, appended epoch by epoch."""
 
     def __init__(self, path: Path, epochs_done: int = 0):
-        """Go on after `epochs_done` epochs: lines of later ones, which will be trained again, are taken off."""
+        """Append after `epochs_done` epochs; lines of later epochs, which will be trained again, are removed."""
         self.path = path
         if path.exists():
             kept = [line for line in valid_lines(path) if line["epoch"] <= epochs_done]
@@ -29,16 +29,16 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Write one epoch's line."""
+        """Write the line of one epoch."""
         self._file.write(json_line(values) + "\n")
         self._file.flush()
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """What is in the file, epoch by epoch."""
+        """The metrics in the file, epoch by epoch."""
         return valid_lines(self.path)
 
     def sync(self) -> None:
-        """Make every line so far survive a power cut; a checkpoint counts on the lines before it."""
+        """Sync the file to the disk; called before each checkpoint."""
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
@@ -49,17 +49,17 @@ class MetricsFile:
 
 
 def valid_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics file as dictionaries; one that a crash cut short, or nobody can have written, is left out.
+    """The lines of a metrics file as dictionaries, without those that a crash cut short or that are no metrics.
 
-    Raises UsageError for what is no file, such as a pipe that nobody writes to.
+    Raises UsageError for anything but a regular file.
     """
     with open(path, encoding="utf-8", errors="replace", opener=without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise UsageError(f"{path} is not a regular file")
-        while text := file.readline(MOST_OF_A_LINE):
+        while text := file.readline(MAX_LINE_LENGTH):
             try:
                 line = json.loads(text)
-            except (ValueError, RecursionError):  # no JSON, or a number of thousands of digits, or lists in lists
+            except (ValueError, RecursionError):  # no JSON, a number with thousands of digits, deeply nested lists
                 continue
             if isinstance(line, dict) and _is_epoch(line.get("epoch")) and _is_plain(line):
                 yield line
@@ -70,7 +70,7 @@ def _is_epoch(value: Any) -> bool:
 
 
 def _is_plain(value: Any, depth: int = 4) -> bool:
-    """Whether a value is of what a line of metrics holds: numbers, text, tables of them."""
+    """Whether a value consists of numbers, text and tables of them."""
     if isinstance(value, dict):
         return depth > 0 and all(_is_plain(entry, depth - 1) for entry in value.values())
     if isinstance(value, list):
@@ -79,7 +79,7 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
 
 
 def json_line(values: Mapping[str, Any]) -> str:
-    """One line of JSON; numbers that are not finite, which JSON lacks, become null."""
+    """One line of JSON. Numbers that are not finite, which JSON does not have, become null."""
     return json.dumps(_finite(values), allow_nan=False)
 
 
