@@ -75,7 +75,7 @@ def test_the_numbers_of_quickstart() -> None:
         "actions": "25",
         "worlds": "128",
         "agents": "1,024",
-        "groups": "2",
+        "world batches": "2",
         "agents per forward pass": "512",
         "segments per agent": "1",
         "segments": "1,024",
@@ -98,7 +98,8 @@ def test_the_numbers_of_quickstart() -> None:
     [
         (
             "env.game.num_agents = 24\nexperience = { batch_size = 32768, minibatch_size = 4096 }",
-            "experience.batch_size = 32,768 is rounded down to 32,256: 21 whole worlds x 24 agents x 1 segments x 64 steps",
+            "experience.batch_size = 32,768 is rounded down to 32,256: "
+            "21 whole worlds x 24 agents x 1 segments x 64 steps",
         ),
         (
             "experience = { batch_size = 4096, minibatch_size = 4096 }",

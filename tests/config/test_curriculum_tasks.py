@@ -155,7 +155,7 @@ def test_many_tasks_of_one_rule_share_what_is_the_same() -> None:
         ({"a b": {"values": [1]}}, "must be the path of a setting"),
         ({"objects[0].name": {"range": [1, 2]}}, "is only for numbers, which this setting is not"),
         ({"game.max_steps": {"range": [1.5, 9]}}, "must be of integers, since game.max_steps is an integer"),
-        ({"game.max_steps": {"range": [1, 5], "bins": 6}}, "must be at most 5, the number of integers from 1 to 5; got 6"),
+        ({"game.max_steps": {"range": [1, 5], "bins": 6}}, "must be at most 5, as many as integers from 1 to 5; got 6"),
         ({"game.heart_reward": {"range": [1, 1], "bins": 2}}, "must be 1 for a range of a single value, 1; got 2"),
         ({"game.max_steps": {"values": ["x"]}}, 'with game.max_steps=x, game.max_steps must be an integer'),
         ({"map_builder.objects.altr": {"values": [1]}}, 'unknown object "altr"; did you mean "altar"?'),

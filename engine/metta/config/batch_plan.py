@@ -76,8 +76,8 @@ def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
 def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
     """The layout of an epoch's experience in worlds of `num_agents` agents, of which `num_opponents` do not learn.
 
-    There are as many worlds as give each of the async_factor world batches a forward pass of the target size, but no more than
-    the batch has segments for; then as few segments per agent as fill the batch.
+    There are as many worlds as give each of the async_factor world batches a forward pass of the target size, but no
+    more than the batch has segments for; then as few segments per agent as fill the batch.
     """
     segments = config.batch_size // config.bptt_horizon
     learners = num_agents - num_opponents

@@ -162,7 +162,7 @@ class ExperienceConfig(FrozenModel):
         default=2,
         ge=1,
         le=1024,
-        description="groups that the worlds are divided into: one steps while the policy runs on another",
+        description="batches that the worlds are divided into: one steps while the policy runs on another",
     )
     forward_pass_minibatch_target_size: int = Field(
         default=4096, ge=1, le=2**40, description="approximate number of agents per forward pass of the policy"

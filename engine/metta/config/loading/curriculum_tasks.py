@@ -224,7 +224,7 @@ def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[st
         return Problem((*place, "range"), f"must be of integers, since {shown_path} is an integer; got {bucket.range}")
     size = int(high) - int(low) + 1
     if bucket.bins > size:
-        message = f"must be at most {size}, the number of integers from {low:g} to {high:g}; got {bucket.bins}"
+        message = f"must be at most {size}, as many as integers from {low:g} to {high:g}; got {bucket.bins}"
         return Problem((*place, "bins"), message)
     return _Setting(shown_path, path, tuple(_integer_middles(int(low), size, bucket.bins)))
 

@@ -19,7 +19,7 @@ from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.map_files import inline_map_files
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import beside, find_config
-from metta.config.loading.renamed_keys import current_path, rename_keys
+from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig, experience_problems, opponent_problems
 from metta.config.self_play import num_opponents
@@ -69,9 +69,11 @@ def _validated(
 ) -> RunConfig:
     applied = _parsed(overrides)
     with _locating(text, source, applied):
-        rename_keys(data, source)
+        renamed = apply_renames(data, source)
     for override in applied:
         override.apply(data)
+        renamed.append(override.renamed)
+    warn_of_renamed(source, filter(None, renamed + apply_renames(data, source)))
     with _locating(text, source, applied):
         if directory is not None and (problems := inline_map_files(data, directory)):
             raise ConfigError(source, problems)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from metta.config.loading.line_numbers import read_key
-from metta.config.loading.renamed_keys import current_path
+from metta.config.loading.renamed_keys import current_path, renamed_text
 from metta.config.loading.toml_parser import MAX_DEPTH, is_too_deep
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath, annotation_at, default_of, is_text, table_at
@@ -22,6 +22,8 @@ class Override:
     option: str
     path: KeyPath
     text: str
+    renamed: str = ""
+    """message for `warn_of_renamed` if the option has the old name of a key"""
 
     @classmethod
     def parse(cls, text: str, option: str = "--set") -> Self:
@@ -32,7 +34,7 @@ class Override:
             path, rest = (), text
         if not 0 < len(path) <= MAX_DEPTH or not rest.startswith("="):
             raise UsageError(f'{option} takes section.key=value, such as ppo.gamma=0.99; got "{text}"')
-        return cls(option, current_path(path), rest[1:].strip())
+        return cls(option, current_path(path), rest[1:].strip(), renamed_text(path))
 
     def apply(self, data: dict[str, Any]) -> None:
         """Set the value in `data`, the parsed file, see `put_value`. Raises UsageError if that is not possible."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from metta.config.validation.key_paths import KeyPath
-from metta.errors import ConfigError, Problem, RenamedKeyWarning
+from metta.errors import ConfigError, Problem
 
 RENAMED_KEYS: Final[dict[KeyPath, KeyPath]] = {
     ("normalisation",): ("normalization",),
@@ -26,16 +26,22 @@ def rename_keys(data: dict[str, Any], source: str) -> None:
 
     Raises ConfigError if a file has both the old and the new name of a key.
     """
+    warn_of_renamed(source, apply_renames(data, source))
+
+
+def apply_renames(data: dict[str, Any], source: str) -> list[str]:
+    """Like `rename_keys`, but returns the messages for `warn_of_renamed` instead of warning."""
     renamed, problems = [], []
     for old, new in RENAMED_KEYS.items():
         table = _table_at(data, old[:-1])
         if table is None or old[-1] not in table:
             continue
         if new[-1] in table:
-            problems.append(Problem(old, f"is the old name of {_dotted(new)}, which is set too; remove the old one"))
+            message = f"is the old name of {Problem(new, '').key}, which is set too; remove the old one"
+            problems.append(Problem(old, message))
             continue
         table[new[-1]] = table.pop(old[-1])
-        renamed.append(f"{_dotted(old)} is now {_dotted(new)}")
+        renamed.append(renamed_text(old))
     if problems:
         raise ConfigError(source, problems)
     env = data.get("env")
@@ -43,9 +49,19 @@ def rename_keys(data: dict[str, Any], source: str) -> None:
         if isinstance(old_type := builder.get("type"), str) and old_type in RENAMED_MAP_BUILDERS:
             builder["type"] = RENAMED_MAP_BUILDERS[old_type]
             renamed.append(f'map builder type "{old_type}" is now "{builder["type"]}"')
-    if renamed:
-        text = f"{source}: {'; '.join(dict.fromkeys(renamed))}. The old names still work."
-        warnings.warn(text, RenamedKeyWarning, stacklevel=2)
+    return renamed
+
+
+def warn_of_renamed(source: str, renamed: Iterable[str]) -> None:
+    """Issue one FutureWarning with all messages, if there are any."""
+    if texts := "; ".join(dict.fromkeys(renamed)):
+        warnings.warn(f"{source}: {texts}. The old names still work.", FutureWarning, stacklevel=2)
+
+
+def renamed_text(path: KeyPath) -> str:
+    """`agent.own_frame is now agent.egocentric`; empty for a path without a renamed key."""
+    new = current_path(path)
+    return f"{Problem(path, '').key} is now {Problem(new, '').key}" if new != path else ""
 
 
 def current_path(path: KeyPath) -> KeyPath:
@@ -54,10 +70,6 @@ def current_path(path: KeyPath) -> KeyPath:
         if path[: len(old)] == old:
             return new + path[len(old) :]
     return path
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path))
 
 
 def _table_at(data: Any, path: KeyPath) -> dict[Any, Any] | None:

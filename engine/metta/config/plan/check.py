@@ -144,7 +144,7 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies play",
         )
     yield Derived("agents", f"{plan.agents:,}", f"{plan.num_worlds:,} worlds x {plan.num_learners}")
-    yield Derived("groups", f"{plan.num_world_batches}", "of worlds that step in turn: async_factor")
+    yield Derived("world batches", f"{plan.num_world_batches}", "that step in turn: async_factor")
     if plan.num_world_batches < experience.async_factor:
         yield _warning(
             f"experience.async_factor = {experience.async_factor} is reduced to {plan.num_world_batches}: "
@@ -153,7 +153,7 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     yield Derived(
         "agents per forward pass",
         f"{-(-plan.num_worlds // plan.num_world_batches) * plan.num_learners:,}",
-        "at most: those of one group",
+        "at most: those of one world batch",
     )
     yield Derived("segments per agent", f"{plan.segments_per_agent:,}", f"of {plan.horizon} steps, per epoch")
     yield Derived(

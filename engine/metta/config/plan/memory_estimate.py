@@ -15,8 +15,8 @@ from metta.config.plan.network_size import CONV_CHANNELS, num_weights
 from metta.config.run import RunConfig
 
 WEIGHT_COPIES: Final = 9
-"""Copies of the weights: weights, gradients and two moments of Adam; the initial weights; and weights and moments again,
-as a copy and as a file, while a checkpoint is written."""
+"""Copies of the weights: weights, gradients and two moments of Adam; the initial weights; and, while a checkpoint is
+written, weights and moments again, as a copy and as a file."""
 CELL_BYTES: Final = 16
 """Bytes per cell of a world: its map and that of the next episode."""
 AGENT_BYTES: Final = 4_000
