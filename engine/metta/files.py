@@ -1,4 +1,4 @@
-"""Files that are there in whole or not at all: temporary name, sync, rename, sync of the directory."""
+"""Atomic writing of files and creation of directories, safe against crashes and full disks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".partial"
+"""Suffix of files that are being written."""
+"""Suffix of files that are being written."""
 
 
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write `content` to `path` so that a crash at any moment leaves the old file or the new one, never half of one.
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write `content` to `path` so that a crash at any time leaves either the old or the new file, never a partial one.
 
-    Raises OSError (disk full, read-only, directory gone), with the path; what stood there is then still there.
+    Raises OSError with the path (disk full, read-only, no such directory); the old file is then unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
@@ -31,7 +33,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut, where the system can do that (Windows cannot)."""
+    """Flush the entries of a directory to disk, so that they survive a power failure; does nothing on Windows."""
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -40,22 +42,22 @@ def sync_directory(directory: Path) -> None:
             os.close(descriptor)
 
 
-def without_waiting(path: str | Path, flags: int) -> int:
-    """An opener for `open`: a pipe is opened at once, whoever may be at its other end."""
+def nonblocking_opener(path: str | Path, flags: int) -> int:
+    """An opener for `open` that does not wait for the other end of a named pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-def remove_partial(directory: Path) -> None:
-    """Remove what writers that were killed left behind in `directory`."""
+def remove_temporary_files(directory: Path) -> None:
+    """Remove temporary files in `directory` that killed processes left behind."""
     for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def made_directories(*paths: Path) -> Iterator[None]:
-    """Make directories that are missing, and take those away again that are still empty if the block raises.
+def created_directories(*paths: Path) -> Iterator[None]:
+    """Create missing directories; if the block raises, remove those of them that are still empty.
 
-    Raises OSError where one cannot be made.
+    Raises OSError if a directory cannot be created.
     """
     missing = {level for path in paths for level in (path, *path.parents) if not level.exists()}
     try:
@@ -64,6 +66,6 @@ def made_directories(*paths: Path) -> Iterator[None]:
         yield
     except BaseException:
         for level in sorted(missing, key=lambda path: len(path.parts), reverse=True):
-            with suppress(OSError):  # it was never made, or somebody put something there
+            with suppress(OSError):  # it was not created, or is not empty
                 level.rmdir()
         raise

@@ -14,7 +14,7 @@ from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.api import StopRequested, TrainingState, resume_run, train_run
 from metta.errors import CheckpointError, TrainingError, UsageError
-from metta.files import write_whole
+from metta.files import write_atomically
 from metta.run.interval_timer import IntervalTimer
 from metta.run.metrics_file import MetricsFile, json_line, valid_lines
 from metta.run.run_directory import RunDirectory
@@ -87,11 +87,11 @@ def test_a_full_disk_stops_the_run_and_says_where_it_can_go_on(tmp_path: Path, m
 
 def test_write_whole_replaces_or_leaves(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_whole(path, b"one")
-    write_whole(path, b"two")
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
     assert path.read_bytes() == b"two"
     with pytest.raises(FileNotFoundError):
-        write_whole(tmp_path / "none" / "file", b"three")
+        write_atomically(tmp_path / "none" / "file", b"three")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

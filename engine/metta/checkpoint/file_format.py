@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from metta.errors import CheckpointError
-from metta.files import without_waiting, write_whole
+from metta.files import nonblocking_opener, write_atomically
 from metta.rl.plain_values import plain
 
 FORMAT_VERSION = 1
@@ -56,7 +56,7 @@ def write_torch_file(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save({"format": kind, "format_version": FORMAT_VERSION, **plain(content, kind)}, buffer)
-    write_whole(path, buffer.getbuffer())
+    write_atomically(path, buffer.getbuffer())
 
 
 def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def is_undamaged(path: Path) -> bool:
 
 def _read_archive(path: Path) -> bytes:
     """The bytes of a file whose parts are those of a torch file and match their checksums."""
-    with open(path, "rb", opener=without_waiting) as file:
+    with open(path, "rb", opener=nonblocking_opener) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise CheckpointError(f"{path} is not a regular file")

@@ -14,7 +14,7 @@ from metta.agent.policy import MettaAgent
 from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import BACKBONES
 from metta.errors import UsageError
-from metta.files import write_whole
+from metta.files import write_atomically
 
 INPUTS = ("observations", "hidden", "cell", "episode_starts")
 OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
@@ -69,5 +69,5 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
         }
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, program.model_proto.SerializeToString())
+    write_atomically(path, program.model_proto.SerializeToString())
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from metta.files import write_whole
+from metta.files import write_atomically
 from metta.replay.mettascope import mettascope_bytes
 from metta.replay.recording import Replay
 from metta.replay.standalone_html import standalone_html
@@ -30,6 +30,6 @@ def write_replay(replay: Replay, directory: str | Path, name: str, title: str | 
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     paths = ReplayPaths(folder / f"{name}.json.z", folder / f"{name}.html")
-    write_whole(paths.mettascope, mettascope_bytes(replay))
-    write_whole(paths.page, standalone_html(replay, title or name).encode())
+    write_atomically(paths.mettascope, mettascope_bytes(replay))
+    write_atomically(paths.page, standalone_html(replay, title or name).encode())
     return paths

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from metta.files import write_whole
+from metta.files import write_atomically
 from metta.report.plots import X_AXES, metrics_svg, require_matplotlib
 from metta.report.run_data import RunData, XAxis, config_differences, read_runs
 
@@ -66,7 +66,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html"
     runs = read_runs(run_dirs)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, report_html(runs).encode())
+    write_atomically(path, report_html(runs).encode())
     return path
 
 

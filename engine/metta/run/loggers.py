@@ -22,7 +22,7 @@ from typing import Any, Self
 from metta.config.run import RunConfig
 from metta.config.training import LOGGERS, LoggingConfig
 from metta.errors import UsageError
-from metta.files import write_whole
+from metta.files import write_atomically
 from metta.run.epoch_metrics import EpochMetrics
 from metta.run.interval_timer import IntervalTimer
 
@@ -144,7 +144,7 @@ def _wandb_run(config: RunConfig, root: Path) -> Any:
     wandb = _optional(WANDB)
     id_file = root / "wandb_run_id"
     if not id_file.exists():
-        write_whole(id_file, secrets.token_hex(4).encode())
+        write_atomically(id_file, secrets.token_hex(4).encode())
     try:
         return wandb.init(
             project=config.logging.wandb_project,

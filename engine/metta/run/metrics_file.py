@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from metta.errors import UsageError
-from metta.files import without_waiting, write_whole
+from metta.files import nonblocking_opener, write_atomically
 
 MAX_LINE_LENGTH = 1 << 24
 """Characters; a longer line is not read as one."""
@@ -25,7 +25,7 @@ class MetricsFile:
         self.path = path
         if path.exists():
             kept = [line for line in valid_lines(path) if line["epoch"] <= epochs_done]
-            write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
 
     def append(self, values: Mapping[str, Any]) -> None:
@@ -53,7 +53,7 @@ def valid_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises UsageError for anything but a regular file.
     """
-    with open(path, encoding="utf-8", errors="replace", opener=without_waiting) as file:
+    with open(path, encoding="utf-8", errors="replace", opener=nonblocking_opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise UsageError(f"{path} is not a regular file")
         while text := file.readline(MAX_LINE_LENGTH):

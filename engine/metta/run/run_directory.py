@@ -19,7 +19,7 @@ from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, TrainingError, UsageError, is_wrong_path, printable
-from metta.files import made_directories, remove_partial, write_whole
+from metta.files import created_directories, remove_temporary_files, write_atomically
 from metta.rl.self_play import OPPONENTS
 from metta.run.write_permissions import RUN_ID_FILE, check_write, grant_write
 
@@ -53,12 +53,12 @@ class RunDirectory:
         try:
             _check_unused(root, checkpoints)
             outside = _outside(root, config)
-            with made_directories(root, checkpoints, *outside.values()), ExitStack() as on_error:
+            with created_directories(root, checkpoints, *outside.values()), ExitStack() as on_error:
                 directory = cls(root, config, _acquire_lock(root), outside)
                 on_error.push(directory)
                 _check_unused(root, checkpoints)  # another process may have trained here in the meantime
                 for written in (root, checkpoints):
-                    remove_partial(written)
+                    remove_temporary_files(written)
                 on_error.callback(_remove_traces, root, outside.values())
                 directory.write_config()
                 on_error.pop_all()
@@ -88,7 +88,7 @@ class RunDirectory:
         try:
             directory = cls(root, config, _acquire_lock(root), granted)
             for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
-                remove_partial(written)
+                remove_temporary_files(written)
         except OSError as error:
             raise _unwritable(error, root) from None
         return directory
@@ -144,7 +144,7 @@ class RunDirectory:
         )
         try:
             grant_write(self.root, self._granted)
-            write_whole(self.root / CONFIG, dump_config(portable).encode())
+            write_atomically(self.root / CONFIG, dump_config(portable).encode())
         except OSError as error:
             raise _unwritable(error, self.root) from None
 
@@ -213,7 +213,7 @@ def _acquire_lock(root: Path) -> BaseFileLock:
         raise TrainingError(_locked_message(root, error.lock_file)) from None
     this_process = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
     with suppress(OSError):  # it only serves the message for other processes
-        write_whole(root / LOCK_HOLDER, this_process.encode())
+        write_atomically(root / LOCK_HOLDER, this_process.encode())
     return lock
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from metta.errors import UsageError
-from metta.files import write_whole
+from metta.files import write_atomically
 
 RUN_ID_FILE = ".run"
 
@@ -22,10 +22,10 @@ def grant_write(root: Path, outside: Mapping[str, Path]) -> None:
     """Make the directories outside that the user named, by setting, and write the id of the run in `root` into each."""
     path = root / RUN_ID_FILE
     if outside and not path.exists():
-        write_whole(path, secrets.token_hex(16).encode())
+        write_atomically(path, secrets.token_hex(16).encode())
     for directory in outside.values():
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / RUN_ID_FILE, path.read_bytes())
+        write_atomically(directory / RUN_ID_FILE, path.read_bytes())
 
 
 def check_write(root: Path, outside: Mapping[str, Path]) -> None:
