@@ -1,4 +1,4 @@
-"""Wrong sources and options on the command line: the exact sentence, exit code 2, nothing created."""
+"""Invalid sources and options on the command line: exact message, exit code 2, nothing created."""
 
 from pathlib import Path
 
@@ -59,7 +59,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("arguments", "message"), CASES.values(), ids=CASES.keys())
-def test_what_is_wrong_is_said_and_nothing_created(
+def test_messages_are_exact_and_nothing_is_created(
     arguments: list[str],
     message: str,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Every invalid file of `bad_files/` gets exactly the message that stands below it there.
+"""Every invalid file in the tables of `bad_files/` gets exactly the message below it.
 
 `UPDATE_GOLDEN=1 pytest tests/config/test_bad_files.py` writes the messages, to be read before they are committed.
 """

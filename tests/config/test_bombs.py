@@ -1,4 +1,4 @@
-"""Small files that would take a long time to judge: a sentence, soon."""
+"""Files that would be expensive to validate are answered within seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metta.config.loading.toml_parser import MAX_BYTES
 from metta.errors import MettaError
 
 SECONDS = 30.0
-"""On a busy machine; what these guard against takes minutes, or hours."""
+"""Limit on a busy machine; without the limits in the code, these files take minutes or hours."""
 
 
 def array_of(key: str, value: str, count: int) -> str:
@@ -58,7 +58,7 @@ BOMBS: dict[str, tuple[Callable[[], str], str]] = {
 
 
 @pytest.mark.parametrize(("write", "sentence"), BOMBS.values(), ids=BOMBS)
-def test_a_bomb_is_answered_soon(write: Callable[[], str], sentence: str) -> None:
+def test_expensive_files_are_answered_quickly(write: Callable[[], str], sentence: str) -> None:
     text = write()
     assert len(text) < MAX_BYTES
     begin, answer = time.monotonic(), ""

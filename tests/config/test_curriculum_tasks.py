@@ -1,4 +1,4 @@
-"""The tasks of a curriculum: what worlds come of scenes and buckets, and which cannot be."""
+"""Tasks of a curriculum: the worlds made of scenes and buckets, and invalid ones."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def builder(config: EnvConfig) -> MapBuilderConfig:
 @pytest.mark.parametrize(
     "key", ["map_builder.objects.altar", "env.map_builder.objects.altar", "game.map_builder.objects.altar"]
 )
-def test_a_bucket_of_whole_numbers_plays_the_middle_of_each_bin(key: str) -> None:
+def test_a_bucket_of_integers_has_the_middle_of_each_bin(key: str) -> None:
     found = tasks({key: {"range": [1, 7], "bins": 3}})
     # 1 2 | 3 4 | 5 6 7
     assert [builder(config).objects["altar"] for config in found.env_configs] == [1, 3, 6]
@@ -45,12 +45,12 @@ def test_a_bucket_of_whole_numbers_plays_the_middle_of_each_bin(key: str) -> Non
     assert all(builder(config).objects["mine_red"] == 2 for config in found.env_configs)
 
 
-def test_as_many_bins_as_numbers_play_each() -> None:
+def test_as_many_bins_as_integers_have_one_each() -> None:
     found = tasks({"map_builder.objects.altar": {"range": [1, 5], "bins": 5}})
     assert [builder(config).objects["altar"] for config in found.env_configs] == [1, 2, 3, 4, 5]
 
 
-def test_a_bucket_of_fractions_plays_the_middle_of_each_bin() -> None:
+def test_a_bucket_of_floats_has_the_middle_of_each_bin() -> None:
     found = tasks({"game.heart_reward": {"range": [0, 2], "bins": 4}})
     assert [config.game.heart_reward for config in found.env_configs] == [0.25, 0.75, 1.25, 1.75]
 
@@ -67,7 +67,7 @@ def test_values_of_any_type_and_every_combination() -> None:
     assert found.names[3] == "small, game.diversity_bonus_enabled=false, game.max_steps=10"
 
 
-def test_sizes_that_follow_others_follow_the_bucket() -> None:
+def test_inferred_sizes_follow_the_bucket() -> None:
     found = tasks({"game.width": {"values": [10, 20]}})
     assert [(config.game.width, config.map_builder.width) for config in found.env_configs] == [(10, 10), (20, 20)]
     rooms = 'env.map_builder = { type = "Rooms", room = { width = 8, height = 8, agents = 1 } }'
@@ -104,7 +104,7 @@ def test_scenes_times_buckets(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert found.scene_of == (0, 0, 1, 1)
 
 
-def test_scenes_of_a_file_lie_beside_it_and_else_where_the_command_runs(
+def test_scenes_are_searched_beside_the_file_then_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worlds, here = tmp_path / "worlds", tmp_path / "here"
@@ -134,7 +134,7 @@ def test_the_same_scene_twice_has_two_names() -> None:
     assert tasks({}, "", scenes=["simple", "simple"]).names == ("simple (1)", "simple (2)")
 
 
-def test_many_tasks_of_one_rule_share_what_is_the_same() -> None:
+def test_tasks_with_equal_rules_share_unchanged_parts() -> None:
     found = tasks({"map_builder.objects.altar": {"range": [1, 30], "bins": 30}})
     assert len({id(config.game) for config in found.env_configs}) == 1
     assert len({id(config.object_types) for config in found.env_configs}) == 1
@@ -171,7 +171,7 @@ def test_many_tasks_of_one_rule_share_what_is_the_same() -> None:
         ({"game.max_steps": {"range": [1, 201], "bins": 201}}, "make 201 tasks that differ in more than their maps"),
     ],
 )  # fmt: skip
-def test_buckets_that_make_no_sense_are_refused(buckets: dict[str, Any], message: str) -> None:
+def test_invalid_buckets_are_refused(buckets: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message if "|" in message else re.escape(message)):
         tasks(buckets)
 
@@ -185,12 +185,12 @@ def test_buckets_that_make_no_sense_are_refused(buckets: dict[str, Any], message
         ({"scenes": ["simple", "nope"]}, 'there is no preset or file "nope"'),
     ],
 )  # fmt: skip
-def test_tasks_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_incompatible_tasks_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         tasks({}, **settings)
 
 
-def test_check_says_how_many_tasks_there_are_and_how_often_the_first_are_drawn() -> None:
+def test_check_lists_tasks_with_their_probabilities() -> None:
     buckets = 'curriculum.buckets."map_builder.objects.altar" = { range = [1, 10], bins = 10 }\n'
     found = [(row.name, row.value, row.reason) for row in derived(parse_config(SMALL + buckets, "a.toml"))]
     assert ("tasks", "10", "1 scene x 10 of map_builder.objects.altar") in found

@@ -1,4 +1,4 @@
-"""Every class, field and default of the API document is in the models."""
+"""The models have every class, field and default of the API document."""
 
 import ast
 import inspect

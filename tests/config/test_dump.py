@@ -1,4 +1,4 @@
-"""A config to TOML and back: nothing is lost, whatever is in it."""
+"""Dumping a config as TOML and loading it again gives an equal config."""
 
 import string
 from typing import Any
@@ -113,7 +113,7 @@ def test_a_drawn_map_comes_back_and_can_be_read(name: str) -> None:
     assert ("\n#@.r" in text) == (name == "plain")
 
 
-def test_sizes_that_follow_come_back_as_sizes() -> None:
+def test_inferred_sizes_are_dumped() -> None:
     """A dump says every size, also those that follow from others, and is still without contradiction."""
     text = '[env.map_builder]\ntype = "Rooms"\nroom = { width = 7, height = 9, agents = 2 }\n'
     config = parse_config(text, "rooms.toml")
@@ -122,7 +122,7 @@ def test_sizes_that_follow_come_back_as_sizes() -> None:
     assert again == config
 
 
-def test_settings_of_a_group_that_are_left_open_stay_open() -> None:
+def test_unset_values_of_a_group_stay_unset() -> None:
     text = "[env.game]\nheart_max = 9\ngroups.red = { id = 0, props = { freeze_duration = 3 } }\n"
     again = parse_config(dump_config(parse_config(text, "a.toml")), "config.toml", ["env.game.heart_max=7"])
     settings = again.env.game.group_settings("red")

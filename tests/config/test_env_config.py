@@ -1,4 +1,4 @@
-"""What a world's config implies: object types, actions, the contract with policies, settings of groups, overrides."""
+"""EnvConfig: inferred sizes, object types, actions, the environment spec, settings of groups, overrides."""
 
 import pytest
 from pydantic import ValidationError
@@ -15,17 +15,17 @@ def env(**tables: object) -> EnvConfig:
 
 
 class TestSizes:
-    def test_a_map_follows_the_game(self) -> None:
+    def test_a_map_takes_the_sizes_of_the_game(self) -> None:
         config = EnvConfig(game=GameConfig(width=20, height=10, num_agents=4))
         builder = config.map_builder
         assert isinstance(builder, MapBuilderConfig)
         assert (builder.width, builder.height, builder.agents) == (20, 10, 4)
 
-    def test_a_map_may_say_what_the_game_says(self) -> None:
+    def test_a_map_may_repeat_the_sizes_of_the_game(self) -> None:
         builder = MapBuilderConfig(width=20, height=10, agents=4)
         assert EnvConfig(game=GameConfig(width=20, height=10, num_agents=4), map_builder=builder).map_builder == builder
 
-    def test_a_game_follows_its_rooms(self) -> None:
+    def test_a_game_takes_the_sizes_of_its_rooms(self) -> None:
         room = MapBuilderConfig(width=5, height=7, agents=2)
         rooms = RoomsConfig(type="Rooms", rows=2, cols=3, border_width=2, room=room)
         config = EnvConfig(map_builder=rooms)
@@ -41,22 +41,22 @@ class TestSizes:
         assert isinstance(config.map_builder, RoomsConfig)
         assert config.map_builder.room.agents == 2
 
-    def test_a_game_follows_a_drawn_map(self) -> None:
+    def test_a_game_takes_the_sizes_of_a_drawn_map(self) -> None:
         config = env(map_builder={"type": "Ascii", "map": "\n#####\n#@.@#\n#####\n"})
         assert (config.game.width, config.game.height, config.game.num_agents) == (5, 3, 2)
 
-    def test_what_follows_does_not_count_as_set(self) -> None:
+    def test_inferred_sizes_do_not_count_as_set(self) -> None:
         config = EnvConfig(game=GameConfig(num_agents=4))
         assert not config.map_builder.is_set("agents")
         assert config.override(num_agents=6).map_builder == MapBuilderConfig(agents=6)
 
 
 class TestObjectTypes:
-    def test_the_catalogue_is_there_without_being_asked_for(self) -> None:
+    def test_the_catalogue_is_the_default(self) -> None:
         rock = ObjectConfig(type="wall", name="rock")
         assert list(EnvConfig(objects=[rock]).object_types) == [*CATALOGUE, "rock"]
 
-    def test_open_settings_come_from_the_entry_of_that_name(self) -> None:
+    def test_unset_values_come_from_the_catalogue(self) -> None:
         altar = EnvConfig(objects=[ObjectConfig(type="converter", name="altar", cooldown=3)]).object_types["altar"]
         assert (altar.cooldown, altar.input, altar.type_id) == (3, {"battery_red": 3}, 8)
 
@@ -64,7 +64,7 @@ class TestObjectTypes:
         altar = EnvConfig(objects=[ObjectConfig(type="wall", name="altar")]).object_types["altar"]
         assert (altar.type_id, altar.input, altar.output, altar.initial_items) == (15, {}, {}, 0)
 
-    def test_type_ids_that_are_free_are_given_in_order(self) -> None:
+    def test_free_type_ids_are_assigned_in_order(self) -> None:
         names = ["a", "b", "c"]
         objects = [ObjectConfig(type="wall", name=name, type_id=16 if name == "b" else None) for name in names]
         types = EnvConfig(objects=objects).object_types
@@ -75,7 +75,7 @@ class TestObjectTypes:
         types = EnvConfig(objects=objects).object_types
         assert len({entry.type_id for entry in types.values()}) == 254
 
-    def test_a_new_object_has_plain_settings(self) -> None:
+    def test_a_new_object_has_general_defaults(self) -> None:
         well = EnvConfig(objects=[ObjectConfig(type="mine", name="well", output={"ore_red": 1})]).object_types["well"]
         assert (well.max_output, well.conversion_ticks, well.cooldown, well.initial_items) == (5, 1, 10, 1)
 
@@ -101,7 +101,7 @@ class TestSpec:
         spec = EnvConfig(actions=[ActionConfig(type="rotate", key="right", delta=1)]).spec
         assert spec.flat_actions == [(0, 0)]
 
-    def test_what_can_never_succeed_is_not_sampled_but_keeps_its_id(self) -> None:
+    def test_an_action_that_cannot_succeed_keeps_its_id_but_is_not_sampled(self) -> None:
         actions = [
             ActionConfig(type="noop", key="wait", enabled=False),
             ActionConfig(type="attack", key="attack", consumed_resources={"laser": 1}),
@@ -123,7 +123,7 @@ class TestSpec:
         names = EnvConfig(objects=[ObjectConfig(type="wall", name="rock", type_id=20)]).spec.object_type_names
         assert (names[0], names[8], names[15:]) == ("agent", "altar", ["", "", "", "", "", "rock"])
 
-    def test_the_centre(self) -> None:
+    def test_the_center(self) -> None:
         assert EnvConfig(game=GameConfig(observation_width=7, observation_height=11)).spec.center == 5 << 4 | 3
 
 
@@ -158,11 +158,11 @@ class TestGroups:
 
 
 class TestOverride:
-    def test_names_are_looked_for_everywhere(self) -> None:
+    def test_keys_are_searched_in_all_tables(self) -> None:
         config = EnvConfig().override(num_agents=8, width=16, height=16, border_width=1, objects=[])
         assert (config.game.num_agents, config.game.width, config.map_builder.border_width) == (8, 16, 1)
 
-    def test_the_original_stays_as_it_was(self) -> None:
+    def test_the_original_is_unchanged(self) -> None:
         config = EnvConfig()
         config.override(num_agents=8)
         assert config == EnvConfig()
@@ -183,7 +183,7 @@ class TestOverride:
             ({"width": 3, "height": 3, "num_agents": 2}, "map_builder.border_width  must leave cells inside"),
         ],
     )
-    def test_a_wrong_override_is_answered(self, values: dict[str, object], message: str) -> None:
+    def test_invalid_overrides_are_refused(self, values: dict[str, object], message: str) -> None:
         with pytest.raises(ConfigError) as caught:
             EnvConfig().override(**values)
         assert str(caught.value).startswith("the environment override has 1 problem\n")
@@ -195,6 +195,6 @@ def test_configs_are_frozen() -> None:
         GameConfig().width = 3  # type: ignore[misc]  # that it is refused is the point
 
 
-def test_in_python_too_a_wrong_type_is_no_conversion() -> None:
+def test_values_are_not_converted_in_python_either() -> None:
     with pytest.raises(ValidationError):
         GameConfig(width="3")  # type: ignore[arg-type]  # that it is refused is the point

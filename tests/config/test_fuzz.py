@@ -1,4 +1,4 @@
-"""Any file, however broken, ends in a config or in sentences: never a traceback, a hang or a shrug."""
+"""Fuzzing: every file, valid or not, gives a config or an error message, without a traceback or a hang."""
 
 import io
 import os

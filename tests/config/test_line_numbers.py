@@ -1,4 +1,4 @@
-"""The line of every key, for every way that TOML has to write one."""
+"""Line numbers of keys, for every syntax of keys in TOML."""
 
 import tomllib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Map files: read with the TOML file that names them, and from nowhere else."""
+"""Map files: read from the directory of the TOML file, and from nowhere else."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def world(tmp_path: Path) -> Path:
     return file
 
 
-def test_its_text_is_in_the_config(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_of_the_file_is_in_the_config(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")  # the file is found from where the TOML file is
     config = load_config(str(world))
     assert isinstance(config.env.map_builder, AsciiConfig)
@@ -39,12 +39,12 @@ def test_a_room_can_be_in_a_file(world: Path) -> None:
     assert (builder.rooms[0].height, builder.rooms[0].width, builder.agents) == (3, 4, 1)
 
 
-def test_the_command_line_can_name_one(world: Path) -> None:
+def test_an_override_can_set_a_map_file(world: Path) -> None:
     config = load_config(str(world), ['env.map_builder={ type = "Ascii", file = "maps/small.txt" }'])
     assert config.env.game.width == 4
 
 
-def test_a_config_without_a_place_reads_nothing(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_without_a_directory_reads_no_files(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config in a checkpoint, from a stranger perhaps."""
     monkeypatch.chdir(world.parent)
     with pytest.raises(ConfigError, match="is read only with a TOML file on disk"):
@@ -52,7 +52,7 @@ def test_a_config_without_a_place_reads_nothing(world: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["../secret.txt", "{there}/secret.txt", "link.txt", "maps/../../secret.txt"])
-def test_nothing_outside_is_read(name: str, world: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_outside_files_are_not_read(name: str, world: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     inner = world.parent / "inner"
     inner.mkdir()
     (world.parent / "secret.txt").write_text(DRAWING)
@@ -63,7 +63,7 @@ def test_nothing_outside_is_read(name: str, world: Path, tmp_path_factory: pytes
         load_config(str(file))
 
 
-def test_what_is_no_drawing_is_refused(world: Path) -> None:
+def test_invalid_map_files_are_refused(world: Path) -> None:
     world.write_text(WORLD.replace("maps/small.txt", "maps"))
     with pytest.raises(ConfigError, match="maps is a directory"):
         load_config(str(world))

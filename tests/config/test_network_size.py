@@ -1,4 +1,4 @@
-"""The formula for the number of weights agrees with the networks that the agent room builds."""
+"""The formula for the number of weights agrees with real networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--set section.key=value`: typed by the models, put over the file, and named in errors by the option."""
+"""Overrides: `--set section.key=value` is typed by the models, replaces values of the file, and is named in errors."""
 
 from typing import Any
 
@@ -154,7 +154,7 @@ def test_deep_values_and_keys_do_not_crash(depth: int) -> None:
         read(f"zzz{'.a' * depth}=1")
 
 
-def test_a_path_that_is_no_text_is_refused() -> None:
+def test_a_path_that_is_not_utf8_is_refused() -> None:
     """As the command line hands over a name of bytes that are not UTF-8."""
     with pytest.raises(UsageError, match=r"^--run-dir run\.run_dir: the value is not UTF-8 text$"):
         read(Override("--run-dir", ("run", "run_dir"), "runs/\udcff"))

@@ -1,4 +1,4 @@
-"""Presets: each loads, teaches, comes back from its own dump, and what it says it is, it is."""
+"""Presets: each loads, can be dumped and loaded again, runs, and has the world that its comments describe."""
 
 import tomllib
 from collections import Counter
@@ -21,7 +21,7 @@ from metta.world.env import MettaGridEnv
 each_preset = pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
 
 
-def test_the_presets_there_must_be() -> None:
+def test_required_presets_exist() -> None:
     assert {"arena", "default", "hearts", "quickstart", "simple"} <= {preset.name for preset in presets()}
 
 
@@ -49,7 +49,7 @@ def test_its_comments_are_as_many_as_it_has_tables(preset: Preset) -> None:
 
 
 @each_preset
-def test_it_fills_the_batch_it_asks_for(preset: Preset) -> None:
+def test_the_batch_is_not_rounded_down(preset: Preset) -> None:
     config = load_config(preset.name)
     plan = plan_batch(config.experience, config.env.game.num_agents)
     assert plan.batch_size > 0.95 * config.experience.batch_size

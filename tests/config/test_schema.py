@@ -1,4 +1,4 @@
-"""The JSON Schema agrees with the models: what one accepts or refuses, so does the other."""
+"""The JSON Schema accepts and refuses the same files as the models."""
 
 import json
 import tomllib
@@ -100,7 +100,7 @@ def test_every_table_is_closed_and_every_key_explained(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMA["$defs"])
-def test_every_whole_number_has_an_end(name: str) -> None:
+def test_every_integer_has_a_bound(name: str) -> None:
     """No array is ever as long as TOML's integers reach."""
     for key, entry in SCHEMA["$defs"][name]["properties"].items():
         for part in (entry, entry.get("items", {}), entry.get("additionalProperties", {})):
@@ -146,5 +146,5 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_wrong_in_one_table_is_refused(name: str) -> None:
+def test_invalid_tables_are_refused(name: str) -> None:
     assert mistakes(tomllib.loads(BAD[name]), SCHEMA)

@@ -1,4 +1,4 @@
-"""Where a config comes from: files, presets, and everything that is neither."""
+"""Sources of a config: files, presets, and invalid sources."""
 
 import os
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_the_directory_of_a_run(tmp_path: Path) -> None:
     assert message("run-1") == "run-1 is a directory; to resume that run, use `metta resume run-1`"
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert message("pipe") == "pipe is not a regular file; name a TOML file or a preset"
 
@@ -182,14 +182,14 @@ BOMBS = {
 
 
 @pytest.mark.parametrize(("text", "expected"), BOMBS.values(), ids=BOMBS.keys())
-def test_bombs_do_not_go_off(text: str, expected: str, tmp_path: Path) -> None:
+def test_hostile_texts_are_refused(text: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "bomb.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_config("bomb.toml")
     assert expected in str(caught.value)
 
 
-def test_a_file_full_of_problems_is_answered_shortly(tmp_path: Path) -> None:
+def test_long_lists_of_problems_are_cut(tmp_path: Path) -> None:
     (tmp_path / "noise.toml").write_text("".join(f"key{number} = {number}\n" for number in range(30_000)))
     with pytest.raises(ConfigError) as caught:
         load_config("noise.toml")
@@ -199,7 +199,7 @@ def test_a_file_full_of_problems_is_answered_shortly(tmp_path: Path) -> None:
     assert len(lines) == 52
 
 
-def test_nothing_a_file_says_can_drive_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "esc.toml").write_text('"\\u001b[2J" = 1\n[run]\nname = "\\u009b31m"\ndevice = "\\u202e"\n')
     with pytest.raises(ConfigError) as caught:
         load_config("esc.toml")

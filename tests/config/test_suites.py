@@ -1,4 +1,4 @@
-"""Suites: what they name is there, and a wrong one gets a sentence."""
+"""Suites: their worlds exist, and invalid suites get a message."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from metta.config.loading.suites import SUITES, find_suite
 from metta.errors import ConfigError, UsageError
 
 
-def test_the_suites_there_must_be() -> None:
+def test_built_in_suites_exist() -> None:
     assert {"navigation", "economy", "teams", "combat", "curriculum", "all"} <= set(SUITES)
 
 
@@ -29,11 +29,11 @@ def test_all_has_each_world_of_the_others_once() -> None:
     assert set(SUITES["all"].worlds) == set(others)
 
 
-def test_that_of_the_curriculum_has_its_scenes() -> None:
+def test_the_curriculum_suite_has_the_scenes_of_the_preset() -> None:
     assert SUITES["curriculum"].worlds == load_config("curriculum").curriculum.scenes
 
 
-def test_a_suite_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.toml").write_text("[env.game]\nnum_agents = 4\n")
     assert find_suite("memory, mine.toml").worlds == ["memory", "mine.toml"]
@@ -41,7 +41,7 @@ def test_a_suite_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert find_suite("suite.toml").worlds == ["memory", "mine.toml"]
 
 
-def test_a_wrong_suite_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_suites_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match='no suite is called "navigaton"; did you mean "navigation"'):
         find_suite("navigaton")

@@ -1,4 +1,4 @@
-"""Presets that are tasks: each world asks for what its preset says it asks for."""
+"""Presets that are tasks: each world requires the skill that its comments name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole TOML files as people write them, drawn from the JSON Schema: mostly right, some values just beyond a bound."""
+"""Hypothesis strategies for TOML files, from the JSON Schema: mostly valid, with some invalid values and keys."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ names = st.sampled_from(NAMES)
 
 
 def value(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """A value of a schema; one in ten is of any other kind."""
-    return st.integers(0, 9).flatmap(lambda dice: st.sampled_from(WRONG) if dice == 9 else right(schema))
+    """A value of a schema; one in ten has a wrong type."""
+    return st.integers(0, 9).flatmap(lambda dice: st.sampled_from(WRONG) if dice == 9 else valid(schema))
 
 
-def right(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """A value as the schema asks for it, at a bound, or the next one beyond."""
+def valid(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """A valid value, one at a bound, or the next one beyond it."""
     if "$ref" in schema:
-        return right(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
+        return valid(SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]])
     choices = schema.get("oneOf") or schema.get("anyOf")
     if choices:
-        return st.sampled_from(choices).flatmap(right)
+        return st.sampled_from(choices).flatmap(valid)
     if "const" in schema or "enum" in schema:
         return st.sampled_from(schema.get("enum") or [schema["const"]])
     match schema["type"]:
@@ -50,18 +50,18 @@ def right(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             return number(schema, kind == "integer")
 
 
-def number(schema: dict[str, Any], is_whole: bool) -> st.SearchStrategy[Any]:
+def number(schema: dict[str, Any], is_integer: bool) -> st.SearchStrategy[Any]:
     least = schema.get("minimum", schema.get("exclusiveMinimum", -(2**63)))
     most = schema.get("maximum", schema.get("exclusiveMaximum", 2**63 - 1))
     bounds = [least - 1, least, most, most + 1]
     usual = [entry for entry in (0, 1, 2, 3, 4, 5, 8, 16, 64, 100, 1000, 4096) if least <= entry <= most] or [least]
     entries = st.sampled_from(usual) | st.sampled_from([schema.get("default", usual[0])]) | st.sampled_from(bounds)
-    return entries if is_whole else entries | st.floats(0, 1) | st.floats(float(least), float(most))
+    return entries if is_integer else entries | st.floats(0, 1) | st.floats(float(least), float(most))
 
 
 @st.composite
 def table(draw: st.DrawFn, schema: dict[str, Any], most: int = 4) -> dict[str, Any]:
-    """A table with what it requires, mostly, and a few of its other keys, now and then one misspelled."""
+    """A table with most required keys, some others, and sometimes a misspelled key."""
     keys = [key for key in schema.get("required", []) if draw(st.integers(0, 9)) < 9]
     if "const" in schema["properties"].get("type", {}) and draw(st.integers(0, 9)) < 9:
         keys.append("type")
@@ -74,7 +74,7 @@ def table(draw: st.DrawFn, schema: dict[str, Any], most: int = 4) -> dict[str, A
 
 
 def dotted(data: dict[str, Any], prefix: str = "") -> list[str]:
-    """The same tables, without a header: `run.seed = 1`."""
+    """The tables as dotted keys without headers: `run.seed = 1`."""
     lines = []
     for key, entry in data.items():
         name = prefix + tomli_w.dumps({key: 0}).rpartition(" = ")[0]
@@ -88,7 +88,7 @@ def dotted(data: dict[str, Any], prefix: str = "") -> list[str]:
 
 @st.composite
 def files(draw: st.DrawFn) -> str:
-    """A file of some sections, alone or over those of a preset; its tables with headers, or with dotted keys."""
+    """A file with some tables, in one of several styles: headers, dotted keys, Windows line ends, comments."""
     data: dict[str, Any] = draw(table(SCHEMA, 3))
     style = draw(st.sampled_from(["headers", "lines", "dotted", "windows", "comments"]))
     text = "\n".join(dotted(data)) if style == "dotted" else tomli_w.dumps(data, multiline_strings=style == "lines")

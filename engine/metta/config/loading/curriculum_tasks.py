@@ -83,13 +83,13 @@ def make_tasks(curriculum: AnyCurriculum, scenes: Sequence[tuple[str, EnvConfig]
         problems += _count_problems(curriculum, count)
     if problems:
         raise ConfigError("the curriculum", problems)
-    tasks, problems = _built(settings, scenes)
+    tasks, problems = _make_tasks(settings, scenes)
     if problems:
         raise ConfigError("the curriculum", problems)
     return tasks
 
 
-def _built(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvConfig]]) -> tuple[Tasks, list[Problem]]:
+def _make_tasks(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvConfig]]) -> tuple[Tasks, list[Problem]]:
     """The tasks, and the problems of their worlds."""
     names, env_configs, scene_of = [], [], []
     problems: list[Problem] = []
@@ -130,7 +130,7 @@ def evaluation_world(env: EnvConfig, scenes: Sequence[tuple[str, EnvConfig]]) ->
     return env if env != EnvConfig() and not differences(env.spec, last.spec) else last
 
 
-def fixed_weights(curriculum: CurriculumConfig, scene_of: Sequence[int]) -> list[float]:
+def fixed_probabilities(curriculum: CurriculumConfig, scene_of: Sequence[int]) -> list[float]:
     """The probability of each task: that of its scene, divided evenly among the scene's tasks."""
     weights = curriculum.weights or [1.0] * (max(scene_of) + 1)
     shares = Counter(scene_of)
@@ -152,11 +152,11 @@ def differences(spec: EnvSpec, first: EnvSpec) -> list[str]:
                 if own != other
             ]
         elif isinstance(ours, list) and (more := [entry for entry in ours if entry not in theirs]):
-            found.append(f"{field} has {_listed(more)}")
+            found.append(f"{field} has {_list_text(more)}")
         elif isinstance(ours, list) and (less := [entry for entry in theirs if entry not in ours]):
-            found.append(f"{field} lacks {_listed(less)}")
+            found.append(f"{field} lacks {_list_text(less)}")
         elif isinstance(ours, list):
-            found.append(f"{field} is {_listed(ours)}, not {_listed(theirs)}")
+            found.append(f"{field} is {_list_text(ours)}, not {_list_text(theirs)}")
         else:
             found.append(f"{field} is {ours}, not {theirs}")
     return found
@@ -283,7 +283,7 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(result)
 
 
-def _listed(entries: Sequence[Any]) -> str:
+def _list_text(entries: Sequence[Any]) -> str:
     text = ", ".join(str(entry) for entry in entries[:5])
     return f"{text}, ..." if len(entries) > 5 else text
 

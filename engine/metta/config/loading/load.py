@@ -18,7 +18,7 @@ from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, make_
 from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.map_files import inline_map_files
 from metta.config.loading.overrides import Override
-from metta.config.loading.presets import beside, find_config
+from metta.config.loading.presets import find_config, resolve_scene
 from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig, experience_problems, opponent_problems
@@ -88,7 +88,7 @@ def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:
     curriculum = data.get("curriculum")
     scenes = curriculum.get("scenes") if isinstance(curriculum, dict) else None
     if isinstance(scenes, list):
-        scenes[:] = [beside(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
+        scenes[:] = [resolve_scene(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
 
 
 def load_tasks(config: RunConfig) -> Tasks:

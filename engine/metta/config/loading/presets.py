@@ -68,7 +68,7 @@ def find_config(source: str) -> Path:
     raise UsageError(_not_found(source, path, _preset_names()))
 
 
-def beside(source: str, directory: Path) -> str:
+def resolve_scene(source: str, directory: Path) -> str:
     """The argument for `find_config` that means what `source` means in a TOML file in `directory`.
 
     A file in that directory becomes its path, unless a preset has that name; anything else is returned unchanged.

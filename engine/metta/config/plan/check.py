@@ -9,7 +9,7 @@ from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_builder import MapBuilder, RoomsConfig, walk_builders
-from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, fixed_weights
+from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, fixed_probabilities
 from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
 from metta.config.run import RunConfig
@@ -115,7 +115,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
     if isinstance(curriculum, ProgressiveConfig):
         probabilities = [1.0] + [0.0] * (count - 1)
     elif isinstance(curriculum, CurriculumConfig):
-        probabilities = fixed_weights(curriculum, tasks.scene_of)
+        probabilities = fixed_probabilities(curriculum, tasks.scene_of)
     else:
         probabilities = [1 / count] * count
     for name, probability in list(zip(tasks.names, probabilities, strict=True))[:TASKS_SHOWN]:

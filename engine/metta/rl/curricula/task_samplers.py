@@ -20,7 +20,7 @@ from metta.config.curriculum import (
     LowRewardConfig,
     ProgressiveConfig,
 )
-from metta.config.loading.curriculum_tasks import fixed_weights
+from metta.config.loading.curriculum_tasks import fixed_probabilities
 from metta.errors import CheckpointError
 
 Episodes = Sequence[tuple[int, float]]
@@ -263,7 +263,7 @@ def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSam
         case ProgressiveConfig():
             return ProgressiveTaskSampler(config, len(scene_of))
         case CurriculumConfig():
-            return FixedTaskSampler(fixed_weights(config, scene_of))
+            return FixedTaskSampler(fixed_probabilities(config, scene_of))
 
 
 def _update_average(averages: NDArray[np.float64], task: int, value: float, rate: float) -> None:
