@@ -161,7 +161,7 @@ def test_eval_plays_in_other_worlds_and_random_without_a_policy(here: Path) -> N
         (("train", "tniy.toml"), 'there is no file "tniy.toml"; did you mean the file "tiny.toml"?'),
         (("eval", "none.pt"), "none.pt does not exist"),
         (("resume", "none"), "none does not exist"),
-        (("resume", "."), ". is not the directory of a run: it has no config.toml"),
+        (("resume", "."), ". is not a run directory: it has no config.toml"),
         (("presets", "show", "quikstart"), 'no preset is called "quikstart"; did you mean "quickstart"?'),
     ],
 )

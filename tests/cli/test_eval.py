@@ -70,7 +70,7 @@ def test_a_run_stands_for_its_newest_policy(here: Path) -> None:
     assert Path(replay["page"]).name.startswith("checkpoint_000002_seed_0")
     assert metta("export", "run").stdout.strip() == "run/checkpoints/checkpoint_000002.onnx"
     (here / "empty").mkdir()
-    refusal = "error: empty is not the directory of a run, and there is no policy checkpoint in it"
+    refusal = "error: empty is not a run directory, and has no policy checkpoint"
     assert metta("eval", "empty", code=2).stderr.strip() == refusal
 
 
@@ -144,7 +144,7 @@ def test_a_match_in_groups(here: Path) -> None:
         (("--against", "random", "--share", "0.5", "--group", "agent"), "--share and --group both say which agents"),
         (("--against", "random", "--share", "1"), "the policy's share must be more than 0 and less than 1, so that"),
         (("--against", "random", "--share", "0"), "the policy's share must be more than 0 and less than 1, so that"),
-        (("--against", "random", "--share", "0.1"), "a share of 0.1 of 4 agents leaves the policy none; it must be"),
+        (("--against", "random", "--share", "0.1"), "a share of 0.1 leaves the policy none of the 4 agents; choose"),
         (("--against", "none.pt"), "none.pt does not exist"),
         (("--suite", "navigaton"), 'no suite is called "navigaton"; did you mean "navigation"?'),
     ],

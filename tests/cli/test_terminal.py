@@ -163,7 +163,7 @@ def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: 
 
 def test_a_directory_that_is_not_a_run_is_an_error(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type(command("watch", str(tmp_path)), "Enter")
-    terminal.shows(lambda screen: flat("is not the directory of a run") in flat(screen))
+    terminal.shows(lambda screen: flat("is not a run directory") in flat(screen))
 
 
 def test_the_scripted_policy_can_be_watched(terminal: Terminal) -> None:
