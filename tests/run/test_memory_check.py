@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_runs import Recorder, tiny_config
+from tiny_runs import Recorder, ignore, tiny_config
 from typer.testing import CliRunner
 
 from metta.api import Notice, load_config, train_run
@@ -50,15 +51,29 @@ def test_doing_what_is_said_makes_it_fit() -> None:
     assert problem is None, problem
 
 
-def test_what_is_close_is_noted_and_what_is_unknown_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_nearly_fills_the_memory_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(tmp_path / "run", "run.total_timesteps=512")
     needed = sum(part.bytes for part in memory_parts(config, config.env.spec, 64))
     monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 1.1))
     heard = Recorder()
     train_run(config, heard)
     assert [event.text for event in heard.events if isinstance(event, Notice) and "nearly all" in event.text]
-    monkeypatch.setattr(memory_check, "free_memory", lambda: None)
-    assert memory_check.check_memory(config, [config.env], torch.device("cpu")) is None
+
+
+def test_a_run_that_may_not_fit_is_warned_of_and_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate is right to a third: only beyond that is a run refused."""
+    config = tiny_config(tmp_path / "run", "run.total_timesteps=512")
+    needed = sum(part.bytes for part in memory_parts(config, config.env.spec, 64))
+    monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 0.7))
+    heard = Recorder()
+    assert train_run(config, heard).reason == "finished"
+    (notice,) = [event.text for event in heard.events if isinstance(event, Notice)]
+    assert re.fullmatch(
+        r"this run needs about .+ of memory; .+ are free: .+; lower experience\..+ if memory runs out", notice
+    )
+    monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 0.6))
+    with pytest.raises(TrainingError, match="this run needs about"):
+        train_run(tiny_config(tmp_path / "refused"), ignore)
 
 
 def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +93,36 @@ def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: 
     assert memory_check.check_memory(shared, [shared.env], cpu, processes=8, processes_here=2) is None
 
 
-def test_containers_and_limits_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:  8192 kB\n", "/proc/self/statm": "1 1 1"}
-    monkeypatch.setattr(memory_check, "_text", lambda path: files.get(path, ""))
-    assert memory_check.free_memory() == 8192 * 1024
-    files |= {"/sys/fs/cgroup/memory.max": "max\n", "/sys/fs/cgroup/memory.current": "5\n"}
-    assert memory_check.free_memory() == 8192 * 1024
-    files["/sys/fs/cgroup/memory.max"] = "1005\n"
-    assert memory_check.free_memory() == 1000
-    files.clear()
-    assert memory_check.free_memory() is None
+STATISTICS = {
+    "v2": {"anon": 50, "file": 1940, "active_file": 512, "inactive_file": 1400, "slab_reclaimable": 8},
+    "v1": {"active_file": 1, "inactive_file": 2, "total_active_file": 520, "total_inactive_file": 1400},
+}
+"""Of a container with 2048 MiB, of which 2000 are used: in MiB, page cache for the most part."""
+
+
+@pytest.mark.parametrize("version", STATISTICS)
+def test_page_cache_of_a_container_is_free(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, usage = tmp_path / "limit", tmp_path / "usage"
+    limit.write_text(f"{2048 << 20}\n")
+    usage.write_text(f"{2000 << 20}\n")
+    monkeypatch.setattr(memory_check, "_CGROUPS", ((str(limit), str(usage)),))
+    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
+    assert memory_check.free_memory() == 48 << 20
+    lines = [f"{name} {count << 20}\n" for name, count in STATISTICS[version].items()]
+    (tmp_path / "memory.stat").write_text("".join(lines))
+    assert memory_check.free_memory() == (48 + 1920) << 20
+    limit.write_text("max\n")
+    assert memory_check.free_memory() == 8 * GIB
+
+
+def test_the_least_of_system_container_and_process_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_check, "_CGROUPS", ())
+    monkeypatch.setattr(memory_check.psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
+    assert memory_check.free_memory() == 8 * GIB
+    monkeypatch.setattr(memory_check, "_process_memory", lambda: 3 * GIB)
+    assert memory_check.free_memory() == 3 * GIB
+    monkeypatch.setattr(memory_check, "_process_memory", lambda: -1)
+    assert memory_check.free_memory() == 0
 
 
 PROGRAM = """
