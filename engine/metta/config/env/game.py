@@ -39,14 +39,18 @@ class AgentSettings(FrozenModel):
         description="actions that an attacked agent loses; -1: all until the episode ends",
     )
     action_failure_penalty: Reward = Field(default=0.0, description="subtracted from the reward when an action fails")
-    ore_red_reward: Reward = Field(default=0.01, description="reward per unit of red ore gained (minus: lost)")
-    battery_red_reward: Reward = Field(default=0.02, description="reward per unit of red battery gained (minus: lost)")
-    heart_reward: Reward = Field(default=1.0, description="reward per heart gained (minus: lost)")
+    ore_red_reward: Reward = Field(
+        default=0.01, description="reward per unit of red ore gained; subtracted per unit lost"
+    )
+    battery_red_reward: Reward = Field(
+        default=0.02, description="reward per unit of red battery gained; subtracted per unit lost"
+    )
+    heart_reward: Reward = Field(default=1.0, description="reward per heart gained; subtracted per heart lost")
     ore_red_max: float = Field(default=10.0, ge=0, description="units of red ore that are rewarded, at most")
     battery_red_max: float = Field(default=10.0, ge=0, description="units of red battery that are rewarded, at most")
     heart_max_reward: float = Field(default=1000.0, ge=0, description="hearts that are rewarded, at most")
     item_rewards: dict[str, Reward] = Field(
-        default_factory=dict, description="reward per unit of other items, by item name"
+        default_factory=dict, description="reward per unit of other items gained, by item name"
     )
     item_reward_max: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="units of other items that are rewarded, at most, by item name; default: 1000"

@@ -163,9 +163,9 @@ class RadialConfig(ScatterConfig):
         default=0,
         ge=0,
         le=4096,
-        description="length of an arm from the center, cells; 0: up to the border",
+        description="cells from the center to the end of an arm; 0: up to the border",
     )
-    hub: IntOrRange = Field(default=1, ge=0, le=4096, description="half the side of the square hub, cells")
+    hub: IntOrRange = Field(default=1, ge=0, le=4096, description="cells from the center to the edge of the square hub")
     turned: bool = Field(default=False, description="random angle of the first arm; false: it points up")
     agents_at: RadialPosition = Field(default="hub", description="where agents start, as close as there is room")
     objects_at: RadialPosition = Field(default="ends", description="where objects are, as close as there is room")

@@ -136,7 +136,8 @@ def _type(entry: dict[str, Any]) -> str:
     if "oneOf" in entry:
         return f"{_type(entry['oneOf'][0])} or range"
     if "anyOf" in entry:
-        return " or ".join(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
+        types = list(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
+        return " or ".join(name for name in types if name != "integer" or "number" not in types)
     if entry["type"] in ("array", "object"):
         holder, inner = "list" if entry["type"] == "array" else "table", _type(_inner(entry))
         plural = re.sub(r"\b(integer|number|boolean|string|list|table|range)\b", r"\1s", inner)
