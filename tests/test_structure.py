@@ -20,6 +20,8 @@ SOURCES = {
     for file in sorted((folder / package).rglob("*.py"))
 }
 TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in SOURCES.items()}
+PUBLIC_NAMES = ast.parse((ENGINE / "metta" / "api.pyi").read_text(encoding="utf-8"))
+"""The imports of `metta.api`, which makes them when a name is first used."""
 
 FOUNDATION = {"errors", "files", "allocator", "geometry", "job_environment", "random_streams"}
 ORDER = [
@@ -96,7 +98,8 @@ def room(module: str) -> str:
 
 
 def imports(module: str) -> Iterator[str]:
-    for node in ast.walk(TREES[module]):
+    trees = [TREES[module], PUBLIC_NAMES] if module == "metta.api" else [TREES[module]]
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
