@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """`[agents] int64`: an action index for each row of `logits [agents, actions]`.
+    """Sample one action index per row of `logits [agents, actions]`: `[agents] int64`.
 
-    Inverts the cumulative distribution at one uniform number per agent, drawn on the CPU so that every device samples
-    the same. An action of probability 0 is never drawn.
+    Uses inverse transform sampling with one uniform number per agent. The numbers are drawn on the CPU, so that they do
+    not depend on the device. Actions of probability 0 are never sampled.
     """
     cumulative = torch.softmax(logits, -1).cumsum(-1)
     uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
@@ -24,7 +24,7 @@ def log_prob(logits: Tensor, action_index: Tensor) -> Tensor:
 
 
 def log_prob_and_entropy(logits: Tensor, action_index: Tensor) -> tuple[Tensor, Tensor]:
-    """log pi(action) and the entropy -sum pi log pi, both `[...]`, for `logits [..., actions]`."""
+    """log pi(action) and the entropy -sum pi log pi in nats, both `[...]`, for `logits [..., actions]`."""
     log_probs = torch.log_softmax(logits, -1)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
     return log_probs.gather(-1, action_index.unsqueeze(-1)).squeeze(-1), entropy

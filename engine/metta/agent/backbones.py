@@ -1,10 +1,11 @@
-"""Backbones, the networks from tokens to features: cnn, mlp, attention, and the base class of custom ones.
+"""Backbones, the networks that map observation tokens to features: cnn, mlp, attention, base class of custom ones.
+
+Register a custom backbone with the decorator, or as an entry point in the group `metta.backbones`, then name it in
+`agent.backbone`:
 
     @BACKBONES.register("sums")
     class Sums(Backbone):
         ...
-
-The registered name, or that of an entry point in the group `metta.backbones`, is then a value of `agent.backbone`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from metta.config.plan.network_size import CONV_CHANNELS, LATENTS
 from metta.errors import UsageError
 
 TYPICAL_TOKENS: Final = 50
-"""Tokens of a typical observation, for which the initial weights of the mlp's first layer are scaled."""
+"""Number of tokens in a typical observation; sets the scale of the initial weights of the mlp's first layer."""
 
 
 class Backbone(nn.Module):
-    """Base class of backbones: `forward` maps `[agents, tokens, 3] uint8` to `[agents, hidden]`.
+    """Base class of backbones: `forward` maps observations `[agents, tokens, 3] uint8` to features `[agents, hidden]`.
 
-    `self.codes` gives the channel, cell and magnitude of each token. A custom backbone initializes its own weights;
-    linear and convolutional layers of the built-in ones are initialized by `heads.initialize_weights`.
+    `self.codes` maps each token to its cell, channel and magnitude. A custom backbone must initialize its weights;
+    linear and convolutional layers of built-in backbones are initialized by `heads.initialize_weights`.
     """
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
@@ -41,11 +42,11 @@ class Backbone(nn.Module):
         self.codes = TokenCodes(spec, config)
 
     def first_layer(self) -> list[nn.Parameter]:
-        """The weights that are applied to the input; the optimizer Muon leaves them to AdamW."""
+        """The weights that are applied directly to the input. With Muon as optimizer, AdamW trains them."""
         return []
 
     def dense_layers(self) -> list[nn.Module]:
-        """The layers that `[compile]` may compile: they map tensors to tensors, and only the first size varies."""
+        """The modules that `[compile]` may compile: each maps a tensor to a tensor; only dimension 0 varies in size."""
         return []
 
 
@@ -53,7 +54,7 @@ class Backbone(nn.Module):
 class CnnBackbone(Backbone):
     """A 5x5 convolution with stride 3 over the window, a 3x3 convolution, and a linear layer.
 
-    Kernels are smaller in small windows. Windows that stride 3 does not cover evenly are padded with zeros.
+    Kernels are smaller in small windows. Windows that stride 3 does not cover evenly are zero-padded.
     """
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
@@ -86,14 +87,15 @@ class CnnBackbone(Backbone):
 
 @BACKBONES.register("mlp")
 class MlpBackbone(Backbone):
-    """Two fully connected layers over the window; the first is computed from its sparse tokens."""
+    """Two fully connected layers over the dense encoding of the window; the first is computed from sparse tokens."""
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
         super().__init__(spec, config)
         self.table = nn.Parameter(torch.empty(self.codes.num_rows, config.hidden_dim))
         self.bias = nn.Parameter(torch.zeros(config.hidden_dim))
         self.layers = nn.Sequential(nn.ReLU(), nn.Linear(config.hidden_dim, config.hidden_dim), nn.ReLU())
-        # Weights of distant cells start small: there are many, and their noise would hide the near cells for long.
+        # Initial weights are divided by the distance from the agent: most cells are distant, and with equal weights
+        # their noise would dominate the features early in training.
         rows, cols = torch.arange(spec.observation_height), torch.arange(spec.observation_width)
         distance = abs(rows - spec.observation_height // 2)[:, None] + abs(cols - spec.observation_width // 2)
         nearness = 1 / distance.flatten().clamp(min=1).repeat_interleave(self.codes.num_channels)
@@ -118,7 +120,7 @@ class MlpBackbone(Backbone):
 
 @BACKBONES.register("attention")
 class AttentionBackbone(Backbone):
-    """A few learned queries that attend to the tokens (Jaegle et al. 2021, arXiv:2103.03206), then a linear layer."""
+    """Cross-attention of learned queries to the tokens (Jaegle et al. 2021, arXiv:2103.03206), then a linear layer."""
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
         super().__init__(spec, config)
@@ -136,7 +138,7 @@ class AttentionBackbone(Backbone):
         return [*self.channels.parameters(), *self.cells.parameters(), self.latents]
 
     def dense_layers(self) -> list[nn.Module]:
-        """The layer after attention, which is one kernel already."""
+        """The layer after the attention; the attention already runs as one fused kernel."""
         return [self.layers]
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ class AttentionBackbone(Backbone):
         keys, values = self.keys_values(tokens).chunk(2, -1)
         agents = len(observations)
         is_visible = magnitude > 0
-        is_visible = is_visible | ~is_visible.any(1, keepdim=True)  # no visible token: attend to padding, not NaN
+        is_visible = is_visible | ~is_visible.any(1, keepdim=True)  # without any, softmax would be NaN
         attended = functional.scaled_dot_product_attention(
             self.split_heads(self.latents.to(keys.dtype).expand(agents, -1, -1)),
             self.split_heads(keys),
@@ -157,14 +159,14 @@ class AttentionBackbone(Backbone):
         return features
 
     def split_heads(self, vectors: Tensor) -> Tensor:
-        """`[agents, heads, entries, width / heads]` of `[agents, entries, width]`."""
+        """Reshape `[agents, entries, width]` to `[agents, heads, entries, width / heads]`."""
         return vectors.view(*vectors.shape[:-1], self.heads, -1).transpose(1, 2)
 
 
 def make_backbone(spec: EnvSpec, config: AgentModelConfig) -> Backbone:
-    """A new backbone of the kind that `agent.backbone` names.
+    """Create the backbone that `agent.backbone` names.
 
-    Raises UsageError if a custom one is no `Backbone` or its features do not have the shape `[agents, hidden]`.
+    Raises UsageError if a custom backbone is not a `Backbone` or does not return features `[agents, hidden]`.
     """
     name = config.backbone
     backbone = BACKBONES.find(name)(spec, config)
@@ -178,6 +180,6 @@ def make_backbone(spec: EnvSpec, config: AgentModelConfig) -> Backbone:
         if (shape := list(features.shape)) != [2, config.hidden_dim]:
             raise UsageError(
                 f'the backbone "{name}" returns features of shape {shape} for 2 agents; '
-                f"it must be [2, {config.hidden_dim}]: [agents, agent.hidden_dim]"
+                f"expected [2, {config.hidden_dim}]: [agents, agent.hidden_dim]"
             )
     return backbone

@@ -1,6 +1,6 @@
 """The two convolutions of the cnn backbone: one over sparse tokens, one over a small grid.
 
-Both have the weights and the outputs of a plain `nn.Conv2d` over the dense encoding of the window, and are faster.
+Both compute the same as `nn.Conv2d` on the dense encoding of the window, with the same weights, but faster.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from metta.config.plan.network_size import CONV_CHANNELS
 
 @dataclass(frozen=True)
 class ConvolutionAxis:
-    """The geometry of a convolution along one axis of the window."""
+    """Sizes of a convolution along one axis of the window, in cells."""
 
     size: int
-    """cells"""
+    """of the window"""
     kernel: int
     stride: int
     padding: int
 
     @classmethod
     def covering(cls, size: int) -> ConvolutionAxis:
-        """A kernel of at most 5 cells and stride 3, padded such that every one of `size` cells is covered."""
+        """A kernel of at most 5 cells with stride 3 and the smallest padding with which it covers all `size` cells."""
         kernel = min(5, size)
         padding = next(padding for padding in range(3) if (size + 2 * padding - kernel) % 3 == 0)
         return cls(size, kernel, 3, padding)
 
     @property
     def num_outputs(self) -> int:
-        """Output positions along the axis."""
+        """Number of output positions along the axis."""
         return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
@@ -56,14 +56,14 @@ class ConvolutionAxis:
 class TokenConvolution(nn.Conv2d):
     """The convolution of the window's dense encoding `[agents, channels, rows, cols]`, computed from sparse tokens.
 
-    The weights are read as a matrix `[channels * kernel rows * kernel cols, outputs]`. Each output position sums one
-    row of it for every token under its kernel: a few percent of the multiplications of the dense convolution.
+    The weights are read as a matrix `[channels * kernel rows * kernel cols, outputs]`. The output at a position is the
+    sum of one row for each token under the kernel: a few percent of the multiplications of the dense convolution.
     """
 
     is_covered: Tensor
     """`[output positions, cells] bool`: whether a cell is under the kernel"""
     weight_of_cell: Tensor
-    """`[cells] int32`: the kernel weight, rows before cols, over each cell when the kernel starts at cell (0, 0)"""
+    """`[cells] int32`: `row * kernel cols + col`, the kernel weight over a cell if the kernel starts at cell (0, 0)"""
 
     def __init__(self, num_channels: int, rows: ConvolutionAxis, cols: ConvolutionAxis):
         super().__init__(
@@ -79,18 +79,18 @@ class TokenConvolution(nn.Conv2d):
         weight_of_cell = torch.arange(rows.size).unsqueeze(1) * cols.kernel + torch.arange(cols.size)
         self.register_buffer("weight_of_cell", weight_of_cell.flatten().int(), persistent=False)
         self.weight_shifts = [row * cols.kernel + col for row, col in product(rows.starts, cols.starts)]
-        """by output position, how far the kernel weight over a cell lies before `weight_of_cell`"""
+        """by output position: subtract it from `weight_of_cell` for the kernel weight over a cell at that position"""
 
     def forward(self, tokens: SparseTokens) -> Tensor:  # type: ignore[override]  # sparse tokens, not a dense tensor
-        """`[output positions * agents, outputs]`: by output position, rows before cols, then by agent."""
+        """`[output positions * agents, outputs]`, ordered by output position (row-major), then by agent."""
         # contiguous rows are summed six times as fast
         matrix = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels).contiguous()
         sums = token_sums(matrix, self._tokens_by_position(tokens))
-        sums += self.bias  # type: ignore[arg-type]  # there is one by default
+        sums += self.bias  # type: ignore[arg-type]  # Conv2d has a bias by default
         return sums  # not a view: the gradient of a view that is changed in place is copied three times
 
     def _tokens_by_position(self, tokens: SparseTokens) -> SparseTokens:
-        """The tokens under the kernel: by output position, then by agent."""
+        """The tokens under the kernel, ordered by output position, then by agent."""
         cell = tokens.rows // self.in_channels
         weight_rows = (tokens.rows - cell * self.in_channels) * self.weight[0, 0].numel()
         weight_rows += self.weight_of_cell.index_select(0, cell)
@@ -106,10 +106,10 @@ class TokenConvolution(nn.Conv2d):
 
 
 class GridConvolution(nn.Conv2d):
-    """A convolution, 3x3 at most, over a grid of few cells: one matrix product per output position and kernel weight.
+    """A convolution with a kernel of at most 3x3 over a grid of few cells, without padding.
 
-    GPUs compute the plain `nn.Conv2d`. Under autocast on a CPU it is one bfloat16 product per output position, rounded
-    once at the end, or float32 where the CPU emulates bfloat16.
+    On a CPU it is computed as one matrix product per output position and kernel weight. Under autocast, on CPUs with
+    bfloat16 instructions, it is one bfloat16 product per output position. On a GPU it is `nn.Conv2d`.
     """
 
     def __init__(self, channels: int, grid: tuple[int, int]):
@@ -130,7 +130,7 @@ class GridConvolution(nn.Conv2d):
         """(input cell, output position, kernel weight) of each matrix product"""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """`[output positions, agents, channels]` of `[cells * agents, channels]`."""
+        """Map `[cells * agents, channels]` to `[output positions, agents, channels]`."""
         by_row_and_col = inputs.view(*self.grid, -1, self.in_channels)
         if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu") and cpu_has_bfloat16():
             return self._bfloat16_forward(by_row_and_col)
@@ -144,7 +144,7 @@ class GridConvolution(nn.Conv2d):
         return convolved.permute(2, 3, 0, 1).flatten(0, 1)
 
     def _bfloat16_forward(self, inputs: Tensor) -> Tensor:
-        """`[output positions, agents, channels] bfloat16` of `[rows, cols, agents, channels]`, under autocast."""
+        """Map `[rows, cols, agents, channels]` to `[output positions, agents, channels] bfloat16`, under autocast."""
         height, width = self.kernel_size
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
         outputs = []
@@ -186,7 +186,7 @@ class _SumOfProducts(torch.autograd.Function):
 
 
 class FlattenGrid(nn.Module):
-    """`[agents, channels * positions]` of `[positions, agents, channels]`, in the order of `nn.Flatten`."""
+    """Map `[positions, agents, channels]` to `[agents, channels * positions]`, in the order of `nn.Flatten`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The flattened features."""

@@ -10,10 +10,10 @@ from metta.config.env.env_spec import EnvSpec
 
 
 class DirectInputs(nn.Module):
-    """Reads from tokens the previous action, the previous reward, and `global_features` at the agent's own cell."""
+    """Reads the previous action, the previous reward and `global_features` from the tokens at the agent's own cell."""
 
     action_index: Tensor
-    """`[256 * 256] int32`: index into `spec.flat_actions` by action id and argument"""
+    """`[256 * 256] int32`: index into `spec.flat_actions`, by `256 * action id + argument`"""
 
     def __init__(self, spec: EnvSpec, global_features: list[str], obs_scale: float):
         super().__init__()
@@ -40,11 +40,11 @@ class DirectInputs(nn.Module):
         return self.action_index.index_select(0, action * 256 + argument)
 
     def previous_reward(self, observations: Tensor) -> Tensor:
-        """`[agents, 1] float32`: the previous reward as its token shows it (never negative)."""
+        """`[agents, 1] float32`: the previous reward as in its token, clipped to 0 to 2.55, times `obs_scale`."""
         reward = own_cell_value(observations[:, :NUM_GLOBAL_TOKENS], self.reward, self.center)
         return reward.float().unsqueeze(-1) * self.reward_scale
 
     def global_features(self, observations: Tensor) -> Tensor:
-        """`[agents, global features] float32`: their values at the agent's own cell, 0 where there is no token."""
+        """`[agents, global features] float32`: scaled values at the agent's own cell; 0 if there is no such token."""
         values = [own_cell_value(observations, feature, self.center) * scale for feature, scale in self.features]
         return torch.stack(values, -1)

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 POLICY_GAIN: Final = 0.01
-"""Gain of the policy's output layer: an almost uniform initial policy explores (Andrychowicz et al. 2021,
-arXiv:2006.05990, section 3.2)."""
+"""Gain of the policy's output layer: small, so that the initial policy is almost uniform and explores (Andrychowicz et
+al. 2021, arXiv:2006.05990, section 3.2)."""
 
 VALUE_GAIN: Final = 0.1
-"""Gain of the value's output layer. Advantages are normalized, so that until there is any reward the noise of initial
-values is learned from as if it were reward, and lowers the policy's entropy: initial values are small."""
+"""Gain of the value's output layer: small, because before the first reward advantages consist only of the noise of
+initial values, which normalization amplifies and which lowers the policy's entropy."""
 
 MIN_STD: Final = 1e-4
-"""Smallest standard deviation by which value targets are divided (Hessel et al. 2018, arXiv:1809.04474, section 3)."""
+"""Smallest standard deviation that divides value targets (Hessel et al. 2018, arXiv:1809.04474, section 3)."""
 
 
 class MlpHead(nn.Module):
@@ -35,25 +35,25 @@ class MlpHead(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[..., hidden]` to `[..., outputs]`."""
+        """Map `[..., hidden]` to `[..., outputs]`."""
         outputs: Tensor = self.output(self.hidden(features))
         return outputs
 
 
 class ValueHead(MlpHead):
-    """A head of one output, denormalized by running statistics of the value targets: V = std * output + mean.
+    """A head with one output, denormalized by running statistics of the value targets: V = std * output + mean.
 
-    The statistics are 0 and 1 until `observe` is called. When they change, the output layer is rescaled so that V does
-    not (PopArt; van Hasselt et al. 2016, arXiv:1602.07714): PPO bootstraps from the values of a batch, subtracts them
-    as a baseline and clips to them, all of which assumes that V changes only by training.
+    Mean and standard deviation are 0 and 1 until `observe` is called. When they change, the output layer is rescaled so
+    that V stays the same (PopArt; van Hasselt et al. 2016, arXiv:1602.07714): PPO uses the values of a batch for
+    bootstrapping, as a baseline and for value clipping, which requires that V changes only by training.
     """
 
     mean: Tensor
-    """`float32`: of value targets"""
+    """`[] float32`: running mean of the value targets"""
     std: Tensor
-    """`float32`: of value targets"""
+    """`[] float32`: running standard deviation of the value targets"""
     moments: Tensor
-    """`[3] float64`: decaying sums of the targets, of their squares and of 1"""
+    """`[3] float64`: exponential moving averages of the targets, of their squares, and of 1 (to correct the bias)"""
 
     def __init__(self, hidden: int, layers: int):
         super().__init__(hidden, layers, 1, VALUE_GAIN)
@@ -61,12 +61,12 @@ class ValueHead(MlpHead):
             self.register_buffer(name, statistic)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[..., hidden]` to `[...] float32`: values."""
+        """Map `[..., hidden]` to values `[...] float32`."""
         return super().forward(features).squeeze(-1).float() * self.std + self.mean
 
     @torch.no_grad()
     def observe(self, targets: Tensor, decay: float) -> tuple[Tensor, Tensor]:
-        """Update the statistics with `targets`; earlier ones are weighted by `decay`.
+        """Update the statistics with value targets of any shape; `decay` is the weight of earlier targets.
 
         Returns (scale, shift): the output layer was multiplied by scale, and shift was added to its bias.
         """
@@ -84,7 +84,7 @@ class ValueHead(MlpHead):
 
 
 def initial_statistics() -> dict[str, Tensor]:
-    """The statistics of a value head before its first `observe`: values equal its output."""
+    """The statistics of a value head before the first `observe`, with which V equals the output."""
     return {"mean": torch.zeros(()), "std": torch.ones(()), "moments": torch.zeros(3, dtype=torch.float64)}
 
 

@@ -1,4 +1,4 @@
-"""Matrix multiplication on CPUs: the faster float32 library, and how well the CPU multiplies bfloat16."""
+"""Matrix multiplication on CPUs: oneDNN for float32 where it is exact, and detection of fast bfloat16."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 @contextmanager
 def fast_matmul(device: torch.device) -> Iterator[None]:
-    """Context in which oneDNN multiplies float32 matrices on a CPU, where it is as precise as PyTorch's default, MKL.
+    """Context manager: multiply float32 matrices on a CPU with oneDNN instead of MKL, if that loses no precision.
 
-    On many CPUs it is twice as fast. PyTorch uses oneDNN at its matmul precision "medium", which also allows rounding
-    to bfloat16, as CPUs with matrix units for it do: whether this CPU rounds is tried first, and if it does nothing is
-    changed. The setting is global; it is restored at the end.
+    On many CPUs oneDNN is twice as fast. PyTorch uses it at float32 matmul precision "medium", which also allows CPUs
+    with bfloat16 matrix units to round to bfloat16. If a test product shows that this CPU rounds, the precision is left
+    unchanged. The setting is global and is restored on exit.
     """
     before = torch.get_float32_matmul_precision()
     if device.type != "cpu" or before != "highest" or not _medium_is_exact():
@@ -30,7 +30,7 @@ def fast_matmul(device: torch.device) -> Iterator[None]:
 
 @cache
 def _medium_is_exact() -> bool:
-    """Whether precision "medium" keeps 1 + 2^-12, which has more digits than bfloat16."""
+    """Whether products at precision "medium" preserve 1 + 2^-12, which bfloat16 cannot represent."""
     factor = torch.full((128, 128), 1 + 2.0**-12)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -43,7 +43,7 @@ def _medium_is_exact() -> bool:
 
 @cache
 def cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products (AVX-512); without them torch emulates bfloat16."""
+    """Whether this CPU has instructions for bfloat16 products (AVX-512); otherwise torch emulates bfloat16."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -51,8 +51,9 @@ def cpu_has_bfloat16() -> bool:
 def cpu_is_fast_in_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 at twice the speed of float32.
 
-    Taken to be so for CPUs that also have AVX-VNNI, whose bfloat16 units have the full width (AMD since Zen 5, Intel
-    since Sapphire Rapids): a timing would differ from run to run, and results with it. Figures: tests/benchmarks.
+    Assumed for CPUs that also have AVX-VNNI, whose bfloat16 units have full width (AMD since Zen 5, Intel since
+    Sapphire Rapids). It is not measured, because timings vary, and results must not vary with them. Measurements:
+    tests/benchmarks.
     """
-    get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # which older torch lacks
+    get_capabilities = getattr(torch.cpu, "get_capabilities", None)  # missing in older versions of torch
     return cpu_has_bfloat16() and get_capabilities is not None and bool(get_capabilities().get("avx_vnni", False))

@@ -1,15 +1,15 @@
 """Observation processors: functions, registered by name, that change tokens before the backbone reads them.
 
-A processor maps `[agents, tokens, 3] uint8` to the same, with any number of tokens. It may drop, add, change or reorder
-them. Register one with the decorator, or as an entry point, then name it in `agent.obs_process_func`:
+A processor maps `[agents, tokens, 3] uint8` to `[agents, any number of tokens, 3] uint8`: it may drop, add, change or
+reorder tokens. Register one with the decorator, or as an entry point, then name it in `agent.obs_process_func`:
 
     @OBSERVATION_PROCESSORS.register("without_walls")
     def without_walls(observations: Tensor, spec: EnvSpec) -> Tensor:
         wall = spec.object_type_names.index("wall")
         ...
 
-With `agent.egocentric` it gets tokens in the agent's frame. The previous action, the previous reward and the global
-features are read from the tokens before the processor.
+With `agent.egocentric` its input is in the agent's frame. The previous action, the previous reward and the global
+features are read from the unprocessed tokens.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ ObservationProcessor = Callable[[Tensor, EnvSpec], Tensor]
 
 @OBSERVATION_PROCESSORS.register("flatten_obs_dict")
 def unchanged(observations: Tensor, spec: EnvSpec) -> Tensor:
-    """The observations unchanged: tokens are flat already."""
+    """Return the observations unchanged: they are flat lists of tokens already."""
     return observations

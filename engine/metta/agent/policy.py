@@ -1,4 +1,4 @@
-"""`MettaAgent`, the actor-critic network, and `Policy`, the protocol of everything that can choose actions."""
+"""`MettaAgent`, the actor-critic network, and `Policy`, the protocol that trained and scripted policies implement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """The actions of one step, and the memory after it."""
+    """Actions, log-probabilities and values of one step, and the memory after it."""
 
     actions: Tensor
     """`[agents, 2] int32`: (action id, argument)"""
@@ -38,7 +38,7 @@ class PolicyOutput:
     values: Tensor
     """`[agents] float32`: expected discounted return"""
     memory: Memory
-    """after this step"""
+    """the memory after this step"""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class ActionEvaluation:
 
 
 class Policy(Protocol):
-    """Anything that chooses actions: a trained agent, the scripted policy, the random policy."""
+    """Protocol of policies: `MettaAgent`, the scripted policy and the random policy implement it."""
 
     @property
     def spec(self) -> EnvSpec:
-        """The observations and actions that the policy was made for."""
+        """The observations and actions of the environments that the policy supports."""
 
     def initial_memory(self, agents: int) -> Memory:
         """The memory before an episode's first step."""
@@ -73,27 +73,30 @@ class Policy(Protocol):
         generator: torch.Generator | None = None,
         deterministic: bool = False,
     ) -> PolicyOutput:
-        """One step for `[agents, tokens, 3] uint8`; memory is cleared first where `episode_starts [agents] bool`."""
+        """Choose actions for `[agents, tokens, 3] uint8`.
+
+        Memory is cleared first where `episode_starts [agents] bool`.
+        """
 
 
 def check_policy_fits(policy: Policy, spec: EnvSpec) -> None:
-    """Raise UsageError if worlds of `spec` have other tokens or actions than the policy was made for."""
+    """Raise UsageError if environments of `spec` differ in tokens or actions from those that the policy supports."""
     if differing := policy.spec.differing_fields(spec):
         raise UsageError(
             f"the policy was made for another environment: {', '.join(differing)} differ; "
-            "make it from the spaces of the environment it is to play in"
+            "create it with the spaces of the environment in which it will play"
         )
 
 
 class MettaAgent(nn.Module):
-    """A recurrent actor-critic network on token observations; its outputs depend on (tokens, memory) alone.
+    """A recurrent actor-critic network on token observations; its outputs depend only on tokens and memory.
 
     tokens -> observation processor -> backbone -> + cell ahead, previous action, previous reward, global features ->
-    LSTM -> policy and value heads. With `egocentric`, tokens are first turned into the agent's frame, for all of these
-    inputs, and logits are turned back at the end.
+    LSTM -> policy and value heads. With `egocentric`, tokens are first rotated into the agent's frame, for all of
+    these inputs, and logits are rotated back at the end.
 
-    The cell ahead has an input of its own because nearly every action applies to it, while tokens are located by
-    absolute direction: the network need not learn to find it in each of the four orientations.
+    The cell ahead is a separate input because nearly all actions apply to it. Token locations do not rotate with the
+    agent, so without this input the network would have to learn where that cell is in each of the four orientations.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class MettaAgent(nn.Module):
                 hint = did_you_mean(name, spec.feature_names)
                 raise UsageError(f'global_features: unknown feature "{name}"{hint}')
         if not spec.flat_actions:
-            raise UsageError("no action of this environment can be sampled: none is enabled and affordable")
+            raise UsageError("this environment has no action that can succeed: enable one whose required items exist")
         self.config = config
         self.env_config: EnvConfig = observation_space.env_config
         self.spec = spec
@@ -146,7 +149,7 @@ class MettaAgent(nn.Module):
         return self.flat_actions.device
 
     def initial_memory(self, agents: int) -> Memory:
-        """Zeros `[layers, agents, hidden]`; 0 layers for a policy without LSTM."""
+        """Zeros `[layers, agents, hidden] float32`; 0 layers for a policy without LSTM."""
         layers = self.config.lstm_layers if self.memory is not None else 0
         zeros = torch.zeros(layers, agents, self.config.hidden_dim, device=self.device)
         return Memory(zeros, zeros.clone())
@@ -160,10 +163,10 @@ class MettaAgent(nn.Module):
         generator: torch.Generator | None = None,
         deterministic: bool = False,
     ) -> PolicyOutput:
-        """One step for `[agents, tokens, 3] uint8`.
+        """Choose actions for `[agents, tokens, 3] uint8`.
 
-        Memory is cleared first where `episode_starts [agents] bool`. Samples with the (CPU) generator, or takes the
-        most likely action if `deterministic`.
+        Memory is cleared first where `episode_starts [agents] bool`. Actions are sampled with `generator`, a CPU
+        generator (None: torch's global one), or are the most likely ones if `deterministic`.
         """
         if episode_starts is None:
             episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
@@ -180,10 +183,10 @@ class MettaAgent(nn.Module):
     def evaluate_actions(
         self, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
     ) -> ActionEvaluation:
-        """Log-probabilities, entropies and values of whole segments, differentiable.
+        """Log-probabilities, entropies and values of recorded segments, differentiable.
 
-        `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`; `memory` before
-        the first step; memory is cleared before each step that `episode_starts [horizon, segments] bool` marks.
+        `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`. `memory` is that
+        before the first step; it is cleared before each step that `episode_starts [horizon, segments] bool` marks.
         """
         logits, values, _ = self(observations, memory, episode_starts)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
@@ -225,13 +228,13 @@ class MettaAgent(nn.Module):
         return logits.float(), values.float(), Memory(memory.hidden.float(), memory.cell.float())
 
     def update_initial_weights(self) -> None:
-        """Make the current weights the reference of the l2-init loss."""
+        """Set the reference weights of the l2-init loss to the current weights."""
         self.initial_weights = {name: weight.detach().clone() for name, weight in self.named_parameters()}
 
     def observe_value_targets(self, targets: Tensor, decay: float) -> None:
-        """Update the value head's statistics with `targets`; values do not change.
+        """Update the value head's statistics, as `ValueHead.observe` does; values do not change.
 
-        The reference weights of the l2-init loss are rescaled alike, so that they stand for the same function.
+        The reference weights of the l2-init loss are rescaled too, so that they represent the same function.
         """
         scale, shift = self.value_head.observe(targets, decay)
         self.initial_weights["value_head.output.weight"] *= scale
@@ -239,14 +242,14 @@ class MettaAgent(nn.Module):
         self.initial_weights["value_head.output.bias"] += shift
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """The 2-D weights that the optimizer Muon trains: all but first layers, embeddings and output layers."""
-        outside = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
-        excluded = {id(weight) for module in outside if module is not None for weight in module.parameters()}
+        """The 2-D weights that the Muon optimizer trains: all except first layers, embeddings and output layers."""
+        excluded_modules = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
+        excluded = {id(weight) for module in excluded_modules if module is not None for weight in module.parameters()}
         excluded |= {id(weight) for weight in self.backbone.first_layer()} | {id(self.ahead)}
         return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
 
     def add_direct_inputs(self, features: Tensor, observations: Tensor) -> Tensor:
-        """`features [agents, hidden]` plus those of the previous action and reward and of the global features."""
+        """Add the embedded previous action, previous reward and global features to `features [agents, hidden]`."""
         inputs = self.direct_inputs
         if self.action_embedding is not None:
             features = features + self.action_embedding(inputs.previous_action(observations))
@@ -257,7 +260,7 @@ class MettaAgent(nn.Module):
         return features
 
     def _features(self, observations: Tensor) -> Tensor:
-        """`[agents, hidden]`: the input of the LSTM for `[agents, tokens, 3] uint8`, turned if `egocentric`."""
+        """Map `[agents, tokens, 3] uint8`, in the agent's frame if `egocentric`, to LSTM inputs `[agents, hidden]`."""
         tokens = self.observation_processor(observations, self.spec)
         features: Tensor = self.backbone(tokens)
         if self.ahead is not None:
@@ -277,9 +280,10 @@ def make_agent(
     device: torch.device | str,
     config: AgentModelConfig | None = None,
 ) -> MettaAgent:
-    """A new agent for environments with these spaces, with random weights from torch's global generator.
+    """Create an agent for environments with these spaces, with random weights from torch's global generator.
 
-    `global_features` names token features (`spec.feature_names`) whose values at the agent's own cell also enter the
-    network directly, without the backbone.
+    `global_features` names token features (`spec.feature_names`) whose values at the agent's own cell are additional
+    inputs that bypass the backbone. Raises UsageError if one is unknown, if the environment has no possible action, or
+    if `config` does not fit the environment.
     """
     return MettaAgent(observation_space, action_space, global_features, device, config)

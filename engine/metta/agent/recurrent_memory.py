@@ -1,4 +1,4 @@
-"""The policy's recurrent memory: an LSTM over segments, cleared wherever an episode starts."""
+"""The policy's recurrent memory: the LSTM state, and an LSTM over segments that clears it at episode starts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Memory:
     """`[layers, agents, hidden] float32`"""
 
     def select(self, agents: Tensor) -> Memory:
-        """The memory of some agents, by index."""
+        """The memory of the agents with these indices `[selected] int64`."""
         return Memory(self.hidden[:, agents], self.cell[:, agents])
 
     def to(self, device: torch.device) -> Memory:
@@ -38,11 +38,11 @@ class Memory:
 
 
 class SegmentLSTM(nn.Module):
-    """An LSTM over `[horizon, agents, hidden]` whose memory is cleared at episode starts inside the segment.
+    """An LSTM over segments `[horizon, agents, hidden]` whose memory is cleared wherever an episode starts.
 
-    The segment is split at every step before which the memory of any agent is cleared, and each part is one call of
-    `nn.LSTM`: exact, and as fast as the plain LSTM where no episode starts. Gradients do not cross multiples of
-    `bptt_horizon` steps; values do.
+    The segment is split at each step at which an episode of any agent starts, and `nn.LSTM` is called once per part.
+    This is exact, and as fast as `nn.LSTM` if no episode starts. Memory is detached every `bptt_horizon` steps, which
+    truncates gradients and does not change outputs.
     """
 
     def __init__(self, hidden: int, layers: int, bptt_horizon: int):
@@ -56,20 +56,20 @@ class SegmentLSTM(nn.Module):
         Memory is cleared before each step that `episode_starts [horizon, agents] bool` marks.
         """
         horizon = len(inputs)
-        clears = episode_starts.any(1).tolist()
-        cuts = [t for t in range(horizon) if t == 0 or clears[t] or t % self.bptt_horizon == 0]
+        has_start = episode_starts.any(1).tolist()
+        part_starts = [t for t in range(horizon) if t == 0 or has_start[t] or t % self.bptt_horizon == 0]
         outputs = []
-        for start, end in zip(cuts, [*cuts[1:], horizon], strict=True):
+        for start, end in zip(part_starts, [*part_starts[1:], horizon], strict=True):
             if start and start % self.bptt_horizon == 0:
                 memory = memory.detach()
-            if clears[start]:
+            if has_start[start]:
                 memory = memory.cleared(episode_starts[start])
             output, memory = self._run_lstm(inputs[start:end], memory)
             outputs.append(output)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
 
     def _run_lstm(self, inputs: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """One call of `nn.LSTM`; under autocast on a CPU in float32 unless bfloat16 is faster there."""
+        """Call `nn.LSTM`; under autocast on a CPU it computes in float32 unless the CPU is faster in bfloat16."""
         if inputs.device.type != "cpu" or (torch.is_autocast_enabled("cpu") and cpu_is_fast_in_bfloat16()):
             output, (hidden, cell) = self.lstm(inputs, (memory.hidden, memory.cell))
         else:

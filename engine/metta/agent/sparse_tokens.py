@@ -1,4 +1,4 @@
-"""The tokens of a batch as one sparse list, and the first layer over it: a sum of weight rows, one row per token."""
+"""`SparseTokens`, the tokens of a batch as one flat list, and `token_sums`, a linear layer over them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class SparseTokens:
     """The tokens of all agents in one flat list: agent i has the entries `offsets[i]` to `offsets[i + 1]`."""
 
     rows: Tensor
-    """`[entries] int32`: the row of the first layer's weights, cell * channels + channel"""
+    """`[entries] int32`: row of the weight matrix, in most layers cell * channels + channel"""
     magnitudes: Tensor
-    """`[entries] float32`: the factor of that row"""
+    """`[entries] float32`: factor of that row"""
     offsets: Tensor
     """`[agents] int32`: the first entry of each agent"""
 
@@ -33,17 +33,14 @@ class SparseTokens:
 def token_sums(weight: Tensor, tokens: SparseTokens) -> Tensor:
     """`[agents, width]`: for each agent the sum of its rows of `weight [rows, width]`, each times its magnitude.
 
-    Equals the product of the dense one-hot encoding `[agents, rows]`, which is nearly all zeros, and `weight`.
+    Equals the matrix product of the dense encoding `[agents, rows]`, which is nearly all zeros, and `weight`.
     """
     sums: Tensor = _TokenSums.apply(weight, tokens)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     return sums
 
 
 class _TokenSums(torch.autograd.Function):
-    """Forward, rows of the weight are summed by agent; backward, rows of the gradient are summed by row of the weight.
-
-    Both are calls of `embedding_bag`.
-    """
+    """Two calls of `embedding_bag`: forward sums weight rows by agent, backward sums gradient rows by weight row."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, tokens: SparseTokens) -> Tensor:
@@ -56,7 +53,7 @@ class _TokenSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         tokens: SparseTokens = ctx.tokens
-        fits_int16 = ctx.num_rows <= torch.iinfo(torch.int16).max  # sorted four times as fast
+        fits_int16 = ctx.num_rows <= torch.iinfo(torch.int16).max  # int16 is sorted four times as fast
         rows, order = (tokens.rows.to(torch.int16) if fits_int16 else tokens.rows).sort(stable=True)
         offsets = torch.searchsorted(rows, torch.arange(ctx.num_rows, dtype=rows.dtype, device=rows.device))
         weight_gradient = functional.embedding_bag(
@@ -82,7 +79,7 @@ def nonzero_indices(mask: Tensor) -> Tensor:
 def lower_bounds(ascending: Tensor, values: Tensor) -> Tensor:
     """`int32`: for each of the `values`, the first index in `ascending` whose element is at least as large.
 
-    The values ascend too. On a CPU NumPy, which starts each search where the last one ended, is twice as fast as torch.
+    Both are in ascending order. On a CPU NumPy is twice as fast as torch: it starts each search where the last ended.
     """
     if ascending.device.type == "cpu":
         return torch.from_numpy(np.searchsorted(ascending.numpy(), values.numpy()).astype(np.int32))

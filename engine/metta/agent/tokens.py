@@ -1,4 +1,4 @@
-"""Token codes: the cell, channel and magnitude that each observation token stands for."""
+"""Token encoding: lookup tables from (location, feature, value) tokens to the network's cells and channels."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ NUM_GLOBAL_TOKENS: Final = len(GLOBAL_FEATURES)
 
 LAST_ACTION, LAST_ARGUMENT, LAST_REWARD = "last_action", "last_action_arg", "last_reward"
 _PREVIOUS_STEP: Final = (LAST_ACTION, LAST_ARGUMENT, LAST_REWARD)
-"""Features without channels: see direct_inputs.py."""
+"""Features without channels, which `DirectInputs` reads."""
 
 _ZONES = _OTHER_CELL, _OWN_CELL, _OUTSIDE = range(3)
-"""Where a token is, relative to the agent. Tokens outside the window have no channel."""
+"""Where a token is. The magnitude of tokens outside the window is 0."""
 
-_CATEGORIES: Final = ("type_id", "agent:group", "agent:orientation")
+_CATEGORICAL: Final = ("type_id", "agent:group", "agent:orientation")
 
 
 class TokenCodes(nn.Module):
     """Lookup tables from the three bytes of a token (location, feature, value) to cell, channel and magnitude.
 
     A categorical feature (type, group, orientation) has one channel per value. An inventory feature has one channel per
-    count up to ITEM_LEVELS. Any other feature has one channel, whose magnitude is the value over the feature's scale.
-    All magnitudes are multiplied by `obs_scale`. Tokens of families outside `observation_types` have magnitude 0, and
-    so do the previous action, argument and reward, which the policy reads through `DirectInputs`.
+    count below ITEM_LEVELS and one for all other counts, with magnitude 1 + count / scale. Any other feature has one
+    channel, with magnitude value / scale. All magnitudes are multiplied by `obs_scale`. Tokens of types that are
+    not in `observation_types` have magnitude 0, and so do the previous action, argument and reward, which the policy
+    reads with `DirectInputs`.
     """
 
     channels: Tensor
@@ -41,11 +42,11 @@ class TokenCodes(nn.Module):
     magnitudes: Tensor
     """`[zones * 256 * 256] float32`: magnitude by zone, feature and value"""
     first_rows: Tensor
-    """`[256] int32`: the row of channel 0 in the cell at each location"""
+    """`[256] int32`: weight row of channel 0 of the cell at a location, by location byte"""
     zones: Tensor
-    """`[256] int32`: index of the zone's first entry in `channels`, by location"""
+    """`[256] int32`: index of the zone's first entry in `channels` and `magnitudes`, by location byte"""
     ahead: Tensor
-    """`[257] uint8`: location of the cell ahead, by 1 + orientation; see `_locations_ahead`"""
+    """`[257] uint8`: location byte of the cell ahead, by 1 + orientation; see `_locations_ahead`"""
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
         super().__init__()
@@ -58,7 +59,7 @@ class TokenCodes(nn.Module):
                 continue
             channel, magnitude = _feature_table(spec, name, spec.feature_scales[feature])
             for zone in (_OTHER_CELL, _OWN_CELL):
-                if _family(name, zone) in config.observation_types:
+                if _observation_type(name, zone) in config.observation_types:
                     channels[zone, feature] = (channel + next_channel) * (magnitude > 0)
                     magnitudes[zone, feature] = magnitude * config.obs_scale
             next_channel += len(_feature_channels(spec, name))
@@ -80,26 +81,29 @@ class TokenCodes(nn.Module):
 
     @property
     def num_rows(self) -> int:
-        """Rows of a first layer with one row for each channel in each cell."""
+        """Number of weight rows of a first layer with one row for each channel of each cell."""
         return self.num_cells * self.num_channels
 
     def sparse(self, observations: Tensor) -> SparseTokens:
-        """The tokens of `[agents, tokens, 3] uint8` whose magnitude is not 0."""
+        """The tokens of `[agents, tokens, 3] uint8` with nonzero magnitude."""
         return self._sparse(observations, observations[:, :, 0] != NO_TOKEN, by_cell=True)
 
     def sparse_ahead(self, observations: Tensor) -> SparseTokens:
-        """The tokens in the cell ahead of each agent whose magnitude is not 0; `rows` are channels alone."""
+        """The tokens with nonzero magnitude in the cell ahead of each agent; their `rows` are channels."""
         location = observations[:, :, 0]
         own = nonzero_indices((observations[:, :, 1] == self.orientation) & (location == self.center))
         orientation = observations.reshape(-1, 3)[:, 2].index_select(0, own).int()
-        # 1 + orientation, 0 for an agent without such a token
+        # 1 + orientation; 0 for an agent without an orientation token
         ahead_index = torch.zeros(len(location), dtype=torch.int32, device=own.device)
         ahead_index.scatter_reduce_(0, own // location.shape[1], 1 + orientation, "amax")
         is_ahead = location == self.ahead.index_select(0, ahead_index).unsqueeze(1)
         return self._sparse(observations, is_ahead, by_cell=False)
 
     def _sparse(self, observations: Tensor, is_chosen: Tensor, by_cell: bool) -> SparseTokens:
-        """The tokens where `is_chosen [agents, tokens] bool` whose magnitude is not 0."""
+        """The tokens with nonzero magnitude where `is_chosen [agents, tokens] bool`.
+
+        `rows` are weight rows if `by_cell`, else channels.
+        """
         agents, capacity = is_chosen.shape
         index = nonzero_indices(is_chosen)
         first_row, channel, magnitude = self.look_up(observations.reshape(-1, 3).index_select(0, index))
@@ -112,7 +116,7 @@ class TokenCodes(nn.Module):
         )
 
     def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells, channels and magnitudes, each `[agents, most tokens used]`; padding has magnitude 0."""
+        """Cells, channels and magnitudes, each `[agents, length of the longest list]`; padding has magnitude 0."""
         used = (observations[:, :, 0] != NO_TOKEN).any(0)
         longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
         first_row, channel, magnitude = self.look_up(observations[:, :longest].reshape(-1, 3))
@@ -120,7 +124,7 @@ class TokenCodes(nn.Module):
         return (first_row // self.num_channels).view(shape), channel.view(shape), magnitude.view(shape)
 
     def look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First row of the cell, channel and magnitude of `[tokens, 3] uint8`, each `[tokens]`."""
+        """First weight row of the cell, channel and magnitude of tokens `[tokens, 3] uint8`, each `[tokens]`."""
         location, feature, value = (tokens[:, byte].int() for byte in range(3))
         key = self.zones.index_select(0, location).add_(feature, alpha=256).add_(value)
         first_row = self.first_rows.index_select(0, location)
@@ -128,7 +132,7 @@ class TokenCodes(nn.Module):
 
 
 def channel_names(spec: EnvSpec) -> list[tuple[object, ...]]:
-    """The meaning of each channel by names that hold in any world: `("type_id", "altar")`, `("inv:heart", 2)`."""
+    """The name of each channel, independent of ids: `("type_id", "altar")`, `("inv:heart", 2)`."""
     return [
         (name, *channel)
         for name in spec.feature_names
@@ -138,16 +142,19 @@ def channel_names(spec: EnvSpec) -> list[tuple[object, ...]]:
 
 
 def own_cell_value(observations: Tensor, feature: int, center: int) -> Tensor:
-    """`[agents] int32`: a feature's value at the own cell in `[agents, tokens, 3] uint8`; 0 where no token has it."""
+    """`[agents] int32`: the value of a feature at each agent's own cell, 0 if no token of `observations` has it.
+
+    `observations [agents, tokens, 3] uint8`; `center` is the location byte of the own cell.
+    """
     is_own = (observations[:, :, 1] == feature) & (observations[:, :, 0] == center)
     return (observations[:, :, 2] * is_own).amax(1).int()
 
 
 def _feature_channels(spec: EnvSpec, name: str) -> list[tuple[object, ...]]:
-    """The meaning of each channel of a feature."""
+    """What distinguishes the channels of a feature: type names, values, item levels, or nothing if there is one."""
     if name == "type_id":
         return [(type_name,) for type_name in spec.object_type_names if type_name]
-    if name in _CATEGORIES:
+    if name in _CATEGORICAL:
         return [(value,) for value in _category_values(spec, name)]
     if name.startswith(ITEM_PREFIX):
         return [(level,) for level in range(ITEM_LEVELS)]
@@ -162,7 +169,7 @@ def _category_values(spec: EnvSpec, name: str) -> list[int]:
 
 
 def _locations_ahead(spec: EnvSpec) -> Tensor:
-    """`[257] uint8`: the location of the cell ahead by 1 + orientation; NO_TOKEN - 1 where the window ends before it.
+    """`[257] uint8`: location byte of the cell ahead, by 1 + orientation; NO_TOKEN - 1 if it is outside the window.
 
     No token has that location (row 15, col 14): windows have at most 15 x 15 cells.
     """
@@ -177,7 +184,7 @@ def _locations_ahead(spec: EnvSpec) -> Tensor:
 def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tensor]:
     """Channel (counted from the feature's first) and magnitude of each value of a feature, both `[256]`."""
     values = torch.arange(256)
-    if name in _CATEGORIES:
+    if name in _CATEGORICAL:
         known = _category_values(spec, name)
         channel = torch.zeros(256, dtype=torch.int32)
         channel[torch.tensor(known)] = torch.arange(len(known), dtype=torch.int32)
@@ -189,8 +196,8 @@ def _feature_table(spec: EnvSpec, name: str, scale: float) -> tuple[Tensor, Tens
     return torch.zeros(256, dtype=torch.int32), values / scale
 
 
-def _family(name: str, zone: int) -> str:
-    """The observation type (`agent.observation_types`) of a feature's tokens in a zone."""
+def _observation_type(name: str, zone: int) -> str:
+    """The type, as in `agent.observation_types`, of a feature's tokens in a zone."""
     if name == "episode_completion_pct":
         return "global_vars"
     return "inventory" if zone == _OWN_CELL and name.startswith(ITEM_PREFIX) else "grid_obs"
