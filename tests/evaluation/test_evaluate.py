@@ -130,7 +130,7 @@ def test_deterministic_evaluation_takes_the_most_likely_action(busy_env, set_up)
 
 def test_endless_episodes_are_refused(busy_env, set_up):
     agent, _ = set_up()
-    with pytest.raises(MettaError, match="episodes never end"):
+    with pytest.raises(MettaError, match="episodes of this environment never end"):
         eval_policy(agent, MettaGridEnv(busy_env.config.override(max_steps=0, episode_lifetime=0)))
     with pytest.raises(MettaError, match="at least 1"):
         eval_policy(agent, busy_env, num_episodes=0)

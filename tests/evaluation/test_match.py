@@ -145,11 +145,11 @@ def test_a_difference_is_paired_by_episode():
 @pytest.mark.parametrize(
     ("share", "sentence"),
     [
-        (0.0, "share must be more than 0 and less than 1, so that both sides play; got 0"),
-        (1.0, "share must be more than 0 and less than 1, so that both sides play; got 1"),
+        (0.0, "share must be more than 0 and less than 1, so that both policies play; got 0"),
+        (1.0, "share must be more than 0 and less than 1, so that both policies play; got 1"),
         (-0.5, "got -0.5"),
-        (0.1, "a share of 0.1 of 4 agents leaves the policy none; it must be from 0.25 to 0.75 here"),
-        (0.9, "a share of 0.9 of 4 agents leaves the opponent none; it must be from 0.25 to 0.75 here"),
+        (0.1, "a share of 0.1 leaves the policy none of the 4 agents; choose a share from 0.25 to 0.75"),
+        (0.9, "a share of 0.9 leaves the opponent none of the 4 agents; choose a share from 0.25 to 0.75"),
     ],
 )
 def test_a_share_that_leaves_a_side_empty_is_refused(share, sentence):
@@ -163,9 +163,11 @@ def test_impossible_matches_are_refused(busy_env):
     with pytest.raises(UsageError, match="needs at least two agents"):
         play_match(Always(alone, GET), Always(alone, GET), alone)
     policy = Always(env, GET)
-    with pytest.raises(UsageError, match='there is no group "blu" of agents here; did you mean "blue"'):
+    with pytest.raises(UsageError, match='this environment has no agent group "blu"; did you mean "blue"'):
         play_match(policy, policy, env, groups=["blu"])
-    with pytest.raises(UsageError, match="the groups red, blue leave the opponent no agent"):
+    with pytest.raises(
+        UsageError, match=r"groups \(red, blue\) leave the opponent no agent: they contain 3 of 3 agents"
+    ):
         play_match(policy, policy, env, groups=["red", "blue"])
     with pytest.raises(UsageError, match="made for another environment"):
         play_match(policy, Always(busy_env, GET), env)

@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean: 95 %, by Student's t, over independent values such as episode rewards."""
+"""95 % confidence intervals (Student's t) of the mean of independent values such as episode rewards."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ CONFIDENCE_LEVEL: Final = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its confidence interval."""
+    """A mean and its 95 % confidence interval, `mean` +- `half_width`."""
 
     mean: float
     half_width: float
-    """NaN for a single value, whose variance is unknown"""
+    """NaN if the mean is that of a single value"""
 
     @property
     def low(self) -> float:
-        """The lower end."""
+        """Lower end of the interval."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
-        """The upper end."""
+        """Upper end of the interval."""
         return self.mean + self.half_width
 
 
 def mean_interval(values: ArrayLike) -> Interval:
-    """The mean of `values [episodes]` and its 95 % confidence interval, mean +- t s / sqrt(n).
+    """The mean of `values [episodes]`, at least one, and its 95 % confidence interval, mean +- t s / sqrt(n).
 
-    s is the sample standard deviation (with n - 1) and t the quantile of Student's t distribution with n - 1 degrees of
-    freedom (Student, "The probable error of a mean", Biometrika 6, 1908). The interval is exact for normally
-    distributed values and a good approximation for others from about ten values on.
+    n is the number of values, s their sample standard deviation (divisor n - 1), and t the two-sided quantile of
+    Student's t distribution with n - 1 degrees of freedom (Student, "The probable error of a mean", Biometrika 6,
+    1908). The interval is exact for normally distributed values and approximate for others, for which about ten values
+    suffice.
     """
     sample = np.asarray(values, np.float64)
     if len(sample) == 1:
@@ -46,9 +47,9 @@ def mean_interval(values: ArrayLike) -> Interval:
 
 
 def student_t_quantile(degrees_of_freedom: int) -> float:
-    """The t with P(|T| <= t) = 95 % for Student's t distribution, by bisection."""
+    """The value t with P(|T| <= t) = 95 % for T distributed by Student's t, found by bisection over arctan."""
     low, high = 0.0, math.pi / 2
-    for _ in range(60):  # until the angle is exact to the last bits of a float
+    for _ in range(60):  # halves pi / 2 down to the resolution of a float64
         middle = (low + high) / 2
         low, high = (
             (middle, high) if _central_probability(middle, degrees_of_freedom) < CONFIDENCE_LEVEL else (low, middle)
@@ -59,7 +60,8 @@ def student_t_quantile(degrees_of_freedom: int) -> float:
 def _central_probability(angle: float, degrees_of_freedom: int) -> float:
     """P(|T| <= t) with t = sqrt(degrees_of_freedom) tan(angle).
 
-    The finite sums 26.7.3 and 26.7.4 of Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964.
+    Computed by the finite sums 26.7.3 (odd degrees of freedom) and 26.7.4 (even) of Abramowitz and Stegun, "Handbook of
+    Mathematical Functions", 1964.
     """
     sine, cosine = math.sin(angle), math.cos(angle)
     is_odd = degrees_of_freedom % 2

@@ -1,4 +1,4 @@
-"""Policy evaluation: mean reward, episode length and statistics over complete episodes in new worlds."""
+"""Evaluation of a policy: rewards, lengths and statistics of complete episodes in new worlds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
 
 MAX_PARALLEL_AGENTS: Final = 4096
-"""Agents that are simulated at the same time; further episodes are played in later batches."""
+"""Maximum number of agents simulated at the same time; more episodes than that allows are played in several batches."""
 
 
 @dataclass(frozen=True)
@@ -30,48 +30,48 @@ class EvalResult:
 
     @property
     def episode_rewards(self) -> np.ndarray:
-        """`[episodes] float64`: the mean over agents of the total reward."""
+        """Total reward of each episode, mean over its agents. `[episodes] float64`"""
         return np.array([episode.rewards.mean(dtype=np.float64) for episode in self.episodes])
 
     @property
     def episode_lengths(self) -> np.ndarray:
-        """`[episodes] int64`, in steps."""
+        """Length of each episode, in steps. `[episodes] int64`"""
         return np.array([episode.length for episode in self.episodes])
 
     @property
     def agent_rewards(self) -> np.ndarray:
-        """`[agents] float64`: each agent's total reward, the mean over episodes."""
+        """Total reward per episode of each agent, mean over episodes. `[agents] float64`"""
         rewards = np.stack([episode.rewards for episode in self.episodes])
         return np.asarray(rewards.mean(axis=0, dtype=np.float64))
 
     @property
     def mean_reward(self) -> float:
-        """The mean of `episode_rewards`."""
+        """Mean of `episode_rewards`."""
         return float(self.episode_rewards.mean())
 
     @property
     def std_reward(self) -> float:
-        """The standard deviation of `episode_rewards`."""
+        """Population standard deviation of `episode_rewards`."""
         return float(self.episode_rewards.std())
 
     @property
     def reward_interval(self) -> Interval:
-        """The mean reward with its 95 % confidence interval (Student's t over episodes)."""
+        """Mean of `episode_rewards` with its 95 % confidence interval (Student's t over episodes)."""
         return mean_interval(self.episode_rewards)
 
     @property
     def mean_length(self) -> float:
-        """The mean of `episode_lengths`."""
+        """Mean of `episode_lengths`, in steps."""
         return float(self.episode_lengths.mean())
 
     @property
     def std_length(self) -> float:
-        """The standard deviation of `episode_lengths`."""
+        """Population standard deviation of `episode_lengths`, in steps."""
         return float(self.episode_lengths.std())
 
     @property
     def stats(self) -> dict[str, float]:
-        """Counters such as `heart.gained` or `action.move.success`, the mean over episodes and agents."""
+        """Counters by name, mean over episodes: per agent, such as `heart.gained`, and of the whole game."""
         totals: Counter[str] = Counter()
         for episode in self.episodes:
             totals.update(episode.stats)
@@ -92,11 +92,13 @@ def evaluate(
 ) -> EvalResult:
     """Evaluate a policy on `num_episodes` episodes in new worlds with the configs of `env`.
 
-    Each world plays one episode, so that short episodes are not over-represented. The same policy, configs and seed (by
-    default that of `env`) give the same result, on maps that training with that seed does not use. `deterministic`
-    takes the most likely action instead of sampling. Neither `env` nor the policy is changed.
+    Each world contributes its first episode only, so that short episodes are not over-represented. `seed`, by default
+    that of `env`, determines maps, turn orders and sampled actions: the same policy, configs and seed give the same
+    result. Training with the same seed uses other maps. With `deterministic`, each agent takes the most likely action
+    instead of a sampled one. Neither `env` nor the policy is changed.
 
-    Raises UsageError if the policy does not fit the worlds, `num_episodes` is below 1 or episodes never end.
+    Raises UsageError if the policy was made for other observations or actions, `num_episodes` is below 1, or episodes
+    never end.
     """
     check_policy_fits(policy, env.spec)
     worlds_seed, generator = worlds_seed_and_generator(env, seed)
@@ -107,9 +109,10 @@ def evaluate(
 
 
 def eval_policy(agent: MettaAgent, env: MettaGridEnv, num_episodes: int = 10) -> dict[str, float]:
-    """`mean_reward`, `std_reward`, `mean_length` and `std_length` of `num_episodes` episodes, as by `evaluate`.
+    """Evaluate a policy with `evaluate` and return `mean_reward`, `std_reward`, `mean_length` and `std_length`.
 
-    The reward of an episode is the mean over its agents; means and standard deviations are over episodes.
+    The reward of an episode is its total reward, averaged over its agents; means and standard deviations are over
+    episodes; lengths are in steps.
     """
     return evaluate(agent, env, num_episodes).summary()
 
@@ -120,26 +123,29 @@ class PolicyAssignment:
 
     policy: Policy
     is_controlled: np.ndarray | None = None
-    """`[worlds * agents] bool`; None: all agents"""
+    """mask of these agents, `[worlds * agents] bool`; None for all agents"""
 
 
 def worlds_seed_and_generator(env: MettaGridEnv, seed: int | None) -> tuple[int, torch.Generator]:
-    """The seed of an evaluation's worlds and the generator that samples its actions.
-
-    Both follow from `seed`, by default that of `env`.
-    """
+    """(seed of the worlds, generator that samples actions) of an evaluation, from `seed`, by default `env.seed`."""
     sequence = RandomStream.EVALUATION.sequence(env.seed if seed is None else seed)
     worlds_seed, policy_seed = sequence.generate_state(2, np.uint32).tolist()
     return worlds_seed, torch.Generator().manual_seed(policy_seed)
 
 
 def env_batches(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Iterator[MettaGridEnv]:
-    """New envs with the configs of `env`, in batches of at most `MAX_PARALLEL_AGENTS`; one world for each episode."""
+    """Yield new envs with the configs of `env` that have `num_episodes` worlds in total.
+
+    Each env has at most `MAX_PARALLEL_AGENTS` agents, but at least one world, and is closed when the next one is
+    requested. Raises UsageError if `num_episodes` is below 1 or episodes never end.
+    """
     if num_episodes < 1:
         raise UsageError(f"num_episodes must be at least 1; got {num_episodes}")
     for config in env.configs:
         if config.game.is_endless:
-            raise UsageError("episodes never end here: set env.game.max_steps or env.game.episode_lifetime")
+            raise UsageError(
+                "episodes of this environment never end: set env.game.max_steps or env.game.episode_lifetime"
+            )
     batch_size = max(1, MAX_PARALLEL_AGENTS // env.num_agents)
     for first_world in range(0, num_episodes, batch_size):
         num_worlds = min(batch_size, num_episodes - first_world)
@@ -154,35 +160,39 @@ def play_episodes(
     generator: torch.Generator,
     deterministic: bool = False,
 ) -> list[EpisodeSummary]:
-    """Play one episode in each world; the summaries in the order of worlds.
+    """Play one episode in each world and return the summaries in the order of worlds.
 
-    `assign` is called after the reset, when the maps are known, and must assign each agent to one policy. Each policy
-    has its own recurrent memory.
+    `assign` is called once, after the reset, so that it can depend on the maps; it must assign each agent to exactly
+    one policy. Each assignment has its own recurrent memory.
     """
     first_episodes: dict[int, EpisodeSummary] = {}
     observations, _ = env.reset()
     assignments = assign(env)
-    rows = [slice(None) if it.is_controlled is None else it.is_controlled.nonzero()[0] for it in assignments]
-    memories = [it.policy.initial_memory(len(observations[own])) for it, own in zip(assignments, rows, strict=True)]
+    masks = [assignment.is_controlled for assignment in assignments]
+    agents_by_policy = [slice(None) if mask is None else mask.nonzero()[0] for mask in masks]
+    memories = [
+        assignment.policy.initial_memory(len(observations[agents]))
+        for assignment, agents in zip(assignments, agents_by_policy, strict=True)
+    ]
     episode_starts = torch.zeros(env.agents, dtype=torch.bool)
     actions = np.zeros((env.agents, 2), np.int32)
     while len(first_episodes) < env.num_worlds:
-        for index, (assignment, own) in enumerate(zip(assignments, rows, strict=True)):
+        for index, (assignment, agents) in enumerate(zip(assignments, agents_by_policy, strict=True)):
             memory = memories[index]
             device = memory.hidden.device
             with fast_matmul(device):
                 output = assignment.policy.act(
-                    torch.from_numpy(observations[own]).to(device),
+                    torch.from_numpy(observations[agents]).to(device),
                     memory,
-                    episode_starts[own].to(device),
+                    episode_starts[agents].to(device),
                     generator,
                     deterministic,
                 )
             memories[index] = output.memory
-            actions[own] = output.actions.cpu().numpy()
+            actions[agents] = output.actions.cpu().numpy()
         observations, _, terminated, truncated, info = env.step(actions)
         episode_starts = torch.from_numpy(terminated | truncated)
         for episode in info.episodes:
-            # a world whose episode ended continues until all others have ended theirs; only its first one counts
+            # worlds are reset automatically and play on until all have finished one episode; later ones are ignored
             first_episodes.setdefault(episode.world, episode)
     return [first_episodes[world] for world in sorted(first_episodes)]

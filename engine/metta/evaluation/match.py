@@ -1,4 +1,4 @@
-"""Matches: a policy and an opponent control different agents of the same worlds, and their rewards are compared."""
+"""Match of two policies: both control different agents of the same worlds, and their rewards are compared."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from metta.world.episode_summary import EpisodeSummary
 
 @dataclass(frozen=True)
 class MatchResult:
-    """The episodes of a match and the rewards of both sides."""
+    """The episodes of a match and the rewards of both policies."""
 
     episodes: tuple[EpisodeSummary, ...]
     is_policy_agent: np.ndarray
-    """`[episodes, agents] bool`: the agents that the policy controlled; the opponent controlled the others"""
+    """`[episodes, agents] bool`: True for agents that the policy controlled, False for those of the opponent"""
 
     @property
     def num_agents(self) -> tuple[int, int]:
-        """(policy, opponent): the number of agents of a world that each side controlled, the same in every episode."""
+        """(policy, opponent): agents per world that each of them controlled, the same number in every episode."""
         num_policy = int(self.is_policy_agent[0].sum())
         return num_policy, self.is_policy_agent.shape[1] - num_policy
 
     @property
     def policy_rewards(self) -> np.ndarray:
-        """`[episodes] float64`: the mean of the total reward over the policy's agents."""
+        """Total reward of each episode, mean over the policy's agents. `[episodes] float64`"""
         return self._mean_rewards(self.is_policy_agent)
 
     @property
     def opponent_rewards(self) -> np.ndarray:
-        """`[episodes] float64`: the mean of the total reward over the opponent's agents."""
+        """Total reward of each episode, mean over the opponent's agents. `[episodes] float64`"""
         return self._mean_rewards(~self.is_policy_agent)
 
     @property
     def policy_interval(self) -> Interval:
-        """The policy's mean reward with its 95 % confidence interval."""
+        """Mean of `policy_rewards` with its 95 % confidence interval."""
         return mean_interval(self.policy_rewards)
 
     @property
     def opponent_interval(self) -> Interval:
-        """The opponent's mean reward with its 95 % confidence interval."""
+        """Mean of `opponent_rewards` with its 95 % confidence interval."""
         return mean_interval(self.opponent_rewards)
 
     @property
     def difference_interval(self) -> Interval:
-        """The policy's reward minus the opponent's, paired by episode, with its 95 % confidence interval.
+        """Mean of `policy_rewards - opponent_rewards` with its 95 % confidence interval.
 
-        Pairing removes the variance between maps, which affects both sides alike.
+        Differences within an episode exclude the variance between maps, because both policies play on the same map.
         """
         return mean_interval(self.policy_rewards - self.opponent_rewards)
 
@@ -73,17 +73,18 @@ def play_match(
     share: float = 0.5,
     groups: Sequence[str] = (),
 ) -> MatchResult:
-    """Play `num_episodes` episodes in new worlds with the configs of `env`.
+    """Play `num_episodes` episodes of two policies in new worlds with the configs of `env`.
 
-    `policy` controls a share of the agents, drawn for each episode, or the agents of `groups` if any are named;
-    `opponent` controls the others. The same policies, configs and seed (by default that of `env`) give the same result,
-    on the maps that `evaluate` uses with that seed.
+    If `groups` is not empty, `policy` controls the agents of these groups; otherwise it controls a fraction `share` of
+    the agents of each world, rounded to whole agents and selected at random for each episode. `opponent` controls the
+    other agents. The same policies, configs and seed (by default that of `env`) give the same result; maps are those
+    that `evaluate` uses with the same seed.
 
-    Raises UsageError if a policy does not fit the worlds, one side has no agent, a group does not exist,
-    `num_episodes` is below 1 or episodes never end.
+    Raises UsageError if a policy was made for other observations or actions, one of the two has no agent, a group does
+    not exist, `num_episodes` is below 1, or episodes never end.
     """
-    for side in (policy, opponent):
-        check_policy_fits(side, env.spec)
+    for player in (policy, opponent):
+        check_policy_fits(player, env.spec)
     worlds_seed, generator = worlds_seed_and_generator(env, seed)
     side_generator = np.random.default_rng(RandomStream.MATCH_SIDES.sequence(env.seed if seed is None else seed))
     num_policy_agents = _num_policy_agents(env, share) if not groups else 0
@@ -106,47 +107,47 @@ def play_match(
 
 
 def _num_policy_agents(env: MettaGridEnv, share: float) -> int:
-    """The number of agents of a world that a share amounts to. Raises UsageError where one side would have none."""
+    """The number of agents per world that `policy` controls. Raises UsageError if `policy` or its opponent has none."""
     agents = env.num_agents
     if agents == 1:
-        raise UsageError("a match needs at least two agents in a world, one for each side; here is one")
+        raise UsageError("a match needs at least two agents per world, one for each policy; this environment has one")
     if not 0 < share < 1:
         raise UsageError(
-            f"the policy's share must be more than 0 and less than 1, so that both sides play; got {share:g}"
+            f"the policy's share must be more than 0 and less than 1, so that both policies play; got {share:g}"
         )
     num_policy_agents = round(share * agents)
     if not 0 < num_policy_agents < agents:
         side = "the policy" if not num_policy_agents else "the opponent"
         raise UsageError(
-            f"a share of {share:g} of {agents} agents leaves {side} none; "
-            f"it must be from {1 / agents:.3g} to {1 - 1 / agents:.3g} here"
+            f"a share of {share:g} leaves {side} none of the {agents} agents; "
+            f"choose a share from {1 / agents:.3g} to {1 - 1 / agents:.3g}"
         )
     return num_policy_agents
 
 
 def _check_groups(env: MettaGridEnv, groups: Sequence[str]) -> None:
-    """Raise UsageError for groups that a world does not have, or that contain all of its agents or none."""
+    """Raise UsageError if a group does not exist in a world, or if the groups contain all agents of a world or none."""
     for config in env.configs:
         counts = agents_of_groups(config)
         for group in groups:
             if group not in counts:
-                raise UsageError(f'there is no group "{group}" of agents here{did_you_mean(group, counts)}')
+                raise UsageError(f'this environment has no agent group "{group}"{did_you_mean(group, counts)}')
         num_policy_agents = sum(counts[group] for group in set(groups))
         if groups and not 0 < num_policy_agents < config.game.num_agents:
             side = "the opponent" if num_policy_agents else "the policy"
             raise UsageError(
-                f"the groups {', '.join(groups)} leave {side} no agent: "
-                f"they have {num_policy_agents} of {sum(counts.values())}"
+                f"the policy's groups ({', '.join(groups)}) leave {side} no agent: "
+                f"they contain {num_policy_agents} of {sum(counts.values())} agents"
             )
 
 
 def _is_in_groups(env: MettaGridEnv, groups: Sequence[str]) -> np.ndarray:
-    """`[worlds, agents] bool`: the agents that belong to one of the groups, on the current maps."""
+    """`[worlds, agents] bool`: True for agents that belong to one of the groups in the current episodes."""
     group_indices = env.groups.reshape(env.num_worlds, env.num_agents)
-    names = [list(env.configs[task].game.groups) for task in env.tasks]
+    group_names = [list(env.configs[task].game.groups) for task in env.tasks]
     return np.stack(
         [
-            np.isin(indices, [known.index(group) for group in groups])
-            for indices, known in zip(group_indices, names, strict=True)
+            np.isin(indices, [names.index(group) for group in groups])
+            for indices, names in zip(group_indices, group_names, strict=True)
         ]
     )
