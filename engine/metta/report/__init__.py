@@ -1,1 +1,1 @@
-"""The report of one or several runs as an HTML page."""
+"""HTML report of one or several runs: metric curves, config differences and replays."""

@@ -1,4 +1,4 @@
-"""The report page of one or several runs: metric curves, config differences and the newest replays in one HTML file."""
+"""Report page: metric curves, config differences and the newest replays of one or several runs in one HTML file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from metta.report.plots import X_AXES, metrics_svg, require_matplotlib
 from metta.report.run_data import RunData, XAxis, config_differences, read_runs
 
 RESULT_SHARE = 0.1
-"""Share of a run's epochs, the last ones, whose mean reward is the run's result."""
+"""Fraction of a run's epochs, the last ones, over which the summary averages the reward."""
 MAX_REPLAY_BYTES = 20_000_000
-"""Size of a replay that is embedded in the page; of a larger one the page has the path."""
+"""Maximum size of an embedded replay; for a larger one, the page shows only its path."""
 MAX_CHARTS = 30
-"""Charts of tasks, items or actions, each."""
+"""Maximum number of charts in each of the sections on tasks, items and actions."""
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance", "grad_norm")
 TIMED_PARTS = ("simulate", "infer", "learn")
@@ -35,21 +35,21 @@ _TEMPLATES = Environment(
 
 
 class Table(NamedTuple):
-    """A table of text."""
+    """A table of text cells."""
 
     headings: list[str]
     rows: list[list[str]]
 
 
 class Curves(NamedTuple):
-    """A section of charts: the same metrics over each horizontal axis, as SVG."""
+    """A section of the page: one SVG of charts for each horizontal axis, with the same metrics."""
 
     heading: str
     svgs: dict[XAxis, str]
 
 
 class EmbeddedReplay(NamedTuple):
-    """The newest replay of a run: its HTML, or None where the file is too large."""
+    """The newest replay of a run; `html` is its content, or None if it is larger than `MAX_REPLAY_BYTES`."""
 
     heading: str
     path: Path
@@ -57,10 +57,10 @@ class EmbeddedReplay(NamedTuple):
 
 
 def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html") -> Path:
-    """Write the report of these runs, in this order, to the file `out` and return its path.
+    """Write the report of the runs in these directories, in this order, to the file `out` and return its path.
 
-    Raises UsageError if matplotlib is not installed, a directory is not a run directory, or a run has no epoch yet, and
-    OSError if the file cannot be written.
+    Raises UsageError if matplotlib is not installed, a directory is not a run directory, or a run has no completed
+    epoch; OSError if the file cannot be written.
     """
     require_matplotlib()
     runs = read_runs(run_dirs)
@@ -71,7 +71,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html"
 
 
 def report_html(runs: Sequence[RunData]) -> str:
-    """The page, without references to other files. Names and values of the runs are escaped."""
+    """The page as HTML that loads no other file. Names and values of the runs are escaped."""
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=", ".join(run.name for run in runs),
         style=files("metta.report").joinpath("report.css").read_text(encoding="utf-8"),
@@ -85,14 +85,14 @@ def report_html(runs: Sequence[RunData]) -> str:
 
 
 def _summary(runs: Sequence[RunData]) -> Table:
-    headings = ["run", "agent steps", "epochs", "minutes", "steps/s", "reward, last tenth", "reward, best epoch"]
+    headings = ["run", "agent steps", "epochs", "minutes", "agent steps/s", "reward, last 10 %", "reward, best epoch"]
     rows = []
     for run in runs:
         last = run.epochs[-1]
         _, rewards = run.series("reward")
-        result = rewards[-max(1, round(len(rewards) * RESULT_SHARE)) :]
-        _, clock = run.series("seconds")
-        seconds = float(clock[-1]) if len(clock) else 0.0
+        last_rewards = rewards[-max(1, round(len(rewards) * RESULT_SHARE)) :]
+        _, times = run.series("seconds")
+        seconds = float(times[-1]) if len(times) else 0.0
         rows.append(
             [
                 run.name,
@@ -100,7 +100,7 @@ def _summary(runs: Sequence[RunData]) -> Table:
                 f"{last['epoch']:,}",
                 f"{seconds / 60:,.1f}",
                 f"{last['agent_step'] / seconds:,.0f}" if seconds else "-",
-                f"{result.mean():.3f}" if len(result) else "-",
+                f"{last_rewards.mean():.3f}" if len(last_rewards) else "-",
                 f"{rewards.max():.3f}" if len(rewards) else "-",
             ]
         )
@@ -113,13 +113,13 @@ def _differences(runs: Sequence[RunData]) -> Table:
 
 
 def _curves(runs: Sequence[RunData]) -> list[Curves]:
-    """The sections of charts, without metrics that no run has."""
+    """The sections of charts; metrics that no run has recorded are left out."""
     tasks = sorted({name for run in runs for name in run.metric_names("task_rewards")})
     sections = [
         ("Learning", ["reward", "evaluation.mean_reward", "episode_length"], 3),
         ("Reward by task", [f"task_rewards.{name}" for name in tasks[:MAX_CHARTS]], 3),
         ("Items: gained per agent and episode", _counters(runs, lambda name: name.endswith(".gained")), 3),
-        ("Actions per agent and episode", _counters(runs, _counts_an_action), 3),
+        ("Actions per agent and episode", _counters(runs, _is_action_counter), 3),
         ("Losses", [f"losses.{name}" for name in LOSSES], 3),
         ("Throughput", ["steps_per_second", *(f"seconds_{part}" for part in TIMED_PARTS)], 4),
     ]
@@ -133,13 +133,13 @@ def _curves(runs: Sequence[RunData]) -> list[Curves]:
 
 
 def _counters(runs: Sequence[RunData], is_wanted: Callable[[str], bool]) -> list[str]:
-    """The statistics of a kind as metrics `stats.NAME`, by decreasing total."""
+    """Metrics `stats.NAME` whose NAME `is_wanted` accepts, by decreasing total; at most `MAX_CHARTS`."""
     names = sorted({name for run in runs for name in run.metric_names("stats") if is_wanted(name)})
     totals = {f"stats.{name}": max(float(np.sum(run.series(f"stats.{name}")[1])) for run in runs) for name in names}
     return sorted(totals, key=lambda metric: -totals[metric])[:MAX_CHARTS]
 
 
-def _counts_an_action(name: str) -> bool:
+def _is_action_counter(name: str) -> bool:
     return name.startswith("action.") and name.endswith((".success", ".failed")) and name.count(".") == 2
 
 

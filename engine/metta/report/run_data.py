@@ -1,4 +1,4 @@
-"""The runs of a report: reads config and metrics of run directories and compares configs."""
+"""Data of a report: read configs, metrics and replays of run directories, and compare the configs."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from metta.run.metrics_file import valid_lines
 from metta.run.run_directory import CONFIG, METRICS, replay_directory
 
 XAxis = Literal["agent_step", "seconds"]
-"""The horizontal axis of a curve: agent steps or seconds of training."""
+"""Metric on the horizontal axis of a curve: agent steps, or seconds of training."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """The config and the metrics of a run directory."""
+    """Config and metrics of one run, as read from its directory."""
 
     name: str
-    """the name of the directory, preceded by parents where several would have the same"""
+    """name of the directory, with as many parent directories as distinguish it from the other runs"""
     run_dir: Path
     config: RunConfig
     epochs: list[dict[str, Any]]
-    """the metrics of each epoch, as in the metrics file"""
+    """metrics of each epoch, as in the metrics file"""
 
     def series(self, metric: str, x_axis: XAxis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(x, values), each `[epochs]`, of a metric such as `reward` or `losses.entropy`.
+        """(x, values) of a metric such as `reward` or `losses.entropy`, each `[epochs] float64`; x is `x_axis`.
 
-        Epochs without the metric are left out. In `stats` the metrics file omits zeros, so a statistic that is missing
-        in an epoch in which an episode ended is zero.
+        Epochs without the metric are left out. The metrics file omits statistics (`stats`) that are zero, so a missing
+        statistic counts as 0 in epochs in which at least one episode ended.
         """
         key, _, name = metric.partition(".")
-        positions, values = [], []
+        x, values = [], []
         for epoch in self.epochs:
             value = epoch.get(key)
             if name:
                 default = 0.0 if key == "stats" and epoch.get("episodes") else None
                 value = value.get(name, default) if isinstance(value, dict) else None
-            position = epoch.get(x_axis)
-            if isinstance(value, int | float) and isinstance(position, int | float):
-                positions.append(float(position))
+            x_value = epoch.get(x_axis)
+            if isinstance(value, int | float) and isinstance(x_value, int | float):
+                x.append(float(x_value))
                 values.append(float(value))
-        return np.array(positions), np.array(values)
+        return np.array(x), np.array(values)
 
     def metric_names(self, key: str) -> set[str]:
-        """The names of the metrics under a key such as `stats`, in any epoch."""
+        """Names of the metrics under a key such as `stats`, in at least one epoch."""
         return {name for epoch in self.epochs if isinstance(epoch.get(key), dict) for name in epoch[key]}
 
     @property
     def newest_replay(self) -> Path | None:
-        """The HTML file of the episode that was recorded last."""
+        """HTML file of the last recorded episode; None if no episode was recorded."""
         pages = replay_directory(self.run_dir, self.config).glob("replay_*.html")
         return max(pages, key=lambda path: (len(path.name), path.name), default=None)
 
 
 def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
-    """The runs in these directories.
+    """Read the runs in these directories.
 
-    Raises UsageError, which names each directory that is not a run directory or has no completed epoch.
+    Raises UsageError that lists the directories that are not run directories or whose run has no completed epoch.
     """
     paths = [Path(run_dir) for run_dir in run_dirs]
     problems = []
@@ -81,15 +81,15 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
         epochs = [epoch for epoch in valid_lines(path / METRICS) if type(epoch.get("agent_step")) is int]
         runs.append(RunData(name, path, read_config(str(path / CONFIG)), epochs))
     if empty := [str(run.run_dir) for run in runs if not run.epochs]:
-        raise UsageError(f"no epoch is completed yet in {', '.join(empty)}")
+        raise UsageError(f"no completed epoch in {', '.join(empty)}")
     return runs
 
 
 def config_differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
-    """(key, value by run) of each setting that differs between the runs.
+    """The settings that differ between the runs, as (key, [value of each run]); "-" for a setting that a run lacks.
 
-    Of a single run: the settings that differ from the defaults, as (key, [value, default]). Name and directory of the
-    run are not compared.
+    For a single run, the settings that differ from the defaults, as (key, [value, default]). `run.name` and
+    `run.run_dir` are not compared.
     """
     configs = [_flat_config(run.config) for run in runs]
     compared = configs if len(runs) > 1 else [*configs, _flat_config(RunConfig())]
@@ -99,7 +99,7 @@ def config_differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
 
 
 def _flat_config(config: RunConfig) -> dict[str, str]:
-    """Each setting by its full key; `env.objects` has every object type, with the defaults of the catalog filled in."""
+    """Value of each setting as text, by its full key; `env.objects` lists every object type with defaults filled in."""
     values = config.model_dump(exclude_none=True)
     values["env"]["objects"] = [entry.model_dump(exclude_none=True) for entry in config.env.object_types.values()]
     settings: dict[str, str] = {}
@@ -120,10 +120,10 @@ def _flatten(value: Any, key: str, settings: dict[str, str]) -> None:
 
 
 def _distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many of its last parts as make all names distinct."""
-    parts_of = [Path(os.path.abspath(path)).parts for path in paths]
-    for count in range(1, max(map(len, parts_of)) + 1):
-        names = ["/".join(parts[-count:]) for parts in parts_of]
-        if len(set(names)) == len(set(parts_of)):
+    """The last component of each path, preceded by as many parent directories as make all names distinct."""
+    all_parts = [Path(os.path.abspath(path)).parts for path in paths]
+    for count in range(1, max(map(len, all_parts)) + 1):
+        names = ["/".join(parts[-count:]) for parts in all_parts]
+        if len(set(names)) == len(set(all_parts)):
             break
     return names
