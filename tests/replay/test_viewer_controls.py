@@ -48,7 +48,7 @@ def test_plays_to_the_end(browser: Chromium, lively_page: Path) -> None:
     assert panels(browser)["play"] == "Pause"
     browser.wait_for("document.querySelector('#time').textContent === '90 / 90'")
     browser.wait_for("document.querySelector('#play').textContent === 'Replay'")
-    assert panels(browser)["properties"]["action"] == "none, the episode is over"
+    assert panels(browser)["properties"]["action"] == "none, the episode has ended"
     browser.press(" ")
     browser.press(" ")
     assert panels(browser)["play"] == "Play"

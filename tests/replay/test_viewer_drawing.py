@@ -54,7 +54,7 @@ def expected_properties(replay: Replay, env: MettaGridEnv, step: int, agent: int
         "state": "frozen" if env.freeze_counters[agent] else "free",
         "color": str(env.colors[agent]),
         "total-reward": number(total, 4),
-        "action": "none, the episode is over",
+        "action": "none, the episode has ended",
         "outcome": NONE,
         "reward": NONE,
     }
@@ -62,7 +62,7 @@ def expected_properties(replay: Replay, env: MettaGridEnv, step: int, agent: int
         action, argument = replay.actions[step, agent]
         properties |= {
             "action": f"{replay.config.spec.action_names[action]} {argument}",
-            "outcome": "✓ succeeds" if replay.action_success[step, agent] else "✗ fails",
+            "outcome": "✓ success" if replay.action_success[step, agent] else "✗ failed",
             "reward": number(replay.rewards[step, agent], 4),
         }
     return properties

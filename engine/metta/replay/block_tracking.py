@@ -1,4 +1,4 @@
-"""Block tracking: follow each swappable wall ("block") from step to step, which the simulator does not identify."""
+"""Block tracking: give each swappable wall ("block") an identity that persists from step to step."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from metta.config.env.env_config import EnvConfig
 
 
 class BlockTracker:
-    """The positions of a world's blocks, each with an identity.
+    """The positions of the blocks of a world; a block has the same index at every step.
 
-    The simulator only keeps which cells hold a block, and blocks of a type are alike, so identities are a convention: a
-    block whose cell still holds its type has not moved; the others are matched to the newly occupied cells, closest
-    pairs first.
+    The simulator stores which cells contain a block of which type, but does not distinguish blocks of the same type.
+    Identities are therefore inferred: a block whose cell still contains its type is assumed not to have moved; the
+    others are matched to the newly occupied cells of their type, closest pairs first.
     """
 
     def __init__(self, config: EnvConfig, cells: NDArray[np.int16]):
-        """`cells [rows, cols]`: the map at the start of the episode, encoded as by `build_map`."""
-        swappable = [kind.type_id for kind in config.object_types.values() if kind.swappable]
+        """`cells [rows, cols]`: the map at the start of the episode, in the encoding of `Replay.cells`."""
+        swappable = [object_type.type_id for object_type in config.object_types.values() if object_type.swappable]
         self._shape = cells.shape
         self._cell_indices = np.flatnonzero(np.isin(cells, np.array(swappable, cells.dtype)))
         self._type_ids = cells.ravel()[self._cell_indices]
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """`[blocks, 2]`, (row, col); at the start of the episode in row-major order."""
+        """(row, col) of each block, `[blocks, 2]`; at the start of the episode in row-major order."""
         return self._positions_of(self._cell_indices)
 
     def update(self, cells: NDArray[np.int16]) -> None:
-        """Move the blocks to where they stand in `cells [rows, cols]`."""
+        """Set the positions from the map `cells [rows, cols]` after a step."""
         flat = cells.ravel()
         has_moved = flat[self._cell_indices] != self._type_ids
         for type_id in np.unique(self._type_ids[has_moved]):
@@ -43,9 +43,9 @@ class BlockTracker:
 
 
 def _match_nearest(old: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`[blocks]`: for each of `old [blocks, 2]` the index of its match in `new [blocks, 2]`.
+    """For each position in `old [blocks, 2]`, the index of its match in `new [blocks, 2]`. `[blocks]`
 
-    Pairs are matched greedily by Manhattan distance.
+    Matching is greedy: the pair with the smallest Manhattan distance first.
     """
     distances = np.abs(old[:, None] - new[None]).sum(axis=2)
     matches = np.full(len(old), -1)

@@ -1,4 +1,4 @@
-"""Episode player: a policy in one world, step by step, for recording and for `metta watch` and `metta play`."""
+"""Episode player: run a policy in one world, step by step, for recording and for `metta watch` and `metta play`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from metta.world.env import MettaGridEnv
 
 
 class EpisodePlayer:
-    """Plays episodes of a policy in one world, a step per call.
+    """Plays episodes of a policy in one world, one step per call of `step`.
 
-    The same policy, config and seed give the same episodes. The player has its own world and random generator, and
-    restores the training mode of the policy after each step.
+    The same policy, config and seed give the same episodes. The player creates its own env and random generator, so
+    that global random states are unchanged. The policy acts in evaluation mode; each step restores its previous mode.
     """
 
     def __init__(self, policy: Policy, env_config: EnvConfig, seed: int = 0):
-        """Start the first episode. Raises UsageError if the policy cannot play in that world."""
+        """Start the first episode. Raises UsageError if the policy was made for other observations or actions."""
         self.env = MettaGridEnv(env_config, seed=seed, auto_reset=False)
         self._generator = torch.Generator().manual_seed(RandomStream.EPISODE_PLAYER.seed(seed))
         self.episode = -1
         self.start_episode(policy)
 
     def start_episode(self, policy: Policy | None = None) -> None:
-        """Start the next episode, on a new map; `policy` replaces the current one from now on."""
+        """Start the next episode, on a new map. `policy`, if given, replaces the current policy."""
         if policy is not None:
             check_policy_fits(policy, self.env.spec)
             self.policy = policy
@@ -37,17 +37,17 @@ class EpisodePlayer:
         self._memory = self.policy.initial_memory(self.env.agents)
         self.episode += 1
         self.actions = np.zeros((self.env.agents, 2), np.int32)
-        """`[agents, 2]`, (action id, argument) of the last step"""
+        """(action id, argument) of each agent in the last step, `[agents, 2]`"""
         self.rewards = np.zeros(self.env.agents, np.float32)
-        """`[agents]`, of the last step"""
+        """reward of each agent in the last step, `[agents]`"""
         self.total_rewards = np.zeros(self.env.agents, np.float32)
-        """`[agents]`, of the episode up to now"""
+        """sum of the rewards of each agent in this episode, `[agents]`"""
         self.is_over = False
 
     def step(self, overrides: Mapping[int, tuple[int, int]] | None = None) -> None:
         """Play one step of all agents.
 
-        `overrides` replaces the policy's action for some of them: (action id, argument) by agent index.
+        `overrides` maps an agent index to the (action id, argument) that replaces the policy's action.
         """
         device = self._memory.hidden.device
         with _evaluation_mode(self.policy):
@@ -64,7 +64,7 @@ class EpisodePlayer:
 
 @contextmanager
 def _evaluation_mode(policy: Policy) -> Iterator[None]:
-    """Put a policy that is a torch module into evaluation mode and restore the mode of each submodule afterwards."""
+    """Put a policy that is a torch module into evaluation mode; restore the mode of each submodule on exit."""
     modes = [(module, module.training) for module in policy.modules()] if isinstance(policy, torch.nn.Module) else []
     try:
         for module, _ in modes:

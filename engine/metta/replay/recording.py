@@ -1,4 +1,4 @@
-"""Episode recording: play one episode of a policy and keep the state of the world at every step."""
+"""Episode recording: play one episode of a policy and return the state of the world at every step as arrays."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from metta.replay.episode_player import EpisodePlayer
 from metta.world.env import MettaGridEnv
 
 DEFAULT_MAX_STEPS: Final = 1000
-"""Recorded steps where the game sets no end of an episode and the caller no limit."""
+"""Maximum number of recorded steps if neither the game nor the caller limits the length of the episode."""
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A recorded episode. States are those before each step and the final one, so `times` is steps + 1."""
+    """A recorded episode.
+
+    The axis `times` has length steps + 1: the state before each step, and the final state.
+    """
 
     config: EnvConfig
     seed: int
     cells: NDArray[np.int16]
-    """`[rows, cols]`, the map at the start of the episode, encoded as by `build_map`"""
+    """`[rows, cols]`, the map at the start of the episode: 0 for an empty cell, the type id of an object, or -1 - g for
+    an agent of group g"""
 
     groups: NDArray[np.int64]
-    """`[agents]`, the index of each agent's group in `config.game.groups`"""
+    """`[agents]`, index of each agent's group in `config.game.groups`"""
     positions: NDArray[np.int16]
     """`[times, agents, 2]`, (row, col)"""
     orientations: NDArray[np.uint8]
@@ -37,37 +41,37 @@ class Replay:
     is_frozen: NDArray[np.bool_]
     """`[times, agents]`"""
     colors: NDArray[np.uint8]
-    """`[times, agents]`"""
+    """`[times, agents]`, 0 to 255"""
     inventories: NDArray[np.uint8]
-    """`[times, agents, items]`"""
+    """`[times, agents, items]`, amount of each item"""
 
     converter_is_busy: NDArray[np.bool_]
     """`[times, converters]`, converting or cooling; converters in row-major order of the map"""
     converter_inventories: NDArray[np.uint8]
-    """`[times, converters, items]`"""
+    """`[times, converters, items]`, amount of each item"""
     block_positions: NDArray[np.int16]
-    """`[times, blocks, 2]`, (row, col) of swappable walls; at first in row-major order of the map"""
+    """`[times, blocks, 2]`, (row, col) of swappable walls, ordered by their first positions in row-major order"""
 
     actions: NDArray[np.int32]
-    """`[steps, agents, 2]`, (action id, argument)"""
+    """`[steps, agents, 2]`, (action id, argument) of each agent"""
     action_success: NDArray[np.bool_]
-    """`[steps, agents]`"""
+    """`[steps, agents]`, whether the action of the step succeeded"""
     rewards: NDArray[np.float32]
     """`[steps, agents]`, as returned by `env.step`"""
 
     @property
     def steps(self) -> int:
-        """The number of steps played."""
+        """Number of steps played."""
         return len(self.actions)
 
     @property
     def total_rewards(self) -> NDArray[np.float32]:
-        """`[steps, agents]`: each agent's cumulative reward, summed in float32 as in the simulator."""
+        """Cumulative reward of each agent after each step, summed in float32 as in the simulator. `[steps, agents]`"""
         return np.add.accumulate(self.rewards, axis=0, dtype=np.float32)
 
 
 class _StateRecorder:
-    """Collects the states of an env with one world."""
+    """Collects the states over time of an env with one world."""
 
     def __init__(self, env: MettaGridEnv):
         self.env = env
@@ -89,20 +93,20 @@ class _StateRecorder:
         self._append("block_positions", self.blocks.positions, np.int16)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The states over time, `[times, ...]`, by the fields of `Replay`."""
+        """The arrays `[times, ...]` by the name of the field of `Replay`."""
         return {name: np.stack(states) for name, states in self._states.items()}
 
     def _append(self, name: str, values: np.ndarray, dtype: type[np.generic]) -> None:
-        self._states.setdefault(name, []).append(values.astype(dtype))  # copies: the env updates its arrays in place
+        self._states.setdefault(name, []).append(values.astype(dtype))  # a copy: the env updates its arrays in place
 
 
 def record_episode(policy: Policy, env_config: EnvConfig, seed: int, max_steps: int | None = None) -> Replay:
     """Play one episode in a new world and record every state.
 
-    The same policy, config and seed give the same episode. The episode ends where the game ends it or after
-    `max_steps`; a game without an end is recorded for `DEFAULT_MAX_STEPS` unless `max_steps` is given. Global random
-    states and the policy's training mode are left unchanged. Raises UsageError if `max_steps` is below 1 or the policy
-    cannot play in that world.
+    The same policy, config and seed give the same episode. Recording stops when the episode ends or after `max_steps`
+    steps, by default `DEFAULT_MAX_STEPS` if the game does not limit the length of an episode. Global random states and
+    the policy's training mode are left unchanged. Raises UsageError if `max_steps` is below 1, or if the policy was
+    made for other observations or actions.
     """
     if max_steps is not None and max_steps < 1:
         raise UsageError(f"max_steps must be at least 1; got {max_steps}")
@@ -133,6 +137,6 @@ def record_episode(policy: Policy, env_config: EnvConfig, seed: int, max_steps: 
 
 
 def _episode_length(config: EnvConfig) -> int:
-    """The number of steps after which the game ends an episode, or `DEFAULT_MAX_STEPS` if it does not."""
+    """Maximum length of an episode in steps, set by the game or else `DEFAULT_MAX_STEPS`."""
     limits = [steps for steps in (config.game.max_steps, config.game.episode_lifetime) if steps]
     return min(limits, default=DEFAULT_MAX_STEPS)

@@ -1,4 +1,4 @@
-"""Replay files: write an episode as a MettaScope file and as an HTML page."""
+"""Replay files: write a recorded episode as a MettaScope file and as an HTML page."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class ReplayPaths:
     """The files of one recorded episode."""
 
     mettascope: Path
-    """`.json.z`, for MettaScope"""
+    """`.json.z` file for MettaScope"""
     page: Path
-    """`.html`, for a browser"""
+    """`.html` file for a web browser"""
 
 
 def write_replay(replay: Replay, directory: str | Path, name: str, title: str | None = None) -> ReplayPaths:
     """Write `NAME.json.z` and `NAME.html` into `directory`, which is created if it does not exist.
 
-    Each file is written completely or not at all. `title`, by default the name, is the heading of the page. Raises
-    OSError where a file cannot be written.
+    Each file is written completely or not at all. `title`, by default `name`, is the heading of the page. Raises
+    OSError if a file cannot be written.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A replay as one standalone HTML file: the viewer of `viewer/` with the episode embedded."""
+"""Standalone HTML file of a replay: the JavaScript viewer in `viewer/` with the episode embedded."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from metta.replay.mettascope import json_bytes, mettascope_document
 from metta.replay.recording import Replay
 
 SCRIPTS = ("episode.js", "sprites.js", "map.js", "panels.js", "viewer.js")
-"""The scripts of `viewer/`, joined in this order into one."""
+"""Scripts in `viewer/`, concatenated in this order into one script."""
 
 _TEMPLATES = Environment(loader=PackageLoader("metta.replay", "viewer"), autoescape=True, undefined=StrictUndefined)
 
 
 def standalone_html(replay: Replay, title: str) -> str:
-    """HTML that shows the episode without a network, a server or a library.
+    """An HTML page that contains the viewer and the episode, and loads no other file.
 
-    It runs in Chromium 80, Firefox 113, Safari 16.4 and later, which can decompress zlib data. The embedded episode is
-    the MettaScope document with the state after the last step and without total rewards, which the viewer computes. It
-    is zlib-compressed in base64, so that no name of the config appears in the markup. The content security policy
-    allows the page's own script and style and nothing else.
+    Viewing it requires `DecompressionStream`: Chromium 80, Firefox 113, Safari 16.4 or later. The embedded episode is
+    the MettaScope document, with the state after the last step added and total rewards, which the viewer computes,
+    removed. It is zlib-compressed and base64-encoded, so that names from the config cannot be parsed as markup. The
+    content security policy allows only the page's own script and style.
     """
     groups = [
         {"name": name, "id": group.id, "sprite": group.sprite} for name, group in replay.config.game.groups.items()
-    ]  # a list, because JavaScript reorders the keys of an object that look like numbers
+    ]  # a list, because JavaScript sorts integer-like keys of an object first
     content = mettascope_document(replay, replay.steps + 1) | {"title": title, "seed": replay.seed, "groups": groups}
     for entity in content["grid_objects"]:
         entity.pop("total_reward", None)
@@ -48,5 +48,5 @@ def _source(name: str) -> str:
 
 
 def _sha256(source: str) -> str:
-    """The hash of an inline script or style, as a content security policy names it."""
+    """SHA-256 of an inline script or style in base64, as required in a content security policy."""
     return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()

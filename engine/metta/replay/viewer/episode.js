@@ -1,16 +1,17 @@
-// The recorded episode: the state of each entity (agent or object) at each step.
-// A property holds one value, or a list of changes [[step, value], ...] of which the first is at step 0.
+// The recorded episode: decodes the embedded data and returns the state of each entity (agent or object) at each step.
+// A property is either one constant value or a list of changes [[step, value], ...], the first at step 0.
 
 async function readEpisode(element) {
   const bytes = Uint8Array.from(atob(element.textContent), character => character.charCodeAt(0));
-  const json = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));  // the zlib format
+  const json = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));  // zlib format
   return new Episode(await new Response(json).json());
 }
 
-// (row, col) offsets by orientation: up, down, left, right.
+// (row, col) offsets of the cell ahead and of the cell to the left, by orientation: up, down, left, right.
 const AHEAD = [[-1, 0], [1, 0], [0, -1], [0, 1]];
-const LEFTWARD = [[0, -1], [0, 1], [1, 0], [-1, 0]];
+const LEFT = [[0, -1], [0, 1], [1, 0], [-1, 0]];
 
+// The value of a property at a step, by binary search.
 function valueAt(property, step) {
   if (!Array.isArray(property)) return property;
   let low = 0, high = property.length - 1;
@@ -52,7 +53,7 @@ class Episode {
     }
   }
 
-  // The agent's total reward before each step, and after the last one; summed in float32 like the simulator's.
+  // The agent's total reward before each step and after the last, [steps + 1]; summed in float32 as in the simulator.
   totalRewards(agent) {
     const totals = new Float32Array(this.steps + 1);
     for (let step = 0; step < this.steps; step++) {
@@ -70,12 +71,12 @@ class Episode {
       || this.stationary.get(row * this.cols + col);
   }
 
-  // The items that an entity holds, as [item, amount].
+  // The inventory of an entity, as [item, amount] of each item with a nonzero amount.
   inventory(entity, step) {
     return this.items.map(item => [item, valueAt(entity[`inv:${item}`] ?? 0, step)]).filter(([, amount]) => amount > 0);
   }
 
-  // An agent's action in a step; null after the last step.
+  // An agent's action at a step; null after the last step.
   action(agent, step) {
     if (step >= this.steps) return null;
     const [id, argument] = valueAt(agent.action, step);
@@ -88,14 +89,14 @@ class Episode {
     };
   }
 
-  // The agent hit by this agent's attack in a step, or undefined. Attacks precede all movement and rotation of the step.
+  // The agent hit by this agent's attack at a step, or undefined. Attacks precede all moves and rotations of the step.
   attackTarget(agent, step) {
     const action = this.action(agent, step);
     if (!action?.succeeded || !action.type.startsWith("attack")) return undefined;
     const orientation = valueAt(agent["agent:orientation"], step), [row, col] = this.position(agent, step);
-    const [ahead, left] = [AHEAD[orientation], LEFTWARD[orientation]];
+    const [ahead, left] = [AHEAD[orientation], LEFT[orientation]];
     const agentAt = (distance, side) => {
-      // like the simulator: coordinates above or left of the map become the first row or column
+      // as in the simulator, negative coordinates are clamped to 0
       const [targetRow, targetCol] = [0, 1].map(axis =>
         Math.max(0, [row, col][axis] + ahead[axis] * distance + left[axis] * side));
       return this.agents.find(other => {
@@ -109,10 +110,10 @@ class Episode {
     return candidates.map(([distance, side]) => agentAt(distance, side)).find(Boolean);
   }
 
-  // Sums over the agents of a group: their number, total reward, how many are frozen, and the amount of each used item.
+  // Sums over the agents of a group: number of agents, total reward, number of frozen agents, amount of each used item.
   groupSums(group, step) {
     const members = this.agents.filter(agent => agent.group === group);
-    const sum = of => members.reduce((total, agent) => total + of(agent), 0);
+    const sum = valueOf => members.reduce((total, agent) => total + valueOf(agent), 0);
     return {
       agents: members.length,
       reward: sum(agent => agent.totalRewards[step]),

@@ -1,14 +1,15 @@
-// The map canvas: pan and zoom, drawing, and which cell lies under the pointer.
+// The map canvas: drawing, panning, zooming, and conversion of canvas points to cells.
 
 const MIN_CELL = 2, MAX_CELL = 120, MIN_FOLLOWED_CELL = 28;  // pixels per cell
 
 class MapView {
   constructor(canvas, episode, painter) {
     Object.assign(this, { canvas, episode, painter, isFitted: true });
+    // side of a cell and position of the map on the canvas, in CSS pixels
     this.cell = this.left = this.top = 1;
   }
 
-  // Match the canvas to its size on the page; one canvas pixel is one pixel of the screen.
+  // Set the canvas resolution to its size on the page, in device pixels.
   resize() {
     const { width, height } = this.canvas.getBoundingClientRect();
     this.ratio = window.devicePixelRatio || 1;
@@ -18,6 +19,7 @@ class MapView {
     if (this.isFitted) this.fit();
   }
 
+  // Show the whole map.
   fit() {
     const { rows, cols } = this.episode;
     this.cell = Math.min(this.width / cols, this.height / rows);
@@ -26,7 +28,7 @@ class MapView {
     this.isFitted = true;
   }
 
-  // Zoom around the point (x, y) of the canvas.
+  // Zoom around the point (x, y) of the canvas, in CSS pixels.
   zoom(factor, x = this.width / 2, y = this.height / 2) {
     const cell = Math.min(MAX_CELL, Math.max(MIN_CELL, this.cell * factor));
     this.left = x - ((x - this.left) * cell) / this.cell;
@@ -93,7 +95,7 @@ class MapView {
     const x = col * this.cell, y = row * this.cell;
     const isVisible = x + this.left > -this.cell && y + this.top > -this.cell && x + this.left < this.width && y + this.top < this.height;
     if (!isVisible) return;
-    // on a large map agents are drawn larger than their cells, so that they stand out among the objects
+    // at low zoom, agents are drawn larger than their cells, so that they remain visible among the objects
     const size = isAgent(entity) ? Math.max(this.cell, Math.min(16, 1.7 * this.cell)) : this.cell;
     const shift = (this.cell - size) / 2;
     this.painter.paint(context, x + shift, y + shift, size, spriteState(this.episode, entity, step));
@@ -102,7 +104,7 @@ class MapView {
   drawAttack(context, agent, step) {
     const target = this.episode.attackTarget(agent, step);
     if (!target) return;
-    const center = entity => this.episode.position(entity, step).map(at => (at + 0.5) * this.cell).reverse();
+    const center = entity => this.episode.position(entity, step).map(index => (index + 0.5) * this.cell).reverse();
     paintAttack(context, this.cell, center(agent), center(target));
   }
 

@@ -1,9 +1,10 @@
-// The panels beside the map: the selected entity, the groups and the legend.
-// Names come from a config, so they only ever become text, never markup.
+// The panels beside the map: selected entity, reward curve, groups and legend.
+// Names come from a config and are untrusted: they are inserted as text, never as markup.
 
 const ORIENTATIONS = ["up \u2191", "down \u2193", "left \u2190", "right \u2192"];
 const NONE = "\u2013";
 
+// A new HTML element; children are nodes or text.
 function element(tag, ...children) {
   const created = document.createElement(tag);
   created.append(...children.map(child => (child instanceof Node ? child : String(child))));
@@ -15,7 +16,7 @@ function formatNumber(value, digits = 3) {
   return String(rounded === 0 ? 0 : rounded);  // not -0
 }
 
-// A sprite on a canvas of its own, to stand beside a name.
+// A new canvas of 48 x 48 pixels with a sprite, for the legend and the table of groups.
 function icon(paint) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 48;
@@ -35,7 +36,7 @@ function entityName(episode, entity) {
   return isAgent(entity) ? agentName(episode, entity) : episode.objectTypes.get(entity.type).name;
 }
 
-// One line about an entity, shown while the pointer is on it.
+// A one-line description of an entity, shown while the pointer is over it.
 function describe(episode, entity, step) {
   const held = episode.inventory(entity, step).map(([item, amount]) => `${amount} ${item}`);
   const states = [];
@@ -44,7 +45,7 @@ function describe(episode, entity, step) {
   return [entityName(episode, entity), ...states, held.length ? `holds ${held.join(", ")}` : ""].filter(Boolean).join(" \u00b7 ");
 }
 
-// The properties of an entity at a step, as [label, text, id].
+// The properties of an entity at a step, as [label, text, id]; tests find a property by its id.
 function properties(episode, entity, step) {
   const [row, col] = episode.position(entity, step);
   const rows = [["Position", `row ${row}, column ${col}`, "position"]];
@@ -58,12 +59,12 @@ function properties(episode, entity, step) {
   }
   const action = episode.action(entity, step);
   rows.push(
-    ["Faces", ORIENTATIONS[valueAt(entity["agent:orientation"], step)] ?? "", "orientation"],
+    ["Orientation", ORIENTATIONS[valueAt(entity["agent:orientation"], step)] ?? "", "orientation"],
     ["State", valueAt(entity["agent:frozen"], step) ? "frozen" : "free", "state"],
     ["Color", valueAt(entity["agent:color"], step), "color"],
-    ["Reward so far", formatNumber(entity.totalRewards[step], 4), "total-reward"],
-    ["Action", action ? `${action.name} ${action.argument}` : "none, the episode is over", "action"],
-    ["Outcome", action ? (action.succeeded ? "\u2713 succeeds" : "\u2717 fails") : NONE, "outcome"],
+    ["Total reward", formatNumber(entity.totalRewards[step], 4), "total-reward"],
+    ["Action", action ? `${action.name} ${action.argument}` : "none, the episode has ended", "action"],
+    ["Outcome", action ? (action.succeeded ? "\u2713 success" : "\u2717 failed") : NONE, "outcome"],
     ["Step reward", action ? formatNumber(action.reward, 4) : NONE, "reward"],
   );
   return rows;
@@ -100,7 +101,7 @@ function showGroups(page, episode, painter, step) {
     page.groups.append(element("thead", element("tr", element("th", "Group"), ...headings)), element("tbody"));
   }
   const sums = episode.groups.map((_, index) => episode.groupSums(index, step));
-  const row = (name, of) => element("tr", element("th", name), ...sums.map(sum => element("td", of(sum))));
+  const row = (name, valueOf) => element("tr", element("th", name), ...sums.map(sum => element("td", valueOf(sum))));
   page.groups.tBodies[0].replaceChildren(
     row("Agents", sum => sum.agents),
     row("Frozen", sum => sum.frozen),
@@ -119,20 +120,20 @@ function showLegend(page, episode, painter) {
     element("li", spriteIcon(painter, agent), "agent 7, facing right"),
     element("li", spriteIcon(painter, { ...agent, frozen: 1 }), "frozen agent"),
     ...objectTypes.map(objectType => {
-      const note = objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can change places with it" : "";
+      const note = objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can swap places with it" : "";
       const sprite = spriteIcon(painter, { objectType, busy: 0, ready: 0 });
       return element("li", sprite, `${objectType.name} \u00d7 ${counts.get(objectType.type_id)}`, element("small", note));
     }),
     ...(episode.actionTypes.includes("attack")
-      ? [element("li", icon(context => paintAttack(context, 26, [4, 40], [34, 14])), "an attack that hits")] : []),
+      ? [element("li", icon(context => paintAttack(context, 26, [4, 40], [34, 14])), "successful attack")] : []),
     ...(converter
-      ? [element("li", spriteIcon(painter, { objectType: converter, busy: 1, ready: 2 }), "busy (dots), two items to collect")] : []),
+      ? [element("li", spriteIcon(painter, { objectType: converter, busy: 1, ready: 2 }), "busy (dots), 2 items to collect")] : []),
   );
 }
 
-const CURVE_MARGIN = 48;  // pixels left of the curve, for the numbers of its axis
+const CURVE_MARGIN = 48;  // pixels left of the curve, for the axis labels
 
-// Plot the reward so far over steps: the agent's as a line, the mean of all agents dashed. `agent` may be null.
+// Plot total reward against step: mean of all agents (dashed) and, unless null, `agent` (solid); mark the current step.
 function drawCurve(canvas, episode, agent, step) {
   const { width, height } = canvas.getBoundingClientRect(), ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
@@ -143,7 +144,7 @@ function drawCurve(canvas, episode, agent, step) {
   let low = 0, high = 0;
   for (const [rewards] of lines) for (const reward of rewards) [low, high] = [Math.min(low, reward), Math.max(high, reward)];
   if (low === high) high = low + 1;
-  const x = at => CURVE_MARGIN + (at / episode.steps) * (width - CURVE_MARGIN - 2);
+  const x = index => CURVE_MARGIN + (index / episode.steps) * (width - CURVE_MARGIN - 2);
   const y = reward => height - 4 - ((reward - low) / (high - low)) * (height - 8);
   const stroke = (color, dash, path) => {
     context.strokeStyle = color;
@@ -155,7 +156,7 @@ function drawCurve(canvas, episode, agent, step) {
   stroke("#3a4450", [], () => { context.moveTo(CURVE_MARGIN, y(0)); context.lineTo(width, y(0)); });
   context.lineWidth = 2;
   for (const [rewards, color, dash] of lines) {
-    stroke(color, dash, () => rewards.forEach((reward, at) => context.lineTo(x(at), y(reward))));
+    stroke(color, dash, () => rewards.forEach((reward, index) => context.lineTo(x(index), y(reward))));
   }
   stroke("#fff", [], () => { context.moveTo(x(step), 0); context.lineTo(x(step), height); });
   context.fillStyle = "#b4bfca";

@@ -1,12 +1,13 @@
-// Sprites of agents and objects. Shapes and letters distinguish them; color is redundant (palette: Okabe and Ito).
+// Sprites of agents and objects. Shapes and letters distinguish them without color (group colors: Okabe and Ito 2008).
 
-const FLOOR = "#1a2026", WALL = "#606c79", INK = "#000", PALE = "#fff", ICE = "#4aa3ff";
+const FLOOR = "#1a2026", WALL = "#606c79", BLACK = "#000", WHITE = "#fff", FROZEN_BLUE = "#4aa3ff";
 const GROUP_COLORS = ["#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#ffffff", "#d55e00", "#0072b2"];
 const OBJECT_COLORS = ["#e8795a", "#6cb6ee", "#4fc79b", "#e0b050", "#c9a0dc", "#9fb4c7"];
 const OUTLINES = ["circle", "square", "diamond", "pentagon", "hexagon", "octagon"];
 const CORNERS = { diamond: 4, pentagon: 5, hexagon: 6, octagon: 8 };
 
-// Distinct labels of one or two letters, by type id: the initials of a name with several words, else letters of the name.
+// A distinct label for each type id: the initials of the first and last word of a name, else one or two of its letters,
+// else the type id.
 function typeLabels(objectTypes) {
   const wordsOf = type => type.name.split(/[^\p{L}\p{N}]+/u).filter(Boolean).map(word => [...word.toUpperCase()]);
   const startingWith = letter => objectTypes.filter(type => wordsOf(type)[0]?.[0] === letter).length;
@@ -25,7 +26,7 @@ function typeLabels(objectTypes) {
   return labels;
 }
 
-// The agents' outline by group: that of the group's `sprite`, or the next one that no earlier group has.
+// The outline of each group's agents: the one at index `sprite`, or the next one that no earlier group uses.
 function groupOutlines(groups) {
   const taken = new Set();
   return groups.map(group => {
@@ -36,7 +37,7 @@ function groupOutlines(groups) {
   });
 }
 
-// A letter by group: empty for the first group with an outline, then A, B, ... for others with the same outline.
+// A mark for each group: empty for the first group with an outline, then A, B, ... for others with the same outline.
 function groupMarks(outlines) {
   return outlines.map((outline, index) => {
     const earlier = outlines.slice(0, index).filter(other => other === outline).length;
@@ -51,7 +52,7 @@ class SpritePainter {
     this.marks = groupMarks(this.outlines);
   }
 
-  // Paint a sprite into the square of side `size` at (x, y); `state` is that of `spriteState`.
+  // Paint a sprite into the square with side `size` and upper left corner (x, y); `state` as returned by `spriteState`.
   paint(context, x, y, size, state) {
     context.save();
     context.translate(x, y);
@@ -67,7 +68,7 @@ class SpritePainter {
   paintAgent(context, size, { group, orientation, frozen, label }) {
     const [down, right] = AHEAD[orientation] ?? [0, 0];
     // a triangle on the side that the agent faces
-    context.fillStyle = PALE;
+    context.fillStyle = WHITE;
     context.beginPath();
     context.moveTo(0.5 + right * 0.5, 0.5 + down * 0.5);
     context.lineTo(0.5 + right * 0.22 + down * 0.24, 0.5 + down * 0.22 + right * 0.24);
@@ -77,10 +78,10 @@ class SpritePainter {
     context.fillStyle = frozen ? "#dfe9f2" : GROUP_COLORS[group % GROUP_COLORS.length];
     context.fill();
     context.lineWidth = frozen ? 0.1 : 0.06;
-    context.strokeStyle = frozen ? ICE : PALE;
+    context.strokeStyle = frozen ? FROZEN_BLUE : WHITE;
     context.stroke();
-    if (frozen) paintSpikes(context);
-    if (size >= 14) paintText(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.36, INK);
+    if (frozen) paintFrozenSpikes(context);
+    if (size >= 14) paintText(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.36, BLACK);
     if (this.marks[group]) paintBadge(context, size, this.marks[group], 0.66);
   }
 
@@ -93,27 +94,27 @@ class SpritePainter {
     context.globalAlpha = 1;
     if (size >= 12) {
       context.lineWidth = 0.05;
-      context.strokeStyle = INK;
+      context.strokeStyle = BLACK;
       context.stroke();
-      paintText(context, this.labels.get(objectType.type_id), 0.5, 0.54, 0.4, INK);
+      paintText(context, this.labels.get(objectType.type_id), 0.5, 0.54, 0.4, BLACK);
     }
     if (busy) for (const i of [0, 1, 2]) paintDot(context, 0.34 + 0.16 * i, 0.82, 0.05);
     if (ready) paintBadge(context, size, String(ready), 0.02);
   }
 }
 
-// Paint a jagged line from attacker to target and a ring around the target; `from` and `to` are (x, y), equal where an
-// agent hits itself.
+// Paint a zigzag line from attacker to target and a ring around the target. `from` and `to` are (x, y); they are equal
+// when an agent hits itself.
 function paintAttack(context, size, from, to) {
-  const across = [(to[1] - from[1]) / 6, (from[0] - to[0]) / 6];
-  const along = (part, side) => [0, 1].map(axis => from[axis] + (to[axis] - from[axis]) * part + across[axis] * side);
-  for (const [width, color] of [[0.16, INK], [0.08, "#ff5a4d"]]) {
+  const normal = [(to[1] - from[1]) / 6, (from[0] - to[0]) / 6];
+  const pointAt = (fraction, side) => [0, 1].map(axis => from[axis] + (to[axis] - from[axis]) * fraction + normal[axis] * side);
+  for (const [width, color] of [[0.16, BLACK], [0.08, "#ff5a4d"]]) {
     context.strokeStyle = color;
     context.lineWidth = Math.max(1.5, width * size);
     context.beginPath();
     context.moveTo(...from);
-    context.lineTo(...along(0.4, 1));
-    context.lineTo(...along(0.5, -1));
+    context.lineTo(...pointAt(0.4, 1));
+    context.lineTo(...pointAt(0.5, -1));
     context.lineTo(...to);
     context.stroke();
     context.beginPath();
@@ -122,7 +123,7 @@ function paintAttack(context, size, from, to) {
   }
 }
 
-// The visible state of an entity at a step.
+// The state of an entity at a step that its sprite shows.
 function spriteState(episode, entity, step) {
   if (isAgent(entity)) {
     return {
@@ -141,7 +142,7 @@ function spriteState(episode, entity, step) {
   };
 }
 
-// Trace the path of a shape in the unit square.
+// Define the path of a shape in the unit square, without painting it.
 function outline(context, shape, radius) {
   context.beginPath();
   if (shape === "circle") context.arc(0.5, 0.5, radius, 0, 2 * Math.PI);
@@ -184,8 +185,8 @@ function paintBlock(context) {
   context.stroke();
 }
 
-// Paint the spikes of ice around a frozen agent.
-function paintSpikes(context) {
+// Paint six spikes around a frozen agent.
+function paintFrozenSpikes(context) {
   context.lineWidth = 0.07;
   context.beginPath();
   for (let i = 0; i < 6; i++) {
@@ -196,18 +197,19 @@ function paintSpikes(context) {
   context.stroke();
 }
 
-// Paint a number or letter in a box at the right edge, `top` below the upper one; a small sprite gets the box alone.
+// Paint a number or letter in a box at the right edge; `top` is its distance from the upper edge, as a fraction of the
+// sprite. Sprites smaller than 18 pixels get a box without text.
 function paintBadge(context, size, label, top) {
-  context.fillStyle = INK;
+  context.fillStyle = BLACK;
   if (size < 18) context.fillRect(0.72, top + 0.06, 0.2, 0.2);
   else {
     context.fillRect(0.66, top, 0.32, 0.34);
-    paintText(context, label, 0.82, top + 0.18, 0.28, PALE);
+    paintText(context, label, 0.82, top + 0.18, 0.28, WHITE);
   }
 }
 
 function paintDot(context, x, y, radius) {
-  context.fillStyle = INK;
+  context.fillStyle = BLACK;
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
   context.fill();
@@ -215,7 +217,7 @@ function paintDot(context, x, y, radius) {
 
 function paintText(context, label, x, y, height, color) {
   context.fillStyle = color;
-  // scaled down from a font of 100 times the size: browsers do not draw fonts smaller than a pixel
+  // drawn at 100 times the size and scaled down, because browsers do not draw fonts smaller than a pixel
   context.save();
   context.translate(x, y);
   context.scale(0.01, 0.01);

@@ -1,9 +1,9 @@
-// The viewer: which step is shown, what is selected, and the controls that change both.
+// The viewer: keeps the current step and the selected entity, handles all controls, and starts the page.
 
 class Viewer {
   constructor(page, episode) {
     Object.assign(this, { page, episode, step: 0, selected: null, isPlaying: false, isDrawScheduled: false });
-    this.startStep = this.startTime = 0;  // of playback
+    this.startStep = this.startTime = 0;  // step and time (milliseconds) at which playback started
     this.painter = new SpritePainter(episode);
     this.map = new MapView(page.map, episode, this.painter);
     this.showEpisode();
@@ -13,7 +13,7 @@ class Viewer {
     this.connectPointers();
     this.map.resize();
     this.select(episode.agents[0]);
-    this.followFragment();
+    this.applyUrlFragment();
     this.draw();
   }
 
@@ -38,11 +38,11 @@ class Viewer {
     else showNoSelection(page);
     page.agents.value = agent ? agent.agent_id : "";
     drawCurve(page.curve, episode, agent, step);
-    page.curveKey.textContent = agent ? "line: this agent \u00b7 dashed: mean of all agents" : "dashed: mean of all agents";
+    page.curveKey.textContent = agent ? "solid: this agent \u00b7 dashed: mean of all agents" : "dashed: mean of all agents";
     showGroups(page, episode, painter, step);
   }
 
-  // The title, the summary and everything else that stays the same during the episode.
+  // Show the title, the summary, the list of agents and the legend, which do not depend on the step.
   showEpisode() {
     const { page, episode } = this;
     const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
@@ -63,7 +63,7 @@ class Viewer {
     showLegend(page, episode, this.painter);
   }
 
-  // -- changes of the state ---------------------------------------------------------------------------------------
+  // -- state changes ----------------------------------------------------------------------------------------------
 
   goTo(step) {
     this.step = Math.min(this.episode.steps, Math.max(0, Math.round(step) || 0));
@@ -94,7 +94,7 @@ class Viewer {
     [this.startStep, this.startTime] = [this.step, performance.now()];
   }
 
-  // Show the step that playback has reached at a time, in milliseconds.
+  // Show the step that playback has reached at time `now`, in milliseconds.
   advance(now) {
     if (!this.isPlaying) return;
     const elapsed = Math.max(0, now - this.startTime) / 1000;
@@ -129,8 +129,8 @@ class Viewer {
     this.scheduleDraw();
   }
 
-  // Apply the fragment of the URL, such as `#step=120&agent=5`.
-  followFragment() {
+  // Go to the step and select the agent given in the fragment of the URL, such as `#step=120&agent=5`.
+  applyUrlFragment() {
     const parameters = new URLSearchParams(location.hash.slice(1));
     if (parameters.has("step")) this.goTo(Number(parameters.get("step")));
     if (parameters.has("agent")) this.select(this.episode.agents[Number(parameters.get("agent"))]);
@@ -175,10 +175,10 @@ class Viewer {
     };
     document.addEventListener("keydown", event => {
       const { target, key } = event;
-      const isForControl = target.tagName === "SELECT"
+      const isHandledByControl = target.tagName === "SELECT"
         || (key === " " && /^(BUTTON|SUMMARY|INPUT)$/.test(target.tagName) && target !== this.page.slider);
       const action = actions[key.length === 1 ? key.toLowerCase() : key];
-      if (!action || isForControl || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (!action || isHandledByControl || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       action(event);
     });
@@ -196,12 +196,12 @@ class Viewer {
     page.observationWindow.addEventListener("change", () => this.scheduleDraw());
     page.curve.addEventListener("pointerdown", event =>
       this.goTo(((event.offsetX - CURVE_MARGIN) / (page.curve.clientWidth - CURVE_MARGIN)) * episode.steps));
-    window.addEventListener("hashchange", () => this.followFragment());
-    // resizing clears the canvas, so it is drawn at once
+    window.addEventListener("hashchange", () => this.applyUrlFragment());
+    // draw immediately, because resizing clears the canvas
     new ResizeObserver(() => { this.map.resize(); this.draw(); }).observe(page.map);
   }
 
-  // On the map a click selects, a drag pans, and two fingers or the wheel zoom.
+  // On the map, a click selects, a drag pans, and the wheel or a two-finger pinch zooms.
   connectPointers() {
     const { page, episode, map } = this;
     const pointers = new Map();  // (x, y) by pointer id
@@ -214,7 +214,7 @@ class Viewer {
     });
     page.map.addEventListener("pointermove", event => {
       const { offsetX: x, offsetY: y, pointerId } = event;
-      this.showPointed(map.cellAt(x, y));
+      this.showCellUnderPointer(map.cellAt(x, y));
       const before = pointers.get(pointerId);
       if (!before) return;
       if (!hasMoved && Math.hypot(x - before[0], y - before[1]) < 5) return;
@@ -237,15 +237,15 @@ class Viewer {
       this.select(cell && episode.entityAt(...cell, this.step));
     });
     page.map.addEventListener("pointercancel", event => pointers.delete(event.pointerId));
-    page.map.addEventListener("pointerleave", () => this.showPointed(null));
+    page.map.addEventListener("pointerleave", () => this.showCellUnderPointer(null));
     page.map.addEventListener("wheel", event => {
       event.preventDefault();
       this.zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
     }, { passive: false });
   }
 
-  // Say which cell the pointer is on and what stands there; `cell` is null outside the map.
-  showPointed(cell) {
+  // Show the cell under the pointer and the entity in it; `cell` is null outside the map.
+  showCellUnderPointer(cell) {
     const entity = cell && this.episode.entityAt(...cell, this.step);
     this.page.pointed.textContent = [
       cell ? `row ${cell[0]}, column ${cell[1]}` : "",
@@ -254,7 +254,7 @@ class Viewer {
   }
 }
 
-// Elements of the page by id: `zoom-in` is `page.zoomIn`.
+// Elements of the page by id in camel case: `zoom-in` is `page.zoomIn`.
 function elementsById() {
   return Object.fromEntries([...document.querySelectorAll("[id]")].map(node =>
     [node.id.replace(/-(.)/g, (_, letter) => letter.toUpperCase()), node]));
