@@ -10,7 +10,10 @@ from metta.config.env.env_spec import EnvSpec
 
 
 class ObservationSpace(spaces.Box):
-    """Observations of one agent: `[tokens, 3] uint8` tokens (location, feature id, value); unused ones are all 0xff."""
+    """Box space of the observation of one agent: `[tokens, 3] uint8`.
+
+    Each token is (location, feature id, value). Unused tokens at the end are filled with 0xff.
+    """
 
     def __init__(self, env_config: EnvConfig):
         self.env_config = env_config
@@ -18,19 +21,22 @@ class ObservationSpace(spaces.Box):
 
     @property
     def spec(self) -> EnvSpec:
-        """The names of features and object types, and the size of the window."""
+        """The environment spec: names of features and object types, size of the observation window."""
         return self.env_config.spec
 
 
 class ActionSpace(spaces.MultiDiscrete):
-    """Actions of one agent: (action id, argument). The largest argument depends on the action: see `spec`."""
+    """MultiDiscrete space of the action of one agent: `[2] int32`, (action id, argument).
+
+    The space has one bound for the arguments of all actions; `spec.max_action_args` has the largest argument of each.
+    """
 
     def __init__(self, env_config: EnvConfig):
         self.env_config = env_config
         spec = env_config.spec
-        super().__init__([len(spec.action_names), max(spec.max_action_args) + 1], dtype=np.int32)  # type: ignore[arg-type]  # the stub knows int64 alone
+        super().__init__([len(spec.action_names), max(spec.max_action_args) + 1], dtype=np.int32)  # type: ignore[arg-type]  # Gymnasium's annotation allows only int64
 
     @property
     def spec(self) -> EnvSpec:
-        """The names and largest arguments of actions, and the (action, argument) pairs that may be sampled."""
+        """The environment spec: names and largest arguments of actions, (action, argument) pairs a policy samples."""
         return self.env_config.spec

@@ -256,7 +256,7 @@ def test_articulation_points_are_the_cells_whose_removal_disconnects_the_floor()
 def test_too_many_entities_are_refused() -> None:
     with pytest.raises(ValidationError, match="a maze of 4 x 4 junctions has 31 floor cells"):
         world({"type": "Maze", "objects": {"altar": 40}}, 9, 9, 4)
-    with pytest.raises(MapError, match=r'"Caves" of 18 x 22 cells was drawn 20 times'):
+    with pytest.raises(MapError, match=r'"Caves" of 18 x 22 cells was generated 20 times'):
         draw(world({"type": "Caves", "fill": 1.0}))
     crowded = world({"connected": True, "objects": {"altar": 12}}, 6, 6)
     with pytest.raises(MapError, match="each reachable by every agent"):

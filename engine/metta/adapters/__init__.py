@@ -1,1 +1,1 @@
-"""Adapters of MettaGridEnv to Gymnasium vector environments and PettingZoo parallel environments."""
+"""Adapters that present MettaGridEnv as a Gymnasium vector environment or a PettingZoo parallel environment."""

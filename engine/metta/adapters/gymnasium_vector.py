@@ -1,4 +1,4 @@
-"""GymnasiumVectorEnv: worlds as a Gymnasium vector environment, where each agent is one sub-environment."""
+"""GymnasiumVectorEnv: a MettaGridEnv as a `gymnasium.vector.VectorEnv`, with each agent as one sub-environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from metta.adapters.vector_env_protocol import Ended, VectorWorlds
+from metta.adapters.vector_env_protocol import StepInfoProtocol, VectorEnvProtocol
 from metta.errors import UsageError
 
 Observations = NDArray[np.uint8]
@@ -17,21 +17,24 @@ Actions = NDArray[np.integer[Any]]
 
 
 class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
-    """The agents of all worlds as sub-environments, world by world: `num_envs` = worlds x agents.
+    """A vector environment with `num_envs` = worlds * agents per world sub-environments, in world-major order.
 
-    The episodes of the agents of one world start and end together. A new episode starts in the step that ends the last
-    one (`AutoresetMode.SAME_STEP`). In such a step `info["final_obs"]` holds `[num_envs]` objects, the last observation
-    `[tokens, 3]` of each agent or None. `info["final_info"]` holds the finished `episode` of each agent (return `r`,
-    length `l`), and `stats`, the counters of its world by name. `info["_final_obs"]` and `info["_final_info"]` are
-    masks of the agents whose episode ended, as in Gymnasium's own vector environments.
+    The episodes of all agents of a world start and end together. The next episode starts in the step that ends the
+    previous one (`AutoresetMode.SAME_STEP`). In such a step, as in Gymnasium's vector environments, `info` contains
 
-    Raises UsageError for worlds without `auto_reset`.
+        final_obs     [num_envs] object   last observation `[tokens, 3] uint8` where an episode ended, otherwise None
+        final_info    dict                "episode": return "r" `[num_envs] float32` and length "l" `[num_envs] int64`
+                                          in steps; "stats": counters of the world by name, each `[num_envs] float64`
+        _final_obs    [num_envs] bool     where an episode ended
+        _final_info   [num_envs] bool     the same
+
+    Raises UsageError if `worlds.auto_reset` is false.
     """
 
-    def __init__(self, worlds: VectorWorlds):
+    def __init__(self, worlds: VectorEnvProtocol):
         if not worlds.auto_reset:
             raise UsageError(
-                "a Gymnasium vector environment resets finished episodes: make the worlds with auto_reset=True"
+                "a Gymnasium vector environment resets finished episodes: create the MettaGridEnv with auto_reset=True"
             )
         self.metadata = {"render_modes": ["ansi"], "autoreset_mode": AutoresetMode.SAME_STEP}
         self.render_mode = "ansi"
@@ -45,21 +48,22 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, Any]]:
-        """Start a new episode in every world; with `seed`, the first episode of that seed. `options` are ignored.
+        """Start a new episode in every world. With `seed`, restart the sequence of episodes from that seed.
 
-        A list has one seed per sub-environment. As in all of Gymnasium, `seed=5` is the same as `seed=[5, 6, 7, ...]`.
-        The agents of a world cannot have different seeds, so any other list is hashed into one seed for all worlds.
+        A list has one seed per sub-environment. As everywhere in Gymnasium, `seed=5` means `seed=[5, 6, 7, ...]`. Since
+        the agents of a world share its random numbers, any other list is hashed into one seed for all worlds.
+
+        `options` are ignored. Returns observations `[num_envs, tokens, 3] uint8` and an empty dictionary.
         """
         return self.worlds.reset(seed=self._one_seed(seed) if isinstance(seed, list) else seed)[0], {}
 
     def _one_seed(self, seeds: list[int | None]) -> int | None:
-        """The seed that a list stands for. Raises UsageError unless it has one seed, or None, for every agent."""
+        """One seed for a list of seeds. Raises UsageError unless it has a seed for every agent, or only None."""
         numbers = [seed for seed in seeds if seed is not None]
         if len(seeds) != self.num_envs or len(numbers) not in (0, self.num_envs) or min(numbers, default=0) < 0:
             raise UsageError(
-                f"a list of seeds must have one integer of at least 0 per sub-environment ({self.num_envs}), or only "
-                f"None; "
-                f"got {len(seeds)} entries: {seeds[:8]}"
+                f"a list of seeds must have one integer of at least 0 per sub-environment ({self.num_envs}), "
+                f"or only None; got {len(seeds)} entries, which begin with {seeds[:8]}"
             )
         if not numbers:
             return None
@@ -70,19 +74,23 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
     def step(
         self, actions: Actions
     ) -> tuple[Observations, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Advance every world by one step. `actions [num_envs, 2]`: see `MettaGridEnv.step`."""
-        observations, rewards, terminated, truncated, ended = self.worlds.step(actions)
-        return observations, rewards, terminated, truncated, self._info(ended) if ended.episodes else {}
+        """Advance every world by one step. `actions [num_envs, 2]` are integers: action id and argument.
 
-    def _info(self, ended: Ended) -> dict[str, Any]:
+        Returns observations `[num_envs, tokens, 3] uint8`, rewards `[num_envs] float32`, terminated and truncated
+        `[num_envs] bool`, and `info`, described in the class.
+        """
+        observations, rewards, terminated, truncated, info = self.worlds.step(actions)
+        return observations, rewards, terminated, truncated, self._gymnasium_info(info) if info.episodes else {}
+
+    def _gymnasium_info(self, info: StepInfoProtocol) -> dict[str, Any]:
         has_ended = np.zeros(self.num_envs, np.bool_)
-        has_ended[ended.ended_agents] = True
+        has_ended[info.ended_agents] = True
         final_observations = np.full(self.num_envs, None, object)
-        for row, observation in zip(ended.ended_agents.tolist(), ended.final_observations, strict=True):
+        for row, observation in zip(info.ended_agents.tolist(), info.final_observations, strict=True):
             final_observations[row] = observation
         returns, lengths = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.int64)
         stats: dict[str, NDArray[np.float64]] = {}
-        for episode in ended.episodes:
+        for episode in info.episodes:
             rows = slice(episode.world * self.worlds.num_agents, (episode.world + 1) * self.worlds.num_agents)
             returns[rows], lengths[rows] = episode.rewards, episode.length
             for name, count in episode.stats.items():
@@ -96,9 +104,9 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
         }
 
     def render(self) -> tuple[str, ...]:
-        """Every world as text."""
+        """A text drawing of every world. `[worlds]`"""
         return tuple(self.worlds.render(world) for world in range(self.worlds.num_worlds))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Close the worlds."""
+        """Close the MettaGridEnv."""
         self.worlds.close()

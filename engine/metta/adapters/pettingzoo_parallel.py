@@ -1,4 +1,4 @@
-"""PettingZooEnv: one world as a PettingZoo parallel environment; needs the extra `pettingzoo`."""
+"""PettingZooEnv: a MettaGridEnv of one world as a `pettingzoo.ParallelEnv`; needs the extra `pettingzoo`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.adapters.vector_env_protocol import VectorWorlds
+from metta.adapters.vector_env_protocol import VectorEnvProtocol
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -20,16 +20,16 @@ except ImportError:  # an optional dependency
     HAS_PETTINGZOO = False
 
 
-class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its base class untyped
-    """One world with agents named `agent_0`, `agent_1`, ...; all of them act until the episode ends.
+class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base class is untyped
+    """A parallel environment with agents named `agent_0`, `agent_1`, ..., which all act until the episode ends.
 
-    Raises UsageError without PettingZoo, or for more than one world.
+    Raises UsageError if PettingZoo is not installed, or if `world` has more than one world.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"name": "metta", "render_modes": ["ansi"], "is_parallelizable": True}
     render_mode = "ansi"
 
-    def __init__(self, world: VectorWorlds):
+    def __init__(self, world: VectorEnvProtocol):
         if not HAS_PETTINGZOO:
             raise UsageError("to_pettingzoo() needs PettingZoo: pip install 'metta-gridworlds[pettingzoo]'")
         if world.num_worlds != 1:
@@ -41,7 +41,7 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
         self.observation_spaces = {name: ObservationSpace(env_config) for name in self.possible_agents}
         self.action_spaces = {name: ActionSpace(env_config) for name in self.possible_agents}
         self._next_observations: NDArray[np.uint8] | None = None
-        """first observations of the next episode, which the world starts when the last one ends"""
+        """first observations of the next episode, which a world with `auto_reset` starts when an episode ends"""
 
     def observation_space(self, agent: str) -> ObservationSpace:
         """The observation space of an agent."""
@@ -54,7 +54,10 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, dict[str, Any]]]:
-        """Start a new episode; with `seed`, the first episode of that seed. `options` are ignored."""
+        """Start a new episode. With `seed`, restart the sequence of episodes from that seed. `options` are ignored.
+
+        Returns the observation `[tokens, 3] uint8` and an empty info of each agent.
+        """
         observations = self._next_observations
         if observations is None or seed is not None:
             observations = self.world.reset(seed=seed)[0]
@@ -71,25 +74,28 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """Advance the world by one step. `actions` has an array `[2]` (action id, argument) for every agent.
+        """Advance the world by one step. `actions` maps every agent to integers `[2]`: action id and argument.
 
-        When the episode ends, the info of each agent has its `episode`: return `r` and length `l`, as in Gymnasium.
+        Returns observations, rewards, terminations, truncations and infos by agent. When the episode ends, the info of
+        each agent has the key `episode`, with the return `r` and the length `l` in steps, as in Gymnasium.
+
+        Raises UsageError if an agent has no action, or if the episode has ended.
         """
         if set(actions) != set(self.agents) or not actions:
             raise UsageError(
                 f"actions must have an action for each of {self.agents}; got {sorted(actions)}"
                 if self.agents
-                else "the episode has ended: call reset()"
+                else "no episode is running: call reset() before step()"
             )
         rows = np.array([actions[name] for name in self.possible_agents])
-        observations, rewards, terminated, truncated, ended = self.world.step(rows)
+        observations, rewards, terminated, truncated, info = self.world.step(rows)
         infos: dict[str, dict[str, Any]] = {name: {} for name in self.agents}
-        if ended.episodes:
-            (episode,) = ended.episodes
+        if info.episodes:
+            (episode,) = info.episodes
             for name, reward in zip(self.possible_agents, episode.rewards, strict=True):
                 infos[name]["episode"] = {"r": float(reward), "l": episode.length}
             if self.world.auto_reset:
-                self._next_observations, observations = observations, ended.final_observations
+                self._next_observations, observations = observations, info.final_observations
             self.agents = []
         return (
             self._by_name(observations),
@@ -100,11 +106,11 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo leaves its
         )
 
     def render(self) -> str:
-        """The world as text."""
+        """A text drawing of the world."""
         return self.world.render()
 
     def close(self) -> None:
-        """Close the world."""
+        """Close the MettaGridEnv."""
         self.world.close()
 
     def _by_name(self, observations: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:

@@ -1,6 +1,6 @@
-"""MettaGridEnv, the vector environment: many worlds stepped at once, with one row per agent in every array.
+"""MettaGridEnv: the vector environment, which resets and steps many worlds at once.
 
-What bounds the speed of a step is in `tests/benchmarks/README.md`; `tests/benchmarks/bench_env.py` measures it.
+`tests/benchmarks/README.md` lists where the time of a step goes; `tests/benchmarks/bench_env.py` measures it.
 """
 
 from __future__ import annotations
@@ -32,21 +32,25 @@ from metta.world.state.saved_state import completed, load_worlds, save_worlds
 from metta.world.state.state_validation import check_streams, check_worlds
 from metta.world.state.worlds import Worlds
 
-GOLDEN_RATIO: Final = 0.6180339887498949
-"""Its multiples modulo 1 are spread evenly over [0, 1) for any number of them (Knuth, TAOCP 6.4)."""
+INVERSE_GOLDEN_RATIO: Final = 0.6180339887498949
+"""The first n multiples modulo 1 are spread evenly over [0, 1) for every n (Knuth, TAOCP, section 6.4)."""
 
 
 class MettaGridEnv:
     """A vector environment of `num_worlds` worlds with `num_agents` agents each.
 
-    Rows of every array are agents, world-major: row = world * num_agents + agent. A world plays one of several configs
-    ("tasks"), which must have the same `spec`; each episode draws its task with the probabilities `task_weights`.
+    Arrays have one row per agent in world-major order: row = world * num_agents + agent. Their first size, called
+    `agents` below, is num_worlds * num_agents. Array properties may be overwritten by the next `step` or `reset`: copy
+    arrays that must not change.
+
+    `config` is one config or several ("tasks"), which must have the same `spec`. The task of each episode is drawn with
+    probabilities proportional to `task_weights`, by default uniformly.
 
     With `auto_reset`, a world whose episode ends starts the next one in the same step. Without it, the world continues
     past the end until `reset`.
 
-    `first_world` is the global index of the first world: batches with the same seed that together have the global
-    indices 0 to n - 1 give the same results as one batch of n worlds.
+    `first_world` is the global index of the first world. Environments with the same seed that together have the global
+    indices 0 to n - 1 give the same results as one environment of n worlds.
 
     Raises UsageError for arguments that are out of range, ConfigError for configs that differ in their `spec`.
     """
@@ -82,7 +86,7 @@ class MettaGridEnv:
         self._no_episode_ended = StepInfo(
             np.zeros(0, np.int64), np.zeros((0, *self.observation_shape[1:]), np.uint8), ()
         )
-        self._has_begun = False
+        self._was_reset = False
 
     def _build(self, shares_rulesets: bool) -> None:
         self._shares_rulesets = shares_rulesets
@@ -95,18 +99,17 @@ class MettaGridEnv:
     def reset(
         self, seed: int | None = None, out: NDArray[np.uint8] | None = None, staggered: bool = False
     ) -> tuple[NDArray[np.uint8], StepInfo]:
-        """Start a new episode in every world; with `seed`, the first episode of that seed.
+        """Start a new episode in every world. With `seed`, restart the sequence of episodes from that seed.
 
-        With `staggered`, worlds start at different steps of their episodes, so that these do not all end at once: the
-        world with global index n starts at the fraction n * 0.618... mod 1 of its episode, which spreads any number of
-        worlds evenly.
+        With `staggered`, episodes start at different steps, so that they do not all end at once: in the world with
+        global index n, at the fraction n * 0.618... mod 1 of the length of the episode.
 
         Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
         """
         if seed is not None:
             self._streams.seed = _checked_seed(seed)
             self._worlds.episode[:] = -1
-            self._reset_pool.forget()
+            self._reset_pool.discard_all()
         observations = self._output_array(out)
         self._start_episodes(range(self.num_worlds), observations)
         if staggered:
@@ -114,12 +117,16 @@ class MettaGridEnv:
         return observations, self._no_episode_ended
 
     def compact_observations(self) -> CompactObservations:
-        """The observations of the last `step` or `reset` without padding: see CompactObservations.
+        """The observations of the last `step` or `reset` in compressed sparse row format, without padding.
 
-        A linear layer over (location, feature) can read them directly, at a few percent of the cost of dense features:
-        with a `table [256 * features, width]`, `torch.nn.functional.embedding_bag(indices, table, offsets[:-1],
-        mode="sum", per_sample_weights=values)` is `[agents, width]`, where `indices` and `offsets` have the same type,
-        and `values` and `table`.
+        A linear layer over one input per (location, feature), with `weight [256 * features, width] float32`, is
+
+            torch.nn.functional.embedding_bag(
+                indices.long(), weight, offsets[:-1], mode="sum", per_sample_weights=values.float()
+            )
+
+        for tensors `indices`, `values` and `offsets`. The result is `[agents, width] float32`. This takes a few percent
+        of the time of the same layer on a dense input.
         """
         return self._observer.compact()
 
@@ -131,18 +138,20 @@ class MettaGridEnv:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], StepInfo]:
         """Advance every world by one step.
 
-        `actions [agents, 2]` are integers: action id and argument. `order [agents]` gives, world by world, the agent
-        index at each position of the turn order; by default the order is drawn at random. Returns
+        `actions [agents, 2]` are integers: action id and argument. Ids and arguments that do not exist have no effect
+        and are penalized. `order [agents]` has, for each world, the agent indices within the world in turn order; by
+        default a random order. Returns
 
-            observations  [agents, tokens, 3] uint8   where an episode ended, the first of the next one
-            rewards       [agents] float32
-            terminated    [agents] bool               the episode ended by episode_lifetime
-            truncated     [agents] bool               the episode ended by max_steps
+            observations  [agents, tokens, 3] uint8   with `auto_reset`, the first of the next episode where one ended
+            rewards       [agents] float32            after sharing between agents
+            terminated    [agents] bool               the episode ended by `episode_lifetime`
+            truncated     [agents] bool               the episode ended by `max_steps`
             info          StepInfo                    the episodes that ended, with their final observations
 
-        Observations are written to `out` if given (`[agents, tokens, 3] uint8`, contiguous).
+        Observations are written to `out` if given (`[agents, tokens, 3] uint8`, contiguous). Raises UsageError before
+        the first `reset`, and for actions or `out` of another shape or type.
         """
-        if not self._has_begun:
+        if not self._was_reset:
             raise UsageError("call reset() before the first step()")
         worlds = self._worlds
         actions = self._validate_actions(actions)
@@ -153,7 +162,7 @@ class MettaGridEnv:
         worlds.steps += 1
         worlds.success[:] = False
         worlds.reward[:] = worlds.compiled.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
-        worlds.last_action[:] = actions  # the low bytes
+        worlds.last_action[:] = actions  # modulo 256: a token value is one byte
 
         advance_converters(worlds)
         run_attack_phase(worlds, turns)
@@ -170,9 +179,9 @@ class MettaGridEnv:
         return observations, rewards, terminated.repeat(self.num_agents), truncated.repeat(self.num_agents), info
 
     def _episode_ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-        """(terminated, truncated, ended): flags `[worlds]`, and the worlds whose episode ended in this step.
+        """(terminated, truncated, ended): flags `[worlds] bool`, and the worlds whose episode ended in this step.
 
-        No world is both terminated and truncated. A world that is not reset keeps its flag.
+        No world is both terminated and truncated. Without `auto_reset`, a flag stays true until `reset`.
         """
         worlds, rulesets = self._worlds, self._worlds.compiled.rulesets
         last_step = rulesets.last_step[worlds.ruleset]
@@ -203,15 +212,15 @@ class MettaGridEnv:
         return info
 
     def _start_episodes(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
-        self._reset_pool.begin(ended, self._task_shares, observations)
-        self._observer.forget(ended)
-        self._has_begun = True
+        self._reset_pool.start_episodes(ended, self._task_shares, observations)
+        self._observer.discard(ended)
+        self._was_reset = True
 
     def _stagger(self, observations: NDArray[np.uint8]) -> None:
-        """Move each episode to a different step; episodes without an end stay at step 0."""
+        """Set each episode to a different step; episodes without a last step stay at step 0."""
         worlds = self._worlds
         last_step = worlds.compiled.rulesets.last_step[worlds.ruleset]
-        fractions = (self._streams.first_world + np.arange(self.num_worlds)) * GOLDEN_RATIO % 1.0
+        fractions = (self._streams.first_world + np.arange(self.num_worlds)) * INVERSE_GOLDEN_RATIO % 1.0
         worlds.first_step[:] = np.where(last_step == NEVER, 0, fractions * last_step)
         worlds.steps[:] = worlds.first_step
         worlds.tokens_written[:] = worlds.tokens_dropped[:] = 0  # the observations of step 0 are discarded
@@ -226,99 +235,107 @@ class MettaGridEnv:
 
     @property
     def task_weights(self) -> list[float]:
-        """The probability of each task."""
+        """The probability of each task. `[tasks]`"""
         return [float(share) for share in np.diff(self._task_shares, prepend=0.0)]
 
     @property
     def action_success(self) -> NDArray[np.bool_]:
-        """Whether the last action of each agent succeeded; false at the start of an episode. `[agents]`"""
+        """Whether the last action of each agent succeeded; false at the start of an episode. `[agents] bool`"""
         return self._worlds.success
 
     @property
     def positions(self) -> NDArray[np.int64]:
-        """(row, col) of each agent in its world. `[agents, 2]`"""
+        """(row, col) of each agent in its world. `[agents, 2] int64`"""
         return self._worlds.positions(self._worlds.cell - self._worlds.slot_start_of_agent)
 
     @property
     def orientations(self) -> NDArray[np.int64]:
-        """Orientation of each agent: 0 up, 1 down, 2 left, 3 right. `[agents]`"""
+        """Orientation of each agent: 0 up, 1 down, 2 left, 3 right. `[agents] int64`"""
         return self._worlds.orientation
 
     @property
     def freeze_counters(self) -> NDArray[np.int64]:
-        """Actions that each agent still loses because it is frozen; 0: not frozen, -1: permanently. `[agents]`"""
+        """Number of further actions of each agent that are skipped because it is frozen. `[agents] int64`
+
+        0: not frozen; -1: permanently frozen.
+        """
         return self._worlds.freeze
 
     @property
     def colors(self) -> NDArray[np.int64]:
-        """Color of each agent, 0 to 255. `[agents]`"""
+        """Color of each agent, 0 to 255. `[agents] int64`"""
         return self._worlds.color
 
     @property
     def inventories(self) -> NDArray[np.int16]:
-        """Amount of each item that each agent holds. `[agents, items]`"""
+        """Number of units of each item that each agent holds. `[agents, items] int16`"""
         return self._worlds.inventory
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """Group of each agent, as an index into `config.game.groups`. `[agents]`"""
+        """Group of each agent, as an index into `config.game.groups`. `[agents] int64`"""
         return self._worlds.group_row % self._worlds.compiled.num_groups
 
     @property
     def individual_rewards(self) -> NDArray[np.float32]:
-        """Reward of each agent in the last step before sharing, as in its last_reward token. `[agents]`"""
+        """Reward of each agent in the last step before sharing, as in its last_reward token. `[agents] float32`"""
         return self._worlds.reward
 
     @property
     def episode_rewards(self) -> NDArray[np.float32]:
-        """Sum of the individual rewards of each agent in the running episode. `[agents]`"""
+        """Sum of `individual_rewards` over the running episode. `[agents] float32`"""
         return self._worlds.individual_rewards
 
     @property
     def steps(self) -> NDArray[np.int64]:
-        """Current step of the episode of each world. `[worlds]`"""
+        """Current step of the episode of each world. `[worlds] int64`"""
         return self._worlds.steps
 
     @property
     def tasks(self) -> NDArray[np.int64]:
-        """Task of each world, as an index into `configs`. `[worlds]`"""
+        """Task of each world, as an index into `configs`. `[worlds] int64`"""
         return self._worlds.task
 
     def next_order(self) -> NDArray[np.int64]:
-        """The turn order that the next `step` will draw, in the format of its argument `order`. `[agents]`"""
+        """The random turn order that the next `step` uses, in the format of its argument `order`. `[agents] int64`"""
         return next_order(self._worlds).ravel()
 
     def cells(self, world: int = 0) -> NDArray[np.int16]:
-        """The cells of a world, encoded as by `build_map`. `[rows, cols] int16`"""
+        """The cells of a world. `[rows, cols] int16`
+
+        0 is an empty cell, t > 0 an object of type id t, -(g + 1) an agent of group g.
+        """
         return view_cells(self._worlds, world)
 
     def converters(self, world: int = 0) -> dict[str, NDArray[Any]]:
-        """The state of the converters of a world, in row-major order of the map.
+        """The state of the n converters of a world, in row-major order of their cells.
 
-        `type_id [n]`, `position [n, 2]`, `is_busy [n]` (converting or cooling), `inventory [n, items]`.
+        `type_id [n] int64`, `position [n, 2] int64` (row, col), `is_busy [n] bool` (converting or in cooldown),
+        `inventory [n, items] int16`.
         """
         return view_converters(self._worlds, world)
 
     def episode_stats(self, world: int = 0) -> dict[str, Any]:
         """The statistics of the running episode of a world: counters by name, without those that are 0.
 
-        `{"game": {name: count}, "agent": [{...}], "converter": [{...}]}`
+        `{"game": {name: count}, "agent": [{name: count}, ...], "converter": [{name: count}, ...]}`, with one entry per
+        agent and per converter.
         """
         return episode_stats(self._worlds, world)
 
     def render(self, world: int = 0) -> str:
-        """A world as text: the glyphs of maps, agents as ^ v < > by orientation."""
+        """A text drawing of a world: objects as in drawn maps, agents as ^ v < > by orientation."""
         return draw_world(self._worlds, world)
 
     # -- tasks, saving, closing ---------------------------------------------------------------------------------
 
     def set_task_weights(self, weights: Sequence[float]) -> None:
-        """Set the probability of each task at the start of an episode; only the proportions of weights matter.
+        """Set the probabilities of the tasks of future episodes, proportional to `weights [tasks]`.
 
         Raises UsageError unless there is one finite weight of at least 0 per config, and their sum is positive.
         """
         values = np.asarray(weights, np.float64)
-        with np.errstate(over="ignore"):  # an infinite sum is refused below
+        with np.errstate(over="ignore"):  # an infinite sum raises UsageError below
             shares = np.cumsum(values)
         is_valid = values.shape == (len(self.configs),) and bool((values >= 0).all()) and 0 < shares[-1] < np.inf
         if not is_valid:
@@ -329,17 +346,20 @@ class MettaGridEnv:
         self._task_shares = shares / shares[-1]
 
     def state(self) -> dict[str, Any]:
-        """The complete state, with random streams and running episodes, as arrays and integers: see `load_state`."""
+        """A copy of the complete state, including random streams and running episodes, for `load_state`.
+
+        Values are NumPy arrays and integers.
+        """
         return save_worlds(self._worlds) | {
             "task_shares": self._task_shares.copy(),
             "seed": self._streams.seed,
             "first_world": self._streams.first_world,
-            "has_begun": int(self._has_begun),
+            "has_begun": int(self._was_reset),
             "shares_rulesets": int(self._shares_rulesets),
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise CheckpointError, naming the part, unless `load_state` can load this state."""
+        """Raise CheckpointError, naming the invalid entry, unless `load_state` can load this state."""
         state = completed(state)
         check_streams(state, len(self.configs))
         shares_rulesets = bool(state["shares_rulesets"])
@@ -351,7 +371,7 @@ class MettaGridEnv:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state()` returned, in an environment with the same configs and number of worlds.
 
-        Raises CheckpointError, with nothing changed, where the state does not fit.
+        Raises CheckpointError, and leaves the environment unchanged, if the state does not fit.
         """
         self.check_state(state)
         state = completed(state)
@@ -361,20 +381,26 @@ class MettaGridEnv:
         self._task_shares = np.array(state["task_shares"], np.float64)
         self._streams = EpisodeStreams(int(state["seed"]), int(state["first_world"]))
         self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
-        self._has_begun = bool(state["has_begun"])
+        self._was_reset = bool(state["has_begun"])
         self._observer.rebuild()
 
     def close(self) -> None:
-        """Does nothing, since no resources are held; part of the environment interface."""
+        """Has no effect, since the environment holds no external resources."""
 
     # -- interfaces of other libraries -----------------------------------------------------------------------------
 
     def to_gymnasium_vector(self) -> GymnasiumVectorEnv:
-        """These worlds as a Gymnasium vector environment with one sub-environment per agent."""
+        """This environment as a Gymnasium vector environment with one sub-environment per agent.
+
+        Raises UsageError if `auto_reset` is false.
+        """
         return GymnasiumVectorEnv(self)
 
     def to_pettingzoo(self) -> PettingZooEnv:
-        """This world as a PettingZoo parallel environment. Raises UsageError without the extra `pettingzoo`."""
+        """This environment as a PettingZoo parallel environment.
+
+        Raises UsageError if it has more than one world, or if PettingZoo is not installed.
+        """
         return PettingZooEnv(self)
 
     # -- arguments --------------------------------------------------------------------------------------------
@@ -399,16 +425,20 @@ class MettaGridEnv:
 
 def _checked_seed(seed: int) -> int:
     if seed < 0:
-        raise UsageError(f"a seed must be 0 or more; got {seed}")
+        raise UsageError(f"seed must be an integer of at least 0; got {seed}")
     return seed
 
 
 def make_environment(env_config: EnvConfig | None = None, **overrides: Any) -> MettaGridEnv:
-    """One world of `env_config` (by default with default values), with single values replaced by name."""
+    """Create an environment with one world.
+
+    `env_config` defaults to `EnvConfig()`. Keyword arguments override keys of `[env]`, `[env.game]` or
+    `[env.map_builder]`, such as `num_agents=8`. Raises ConfigError for unknown keys and invalid values.
+    """
     if not isinstance(env_config, EnvConfig | None):
         raise UsageError(
-            f"env_config must be an EnvConfig; got a {type(env_config).__name__}: "
-            "make one with EnvConfig.model_validate(dictionary) or load_config(file).env"
+            f"env_config must be an EnvConfig; got {type(env_config).__name__}. "
+            "Create one with EnvConfig.model_validate(dictionary) or load_config(file).env"
         )
     config = EnvConfig() if env_config is None else env_config
     return MettaGridEnv(config.override(**overrides) if overrides else config)

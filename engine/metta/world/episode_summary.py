@@ -1,4 +1,4 @@
-"""Summaries of finished episodes (rewards, length, statistics), and the statistics of running ones."""
+"""EpisodeSummary and StepInfo: rewards, length and statistics of finished episodes; statistics of running episodes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ class EpisodeSummary:
     """A finished episode of one world."""
 
     world: int
+    """index of the world in its environment"""
     task: int
+    """index of the config in `MettaGridEnv.configs`"""
     length: int
-    """steps played; fewer than its last step where it did not start at step 0 (`reset(staggered=True)`)"""
+    """number of steps, counted from the step at which the episode started (see `reset(staggered=True)`)"""
     terminated: bool
     """ended by `episode_lifetime`; otherwise truncated by `max_steps`"""
     rewards: NDArray[np.float32]
-    """`[agents]`: sum of the rewards that `step` returned"""
+    """`[agents of a world] float32`: sum of the rewards that `step` returned"""
     individual_rewards: NDArray[np.float32]
-    """`[agents]`: sum of the rewards before sharing and diversity bonus"""
+    """`[agents of a world] float32`: sum of the rewards before sharing and before the diversity bonus"""
     stats: dict[str, float]
-    """counters that are not zero by name: the mean over agents, and the counters of the game"""
+    """counters by name, without those that are 0: means over agents of agent counters, and counters of the world"""
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,16 @@ class StepInfo:
     """The episodes that ended in a step."""
 
     ended_agents: NDArray[np.int64]
-    """`[ended]`: rows of the agents whose episode ended"""
+    """`[ended] int64`: rows of the agents whose episode ended"""
     final_observations: NDArray[np.uint8]
-    """`[ended, tokens, 3]`: the last observations of these agents"""
+    """`[ended, tokens, 3] uint8`: last observations of these agents"""
     episodes: tuple[EpisodeSummary, ...]
+    """by ascending world index"""
 
 
 def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.bool_]) -> tuple[EpisodeSummary, ...]:
-    """Summaries of the current episodes of the worlds `ended`. `terminated [worlds]`
-
-    Computed world by world: slices and the few names in use take less time than arrays of all names.
-    """
+    """Summaries of the current episodes of the worlds `ended [episodes]`. `terminated [worlds] bool`"""
+    # a loop over worlds is faster than arrays of all worlds and counters, since few counters are not 0
     invalid: dict[int, dict[str, float]] = {}
     for (row, what, action, argument), times in worlds.invalid.items():
         own = invalid.setdefault(row // worlds.num_agents, {})
@@ -69,7 +70,7 @@ def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.b
 
 
 def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
-    """The statistics of the running episode of a world, see `MettaGridEnv.episode_stats`."""
+    """The statistics of the running episode of a world: see `MettaGridEnv.episode_stats`."""
     rows = worlds.rows_of(world)
     agents = [
         _as_floats(named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row]))
@@ -91,7 +92,7 @@ def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
 
 
 def game_counts(worlds: Worlds, world: int) -> dict[str, float]:
-    """Numbers of objects in a world, and of tokens in its observations."""
+    """Counters of a world: objects of each type, and tokens that its observations contained, dropped and left free."""
     rows = worlds.rows_of(world)
     written, dropped = int(worlds.tokens_written[rows].sum()), int(worlds.tokens_dropped[rows].sum())
     capacity = worlds.num_agents * (_steps_played(worlds, world) + 1) * worlds.compiled.num_tokens

@@ -1,4 +1,4 @@
-"""The start of an episode: its random numbers, task and map, and the placement of entities in the world."""
+"""Start of an episode: random streams, choice of task and map, and placing the map's entities in the world arrays."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
 
 class EpisodeStreams:
-    """The random streams of worlds: one per episode of each world.
+    """Random streams of episodes, each derived from (seed, global world index, episode number).
 
-    They are derived from (seed, global index of the world, number of the episode). So results depend neither
-    on the number of worlds in the batch, nor on the process, nor on when episodes of other worlds end.
+    Results therefore do not depend on the number of worlds, on the process, or on when episodes of other worlds end.
     """
 
     def __init__(self, seed: int, first_world: int):
@@ -29,7 +28,7 @@ class EpisodeStreams:
         self.first_world = first_world
 
     def draw(self, world: int, episode: int) -> tuple[np.random.Generator, int]:
-        """The generator of task and map of an episode, and the key of its turn orders."""
+        """The random generator for task and map of an episode, and the 64-bit key of its turn orders."""
         bits = np.random.PCG64(episode_sequence(self.seed, self.first_world + world, episode))
         return np.random.Generator(bits), int(bits.random_raw())
 
@@ -40,7 +39,7 @@ class EpisodeDraw:
 
     episode: int
     turn_stream: int
-    task_uniform: float  # uniform in [0, 1), chooses the task
+    task_uniform: float  # in [0, 1), maps to the task by inverse transform sampling
     task: int
     cells: NDArray[np.int16]  # [rows, cols]
 
@@ -48,7 +47,7 @@ class EpisodeDraw:
 def draw_episode(
     configs: Sequence[EnvConfig], streams: EpisodeStreams, world: int, episode: int, task_shares: NDArray[np.float64]
 ) -> EpisodeDraw:
-    """Draw an episode of a world. `task_shares [tasks]` are cumulative probabilities."""
+    """Draw task and map of episode number `episode` of a world. `task_shares [tasks]`: cumulative probabilities."""
     generator, turn_stream = streams.draw(world, episode)
     task_uniform = generator.random() if len(configs) > 1 else 0.0
     task = choose_task(task_uniform, task_shares)
@@ -56,13 +55,13 @@ def draw_episode(
 
 
 def choose_task(task_uniform: float, task_shares: NDArray[np.float64]) -> int:
-    """The task that a uniform random number chooses by inverse transform sampling."""
+    """The task of a uniform random number, by inverse transform sampling of cumulative probabilities `[tasks]`."""
     last = len(task_shares) - 1
     return min(int(task_shares.searchsorted(task_uniform, side="right")), last) if last else 0
 
 
-def begin_episodes(worlds: Worlds, indices: NDArray[np.int64], draws: Sequence[EpisodeDraw]) -> None:
-    """Replace the episodes of the worlds `indices` by new ones. `indices [draws]`"""
+def start_episodes(worlds: Worlds, indices: NDArray[np.int64], draws: Sequence[EpisodeDraw]) -> None:
+    """Replace the episodes of the worlds `indices [draws]` by those drawn."""
     clear(worlds, indices)
     tasks = np.array([draw.task for draw in draws])
     worlds.task[indices] = tasks
@@ -80,11 +79,11 @@ CLEARED = (
     *("returned_rewards", "success", "last_action", "agent_counters", "tokens_written", "tokens_dropped"),
     *("converter_type", "converter_inventory", "converter_counters", "first_step"),
 )
-"""Arrays of Worlds that are 0 at the start of an episode."""
+"""Arrays of Worlds that are set to 0 at the start of an episode."""
 
 
 def clear(worlds: Worlds, indices: NDArray[np.int64]) -> None:
-    """Remove all entities of the worlds `indices` and reset their counters."""
+    """Remove all entities of the worlds `indices` and set their counters to 0."""
     for name in CLEARED:
         worlds.by_world(name)[indices] = 0
     worlds.by_world("grid")[indices] = OUTSIDE
@@ -95,7 +94,7 @@ def clear(worlds: Worlds, indices: NDArray[np.int64]) -> None:
 
 
 def _populate(worlds: Worlds, ruleset: int, indices: NDArray[np.int64], maps: NDArray[np.int16]) -> None:
-    """Place all entities in worlds of one task. `indices [worlds]`, `maps [worlds, rows, cols]`
+    """Place the entities of `maps [n, rows, cols]` in the worlds `indices [n]`, which have the same task.
 
     Raises MapError if a map does not have `num_agents` agents.
     """
@@ -104,7 +103,7 @@ def _populate(worlds: Worlds, ruleset: int, indices: NDArray[np.int64], maps: ND
     slots = worlds.grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
     slots[indices, pad : pad + rows, pad : pad + cols] = EMPTY
     cell_in_slot = ((np.arange(rows) + pad)[:, None] * worlds.stride + np.arange(cols) + pad).ravel()
-    filled = (maps != EMPTY).ravel().nonzero()[0]  # flat: `nonzero` of more dimensions takes 20 times as long
+    filled = (maps != EMPTY).ravel().nonzero()[0]  # `nonzero` of a multi-dimensional array takes 20 times as long
     world = filled // (rows * cols)
     cells = worlds.slot_start[indices[world]] + cell_in_slot[filled - world * (rows * cols)]
 
@@ -136,9 +135,9 @@ def _place_converters(
     type_rows: NDArray[np.int64],
     cells: NDArray[np.int64],
 ) -> None:
-    """Place, fill and start converters, in row-major order of their maps.
+    """Place converters with their initial items and start their conversions.
 
-    `world`, `type_rows`, `cells [converters]`; `world` is a position in `indices`.
+    `world`, `type_rows` and `cells [converters]` are in row-major order of the maps; `world` indexes `indices`.
     """
     counts = np.bincount(world, minlength=len(indices))
     worlds.reserve_converters(int(counts.max()))

@@ -1,4 +1,4 @@
-"""Views of a world for people, tests and replays: its cells, its converters, and a drawing as text."""
+"""Readable state of one world, for display and replays: cells as an array, converters, and a text drawing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from metta.config.env.map_builder import GLYPHS
 from metta.world.state.worlds import IDLE, Worlds
 
-FACING = "^v<>"
-"""Glyphs of agents, by orientation."""
+AGENT_GLYPHS = "^v<>"
+"""Glyph of an agent, indexed by orientation."""
 
 
 def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
-    """The cells of a world, encoded as by `build_map`. `[rows, cols] int16`"""
+    """The cells of a world: see `MettaGridEnv.cells`. `[rows, cols] int16`"""
     types, pad = worlds.compiled.types, worlds.pad
     game = worlds.compiled.tasks[int(worlds.task[world])].game
     slot = worlds.grid[worlds.slot_start[world] : worlds.slot_start[world] + worlds.slot_size].reshape(
@@ -30,7 +30,7 @@ def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
 
 
 def converter_rows(worlds: Worlds, world: int) -> NDArray[np.int64]:
-    """The slots of the converters of a world, in row-major order of the map."""
+    """Rows of the converters of a world in the converter arrays, in row-major order of the map. `[converters] int64`"""
     first, slots = world * worlds.converter_slots, worlds.converter_slots
     return first + np.flatnonzero(worlds.converter_cell[first : first + slots] >= 0)
 
@@ -47,7 +47,7 @@ def view_converters(worlds: Worlds, world: int) -> dict[str, NDArray[Any]]:
 
 
 def draw_world(worlds: Worlds, world: int) -> str:
-    """A world as text: the glyphs of maps, agents as ^ v < > by orientation."""
+    """A text drawing of a world: see `MettaGridEnv.render`."""
     glyph_of = {name: glyph for glyph, name in reversed(GLYPHS.items())}
     types = worlds.compiled.configs[int(worlds.ruleset[world])].object_types
     glyphs = {entry.type_id: glyph_of.get(name, "?") for name, entry in types.items()} | {0: glyph_of["empty"]}
@@ -55,5 +55,5 @@ def draw_world(worlds: Worlds, world: int) -> str:
     rows = worlds.rows_of(world)
     positions = worlds.positions(worlds.cell[rows] - worlds.slot_start[world])
     for (row, col), orientation in zip(positions.tolist(), worlds.orientation[rows].tolist(), strict=True):
-        canvas[row][col] = FACING[orientation]
+        canvas[row][col] = AGENT_GLYPHS[orientation]
     return "\n".join("".join(row) for row in canvas)

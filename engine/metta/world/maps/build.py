@@ -1,12 +1,13 @@
-"""Map generation: `build_map` makes the cells of a map from `config.map_builder` and a random generator.
+"""Map generation: `build_map` generates a map for `config.map_builder`; drawn, rooms, mirrored and random builders.
 
-A map is `[rows, cols] int16`: 0 an empty cell, t > 0 an object of type id t, -(g + 1) an agent of the g-th group of
-`config.game.groups`, in the order of that table.
+A map is `[rows, cols] int16`: 0 is an empty cell, t > 0 an object of type id t, -(g + 1) an agent of group g, in the
+order of `config.game.groups`.
 
-Builders that combine other builders (rooms, mirrored images) pass constraints to each part: that it is connected, and
-its entrances, cells at its edge that are open and lead inside. Connected parts whose entrances meet are connected.
+Builders that combine other builders (rooms, mirrored images) pass constraints to each part: whether it must be
+connected, and its entrances, which are cells at its edge that must be open. Connected parts with adjacent entrances
+form a connected map.
 
-What bounds the speed of map generation is in `tests/benchmarks/README.md`.
+`tests/benchmarks/README.md` lists where the time of map generation goes.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ from metta.world.maps.placement import place_entities
 
 EMPTY = 0
 MAX_DRAWS = 20
-"""Floors drawn before giving up because not all entities fit."""
+"""Number of floors generated before MapError is raised because not all entities fit."""
 
 MAX_SIDE = 4096
-"""Most rows or columns of a map, as in `env.game`; the size of rooms and drawn maps is checked only here."""
+"""Maximum number of rows or columns, as in `env.game`. The size of rooms and drawn maps is checked only here."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,25 @@ class PartConstraints:
 
     connected: bool = False
     entrances: tuple[Cell, ...] = ()
-    """cells at the edge of the part that must be open and lead inside"""
+    """(row, col) of cells at the edge of the part that must be open and connected to its floor"""
     first_agent: int = 0
-    """number of agents in the parts before this one"""
+    """number of agents in earlier parts"""
     num_dealt_groups: int = 1
-    """agents are dealt to this many groups, the first ones"""
+    """agents are assigned in turn to the first `num_dealt_groups` groups"""
 
 
 def build_map(config: EnvConfig, generator: np.random.Generator) -> Cells:
-    """Make a map `[rows, cols] int16` as `config.map_builder` describes it.
+    """Generate a map `[rows, cols] int16` with `config.map_builder`.
 
-    Equal generators give equal maps; a drawn map (`type = "Ascii"`) does not use the generator.
-    Raises MapError if the map has no agent or too long a side, or if not all entities fit in MAX_DRAWS attempts.
+    The result depends only on the config and the state of `generator`. Drawn maps (`type = "Ascii"`) are not random.
+
+    Raises MapError if the map has no agent, more than MAX_SIDE rows or columns, or an unknown object or group, or if
+    not all entities fit in MAX_DRAWS attempts.
     """
     builder = config.map_builder
     rows, cols = builder.height, builder.width
     if max(rows, cols) > MAX_SIDE:
-        raise MapError(f"the map has {rows} rows and {cols} columns; at most {MAX_SIDE} of each are possible")
+        raise MapError(f"the map has {rows} rows and {cols} columns; the maximum is {MAX_SIDE} of each")
     cells = _build_part(builder, config, PartConstraints(num_dealt_groups=len(config.game.groups)), generator)
     if not (cells < EMPTY).any():
         raise MapError("the map has no agent; a world needs at least one")
@@ -74,7 +77,7 @@ def build_map(config: EnvConfig, generator: np.random.Generator) -> Cells:
 def _build_part(
     builder: MapBuilder, config: EnvConfig, constraints: PartConstraints, generator: np.random.Generator
 ) -> Cells:
-    """Make a map or a part of one."""
+    """Generate a map or a part of one."""
     if builder.connected and not constraints.connected:
         constraints = replace(constraints, connected=True)
     match builder:
@@ -95,7 +98,7 @@ def _build_part(
 def _build_scattered(
     builder: ScatterConfig, config: EnvConfig, constraints: PartConstraints, generator: np.random.Generator
 ) -> Cells:
-    """Draw a floor and place objects and agents on it; if they do not fit, draw again."""
+    """Generate a floor and place objects and agents on it; if they do not fit, generate another one."""
     wall = _type_id(config.object_types, "wall")
     agents = _agents(builder, constraints)
     sample = _range_sampler(generator)
@@ -139,12 +142,12 @@ def _no_space_message(builder: ScatterConfig, entities: int, connected: bool) ->
     reachable = ", each reachable by every agent" if connected else ""
     return (
         f"{entities} objects and agents do not fit{reachable}: map_builder.type = "
-        f'"{builder.type}" of {rows} x {cols} cells was drawn {MAX_DRAWS} times'
+        f'"{builder.type}" of {rows} x {cols} cells was generated {MAX_DRAWS} times'
     )
 
 
 def _range_sampler(generator: np.random.Generator) -> RangeResolver:
-    """A function that draws a value of a range, uniformly."""
+    """A function that samples uniformly from a range; integers from ranges of integers, which include the maximum."""
 
     def sample(range_: Range) -> float:
         if isinstance(range_.min, int) and isinstance(range_.max, int):
@@ -163,8 +166,8 @@ def _objects(builder: ScatterConfig, config: EnvConfig) -> Cells:
 def _agents(builder: ScatterConfig, constraints: PartConstraints) -> Cells:
     """The cell values of the agents to place. `[agents] int16`
 
-    Agents are dealt to the groups in turn, as cards are: the n-th agent of a world is in group n mod groups. So groups
-    are as equal in size as possible, in the world and in each room.
+    Agent n of a world is in group n modulo `num_dealt_groups`, so that groups are as equal in size as possible, in the
+    world and in each room.
     """
     groups = np.arange(constraints.first_agent, constraints.first_agent + builder.agents) % constraints.num_dealt_groups
     return (-1 - groups).astype(np.int16)
@@ -173,7 +176,7 @@ def _agents(builder: ScatterConfig, constraints: PartConstraints) -> Cells:
 def _build_rooms(
     builder: RoomsConfig, config: EnvConfig, constraints: PartConstraints, generator: np.random.Generator
 ) -> Cells:
-    """Make rooms in reading order, each centered in its grid position, with walls around and doors between them."""
+    """Generate rooms in row-major order, each centered in its grid cell, with walls around and doors between them."""
     builder = builder.resolve_ranges(_range_sampler(generator))
     wall, door = _type_id(config.object_types, "wall"), builder.door_width
     heights, widths, thickness = builder.row_heights, builder.col_widths, builder.border_width
@@ -199,7 +202,7 @@ def _build_rooms(
         cells[top:bottom, left:right] = _build_part(room, config, part, generator)
         first_agent += room.agents
 
-    for number, (_, bottom, _, right) in enumerate(edges):  # a door opens all cells between two rooms
+    for number, (_, bottom, _, right) in enumerate(edges):  # a door is a passage through the wall between two rooms
         row, col = divmod(number, builder.cols)
         if col < builder.cols - 1:
             start = tops[row] + (heights[row] - door) // 2
@@ -214,19 +217,19 @@ def _build_rooms(
 def _build_mirrored(
     builder: MirroredConfig, config: EnvConfig, constraints: PartConstraints, generator: np.random.Generator
 ) -> Cells:
-    """Make one image and its mirror images, whose agents belong to the following groups."""
+    """Generate one image and its mirror images; agents of image n are n groups further than those of the first."""
     wall, border = _type_id(config.object_types, "wall"), builder.border_width
     (image_rows, image_cols), (height, width) = builder.images, (builder.builder.height, builder.builder.width)
-    turned = builder.symmetry == "rotated"
+    is_rotated = builder.symmetry == "rotated"
     entrances = []
-    for row, col in constraints.entrances:  # an entrance of any image is one of all images
+    for row, col in constraints.entrances:  # mapped to the first image; the others are copies of it
         row, col = row - border, col - border
         if 0 <= row < image_rows * height and 0 <= col < image_cols * width:
-            row = row if row < height and not (turned and col >= width) else image_rows * height - 1 - row
+            row = row if row < height and not (is_rotated and col >= width) else image_rows * height - 1 - row
             entrances.append((row, col if col < width else 2 * width - 1 - col))
     if constraints.connected and image_cols == 2:
         row = int(generator.integers(height))
-        entrances += [(row, width - 1), (height - 1 - row, width - 1)] if turned else [(row, width - 1)]
+        entrances += [(row, width - 1), (height - 1 - row, width - 1)] if is_rotated else [(row, width - 1)]
     if constraints.connected and image_rows == 2:
         entrances.append((height - 1, int(generator.integers(width))))
     num_dealt_groups = 1 if builder.apart else constraints.num_dealt_groups
@@ -236,7 +239,7 @@ def _build_mirrored(
     cells = np.full((builder.height, builder.width), wall, np.int16)
     for row in range(image_rows):
         for col in range(image_cols):
-            mirrored = image[:: -1 if row or (turned and col) else 1, :: -1 if col else 1]
+            mirrored = image[:: -1 if row or (is_rotated and col) else 1, :: -1 if col else 1]
             number = row * image_cols + col
             groups = (-1 - mirrored.astype(np.int64) + number) % len(config.game.groups)
             top, left = border + row * height, border + col * width
@@ -246,13 +249,16 @@ def _build_mirrored(
 
 
 def _require_entrances(cells: Cells, constraints: PartConstraints, wall: int, builder: MapBuilder) -> None:
-    """Open the entrances of a part by removing walls. Raises MapError if that does not connect a connected part."""
+    """Open the entrances of a part by removing walls. Raises MapError if the part must be connected and cannot be."""
     if not open_entrances(cells, constraints.entrances, wall) and constraints.connected:
         raise MapError(f'an entrance of the map of map_builder.type = "{builder.type}" is blocked by an object')
 
 
 def _build_ascii(builder: AsciiConfig, config: EnvConfig, constraints: PartConstraints) -> Cells:
-    """The cells of a drawn map."""
+    """The cells of a drawn map, with its entrances opened.
+
+    Raises MapError for rows of different lengths, unknown objects or groups, and entrances that cannot be opened.
+    """
     if any(len(row) != builder.width for row in builder.rows):
         raise MapError("the rows of the drawn map must have the same length")
     drawing = np.array(["".join(builder.rows)]).view(np.uint32)
@@ -260,17 +266,20 @@ def _build_ascii(builder: AsciiConfig, config: EnvConfig, constraints: PartConst
     values = [_cell_value(builder.cell_name(chr(glyph)), config) for glyph in glyphs]
     cells = np.array(values, np.int16)[glyph_of_cell].reshape(builder.height, builder.width)
     goal = None
-    if constraints.connected and constraints.entrances:  # entrances lead to its agents, if it has any
+    if constraints.connected and constraints.entrances:  # connect entrances to the first agent, if there is one
         agents = (cells < EMPTY).ravel().nonzero()[0]
         goal = reachable_cells(cells <= EMPTY, int(agents[0])) if len(agents) else largest_component(cells <= EMPTY)
     is_open = open_entrances(cells, constraints.entrances, _type_id(config.object_types, "wall"), goal)
     if constraints.connected and not is_open:
-        raise MapError("an entrance of the drawn map is blocked by an object, or leads nowhere")
+        raise MapError("an entrance of the drawn map is blocked by an object, or the drawn map has no floor")
     return cells
 
 
 def _cell_value(name: str | None, config: EnvConfig) -> int:
-    """The value of a cell by name: 0, a type id, or -(index of the agent's group + 1)."""
+    """The map value of a cell by name: 0 for "empty", a type id, or -(group index + 1) for an agent.
+
+    Raises MapError for an unknown object or group.
+    """
     if name == "empty":
         return EMPTY
     if name == "agent":
@@ -279,7 +288,7 @@ def _cell_value(name: str | None, config: EnvConfig) -> int:
         groups = list(config.game.groups)
         group = name.removeprefix("agent.")
         if group not in groups:
-            raise MapError(f'the map has an agent of an unknown group "{group}"; known: {", ".join(groups)}')
+            raise MapError(f'the map has an agent of the unknown group "{group}"; known: {", ".join(groups)}')
         return -1 - groups.index(group)
     return _type_id(config.object_types, name)
 

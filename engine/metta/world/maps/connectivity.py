@@ -1,4 +1,4 @@
-"""Connectivity of floors: components, walking distances, and places for objects that keep a floor connected."""
+"""Connectivity of floors: largest component, walking distances, and object placement that keeps a floor connected."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 from metta.geometry import flood_fill, framed_cell, neighbor_offsets
 
 Floor = NDArray[np.bool_]
+"""`[rows, cols] bool`: true where there is floor."""
+
 CellPreferences = Callable[[int], Iterable[int]]
-"""A function from the number of an object to cells (numbered in reading order), the most preferred ones first."""
+"""A function from the index of an object to its candidate cells (row-major indices), most preferred first."""
 
 
 def _stays_connected(ring: int) -> bool:
-    """Whether the free neighbors of a cell, at least one, are connected by free cells of the ring around it.
+    """Whether a cell has a free neighbor, and its free neighbors are connected by free cells of the ring around it.
 
-    `ring` has one bit for each of the eight cells around, clockwise, from the one above: 1 if it is free.
+    `ring` has one bit for each of the eight surrounding cells, clockwise from the one above: 1 if it is free.
     """
     free = [ring >> side & 1 for side in range(8)]
     components = sum(free[side] and not (free[side - 1] and free[side - 2]) for side in range(0, 8, 2))
@@ -25,20 +27,20 @@ def _stays_connected(ring: int) -> bool:
 
 
 STAYS_CONNECTED = bytes(map(_stays_connected, range(256)))
-"""`_stays_connected` by ring."""
+"""`_stays_connected(ring)` for every ring."""
 
 
 def largest_component(floor: Floor) -> Floor:
-    """The largest connected component of a floor, by steps up, down, left and right. `[rows, cols] bool`
+    """The largest 4-connected component of a floor. `[rows, cols] bool`
 
-    Union-find over runs of floor in a row, vectorized.
+    Vectorized union-find over horizontal runs of floor cells.
     """
     rows, cols = floor.shape
     is_open = np.zeros((rows, cols + 1), np.bool_)
     is_open[:, 1:] = floor
     is_run_start = np.zeros((rows, cols), np.bool_)
     np.greater(is_open[:, 1:], is_open[:, :-1], out=is_run_start)
-    run = is_run_start.ravel().cumsum().reshape(rows, cols) - 1  # the run of floor that each cell is in
+    run = is_run_start.ravel().cumsum().reshape(rows, cols) - 1  # index of the run of each floor cell
     joined = floor[:-1] & floor[1:]
     joined[:, 1:] &= ~(joined[:, :-1] & floor[:-1, :-1] & floor[1:, :-1])
     upper, lower = run[:-1][joined], run[1:][joined]
@@ -46,7 +48,7 @@ def largest_component(floor: Floor) -> Floor:
     if num_runs < 2:
         return floor.copy()
 
-    # each run points to an earlier one of its component, in the end to the first
+    # each run points to an earlier run of its component; at the end, all point to the first one
     parent = np.arange(num_runs)
     while len(upper):
         first, second = parent[upper], parent[lower]
@@ -68,21 +70,21 @@ def largest_component(floor: Floor) -> Floor:
 
 
 def framed(floor: Floor) -> Floor:
-    """A floor with a frame of wall, one cell wide. `[rows + 2, cols + 2] bool`"""
-    # np.pad takes several times as long
+    """A floor with a frame of wall one cell wide. `[rows + 2, cols + 2] bool`"""
+    # faster than np.pad
     padded = np.zeros((floor.shape[0] + 2, floor.shape[1] + 2), np.bool_)
     padded[1:-1, 1:-1] = floor
     return padded
 
 
 def reachable_cells(is_open: Floor, start: int) -> Floor:
-    """The cells that can be reached from the cell `start` (numbered in reading order). `[rows, cols] bool`"""
+    """The cells that are reachable from the cell `start` (row-major index). `[rows, cols] bool`"""
     found: Floor = walking_distances(is_open, start) >= 0
     return found
 
 
 def walking_distances(floor: Floor, start: int) -> NDArray[np.int64]:
-    """Steps from the cell `start` (numbered in reading order) to each cell, -1 if unreachable. `[rows, cols]`"""
+    """Number of steps from the cell `start` (row-major index) to each cell, -1 if unreachable. `[rows, cols] int64`"""
     cols, padded = floor.shape[1], framed(floor)
     stride = cols + 2
     cells: list[int] = []
@@ -102,11 +104,10 @@ def place_connected(
     kept_free: Sequence[int] = (),
     preferences: CellPreferences | None = None,
 ) -> list[int] | None:
-    """Choose a cell for each object on a connected floor, such that the rest of the floor stays connected.
+    """Choose a cell for each object on a connected floor, such that the remaining floor stays connected.
 
-    An object is placed where the cells around it stay connected without its cell, and where neither it nor an object
-    beside it is enclosed. So every object is next to the remaining floor. Cells are numbered in reading order; those in
-    `kept_free` stay free. Returns None if there are not enough cells.
+    Every object stays adjacent to the remaining floor. Cells are row-major indices; no object is placed on `kept_free`.
+    Returns None if there are not enough cells.
     """
     cols, padded = floor.shape[1], framed(floor)
     stride = cols + 2
@@ -116,14 +117,14 @@ def place_connected(
     is_kept = {framed_cell(cell, cols) for cell in kept_free}
 
     def would_enclose(cell: int) -> bool:
-        """Whether an object in this cell would take the last free cell beside another object."""
+        """Whether an object in this cell would take the last free neighbor of another object."""
         if not (is_object[cell - stride] or is_object[cell + 1] or is_object[cell + stride] or is_object[cell - 1]):
             return False
         others = [cell + offset for offset in offsets if is_object[cell + offset]]
         return any(sum(is_free[other + offset] for offset in offsets) < 2 for other in others)
 
     def can_hold_object(cell: int) -> bool:
-        """Whether an object can be placed here, judged by the eight cells around it."""
+        """Whether the eight surrounding cells suffice to tell that an object can be placed here."""
         up, down = cell - stride, cell + stride
         ring = (
             is_free[up]
@@ -141,7 +142,7 @@ def place_connected(
     places: list[int] = []
     while len(places) < num_objects:
         place = next((cell for cell in candidates(len(places)) if can_hold_object(cell)), None)
-        if place is None:  # in narrow places, cells can be connected by ways longer than the ring
+        if place is None:  # neighbors of a cell can be connected by a path outside the ring around it
             removable = (cell for cell in _removable_cells(is_free, stride, generator) if cell not in is_kept)
             place = next((cell for cell in removable if not would_enclose(cell)), None)
         if place is None:
@@ -154,7 +155,7 @@ def place_connected(
 def _candidates(
     padded: Floor, preferences: CellPreferences | None, generator: np.random.Generator
 ) -> Callable[[int], Iterable[int]]:
-    """A function from the number of an object to the cells to try (numbered with a frame), in order."""
+    """A function from the index of an object to the cells to try, in order (indices in the framed floor)."""
     cols = padded.shape[1] - 2
     if preferences is None:
         removable = _likely_removable(padded).ravel().nonzero()[0]
@@ -164,9 +165,9 @@ def _candidates(
 
 
 def _removable_cells(is_free: bytearray, stride: int, generator: np.random.Generator) -> Iterator[int]:
-    """The free cells without which the others stay connected, in random order.
+    """The free cells that can be removed without disconnecting the others, in random order.
 
-    None if the free cells form a tree: its leaves are judged correctly by their ring.
+    Yields nothing if the free cells form a tree: only its leaves can be removed, which the test by ring already finds.
     """
     if _is_tree(is_free, stride):
         return
@@ -176,7 +177,10 @@ def _removable_cells(is_free: bytearray, stride: int, generator: np.random.Gener
 
 
 def _likely_removable(padded: Floor) -> Floor:
-    """Floor cells whose neighbors stay connected within the eight cells around, as long as no object is placed."""
+    """Cells of a framed floor without objects whose free neighbors are connected by the ring around the cell.
+
+    `_stays_connected` for all cells at once. `[rows + 2, cols + 2] bool`
+    """
     left, right = padded[1:-1, :-2], padded[1:-1, 2:]
     up, down = padded[:-2, 1:-1], padded[2:, 1:-1]
     components = (up & ~(padded[:-2, :-2] & left)).astype(np.int8)
@@ -189,15 +193,15 @@ def _likely_removable(padded: Floor) -> Floor:
 
 
 def _is_tree(is_free: bytearray, stride: int) -> bool:
-    """Whether the free cells, which are connected, have no cycle: one edge fewer than cells."""
+    """Whether the free cells, which are connected, form a tree: one edge fewer than cells."""
     free = np.frombuffer(is_free, np.bool_)
     return int(free.sum() - (free[1:] & free[:-1]).sum() - (free[stride:] & free[:-stride]).sum()) == 1
 
 
 def _articulation_points(is_free: bytearray, stride: int) -> set[int]:
-    """The articulation points of the free cells, which are connected: without one of them, the others are not.
+    """The articulation points of the free cells: cells whose removal disconnects the others.
 
-    Depth-first search: a cell is one if some subtree below it has no edge back above it (Hopcroft and Tarjan, 1973).
+    Depth-first search without recursion (Hopcroft and Tarjan, 1973). The free cells must be connected.
     """
     root = is_free.find(1)
     depth, low = [0] * len(is_free), [0] * len(is_free)

@@ -1,4 +1,4 @@
-"""Entrances of a part of a map: cells at its edge, connected to its floor by digging through walls."""
+"""Entrances of a map part: remove walls to connect given cells at the edge of the part to its floor."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from metta.world.maps.connectivity import Floor, framed
 from metta.world.maps.generators import Cell
 
 Cells = NDArray[np.int16]
+"""`[rows, cols] int16`: values of cells, see `build.py`."""
 
 
 def open_entrances(cells: Cells, entrances: Sequence[Cell], wall: int, goal: Floor | None = None) -> bool:
-    """Dig from each entrance through walls to the nearest cell of `goal`, by default any open cell.
+    """Remove the walls on a shortest path from each entrance to a cell of `goal`, by default any empty or agent cell.
 
-    Changes `cells`. Paths may not pass through objects. The goal does not include cells dug for other entrances, so
-    adjacent entrances are dug side by side. Returns whether every entrance was connected.
+    Modifies `cells`. Paths do not pass through other objects, nor end at cells opened for other entrances, so that
+    adjacent entrances get parallel paths. Returns whether every entrance was connected.
     """
     if not entrances:
         return True
@@ -41,9 +42,9 @@ def open_entrances(cells: Cells, entrances: Sequence[Cell], wall: int, goal: Flo
 
 
 def _shortest_path(is_open: bytearray, is_goal: bytes, start: int, stride: int) -> list[int]:
-    """The cells from `start` to the nearest goal, both included; empty if there is no way.
+    """The cells from `start` to the nearest goal, both included; empty if there is no path.
 
-    `is_open` and `is_goal` are framed; `is_open` is used up, as `flood_fill` does.
+    `is_open` and `is_goal` are flattened grids with a frame. `is_open` is modified, see `flood_fill`.
     """
     layers: list[list[int]] = []
     for layer in flood_fill(is_open, start, stride):

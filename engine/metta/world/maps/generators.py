@@ -1,14 +1,14 @@
-"""Floor generators of map builders: mazes, caves, dungeons, radial maps, corridors, and registered custom ones.
+"""Floor generators of map builders: mazes, caves, dungeons, radial maps, corridors, and registered custom generators.
 
-A floor says where entities can stand, before any is placed. A custom generator is a function of (rows, cols, generator,
-settings) that returns the floor, `[rows, cols] bool`:
+A floor is a mask of the cells on which entities can be placed. A custom generator is a function of (rows, cols,
+generator, settings) that returns a floor, `[rows, cols] bool`:
 
     @MAP_BUILDERS.register("stripes")
     def stripes(rows: int, cols: int, generator: np.random.Generator, settings: Mapping[str, Any]) -> Floor:
         ...
 
-It can also be an entry point in the group `metta.map_builders`. Maps use it with `type = "Custom"` and
-`name = "stripes"`. Objects, agents, the border and `connected` are handled as for every floor.
+It can also be an entry point in the group `metta.map_builders`. Maps select it with `type = "Custom"` and
+`name = "stripes"`. Objects, agents, the border and `connected` work as for the other generators.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ Floor = NDArray[np.bool_]
 """`[rows, cols] bool`: true where there is floor; without the border."""
 
 Cell = tuple[int, int]
+"""(row, col)"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Layout:
 
 
 def generate_floor(builder: ScatterConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
-    """Generate the floor of a builder whose ranges are resolved. Equal generators give equal floors."""
+    """Generate a floor of `shape` (rows, cols), without the border. The ranges of `builder` must be resolved."""
     match builder:
         case MazeConfig():
             return Layout(_maze(builder, shape, generator), is_connected=True)
@@ -86,7 +87,7 @@ def _custom(builder: CustomConfig, shape: tuple[int, int], generator: np.random.
 
 
 def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """A grid of cells joined by a spanning tree, with a fraction `loops` of the remaining walls opened."""
+    """A grid of cells connected by a spanning tree, with a fraction `loops` of the remaining walls opened."""
     rows, cols = builder.maze_shape
     width = builder.corridor_width
     walls = walls_between(rows, cols)
@@ -100,7 +101,7 @@ def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Gene
         closed = (~is_open).nonzero()[0]
         is_open[generator.permutation(closed)[: round(builder.loops * len(closed))]] = True
 
-    # each cell of the maze with the wall below and the wall to the right
+    # [maze rows, cell height + wall, maze cols, cell width + wall]
     floor = np.zeros((rows, width + 1, cols, width + 1), np.bool_)
     floor[:, :width, :, :width] = True
     across = rows * max(0, cols - 1)
@@ -113,9 +114,9 @@ def _maze(builder: MazeConfig, shape: tuple[int, int], generator: np.random.Gene
 
 
 def _caves(builder: CavesConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """A cellular automaton: a cell becomes a wall if at least 5 of the 9 cells around and at it are walls.
+    """A cellular automaton: a cell becomes a wall if at least 5 cells of its 3 x 3 neighborhood are walls.
 
-    Cells outside of the map count as walls.
+    Cells outside the map count as walls.
     """
     padded = np.ones((shape[0] + 2, shape[1] + 2), np.int8)
     inside = padded[1:-1, 1:-1]
@@ -128,9 +129,9 @@ def _caves(builder: CavesConfig, shape: tuple[int, int], generator: np.random.Ge
 
 
 def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Binary space partition: parts are split while both halves can hold a room; corridors join their rooms."""
+    """Binary space partition: areas are split while both parts have space for a room; corridors connect their rooms."""
     floor = np.zeros(shape, np.bool_)
-    least, width = min(builder.min_room, *shape), builder.corridor_width
+    min_side, width = min(builder.min_room, *shape), builder.corridor_width
     uniforms: list[float] = []
 
     def draw(low: int, high: int) -> int:
@@ -139,48 +140,48 @@ def _dungeon(builder: DungeonConfig, shape: tuple[int, int], generator: np.rando
             uniforms.extend(generator.random(64).tolist())
         return low + int(uniforms.pop() * (high - low))
 
-    def fill(top: int, left: int, rows: int, cols: int) -> Cell:
-        """Draw rooms in a part of the floor. Returns a cell of one of them."""
+    def add_rooms(top: int, left: int, rows: int, cols: int) -> Cell:
+        """Add connected rooms in an area of the floor. Returns a cell of one of them."""
         splits_rows = rows > cols if rows != cols else draw(0, 2) == 0
         side = rows if splits_rows else cols
-        if side < 2 * least + 1:
-            height, breadth = draw(least, rows + 1), draw(least, cols + 1)
-            row, col = top + draw(0, rows - height + 1), left + draw(0, cols - breadth + 1)
-            floor[row : row + height, col : col + breadth] = True
-            return row + height // 2, col + breadth // 2
-        cut = draw(least, side - least)
+        if side < 2 * min_side + 1:
+            room_rows, room_cols = draw(min_side, rows + 1), draw(min_side, cols + 1)
+            row, col = top + draw(0, rows - room_rows + 1), left + draw(0, cols - room_cols + 1)
+            floor[row : row + room_rows, col : col + room_cols] = True
+            return row + room_rows // 2, col + room_cols // 2
+        cut = draw(min_side, side - min_side)
         if splits_rows:
-            first, second = fill(top, left, cut, cols), fill(top + cut + 1, left, rows - cut - 1, cols)
+            first, second = add_rooms(top, left, cut, cols), add_rooms(top + cut + 1, left, rows - cut - 1, cols)
         else:
-            first, second = fill(top, left, rows, cut), fill(top, left + cut + 1, rows, cols - cut - 1)
+            first, second = add_rooms(top, left, rows, cut), add_rooms(top, left + cut + 1, rows, cols - cut - 1)
         upper, lower = sorted((first[0], second[0]))
         floor[upper : lower + width, first[1] : first[1] + width] = True
         begin, end = sorted((first[1], second[1]))
         floor[second[0] : second[0] + width, begin : end + width] = True
         return first if draw(0, 2) == 0 else second
 
-    fill(0, 0, *shape)
+    add_rooms(0, 0, *shape)
     return floor
 
 
 def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.Generator) -> Layout:
-    """A square hub in the center and arms from it, clockwise; the first one points up unless `turned`."""
+    """A square hub in the center and arms from it, clockwise; the first points up unless `builder.turned`."""
     middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
     before = (builder.arm_width - 1) // 2
     after = builder.arm_width - 1 - before
     turn = generator.random() if builder.turned else 0.0
-    trace = np.zeros(shape, np.bool_)  # the upper left corners of the square brush that draws arms
+    trace = np.zeros(shape, np.bool_)  # center lines of the arms, later dilated to `arm_width`
     ends = []
     for arm in range(builder.arms):
         angle = 2 * math.pi * (arm + turn) / builder.arms
         step = -math.cos(angle), math.sin(angle)
-        # up to the first side of the map in that direction
-        far = [
+        # length to the first edge of the map in that direction
+        limits = [
             side - 1 - after - at if component > 0 else at - before
             for side, at, component in zip(shape, middle, step, strict=True)
         ]
         length = min(
-            distance / abs(component) for distance, component in zip(far, step, strict=True) if abs(component) > 1e-9
+            limit / abs(component) for limit, component in zip(limits, step, strict=True) if abs(component) > 1e-9
         )
         length = max(0.0, min(length, builder.arm_length or length))
         steps = np.arange(int(2 * length) + 1) / 2
@@ -188,7 +189,7 @@ def _radial(builder: RadialConfig, shape: tuple[int, int], generator: np.random.
             np.rint(at + component * steps).astype(np.int64) for at, component in zip(middle, step, strict=True)
         )
         trace[rows, cols] = True
-        trace[rows[1:], cols[:-1]] = True  # there are no diagonal moves
+        trace[rows[1:], cols[:-1]] = True  # keep the line 4-connected, since agents cannot move diagonally
         ends.append((int(rows[-1]), int(cols[-1])))
     floor = np.zeros((shape[0] + builder.arm_width, shape[1] + builder.arm_width), np.bool_)
     floor[: shape[0], : shape[1]] = trace

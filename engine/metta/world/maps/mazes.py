@@ -1,4 +1,4 @@
-"""Maze algorithms: spanning trees of a grid of cells, as the walls between cells that are opened."""
+"""Maze algorithms (Kruskal, recursive backtracker): which walls between the cells of a grid to open."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Walls = NDArray[np.int64]
-"""`[walls, 2]`: the two cells beside each wall, numbered in reading order, the smaller number first."""
+"""`[walls, 2] int64`: row-major indices of the two cells beside each wall, the smaller one first."""
 
 
 def walls_between(rows: int, cols: int) -> Walls:
-    """All walls between two cells of a grid: first those between neighbors in a row."""
+    """All walls between neighboring cells of a grid: first between neighbors in a row, then in a column."""
     cells = np.arange(rows * cols).reshape(rows, cols)
     across = np.stack([cells[:, :-1].ravel(), cells[:, 1:].ravel()], axis=1)
     down = np.stack([cells[:-1].ravel(), cells[1:].ravel()], axis=1)
@@ -18,7 +18,7 @@ def walls_between(rows: int, cols: int) -> Walls:
 
 
 def kruskal(walls: Walls, cells: int, generator: np.random.Generator) -> list[int]:
-    """The indices of the opened walls (Kruskal): in random order, each wall whose cells are not connected yet."""
+    """Randomized Kruskal's algorithm: indices of the walls to open for a random spanning tree of the cells."""
     root = list(range(cells))
     opened = []
     order = generator.permutation(len(walls))
@@ -36,7 +36,7 @@ def kruskal(walls: Walls, cells: int, generator: np.random.Generator) -> list[in
 
 
 def backtracker(rows: int, cols: int, generator: np.random.Generator) -> list[int]:
-    """The indices of the opened walls (randomized depth-first search, or recursive backtracker)."""
+    """Randomized depth-first search: indices of the walls to open, in `walls_between(rows, cols)`."""
     stride, across = cols + 2, rows * (cols - 1)
     is_unvisited = bytearray(stride * (rows + 2))
     for row in range(1, rows + 1):

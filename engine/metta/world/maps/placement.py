@@ -1,4 +1,4 @@
-"""Placement of objects and agents on a floor: at random, near given cells, or at given distances."""
+"""Placement of objects and agents on a floor: uniformly at random, near given cells, or at given distances."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from metta.world.maps.generators import Cell, Layout
 
 @dataclass(frozen=True)
 class PlacementPreferences:
-    """Preferred cells of objects and agents; None: no preference."""
+    """Preferred cells of objects and of agents; None: uniformly at random."""
 
     objects: CellPreferences | None = None
     agents: NDArray[np.int64] | None = None
-    """`[rows, cols]`: agents start at the cells with the lowest ranks"""
+    """`[rows, cols]`: agents are placed on the free cells with the lowest values"""
 
 
 def place_entities(
@@ -32,8 +32,9 @@ def place_entities(
 ) -> tuple[Floor, NDArray[np.int64]] | None:
     """Choose cells for objects and agents. Returns None if there are not enough cells.
 
-    Returns the floor, and the cells of objects, then of agents, numbered in reading order. If `connected`, the floor is
-    the largest component of the layout, it stays connected, and no object is placed on a cell of `kept_free`.
+    Returns (floor, cells): row-major indices of the cells of objects, followed by those of agents. If `connected`, the
+    floor is the largest component of the layout, it stays connected without the cells of objects, and no object is
+    placed on a cell of `kept_free`.
     """
     floor = layout.floor
     if (connected or builder.mean_distance) and not layout.is_connected:
@@ -77,7 +78,7 @@ def _preferences(builder: ScatterConfig, layout: Layout, generator: np.random.Ge
 
 
 def _near_random_start(floor: Floor, mean_distance: float, generator: np.random.Generator) -> PlacementPreferences:
-    """Agents around a random start cell; the distance of each object from it has a Poisson distribution."""
+    """Agents close to a random start cell, and objects at Poisson-distributed walking distances from it."""
     cells = floor.ravel().nonzero()[0]
     if not len(cells):
         return PlacementPreferences(lambda _: (), None)
@@ -89,7 +90,7 @@ def _near_random_start(floor: Floor, mean_distance: float, generator: np.random.
     steps = distances.ravel()[cells]
     order = np.lexsort((generator.random(len(cells)), steps))
     ordered, furthest = cells[order].tolist(), int(steps.max())
-    starts = steps[order].searchsorted(np.arange(furthest + 2)).tolist()  # by distance, positions in `ordered`
+    starts = steps[order].searchsorted(np.arange(furthest + 2)).tolist()  # first position in `ordered`, by distance
 
     def preferences(number: int) -> Iterator[int]:
         wanted = min(max(1, int(generator.poisson(mean_distance))), furthest)
@@ -102,7 +103,7 @@ def _near_random_start(floor: Floor, mean_distance: float, generator: np.random.
 
 
 def _nearest_first(floor: Floor, targets: Sequence[Cell], generator: np.random.Generator) -> CellPreferences:
-    """Cells by their distance to the nearest target, ties in random order; each cell is offered once."""
+    """Cells by their L1 distance to the nearest target, ties in random order. Objects share one iterator of cells."""
     cells = floor.ravel().nonzero()[0]
     distances = _distances_to(floor, targets).ravel()[cells]
     shared = iter(cells[np.lexsort((generator.random(len(cells)), distances))].tolist())
@@ -110,7 +111,7 @@ def _nearest_first(floor: Floor, targets: Sequence[Cell], generator: np.random.G
 
 
 def _distances_to(floor: Floor, targets: Sequence[Cell]) -> NDArray[np.int64]:
-    """L1 distance of every cell to the nearest target. `[rows, cols]`"""
+    """L1 distance of every cell to the nearest target. `[rows, cols] int64`"""
     rows, cols = (np.arange(side) for side in floor.shape)
     to_each = [np.abs(rows - row)[:, None] + np.abs(cols - col) for row, col in targets]
     nearest: NDArray[np.int64] = np.min(to_each, axis=0)
@@ -120,7 +121,7 @@ def _distances_to(floor: Floor, targets: Sequence[Cell]) -> NDArray[np.int64]:
 def _preferred_cells(
     floor: Floor, num_objects: int, preferences: CellPreferences | None, generator: np.random.Generator
 ) -> list[int] | None:
-    """A free cell for each object, without regard to connectivity."""
+    """A free cell for each object, without checking connectivity; None if there are not enough."""
     if preferences is None:
         free = floor.ravel().nonzero()[0]
         return generator.choice(free, size=num_objects, replace=False).tolist() if num_objects <= len(free) else None

@@ -1,4 +1,4 @@
-"""Terrain: open floors with obstacles (walls, blocks, crosses, rings, labyrinths)."""
+"""Terrain generator: open floors with obstacles (single walls, blocks, crosses, rings, labyrinths)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = ("blocks", "crosses", "rings", "labyrinths")
 
 
 def generate_terrain(builder: TerrainConfig, shape: tuple[int, int], generator: np.random.Generator) -> Floor:
-    """Place obstacles at random, each with a free cell around it, until a fraction `density` is covered."""
+    """Place obstacles at random, at least one cell apart, until they cover the fraction `density` of the floor."""
     if builder.obstacles == "walls":
         floor = np.ones(shape, np.bool_)
         count = round(builder.density * floor.size)
@@ -60,7 +60,7 @@ def _obstacle(kind: str, size: int, generator: np.random.Generator) -> NDArray[n
         centers = np.arange(side) * 2 + 1
         solid[np.ix_(centers, centers)] = False
         rows, cols = opened // side, opened % side
-        solid[rows.sum(axis=1) + 1, cols.sum(axis=1) + 1] = False  # halfway between two maze cells
+        solid[rows.sum(axis=1) + 1, cols.sum(axis=1) + 1] = False  # the wall between two maze cells
         edge = 2 * int(generator.integers(side)) + 1
         top = solid[: 2 * side + 1, : 2 * side + 1]  # without the last row and column of an even size
         np.rot90(top, int(generator.integers(4)))[0, edge] = False

@@ -1,10 +1,9 @@
 """Observation encoding: the window around each agent as a list of (location, feature id, value) tokens.
 
-The cells of each window are gathered in the order of tokens, so that the entities in them come out sorted; each entity
-is expanded to its tokens from a table (`token_table.py`); and the tokens of each agent are copied to its row, cut to
-the capacity of an observation.
+The cells of each window are gathered in token order, each entity in them is expanded to its tokens from a table
+(`token_table.py`), and the tokens of each agent are copied to its row, truncated to `num_observation_tokens`.
 
-What bounds the speed of these steps is in `tests/benchmarks/README.md`.
+`tests/benchmarks/README.md` lists where the time of these steps goes.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
 
 CHUNK = 512
-"""Agents observed at a time: fewer cost more calls, more cost cache misses."""
+"""Number of agents encoded at once: fewer take more NumPy calls, more cause cache misses."""
 
 
 def window_cells(height: int, width: int) -> list[tuple[int, int]]:
-    """(row, col) offsets of the cells of a window in the order of tokens.
+    """(row, col) offsets from the agent of the cells of a window, in token order.
 
-    By L1 distance, then by row, then the cell to the right before the cell to the left (SEMANTICS, section 9).
+    Token order, as in MettaGrid: by L1 distance, then by row, then the cell to the right before the cell to the left.
     """
     half_height, half_width = height // 2, width // 2
     cells = []
@@ -40,33 +39,38 @@ def window_cells(height: int, width: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class CompactObservations:
-    """The tokens of all observations without padding, agent after agent.
+    """The tokens of all observations in compressed sparse row format: concatenated, without padding.
 
-    The tokens of agent i are `offsets[i]` to `offsets[i + 1]`, in the order of its observation. `indices` are rows of a
-    table by (location, feature id), such as the weights of a first layer: location * number of features + feature id.
+    The tokens of agent i are at `offsets[i]` to `offsets[i + 1] - 1`, in the order of its dense observation.
     """
 
-    indices: NDArray[np.int32]  # [tokens]
-    values: NDArray[np.uint8]  # [tokens]
-    offsets: NDArray[np.int64]  # [agents + 1]
+    indices: NDArray[np.int32]
+    """`[tokens]`: location * number of features + feature id; locations are 0 to 255"""
+    values: NDArray[np.uint8]
+    """`[tokens]`"""
+    offsets: NDArray[np.int64]
+    """`[agents + 1]`"""
 
 
 class _TokenStream(NamedTuple):
-    """Tokens of some agents, agent after agent."""
+    """Concatenated tokens of some agents, not truncated."""
 
-    tokens: NDArray[np.uint8]  # three bytes per token, with space for a whole row after the last
-    starts: NDArray[np.int64]  # [agents], the first token of each
-    totals: NDArray[np.int64]  # [agents], number of tokens; can exceed the capacity of an observation
+    tokens: NDArray[np.uint8]  # three bytes per token; padded by the size of an observation after the last token
+    starts: NDArray[np.int64]  # [agents], index of the first token of each
+    totals: NDArray[np.int64]  # [agents], number of tokens; can exceed `num_observation_tokens`
 
 
 class Window:
-    """The window of agents as offsets and locations, with buffers; shared by the observers of worlds of one size."""
+    """Cell offsets and token locations of the observation window, and scratch arrays.
+
+    Observers of worlds of the same size share one.
+    """
 
     def __init__(self, worlds: Worlds):
         spec = worlds.compiled.spec
         cells = window_cells(spec.observation_height, spec.observation_width)
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
-        # gathered for each agent: its globals, at the location of its own cell, then its window
+        # first the global tokens, which have the location of the agent's own cell, then the cells of the window
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
         agents = min(CHUNK, worlds.agents)
         self.locations = np.tile(np.array(locations, np.int64) << 32, agents)
@@ -75,16 +79,15 @@ class Window:
         self.found = np.empty((agents, len(locations)), np.int32)
 
         self.num_tokens = spec.num_observation_tokens
-        self.row = np.dtype(
-            (np.void, self.num_tokens * 3)
-        )  # an observation as one element, so that it is copied at once
-        # by number of tokens, 0xff where a row is unused
+        # a whole observation as one array element, so that NumPy copies it at once
+        self.row = np.dtype((np.void, self.num_tokens * 3))
+        # indexed by number of tokens: the bytes to combine with a row by OR, 0xff after its last token
         used = np.repeat(np.arange(self.num_tokens), 3) < np.arange(self.num_tokens + 1)[:, None]
         self.unused = np.where(used, 0, NO_TOKEN).astype(np.uint8)
 
 
 class Observer:
-    """Encodes the observations of a batch, of at most as many agents as `window` was made for."""
+    """Encodes the observations of `worlds`, which must not have more agents than the worlds of `window`."""
 
     def __init__(self, worlds: Worlds, window: Window):
         self.worlds = worlds
@@ -92,22 +95,22 @@ class Observer:
         self.table = TokenTable(worlds)
         self._num_tokens = window.num_tokens
         self._num_features = len(worlds.compiled.spec.feature_names)
-        self._streams: dict[int, _TokenStream] = {}  # by first agent: CHUNK agents each, as last observed
+        self._streams: dict[int, _TokenStream] = {}  # last observations, by first agent of each chunk
 
     def rebuild(self) -> None:
-        """Rebuild the token table after the worlds have been replaced."""
+        """Rebuild the token table and discard cached observations, after the state of the worlds was replaced."""
         self.table.rebuild()
         self._streams = {}
 
-    def forget(self, restarted: Sequence[int]) -> None:
-        """Forget the last observations of worlds that have begun a new episode."""
+    def discard(self, restarted: Sequence[int]) -> None:
+        """Discard the cached observations of worlds that have started a new episode."""
         for world in restarted:
             rows = self.worlds.rows_of(world)
             for start in range(rows.start - rows.start % CHUNK, rows.stop, CHUNK):
                 self._streams.pop(start, None)
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
-        """Write the observations of agents `rows` (None: all) to `out [rows, tokens, 3]`, and count their tokens."""
+        """Write observations of agents `rows` (None: all) to `out [rows, tokens, 3] uint8`, and count their tokens."""
         self.table.update()
         worlds, streams = self.worlds, {}
         for start in range(0, len(out), CHUNK):
@@ -121,7 +124,7 @@ class Observer:
         self._streams = streams if rows is None else {}
 
     def compact(self) -> CompactObservations:
-        """The last observations of all agents, without padding."""
+        """The last observations of all agents: see CompactObservations."""
         starts = range(0, self.worlds.agents, CHUNK)
         if len(self._streams) < len(starts):
             self.table.update()
@@ -131,11 +134,11 @@ class Observer:
                 self._streams[start] = self._tokens(slice(start, start + CHUNK))
             stream = self._streams[start]
             end = int(stream.starts[-1] + stream.totals[-1])
-            own = stream.tokens[: end * 3].reshape(-1, 3)
+            chunk_tokens = stream.tokens[: end * 3].reshape(-1, 3)
             if stream.totals.max() > self._num_tokens:
                 position = np.arange(end) - stream.starts.repeat(stream.totals)
-                own = own[position < self._num_tokens]
-            tokens.append(own)
+                chunk_tokens = chunk_tokens[position < self._num_tokens]
+            tokens.append(chunk_tokens)
             counts.append(np.minimum(stream.totals, self._num_tokens))
         location, feature, value = np.concatenate(tokens).T
         indices = location * np.int32(self._num_features)
@@ -144,13 +147,13 @@ class Observer:
         return CompactObservations(indices, np.ascontiguousarray(value), offsets)
 
     def _tokens(self, rows: NDArray[np.int64] | slice) -> _TokenStream:
-        """All tokens of at most CHUNK agents, including those beyond the capacity of an observation."""
+        """All tokens of at most CHUNK agents, not truncated to `num_observation_tokens`."""
         worlds, window = self.worlds, self.window
         cells = worlds.cell[rows]
         gathered, found = window.gathered[: len(cells)], window.found[: len(cells)]
         np.add(cells[:, None], window.offsets, out=gathered)
         gathered[:, 0] = worlds.globals_cell[rows]
-        # no index is out of range; mode="wrap" is the fastest
+        # no index is out of range; mode="wrap" is the fastest of NumPy's modes
         worlds.grid.take(gathered, out=found, mode="wrap")
         occupied = (found > EMPTY).ravel().nonzero()[0]
         entities = found.ravel().take(occupied)
@@ -159,7 +162,7 @@ class Observer:
         starts = ends - counts
         total = int(ends[-1])
 
-        # the index of each token in the table and, 32 bits higher, its location, so that one pass gives both
+        # low 32 bits: index of each token in the table; high 32 bits: its location
         first = window.locations.take(occupied)
         first += entities * np.int64(self.table.slots)
         first -= starts
@@ -171,14 +174,17 @@ class Observer:
         source &= 0xFFFFFFFF
         np.ndarray(total, np.uint16, tokens, 1, (3,))[...] = self.table.tokens.ravel().take(source)
 
-        agent_starts = starts[(entities < worlds.first_swappable).nonzero()[0]]  # the globals of each agent come first
+        agent_starts = starts[(entities < worlds.first_swappable).nonzero()[0]]  # each agent starts with its globals
         totals = np.empty(len(cells), np.int64)
         np.subtract(agent_starts[1:], agent_starts[:-1], out=totals[:-1])
         totals[-1] = total - agent_starts[-1]
         return _TokenStream(tokens, agent_starts, totals)
 
     def _copy_rows(self, stream: _TokenStream, written: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
-        """Copy each row at full length, which includes tokens of the next agents, and set those to 0xff."""
+        """Copy the tokens of each agent to its row of `out`, and fill the row with 0xff.
+
+        A fixed number of tokens is copied for every agent, which is faster; those of the next agents are overwritten.
+        """
         num_starts = len(stream.tokens) // 3 - self._num_tokens + 1
         rows = np.ndarray(num_starts, self.window.row, stream.tokens, 0, (3,))[stream.starts].view(np.uint8)
         unused = self.window.unused.take(written, axis=0)

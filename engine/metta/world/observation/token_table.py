@@ -1,4 +1,4 @@
-"""TokenTable: the tokens of every entity without their location, rewritten only where an entity has changed."""
+"""TokenTable: (feature id, value) tokens of every entity, updated in each step where an entity has changed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE, GLOBAL_FEATURES
 from metta.world.state.worlds import IDLE, Worlds
 
-# the features of each kind of entity in the order of its tokens; items follow those of agents and converters
+# features of each kind of entity, in token order; items follow after those of agents and converters
 AGENT_FEATURES = ("type_id", "agent:group", "agent:frozen", "agent:orientation", "agent:color")
 CONVERTER_FEATURES = ("type_id", "agent:color", "converting")
 SWAPPABLE_FEATURES = ("type_id", "swappable")
 PLAIN_WALL_FEATURES = ("type_id",)
 
-# slots of features in the table
-TYPE_ID = 0  # of every entity
+# columns (slots) of features in the table
+TYPE_ID = 0  # of all entities except globals
 COMPLETION = GLOBAL_FEATURES.index("episode_completion_pct")
-LAST_ACTION = GLOBAL_FEATURES.index("last_action")  # followed by its argument
+LAST_ACTION = GLOBAL_FEATURES.index("last_action")  # the argument of the action is in the next slot
 LAST_REWARD = GLOBAL_FEATURES.index("last_reward")
 GROUP = AGENT_FEATURES.index("agent:group")
 FROZEN = AGENT_FEATURES.index("agent:frozen")
@@ -31,10 +31,11 @@ SWAPPABLE = SWAPPABLE_FEATURES.index("swappable")
 
 
 class TokenTable:
-    """Tokens by entity id.
+    """Tokens of all entities, indexed by entity id.
 
-    `tokens [entity ids, slots]`: feature id | value << 8. `counts [entity ids]`: number of slots in use. The tokens
-    that all entities of a kind have come first, so that their feature ids are written once; then come the items.
+    `tokens [entity ids, slots] uint16`: feature id | value << 8. `counts [entity ids] int64`: number of slots in use.
+    The first slots have the same features in all entities of a kind, so that their feature ids are written only once;
+    the others are for items.
     """
 
     def __init__(self, worlds: Worlds):
@@ -70,7 +71,7 @@ class TokenTable:
         worlds.converter_changed[:] = worlds.converter_cell >= 0
 
     def update(self) -> None:
-        """Write what has changed. Values that are one byte per agent are written in every step."""
+        """Update the tokens after a step: items and converters where they changed, other values of all agents."""
         worlds = self._worlds
         if len(self.tokens) != worlds.num_entity_ids:
             self.rebuild()
@@ -90,7 +91,10 @@ class TokenTable:
             worlds.converter_changed[converters] = False
 
     def _completion(self) -> NDArray[np.int64]:
-        """The fraction of `max_steps` that has passed, in 255ths; above 255 the byte wraps. `[worlds]`"""
+        """Value of the episode_completion_pct token: 255 * steps / max_steps, rounded. `[worlds]`
+
+        A value above 255 is stored modulo 256.
+        """
         worlds = self._worlds
         return rounded(worlds.steps / worlds.compiled.rulesets.max_steps[worlds.ruleset] * 255.0)
 
@@ -113,7 +117,7 @@ class TokenTable:
     def _write_items(
         self, entities: NDArray[np.int64], first_slot: int, has_token: NDArray[np.bool_], amounts: NDArray[np.int16]
     ) -> None:
-        """Write item tokens from slot `first_slot` on. `has_token`, `amounts [entities, items]`"""
+        """Write item tokens, starting at slot `first_slot`. `has_token` and `amounts` are `[entities, items]`."""
         ends = np.add.accumulate(has_token, axis=1, dtype=np.int64)
         position, item = has_token.nonzero()
         slot = first_slot - 1 + ends[position, item]
@@ -124,7 +128,7 @@ class TokenTable:
 
 
 def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The value of the last_reward token: hundredths, rounded, clipped to 0 to 255. `[agents]`"""
+    """Value of the last_reward token: 100 * reward, clipped to [0, 255] and rounded. `[agents]`"""
     hundredths = reward * np.float32(100)
     np.maximum(hundredths, np.float32(0), out=hundredths)
     np.minimum(hundredths, np.float32(255), out=hundredths)
@@ -132,9 +136,9 @@ def reward_byte(reward: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-    """Values of at least 0 rounded to the nearest integer, halves up.
+    """Non-negative values rounded to the nearest integer, halves up.
 
-    `floor(x + 0.5)` is not the same: its sum is rounded as well.
+    `floor(x + 0.5)` would be inexact, because the sum is rounded too: for the largest double below 0.5 it gives 1.
     """
     halves: NDArray[np.int64] = (values + values).astype(np.int64)
     halves += 1

@@ -1,4 +1,4 @@
-"""The main phase of a step: all actions except attacks, one function each."""
+"""Main phase of a step: all actions except attacks (rotate, color, move, swap, converters, gift), one function each."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ _color = np.arange(256)
 COLOR_AFTER = np.stack(
     [np.minimum(_color + 1, 255), np.maximum(_color - 1, 0), np.where(_color <= 127, _color * 2, _color), _color // 2]
 )
-"""The color after `change_color`, by argument (+1, -1, double, half) and color. `[arguments, 256]`"""
+"""The color after `change_color`, indexed by argument (+1, -1, double, half) and by the color before. `[4, 256]`"""
 
 
 def run_main_phase(worlds: Worlds, turns: Turns) -> None:
-    """Execute all actions except attacks in turn order, with the second penalty of unknown action ids."""
-    turns.thawed[:] = False  # an agent that thawed in the attack phase is free throughout this one
+    """Execute all actions except attacks, in turn order.
+
+    Unknown action ids are penalized again, after a first time in the attack phase, as in MettaGrid.
+    """
+    turns.thawed[:] = False  # agents that thawed in the attack phase are not frozen in this phase
     if worlds.compiled.has_gifts and (turns.kind == TurnKind.GIFT).any():
         for rows in _split_at_gifts(worlds, turns):
             _execute(worlds, turns, rows)
@@ -43,22 +46,22 @@ def run_main_phase(worlds: Worlds, turns: Turns) -> None:
 
 
 def count_actions(worlds: Worlds, turns: Turns) -> None:
-    """Count the success or failure of each agent's action; lost and invalid ones count as neither."""
+    """Count each agent's action as a success or failure, unless it is invalid or the agent is frozen."""
     counts = turns.kind >= COUNTED[0]
-    # an unknown action has no column of its own: 0 is added to another one
+    # unknown actions have no column; for them, 0 is added to the column of another action
     column = worlds.failed_start + turns.known_action
     column += worlds.compiled.num_actions * worlds.success
     worlds.agent_counters.ravel()[column] += counts
 
 
 def _split_at_gifts(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
-    """Yield the turns of each world in order, split before and after each gift: those before it, the gift, and so on.
+    """Yield agent rows in parts: in each world, turns before the first gift, the gift, turns before the next gift, etc.
 
-    A gift depends on positions and inventories at that moment, so all turns before it must have been executed.
+    A gift depends on the positions and inventories at its turn, so all earlier turns must be executed first.
     """
     in_order = np.lexsort((turns.order_key(worlds.all_agents), worlds.world_of_agent))
     is_gift = (turns.kind[in_order] == TurnKind.GIFT).reshape(worlds.num_worlds, -1)
-    # parts 0, 2, 4, ... lie between gifts, parts 1, 3, 5, ... are gifts
+    # parts 1, 3, 5, ... are gifts; parts 0, 2, 4, ... are the turns before, between and after them
     part = 2 * is_gift.cumsum(axis=1) - is_gift
     for number in range(int(part.max()) + 1):
         rows = in_order[(part == number).ravel()]
@@ -67,10 +70,10 @@ def _split_at_gifts(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
 
 
 def _execute(worlds: Worlds, turns: Turns, rows: Rows) -> None:
-    """Execute turns of the main phase with no gift between them.
+    """Execute turns of the main phase that have no gift between them.
 
-    Costs, rotations and changes of color concern only the agent itself. Converters do not move, so only turns at the
-    same converter conflict. Moves and swaps conflict if they share a cell.
+    Only two kinds of turns can conflict: those that use the same converter, and moves and swaps that share a cell.
+    Costs, rotations and color changes affect only the acting agent.
     """
     if np.count_nonzero(worlds.freeze):
         skip_frozen(worlds, turns, rows[turns.kind[rows] > TurnKind.REFUSED])
@@ -102,7 +105,7 @@ def _change_color(worlds: Worlds, turns: Turns, rows: Rows) -> None:
 
 
 def _use_converters(worlds: Worlds, turns: Turns, rows: Rows) -> None:
-    """Execute put_items, get_items and use; turns at the same converter one after the other."""
+    """Execute put_items, get_items and use; turns at the same converter are executed in turn order."""
     _, entities = worlds.look_ahead(rows)
     at_converter = (entities >= worlds.first_converter).nonzero()[0]
     if not at_converter.size:
@@ -122,13 +125,13 @@ def _use_converters(worlds: Worlds, turns: Turns, rows: Rows) -> None:
 
 
 CONVERTER_ACTIONS = {TurnKind.PUT_ITEMS: put_items, TurnKind.GET_ITEMS: get_items, TurnKind.USE: use_converter}
-"""The function of each kind of turn at a converter."""
+"""The function that executes each kind of turn at a converter."""
 
 
 def _move_and_swap(worlds: Worlds, turns: Turns, rows: Rows) -> None:
-    """Execute moves and swaps; those that share a start or target cell one after the other."""
+    """Execute moves and swaps; those that share a start or target cell are executed in turn order."""
     is_move = turns.kind[rows] == TurnKind.MOVE
-    # orientations 0 and 1 are opposite, and so are 2 and 3: argument 1 of a move goes backwards; a swap has argument 0
+    # XOR with 1 reverses an orientation (0 and 1, 2 and 3 are opposite): argument 1 of `move` moves backward
     targets, entities = worlds.look_toward(rows, worlds.orientation[rows] ^ turns.argument[rows])
     possible = worlds.may_be_vacated(entities).nonzero()[0]
     rows, targets, is_move = rows[possible], targets[possible], is_move[possible]
@@ -180,10 +183,9 @@ def _swap(worlds: Worlds, turns: Turns, rows: Rows, targets: NDArray[np.int64]) 
 
 
 def _is_still_frozen(worlds: Worlds, turns: Turns, others: Rows, rows: Rows) -> NDArray[np.bool_]:
-    """Whether each of `others` is frozen at the turn of the agent in `rows` that swaps with it.
+    """Whether each of `others` is frozen at the turn of the agent in `rows` that swaps with it. `[rows] bool`
 
-    Freeze counters of this phase have been decreased already: an agent that thaws in this phase is still frozen before
-    its own turn.
+    Freeze counters are decreased before swaps are executed, but an agent that thaws stays frozen until its own turn.
     """
     is_later = turns.order_key(others) > turns.order_key(rows)
     is_frozen: NDArray[np.bool_] = (worlds.freeze[others] != 0) | (turns.thawed[others] & is_later)
@@ -191,7 +193,7 @@ def _is_still_frozen(worlds: Worlds, turns: Turns, others: Rows, rows: Rows) -> 
 
 
 def _gift(worlds: Worlds, turns: Turns, rows: Rows) -> None:
-    """Give one unit to the agent ahead. `rows` has at most one agent per world."""
+    """Give one unit of an item to the agent ahead. `rows` has at most one agent per world."""
     _, entities = worlds.look_ahead(rows)
     receivers = worlds.agents_among(entities)
     items = worlds.compiled.actions.gift_item[turns.action_row[rows]]
@@ -211,4 +213,4 @@ ACTION_FUNCTIONS: dict[int | tuple[int, int], Callable[[Worlds, Turns, Rows], No
     CHANGES_CELL: _move_and_swap,
     TurnKind.GIFT: _gift,
 }
-"""The function of each kind of turn; kinds that can conflict with each other share one."""
+"""The function that executes each kind of turn; kinds that can conflict with each other have the same function."""

@@ -1,4 +1,4 @@
-"""The attack phase of a step: attacks, freezing, stealing, and the penalties of failed and invalid actions."""
+"""Attack phase of a step: attacks, freezing, stealing; also the penalties of failed and invalid actions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from metta.world.rules.turn_order import Turns, conflict_free_batches
 from metta.world.state.compiled_config import ABSENT, ATTACK_PHASE, ATTACK_RANGE, TurnKind
 from metta.world.state.worlds import Worlds
 
-# by orientation, (rows, cols) of one cell ahead and one cell to the left:
-# "d cells ahead and o cells to the left" is d * AHEAD + o * LEFT
+# (row, col) offsets of the cell ahead and the cell to the left, indexed by orientation. `[4, 2]`
 AHEAD = np.array(STEPS)
 LEFT = AHEAD[list(COUNTERCLOCKWISE)]
 
 NEAREST_ORDER = [(distance, side) for distance in range(1, ATTACK_RANGE + 1) for side in (0, 1, -1)]
+"""(cells ahead, cells to the left) of the targets of `attack_nearest`, in the order in which they are searched."""
+
 ARGUMENT_ORDER = [(distance, side) for distance in range(1, ATTACK_RANGE + 1) for side in (1, 0, -1)]
+"""(cells ahead, cells to the left) of the target of `attack`, by argument from 1."""
 
 NO_AGENT = -1
 
 
 def attack_offsets(worlds: Worlds, order: list[tuple[int, int]]) -> NDArray[np.int64]:
-    """Grid offsets of (cells ahead, cells to the left) targets, by orientation. `[orientations, targets]`"""
+    """Grid index offsets of targets given as (cells ahead, cells to the left). `[4 orientations, targets] int64`"""
     targets = np.array(order)
     steps = targets[None, :, :1] * AHEAD[:, None, :] + targets[None, :, 1:] * LEFT[:, None, :]
     offsets: NDArray[np.int64] = steps[..., 0] * worlds.stride + steps[..., 1]
@@ -31,15 +33,15 @@ def attack_offsets(worlds: Worlds, order: list[tuple[int, int]]) -> NDArray[np.i
 
 
 def run_attack_phase(worlds: Worlds, turns: Turns) -> None:
-    """Execute attacks in turn order, with the first of the two penalties of unknown action ids.
+    """Execute attacks in turn order, and penalize unknown action ids; the main phase does so again, as in MettaGrid.
 
-    An attack changes only the attacker and the victim, and no agent moves in this phase. So victims are known in
+    An attack changes only the attacker and the victim, and no agent moves in this phase. Victims are therefore found in
     advance, and attacks that have no agent in common are executed at once.
     """
     rows = turns.rows_of(ATTACK_PHASE)
     if not rows.size:
         return
-    # an agent that is frozen or lacks resources now stays so throughout this phase, and affects no other agent
+    # agents that are frozen or lack resources now cannot attack later in this phase, and affect no other agent
     able = ((turns.kind[rows] >= TurnKind.ATTACK) & (worlds.freeze[rows] == 0)).nonzero()[0]
     attackers = rows[able]
     able = able[can_afford(worlds, attackers, turns.action_row[attackers])]
@@ -54,9 +56,9 @@ def run_attack_phase(worlds: Worlds, turns: Turns) -> None:
 
 
 def _execute(worlds: Worlds, turns: Turns, rows: Rows, victims: Rows | None) -> None:
-    """Execute turns of the attack phase that have no agent in common; `victims` None: no attack hits.
+    """Execute turns of the attack phase that have no agent in common.
 
-    An agent may hit itself.
+    `victims [rows]` are rows of agents or NO_AGENT; None: no attack hits. An agent can hit itself (see `look_at`).
     """
     is_attack = turns.kind[rows] >= TurnKind.ATTACK
     penalize_invalid(worlds, turns, rows[~is_attack])
@@ -74,10 +76,10 @@ def _execute(worlds: Worlds, turns: Turns, rows: Rows, victims: Rows | None) -> 
 
 
 def find_victims(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]:
-    """The row of the agent that each attack would hit, NO_AGENT if none. `[rows]`"""
+    """The row of the agent that each attack would hit, NO_AGENT if none. `[rows] int64`"""
     victims = np.full(len(rows), NO_AGENT)
     is_nearest = turns.kind[rows] == TurnKind.ATTACK_NEAREST
-    aimed = np.flatnonzero(~is_nearest & (turns.argument[rows] > 0))  # argument 0 aims at nothing
+    aimed = np.flatnonzero(~is_nearest & (turns.argument[rows] > 0))  # argument 0 has no target
     if aimed.size:
         agents = rows[aimed]
         offsets = attack_offsets(worlds, ARGUMENT_ORDER)
@@ -95,7 +97,7 @@ def find_victims(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]:
 
 
 def penalize_invalid(worlds: Worlds, turns: Turns, rows: Rows) -> None:
-    """Count and penalize action ids and arguments that do not exist."""
+    """Count unknown action ids and invalid arguments, and subtract the failure penalty from the rewards."""
     if not rows.size:
         return
     columns, is_unknown = worlds.agent_columns, turns.kind[rows] == TurnKind.UNKNOWN_ACTION
@@ -109,7 +111,7 @@ def penalize_invalid(worlds: Worlds, turns: Turns, rows: Rows) -> None:
 
 
 def penalize_failed(worlds: Worlds, rows: Rows) -> None:
-    """Subtract the failure penalty from the rewards of those of `rows` that did not succeed."""
+    """Subtract the failure penalty from the rewards of the agents among `rows` whose action did not succeed."""
     if worlds.compiled.has_penalty:
         failed = rows[~worlds.success[rows]]
         worlds.reward[failed] -= worlds.compiled.groups.failure_penalty[worlds.group_row[failed]]
@@ -127,27 +129,30 @@ def skip_frozen(worlds: Worlds, turns: Turns, rows: Rows) -> None:
 
 
 def _hit(worlds: Worlds, turns: Turns, rows: Rows, victims: Rows) -> None:
-    """Apply the hit of each attacker on its victim (SEMANTICS, section 5)."""
+    """Apply the hit of each attacker on its victim: count it, then defend, freeze and steal.
+
+    A victim that was already frozen is frozen again, but nothing is stolen from it.
+    """
     columns, groups = worlds.agent_columns, worlds.compiled.num_groups
     own, other = worlds.group_row[rows] % groups, worlds.group_row[victims] % groups
     attack = np.searchsorted(columns.attacks, turns.action[rows])
     worlds.count(rows, columns.hit + attack * groups + other)
 
-    was_frozen = worlds.freeze[victims] > 0  # permanently frozen (-1) does not count as frozen here
+    was_frozen = worlds.freeze[victims] > 0  # as in MettaGrid, permanently frozen (-1) does not count as frozen here
     blocked = _defend(worlds, victims, turns.action_row[rows])
     worlds.count(rows[blocked], columns.blocked + other[blocked])
 
     frozen = victims[~blocked]
     worlds.freeze[frozen] = worlds.compiled.groups.freeze_duration[worlds.group_row[frozen]]
 
-    won = ~blocked & ~was_frozen
-    worlds.count(rows[won], columns.win + other[won])
-    worlds.count(victims[won], columns.loss + own[won])
-    _steal(worlds, rows[won], victims[won])
+    wins = ~blocked & ~was_frozen
+    worlds.count(rows[wins], columns.win + other[wins])
+    worlds.count(victims[wins], columns.loss + own[wins])
+    _steal(worlds, rows[wins], victims[wins])
 
 
 def _defend(worlds: Worlds, victims: Rows, action_rows: Rows) -> NDArray[np.bool_]:
-    """Whether each victim holds all of `defense_resources`; consumes them if so."""
+    """Whether each victim has the `defense_resources` of the attack, which are consumed if so. `[victims] bool`"""
     defense = worlds.compiled.actions.defense[action_rows]
     items: list[int] = np.flatnonzero((defense != ABSENT).any(axis=0)).tolist()
     has_defense = (defense != ABSENT).any(axis=1)
@@ -163,13 +168,13 @@ def _defend(worlds: Worlds, victims: Rows, action_rows: Rows) -> NDArray[np.bool
 
 
 def _steal(worlds: Worlds, rows: Rows, victims: Rows) -> None:
-    """Move the inventory of each victim to its attacker, item by item, as far as the caps of the attacker allow."""
+    """Transfer the inventory of each victim to its attacker, limited by the attacker's caps."""
     columns = worlds.agent_columns
     has_token = worlds.has_token[victims]
     for item in np.flatnonzero(has_token.any(axis=0)).tolist():
-        robs = has_token[:, item].nonzero()[0]
-        thieves, robbed = rows[robs], victims[robs]
-        taken = update_items(worlds, thieves, item, worlds.inventory[robbed, item].astype(np.int64))
-        update_items(worlds, robbed, item, -taken)
-        worlds.count(thieves, columns.stolen + item, taken)
-        worlds.count(robbed, columns.stolen_from + item, taken)
+        pairs = has_token[:, item].nonzero()[0]
+        attackers, losers = rows[pairs], victims[pairs]
+        taken = update_items(worlds, attackers, item, worlds.inventory[losers, item].astype(np.int64))
+        update_items(worlds, losers, item, -taken)
+        worlds.count(attackers, columns.stolen + item, taken)
+        worlds.count(losers, columns.stolen_from + item, taken)

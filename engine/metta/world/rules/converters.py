@@ -1,4 +1,4 @@
-"""Converters (mines, generators, altars): conversions over time, and the actions that put in and take out items."""
+"""Converters (mines, generators, altars): conversions and cooldowns, and the actions put_items, get_items and use."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from metta.world.state.compiled_config import ABSENT, NEVER
 from metta.world.state.worlds import CONVERTING, COOLING, IDLE, Worlds
 
 MAX_HELD = 255
-"""Units of each item that a converter can hold."""
+"""Maximum number of units of each item in a converter."""
 
 Converters = NDArray[np.int64]
-"""Distinct converter indices."""
+"""Rows of converters in the converter arrays, distinct."""
 
 
 def advance_converters(worlds: Worlds) -> None:
-    """Process all events that are due, including those that processing creates."""
+    """Finish all conversions and cooldowns that are due, repeatedly, since these can start others of zero duration."""
     while (due := (worlds.converter_due <= worlds.clock).nonzero()[0]).size:
         phase = worlds.converter_phase[due]
         _finish_conversions(worlds, due[phase == CONVERTING])
@@ -25,7 +25,7 @@ def advance_converters(worlds: Worlds) -> None:
 
 
 def start_conversions(worlds: Worlds, converters: Converters) -> None:
-    """Start a conversion in each idle converter that has all its inputs and is not full."""
+    """Start a conversion in each idle converter that has all inputs and whose outputs are below `max_output`."""
     types, columns = worlds.compiled.types, worlds.converter_columns
     idle = converters[worlds.converter_phase[converters] == IDLE]
     if not idle.size:
@@ -33,9 +33,9 @@ def start_conversions(worlds: Worlds, converters: Converters) -> None:
     type_rows = worlds.converter_type[idle]
     held = worlds.converter_inventory[idle]
 
-    waiting = (held * (types.output[type_rows] > 0)).sum(axis=1)
+    output_units = (held * (types.output[type_rows] > 0)).sum(axis=1)
     limit = types.max_output[type_rows]
-    is_full = (limit >= 0) & (waiting >= limit)
+    is_full = (limit >= 0) & (output_units >= limit)
     lacks_input = ~is_full & (held < types.input[type_rows]).any(axis=1)
     worlds.count_converters(idle[is_full], columns.output_full)
     worlds.count_converters(idle[lacks_input], columns.insufficient_input)
@@ -56,7 +56,7 @@ def _finish_conversions(worlds: Worlds, converters: Converters) -> None:
     types, columns = worlds.compiled.types, worlds.converter_columns
     type_rows = worlds.converter_type[converters]
     produced = types.output[type_rows]
-    # units above MAX_HELD are lost, but counted
+    # units above MAX_HELD are discarded, but counted as produced
     worlds.converter_inventory[converters] = np.minimum(worlds.converter_inventory[converters] + produced, MAX_HELD)
     worlds.count_converters(converters, columns.of_items(columns.produced), produced)
     worlds.count_converters(converters, columns.conversions_completed)
@@ -79,11 +79,11 @@ def _end_cooldowns(worlds: Worlds, converters: Converters) -> None:
     start_conversions(worlds, converters)
 
 
-# -- actions: agent `rows[i]` acts on `converters[i]`; both are distinct ---------------------------------------------
+# -- actions: agent `rows[i]` acts on `converters[i]`; rows are distinct, and so are converters -----------------------
 
 
 def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
-    """Put up to one recipe's inputs into each converter. Returns whether each agent put in any. `[rows] bool`"""
+    """Put inputs into each converter, up to those of one conversion. Returns whether any item moved. `[rows] bool`"""
     types = worlds.compiled.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.input_items[worlds.converter_type[converters]].T:
@@ -96,7 +96,7 @@ def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
         worlds.converter_inventory[targets, put] += amount.astype(np.int16)
         worlds.converter_changed[targets] = True
         worlds.count_converters(targets, worlds.converter_columns.added + put, amount)
-        start_conversions(worlds, targets)  # even where nothing fits
+        start_conversions(worlds, targets)  # even where the converter has no space
         fitted = amount > 0
         update_items(worlds, agents[fitted], put[fitted], -amount[fitted])
         worlds.count(agents[fitted], worlds.agent_columns.put + put[fitted], amount[fitted])
@@ -105,7 +105,7 @@ def put_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
 
 
 def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
-    """Take all outputs that each agent can hold. Returns whether each agent took any. `[rows] bool`"""
+    """Take outputs, limited by the caps of each agent. Returns whether any item moved. `[rows] bool`"""
     types = worlds.compiled.types
     success = np.zeros(len(rows), np.bool_)
     for items in types.output_items[worlds.converter_type[converters]].T:
@@ -126,7 +126,7 @@ def get_items(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.
 
 
 def use_converter(worlds: Worlds, rows: Rows, converters: Converters) -> NDArray[np.bool_]:
-    """Take outputs if the agent can hold any, otherwise put in inputs. Returns whether any item moved. `[rows] bool`"""
+    """Take outputs if the agent can hold any, otherwise put inputs. Returns whether any item moved. `[rows] bool`"""
     outputs = worlds.compiled.types.output[worlds.converter_type[converters]] > 0
     room = worlds.inventory[rows] < worlds.compiled.groups.cap[worlds.group_row[rows]]
     can_take = (outputs & room & (worlds.converter_inventory[converters] > 0)).any(axis=1)

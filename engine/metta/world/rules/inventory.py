@@ -1,4 +1,4 @@
-"""Inventories of agents: changes within caps with their rewards, and the costs of actions."""
+"""Agent inventories: changes within caps, the rewards of items, and the resources that actions require and consume."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Rows = NDArray[np.int64]
 
 
 def update_items(worlds: Worlds, rows: Rows, items: Rows | int, change: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Change the amount of an item of each agent within 0 and its cap, with counters and reward.
+    """Add `change [rows]` to the amount of an item of each agent, clipped to [0, cap]; update counters and rewards.
 
-    Returns the actual change. `[rows]`
+    `items` is one item id, or one per agent. Returns the change after clipping. `[rows] int64`
     """
     old = worlds.inventory[rows, items].astype(np.int64)
     new = np.clip(old + change, 0, worlds.compiled.groups.cap[worlds.group_row[rows], items])
@@ -31,10 +31,10 @@ def update_items(worlds: Worlds, rows: Rows, items: Rows | int, change: NDArray[
 
 
 def _reward_inventory(worlds: Worlds, rows: Rows) -> None:
-    """Add the change in value of each agent's inventory to its reward.
+    """Add the change in the value of each agent's inventory to its reward.
 
-    Computed in float32 in the order of the original: products are rounded, then added in item order. `accumulate` adds
-    one by one, where `sum` may add in pairs.
+    The value is a float32 sum of products in item order, to agree with MettaGrid bit for bit. `np.add.accumulate` adds
+    sequentially, whereas `np.sum` may add pairwise.
     """
     groups, group_row = worlds.compiled.groups, worlds.group_row[rows]
     counted = np.minimum(worlds.inventory[rows].astype(np.float32), groups.reward_cap[group_row])
@@ -46,10 +46,11 @@ def _reward_inventory(worlds: Worlds, rows: Rows) -> None:
 def check_items(
     worlds: Worlds, rows: Rows, needed: NDArray[np.int64], action_rows: Rows, items: list[int]
 ) -> NDArray[np.bool_]:
-    """Whether each agent holds the amounts `needed [actions, items]` by its action (ABSENT: not needed). `[rows] bool`
+    """Whether each agent holds the amounts that its action needs. `[rows] bool`
 
-    `items` are those that any action needs. They are checked in order up to the first one that is short. A check gives
-    the item a token in observations, even if its amount is 0 (SEMANTICS, Q1).
+    `needed [actions, items]` are amounts or ABSENT; `items` are the item ids that any action needs. Items are checked
+    in order up to the first one that the agent lacks. As in MettaGrid, a checked item gets a token in observations,
+    even if its amount is 0.
     """
     enough = np.ones(len(rows), np.bool_)
     for item in items:
@@ -65,19 +66,22 @@ def check_items(
 
 
 def can_afford(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
-    """Whether each agent's action is possible and it holds the required items; has no side effects. `[rows] bool`"""
+    """Whether each agent's action is enabled and the agent holds its required resources. `[rows] bool`
+
+    Unlike `pay`, it changes no state.
+    """
     actions = worlds.compiled.actions
     affords = actions.possible[action_rows]
     for item in worlds.compiled.cost_items:
-        # indexing a column by rows takes a third of the time of indexing both at once
+        # `array[:, item][rows]` takes a third of the time of `array[rows, item]`
         affords &= worlds.inventory[:, item][rows] >= actions.required[:, item][action_rows]
     return affords
 
 
 def pay(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
-    """Check and consume the resources of each agent's action. Returns whether it may be executed. `[rows] bool`
+    """Check and consume the resources of each agent's action. Returns whether it can be executed. `[rows] bool`
 
-    Resources are consumed even if the action then fails. An action that is not possible consumes nothing.
+    Resources are consumed even if the action then fails. A disabled action consumes nothing.
     """
     actions, items = worlds.compiled.actions, worlds.compiled.cost_items
     may_act = actions.possible[action_rows]
@@ -95,7 +99,7 @@ def _consume(worlds: Worlds, rows: Rows, action_rows: Rows) -> None:
     actions = worlds.compiled.actions
     for item in worlds.compiled.cost_items:
         consumed, required = actions.consumed[:, item][action_rows], actions.required[:, item][action_rows]
-        # a required item is updated even when none of it is consumed
+        # required items are updated even if nothing is consumed: the update removes tokens of amount 0
         touched = ((consumed != ABSENT) | (required != ABSENT)).nonzero()[0]
         if touched.size:
             update_items(worlds, rows[touched], item, -np.maximum(consumed[touched], 0))

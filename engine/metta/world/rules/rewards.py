@@ -1,4 +1,4 @@
-"""The rewards that `step` returns: sharing within and between groups, and the diversity bonus."""
+"""Reward sharing within and between groups of agents, and the diversity bonus at the end of an episode."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from metta.world.state.worlds import Worlds
 def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
     """The reward of each agent after sharing. `[agents] float32`
 
-    Each agent gives a fraction of its reward to its own group (`group_reward_pct`) and to other groups
-    (`reward_sharing_groups`). The sum that a group receives is split evenly among its agents in the same world.
+    Each agent gives fractions of its reward to its own group (`group_reward_pct`) and to other groups
+    (`reward_sharing_groups`). What a group receives is divided equally among its agents in the same world.
     """
     compiled = worlds.compiled
     returned = worlds.reward.copy()
@@ -20,31 +20,33 @@ def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
         return returned
     groups, count = compiled.groups, compiled.num_groups
     own = worlds.group_row % count
-    first_pot = worlds.world_of_agent * count  # a pot per group and world: the sum that it receives
-    sizes = np.bincount(first_pot + own, minlength=worlds.num_worlds * count)
-    pots = np.zeros(worlds.num_worlds * count)
+    first_group = worlds.world_of_agent * count  # groups are numbered across worlds: world * count + group
+    sizes = np.bincount(first_group + own, minlength=worlds.num_worlds * count)
+    received = np.zeros(worlds.num_worlds * count)  # by each agent of a group
 
-    def give(share: NDArray[np.float32], pot: NDArray[np.int64]) -> None:
-        # float32 products and quotients, summed in float64 in the order of agents, as in the original
+    def give(share: NDArray[np.float32], receiver: NDArray[np.int64]) -> None:
+        # float32 products and quotients, summed in float64 in agent order, to agree with MettaGrid bit for bit
         given = worlds.reward * share
-        given[sizes[pot] == 0] = 0  # the group has no agent in this world
+        given[sizes[receiver] == 0] = 0  # the group has no agent in this world
         np.subtract(returned, given, out=returned)
-        split = given / np.maximum(sizes[pot], 1).astype(np.float32)
-        pots[:] += np.bincount(pot, split, len(pots))
+        per_agent = given / np.maximum(sizes[receiver], 1).astype(np.float32)
+        received[:] += np.bincount(receiver, per_agent, len(received))
 
-    give(groups.reward_share[worlds.group_row], first_pot + own)
-    for taker in range(count):
-        if groups.share_to[:, taker].any():
-            give(groups.share_to[worlds.group_row, taker], first_pot + taker)
-    returned += pots[first_pot + own].astype(np.float32)
+    give(groups.reward_share[worlds.group_row], first_group + own)
+    for group in range(count):
+        if groups.share_to[:, group].any():
+            give(groups.share_to[worlds.group_row, group], first_group + group)
+    returned += received[first_group + own].astype(np.float32)
     return returned
 
 
 def diversity_factor(worlds: Worlds, world: int) -> NDArray[np.float64]:
-    """The factor of the diversity bonus on the last reward of an episode, for each agent of a world. `[agents]`
+    """Factor by which the diversity bonus multiplies the last reward of an episode. `[agents of the world] float64`
 
-    1 + similarity_coef * exp(-|r - own mean| / own std) + diversity_coef * mean over the other groups of
-    (1 - exp(-|r - their mean| / their std)), with r the agent's individual reward of the episode.
+        1 + similarity_coef * s(own group) + diversity_coef * mean of (1 - s(g)) over the other groups g
+        s(g) = exp(-|r - mean(g)| / (std(g) + 1e-6))
+
+    r is the agent's individual reward over the episode; mean(g) and std(g) are over the agents of group g.
     """
     compiled = worlds.compiled
     game = compiled.configs[int(worlds.ruleset[world])].game

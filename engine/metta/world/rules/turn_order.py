@@ -1,9 +1,9 @@
 """Turn order: a random order of agents per world and step, and batches of turns that can be executed at once.
 
-Agents act one after the other. Two turns can be executed at once if they affect nothing in common, so each turn names
-what it affects ("locks": cells, agents, converters) and turns are executed in batches: a turn is ready when no earlier
-turn still waits for one of its locks. The result is exactly that of one turn after the other, with a few array
-operations: 64 agents on a 64 x 64 map need one or two batches, crowded ones three.
+Agents act one after the other. Turns can be executed at once if they have no lock in common; the locks of a turn are
+the cells, agents or converters that it reads or changes. A turn is ready when no earlier pending turn has one of its
+locks. The result is exactly that of sequential execution, with few array operations: 64 agents on a 64 x 64 map need
+one or two batches, on a crowded map three.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves half of the output's."""
+    """The output function of the SplitMix64 generator (Steele, Lea and Flood, 2014), elementwise."""
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
 
 
 def order_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Random sort keys of agents `rows` in step number `steps [worlds]` of their episodes. `[rows]`
+    """Random sort keys of agents `rows` in step `steps [worlds]` of their episodes. `[rows] uint64`
 
-    The key is number `step * agents + agent` of the SplitMix64 stream of the episode. Sorting by independent random
-    numbers gives a uniformly random permutation.
+    Sorting by them gives a uniformly random permutation. A key is output number `step * num_agents + agent` of the
+    SplitMix64 generator of the episode.
     """
     world, agent = np.divmod(rows, worlds.num_agents)
     number = (steps[world] * worlds.num_agents + agent).astype(np.uint64)
@@ -39,7 +39,7 @@ def order_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]
 
 
 def next_order(worlds: Worlds) -> NDArray[np.int64]:
-    """The turn order of the next step: the agent index at each position. `[worlds, agents]`"""
+    """The turn order of the next step: agent indices within each world. `[worlds, agents of a world] int64`"""
     keys = order_keys(worlds, worlds.all_agents, worlds.steps + 1)
     return keys.reshape(worlds.num_worlds, worlds.num_agents).argsort(axis=1, kind="stable")
 
@@ -51,45 +51,43 @@ class Turns:
         compiled = worlds.compiled
         self._worlds = worlds
         self.action, self.argument = actions.T
-        # as unsigned numbers, negative ones are too large like others
+        # viewed as unsigned, negative numbers are large, so that one comparison finds all invalid numbers
         self.known_action, argument = np.minimum(actions.view(np.uint64), compiled.first_invalid).view(np.int64).T
         kind_index = self.known_action * (compiled.num_arguments + 1)
         kind_index += argument
-        self.action_row = self.known_action  # in ActionTables; arbitrary where the action id is unknown
+        self.action_row = self.known_action  # row of ActionTables; arbitrary where the action id is unknown
         if len(compiled.configs) > 1:
             ruleset = worlds.ruleset.repeat(worlds.num_agents)
             kind_index += ruleset * compiled.kind_by_action[0].size
             self.action_row = self.known_action + ruleset * compiled.num_actions
         self.kind: NDArray[np.uint8] = compiled.kind_by_action.ravel().take(kind_index)
-        self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze counter reached 0 in this turn
+        self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze counter reached 0 in this phase
         self._position: NDArray[np.uint64] | None = None if order is None else self._positions(order)
 
     def _positions(self, order: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
-        """The position of each agent in a given turn order. `[agents]`"""
+        """The position of each agent in a given turn order. `[agents] uint64`"""
         order = order.reshape(self._worlds.num_worlds, self._worlds.num_agents).astype(np.int64)
         positions = np.empty(order.shape, np.uint64)
         np.put_along_axis(positions, order, np.arange(order.shape[1], dtype=np.uint64)[None, :], axis=1)
         return positions.ravel()
 
     def order_key(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Sort keys of agents `rows`: the agents of a world act in ascending order of their keys.
-
-        Computed on demand, since only the few agents whose turns conflict need them.
-        """
+        """Sort keys of agents `rows`; the agents of a world act in ascending order of their keys. `[rows] uint64`"""
+        # computed on demand, since only the few agents whose turns conflict need them
         return order_keys(self._worlds, rows, self._worlds.steps) if self._position is None else self._position[rows]
 
     def rows_of(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
-        """Rows of the agents whose kind is in a range (first, last)."""
+        """Rows of the agents whose turn kind is in the inclusive range `kinds` (first, last)."""
         first, last = kinds
         return ((self.kind >= first) & (self.kind <= last)).nonzero()[0]
 
 
 class RowsByKind:
-    """Rows of agents sorted by kind: `rows_by_kind[kind]` and `rows_by_kind[first, last]` are slices."""
+    """Rows of agents by turn kind: `rows_by_kind[kind]`, or `rows_by_kind[first, last]` for an inclusive range."""
 
     def __init__(self, turns: Turns, rows: NDArray[np.int64]):
         kind = turns.kind[rows]
-        self._rows = rows[kind.argsort(kind="stable")]  # stable sorting of bytes is a radix sort
+        self._rows = rows[kind.argsort(kind="stable")]  # for uint8 this is a radix sort
         self._ends: list[int] = [0, *np.bincount(kind, minlength=NUM_KINDS).cumsum().tolist()]
 
     def __getitem__(self, kinds: int | tuple[int, int]) -> NDArray[np.int64]:
@@ -102,8 +100,8 @@ def conflict_free_batches(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield batches of turns to execute at once, as positions in `rows`.
 
-    Each array of `locks` has one number per turn, such as a cell; a turn may name the same one twice. Numbers are taken
-    modulo the size of a table that fits in the cache: a collision delays a turn, but does not change the result.
+    Each array of `locks` has one integer per turn, such as a cell index; a turn may have the same lock twice. Locks are
+    taken modulo the size of a hash table that fits in the cache: a collision delays a turn without changing the result.
     """
     every_turn = worlds.all_agents[: len(rows)]
     if len(rows) < 2:
@@ -113,7 +111,7 @@ def conflict_free_batches(
     lock = np.concatenate(locks) & (len(holder) - 1)
     turn_of_lock = np.concatenate([every_turn] * len(locks))
     holder[lock] = turn_of_lock
-    last = holder[lock]  # the last turn that names the lock
+    last = holder[lock]  # the last turn that has the lock
     shared = (last != turn_of_lock).nonzero()[0]
     if not shared.size:
         yield every_turn
@@ -126,7 +124,7 @@ def conflict_free_batches(
     free = (~is_contested).nonzero()[0]
     pending = pending[turns.order_key(rows[pending]).argsort(kind="stable")]
     while pending.size:
-        # written from the last turn to the first, so that each lock ends up with the first turn that names it
+        # written from the last turn to the first: the first turn that has a lock overwrites the others
         backwards = pending[::-1]
         pending_locks = lock[:, backwards]
         holder[pending_locks.T.ravel()] = backwards.repeat(len(locks))

@@ -1,11 +1,11 @@
-"""CompiledConfig: the configs of a batch of worlds as lookup tables (arrays), computed once.
+"""CompiledConfig: environment configs as lookup tables (NumPy arrays), with TurnKind, the kinds of executed actions.
 
-A batch plays one or more configs ("tasks"). Tasks that differ only in their maps share a ruleset, so there can be
-thousands of them.
+A batch of worlds plays one or more configs ("tasks"). Tasks that differ only in their maps share a ruleset, so that
+thousands of tasks need little memory.
 
-Rows of every table are numbered across all rulesets, so that one index is enough: a group row is
+Tables have one row per group, action or object type of any ruleset, so that one index selects a row: a group row is
 `ruleset * groups + group`, an action row is `ruleset * actions + action id`, and type rows number the object types of
-all rulesets: plain walls first, then swappable walls, then converters.
+all rulesets: first plain walls, then swappable walls, then converters.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.errors import ConfigError, Problem
 
 ATTACK_RANGE = 3
-"""Cells ahead that an attack can hit; every world in the grid is padded by at least as many."""
+"""Range of attacks in cells ahead; every world in the grid is padded by at least as many cells."""
 
 NEVER = np.iinfo(np.int64).max
-"""The step of an event that does not happen."""
+"""Step number of an event that does not happen."""
 
 ABSENT = -1
-"""In tables of amounts: the item is not mentioned in the config, which differs from an amount of 0."""
+"""In tables of amounts: the config does not mention the item, unlike an amount of 0. In tables of indices: none."""
 
 
 class TurnKind:
-    """How an agent's action of one step is executed, as plain integers (an Enum is slower to compare with arrays).
+    """How an agent's action in a step is executed. Integers, since comparing arrays with an Enum is slower.
 
-    The order matters: the ranges below are runs of kinds.
+    The order matters: the constants below are ranges of kinds.
     """
 
-    FROZEN = 0  # the agent is frozen; the action is lost
-    INVALID_ARGUMENT = 1  # of a known action; penalized, without effect
-    UNKNOWN_ACTION = 2  # no such action id: penalized in both phases
+    FROZEN = 0  # the agent is frozen; the action is skipped
+    INVALID_ARGUMENT = 1  # the action does not have this argument; penalized, no effect
+    UNKNOWN_ACTION = 2  # the action id does not exist; penalized in both phases, no effect
     INVALID_ATTACK = 3  # an attack with an invalid argument
     ATTACK = 4
     ATTACK_NEAREST = 5
@@ -63,7 +63,7 @@ class TurnKind:
 
 NUM_KINDS = TurnKind.GIFT + 1
 
-# ranges of kinds: (first, last)
+# inclusive ranges of kinds: (first, last)
 ATTACK_PHASE = (TurnKind.UNKNOWN_ACTION, TurnKind.ATTACK_NEAREST)  # executed in the attack phase
 INVALID = (TurnKind.INVALID_ARGUMENT, TurnKind.UNKNOWN_ACTION)  # penalized in the main phase
 COUNTED = (TurnKind.ATTACK, TurnKind.GIFT)  # counted as a success or failure of the action
@@ -75,7 +75,7 @@ CHANGES_CELL = (TurnKind.MOVE, TurnKind.SWAP)
 
 @dataclass(frozen=True)
 class GroupTables:
-    """Settings of groups of agents, by group row."""
+    """Settings of agent groups, indexed by group row."""
 
     names: list[str]
     token_id: NDArray[np.int64]  # [groups]
@@ -90,55 +90,55 @@ class GroupTables:
 
 @dataclass(frozen=True)
 class ActionTables:
-    """Costs and effects of actions, by action row. Amounts are `ABSENT` where the config does not mention the item."""
+    """Costs and effects of actions, indexed by action row."""
 
     kind: NDArray[np.int64]  # [actions]
-    possible: NDArray[np.bool_]  # [actions]; false: disabled, or requires items that do not exist
+    possible: NDArray[np.bool_]  # [actions]; false: disabled, or requires items that the world does not have
     has_cost: NDArray[np.bool_]  # [actions]
-    required: NDArray[np.int64]  # [actions, items]
-    consumed: NDArray[np.int64]  # [actions, items]
-    defense: NDArray[np.int64]  # [actions, items]
-    delta: NDArray[np.int64]  # [actions], quarter turns clockwise
-    gift_item: NDArray[np.int64]  # [actions]
-    usable_types: NDArray[np.bool_]  # [actions, types], whether `use` applies to the type
+    required: NDArray[np.int64]  # [actions, items], units or ABSENT
+    consumed: NDArray[np.int64]  # [actions, items], units or ABSENT
+    defense: NDArray[np.int64]  # [actions, items], units that the victim of an attack needs to block it, or ABSENT
+    delta: NDArray[np.int64]  # [actions], clockwise quarter turns
+    gift_item: NDArray[np.int64]  # [actions], item id
+    usable_types: NDArray[np.bool_]  # [actions, types], whether `use` works on the type
 
 
 @dataclass(frozen=True)
 class TypeTables:
-    """Object types by type row: `num_plain_walls` walls that never move, swappable walls, then converters."""
+    """Object types, indexed by type row: `num_plain_walls` plain walls, swappable walls, then converters."""
 
     names: list[str]
     num_plain_walls: int
     num_walls: int
     type_id: NDArray[np.int64]  # [types]
     color: NDArray[np.int64]  # [types]
-    input: NDArray[np.int64]  # [types, items]
-    output: NDArray[np.int64]  # [types, items]
-    input_items: NDArray[np.int64]  # [types, most inputs], item ids in ascending order, then ABSENT
-    output_items: NDArray[np.int64]  # [types, most outputs]
-    max_output: NDArray[np.int64]  # [types], -1: no limit
-    conversion_ticks: NDArray[np.int64]  # [types]
-    cooldown: NDArray[np.int64]  # [types]
-    initial_items: NDArray[np.int64]  # [types]
+    input: NDArray[np.int64]  # [types, items], units per conversion
+    output: NDArray[np.int64]  # [types, items], units per conversion
+    input_items: NDArray[np.int64]  # [types, max number of inputs], item ids in ascending order, then ABSENT
+    output_items: NDArray[np.int64]  # [types, max number of outputs], the same
+    max_output: NDArray[np.int64]  # [types], units of all outputs at which no conversion starts; -1: no limit
+    conversion_ticks: NDArray[np.int64]  # [types], steps
+    cooldown: NDArray[np.int64]  # [types], steps
+    initial_items: NDArray[np.int64]  # [types], units of each output at the start of an episode
 
 
 @dataclass(frozen=True)
 class Rulesets:
-    """Settings of whole worlds, by ruleset."""
+    """Settings of worlds, indexed by ruleset."""
 
-    max_steps: NDArray[np.float64]  # [rulesets], infinite: no limit
-    last_step: NDArray[np.int64]  # [rulesets], step at which the episode ends, by `max_steps` or `episode_lifetime`
-    terminates: NDArray[np.bool_]  # [rulesets], whether the episode ends by `episode_lifetime`
-    time_punishment: NDArray[np.float32]  # [rulesets]
-    shares_rewards: bool  # in any ruleset
-    type_row: NDArray[np.int64]  # [rulesets, 256], by type id; ABSENT: no such type
+    max_steps: NDArray[np.float64]  # [rulesets], infinity: no limit
+    last_step: NDArray[np.int64]  # [rulesets], step at which the episode ends, min of `max_steps`, `episode_lifetime`
+    terminates: NDArray[np.bool_]  # [rulesets], whether the episode ends by `episode_lifetime` (not by `max_steps`)
+    time_punishment: NDArray[np.float32]  # [rulesets], reward of every agent in every step
+    shares_rewards: bool  # whether any ruleset does
+    type_row: NDArray[np.int64]  # [rulesets, 256], type row by type id, or ABSENT
 
 
 class CompiledConfig:
-    """The constant part of a batch of worlds: its tables and sizes."""
+    """Lookup tables and sizes of a batch of worlds; constant during play."""
 
     def __init__(self, configs: Sequence[EnvConfig], shares_rulesets: bool = True):
-        """With `shares_rulesets`, tasks that differ only in their maps share a ruleset.
+        """Compile one config per task. With `shares_rulesets`, tasks that differ only in their maps share a ruleset.
 
         Raises ConfigError if the configs differ in their `spec`.
         """
@@ -150,7 +150,7 @@ class CompiledConfig:
         self.ruleset_of_task = np.array([firsts.index(first_of[key]) for key in keys])  # [tasks]
         configs = [configs[task] for task in firsts]
         self.configs = tuple(configs)
-        """one config per ruleset; its map builder is that of one of the tasks"""
+        """one config per ruleset: that of the first task with this ruleset"""
         self.spec = configs[0].spec
         self.items = list(configs[0].game.inventory_item_names)
         self.num_items = len(self.items)
@@ -175,7 +175,7 @@ class CompiledConfig:
         is_attack = self.actions.kind <= TurnKind.ATTACK_NEAREST
         self.main_phase_has_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())
         self.has_penalty = bool(self.groups.failure_penalty.any())
-        # items that any action requires or consumes: the only ones to check for costs
+        # only items that some action requires or consumes are checked for costs
         priced = (self.actions.required != ABSENT) | (self.actions.consumed != ABSENT)
         self.cost_items: list[int] = np.flatnonzero(priced.any(axis=0)).tolist()
         self.num_arguments = max(self.spec.max_action_args) + 1
@@ -183,9 +183,9 @@ class CompiledConfig:
         self.kind_by_action = self._compile_kinds()
 
     def _compile_kinds(self) -> NDArray[np.uint8]:
-        """The TurnKind by (ruleset, action id, argument). `[rulesets, actions + 1, arguments + 1]`
+        """The TurnKind by (ruleset, action id, argument). `[rulesets, actions + 1, arguments + 1] uint8`
 
-        The last action id and the last argument stand for all that are too large.
+        The last action id and the last argument represent all larger ones.
         """
         shape = (len(self.configs), self.num_actions + 1, self.num_arguments + 1)
         kinds = np.full(shape, TurnKind.INVALID_ARGUMENT, np.uint8)
@@ -243,8 +243,8 @@ def _floats(rows: Sequence[Sequence[float]]) -> NDArray[np.float32]:
 
 def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[TypeTables, NDArray[np.int64]]:
     entries = [(ruleset, entry) for ruleset, config in enumerate(configs) for entry in config.object_types.values()]
-    # a stable sort by class: plain walls, swappable walls, converters
-    entries.sort(key=lambda owned: 2 if owned[1].type != "wall" else 1 if owned[1].swappable else 0)
+    # a stable sort: plain walls, swappable walls, converters
+    entries.sort(key=lambda entry: 2 if entry[1].type != "wall" else 1 if entry[1].swappable else 0)
     objects = [entry for _, entry in entries]
     type_row = np.full((len(configs), 256), ABSENT, np.int64)
     for row, (ruleset, entry) in enumerate(entries):
@@ -270,7 +270,7 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
 
 
 def _recipe_items(recipes: Sequence[Mapping[str, int]], items: Sequence[str]) -> NDArray[np.int64]:
-    """The item ids of each recipe in ascending order, then `ABSENT`. `[types, most items of a recipe]`"""
+    """The item ids of each recipe in ascending order, then `ABSENT`. `[types, max items of a recipe] int64`"""
     item_ids = [[index for index, item in enumerate(items) if recipe.get(item, 0) > 0] for recipe in recipes]
     most = max(map(len, item_ids), default=0)
     return _integers([ids + [ABSENT] * (most - len(ids)) for ids in item_ids])
@@ -317,7 +317,7 @@ def _kind(name: str, action: ActionConfig) -> int:
 
 
 def _possible_defense(action: ActionConfig, items: Sequence[str]) -> dict[str, int]:
-    """`defense_resources`, or none if it requires an item that does not exist in this world."""
+    """`defense_resources`, or none if it requires an item that the world does not have."""
     needed = action.defense_resources
     return needed if all(item in items for item, count in needed.items() if count > 0) else {}
 

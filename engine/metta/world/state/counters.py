@@ -1,7 +1,7 @@
-"""Event counters of agents and converters: columns of integer tables, and the names of statistics made from them.
+"""Event counters of agents and converters (`stats/` metrics): columns of integer arrays, and names of their sums.
 
-All statistics of SEMANTICS section 11 are sums of these columns. The group of an agent is fixed, so a counter that is
-named after two groups needs one column per group of the other agent. Names are made only when statistics are read.
+A statistic is a sum of columns. Since the group of an agent is fixed during an episode, counters named after two groups
+have one column per group of the other agent. Names are computed only when statistics are read.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from metta.world.state.compiled_config import CompiledConfig, TurnKind
 
 InvalidCounts = Counter[tuple[int, str, int, int]]
-"""Times by (agent row, "invalid_type" or "invalid_arg", action id, argument)."""
+"""Number of invalid actions by (agent row, "invalid_type" or "invalid_arg", action id, argument)."""
 
 
 Names = dict[int, list[str]]
-"""The names of the counters that a column is added to, by column."""
+"""For each column, the names of the statistics that it is part of."""
 
 
 def _by_column(columns_of: dict[str, list[int]]) -> Names:
-    """Names by column, from the columns that each counter is the sum of."""
+    """Invert a mapping from the name of a statistic to the columns whose sum it is."""
     names: Names = {}
     for name, columns in columns_of.items():
         for column in columns:
@@ -32,7 +32,7 @@ def _by_column(columns_of: dict[str, list[int]]) -> Names:
 
 
 class AgentColumns:
-    """The columns of `agent_counters [agents, columns]`."""
+    """Columns of `Worlds.agent_counters [agents, columns]`. Attributes are the first column of each counter."""
 
     def __init__(self, compiled: CompiledConfig):
         self.compiled = compiled
@@ -42,7 +42,7 @@ class AgentColumns:
         self.swaps = [action for action in range(actions) if (kinds[:, action] == TurnKind.SWAP).any()]
         self.swappable_types = compiled.types.num_walls - compiled.types.num_plain_walls
         self._width = 0
-        # counted for all agents at once, at `success * actions + action`
+        # counted for all agents at once in column `success * actions + action`
         self.failed = self._allocate(actions)
         self.success = self._allocate(actions)
         self.invalid_type = self._allocate(1)
@@ -65,7 +65,7 @@ class AgentColumns:
         return start
 
     def names(self, group_row: int) -> Names:
-        """Names by column for an agent of a group."""
+        """Names of statistics by column, for agents of a group."""
         if group_row not in self._names:
             self._names[group_row] = _by_column(self._make_names(group_row))
         return self._names[group_row]
@@ -106,7 +106,7 @@ class AgentColumns:
         for k, action in enumerate(self.swaps):
             for index, type_name in enumerate(swapped_types):
                 column = self.swapped + k * len(swapped_types) + index
-                # several rulesets may have a type of this name, each with a column of its own
+                # types of the same name in different rulesets have different columns
                 names.setdefault(f"action.{actions[action]}.{type_name}", []).append(column)
         for item, name in enumerate(compiled.items):
             names[f"{name}.gained"] = [self.gained + item]
@@ -119,7 +119,7 @@ class AgentColumns:
 
 
 class ConverterColumns:
-    """The columns of `converter_counters [converters, columns]`."""
+    """Columns of `Worlds.converter_counters [converters, columns]`. Attributes are the first column of each counter."""
 
     def __init__(self, compiled: CompiledConfig):
         self.compiled = compiled
@@ -136,11 +136,11 @@ class ConverterColumns:
         self.width = 4 * items + 6
 
     def of_items(self, start: int) -> slice:
-        """The columns of all items, where `start` is the column of the first item."""
+        """The columns of a counter by item; `start` is the column of the first item."""
         return slice(start, start + self.compiled.num_items)
 
     def names(self, type_row: int) -> Names:
-        """Names by column for a converter of a type."""
+        """Names of statistics by column, for converters of a type."""
         names = {
             f"{item}.{what}": [start + index]
             for what, start in (
@@ -157,13 +157,13 @@ class ConverterColumns:
         names["cooldown.completed"] = [self.cooldown_completed]
         names["blocked.output_full"] = [self.output_full]
         names["blocked.insufficient_input"] = [self.insufficient_input]
-        # a type named like an item shares its counter, as in the original
+        # as in MettaGrid, a type with the name of an item adds to the same statistic
         names.setdefault(f"{self.compiled.types.names[type_row]}.produced", []).append(self.conversions_completed)
         return _by_column(names)
 
 
 def named_counts(names: Names, totals: NDArray[np.integer[Any]]) -> dict[str, int]:
-    """The counters that are not zero, by name. `totals [columns]`"""
+    """The statistics that are not 0, by name, from the value of each column. `totals [columns]`"""
     counts: dict[str, int] = {}
     counted = totals.nonzero()[0]
     for column, count in zip(counted.tolist(), totals[counted].tolist(), strict=True):
@@ -173,9 +173,9 @@ def named_counts(names: Names, totals: NDArray[np.integer[Any]]) -> dict[str, in
 
 
 def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> dict[str, float]:
-    """The mean over the agents of a world of each counter that is not zero, by name.
+    """Means over the agents of a world of the statistics that are not 0, by name.
 
-    `group_rows [agents]`, `counters [agents, columns]`
+    `group_rows [agents of the world]`, `counters [agents of the world, columns]`
     """
     totals: dict[str, int] = {}
     present = sorted(set(group_rows.tolist()))
@@ -188,7 +188,7 @@ def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: 
 
 
 def invalid_counts(invalid: InvalidCounts, rows: slice) -> list[dict[str, float]]:
-    """The `action.invalid_*.ID.ARGUMENT` counters of each agent of `rows`."""
+    """The statistics `action.invalid_*.ID.ARGUMENT` of each agent of `rows`, by name."""
     counts: list[dict[str, float]] = [{} for _ in range(rows.start, rows.stop)]
     for (agent, what, action, argument), times in invalid.items():
         if rows.start <= agent < rows.stop:

@@ -1,4 +1,4 @@
-"""Saving and loading of worlds: the state of the simulator as arrays and integers, for checkpoints."""
+"""Save the state of Worlds as a dictionary of arrays and integers, and load it; compatibility with older formats."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STATE_FORMAT = 1
 
 
 def save_worlds(worlds: Worlds) -> dict[str, Any]:
-    """A copy of everything that changes, by name."""
+    """A copy of the state of the worlds, by name. Values are arrays and integers."""
     arrays = {name: getattr(worlds, name).copy() for name in Worlds.ARRAYS}
-    # unsigned keys travel as int64, which every tensor library knows
+    # stored as int64, since torch has little support for uint64
     arrays["turn_stream"] = arrays["turn_stream"].view(np.int64)
     invalid = [(row, what == "invalid_type", *pair, n) for (row, what, *pair), n in worlds.invalid.items()]
     return arrays | {
@@ -29,18 +29,23 @@ def save_worlds(worlds: Worlds) -> dict[str, Any]:
 
 
 def completed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state with the parts that earlier versions did not save. Raises CheckpointError for another format."""
+    """A copy of the state with defaults for entries that earlier versions did not save.
+
+    Raises CheckpointError for an unknown format.
+    """
     found = state.get("format") if isinstance(state, Mapping) else None
     if not isinstance(found, int | np.ndarray) or np.ndim(found) or found != STATE_FORMAT:
-        raise CheckpointError(f"this environment state has format {found}; this version reads format {STATE_FORMAT}")
-    # versions without shared rulesets had one ruleset per task; before staggering every episode began at step 0
+        raise CheckpointError(
+            f"the environment state has format {found}; this version of metta reads format {STATE_FORMAT}"
+        )
+    # earlier versions had one ruleset per task, and all their episodes started at step 0
     first_step = np.zeros_like(state.get("steps"))
     defaults = {"task": state.get("ruleset"), "shares_rulesets": 0, "first_step": first_step}
     return defaults | {"has_token" if name == "listed" else name: value for name, value in state.items()}
 
 
 def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
-    """Load a state that `check_worlds` has accepted into `worlds`."""
+    """Load a state into `worlds`. It must be checked by `check_worlds` first."""
     saved = {name: np.asarray(state[name]) for name in Worlds.ARRAYS}
     slots = int(state["converter_slots"])
     worlds.allocate_converters(slots)

@@ -1,7 +1,7 @@
-"""Validation of saved worlds before they are loaded: shapes, types, finite numbers and valid indices.
+"""Validation of a saved state of Worlds before it is loaded: shapes, dtypes, finite numbers and valid indices.
 
-The checksum of a file finds accidental damage. These checks find states of another world, and those that would make
-the simulator read outside of its arrays.
+These checks find states of other environments, and malicious ones that would cause reads outside arrays. Accidental
+damage is found by the checksum of the file.
 """
 
 from __future__ import annotations
@@ -17,42 +17,43 @@ from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, IDLE, OUTSIDE, Worlds
 
 MAX_COUNT = 2**53
-"""Upper bound of everything that is counted in 64 bits."""
+"""Upper bound of 64-bit counts, such as steps and episodes."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, naming the part, unless `load_worlds` can load `state` into `worlds`.
+    """Raise CheckpointError, naming the invalid entry, unless `load_worlds` can load `state` into `worlds`.
 
-    Does not change `worlds`.
+    `worlds` is not modified.
     """
     slots = _integer(state, "converter_slots", worlds.slot_size)
     clock = _integer(state, "clock", MAX_COUNT)
     arrays = {name: _array(worlds, state, name, slots) for name in Worlds.ARRAYS}
     for name, (lowest, highest) in _bounds(worlds, slots).items():
         is_within = ((arrays[name] >= lowest) & (arrays[name] <= highest)).all()
-        _check(is_within, f"{name} must be {lowest} to {highest}")
+        _check(is_within, f"{name} must be within {lowest} and {highest}")
     due, is_idle = arrays["converter_due"], arrays["converter_phase"] == IDLE
     _check((due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due does not fit converter_phase")
     invalid = state.get("invalid")
     is_table = isinstance(invalid, np.ndarray) and invalid.dtype == np.int64 and invalid.shape[1:] == (5,)
-    _check(is_table, "invalid must be int64 [times, 5]")
+    _check(is_table, "invalid must be int64 [invalid actions, 5]")
     if state["has_begun"]:
         _check_positions(worlds, arrays)
 
 
 def check_streams(state: Mapping[str, Any], num_tasks: int) -> None:
-    """Raise CheckpointError, naming the part, unless seed, world index and task probabilities of `state` are valid."""
+    """Raise CheckpointError, naming the invalid entry, unless seed, `first_world`, flags and task shares are valid."""
     for name, highest in (("seed", 2**128), ("first_world", MAX_COUNT), ("has_begun", 1), ("shares_rulesets", 1)):
         _integer(state, name, highest)
     shares = state.get("task_shares")
     is_list = isinstance(shares, np.ndarray) and shares.shape == (num_tasks,) and shares.dtype == np.float64
-    _check(is_list and (np.diff([0.0, *state["task_shares"], 1.0]) >= 0).all(), "task_shares must rise to 1")
+    is_valid = is_list and (np.diff(state["task_shares"], prepend=0.0) >= 0).all() and state["task_shares"][-1] == 1
+    _check(is_valid, f"task_shares must be float64 [{num_tasks}], at least 0, not decreasing, and end with 1")
 
 
 def _bounds(worlds: Worlds, slots: int) -> dict[str, tuple[int, int]]:
-    """Lowest and highest value of arrays of integers."""
+    """(lowest, highest) valid value of arrays of integers, by name."""
     compiled, last_cell = worlds.compiled, worlds.globals_start - 1
     return {
         "grid": (OUTSIDE, worlds.first_converter + worlds.num_worlds * slots - 1),
@@ -83,19 +84,19 @@ def _integer(state: Mapping[str, Any], name: str, highest: int) -> int:
 
 
 def _array(worlds: Worlds, state: Mapping[str, Any], name: str, slots: int) -> NDArray[Any]:
-    """An array of the state, with the type and shape that `worlds` have, and finite."""
+    """An array of the state. Raises CheckpointError unless it is finite and has the dtype and shape of `worlds`."""
     array, own = state.get(name), getattr(worlds, name)
     dtype = np.dtype(np.int64) if name == "turn_stream" else own.dtype
     shape = (worlds.num_worlds * slots, *own.shape[1:]) if name in CONVERTER_ARRAYS else own.shape
     found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else "missing"
-    _check(found == f"{dtype} {list(shape)}", f"{name} is {found}, not {dtype} {list(shape)}")
+    _check(found == f"{dtype} {list(shape)}", f"{name} must be {dtype} {list(shape)}, but is {found}")
     checked = np.asarray(array)
-    _check(dtype.kind != "f" or np.isfinite(checked).all(), f"{name} is not finite")
+    _check(dtype.kind != "f" or np.isfinite(checked).all(), f"{name} has values that are not finite")
     return checked
 
 
 def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
-    """Maps have the size that their tasks give, and agents and converters stand where the grid has them."""
+    """Check that the grid agrees with the map sizes of tasks, and with the positions of agents and converters."""
     grid, cell, converter_cell = arrays["grid"], arrays["cell"], arrays["converter_cell"]
     tasks = worlds.compiled.tasks
     slot = grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
@@ -103,12 +104,12 @@ def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
     cols = np.array([config.game.width for config in tasks])[arrays["task"]][:, None, None] + worlds.pad
     row, col = np.arange(worlds.slot_rows)[:, None], np.arange(worlds.stride)
     inside = (row >= worlds.pad) & (row < rows) & (col >= worlds.pad) & (col < cols)
-    _check(((slot != OUTSIDE) == inside).all(), "grid has another size than the map of the task")
-    _check((grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid disagree about agents")
+    _check(((slot != OUTSIDE) == inside).all(), "grid does not have the size of the task's map")
+    _check((grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid disagree on agents")
     placed = np.flatnonzero(converter_cell >= 0)
     is_same = (grid[converter_cell[placed]] == worlds.first_converter + placed).all()
     num_converters = np.count_nonzero(slot >= worlds.first_converter)
-    _check(is_same and num_converters == len(placed), "converter_cell and grid disagree about converters")
+    _check(is_same and num_converters == len(placed), "converter_cell and grid disagree on converters")
 
 
 def _check(is_valid: object, problem: str) -> None:

@@ -1,14 +1,15 @@
-"""Worlds: the state of all worlds of a batch as NumPy arrays.
+"""Worlds: the state of all worlds of a batch as NumPy arrays (grid, agents, converters, counters).
 
-**Grid.** One flat int32 array holds the cells of all worlds. Each world has a slot of the same size, padded on every
-side by the radius of the window and by the range of attacks, so that an offset from a cell inside a world never leaves
-its slot and one table of offsets serves every agent. A cell holds the id of the entity in it:
+The grid is one flat int32 array with the cells of all worlds. Each world has a slot of the same size, padded on every
+side by the radius of the observation window and by the attack range, so that offsets from a cell of a world never leave
+its slot. The value of a cell is an entity id, in these ascending ranges:
 
     -1 outside the world | 0 empty | globals | swappable walls | agents | plain walls | converters
 
-These ranges are in an order that lets one comparison find the entities that can leave their cell: as unsigned numbers
-they are smaller than all others. Walls have no state: all walls of a type share one id, and moving one copies a number.
-"Globals" stand for the global tokens of an observer (see `observe.py`); no cell of a world holds them.
+Viewed as uint32, the values of cells that can be entered or vacated (empty, swappable walls, agents) are smaller than
+those of plain walls, converters and the outside, so that one comparison finds them. All walls of a type have the same
+id, since walls have no state. "Globals" are the global tokens of an agent's observation (see `observe.py`); their ids
+are in extra cells after those of the worlds.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from metta.geometry import neighbor_offsets
 from metta.world.state.compiled_config import ATTACK_RANGE, NEVER, CompiledConfig
 from metta.world.state.counters import AgentColumns, ConverterColumns, InvalidCounts
 
+# grid values of cells without an entity
 OUTSIDE = -1
 EMPTY = 0
 
+# phases of a converter
 IDLE, CONVERTING, COOLING = 0, 1, 2
 
 LOCKS_PER_AGENT = 16
-"""Entries per agent of the lock table, see `turn_order.conflict_free_batches`."""
+"""Size of the lock table per agent, see `turn_order.conflict_free_batches`."""
 
 CONVERTER_ARRAYS = (
     "converter_type",
@@ -41,12 +44,13 @@ CONVERTER_ARRAYS = (
 """Arrays of Worlds with one row per converter slot."""
 
 CellsAndEntities = tuple[NDArray[np.int64], NDArray[np.int32]]
+"""Grid indices of cells, and the entity ids in them."""
 
 
 class Worlds:
-    """Everything that changes during play. Rows of agents are world-major: row = world * num_agents + agent.
+    """Mutable state of `num_worlds` worlds. Rows of agents are world-major: row = world * num_agents + agent.
 
-    `ARRAYS` names the arrays of a saved state; beside them it holds `clock` and `invalid`.
+    `ARRAYS` are the names of the arrays in a saved state, which also contains `clock` and `invalid`.
     """
 
     ARRAYS = (
@@ -104,13 +108,13 @@ class Worlds:
         self._allocate_agents()
         self._allocate_counters()
         self.allocate_converters(0)
-        # by lock, the turn that holds it; read only where it has just been written, see turn_order.py
+        # hash table of locks to turns; only entries written in the same call are read, see turn_order.py
         self.lock_holder = np.zeros(1 << (LOCKS_PER_AGENT * agents).bit_length(), np.int32)
 
     def _allocate_worlds(self) -> None:
         num_worlds = self.num_worlds
         self.grid = np.full(num_worlds * self.slot_size + self.agents, OUTSIDE, np.int32)
-        # after the worlds, one cell per agent with the id of its globals, so that one gather reads them with its window
+        # after the worlds, one cell per agent with its globals: observing gathers them together with the window
         self.globals_start = num_worlds * self.slot_size
         self.grid[self.globals_start :] = self.first_global + np.arange(self.agents)
         self.slot_start = np.arange(num_worlds) * self.slot_size
@@ -134,10 +138,10 @@ class Worlds:
         self.orientation = np.zeros(agents, np.int64)
         self.group_row = np.zeros(agents, np.int64)
         self.color = np.zeros(agents, np.int64)
-        self.freeze = np.zeros(agents, np.int64)  # actions still lost; -1: all
+        self.freeze = np.zeros(agents, np.int64)  # number of further actions that are skipped; -1: all
         self.inventory = np.zeros((agents, num_items), np.int16)
-        self.has_token = np.zeros((agents, num_items), np.bool_)  # observations show the item, even an amount of 0
-        self.items_changed = np.zeros(agents, np.bool_)  # not yet in the token table
+        self.has_token = np.zeros((agents, num_items), np.bool_)  # the item has a token, even if its amount is 0
+        self.items_changed = np.zeros(agents, np.bool_)  # the token table is to be updated
         self.score = np.zeros(agents, np.float32)  # value of the inventory: sum of reward * amount
         self.reward = np.zeros(agents, np.float32)  # of this step, before sharing
         self.individual_rewards = np.zeros(agents, np.float32)  # sum of `reward` over the episode
@@ -146,27 +150,27 @@ class Worlds:
         self.last_action = np.zeros((agents, 2), np.uint8)
 
     def _allocate_counters(self) -> None:
-        """See counters.py."""
+        """Allocate the counters of agents (see counters.py)."""
         self.agent_columns = AgentColumns(self.compiled)
         self.converter_columns = ConverterColumns(self.compiled)
-        # of each agent, the index of its first `failed` counter in the flat table
+        # index of each agent's first `failed` counter in the flattened array
         self.failed_start = self.all_agents * self.agent_columns.width + self.agent_columns.failed
         self.agent_counters = np.zeros((self.agents, self.agent_columns.width), np.int32)
-        self.tokens_written = np.zeros(self.agents, np.int64)  # over the episode
-        self.tokens_dropped = np.zeros(self.agents, np.int64)  # because the observation was full
+        self.tokens_written = np.zeros(self.agents, np.int64)  # in the observations of the episode
+        self.tokens_dropped = np.zeros(self.agents, np.int64)  # because they exceeded `num_observation_tokens`
         self.invalid: InvalidCounts = InvalidCounts()
 
     def _clamped_cells(self) -> NDArray[np.int64]:
-        """The edge rule, by index within a slot: cells above or left of the world become its first row or column.
+        """The edge rule as a table, by index within a slot: negative rows and columns of a world are clamped to 0.
 
-        Cells below and to the right of the world are not changed (SEMANTICS, section 5).
+        As in MettaGrid, cells below and to the right of the world are not clamped.
         """
         row = np.maximum(np.arange(self.slot_rows), self.pad)
         col = np.maximum(np.arange(self.stride), self.pad)
         return (row[:, None] * self.stride + col[None, :]).ravel()
 
     def _wall_entities(self) -> NDArray[np.int32]:
-        """The entity id of a wall by type id; EMPTY for types that are not walls. `[rulesets, 256]`"""
+        """The entity id of a wall by type id; EMPTY for types that are not walls. `[rulesets, 256] int32`"""
         types, type_row = self.compiled.types, self.compiled.rulesets.type_row
         plain = (type_row >= 0) & (type_row < types.num_plain_walls)
         swappable = (type_row >= types.num_plain_walls) & (type_row < types.num_walls)
@@ -176,7 +180,7 @@ class Worlds:
         return entities
 
     def allocate_converters(self, slots: int) -> None:
-        """Allocate `slots` unused converter slots in every world: as many as any world so far has needed."""
+        """Allocate `slots` unused converter slots in every world, discarding existing converters."""
         self.converter_slots = slots
         count = self.num_worlds * slots
         self.converter_type = np.zeros(count, np.int64)  # type row
@@ -185,10 +189,10 @@ class Worlds:
         self.converter_phase = np.full(count, IDLE, np.int8)
         self.converter_due = np.full(count, NEVER)  # clock time of the next event
         self.converter_counters = np.zeros((count, self.converter_columns.width), np.int32)
-        self.converter_changed = np.zeros(count, np.bool_)  # not yet in the token table
+        self.converter_changed = np.zeros(count, np.bool_)  # the token table is to be updated
 
     def reserve_converters(self, slots: int) -> None:
-        """Grow to at least `slots` converter slots per world; converters keep their slot in their world."""
+        """Grow to at least `slots` converter slots per world; converters keep their index within their world."""
         if slots <= self.converter_slots:
             return
         old_slots, old = self.converter_slots, {name: getattr(self, name) for name in CONVERTER_ARRAYS}
@@ -196,9 +200,9 @@ class Worlds:
         for name, array in old.items():
             by_world = getattr(self, name).reshape(self.num_worlds, slots, *array.shape[1:])
             by_world[:, :old_slots] = array.reshape(self.num_worlds, old_slots, *array.shape[1:])
-        standing = np.flatnonzero(self.converter_cell >= 0)
-        self.grid[self.converter_cell[standing]] = self.first_converter + standing
-        self.converter_changed[standing] = True
+        used = np.flatnonzero(self.converter_cell >= 0)
+        self.grid[self.converter_cell[used]] = self.first_converter + used
+        self.converter_changed[used] = True
 
     @property
     def num_entity_ids(self) -> int:
@@ -210,24 +214,27 @@ class Worlds:
         return slice(world * self.num_agents, (world + 1) * self.num_agents)
 
     def rows_of_worlds(self, worlds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The rows of the agents of several worlds, world by world."""
+        """The rows of the agents of several worlds, world by world. `[worlds * num_agents] int64`"""
         rows: NDArray[np.int64] = (worlds[:, None] * self.num_agents + np.arange(self.num_agents)).ravel()
         return rows
 
     def by_world(self, name: str) -> NDArray[Any]:
-        """A view of one of ARRAYS with a leading axis of worlds. `[worlds, rows of a world, ...]`"""
+        """A view of one of ARRAYS with a leading axis of worlds. `[num_worlds, rows of a world, ...]`"""
         array = self.grid[: self.globals_start] if name == "grid" else getattr(self, name)
         return array.reshape(self.num_worlds, len(array) // self.num_worlds, *array.shape[1:])
 
     def positions(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(row, col) in the world of cells given by their index within a slot. `[cells, 2]`"""
+        """(row, col) in the world of cells given by their index within a slot. `[cells, 2] int64`"""
         row, col = np.divmod(cells, self.stride)
         return np.stack([row - self.pad, col - self.pad], axis=1)
 
     # -- cells around agents ---------------------------------------------------------------------------------------
 
     def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndEntities:
-        """The cell at a grid `offset` from each agent of `rows` and the entity in it, under the edge rule."""
+        """The cell at a grid index `offset` from each agent of `rows`, after the edge rule, and the entity in it.
+
+        At the top or left edge, the cell can be the agent's own.
+        """
         cells = self.cell[rows] + offset
         entities = self.grid[cells]
         outside = (entities == OUTSIDE).nonzero()[0]
@@ -246,25 +253,25 @@ class Worlds:
         return self.look_toward(rows, self.orientation[rows])
 
     def may_be_vacated(self, entities: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Whether a move or swap into the cell may succeed: it is empty, or holds a swappable wall or an agent."""
+        """Whether a move or swap into a cell can succeed: it is empty, or contains a swappable wall or an agent."""
         is_candidate: NDArray[np.bool_] = entities.view(np.uint32) < self.first_plain_wall
         return is_candidate
 
     def agents_among(self, entities: NDArray[np.int32]) -> NDArray[np.int64]:
-        """The rows of the entities that are agents, -1 for others."""
+        """The agent row of each entity that is an agent, -1 for others. `[entities] int64`"""
         is_agent = (entities >= self.first_agent) & (entities < self.first_plain_wall)
         return np.where(is_agent, entities - np.int64(self.first_agent), -1)
 
     # -- counting ---------------------------------------------------------------------------------------------
 
     def count(self, rows: NDArray[np.int64], column: NDArray[np.int64] | int, by: NDArray[np.int64] | int = 1) -> None:
-        """Add `by` to one counter of each agent of `rows`, which must be distinct."""
+        """Add `by` to one counter of each agent of `rows`. Rows must be distinct."""
         _add(self.agent_counters, rows, column, by)
 
     def count_converters(
         self, converters: NDArray[np.int64], column: NDArray[np.int64] | int | slice, by: NDArray[np.int64] | int = 1
     ) -> None:
-        """Add `by` to one counter, or to several adjacent ones, of each converter; converters must be distinct."""
+        """Add `by` to one counter, or to adjacent ones, of each converter. Converters must be distinct."""
         _add(self.converter_counters, converters, column, by)
 
 
@@ -276,5 +283,5 @@ def _add(
 ) -> None:
     if isinstance(column, np.ndarray):
         counters[rows, column] += by
-    else:  # indexing a column by rows takes a third of the time of indexing both at once
+    else:  # `array[:, column][rows]` takes a third of the time of `array[rows, column]`
         counters[:, column][rows] += by
