@@ -84,7 +84,7 @@ def test_saving_creates_the_directory_and_one_file(tmp_path: Path) -> None:
 
 
 def test_metadata_of_custom_classes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="policy checkpoint, metadata, path is a PosixPath; files of metta hold only"):
+    with pytest.raises(UsageError, match="policy checkpoint, metadata, path is a PosixPath; it must be a tensor"):
         save_checkpoint(agent_for(), tmp_path, metadata={"path": tmp_path})
     assert not list(tmp_path.iterdir())
 

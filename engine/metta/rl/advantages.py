@@ -1,4 +1,4 @@
-"""Generalized advantage estimation (GAE): Schulman et al. 2015, arXiv:1506.02438."""
+"""Generalized advantage estimation (GAE), optionally of scaled rewards: Schulman et al. 2015, arXiv:1506.02438."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def temporal_differences(
     gamma: float,
     lambda_: float,
 ) -> tuple[Tensor, Tensor]:
-    """Temporal-difference errors and the decays of their traces, both `[steps, agents]`.
+    """Temporal-difference (TD) errors and the decay factors of the advantage recursion, both `[steps, agents] float32`.
 
     delta_t = r_t + gamma V'_t - V_t
-    decay_t = gamma lambda (1 - done_t)
+    decay_t = gamma lambda (1 - done_t),   done_t = terminated_t or truncated_t
 
-    V'_t is the value after step t: 0 if the episode terminated there, the value of its final observation
-    (`final_values [steps, agents]`) if it was truncated, else V_{t+1}; after the last step `next_value [agents]`.
+    V'_t is the value of the observation after step t: 0 if step t terminated the episode, `final_values[t]` (the value
+    of the episode's final observation) if it truncated the episode, otherwise V_{t+1}, which is `next_value` at the
+    last step. `next_value` is `[agents]`; all other tensors are `[steps, agents]`, in order of time.
     """
     done = terminated | truncated
     next_values = torch.cat([values[1:], next_value.unsqueeze(0)])
@@ -44,11 +45,11 @@ def generalized_advantages(
     gamma: float,
     lambda_: float,
 ) -> Tensor:
-    """Advantages `[steps, agents]` of time-major experience (equation 16, as a recursion).
+    """Advantages, `[steps, agents] float32` (equation 16 of the paper, as a recursion).
 
     A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
 
-    with delta and the other arguments as in `temporal_differences`.
+    delta and the arguments are those of `temporal_differences`.
     """
     delta, decay = temporal_differences(
         rewards, values, next_value, terminated, truncated, final_values, gamma, lambda_
@@ -67,19 +68,19 @@ def compute_advantages(
     gae_lambda: float = 0.916,
     normalization: NormalizationConfig | None = None,
 ) -> Tensor:
-    """The advantages of the last rollout, `[steps, agents] float32`.
+    """Compute the advantages of the last rollout, `[steps, agents] float32`.
 
-    The experience keeps them for `train_ppo`, with the returns: advantages + values. With
-    `normalization.rewards`, both are computed from scaled rewards, and the first call after a rollout updates the
-    running statistics of the scale.
+    Also stores them in `experience.advantages`, and the value targets (advantages + values) in `experience.returns`,
+    where `train_ppo` reads both. With `normalization.rewards`, both are computed from scaled rewards, and the first
+    call after a rollout updates the running statistics of the reward scale.
 
-    Raises UsageError for a coefficient outside 0 to 1, or before the first rollout.
+    Raises UsageError if `gamma` or `gae_lambda` is outside 0 to 1, or before the first rollout.
     """
     for name, value in (("gamma", gamma), ("gae_lambda", gae_lambda)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} must be from 0 to 1; got {value}")
     if not experience.steps_collected:
-        raise UsageError("there is no experience to compute advantages of: call rollout(experience, agent) first")
+        raise UsageError("the experience has no steps; call rollout(experience, agent) first")
     steps = experience.steps_collected
     rewards = experience.rewards[:steps]
     if normalization is not None and normalization.rewards:

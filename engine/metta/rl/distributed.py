@@ -1,7 +1,7 @@
-"""Distributed training: the processes of a `torchrun` job, and the data they exchange.
+"""Distributed training: the process group of a `torchrun` job, and its collective operations.
 
-Each process steps its own worlds; gradients are averaged (DistributedDataParallel), over NCCL between GPUs and gloo
-between CPUs. Rank 0 alone writes and prints. Messages hold tensors, numbers and text, never code.
+Each process steps its own worlds. Gradients are averaged by DistributedDataParallel, with NCCL between GPUs and Gloo
+between CPUs. Only rank 0 writes files and prints. Messages contain tensors, numbers and text, no pickled code.
 """
 
 from __future__ import annotations
@@ -25,32 +25,35 @@ from metta.job_environment import job_size
 from metta.rl.plain_values import plain
 
 CONNECT_TIMEOUT: Final = timedelta(minutes=30)
-"""Limit of every exchange until training starts; from then on `distributed.timeout_seconds`."""
+"""Timeout of each collective operation until `set_timeout` is called with `distributed.timeout_seconds`."""
 
 _CONNECTION_WORDS: Final = ("connection", "gloo", "nccl", "broken pipe", "timed out", "socket")
-"""Words in torch's messages about a lost connection, for which it has no exception class."""
+"""Words in torch's RuntimeError messages about a lost connection, which has no exception class in torch."""
 
 
 class ProcessGroupError(TrainingError):
-    """Another process of the job ended, or cannot be reached."""
+    """Another process of the job ended or cannot be reached."""
 
 
 class Processes:
-    """The processes that train one policy together. With one process, every exchange returns its input."""
+    """The processes that train one policy together, and their collective operations.
+
+    All processes must call an operation together. With a single process, an operation does not communicate.
+    """
 
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank = rank
         self.size = size
         self._evaluator: tuple[MettaAgent, nn.Module] | None = None
         self._process_group: dist.ProcessGroup | None = None
-        """None: torch's default group, of all processes"""
+        """None for torch's default group, which has all processes"""
 
     @classmethod
     @contextmanager
     def connect(cls) -> Iterator[Self]:
-        """Connect the processes of this job until the context ends; without a job, a single process.
+        """Connect the processes of this job while the context is active; outside a job, a single process.
 
-        A default process group that exists already (`torch.distributed.init_process_group`) is used and not destroyed.
+        An existing default process group (`torch.distributed.init_process_group`) is used and not destroyed.
         """
         if dist.is_initialized():
             yield cls(dist.get_rank(), dist.get_world_size())
@@ -66,9 +69,10 @@ class Processes:
                 dist.destroy_process_group()
 
     def set_timeout(self, seconds: float) -> None:
-        """Limit how long an exchange waits for the slowest process. All processes must call this together.
+        """Limit the seconds that a collective operation waits for the slowest process.
 
-        The limit detects a process that hangs; one that died closes its connections, which is detected at once.
+        The timeout is needed only for a process that hangs: a process that ends closes its connections, which the
+        others notice immediately.
         """
         if self.size > 1:
             with process_group_errors():
@@ -77,11 +81,11 @@ class Processes:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this process writes and prints."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def all_reduce_mean(self, values: Tensor) -> Tensor:
-        """The mean over processes of tensors of one shape, without gradients."""
+        """The mean of the processes' `values`, which have one shape; detached."""
         if self.size == 1:
             return values
         total = values.detach().clone()
@@ -90,7 +94,7 @@ class Processes:
         return total / self.size
 
     def all_reduce_async(self, values: Tensor) -> Callable[[], Tensor]:
-        """Start `all_reduce_mean`; the returned function waits for its result."""
+        """Start `all_reduce_mean`, and return a function that waits for its result."""
         if self.size == 1:
             return lambda: values
         total = values.detach().clone()
@@ -105,7 +109,7 @@ class Processes:
         return wait
 
     def all_gather_tensor(self, values: Tensor) -> Tensor:
-        """The values of all processes, of one shape, concatenated along the first axis in the order of ranks."""
+        """The processes' `values`, which have one shape, concatenated along the first axis in order of rank."""
         if self.size == 1:
             return values
         parts = [torch.empty_like(values) for _ in range(self.size)]
@@ -114,7 +118,7 @@ class Processes:
         return torch.cat(parts)
 
     def broadcast(self, content: Any = None) -> Any:
-        """The content that rank 0 passes, in every process; the other ranks pass nothing."""
+        """Rank 0's `content`, returned in every process; the argument of other ranks is ignored."""
         if self.size == 1:
             return content
         message = serialize(content) if self.is_rank_zero else torch.zeros(0, dtype=torch.uint8)
@@ -127,7 +131,10 @@ class Processes:
         return content if self.is_rank_zero else deserialize(message)
 
     def gather_serialized(self, content: Any) -> list[Tensor]:
-        """The content of each of several processes, serialized, by rank; empty in all ranks but 0."""
+        """In rank 0, each process's `content` as a message of `serialize`, by rank; in other ranks, an empty list.
+
+        Requires at least two processes.
+        """
         padded, lengths = self._padded_message(content)
         received = [torch.zeros_like(padded) for _ in lengths] if self.is_rank_zero else None
         with process_group_errors():
@@ -135,7 +142,7 @@ class Processes:
         return [message[:length] for message, length in zip(received or (), lengths, strict=False)]
 
     def all_gather(self, content: Any) -> list[Any]:
-        """The content of each process, by rank, in every process."""
+        """Each process's `content`, by rank, returned in every process."""
         if self.size == 1:
             return [content]
         padded, lengths = self._padded_message(content)
@@ -147,9 +154,9 @@ class Processes:
     def evaluate_actions(
         self, agent: MettaAgent, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
     ) -> ActionEvaluation:
-        """`agent.evaluate_actions`, such that `backward` averages the gradients over processes.
+        """`agent.evaluate_actions` through DistributedDataParallel: `backward` averages the gradients over processes.
 
-        The first call copies the agent's weights from rank 0 to every process.
+        The first call for an agent copies its weights from rank 0 to every process.
         """
         if self.size == 1:
             return agent.evaluate_actions(observations, action_index, memory, episode_starts)
@@ -162,12 +169,12 @@ class Processes:
         return ActionEvaluation(log_probs, entropy, values, logits)
 
     def backward(self, loss: Tensor) -> None:
-        """`loss.backward()`; all processes must call this together."""
+        """`loss.backward()`, which averages the gradients over processes."""
         with process_group_errors():
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
     def _padded_message(self, content: Any) -> tuple[Tensor, list[int]]:
-        """The content serialized and zero-padded to the longest message of all processes; the length of each."""
+        """`content` as a message, zero-padded to the longest of all processes, and each process's length in bytes."""
         message = serialize(content)
         lengths = [torch.zeros((), dtype=torch.int64) for _ in range(self.size)]
         with process_group_errors():
@@ -178,11 +185,11 @@ class Processes:
 
 
 SINGLE_PROCESS: Final = Processes()
-"""Training without a job."""
+"""Training in one process, without `torchrun`."""
 
 
 class _Evaluator(nn.Module):
-    """`agent.evaluate_actions` as a forward of tensors, the form that DistributedDataParallel wraps."""
+    """`agent.evaluate_actions` as a module whose forward takes and returns tensors, for DistributedDataParallel."""
 
     def __init__(self, agent: MettaAgent):
         super().__init__()
@@ -196,15 +203,15 @@ class _Evaluator(nn.Module):
 
 
 def _distributed_evaluator(agent: MettaAgent, process_group: dist.ProcessGroup | None) -> nn.Module:
-    """The agent's evaluation with gradients averaged over processes. Its buffers are constants, equal in each."""
+    """`_Evaluator` in DistributedDataParallel. Buffers need no broadcast: every process computes the same ones."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # newer torch has another name for it, which older ones lack
+        warnings.simplefilter("ignore", FutureWarning)  # newer torch renamed an argument, which older torch lacks
         return DistributedDataParallel(_Evaluator(agent), broadcast_buffers=False, process_group=process_group)
 
 
 @contextmanager
 def process_group_errors() -> Iterator[None]:
-    """Raise ProcessGroupError for torch's errors about a lost connection; other errors pass."""
+    """Raise ProcessGroupError instead of torch's errors about a lost connection; pass on all other errors."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -217,12 +224,12 @@ def process_group_errors() -> Iterator[None]:
 
 
 def serialize(content: Any) -> Tensor:
-    """Tensors, numbers and text inside dictionaries and lists, as a message. `[bytes] uint8`"""
+    """Nested dictionaries and lists of tensors, numbers and text as a message, `[bytes] uint8`."""
     buffer = io.BytesIO()
     torch.save(plain(content, "a message between processes"), buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
 
 
 def deserialize(message: Tensor) -> Any:
-    """The content of a message that `serialize` made, on the CPU."""
+    """The content of a message made by `serialize`, with tensors on the CPU."""
     return torch.load(io.BytesIO(message.numpy().tobytes()), map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Experience: the worlds of a training run, and the steps collected in them during one epoch, as time-major arrays."""
+"""Experience: the rollout buffer of one epoch, the worlds whose steps it stores, and minibatches of its segments."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from metta.world.env import MettaGridEnv
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Whole segments, time-major."""
+    """Segments of `horizon` consecutive steps of an agent, in time-major tensors on the agent's device."""
 
     observations: Tensor
     """`[horizon, segments, tokens, 3] uint8`"""
     action_index: Tensor
-    """`[horizon, segments] int64`: the actions taken"""
+    """`[horizon, segments] int64`: indices of the actions taken, in `EnvSpec.flat_actions`"""
     log_probs: Tensor
-    """`[horizon, segments] float32`: of these actions, at collection"""
+    """`[horizon, segments] float32`: log-probabilities of these actions under the policy that collected them"""
     values: Tensor
-    """`[horizon, segments] float32`: at collection"""
+    """`[horizon, segments] float32`: values from the policy that collected the steps"""
     advantages: Tensor
     """`[horizon, segments] float32`"""
     returns: Tensor
-    """`[horizon, segments] float32`: targets of the values"""
+    """`[horizon, segments] float32`: value targets"""
     episode_starts: Tensor
-    """`[horizon, segments] bool`: memory is cleared before the step"""
+    """`[horizon, segments] bool`: first step of an episode, before which the memory is cleared"""
     memory: Memory
-    """before the first step"""
+    """the policy's memory before the first step"""
     weights: Tensor | None
     """`[segments] float32`: importance weights; None without prioritized sampling"""
     rows: Tensor
-    """`[horizon, segments] int64`: indices of the steps in the flattened `[steps, agents]` arrays of the experience"""
+    """`[horizon, segments] int64`: indices into the experience's arrays, flattened to `[steps * agents, ...]`"""
     teacher_log_probs: Tensor | None = None
     """`[horizon, segments, actions] float32`; None without a teacher"""
     teacher_values: Tensor | None = None
@@ -57,14 +57,18 @@ class Minibatch:
 
 
 class Experience:
-    """The worlds of a run, with the configs of `env`, and the experience of the current epoch.
+    """Rollout buffer of the current epoch, and the worlds whose steps it stores.
 
-    Arrays are time-major, `[steps, agents, ...]`, with the agents of all worlds side by side, so that the simulator
-    writes a step as one block. `observations` and `episode_starts` have one step more, the first of the next epoch.
+    The worlds have the configs and task weights of `env`, which itself is not stepped. `rollout` fills the arrays,
+    `compute_advantages` adds advantages and returns, and `minibatches` yields their segments.
 
-    Worlds are split into `async_factor` world batches; with more than one, a worker thread steps one batch while the
-    policy computes the actions of another. World batches share no worlds, and the policy acts in them in a fixed order,
-    so results do not depend on the timing of threads.
+    Arrays are time-major, `[steps, agents, ...]`. `agents` counts the learners of all worlds, in world-major order, so
+    that the simulator writes the observations of a step to one contiguous block. `observations` and `episode_starts`
+    have `steps + 1` entries: the last is the first step of the next epoch.
+
+    Worlds are split into `async_factor` world batches. With more than one, a worker thread steps one batch while the
+    policy computes the actions of another. Each world is in one batch, and the policy acts in the batches in a fixed
+    order, so results do not depend on the timing of threads.
     """
 
     def __init__(
@@ -82,7 +86,7 @@ class Experience:
         self.device = agent.device
         self.storage_device = storage_device(config, agent.device)
         self.teacher = teacher
-        """the policy that is imitated, if any (kickstarting)"""
+        """policy that kickstarting imitates, or None"""
         self.reward_scaler = RewardScaler(self.plan.agents, self.storage_device)
         self.policy_generator = _generator(RandomStream.POLICY, seed, rank)
         self.shuffle_generator = _generator(RandomStream.SHUFFLE, seed, rank)
@@ -95,7 +99,7 @@ class Experience:
         self._worker = ThreadPoolExecutor(1, "simulator") if len(self.world_batches) > 1 else None
 
     def _allocate(self, agent: MettaAgent) -> None:
-        """Allocate the arrays of an epoch."""
+        """Allocate the arrays of an epoch on the storage device."""
         plan, spec, memory = self.plan, agent.spec, agent.initial_memory(self.plan.agents)
         steps, agents = plan.segments_per_agent * plan.horizon, plan.agents
         self.observations = self._zeros(steps + 1, agents, spec.num_observation_tokens, 3, dtype=torch.uint8)
@@ -107,27 +111,27 @@ class Experience:
         self.terminated = self._zeros(steps, agents, dtype=torch.bool)
         self.truncated = self._zeros(steps, agents, dtype=torch.bool)
         self.final_values = self._zeros(steps, agents)
-        """values of the final observations of truncated episodes; else 0"""
+        """`[steps, agents] float32`: value of the final observation where an episode was truncated; elsewhere 0"""
         self.next_values = self._zeros(agents)
-        """values after the last step"""
+        """`[agents] float32`: values of the observations after the last step"""
         self.memory_hidden = self._zeros(plan.segments_per_agent, *memory.hidden.shape)
         self.memory_cell = self._zeros(plan.segments_per_agent, *memory.cell.shape)
         if self.teacher is not None:
             self.teacher_log_probs = self._zeros(steps, agents, len(spec.flat_actions))
             self.teacher_values = self._zeros(steps, agents)
         self.steps_collected = 0
-        """steps of each agent in the arrays: 0 before the first rollout"""
+        """number of steps stored for each agent; 0 before the first rollout"""
         self.advantages: Tensor | None = None
-        """`[steps, agents] float32`, once computed for this rollout"""
+        """`[steps, agents] float32`; None until computed for this rollout"""
         self.returns: Tensor | None = None
-        """`[steps, agents] float32`: targets of the values, computed with the advantages"""
+        """`[steps, agents] float32`: value targets; None until computed for this rollout"""
         self.learned_rewards: Tensor | None = None
-        """`[steps, agents] float32`: the rewards that both were computed from, scaled or not"""
+        """`[steps, agents] float32`: the rewards, scaled if so configured, from which both were computed"""
 
     def _make_world_batches(
         self, env: MettaGridEnv, agent: MettaAgent, seed: int, rank: int, pool: OpponentPool | None
     ) -> list[WorldBatch]:
-        """The worlds of this process, split into world batches. Worlds of all ranks are numbered through."""
+        """Make the worlds of this process, in world batches. World indices are unique across all ranks."""
         plan = self.plan
         batches = []
         for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_world_batches):
@@ -144,7 +148,7 @@ class Experience:
         return batches
 
     def start_epoch(self) -> None:
-        """Discard the collected steps; the next epoch starts with the observations after the last one."""
+        """Discard the stored steps; the first observations of the new epoch are those after the last step."""
         self.observations[0].copy_(self.observations[self.steps_collected])
         self.episode_starts[0].copy_(self.episode_starts[self.steps_collected])
         self.final_values.zero_()
@@ -152,7 +156,7 @@ class Experience:
         self.advantages = self.returns = self.learned_rewards = None
 
     def submit(self, batch: WorldBatch, actions: np.ndarray, step: int) -> None:
-        """Start the step that takes a world batch to time `step`, with the learners' `actions [learners, 2]`."""
+        """Start stepping a world batch from time `step - 1` to `step`, with the learners' `actions [learners, 2]`."""
         out = None
         if batch.opponents is not None:
             actions = batch.opponents.all_actions(actions)
@@ -164,9 +168,9 @@ class Experience:
             batch.pending = self._worker.submit(batch.step, actions, out)
 
     def receive(self, batch: WorldBatch, step: int) -> StepResult:
-        """Wait for the step that takes a world batch to time `step`, and store its result.
+        """Wait for the step that `submit` started, to time `step`, and store its result.
 
-        Raises TrainingError for a reward that is not finite.
+        Raises TrainingError if a reward is not finite.
         """
         assert batch.pending is not None
         result = batch.pending.result() if isinstance(batch.pending, Future) else batch.pending
@@ -186,9 +190,12 @@ class Experience:
         return result
 
     def minibatches(self, sampling: PrioritizedSampling | None = None) -> Iterator[Minibatch]:
-        """Minibatches of whole segments, on the agent's device; together as many segments as were collected.
+        """Yield minibatches for one pass, which together have as many segments as were collected.
 
-        Each segment once, in random order; with `sampling`, sampled by the advantages at the time of each minibatch.
+        Without `sampling`, each segment occurs once, in random order. With it, segments are sampled with replacement
+        from the advantages that are current when the minibatch is made (V-trace changes them between minibatches).
+
+        Raises UsageError if the advantages have not been computed.
         """
         if self.advantages is None:
             raise UsageError("advantages are missing: call compute_advantages(experience) first")
@@ -199,19 +206,19 @@ class Experience:
         if sampling is None:
             order = torch.randperm(segments, generator=self.shuffle_generator)
         for part in order.tensor_split(min(count, segments)):
-            chosen, weights = part, None
+            indices, weights = part, None
             if sampling is not None:
-                chosen, weights = sampling.sample(self.advantages, horizon, len(part), self.shuffle_generator)
+                indices, weights = sampling.sample(self.advantages, horizon, len(part), self.shuffle_generator)
                 weights = weights.to(self.device)
-            yield self._minibatch(chosen, weights)
+            yield self._minibatch(indices, weights)
 
     def set_task_weights(self, weights: Sequence[float]) -> None:
-        """Sample tasks with these weights from now on, whenever a world resets."""
+        """Set the relative weights `[tasks]` with which the next resets of worlds sample their tasks."""
         for batch in self.world_batches:
             batch.env.set_task_weights(weights)
 
     def state(self) -> dict[str, Any]:
-        """All that the next rollout depends on beside the agent's weights: tensors, numbers and text only."""
+        """Everything but the agent's weights that the next rollout depends on, as tensors, numbers and text."""
         batches = self.world_batches
         teacher_memories = [batch.teacher_memory for batch in batches if batch.teacher_memory is not None]
         return {
@@ -228,7 +235,11 @@ class Experience:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state()` returned. Environment and experience config must be the same."""
+        """Restore the state that `state()` returned for the same environment and experience configs.
+
+        A state without a teacher's memory removes the teacher. Raises UsageError for another number of agents or world
+        batches.
+        """
         batches = self.world_batches
         if len(state["worlds"]) != len(batches) or state["episode_starts"].shape != self.episode_starts[0].shape:
             raise UsageError(
@@ -247,7 +258,7 @@ class Experience:
         self.episode_starts[0].copy_(state["episode_starts"])
         self.policy_generator.set_state(state["policy_generator"].cpu())
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
-        if "reward_scale" in state:  # missing in states of version 1, as are the next two
+        if "reward_scale" in state:  # states of version 1 lack this key and the next two
             self.reward_scaler.load_state(state["reward_scale"])
         if "opponent_generator" in state:
             self.opponent_generator.set_state(state["opponent_generator"].cpu())
@@ -258,7 +269,7 @@ class Experience:
         self.advantages = self.returns = self.learned_rewards = None
 
     def remove_teacher(self) -> None:
-        """Collect without the teacher from now on, and free its arrays."""
+        """Remove the teacher and free its arrays; later rollouts do not evaluate it."""
         if self.teacher is not None:
             self.teacher = None
             del self.teacher_log_probs, self.teacher_values
@@ -273,7 +284,7 @@ class Experience:
             batch.env.close()
 
     def _minibatch(self, segments: Tensor, weights: Tensor | None) -> Minibatch:
-        """The minibatch of these segments; segment n is the agent n % agents in its segment n // agents."""
+        """The minibatch of some segments, by index: index = segment of the agent * agents + agent."""
         assert self.advantages is not None
         assert self.returns is not None
         horizon, agents = self.plan.horizon, self.plan.agents
@@ -300,13 +311,13 @@ class Experience:
         )
 
     def select_rows(self, array: Tensor, rows: Tensor) -> Tensor:
-        """`array [steps, agents, ...]` at flat `rows [horizon, segments]`, on the agent's device."""
+        """The entries `[horizon, segments, ...]` of an array at `Minibatch.rows`, on the agent's device."""
         flat = array.flatten(0, 1)
-        # pinned memory lets the copy to a GPU run asynchronously; torch keeps the block until the copy is done
+        # pinned memory makes the copy to a GPU asynchronous; torch does not reuse the block before the copy is done
         pin = self._pins_memory
-        chosen = torch.empty(rows.numel(), *flat.shape[1:], dtype=flat.dtype, device=flat.device, pin_memory=pin)
-        torch.index_select(flat, 0, rows.flatten(), out=chosen)
-        return chosen.view(*rows.shape, *flat.shape[1:]).to(self.device, non_blocking=True)
+        selected = torch.empty(rows.numel(), *flat.shape[1:], dtype=flat.dtype, device=flat.device, pin_memory=pin)
+        torch.index_select(flat, 0, rows.flatten(), out=selected)
+        return selected.view(*rows.shape, *flat.shape[1:]).to(self.device, non_blocking=True)
 
     @property
     def _writes_in_place(self) -> bool:
@@ -318,7 +329,7 @@ class Experience:
 
     @property
     def _pins_memory(self) -> bool:
-        """Whether arrays are in pinned host memory, for transfer to a GPU."""
+        """Whether arrays are in pinned CPU memory, from which copies to a GPU are asynchronous."""
         return self.device.type == "cuda" and self.storage_device.type == "cpu"
 
 
@@ -331,15 +342,16 @@ def make_experience_manager(
     rank: int = 0,
     opponents: OpponentPool | None = None,
 ) -> Experience:
-    """Make the experience of `agent`, in worlds of its own with the configs of `env`, which is not changed.
+    """Make the experience in which `agent` collects rollouts, with new worlds that have the configs of `env`.
 
-    The number of worlds follows from the config (`metta.config.batch_plan.plan_batch`). `seed` determines maps, worlds,
-    sampled actions and the order of minibatches; by default it is the env's. With `teacher`, its log-probabilities and
-    values at each step are collected too, for kickstarting. Of several processes that train together, each passes its
-    `rank` and gets worlds and random streams of its own. With `opponents`, frozen policies play some agents of each
-    world, whose steps are not collected (self-play).
+    `env` is not changed. The number of worlds is derived from the config (`metta.config.batch_plan.plan_batch`).
 
-    Raises ConfigError for sizes that do not fit each other, UsageError for a policy made for other worlds.
+    - `seed`: determines maps, sampled actions and the order of minibatches; by default the seed of `env`
+    - `teacher`: policy whose log-probabilities and values are stored at each step, for kickstarting
+    - `rank`: of this process in distributed training; each rank has different worlds and random numbers
+    - `opponents`: frozen policies that control some agents of each world, whose steps are not stored (self-play)
+
+    Raises ConfigError if sizes do not divide each other, UsageError if a policy does not fit the environment.
     """
     return Experience(
         env, agent, config or ExperienceConfig(), env.seed if seed is None else seed, teacher, rank, opponents
@@ -347,7 +359,7 @@ def make_experience_manager(
 
 
 def storage_device(config: ExperienceConfig, device: torch.device) -> torch.device:
-    """The device of the experience: the agent's, or the CPU with `cpu_offload`."""
+    """The device of the experience's arrays: the CPU with `cpu_offload`, otherwise the agent's device."""
     return torch.device("cpu") if config.cpu_offload else device
 
 
@@ -358,7 +370,7 @@ def _check_and_plan(
     teacher: MettaAgent | None,
     opponents: OpponentPool | None,
 ) -> BatchPlan:
-    """The batch plan, once the policies fit the worlds and the sizes fit each other."""
+    """Check that the policies fit the environment and that the sizes divide each other; the batch plan."""
     check_policy_fits(agent, env.spec)
     if teacher is not None:
         check_policy_fits(teacher, env.spec)
@@ -372,5 +384,5 @@ def _check_and_plan(
 
 
 def _generator(stream: RandomStream, seed: int, rank: int) -> torch.Generator:
-    """A generator of the stream: rank 0 draws what a single process draws, every other rank has its own numbers."""
+    """The stream's generator. Rank 0 has the numbers of a run in one process, every other rank different ones."""
     return torch.Generator().manual_seed(stream.seed(seed, *((rank - 1,) if rank else ())))

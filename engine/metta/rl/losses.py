@@ -1,4 +1,8 @@
-"""Terms of the PPO objective, as pure functions of tensors: Schulman et al. 2017, arXiv:1707.06347."""
+"""Terms and diagnostics of the PPO loss, as pure functions of tensors: Schulman et al. 2017, arXiv:1707.06347.
+
+`weights [segments]` are importance weights of prioritized sampling; without them, every segment has the weight 1.
+Other tensors are `[horizon, segments] float32` unless stated otherwise; losses are scalars.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from torch import Tensor, nn
 
 
 def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float, weights: Tensor | None = None) -> Tensor:
-    """mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), rho = exp(log_ratio) (equation 7, negated)."""
+    """Clipped surrogate loss: mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), rho = exp(log_ratio).
+
+    This is equation 7 of the paper, negated, with eps = `clip_coef`.
+    """
     ratio = log_ratio.exp()
     clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
     return weighted_mean(torch.maximum(-advantages * ratio, -advantages * clipped), weights)
@@ -18,9 +25,9 @@ def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float, weights
 def value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, clip_coef: float | None, weights: Tensor | None = None
 ) -> Tensor:
-    """1/2 mean max((V - R)^2, (V_clipped - R)^2), V_clipped = V_old + clip(V - V_old, -eps, eps).
+    """Value loss: 1/2 mean max((V - R)^2, (V_clipped - R)^2), V_clipped = V_old + clip(V - V_old, -eps, eps).
 
-    Without clipping (`clip_coef` None) 1/2 mean (V - R)^2. As in OpenAI's baselines, ppo2.
+    eps is `clip_coef`; if that is None, the loss is 1/2 mean (V - R)^2. As in ppo2 of OpenAI Baselines.
     """
     squares = (values - returns).square()
     if clip_coef is not None:
@@ -30,17 +37,17 @@ def value_loss(
 
 
 def teacher_divergence(teacher_log_probs: Tensor, logits: Tensor, weights: Tensor | None = None) -> Tensor:
-    """mean KL(teacher, policy) = mean sum_a pi_T(a) (log pi_T(a) - log pi(a)), over `[horizon, segments, actions]`.
+    """KL(teacher, policy), nats: mean sum_a pi_T(a) (log pi_T(a) - log pi(a)).
 
-    Its gradient is that of the cross entropy which Schmitt et al. 2018 (arXiv:1803.03835, section 3.1) minimize; unlike
-    the cross entropy, it is 0 for a policy equal to the teacher.
+    `teacher_log_probs` and `logits` are `[horizon, segments, actions] float32`. The gradient equals that of the cross
+    entropy in Schmitt et al. 2018 (arXiv:1803.03835, section 3.1), but the divergence of equal policies is 0.
     """
     divergences = (teacher_log_probs.exp() * (teacher_log_probs - logits.log_softmax(-1))).sum(-1)
     return weighted_mean(divergences, weights)
 
 
 def weighted_mean(terms: Tensor, weights: Tensor | None) -> Tensor:
-    """mean w x over `terms [horizon, segments]`, with importance weights `weights [segments]`; None: all are 1."""
+    """Mean of weights * terms."""
     return terms.mean() if weights is None else (terms * weights).mean()
 
 
@@ -49,12 +56,13 @@ def normalize_advantages(
     weights: Tensor | None = None,
     all_gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """(A - mean A) / (std A + 1e-8); zeros for a single advantage.
+    """(A - mean A) / (std A + 1e-8), or zeros for a single advantage.
 
-    With importance weights `weights [segments]`, mean and standard deviation are those of the weighted advantages,
-    which estimate those of the whole batch. Among several processes, with equally many advantages in each, they are
-    those of all: the moments of each process are merged (Chan, Golub, LeVeque 1979), which takes one exchange instead
-    of two in sequence. `all_gather` returns the rows `[1, 3]` of all processes, concatenated.
+    With `weights`, mean and standard deviation are weighted, which estimates those of the whole batch.
+
+    With `all_gather`, they are those of all processes, each of which must have equally many advantages. `all_gather`
+    concatenates the tensors `[1, 3]` of all processes along the first axis. The moments of the processes are merged
+    (Chan, Golub, LeVeque 1979), so that one collective operation is enough.
     """
     expanded = (torch.ones_like(advantages[0]) if weights is None else weights).expand_as(advantages)
     total = expanded.sum()
@@ -72,17 +80,17 @@ def normalize_advantages(
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """mean(rho - 1 - log rho), an unbiased estimate of KL(old, new) that is never negative (Schulman 2020)."""
+    """Unbiased estimate of KL(old policy, new policy), nats: mean(rho - 1 - log rho) >= 0 (Schulman 2020)."""
     return (log_ratio.exp() - 1 - log_ratio).mean()
 
 
 def clip_fraction(log_ratio: Tensor, clip_coef: float) -> Tensor:
-    """The fraction of samples whose ratio lies outside 1 +- clip_coef."""
+    """Fraction of samples whose probability ratio is outside 1 +- `clip_coef`."""
     return ((log_ratio.exp() - 1).abs() > clip_coef).float().mean()
 
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
-    """1 - var(R - V) / var(R): 1 is perfect, 0 no better than a constant; 0 also if the returns are constant."""
+    """1 - var(R - V) / var(R): 1 for exact values, 0 for constant values; also 0 if the returns are constant."""
     variance = returns.var(correction=0)
     if not variance > 0:
         return 0.0
@@ -90,7 +98,10 @@ def explained_variance(values: Tensor, returns: Tensor) -> float:
 
 
 def l2_loss(model: nn.Module, reference: Mapping[str, Tensor] | None = None) -> Tensor:
-    """The sum of squared weights, or of squared distances from `reference` (Kumar et al. 2023, arXiv:2308.11958)."""
+    """Sum of squared weights, or of squared differences from `reference` (Kumar et al. 2023, arXiv:2308.11958).
+
+    `reference` has a tensor for each name in `model.named_parameters()`.
+    """
     squares = [
         (weight if reference is None else weight - reference[name]).square().sum()
         for name, weight in model.named_parameters()

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and gradient statistics."""
+"""Optimizers (Adam, Muon with AdamW), learning-rate schedules, and gradient statistics."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from metta.errors import UsageError
 
 
 def make_optimizer(agent: MettaAgent, config: OptimizerConfig | None = None) -> torch.optim.Optimizer:
-    """Adam, or Muon for the hidden matrices with AdamW for all other weights, as `config.type` says.
+    """Make the optimizer of `config.type`: Adam, or Muon for the hidden matrices with AdamW for all other weights.
 
-    `beta1` is also Muon's momentum. Muon's updates are scaled to the RMS of AdamW's, so that one learning rate fits
-    both.
+    `beta1` is also Muon's momentum. Muon's updates are scaled to the RMS of AdamW's updates, so that both use one
+    learning rate.
     """
     config = config or OptimizerConfig()
     betas = (config.beta1, config.beta2)
@@ -47,7 +47,7 @@ def make_optimizer(agent: MettaAgent, config: OptimizerConfig | None = None) -> 
 
 
 class JointOptimizer(torch.optim.Optimizer):
-    """Several optimizers, each for its own weights, as one with a common state and list of parameter groups."""
+    """Several optimizers, each for different weights, with one common state and list of parameter groups."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]):
         self._parts: list[torch.optim.Optimizer] = []
@@ -62,7 +62,7 @@ class JointOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float]) -> float: ...
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step of each part."""
+        """Take one step of each optimizer; the loss of `closure`, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -72,12 +72,12 @@ class JointOptimizer(torch.optim.Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore all parts."""
+        """Restore the state of all optimizers."""
         super().load_state_dict(state_dict)
         self._share_state()
 
     def _share_state(self) -> None:
-        """Give the parts this optimizer's groups and state, so that schedulers and checkpoints act on all of them."""
+        """Make the optimizers use this one's groups and state, so that schedulers and checkpoints apply to all."""
         self.state = defaultdict(dict, self.state)
         begin = 0
         for part in self._parts:
@@ -95,11 +95,17 @@ def make_lr_scheduler(
     schedule_type: str = "linear",
     anneal_lr: bool = True,
 ) -> LRScheduler | None:
-    """A learning-rate schedule to be stepped once per batch: linear warm-up, then decay to zero at the end of the run.
+    """Make the learning-rate schedule: linear warm-up, then linear or cosine decay to 0 at the end of the run.
 
-    `total_timesteps`, `batch_size` and `warmup_steps` count agent steps. With N batches, W of them warm-up, batch n has
-    the factor (n + 1) / (W + 1) while n < W, then 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine) with
-    x = (n - W) / (N - W). None if `anneal_lr` is false, also without warm-up.
+    Step the schedule once per batch. `total_timesteps`, `batch_size` and `warmup_steps` are in agent steps. Of N
+    batches in the run, the first W are warm-up; the learning rate of batch n (from 0) is multiplied by
+
+        (n + 1) / (W + 1)                          if n < W
+        1 - x  or  (1 + cos(pi x)) / 2             otherwise, with x = (n - W) / (N - W)
+
+    If `anneal_lr` is false, returns None: the learning rate is constant, without warm-up.
+
+    Raises UsageError for an unknown `schedule_type`, or for a `total_timesteps` or `batch_size` below 1.
     """
     if schedule_type not in ("linear", "cosine"):
         raise UsageError(f'schedule_type: unknown "{schedule_type}"; known: cosine, linear')
@@ -120,10 +126,10 @@ def make_lr_scheduler(
 
 
 def compute_gradient_stats(model: nn.Module) -> dict[str, float]:
-    """Norms of the current gradients: `grad_norm_mean`, `grad_norm_max`, `grad_norm_min`; and `param_norm_mean`.
+    """L2 norms of gradients (`grad_norm_mean`, `grad_norm_max`, `grad_norm_min`) and of weights (`param_norm_mean`).
 
-    Mean, maximum and minimum are over parameters. Parameters without a gradient do not count; without any gradient the
-    norms are 0.
+    Mean, maximum and minimum are over the norms of the model's parameter tensors. Parameters without a gradient are
+    left out; if none has a gradient, the gradient norms are 0.
     """
     gradients = _norms(weight.grad for weight in model.parameters() if weight.grad is not None)
     weights = _norms(model.parameters())

@@ -1,4 +1,8 @@
-"""Plain values: tensors, numbers and text in nested dictionaries and lists, the content of files and messages."""
+"""Conversion of nested values to the types that `torch.load(weights_only=True)` reads, and of arrays to tensors.
+
+Checkpoints, trainer states and messages between processes contain these plain values only: tensors, numbers, text, and
+dictionaries and lists of them.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from metta.errors import UsageError
 
 
 def plain(value: Any, where: str) -> Any:
-    """A copy of `value` that torch's restricted unpickler loads: tensors on the CPU, exact built-in types.
+    """A copy of `value` with tensors on the CPU and built-in types only, which `torch.load(weights_only=True)` reads.
 
-    Raises UsageError, naming the place from `where` on, for a value of another type.
+    Raises UsageError for a value of another type; the message gives its location, which starts with `where`.
     """
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()  # a view would be saved with its whole storage
+        return value.detach().cpu().clone()  # torch.save writes the whole storage of a view
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
@@ -28,11 +32,11 @@ def plain(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     kind = type(value).__name__
-    raise UsageError(f"{where} is a {kind}; files of metta hold only tensors, numbers, text, lists and dicts of them")
+    raise UsageError(f"{where} is a {kind}; it must be a tensor, a number, text, None, or a list or dict of these")
 
 
 def arrays_to_tensors(value: Any) -> Any:
-    """Nested values with NumPy arrays copied to tensors, and NumPy scalars to numbers."""
+    """Nested values with NumPy arrays copied to tensors, NumPy scalars to numbers, and tuples to lists."""
     if isinstance(value, Mapping):
         return {key: arrays_to_tensors(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -43,7 +47,7 @@ def arrays_to_tensors(value: Any) -> Any:
 
 
 def tensors_to_arrays(value: Any) -> Any:
-    """The inverse of `arrays_to_tensors`: nested values with tensors as NumPy arrays."""
+    """Nested values with tensors as NumPy arrays: the inverse of `arrays_to_tensors`."""
     if isinstance(value, Mapping):
         return {key: tensors_to_arrays(entry) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
 """Proximal policy optimization (PPO): the update of a policy from a batch of experience.
 
-Minibatches hold whole segments; the network replays each from the memory that it had before the segment. The terms of
-the loss are in `metta.rl.losses`.
+Minibatches consist of whole segments. The network evaluates each segment from the recurrent memory that was stored
+before its first step. The terms of the loss are in `metta.rl.losses`.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from metta.rl.vtrace import VTraceCorrection
 
 @dataclass(frozen=True)
 class UpdateSettings:
-    """How `update_policy` learns from a batch. The defaults are plain PPO in a single process."""
+    """Settings of `update_policy`. The defaults are PPO without extensions, in a single process."""
 
     ppo: PPOConfig = field(default_factory=PPOConfig)
     update_epochs: int = 1
     """passes over the batch"""
     teacher_coef: float = 0.0
-    """weight of the KL divergence from the teacher, where the experience has one (kickstarting)"""
+    """weight of KL(teacher, policy) in the loss, if the experience has a teacher (kickstarting)"""
     teacher_value_coef: float = 0.0
-    """weight of the squared difference from the teacher's values"""
+    """weight of half the mean squared error to the teacher's values in the loss"""
     vtrace: VTraceConfig = field(default_factory=VTraceConfig)
-    """corrects advantages and returns while the policy moves away from the one that collected the batch"""
+    """off-policy correction of advantages and value targets with the current policy"""
     prioritized_sampling: PrioritizedSamplingConfig = field(default_factory=PrioritizedSamplingConfig)
-    """samples segments by their advantages"""
+    """sampling of segments by their mean |advantage|"""
     progress: float = 0.0
-    """fraction of the run that is done, 0 to 1; anneals beta of prioritized sampling"""
+    """completed fraction of the run, 0 to 1; anneals beta of prioritized sampling"""
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
-    """normalizes value targets; also scales rewards, unless the advantages of the batch are computed already"""
+    """normalization of value targets; scaling of rewards only if this update computes the advantages"""
     processes: Processes = SINGLE_PROCESS
-    """processes that update the policy together: gradients are averaged, advantages are normalized over all"""
+    """processes that update the policy together, with averaged gradients and jointly normalized advantages"""
 
 
 def train_ppo(
@@ -56,10 +56,10 @@ def train_ppo(
     ppo_config: PPOConfig | None = None,
     update_epochs: int = 1,
 ) -> dict[str, float]:
-    """Update the agent from the last rollout by PPO, in `update_epochs` passes; the statistics of `update_policy`.
+    """Update the agent from the last rollout by PPO, in `update_epochs` passes over the batch.
 
-    Uses the advantages of the last `compute_advantages` call, or computes them with gamma and gae_lambda of
-    `ppo_config`.
+    Uses the advantages of the last `compute_advantages` call, or if there are none, computes them with `gamma` and
+    `gae_lambda` of `ppo_config`. Returns the statistics that `update_policy` describes, and raises its errors.
     """
     return update_policy(agent, optimizer, experience, UpdateSettings(ppo_config or PPOConfig(), update_epochs))
 
@@ -67,32 +67,33 @@ def train_ppo(
 def update_policy(
     agent: MettaAgent, optimizer: torch.optim.Optimizer, experience: Experience, settings: UpdateSettings
 ) -> dict[str, float]:
-    """Update the agent from the last rollout; statistics of the update.
+    """Update the agent from the last rollout, and return statistics of the update.
 
-    Uses the advantages of the last `compute_advantages` call, or computes them. The statistics are means over
-    minibatches, and over processes, unless stated otherwise:
+    Uses the advantages of the last `compute_advantages` call, or if there are none, computes them. The statistics are
+    means over minibatches and processes, unless stated otherwise:
 
-    - `loss`: policy_loss - ent_coef entropy + vf_coef value_loss + the l2 terms + teacher_coef teacher_kl +
-      teacher_value_coef teacher_value_loss, which is minimized
-    - `policy_loss`: the clipped surrogate objective, negated
-    - `value_loss`: half the mean squared error of the values, clipped if `clip_vloss`, over the variance of
+    - `loss`: the minimized loss: policy_loss - ent_coef * entropy + vf_coef * value_loss + l2_reg_loss + l2_init_loss
+      + teacher_coef * teacher_kl + teacher_value_coef * teacher_value_loss
+    - `policy_loss`: negated clipped surrogate objective
+    - `value_loss`: half the mean squared error of the values, clipped if `clip_vloss`; divided by the variance of
       value targets if these are normalized
-    - `entropy`: of the policy, nats
+    - `entropy`: entropy of the policy, nats
     - `approx_kl`: estimate of KL(old policy, new policy), nats
     - `clipfrac`: fraction of samples whose probability ratio is outside 1 +- clip_coef
-    - `l2_reg_loss`, `l2_init_loss`: the weighted l2 terms
-    - `teacher_kl`: KL(teacher, policy), nats; this and the next only where the experience has a teacher
-    - `teacher_value_loss`: half the mean squared difference of the teacher's values and the policy's
-    - `grad_norm`: norm of all gradients together, after the element-wise and before the norm clip
-    - `explained_variance`: 1 - var(returns - values) / var(returns) of the values at collection; whole batch
-    - `mean_value`, `mean_return`: at collection; whole batch, of unscaled rewards
-    - `value_target_mean`, `value_target_std`: by which values are normalized; only if they ever were
-    - `reward_std`: the divisor of rewards; only if they were ever scaled
-    - `updates`: gradient steps taken, a count
-    - `stopped_early`: 1 if `target_kl` ended the update, else 0
+    - `l2_reg_loss`, `l2_init_loss`: L2 terms, multiplied by their coefficients
+    - `teacher_kl`: KL(teacher, policy), nats; only if the experience has a teacher
+    - `teacher_value_loss`: like `value_loss` without clipping, with the teacher's values as targets; only if the
+      experience has a teacher
+    - `grad_norm`: L2 norm of all gradients together, after clipping by value and before clipping by norm
+    - `explained_variance`: 1 - var(returns - values) / var(returns), over the whole batch, with the rollout's values
+    - `mean_value`, `mean_return`: over the whole batch as collected, in units of unscaled rewards
+    - `value_target_mean`, `value_target_std`: statistics that normalize value targets; absent if never updated
+    - `reward_std`: divisor of rewards; absent if rewards were never scaled
+    - `updates`: number of gradient steps
+    - `stopped_early`: 1 if `target_kl` ended the update, otherwise 0
 
-    Raises TrainingError if a loss or a gradient is not finite, before it changes a weight, or if a gradient step made a
-    weight infinite or NaN.
+    Raises UsageError if `update_epochs` is below 1. Raises TrainingError if a value target, a loss or a gradient is not
+    finite, before the step that would use it; also if a gradient step made a weight infinite or NaN.
     """
     if settings.update_epochs < 1:
         raise UsageError(f"update_epochs must be at least 1; got {settings.update_epochs}")
@@ -100,7 +101,7 @@ def update_policy(
         if experience.advantages is None:
             compute_advantages(experience, settings.ppo.gamma, settings.ppo.gae_lambda, settings.normalization)
         assert experience.returns is not None
-        # V-trace replaces the returns; the statistics are of those at collection
+        # V-trace replaces experience.returns during the update; the statistics are those before it
         values, returns = experience.values[: experience.steps_collected], experience.returns
         head = agent.value_head
         steps = _take_gradient_steps(agent, optimizer, experience, settings)
@@ -115,30 +116,30 @@ def update_policy(
 def _take_gradient_steps(
     agent: MettaAgent, optimizer: torch.optim.Optimizer, experience: Experience, settings: UpdateSettings
 ) -> dict[str, float]:
-    """Take a gradient step per minibatch, until `target_kl` is exceeded; the means of the terms, and the counts."""
+    """Take one gradient step per minibatch until `target_kl` is exceeded; the statistics over minibatches."""
     processes, target_kl = settings.processes, settings.ppo.target_kl
     correction = VTraceCorrection(experience, settings.ppo, settings.vtrace) if settings.vtrace.enabled else None
     restore_value_head = _normalize_value_targets(agent, experience, settings)
     totals: defaultdict[str, float] = defaultdict(float)
     terms: dict[str, Tensor] = {}
-    updates, stopped_early, place = 0, False, ""
-    optimizer.zero_grad(set_to_none=True)  # the gradients that are reported are those of this update, or none
+    updates, stopped_early, position = 0, False, ""
+    optimizer.zero_grad(set_to_none=True)  # gradient statistics never come from an earlier update
     try:
-        for place, minibatch in _minibatches(experience, settings):
+        for position, minibatch in _minibatches(experience, settings):
             terms = loss_terms(agent, minibatch, settings, correction)
             optimizer.zero_grad(set_to_none=True)
-            # the exchange of the terms overlaps with that of the gradients, which takes longer
+            # the all-reduce of the terms runs during the backward pass
             wait_for_means = processes.all_reduce_async(torch.stack([term.detach() for term in terms.values()]))
             processes.backward(terms["loss"])
             terms = dict(zip(terms, wait_for_means(), strict=True))
-            if not bool(torch.isfinite(terms["loss"])):  # not an early stop: a policy that only moved has a finite loss
+            if not bool(torch.isfinite(terms["loss"])):  # before target_kl: an infinite KL is an error, no early stop
                 optimizer.zero_grad(set_to_none=True)
-                raise TrainingError(_nonfinite_loss_message(agent, minibatch, terms, place))
+                raise TrainingError(_nonfinite_loss_message(agent, minibatch, terms, position))
             stopped_early = target_kl is not None and float(terms["approx_kl"]) > target_kl
             if stopped_early:
                 optimizer.zero_grad(set_to_none=True)
                 break
-            totals["grad_norm"] += _take_gradient_step(agent, optimizer, settings.ppo, place)
+            totals["grad_norm"] += _take_gradient_step(agent, optimizer, settings.ppo, position)
             updates += 1
             for name, value in terms.items():
                 totals[name] += float(value)
@@ -146,9 +147,9 @@ def _take_gradient_steps(
         if not updates:
             restore_value_head()
         raise
-    if nonfinite := _nonfinite_weights(agent):  # of the last step; after any other, the next loss would not be finite
+    if nonfinite := _nonfinite_weights(agent):  # after the last step; after earlier ones, the next loss shows it
         raise TrainingError(
-            f"a gradient step made weights infinite or NaN ({place}): {', '.join(nonfinite)}; "
+            f"a gradient step made weights infinite or NaN ({position}): {', '.join(nonfinite)}; "
             "lower optimizer.learning_rate"
         )
     if not updates:  # the first minibatch exceeded target_kl; its terms are reported
@@ -158,7 +159,7 @@ def _take_gradient_steps(
 
 
 def _minibatches(experience: Experience, settings: UpdateSettings) -> Iterator[tuple[str, Minibatch]]:
-    """The minibatches of all passes over the batch, each with its place for error messages."""
+    """Yield the minibatches of all passes over the batch, each with its position as text for error messages."""
     sampling = None
     if settings.prioritized_sampling.enabled:
         beta = annealed_beta(settings.prioritized_sampling.beta, settings.progress)
@@ -169,13 +170,13 @@ def _minibatches(experience: Experience, settings: UpdateSettings) -> Iterator[t
 
 
 def _normalize_value_targets(agent: MettaAgent, experience: Experience, settings: UpdateSettings) -> Callable[[], None]:
-    """Update the value head's statistics from the returns, if values are normalized; a function that reverts it."""
+    """If values are normalized, update the value head's statistics from the returns. Returns a function to undo it."""
     if not settings.normalization.values:
         return lambda: None
     assert experience.returns is not None
     targets = settings.processes.all_gather_tensor(experience.returns)
     if not bool(targets.isfinite().all()):
-        raise TrainingError("a value target is not finite; the weights were not changed")
+        raise TrainingError("a value target (return) is not finite; the weights were not changed")
     head = copy.deepcopy(agent.value_head.state_dict())
     initial = {name: weight.clone() for name, weight in agent.initial_weights.items()}
 
@@ -188,7 +189,7 @@ def _normalize_value_targets(agent: MettaAgent, experience: Experience, settings
 
 
 def _batch_statistics(values: Tensor, returns: Tensor, reward_std: float, processes: Processes) -> dict[str, float]:
-    """Statistics of the whole batch, the mean over processes."""
+    """Statistics of the whole batch, averaged over processes."""
     explained = losses.explained_variance(values, returns)
     means = float(values.mean()) * reward_std, float(returns.mean()) * reward_std
     batch = processes.all_reduce_mean(torch.tensor([explained, *means])).tolist()
@@ -198,7 +199,10 @@ def _batch_statistics(values: Tensor, returns: Tensor, reward_std: float, proces
 def loss_terms(
     agent: MettaAgent, minibatch: Minibatch, settings: UpdateSettings, correction: VTraceCorrection | None = None
 ) -> dict[str, Tensor]:
-    """The loss of a minibatch, `loss`, differentiable; and its terms and diagnostics, detached."""
+    """The differentiable `loss` of a minibatch, and its terms and diagnostics, detached; all scalars.
+
+    The names are those of `update_policy`'s statistics.
+    """
     config = settings.ppo
     evaluation = settings.processes.evaluate_actions(
         agent, minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
@@ -247,7 +251,7 @@ def loss_terms(
 
 
 def _teacher_terms(evaluation: ActionEvaluation, minibatch: Minibatch, value_std: Tensor) -> dict[str, Tensor]:
-    """The terms of kickstarting, differentiable; none without a teacher."""
+    """The differentiable terms of kickstarting, not multiplied by their coefficients; empty without a teacher."""
     if minibatch.teacher_log_probs is None or minibatch.teacher_values is None:
         return {}
     values, old_values, targets = (
@@ -259,8 +263,11 @@ def _teacher_terms(evaluation: ActionEvaluation, minibatch: Minibatch, value_std
     }
 
 
-def _take_gradient_step(agent: MettaAgent, optimizer: torch.optim.Optimizer, config: PPOConfig, place: str) -> float:
-    """Clip the gradients and take one step; their norm. Raises TrainingError, without a step, for one not finite."""
+def _take_gradient_step(agent: MettaAgent, optimizer: torch.optim.Optimizer, config: PPOConfig, position: str) -> float:
+    """Clip the gradients, take one gradient step, and return the gradient norm before clipping by norm.
+
+    Raises TrainingError without a step if a gradient is not finite.
+    """
     clip_range = agent.config.clip_range
     named = [(name, weight) for name, weight in agent.named_parameters() if weight.grad is not None]
     if clip_range:
@@ -268,9 +275,11 @@ def _take_gradient_step(agent: MettaAgent, optimizer: torch.optim.Optimizer, con
     gradients = [weight.grad for _, weight in named if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     if not bool(torch.isfinite(norm)):
-        wrong = [name for name, weight in named if weight.grad is not None and not bool(weight.grad.isfinite().all())]
+        bad = [name for name, weight in named if weight.grad is not None and not bool(weight.grad.isfinite().all())]
         optimizer.zero_grad(set_to_none=True)
-        raise TrainingError(f"the gradient of {', '.join(wrong)} is not finite ({place}); the weights were not changed")
+        raise TrainingError(
+            f"the gradient of {', '.join(bad)} is not finite ({position}); the weights were not changed"
+        )
     if config.max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_([weight for _, weight in named], config.max_grad_norm, norm)
     optimizer.step()
@@ -278,13 +287,16 @@ def _take_gradient_step(agent: MettaAgent, optimizer: torch.optim.Optimizer, con
 
 
 def _nonfinite_weights(agent: MettaAgent) -> list[str]:
-    """The names of the weights that are not finite."""
+    """Names of the weights with elements that are not finite."""
     return [name for name, weight in agent.named_parameters() if not bool(weight.isfinite().all())]
 
 
-def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict[str, Tensor], place: str) -> str:
-    """The terms that are not finite, and their source: weights, else experience, else the first such layer."""
-    wrong = [f"{name} = {float(term.detach())}" for name, term in terms.items() if not bool(torch.isfinite(term))]
+def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict[str, Tensor], position: str) -> str:
+    """Error message with the terms that are not finite, and the first source found.
+
+    Sources are checked in the order weights, inputs from the experience, outputs of layers.
+    """
+    nonfinite = [f"{name} = {float(term.detach())}" for name, term in terms.items() if not bool(torch.isfinite(term))]
     inputs = {
         "old log_probs": minibatch.log_probs,
         "old values": minibatch.values,
@@ -295,11 +307,11 @@ def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict
     sources = sources or [name for name, values in inputs.items() if not bool(values.isfinite().all())]
     sources = sources or [f"the output of layer {name}" for name in _nonfinite_layers(agent, minibatch)[:1]]
     source = f" from {', '.join(sources)}" if sources else ""
-    return f"the loss is not finite ({place}): {', '.join(wrong)}{source}; the weights were not changed"
+    return f"the loss is not finite ({position}): {', '.join(nonfinite)}{source}; the weights were not changed"
 
 
 def _nonfinite_layers(agent: MettaAgent, minibatch: Minibatch) -> list[str]:
-    """The layers whose output for a minibatch is not finite, in the order of computation."""
+    """Names of the layers whose output for a minibatch is not finite, in the order of computation."""
     nonfinite: list[str] = []
 
     def check_output(name: str, output: object) -> None:

@@ -1,4 +1,4 @@
-"""Prioritized sampling of segments: Schaul et al. 2016, arXiv:1511.05952."""
+"""Prioritized sampling of training segments by |advantage|: Schaul et al. 2016, arXiv:1511.05952."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from torch import Tensor
 from metta.errors import TrainingError
 
 SMALLEST_PRIORITY = 1e-6
-"""Added to each mean |advantage|, so that every segment can be sampled."""
+"""Added to the mean |advantage| of each segment, so that its probability is never 0."""
 
 
 @dataclass(frozen=True)
 class PrioritizedSampling:
-    """Samples segments with P(i) ~ p_i^alpha, p_i the mean of |A| over the steps of segment i."""
+    """Samples segment i with P(i) = p_i^alpha / sum_k p_k^alpha, p_i = mean of |A| over its steps + 1e-6."""
 
     alpha: float
     beta: float
-    """exponent of the importance weights, already annealed"""
+    """exponent of the importance weights at the current progress of the run (see `annealed_beta`)"""
 
     def sample(self, advantages: Tensor, horizon: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """`count` segments, sampled with replacement, and their importance weights; both `[count]`, on the CPU.
+        """Sample segments with replacement: indices `[count] int64`, importance weights `[count] float32`, on the CPU.
 
-        `advantages [steps, agents]`; segment n is the agent n % agents in its segment n // agents. The weights
-        w_i = (N P(i))^-beta, N the number of segments, are not divided by their maximum as in the paper: with beta 1
-        the weighted mean over a minibatch then has the mean over the batch as its expectation.
+        `advantages` are `[steps, agents]`, and segment indices are those of `probabilities`. The weights are
+        w_i = (N P(i))^-beta, N the number of segments. Unlike in the paper, they are not divided by their maximum, so
+        that with beta = 1 the expectation of the weighted mean over a minibatch is the mean over the batch.
 
         Raises TrainingError if an advantage is not finite.
         """
         probabilities = self.probabilities(advantages, horizon)
         if not bool(probabilities.isfinite().all()):
             raise TrainingError("an advantage is not finite; the weights were not changed")
-        chosen = torch.multinomial(probabilities, count, replacement=True, generator=generator)
-        return chosen, (len(probabilities) * probabilities[chosen]).pow(-self.beta)
+        indices = torch.multinomial(probabilities, count, replacement=True, generator=generator)
+        return indices, (len(probabilities) * probabilities[indices]).pow(-self.beta)
 
     def probabilities(self, advantages: Tensor, horizon: int) -> Tensor:
-        """P(i), `[segments] float32`, on the CPU."""
-        segments = advantages.abs().view(-1, horizon, advantages.shape[1])  # segments of an agent, horizon, agents
+        """P(i), `[segments] float32`, on the CPU; segment index = segment of the agent * agents + agent."""
+        segments = advantages.abs().view(-1, horizon, advantages.shape[1])  # [segments of an agent, horizon, agents]
         priorities = (segments.mean(1).flatten().cpu() + SMALLEST_PRIORITY).pow(self.alpha)
         return priorities / priorities.sum()
 
 
 def annealed_beta(beta: float, progress: float) -> float:
-    """beta, annealed linearly to 1 with the `progress` of the run, 0 to 1."""
+    """beta annealed linearly, from `beta` at `progress` 0 (start of the run) to 1 at `progress` 1 (its end)."""
     return beta + (1 - beta) * min(1.0, progress)

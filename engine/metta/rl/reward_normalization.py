@@ -12,37 +12,39 @@ from torch import Tensor
 from metta.errors import TrainingError
 
 EPSILON: Final = 1e-8
-"""Added to the variance."""
+"""Added to the variance before the square root, as in Gymnasium."""
 
 
 class RewardScaler:
-    """Divides rewards by the standard deviation of all discounted returns so far.
+    """Divides rewards by the standard deviation of the discounted returns observed so far.
 
     G_t = r_t + gamma (1 - done_{t-1}) G_{t-1},   r'_t = clip(r_t / sqrt(var G + 1e-8), -clip, clip)
 
-    (Engstrom et al. 2020, arXiv:2005.12729, section 3). Rewards are not shifted, so that they keep their sign and the
-    optimal policy stays the same. The statistics are updated with a whole batch before it is scaled, so that all its
-    rewards have one scale.
+    See Engstrom et al. 2020, arXiv:2005.12729, section 3. The mean is not subtracted, so that rewards keep their sign
+    and the optimal policy does not change. The statistics are updated from a whole batch before the batch is scaled, so
+    that all its rewards have the same divisor.
     """
 
     def __init__(self, agents: int, device: torch.device):
         self.returns = torch.zeros(agents, device=device)
-        """`[agents] float32`: G of the running episodes"""
+        """`[agents] float32`: G after the last step; 0 where the episode ended"""
         self.count = 0
-        """returns observed, one per agent step"""
+        """number of values of G observed, one per agent step"""
         self.mean = 0.0
+        """mean of G"""
         self.squares = 0.0
-        """sum of squared distances from the mean"""
+        """sum of squared deviations of G from its mean"""
 
     @property
     def std(self) -> float:
-        """The divisor of rewards; 1 until returns vary."""
+        """The divisor of rewards; 1 while all observed returns are equal."""
         return math.sqrt(self.squares / self.count + EPSILON) if self.squares else 1.0
 
     def observe(self, rewards: Tensor, done: Tensor, gamma: float) -> None:
-        """Update the statistics with the next steps: `rewards [steps, agents] float32`, `done [steps, agents] bool`.
+        """Update the statistics with the next steps.
 
-        The moments of old and new returns are merged as in Chan et al. 1979.
+        `rewards` are `[steps, agents] float32`; `done [steps, agents] bool` marks steps that ended an episode. The
+        moments of earlier and new returns are merged as in Chan, Golub, LeVeque 1979.
         """
         returns = torch.empty_like(rewards)
         current = self.returns
@@ -58,20 +60,20 @@ class RewardScaler:
         self.count = total
 
     def scale(self, rewards: Tensor, clip: float) -> Tensor:
-        """The rewards divided by `std` and clipped to +-`clip`, or not clipped if it is 0.
+        """Rewards divided by `std` and clipped to -`clip` to `clip`; with `clip` 0, they are not clipped.
 
         Raises TrainingError if `std` is not finite.
         """
-        if not math.isfinite(self.std):  # all scaled rewards would be 0 from now on
+        if not math.isfinite(self.std):  # division by infinity would make all later rewards 0
             raise TrainingError(
                 f"the scale of rewards is {self.std} (normalization.rewards); "
-                "look for a reward in env.game that is too large; the weights were not changed"
+                "the weights were not changed; look for a reward in env.game that is too large"
             )
         rewards = rewards / self.std
         return rewards.clamp(-clip, clip) if clip else rewards
 
     def state(self) -> dict[str, Any]:
-        """The statistics and the returns of running episodes: tensors and numbers only."""
+        """The statistics, and the returns of running episodes, as tensors and numbers."""
         return {"returns": self.returns.clone(), "count": self.count, "mean": self.mean, "squares": self.squares}
 
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Rollouts: the policy acts in the worlds of an experience, and the steps are stored in it."""
+"""Rollouts: collection of one batch of experience with the current policy, and statistics of its episodes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from metta.world.episode_summary import EpisodeSummary
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """Statistics of one rollout. Lists have an entry for each episode that ended, in the order in which they ended."""
+    """Statistics of one rollout. Lists have one entry per episode that ended, in the order in which they ended."""
 
     total_env_steps: int
-    """agent steps"""
+    """environment steps, summed over learners (agent steps)"""
     episode_returns: list[float] | None
-    """mean over the learners of their rewards; empty if no episode ended"""
+    """undiscounted return of an episode, mean over its learners; empty if no episode ended"""
     episode_lengths: list[int] | None
-    """steps"""
+    """length of an episode, in steps"""
     episode_tasks: list[int] = field(default_factory=list)
-    """index of the environment config"""
+    """index of an episode's task in the environment configs"""
     stats: dict[str, float] = field(default_factory=dict)
-    """counters: the mean over episodes of the mean over agents"""
+    """counters of `EpisodeSummary.stats` by name: mean over episodes"""
     opponent_returns: list[float] = field(default_factory=list)
-    """mean over the opponents of their rewards; empty without self-play"""
+    """undiscounted return of an episode, mean over its opponents; empty without self-play"""
     seconds_infer: float = 0.0
-    """wall clock time of the policy"""
+    """seconds of wall-clock time spent in the policy (and in the teacher's network)"""
 
     def merged(self, processes: Processes) -> BatchInfo:
-        """The rollouts of all processes as one, in the order of ranks; seconds remain those of this process."""
+        """Statistics of the rollouts of all processes, in order of rank; `seconds_infer` is that of this process."""
         batches = [BatchInfo(**values) for values in processes.all_gather(dataclasses.asdict(self))]
         episodes = [len(batch.episode_returns or ()) for batch in batches]
         names = sorted({name for batch in batches for name in batch.stats})
@@ -59,25 +59,26 @@ class BatchInfo:
 
 
 def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = None) -> BatchInfo:
-    """Collect one batch, or at least `num_steps` agent steps, rounded up to whole segments of all agents.
+    """Collect one batch with the current policy, and store it in `experience` for the update.
 
-    The experience then holds the steps, for `compute_advantages` and `train_ppo`. Raises UsageError for `num_steps`
-    that exceed the batch, TrainingError for a reward that is not finite.
+    Collects `plan.batch_size` agent steps, or `num_steps` rounded up to whole segments of all agents.
+
+    Raises UsageError if `num_steps` is not from 1 to the batch size, TrainingError if a reward is not finite.
     """
     plan = experience.plan
     steps_per_segment = plan.agents * plan.horizon
     segments_per_agent = plan.segments_per_agent if num_steps is None else -(-num_steps // steps_per_segment)
     if not 1 <= segments_per_agent <= plan.segments_per_agent:
         raise UsageError(
-            f"num_steps = {num_steps} does not fit: a batch holds 1 to {plan.batch_size} agent steps "
-            f"(ExperienceConfig.batch_size = {experience.config.batch_size})"
+            f"num_steps must be from 1 to {plan.batch_size}, the agent steps of a batch "
+            f"(ExperienceConfig.batch_size = {experience.config.batch_size}); got {num_steps}"
         )
     with fast_matmul(agent.device):
         return _collect(experience, agent, segments_per_agent * plan.horizon)
 
 
 def _collect(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo:
-    """Collect `steps` steps of every agent. World batches take turns: one steps while the policy acts in another."""
+    """Collect `steps` steps of every agent. One world batch steps while the policy computes actions for another."""
     experience.start_epoch()
     totals = _RolloutTotals()
     for t in range(steps):
@@ -100,7 +101,7 @@ def _collect(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo
 
 
 def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, totals: _RolloutTotals) -> None:
-    """Sample a world batch's actions of step t, store them, and start the step."""
+    """Sample the actions of step t in a world batch, store them, and start the step."""
     begin = time.perf_counter()
     rows = batch.rows
     segment, step_of_segment = divmod(t, experience.plan.horizon)
@@ -117,7 +118,7 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     actions = output.actions.cpu().numpy()
     totals.seconds_infer += time.perf_counter() - begin
     experience.submit(batch, actions, t + 1)
-    if experience.teacher is not None:  # in parallel with the worlds, if a thread steps them
+    if experience.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
         begin = time.perf_counter()
         _evaluate_teacher(experience, experience.teacher, batch, t, observations, episode_starts)
         totals.seconds_infer += time.perf_counter() - begin
@@ -127,7 +128,7 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
 def _evaluate_teacher(
     experience: Experience, teacher: MettaAgent, batch: WorldBatch, t: int, observations: Tensor, episode_starts: Tensor
 ) -> None:
-    """Store the teacher's log-probabilities and values of step t. It has a memory of its own."""
+    """Store the teacher's log-probabilities and values of step t, and update its recurrent memory."""
     assert batch.teacher_memory is not None
     logits, values, batch.teacher_memory = teacher(
         observations.unsqueeze(0), batch.teacher_memory, episode_starts.unsqueeze(0)
@@ -137,7 +138,7 @@ def _evaluate_teacher(
 
 
 def _receive(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, totals: _RolloutTotals) -> None:
-    """Store the result of the step that takes a world batch to time t."""
+    """Wait for a world batch to reach time t, and store the result of the step."""
     result = experience.receive(batch, t)
     totals.episodes += result.info.episodes
     totals.opponent_returns += result.opponent_returns
@@ -149,7 +150,7 @@ def _receive(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: in
 def _value_final_observations(
     experience: Experience, agent: MettaAgent, batch: WorldBatch, result: StepResult, t: int
 ) -> None:
-    """Store the values of the final observations of truncated episodes, from which their returns are bootstrapped."""
+    """Store the values of the final observations of truncated episodes, for bootstrapping."""
     ended = result.info.ended_agents
     is_truncated = result.truncated[ended] & ~result.terminated[ended]
     if not is_truncated.any():

@@ -1,7 +1,8 @@
-"""Self-play: the pool of frozen policies, and the agents that they play in the training worlds.
+"""Self-play: the pool of frozen policies, and the opponents that they control in the training worlds.
 
-In each world some agents learn and the others are opponents, which one frozen policy of the pool plays. Both are
-sampled when an episode starts. The memories of both sides are cleared there, so that an agent can change sides.
+In each world some agents are learners, controlled by the policy in training. The others are opponents, controlled by
+one frozen policy of the pool. When an episode starts, the opponents (at random or by group) and their policy are chosen
+again, and the recurrent memories of all agents are cleared.
 """
 
 from __future__ import annotations
@@ -24,53 +25,53 @@ from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
 
 OPPONENTS = "opponents"
-"""Directory of the frozen policies, inside the directory of checkpoints."""
+"""Name of the directory of frozen policies, inside the checkpoint directory."""
 
 
 @dataclass
 class FrozenPolicy:
-    """A policy of the pool. Its weights never change."""
+    """A policy of the pool, whose weights never change."""
 
     name: str
-    """`given_000` for the first file of the config, `epoch_000010` for a snapshot after ten epochs"""
+    """`given_000` for the first file of `self_play.policies`, `epoch_000010` for the snapshot after epoch 10"""
     agent: MettaAgent
 
     @property
     def epoch(self) -> int | None:
-        """The epoch after which a snapshot of the run's own policy was taken; None for a policy from a file."""
+        """The epoch after which the policy in training was copied; None for a policy from a file."""
         return snapshot_epoch(self.name)
 
 
 def snapshot_epoch(name: str) -> int | None:
-    """The epoch in the name of a snapshot, such as 10 of `epoch_000010`; None for any other name."""
+    """The epoch in a snapshot's name, such as 10 for `epoch_000010`; None for any other name."""
     match = re.fullmatch(r"epoch_([0-9]+)", name)
     return int(match[1]) if match else None
 
 
 def opponent_file(name: str) -> str:
-    """The file of a policy of the pool, relative to the directory of checkpoints."""
+    """Path of the file of a frozen policy, relative to the checkpoint directory."""
     return f"{OPPONENTS}/{name}.pt"
 
 
 def check_opponent_names(names: Sequence[str]) -> None:
-    """Raise CheckpointError for a name that no pool gives: it could lead out of the directory."""
+    """Raise CheckpointError for an invalid name, which as part of a path could lead to another directory."""
     for name in names:
         if not re.fullmatch(r"(given|epoch)_[0-9]+", name):
             raise CheckpointError(
-                f'the trainer state names an opponent "{name}"; names are given_000, epoch_000100 and the like'
+                f'its opponents contain the invalid name "{name}"; names have the form given_000 or epoch_000100'
             )
 
 
 class OpponentPool:
-    """The frozen policies: those from files, and the newest snapshots of the policy in training."""
+    """The frozen policies: those from files, and the newest `pool_size` snapshots of the policy in training."""
 
     def __init__(self, config: SelfPlayConfig, policies: Sequence[FrozenPolicy]):
         self.config = config
         self.policies = list(policies)
-        """indices are stable: a new snapshot replaces the oldest at its index"""
+        """a policy keeps its index; a new snapshot takes the index of the one that it replaces"""
 
     def add_snapshot(self, epoch: int, agent: MettaAgent) -> None:
-        """Add a copy of the policy. In a full pool it replaces the oldest snapshot and finishes its episodes."""
+        """Add a copy of the policy. In a full pool, it replaces the oldest snapshot, also in running episodes."""
         frozen = copy.deepcopy(agent).requires_grad_(False)
         frozen.initial_weights = {}
         policy = FrozenPolicy(f"epoch_{epoch:06d}", frozen)
@@ -81,7 +82,10 @@ class OpponentPool:
             self.policies[snapshots[0]] = policy
 
     def sample(self, generator: torch.Generator) -> int:
-        """The index of the policy that plays the opponents of an episode."""
+        """Sample the policy of an episode's opponents, by index: the newest snapshot with probability `newest_share`.
+
+        Otherwise, or without a snapshot, the policy is uniform over the pool.
+        """
         newest, uniform = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
         snapshots = self._snapshots()
         if snapshots and newest < self.config.newest_share:
@@ -89,7 +93,7 @@ class OpponentPool:
         return int(uniform * len(self.policies))
 
     def check_fits(self, spec: EnvSpec) -> None:
-        """Raise UsageError if a policy was made for other worlds."""
+        """Raise UsageError if a policy was trained for another observation or action space."""
         for policy in self.policies:
             check_policy_fits(policy.agent, spec)
 
@@ -100,7 +104,7 @@ class OpponentPool:
 
 
 class Opponents:
-    """The opponents in the worlds of one world batch."""
+    """The opponents in the worlds of one world batch: their sides, observations and recurrent memories."""
 
     def __init__(self, env: MettaGridEnv, pool: OpponentPool, generator: torch.Generator):
         self.env = env
@@ -113,17 +117,17 @@ class Opponents:
                 f"they have {', '.join(map(str, sorted(counts)))}"
             )
         self.count = counts.pop()
-        """opponents in each world"""
+        """number of opponents in each world"""
         self.agent_order = np.zeros((env.num_worlds, env.num_agents), np.int64)
-        """`[worlds, agents]`: indices of each world's agents, learners first, each side in ascending order"""
+        """`[worlds, agents]`: agent indices in each world: first its learners, then its opponents, both ascending"""
         self.policy_index = np.zeros(env.num_worlds, np.int64)
-        """`[worlds]`: index in the pool of the policy that plays the world's opponents"""
+        """`[worlds]`: pool index of the policy that controls the world's opponents"""
         self.observations = torch.zeros(0)
         """`[opponents, tokens, 3] uint8`"""
         self.episode_starts = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
-        """`[opponents] bool`: memory is cleared before the next step"""
+        """`[opponents] bool`: the next step is the first of an episode, and memory is cleared before it"""
         self.memories: list[Memory] = []
-        """of each policy of the pool, for all opponents; unused for those that another policy plays"""
+        """for each policy of the pool, memories of all opponents; those that another policy controls are unused"""
 
     @property
     def learner_rows(self) -> np.ndarray:
@@ -136,9 +140,10 @@ class Opponents:
         return self._rows(self.agent_order[:, self.env.num_agents - self.count :])
 
     def observe(self, observations: np.ndarray, done: np.ndarray, ended_worlds: Iterable[int]) -> np.ndarray:
-        """Take the opponents' part of `observations [agents, tokens, 3]`; the learners' part.
+        """Store the opponents' part of `observations [agents, tokens, 3] uint8` and return the learners' part.
 
-        `done [agents] bool` marks the agents whose episode ended. In `ended_worlds` both sides are sampled again first.
+        `done [agents] bool` marks the agents whose episode ended. Sides and policies of `ended_worlds` are sampled
+        again before the observations are split.
         """
         self.episode_starts = torch.from_numpy(done[self.opponent_rows])
         for world in ended_worlds:
@@ -148,7 +153,7 @@ class Opponents:
         return learners
 
     def all_actions(self, learner_actions: np.ndarray) -> np.ndarray:
-        """The actions of all agents `[agents, 2]`: those of the learners `[learners, 2]`, and sampled opponents'."""
+        """Actions of all agents, `[agents, 2]`: the given `[learners, 2]`, and those sampled for the opponents."""
         actions = np.empty((self.env.agents, 2), learner_actions.dtype)
         actions[self.learner_rows] = learner_actions
         opponent_actions = np.empty((len(self.episode_starts), 2), learner_actions.dtype)
@@ -156,29 +161,29 @@ class Opponents:
         for index, policy in enumerate(self.pool.policies):
             if index == len(self.memories):
                 self.memories.append(policy.agent.initial_memory(len(self.episode_starts)))
-            played = torch.from_numpy(np.flatnonzero(policy_index == index))
-            if len(played):
+            controlled = torch.from_numpy(np.flatnonzero(policy_index == index))
+            if len(controlled):
                 device, memory = policy.agent.device, self.memories[index]
-                on_device = played.to(device)
+                on_device = controlled.to(device)
                 output = policy.agent.act(
-                    self.observations[played].to(device),
+                    self.observations[controlled].to(device),
                     memory.select(on_device),
-                    self.episode_starts[played].to(device),
+                    self.episode_starts[controlled].to(device),
                     self.generator,
                 )
                 memory.hidden[:, on_device] = output.memory.hidden
                 memory.cell[:, on_device] = output.memory.cell
-                opponent_actions[played.numpy()] = output.actions.cpu().numpy()
+                opponent_actions[controlled.numpy()] = output.actions.cpu().numpy()
         actions[self.opponent_rows] = opponent_actions
         return actions
 
     def split_rewards(self, episode: EpisodeSummary) -> tuple[np.ndarray, np.ndarray]:
-        """The rewards of an episode's learners, and of its opponents. Valid until its world samples sides again."""
+        """The rewards `[learners]` and `[opponents]` of an ended episode. Call before `observe` samples sides again."""
         rewards = episode.rewards[self.agent_order[episode.world]]
         return rewards[: len(rewards) - self.count], rewards[len(rewards) - self.count :]
 
     def state(self) -> dict[str, Any]:
-        """The state of the opponents beside the pool and the generator: tensors only."""
+        """The state of the opponents, as tensors, without those of the pool and the generator."""
         return {
             "seats": torch.from_numpy(self.agent_order.copy()),
             "places": torch.from_numpy(self.policy_index.copy()),
@@ -197,7 +202,7 @@ class Opponents:
         ]
 
     def _sample_sides(self, world: int) -> None:
-        """Sample which agents of a world learn, unless groups decide it, and which policy plays the others."""
+        """Choose the opponents of a world, at random or by `self_play.groups`, and sample their policy."""
         config, num_agents = self.pool.config, self.env.num_agents
         if config.share:
             is_opponent = torch.randperm(num_agents, generator=self.generator).numpy() < self.count
@@ -207,11 +212,13 @@ class Opponents:
             opponent_groups = [names.index(group) for group in config.groups]
             is_opponent = np.isin(self.env.groups[first : first + num_agents], opponent_groups)
         if is_opponent.sum() != self.count:
-            raise UsageError(f"self_play: a map has {is_opponent.sum()} opponents where {self.count} were expected")
+            raise UsageError(
+                f"self_play.groups: a map has {is_opponent.sum()} agents of these groups; the config has {self.count}"
+            )
         self.agent_order[world] = np.argsort(is_opponent, kind="stable")
         self.policy_index[world] = self.pool.sample(self.generator)
 
     def _rows(self, agents: np.ndarray) -> np.ndarray:
-        """Indices `[worlds, agents]` within each world as rows of the batch's agents."""
+        """Convert agent indices in each world, `[worlds, n]`, to row indices of the world batch, `[worlds * n]`."""
         rows: np.ndarray = (agents + np.arange(len(agents))[:, None] * self.env.num_agents).ravel()
         return rows

@@ -1,4 +1,4 @@
-"""Configuration classes of training, under the module name of the API document."""
+"""Public aliases of the training config classes in `metta.config.training`, under the API document's module name."""
 
 from metta.config.training import (
     CheckpointConfig,

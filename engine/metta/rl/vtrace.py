@@ -25,16 +25,18 @@ def vtrace(
     rho_clip: float,
     c_clip: float,
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and value targets, both `[steps, agents]`, of time-major experience.
+    """V-trace advantages and value targets, both `[steps, agents] float32`.
 
     e_t = rho_t delta_t + gamma lambda c_t (1 - done_t) e_{t+1},  rho_t = min(rho_clip, pi / mu)
     v_t = V_t + e_t                                               c_t   = min(c_clip, pi / mu)
     A_t = delta_t + gamma lambda (1 - done_t) e_{t+1}
 
-    with delta as in `temporal_differences` and `ratios [steps, agents]` pi / mu: the probability of the taken action
-    under the current policy over that under the policy that collected it. v is equation 1 of the paper, with lambda c_t
-    for its c_t (remark 2). A is the term that the paper's policy gradient multiplies by rho_t; here PPO's clipped ratio
-    takes that place. Where all ratios are 1 and neither clip is below 1, A is GAE's advantage and v = V + A.
+    `ratios [steps, agents]` are pi / mu: the probability of the action taken, under the current policy pi divided by
+    that under the policy mu that collected it. delta and the other arguments are those of `temporal_differences`.
+
+    v is equation 1 of the paper, with lambda c_t instead of c_t (remark 2). The paper's policy gradient is rho_t A_t
+    grad log pi; PPO replaces rho_t by its clipped ratio, so A_t is returned without it. If all ratios are 1 and both
+    clips are at least 1, A is the advantage of GAE, and v = V + A.
     """
     delta, decay = temporal_differences(
         rewards, values, next_value, terminated, truncated, final_values, gamma, lambda_
@@ -51,12 +53,12 @@ def vtrace(
 
 
 class VTraceCorrection:
-    """V-trace targets of a batch, recomputed for each minibatch with the current policy.
+    """V-trace advantages and value targets of a batch, computed again for each minibatch.
 
-    A minibatch holds whole segments. Once the policy has evaluated them, their ratios and values are current; those of
-    the other segments are as of their last minibatch, or of collection before their first. The recursion runs over the
-    whole batch, so that errors propagate over the ends of segments, as in GAE. The values of final observations, and of
-    the step after the last, stay those of collection.
+    The ratios and values of a minibatch's segments are those of the current policy. For each other segment, they are
+    from the last minibatch that contained it, or from the rollout if none did. The recursion runs over the whole batch,
+    so that errors propagate across segment boundaries, as in GAE. `final_values` and `next_values` are always those of
+    the rollout.
     """
 
     def __init__(self, experience: Experience, ppo_config: PPOConfig, config: VTraceConfig):
@@ -67,9 +69,9 @@ class VTraceCorrection:
         self.ratios = torch.ones_like(self.values)
 
     def correct(self, minibatch: Minibatch, log_ratios: Tensor, values: Tensor) -> Minibatch:
-        """The minibatch with advantages and returns of the current policy; those of the experience follow.
+        """The minibatch with new advantages and returns, which are also stored in the experience.
 
-        `log_ratios` are log(pi / mu) and `values` those of the current policy, both `[horizon, segments]`.
+        `log_ratios`, log(pi / mu), and `values` are from the current policy, both `[horizon, segments]`.
         """
         rows, device = minibatch.rows.flatten(), self.values.device
         self.ratios.view(-1)[rows] = log_ratios.detach().exp().flatten().to(device)

@@ -1,4 +1,4 @@
-"""Weight analysis: norms and effective ranks of the weights, and the fraction of dead ReLU units."""
+"""Weight analysis: norms and effective ranks of weight matrices, and fractions of dead ReLU units."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from metta.rl.experience import Experience
 
 
 def analyze_weights(agent: MettaAgent, experience: Experience) -> dict[str, float]:
-    """Statistics of each weight with at least two axes, and of each layer of ReLUs, by the name of the module.
+    """Statistics of the agent's weights and ReLU layers; NAME is that of the parameter or the module.
 
-    - `NAME/norm`: the Frobenius norm
-    - `NAME/effective_rank`: exp of the entropy of the normalized singular values (Roy and Vetterli 2007): the number
-      of directions that the weight uses, from 1 to the smaller of its sizes
-    - `NAME/dead`: the fraction of units that are 0 for every agent in the last step of the experience
+    - `NAME/norm`: Frobenius norm of a weight with at least two axes
+    - `NAME/effective_rank`: of the same weights, flattened to `[outputs, inputs]` (see `effective_rank`)
+    - `NAME/dead`: fraction of a ReLU layer's units whose output is 0 for every agent, for the observations after the
+      last step of the experience
     """
     report: dict[str, float] = {}
     for name, weight in agent.named_parameters():
@@ -27,7 +27,10 @@ def analyze_weights(agent: MettaAgent, experience: Experience) -> dict[str, floa
 
 
 def effective_rank(matrix: Tensor) -> float:
-    """exp(-sum p log p), p the singular values over their sum; 0 for a matrix of zeros."""
+    """Effective rank of Roy and Vetterli 2007: from 1 to the rank of the matrix; 0 for a matrix of zeros.
+
+    It is exp(-sum p log p), p the singular values divided by their sum.
+    """
     gram = matrix.T @ matrix if matrix.shape[0] > matrix.shape[1] else matrix @ matrix.T
     singular_values = torch.linalg.eigvalsh(gram.double()).clamp(min=0).sqrt()
     if not bool(singular_values.sum() > 0):
@@ -36,7 +39,7 @@ def effective_rank(matrix: Tensor) -> float:
 
 
 def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
-    """`NAME/dead` of each layer of ReLUs."""
+    """`NAME/dead` of each ReLU layer."""
     is_active: dict[str, Tensor] = {}
 
     def record(name: str, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""World batches: worlds that step together, the policy's memory in them, and the result of a step."""
+"""World batches: groups of worlds stepped by one call, with their recurrent memories and step results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metta.world.episode_summary import StepInfo
 
 @dataclass(frozen=True)
 class StepResult:
-    """The result of one step of a world batch: for all its agents, or for its learners (see `learners_only`)."""
+    """The result of one step of a world batch, for all its agents or only for its learners (see `learners_only`)."""
 
     observations: np.ndarray
     """`[agents, tokens, 3] uint8`"""
@@ -28,52 +28,56 @@ class StepResult:
     """`[agents] bool`"""
     info: StepInfo
     opponent_returns: tuple[float, ...] = ()
-    """mean reward of the opponents in each episode that ended (self-play)"""
+    """undiscounted return of each episode that ended, mean over its opponents (self-play)"""
 
 
 class WorldBatch:
-    """Worlds of an experience that step together, with the policy's memory of the learners in them."""
+    """Worlds of an experience that are stepped by one call, with the recurrent memory of their learners."""
 
     def __init__(self, env: MettaGridEnv, first_world: int, memory: Memory, opponents: Opponents | None = None):
         self.env = env
         self.first_world = first_world
-        """index of the first world in the experience"""
+        """index of the batch's first world in the experience"""
         learners = memory.hidden.shape[1]
         first_row = first_world * (learners // env.num_worlds)
         self.rows = slice(first_row, first_row + learners)
-        """the learners, as columns of the experience's arrays"""
+        """indices of the batch's learners along the `agents` axis of the experience's arrays"""
         self.memory = memory
         self.teacher_memory: Memory | None = None
         self.opponents = opponents
-        """agents that frozen policies play, if any (self-play)"""
+        """agents that frozen policies control, or None without self-play"""
         self.pending: Future[StepResult] | StepResult | None = None
-        """the step that is under way"""
+        """result of a step that was started and not yet received"""
 
     def reset(self, staggered: bool) -> np.ndarray:
-        """Start an episode in every world; the learners' observations `[learners, tokens, 3] uint8`."""
+        """Start an episode in every world; the learners' observations, `[learners, tokens, 3] uint8`."""
         observations, _ = self.env.reset(staggered=staggered)
         if self.opponents is None:
             return observations
         return self.opponents.observe(observations, np.ones(self.env.agents, np.bool_), range(self.env.num_worlds))
 
     def step(self, actions: np.ndarray, out: np.ndarray | None) -> StepResult:
-        """Step all agents with `actions [agents, 2]`. Observations are written to `out`, if given."""
+        """Step all worlds with `actions [agents, 2]`; with `out [agents, tokens, 3] uint8`, observations go there."""
         return StepResult(*self.env.step(actions, out=out))
 
     def check_rewards(self, rewards: np.ndarray, step: int) -> None:
-        """Raise TrainingError for the first of the rewards `[agents]` of all agents that is not finite."""
+        """Raise TrainingError, with agent and world, if one of `rewards [agents]` (all agents) is not finite."""
         if np.isfinite(rewards).all():
             return
         row = int(np.flatnonzero(~np.isfinite(rewards))[0])
         world, agent = divmod(row, self.env.num_agents)
         raise TrainingError(
             f"the reward of agent {agent} in world {self.first_world + world} is {rewards[row]} (step {step} of the "
-            "rollout); look for a reward in env.game that is too large, or at the rewards that the environment returned"
+            "rollout); look for a reward in env.game that is too large"
         )
 
 
 def learners_only(result: StepResult, opponents: Opponents) -> StepResult:
-    """The learners' part of a step. The opponents observe theirs; worlds whose episode ended assign agents anew."""
+    """The learners' part of a step's result; the observations of the opponents are stored in `opponents`.
+
+    In worlds whose episode ended, sides are chosen again: observations are those of the new learners, all other arrays
+    those of the learners of the ended episode.
+    """
     learners, info = opponents.learner_rows, result.info
     learner_of_agent = np.full(len(result.rewards), -1)
     learner_of_agent[learners] = np.arange(len(learners))
@@ -83,7 +87,10 @@ def learners_only(result: StepResult, opponents: Opponents) -> StepResult:
         info,
         ended_agents=ended[ended >= 0],
         final_observations=info.final_observations[ended >= 0],
-        episodes=tuple(replace(episode, rewards=own) for episode, (own, _) in zip(info.episodes, rewards, strict=True)),
+        episodes=tuple(
+            replace(episode, rewards=of_learners)
+            for episode, (of_learners, _) in zip(info.episodes, rewards, strict=True)
+        ),
     )
     done = result.terminated | result.truncated
     return StepResult(
@@ -92,5 +99,5 @@ def learners_only(result: StepResult, opponents: Opponents) -> StepResult:
         result.terminated[learners],
         result.truncated[learners],
         learners_info,
-        tuple(float(others.mean()) for _, others in rewards),
+        tuple(float(of_opponents.mean()) for _, of_opponents in rewards),
     )

@@ -1,4 +1,4 @@
-"""Curriculum: the tasks that a policy is trained in, and the probability of each at a reset."""
+"""Curriculum: the tasks that a policy is trained on, and the probability that a world's next episode plays each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONFIG: TypeAdapter[AnyCurriculum] = TypeAdapter(AnyCurriculum)
 
 
 class _SavedCurriculum(BaseModel):
-    """The layout of `Curriculum.state`."""
+    """The keys and types of `Curriculum.state()`, for validation."""
 
     names: list[str]
     env_configs: list[EnvConfig]
@@ -41,16 +41,16 @@ class _SavedCurriculum(BaseModel):
 
 
 class Curriculum:
-    """Tasks with sampling probabilities. One policy plays all tasks, so they differ in rules and maps only.
+    """Tasks (environment configs) with sampling probabilities.
 
-    `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` samples a task at each reset of a world. In
-    a training loop,
+    One policy plays all tasks, so they have the same observation and action spaces and number of agents.
+
+    `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` samples a task whenever a world resets. To
+    adapt the probabilities to the rewards in a training loop:
 
         batch = rollout(experience, agent)
         curriculum.update(batch)
         experience.set_task_weights(curriculum.weights)
-
-    adapts the probabilities to the rewards.
     """
 
     def __init__(self, config: AnyCurriculum, tasks: Tasks):
@@ -60,46 +60,48 @@ class Curriculum:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Self:
-        """The curriculum of `[curriculum]`: its scenes are tasks, or without scenes the file's `[env]`."""
+        """The curriculum of `[curriculum]`. Without scenes, the only scene is the run's `[env]`."""
         return cls(config.curriculum, load_tasks(config))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the tasks: the name of the scene, then the values of its buckets."""
+        """Name of each task: the name of its scene, followed by the values of its buckets."""
         return self.tasks.names
 
     @property
     def env_configs(self) -> tuple[EnvConfig, ...]:
-        """The environment of each task."""
+        """Environment config of each task."""
         return self.tasks.env_configs
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """The probability of each task at the next reset."""
+        """Probability of each task at the next reset of a world; the sum is 1."""
         return tuple(self._sampler.probabilities().tolist())
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The probability of each task, by name."""
+        """`weights`, by task name."""
         return dict(zip(self.names, self.weights, strict=True))
 
     @property
     def scores(self) -> dict[str, float]:
-        """The quantity that the probabilities depend on, by the name of each task that has had an episode.
+        """The score from which the sampler computes the probabilities, by the name of each task with an episode.
 
-        low_reward: 0 for the task of highest average reward to 1 for that of lowest. learning_progress: the difference
-        of the two moving averages. progressive: the moving average of the reward. fixed: empty.
+        - low_reward: from 0 for the task with the highest average reward to 1 for the lowest
+        - learning_progress: absolute difference of the fast and slow moving averages
+        - progressive: moving average of the reward
+        - fixed: no scores, an empty dictionary
         """
         return {self.names[task]: score for task, score in self._sampler.scores().items()}
 
     def update(self, batch: BatchInfo) -> None:
-        """Update the probabilities from the episodes that ended in a batch, as `rollout` returned it."""
+        """Update the probabilities from the episodes that ended in a batch that `rollout` returned."""
         episodes = list(zip(batch.episode_tasks, batch.episode_returns or (), strict=True))
         self._sampler.update(episodes, batch.total_env_steps)
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """The scenes and the config, in plain values."""
+        """The scenes and the `[curriculum]` config, as plain values."""
         return {
             "names": [name for name, _ in self.tasks.scenes],
             "env_configs": [config.model_dump(exclude_none=True) for _, config in self.tasks.scenes],
@@ -107,16 +109,19 @@ class Curriculum:
         }
 
     def state(self) -> dict[str, Any]:
-        """The curriculum in plain values. A resumed run uses these scenes, even if their files have changed."""
+        """`description` and the sampler's state, as plain values.
+
+        A resumed run uses the scenes in this state, even if their files have changed.
+        """
         return self.description | {"draw": self._sampler.state()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """The curriculum of a saved state. Raises CheckpointError if the state is invalid."""
+        """The curriculum whose `state()` was saved. Raises CheckpointError if the state is invalid."""
         rename_keys({"env": {"map_builder": state.get("env_configs")}}, "the saved curriculum")
         try:
             saved = _SavedCurriculum.model_validate(state)
-            # the first version had fixed curricula alone, and saved their weights
+            # states of version 1 have weights instead of a config: only fixed curricula existed
             config = _CONFIG.validate_python(saved.config or {"scenes": saved.names, "weights": saved.weights})
             scenes = list(zip(saved.names, saved.env_configs, strict=True))
             curriculum = cls(config, make_tasks(config, scenes))
@@ -125,20 +130,23 @@ class Curriculum:
         except ConfigError as error:
             raise CheckpointError(f"its curriculum is invalid: {error.problems[0].message}") from None
         curriculum._sampler.load_state(saved.draw)
-        shares = np.asarray(curriculum.weights)
-        if not np.isfinite(shares).all() or shares.min() < 0 or abs(shares.sum() - 1) > 1e-6:
-            raise CheckpointError("its curriculum has task probabilities that do not add up to 1")
+        weights = np.asarray(curriculum.weights)
+        if not np.isfinite(weights).all() or weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
+            raise CheckpointError("its curriculum has task probabilities that are negative or do not sum to 1")
         return curriculum
 
     def check_matches(self, config: RunConfig) -> None:
-        """Raise CheckpointError unless `config` has the same scenes, by name, and the same type of curriculum."""
+        """Raise CheckpointError unless `config` has the same scene names and the same curriculum type.
+
+        Without scenes in `config`, its `[env]` must equal the saved one.
+        """
         names, env_configs = zip(*self.tasks.scenes, strict=True)
         is_same = list(names) == config.curriculum.scenes or (
             not config.curriculum.scenes and env_configs == (config.env,)
         )
         is_same &= self.config.type == config.curriculum.type
         if not is_same:
-            raise CheckpointError("its worlds are not those of the run's config.toml")
+            raise CheckpointError("its curriculum (scenes or type) is not that of the run's config.toml")
 
 
 def make_curriculum(
@@ -148,26 +156,26 @@ def make_curriculum(
     type: Literal["fixed", "low_reward", "learning_progress", "progressive"] = "fixed",
     **settings: Any,
 ) -> Curriculum:
-    """A curriculum of one environment or several scenes, with the settings of `[curriculum]`.
+    """Make a curriculum of one environment or several scenes, with the settings of `[curriculum]`.
 
-    `env_path` and each scene are the name of a preset, the path of a TOML file or, for scenes, an EnvConfig. `scenes`,
-    if given, replace `env_path`. `weights` are those of a fixed curriculum, equal by default. Other settings are
-    keyword arguments:
+    `env_path` is the name of a preset or the path of a TOML file; a scene can also be an EnvConfig. `scenes`, if given,
+    replace `env_path`. `weights` are the relative weights of the scenes in a fixed curriculum, equal by default. Other
+    keys of `[curriculum]` are keyword arguments:
     `make_curriculum("arena", type="learning_progress", buckets={"game.max_steps": {"values": [100, 200]}})`.
 
-    Raises ConfigError for invalid settings, UsageError for a scene that does not exist.
+    Raises ConfigError for invalid settings, UsageError if `scenes` is empty or a scene does not exist.
     """
-    given = [str(env_path)] if scenes is None else list(scenes)
-    if not given:
-        raise UsageError("a curriculum needs at least one scene")
-    names = [scene if isinstance(scene, str) else f"scene {index}" for index, scene in enumerate(given)]
-    worlds = [read_config(scene).env if isinstance(scene, str) else scene for scene in given]
+    sources = [str(env_path)] if scenes is None else list(scenes)
+    if not sources:
+        raise UsageError("scenes is empty; a curriculum needs at least one scene")
+    names = [scene if isinstance(scene, str) else f"scene {index}" for index, scene in enumerate(sources)]
+    env_configs = [read_config(scene).env if isinstance(scene, str) else scene for scene in sources]
     data = {"type": type, "scenes": names} | settings | ({} if weights is None else {"weights": list(weights)})
     try:
         config = RunConfig.model_validate({"curriculum": data}).curriculum
     except ValidationError as error:
-        found = problems_in(error, RunConfig, {"curriculum": data})
+        problems = problems_in(error, RunConfig, {"curriculum": data})
         raise ConfigError(
-            "make_curriculum", [Problem(problem.path[1:], problem.message) for problem in found]
+            "make_curriculum", [Problem(problem.path[1:], problem.message) for problem in problems]
         ) from None
-    return Curriculum(config, make_tasks(config, list(zip(names, worlds, strict=True))))
+    return Curriculum(config, make_tasks(config, list(zip(names, env_configs, strict=True))))

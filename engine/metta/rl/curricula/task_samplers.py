@@ -1,7 +1,6 @@
-"""Task samplers: the probabilities of a curriculum's tasks, computed from the rewards of the episodes so far.
+"""Task samplers: the probabilities of a curriculum's tasks, computed from the rewards of past episodes.
 
-One class for each type of `[curriculum]`. Their states are numbers and lists of numbers, from which a run resumes
-exactly.
+There is one class for each `type` of `[curriculum]`, and `make_task_sampler` selects it.
 """
 
 from __future__ import annotations
@@ -24,45 +23,45 @@ from metta.config.loading.curriculum_tasks import fixed_probabilities
 from metta.errors import CheckpointError
 
 Episodes = Sequence[tuple[int, float]]
-"""(task, reward) of each episode, in the order they ended."""
+"""(task index, mean reward per learner) of each episode, in the order in which they ended."""
 
 
 class TaskSampler(Protocol):
-    """Sampling probabilities of tasks that follow the episodes played."""
+    """Computes sampling probabilities of tasks from the episodes played."""
 
     def probabilities(self) -> NDArray[np.float64]:
-        """`[tasks]`, sum 1: the probability of each task at the next reset."""
+        """Probability of each task at the next reset of a world, `[tasks] float64`; the sum is 1."""
         ...
 
     def scores(self) -> dict[int, float]:
-        """The quantity that the probabilities depend on, by task; without tasks that have no episode yet."""
+        """The score from which the probabilities are computed, by the index of each task with an episode."""
         ...
 
     def update(self, episodes: Episodes, agent_steps: int) -> None:
-        """Update from the episodes that ended in a batch of `agent_steps` agent steps."""
+        """Update from the episodes that ended in a batch of `agent_steps` steps, summed over agents."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """The state, in numbers and lists of numbers."""
+        """The state, as numbers and lists of numbers; restoring it resumes bit-identically."""
         ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state()` returned. Raises CheckpointError if it does not fit the tasks."""
+        """Restore the state that `state()` returned. Raises CheckpointError if it is invalid for these tasks."""
         ...
 
 
 class FixedTaskSampler:
-    """Probabilities that never change."""
+    """Samples tasks with constant probabilities."""
 
     def __init__(self, weights: Sequence[float]):
         self._probabilities = np.array(weights, np.float64) / sum(weights)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """The weights, normalized."""
+        """The weights, normalized to the sum 1."""
         return self._probabilities
 
     def scores(self) -> dict[int, float]:
-        """Empty: the probabilities depend on nothing."""
+        """Empty: the probabilities do not depend on episodes."""
         return {}
 
     def update(self, episodes: Episodes, agent_steps: int) -> None:
@@ -77,11 +76,11 @@ class FixedTaskSampler:
 
 
 class LowRewardTaskSampler:
-    """Samples tasks of low reward more often.
+    """Samples tasks with low rewards more often.
 
-    With a_i the moving average of task i's reward, its score is (max a - a_i) / (max a - min a): 1 for the lowest
-    average and 0 for the highest; 1 also for a task without an episode, and for all tasks while averages are equal.
-    Probabilities are proportional to scores, mixed with the uniform distribution by `exploration`.
+    The score of task i is (max a - a_i) / (max a - min a), with a_i the moving average of its reward: 1 for the lowest
+    average, 0 for the highest. A task without an episode has the score 1, and so do all tasks while the averages are
+    equal. p = (1 - exploration) * scores / sum(scores) + exploration / tasks.
     """
 
     def __init__(self, config: LowRewardConfig, num_tasks: int):
@@ -89,24 +88,24 @@ class LowRewardTaskSampler:
         self.averages = np.full(num_tasks, np.nan)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """Proportional to the scores, with exploration."""
+        """Proportional to the scores, mixed with the uniform distribution."""
         return _mix_with_uniform(self._scores(), self.config.exploration)
 
     def scores(self) -> dict[int, float]:
-        """The score of each task that has an episode, 0 to 1."""
+        """The score of each task with an episode, 0 to 1."""
         return _select(self._scores(), ~np.isnan(self.averages))
 
     def update(self, episodes: Episodes, agent_steps: int) -> None:
-        """Update the averages."""
+        """Update the moving averages."""
         for task, reward in episodes:
             _update_average(self.averages, task, reward, self.config.average_rate)
 
     def state(self) -> dict[str, Any]:
-        """The averages; NaN for a task without an episode."""
+        """The moving averages; NaN for a task without an episode."""
         return {"averages": self.averages.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the averages."""
+        """Restore the moving averages."""
         self.averages = _restored(state, "averages", self.averages)
 
     def _scores(self) -> NDArray[np.float64]:
@@ -120,12 +119,12 @@ class LowRewardTaskSampler:
 
 
 class LearningProgressTaskSampler:
-    """Samples tasks whose reward changes, in either direction, more often.
+    """Samples tasks whose reward is rising or falling more often.
 
-    Learning progress of task i is |f_i - s_i|, the difference of a fast and a slow moving average of its reward (or
-    success). A task with fewer than `min_episodes` episodes counts with the highest learning progress of the others.
-    Probabilities are proportional to learning progress, or uniform while all of it is 0, mixed with the uniform
-    distribution by `exploration`.
+    The learning progress of task i is |fast_i - slow_i|, the absolute difference of two moving averages of its reward,
+    or of its success (1 if the reward is at least `success_reward`, otherwise 0). A task with fewer than `min_episodes`
+    episodes is sampled like the task with the highest learning progress.
+    p = (1 - exploration) * progress / sum(progress) + exploration / tasks, or uniform while all progress is 0.
     """
 
     def __init__(self, config: LearningProgressConfig, num_tasks: int):
@@ -135,18 +134,18 @@ class LearningProgressTaskSampler:
         self.episodes = np.zeros(num_tasks, np.int64)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """Proportional to learning progress, with exploration."""
+        """Proportional to the learning progress, mixed with the uniform distribution."""
         progress = self._progress()
         is_measured = self.episodes >= self.config.min_episodes
         progress[~is_measured] = progress[is_measured].max() if is_measured.any() else 1.0
         return _mix_with_uniform(progress, self.config.exploration)
 
     def scores(self) -> dict[int, float]:
-        """Learning progress of each task that has an episode."""
+        """The learning progress of each task with an episode."""
         return _select(self._progress(), self.episodes > 0)
 
     def update(self, episodes: Episodes, agent_steps: int) -> None:
-        """Update both averages."""
+        """Update both moving averages."""
         success_reward = self.config.success_reward
         for task, reward in episodes:
             value = reward if success_reward is None else float(reward >= success_reward)
@@ -155,11 +154,11 @@ class LearningProgressTaskSampler:
             self.episodes[task] += 1
 
     def state(self) -> dict[str, Any]:
-        """Both averages, NaN for a task without an episode, and the number of episodes."""
+        """Both moving averages, NaN for a task without an episode, and the number of episodes of each task."""
         return {"fast": self.fast.tolist(), "slow": self.slow.tolist(), "episodes": self.episodes.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore averages and counts."""
+        """Restore moving averages and numbers of episodes."""
         self.fast, self.slow = _restored(state, "fast", self.fast), _restored(state, "slow", self.slow)
         self.episodes = _restored(state, "episodes", self.episodes)
 
@@ -168,10 +167,10 @@ class LearningProgressTaskSampler:
 
 
 class ProgressiveTaskSampler:
-    """Samples one task after the other: the next one when the moving average of the reward reaches the threshold.
+    """Samples the tasks in their given order, one at a time.
 
-    Or after `agent_steps`. Only episodes of the current task count, not those of earlier tasks. At most one task is
-    completed per batch.
+    The current task is completed when the moving average of its reward reaches the threshold, after at least
+    `min_episodes` episodes, or after `agent_steps` agent steps. At most one task is completed per batch.
     """
 
     def __init__(self, config: ProgressiveConfig, num_tasks: int):
@@ -180,12 +179,12 @@ class ProgressiveTaskSampler:
         self.level = 0
         """index of the current task"""
         self.episodes = 0
-        """of the current task, since it is the current one"""
+        """episodes of the current task since it became current"""
         self.agent_steps = 0
-        """since it is the current one"""
+        """agent steps of all tasks since the current task became current"""
 
     def probabilities(self) -> NDArray[np.float64]:
-        """1 - `earlier_share` for the current task, the rest equally for the earlier ones."""
+        """1 - `earlier_share` for the current task; `earlier_share` divided equally among the earlier tasks."""
         probabilities = np.zeros(len(self.averages))
         earlier = self.config.earlier_share if self.level else 0.0
         if self.level:
@@ -194,11 +193,11 @@ class ProgressiveTaskSampler:
         return probabilities
 
     def scores(self) -> dict[int, float]:
-        """The moving average of the reward of each task up to the current one; an earlier one's does not change."""
+        """The moving average of the reward of each task with an episode; constant for completed tasks."""
         return _select(self.averages, ~np.isnan(self.averages))
 
     def update(self, episodes: Episodes, agent_steps: int) -> None:
-        """Update the average of the current task, and move to the next if it is completed."""
+        """Update the moving average of the current task; if that completes it, advance to the next task."""
         self.agent_steps += agent_steps
         for task, reward in episodes:
             if task == self.level:
@@ -209,7 +208,7 @@ class ProgressiveTaskSampler:
             self.episodes = self.agent_steps = 0
 
     def state(self) -> dict[str, Any]:
-        """Averages, current task and counts."""
+        """Moving averages, index of the current task, and its counts."""
         return {
             "averages": self.averages.tolist(),
             "level": self.level,
@@ -218,11 +217,11 @@ class ProgressiveTaskSampler:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore averages, current task and counts."""
+        """Restore moving averages, index of the current task, and its counts."""
         self.averages = _restored(state, "averages", self.averages)
-        for name, most in (("level", len(self.averages) - 1), ("episodes", 2**53), ("agent_steps", 2**53)):
-            if type(state.get(name)) is not int or not 0 <= state[name] <= most:
-                raise CheckpointError(f"its curriculum's {name} must be an integer from 0 to {most}")
+        for name, maximum in (("level", len(self.averages) - 1), ("episodes", 2**53), ("agent_steps", 2**53)):
+            if type(state.get(name)) is not int or not 0 <= state[name] <= maximum:
+                raise CheckpointError(f"its curriculum's {name} must be an integer from 0 to {maximum}")
         self.level, self.episodes, self.agent_steps = state["level"], state["episodes"], state["agent_steps"]
 
     def _is_completed(self) -> bool:
@@ -235,26 +234,26 @@ class ProgressiveTaskSampler:
         return bool(self.averages[self.level] >= threshold)
 
 
-def _restored(state: Mapping[str, Any], name: str, fresh: NDArray[Any]) -> NDArray[Any]:
-    """The numbers `state[name]` of all tasks, as an array like `fresh`. Raises CheckpointError if they do not fit.
+def _restored(state: Mapping[str, Any], name: str, initial: NDArray[Any]) -> NDArray[Any]:
+    """The list `state[name]`, one number per task, as an array with the shape and dtype of `initial`.
 
-    Averages may be NaN; counts are at least 0.
+    Raises CheckpointError for another length or type, an infinite average (NaN is valid), or a count below 0.
     """
-    numbers, is_count = state.get(name), fresh.dtype.kind == "i"
+    numbers, is_count = state.get(name), initial.dtype.kind == "i"
     is_valid = (
         isinstance(numbers, list)
-        and len(numbers) == len(fresh)
+        and len(numbers) == len(initial)
         and all(type(number) is (int if is_count else float) for number in numbers)
         and not any(math.isinf(number) for number in numbers)
         and not (is_count and any(not 0 <= number <= 2**53 for number in numbers))
     )
     if not is_valid:
-        raise CheckpointError(f"its curriculum's {name} must be {len(fresh)} numbers, one for each task")
-    return np.array(numbers, fresh.dtype)
+        raise CheckpointError(f"its curriculum's {name} must be {len(initial)} numbers, one for each task")
+    return np.array(numbers, initial.dtype)
 
 
 def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSampler:
-    """The sampler of `config.type`. `scene_of [tasks]` is the index of the scene that each task is made of."""
+    """Make the sampler of `config.type`. `scene_of [tasks]` is the scene index of each task."""
     match config:
         case LowRewardConfig():
             return LowRewardTaskSampler(config, len(scene_of))
@@ -267,16 +266,13 @@ def make_task_sampler(config: AnyCurriculum, scene_of: Sequence[int]) -> TaskSam
 
 
 def _update_average(averages: NDArray[np.float64], task: int, value: float, rate: float) -> None:
-    """Update a task's exponential moving average in place; the first value initializes it."""
-    old = averages[task]
-    averages[task] = value if np.isnan(old) else old + rate * (value - old)
+    """Update a task's exponential moving average in place; the first value replaces NaN."""
+    average = averages[task]
+    averages[task] = value if np.isnan(average) else average + rate * (value - average)
 
 
 def _mix_with_uniform(scores: NDArray[np.float64], exploration: float) -> NDArray[np.float64]:
-    """(1 - exploration) times probabilities proportional to `scores >= 0`, plus exploration times uniform ones.
-
-    Uniform while all scores are 0.
-    """
+    """(1 - exploration) * scores / sum(scores) + exploration / tasks; uniform if all scores are 0."""
     uniform = np.full(len(scores), 1.0 / len(scores))
     total = scores.sum()
     return exploration * uniform + (1.0 - exploration) * (scores / total if total > 0 else uniform)
