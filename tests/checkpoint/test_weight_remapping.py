@@ -25,11 +25,11 @@ from metta.api import (
     save_checkpoint,
 )
 from metta.checkpoint.weight_remapping import row_names
-from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, DEFAULT_ITEMS
+from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, DEFAULT_ITEMS
 from metta.errors import CheckpointError
 from metta_cli.main import app
 
-OBJECTS = [entry.model_dump(exclude_none=True) for entry in CATALOGUE.values()]
+OBJECTS = [entry.model_dump(exclude_none=True) for entry in CATALOG.values()]
 ACTIONS = [entry.model_dump(exclude_none=True) for entry in DEFAULT_ACTIONS]
 BACKBONES = pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
 

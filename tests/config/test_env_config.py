@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.game import GameConfig
 from metta.config.env.map_builder import MapBuilderConfig, RoomsConfig
-from metta.config.env.objects import CATALOGUE, ActionConfig, ObjectConfig
+from metta.config.env.objects import CATALOG, ActionConfig, ObjectConfig
 from metta.errors import ConfigError
 
 
@@ -52,15 +52,15 @@ class TestSizes:
 
 
 class TestObjectTypes:
-    def test_the_catalogue_is_the_default(self) -> None:
+    def test_the_catalog_is_the_default(self) -> None:
         rock = ObjectConfig(type="wall", name="rock")
-        assert list(EnvConfig(objects=[rock]).object_types) == [*CATALOGUE, "rock"]
+        assert list(EnvConfig(objects=[rock]).object_types) == [*CATALOG, "rock"]
 
-    def test_unset_values_come_from_the_catalogue(self) -> None:
+    def test_unset_values_come_from_the_catalog(self) -> None:
         altar = EnvConfig(objects=[ObjectConfig(type="converter", name="altar", cooldown=3)]).object_types["altar"]
         assert (altar.cooldown, altar.input, altar.type_id) == (3, {"battery_red": 3}, 8)
 
-    def test_an_entry_of_another_type_takes_nothing_from_the_catalogue(self) -> None:
+    def test_an_entry_of_another_type_takes_nothing_from_the_catalog(self) -> None:
         altar = EnvConfig(objects=[ObjectConfig(type="wall", name="altar")]).object_types["altar"]
         assert (altar.type_id, altar.input, altar.output, altar.initial_items) == (15, {}, {}, 0)
 

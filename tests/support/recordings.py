@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.objects import CATALOGUE
+from metta.config.env.objects import CATALOG
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "traces"
 """The folder of recordings beside the working tree; they are not part of the repository."""
@@ -251,7 +251,7 @@ def _known(amounts: dict[str, int], items: list[str]) -> dict[str, int]:
 
 
 def _objects(originals: dict[str, dict[str, Any]], items: list[str]) -> list[dict[str, Any]]:
-    """Every object of the recording; catalogue entries that it does not have get free type ids."""
+    """Every object of the recording; catalog entries that it does not have get free type ids."""
     objects: list[dict[str, Any]] = []
     for name, original in originals.items():
         common = {"name": name, "type_id": original["type_id"]}
@@ -273,7 +273,7 @@ def _objects(originals: dict[str, dict[str, Any]], items: list[str]) -> list[dic
         )
     taken = {entry["type_id"] for entry in objects}
     free = (type_id for type_id in range(255, 0, -1) if type_id not in taken)
-    objects += [{"name": name, "type": "wall", "type_id": next(free)} for name in CATALOGUE if name not in originals]
+    objects += [{"name": name, "type": "wall", "type_id": next(free)} for name in CATALOG if name not in originals]
     return objects
 
 

@@ -99,7 +99,7 @@ class TestTiming:
         assert board.stock() == {"heart": 2}
         assert board.act().stock() == {"heart": 3}
 
-    def test_the_catalogues_mine_gives_one_ore_every_51_steps(self, make_backend: MakeBackend) -> None:
+    def test_the_catalogs_mine_gives_one_ore_every_51_steps(self, make_backend: MakeBackend) -> None:
         board = Board(make_backend, "^r")
         stocks = [board.act().stock()["ore_red"] for _ in range(160)]
         changes = [step + 1 for step in range(1, 160) if stocks[step] != stocks[step - 1]]

@@ -78,7 +78,7 @@ class TestConfiguration:
         assert [settings.item_reward_cap(item) for item in items] == [7, 1000, 1.5]
         assert settings.action_failure_penalty == 0.25
 
-    def test_type_ids_of_the_catalogue_are_free_for_others(self) -> None:
+    def test_type_ids_of_the_catalog_are_free_for_others(self) -> None:
         objects = {"wall": {"type_id": 5}, "mine": MINE | {"type_id": 8}, "altar": KILN | {"type_id": 1, "color": None}}
         types = env_config(original(objects=objects), CELLS).object_types
         assert [types[name].type_id for name in ("wall", "mine", "altar")] == [5, 8, 1]

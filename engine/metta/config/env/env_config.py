@@ -14,7 +14,7 @@ from metta.config.env.map_builder import MapBuilder, MapBuilderConfig
 from metta.config.env.map_sizes import fit_problems, group_counts, infer_sizes
 from metta.config.env.name_rules import name_problems
 from metta.config.env.object_rules import action_problems, complete_types, recipe_problems
-from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
+from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
 from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
@@ -26,9 +26,9 @@ class EnvConfig(FrozenModel):
 
     game: GameConfig = Field(default_factory=GameConfig, description="game mechanics and sizes")
     objects: list[ObjectConfig] = Field(
-        default_factory=lambda: list(CATALOGUE.values()),
+        default_factory=lambda: list(CATALOG.values()),
         max_length=240,
-        description="object types, added to the catalogue or replacing its entry of the same name",
+        description="object types, added to the catalog or replacing its entry of the same name",
     )
     actions: list[ActionConfig] = Field(
         default_factory=lambda: list(DEFAULT_ACTIONS),
@@ -55,7 +55,7 @@ class EnvConfig(FrozenModel):
 
     @cached_property
     def object_types(self) -> dict[str, ObjectConfig]:
-        """All object types by name with every value set: the entries of `objects` over those of the catalogue."""
+        """All object types by name with every value set: the entries of `objects` over those of the catalog."""
         return complete_types(self.objects)
 
     @cached_property

@@ -8,7 +8,7 @@ from metta.config.env.game import ITEM_FIELDS, AgentSettings, GameConfig
 from metta.config.env.map_builder import AsciiConfig, MapBuilder, walk_builders
 from metta.config.env.map_drawings import drawing_problems, reachability_problems
 from metta.config.env.map_generators import ScatterConfig
-from metta.config.env.objects import CATALOGUE, DEFAULT_ACTIONS, ActionConfig, ObjectConfig
+from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, ActionConfig, ObjectConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, did_you_mean
 
@@ -111,7 +111,7 @@ def _item_mentions(
             own = {item for item, fields in ITEM_FIELDS.items() if field in fields}
             yield from (((*path, field, item), item) for item in getattr(settings, field) if item not in own)
     for index, entry in enumerate(objects):
-        if entry != CATALOGUE.get(entry.name):
+        if entry != CATALOG.get(entry.name):
             for field in ("input", "output"):
                 yield from ((("objects", index, field, item), item) for item in getattr(entry, field) or {})
     for index, action in enumerate(actions):

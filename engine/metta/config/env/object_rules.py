@@ -1,21 +1,21 @@
-"""Object types completed from the catalogue, and the rules for their recipes and for actions."""
+"""Object types completed from the catalog, and the rules for their recipes and for actions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from metta.config.env.objects import CATALOGUE, ActionConfig, ObjectConfig
+from metta.config.env.objects import CATALOG, ActionConfig, ObjectConfig
 from metta.errors import Problem
 
 
 def complete_types(objects: Sequence[ObjectConfig]) -> dict[str, ObjectConfig]:
-    """All object types by name with every value set: the user's entries over those of the catalogue."""
+    """All object types by name with every value set: the user's entries over those of the catalog."""
     given = {entry.name: entry for entry in objects}
-    names = [*CATALOGUE, *(name for name in given if name not in CATALOGUE)]
-    taken = {entry.type_id for entry in CATALOGUE.values()} | {entry.type_id for entry in given.values()}
+    names = [*CATALOG, *(name for name in given if name not in CATALOG)]
+    taken = {entry.type_id for entry in CATALOG.values()} | {entry.type_id for entry in given.values()}
     free = (type_id for type_id in range(15, 256) if type_id not in taken)
-    return {name: _complete(given.get(name), CATALOGUE.get(name), free) for name in names}
+    return {name: _complete(given.get(name), CATALOG.get(name), free) for name in names}
 
 
 def recipe_problems(objects: Sequence[ObjectConfig], types: Mapping[str, ObjectConfig]) -> Iterator[Problem]:
@@ -70,15 +70,15 @@ def _type_id_problems(objects: Sequence[ObjectConfig], types: Mapping[str, Objec
     for name, entry in types.items():
         owner = owners.setdefault(entry.type_id, name)
         if owner != name:
-            # report the entry that sets the id, rather than one of the catalogue
-            reported = next((n for n in (name, owner) if n in places and objects[places[n]] != CATALOGUE.get(n)), name)
+            # report the entry that sets the id, rather than one of the catalog
+            reported = next((n for n in (name, owner) if n in places and objects[places[n]] != CATALOG.get(n)), name)
             other = owner if reported == name else name
             path = ("objects", places[reported], "type_id") if reported in places else ("objects",)
             yield Problem(path, f'must be unique; {entry.type_id} is also the type id of "{other}"')
 
 
 def _complete(given: ObjectConfig | None, known: ObjectConfig | None, free_type_ids: Iterator[int]) -> ObjectConfig:
-    """The object type with every unset value from the catalogue's entry, or else the general default."""
+    """The object type with every unset value from the catalog's entry, or else the general default."""
     entry = given or known
     assert entry is not None
     defaults: dict[str, Any] = {

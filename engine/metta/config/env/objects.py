@@ -26,7 +26,7 @@ DEFAULT_ITEMS = [
 
 
 class ObjectConfig(FrozenModel):
-    """An object type. Unset keys come from the catalogue's entry of that name, or else have general defaults."""
+    """An object type. Unset keys come from the catalog's entry of that name, or else have general defaults."""
 
     type: Literal["mine", "generator", "converter", "wall"] = Field(
         description="mine (converts without input), generator and converter (input to output), or wall"
@@ -37,7 +37,7 @@ class ObjectConfig(FrozenModel):
         default=None,
         ge=1,
         le=255,
-        description="unique type id in tokens; unset: the catalogue's, or the lowest free one",
+        description="unique type id in tokens; unset: the catalog's, or the lowest free one",
     )
     input: dict[str, Count] | None = Field(
         default=None, description="items that one conversion consumes, units by name"
@@ -141,7 +141,7 @@ _OBJECTS = [
     _converter("converter", "temple", 13, {"heart": 1, "blueprint": 1}, {"heart": 5}, 5),
 ]
 
-CATALOGUE: dict[str, ObjectConfig] = {entry.name: entry for entry in _OBJECTS}
+CATALOG: dict[str, ObjectConfig] = {entry.name: entry for entry in _OBJECTS}
 """The object types of the original MettaGrid by name, with their recipes and durations."""
 
 TYPE_AGENT: Final = 0
