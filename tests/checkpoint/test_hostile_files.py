@@ -131,9 +131,9 @@ def test_weights_of_another_program(load, kind: str, whole: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("version", "sentence"),
     [
-        (2, "has format 2; this metta reads 1: update metta for it"),
-        (0, "has format 0; no metta wrote one before 1"),
-        ("1", "is not laid out as a file of metta: its format has no number"),
+        (2, "has format 2; this metta reads format 1; update metta to read it"),
+        (0, "has format 0; this metta reads format 1"),
+        ("1", "is not laid out as a file of metta: it has no format_version"),
     ],
 )
 def test_other_versions(load, kind: str, whole: Path, version: object, sentence: str, tmp_path: Path) -> None:

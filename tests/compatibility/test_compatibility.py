@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from record import checkpoints, outputs, resumed
+from tiny_runs import Recorder, ignore, interrupt, tiny_config
 from typer.testing import CliRunner
 
+from metta.api import resume_run, train_run
 from metta.config.env.env_config import EnvConfig
 from metta.world.env import MettaGridEnv
 from metta_cli.main import app
@@ -64,6 +67,24 @@ def test_a_policy_decides_and_fares_as_it_did(path: Path) -> None:
 @pytest.mark.parametrize("version", VERSIONS, ids=ids)
 def test_a_run_goes_on_as_it_did(version: Path) -> None:
     assert_close(resumed(version / "run"), expected(version)["resumed"], 1e-2)
+
+
+def test_a_run_with_old_names_of_keys_resumes_with_one_notice(tmp_path: Path) -> None:
+    """In its config, in its policy and in its opponents."""
+    run = tmp_path / "run"
+    train_run(tiny_config(run, "self_play.share=0.5", "self_play.snapshot_interval=1"), Recorder(2, interrupt))
+    text = (run / "config.toml").read_text(encoding="utf-8")
+    (run / "config.toml").write_text(
+        text.replace("egocentric", "own_frame").replace("[normalization]", "[normalisation]")
+    )
+    for file in run.glob("checkpoints/**/*.pt"):
+        if not file.name.startswith("trainer_state"):
+            content = torch.load(file, weights_only=True)
+            content["agent_config"]["own_frame"] = content["agent_config"].pop("egocentric")
+            torch.save(content, file)
+    with pytest.warns(FutureWarning, match="normalisation is now normalization; agent.own_frame is now") as caught:
+        assert resume_run(run, ignore).reason == "finished"
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("path", KEPT, ids=ids)

@@ -88,9 +88,9 @@ def test_a_policy_does_not_play_in_a_world_it_cannot_read() -> None:
     actions = [{"type": "noop", "key": "noop"}]
     for other in ({"actions": actions}, {"observation_width": 9}, {"num_observation_tokens": 50}):
         world = make_environment(num_agents=2, width=9, height=9, **other)
-        with pytest.raises(UsageError, match="another world"):
+        with pytest.raises(UsageError, match="made for another environment"):
             eval_policy(agent, world, num_episodes=1)
-        with pytest.raises(UsageError, match="another world"):
+        with pytest.raises(UsageError, match="made for another environment"):
             make_experience_manager(world, agent, ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8))
 
 
@@ -144,7 +144,7 @@ def test_metadata_may_have_any_plain_keys(tmp_path: Path) -> None:
 
 
 def test_a_dictionary_is_no_world() -> None:
-    with pytest.raises(UsageError, match=r"must be an EnvConfig; got a dict: EnvConfig\.model_validate makes one"):
+    with pytest.raises(UsageError, match=r"must be an EnvConfig; got dict\. Create one with EnvConfig\.model_validate"):
         make_environment({"game": {"num_agents": 2}})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,7 @@ from metta.checkpoint.state_validation import (
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
 from metta.config.run import RunConfig
 from metta.config.validation.error_messages import first_problem
-from metta.errors import CheckpointError, TrainingError
+from metta.errors import CheckpointError, RenamedKeyWarning, TrainingError
 from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes
@@ -65,7 +67,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             problems.append(str(error))
             continue
         try:
-            run = restore_run(directory.config, state, directory.checkpoints, processes)
+            run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
         except CheckpointError as error:
             problems.append(f"{path} cannot be resumed from: {error}")
             continue
@@ -80,8 +82,21 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
     raise CheckpointError("\n  ".join([f"{directory.root} has no valid trainer state:", *problems]))
 
 
+@contextmanager
+def _ignore_renamed_keys() -> Iterator[None]:
+    """No warnings of renamed keys in policies: `config.toml`, which has the same keys, caused one already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RenamedKeyWarning)
+        yield
+
+
+@_ignore_renamed_keys()
 def restore_run(
-    config: RunConfig, state: TrainingState, checkpoints: Path, processes: Processes = SINGLE_PROCESS
+    config: RunConfig,
+    state: TrainingState,
+    checkpoints: Path,
+    processes: Processes = SINGLE_PROCESS,
+    listener: Listener = lambda event: None,
 ) -> TrainingRun:
     """The run as it was when `state` was saved, with the policy of the same epoch in `checkpoints`.
 
@@ -97,7 +112,9 @@ def restore_run(
     check_opponent_names(saved.opponents)
     curriculum = Curriculum.from_state(saved.curriculum)
     curriculum.check_matches(config)
-    check_memory(config, curriculum.env_configs, find_device(config.run.device), processes.size, local_size())
+    worlds, device = curriculum.env_configs, find_device(config.run.device)
+    if warning := check_memory(config, worlds, device, processes.size, local_size()):
+        listener(Notice(warning))
     run = TrainingRun(config, curriculum, checkpoints, processes, saved.opponents)
     with ExitStack() as on_error:
         on_error.callback(run.close)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from metta.config.validation.key_paths import KeyPath
-from metta.errors import ConfigError, Problem
+from metta.errors import ConfigError, Problem, RenamedKeyWarning
 
 RENAMED_KEYS: Final[dict[KeyPath, KeyPath]] = {
     ("normalisation",): ("normalization",),
@@ -22,7 +22,7 @@ RENAMED_MAP_BUILDERS: Final[dict[str, str]] = {"Own": "Custom"}
 
 
 def rename_keys(data: dict[str, Any], source: str) -> None:
-    """Rename old keys in `data`, the parsed file, in place, with one FutureWarning that lists all of them.
+    """Rename old keys in `data`, the parsed file, in place, with one RenamedKeyWarning that lists all of them.
 
     Raises ConfigError if a file has both the old and the new name of a key.
     """
@@ -53,9 +53,9 @@ def apply_renames(data: dict[str, Any], source: str) -> list[str]:
 
 
 def warn_of_renamed(source: str, renamed: Iterable[str]) -> None:
-    """Issue one FutureWarning with all messages, if there are any."""
+    """Issue one RenamedKeyWarning with all messages, if there are any."""
     if texts := "; ".join(dict.fromkeys(renamed)):
-        warnings.warn(f"{source}: {texts}. The old names still work.", FutureWarning, stacklevel=2)
+        warnings.warn(f"{source}: {texts}. The old names still work.", RenamedKeyWarning, stacklevel=2)
 
 
 def renamed_text(path: KeyPath) -> str:
