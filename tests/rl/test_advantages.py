@@ -30,7 +30,7 @@ def test_by_hand():
 
 
 def test_the_value_after_termination_is_zero():
-    # delta_1 = 0 - 4 = -4 and nothing flows back over it: A_0 = 4 + 1/4 * -4
+    # delta_1 = 0 - 4 = -4, and A_2 does not propagate across the end of the episode: A_0 = 4 + 1/4 * -4
     assert advantages([2.0, 0.0, 1.0], [0.0, 4.0, 2.0], 8.0, terminated={1}) == [3.0, -4.0, 3.0]
 
 
@@ -42,7 +42,7 @@ def test_truncation_is_bootstrapped_from_the_final_observation():
 def test_lambda_zero_and_one():
     rewards, values = [2.0, 0.0, 1.0], [0.0, 4.0, 2.0]
     assert advantages(rewards, values, 8.0, lambda_=0.0) == [4.0, -3.0, 3.0]
-    # lambda 1: the discounted rewards and next value, less the value
+    # lambda 1: discounted sum of rewards and next value, minus the value
     assert advantages(rewards, values, 8.0, lambda_=1.0) == [2 + 0.25 + 1 - 0, 0.5 + 2 - 4, 3.0]
 
 
@@ -77,7 +77,7 @@ def test_like_a_plain_loop(gamma, lambda_):
     torch.testing.assert_close(fast, slow(*arguments, gamma, lambda_), rtol=1e-4, atol=1e-5)
 
 
-def test_compute_advantages_keeps_and_returns_them(set_up):
+def test_compute_advantages_stores_and_returns_them(set_up):
     agent, experience = set_up()
     with pytest.raises(MettaError, match="call rollout"):
         compute_advantages(experience)

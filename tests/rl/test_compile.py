@@ -23,7 +23,7 @@ def calls_of(module: torch.nn.Module) -> object:
     return module._compiled_call_impl
 
 
-def test_it_is_off_by_default(set_up) -> None:
+def test_compilation_is_off_by_default(set_up) -> None:
     assert RunConfig().compile == CompileConfig(enabled=False, mode="default")
     agent, _ = set_up()
     compile_agent(agent, CompileConfig())
@@ -54,7 +54,7 @@ def test_the_mode_is_passed_to_torch_and_only_dense_layers_are_compiled(set_up, 
     assert [module for module in cnn.modules() if calls_of(module)] == [cnn.policy_head, cnn.value_head]
 
 
-def test_without_a_compiler_it_is_refused(set_up, monkeypatch) -> None:
+def test_compilation_without_a_compiler_is_refused(set_up, monkeypatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     agent, _ = set_up()
     with pytest.raises(
@@ -67,7 +67,7 @@ def test_without_a_compiler_it_is_refused(set_up, monkeypatch) -> None:
 
 
 @needs_compiler
-@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, which it hides elsewhere
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # raised inside torch
 def test_a_compiled_run_learns_the_same_and_resumes_compiled_or_not(tmp_path: Path) -> None:
     plain, straight, stopped = tmp_path / "plain", tmp_path / "straight", tmp_path / "stopped"
     train_run(tiny_config(plain, *MLP, "experience.async_factor=1"), ignore)
@@ -76,12 +76,12 @@ def test_a_compiled_run_learns_the_same_and_resumes_compiled_or_not(tmp_path: Pa
     assert expected.keys() == compiled.keys()
     for name, weight in expected.items():
         torch.testing.assert_close(compiled[name], weight, rtol=1e-3, atol=1e-4, msg=name)
-    # compiled again it is the same run bit for bit
+    # interrupted and resumed, the compiled run is bit-identical
     train_run(tiny_config(stopped, *MLP, *ON), Recorder(2, interrupt))
     assert resume_run(stopped, ignore).epoch == 3
     assert metrics_of(straight) == metrics_of(stopped)
     assert_same_weights(compiled, weights_of(stopped, 3))
-    # and its checkpoint is any other's
+    # its checkpoint loads without compilation
     agent = load_policy(straight / "checkpoints" / "checkpoint_000003.pt").agent
     assert not any(calls_of(module) for module in agent.modules())
     without = [Override.parse("compile.enabled=false"), Override.parse("run.total_timesteps=2048")]

@@ -27,7 +27,7 @@ from metta.world.state.compiled_config import CompiledConfig
 
 @pytest.fixture
 def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two files that differ in the length of episodes alone."""
+    """Two files that differ only in the length of episodes."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short.toml").write_text(TINY.replace("max_steps = 20", "max_steps = 7"))
     (tmp_path / "long.toml").write_text(TINY.replace("max_steps = 20", "max_steps = 13"))
@@ -181,7 +181,7 @@ def test_states_of_version_1_still_load(scenes: list[str]) -> None:
 
 
 def test_tasks_that_differ_only_in_maps_share_their_rules(scenes: list[str]) -> None:
-    """And each world still plays its own task, on a map of its own size."""
+    """Compiled rules are shared, but each world has the map size of its task."""
     curriculum = make_curriculum(scenes=scenes, buckets={"game.width": {"range": [8, 11], "bins": 4}})
     assert len(CompiledConfig(curriculum.env_configs).configs) == 2
     env = MettaGridEnv(curriculum.env_configs, num_worlds=60, seed=1)

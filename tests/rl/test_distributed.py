@@ -21,7 +21,7 @@ from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError
 from metta.rl.distributed import SINGLE_PROCESS, ProcessGroupError, process_group_errors
 
-DEADLINE = 300.0  # seconds; far more than it takes, for machines that are busy with other things
+DEADLINE = 300.0  # seconds; generous, for busy machines
 
 
 def free_port() -> int:
@@ -67,7 +67,7 @@ def test_two_processes_update_like_one_on_the_joint_batch(tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes in one go, and one that stopped half way and was resumed."""
+    """Two runs of two processes each: one uninterrupted, one interrupted and resumed."""
     directory = tmp_path_factory.mktemp("two")
     both("runs", directory)
     return directory
@@ -133,7 +133,7 @@ def test_only_errors_about_a_connection_become_process_group_errors() -> None:
 
 
 def pair_of(directory: Path, *settings: str) -> list[subprocess.Popen[str]]:
-    """Two processes of a job without `torchrun`, each in its own directory, once both are past their first epoch."""
+    """Start two processes of a job without `torchrun`, each in its own directory, and wait for the second epoch."""
     (directory / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
     command = [sys.executable, "-m", "metta_cli", "train", str(directory / "long.toml"), "--run-dir", "run"]
     job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
@@ -174,7 +174,7 @@ def pair_of(directory: Path, *settings: str) -> list[subprocess.Popen[str]]:
     ],
     ids=["killed", "the first killed", "hanging"],
 )
-def test_a_process_that_loses_the_other_reports_it_and_leaves_a_whole_checkpoint(
+def test_a_process_that_loses_the_other_reports_it_and_leaves_a_valid_checkpoint(
     tmp_path: Path, lost: int, signal_sent: signal.Signals, settings: tuple[str, ...]
 ) -> None:
     pair = pair_of(tmp_path, *settings)
@@ -191,11 +191,11 @@ def test_a_process_that_loses_the_other_reports_it_and_leaves_a_whole_checkpoint
         assert re.search(r"^process 1: error: another process of the job ended or cannot be reached", errors)
     assert not list((tmp_path / "1").iterdir())  # only rank 0 writes
     ended = resume_run(tmp_path / "0" / "run", ignore, [Override.parse("run.total_timesteps=512")])
-    assert ended.epoch >= (2 if lost else 0)  # who is killed saves no more than it had
+    assert ended.epoch >= (2 if lost else 0)  # a killed rank 0 saves nothing more
     assert len(metrics_of(tmp_path / "0" / "run")) == ended.epoch
 
 
-def test_torchrun_ends_a_job_of_which_a_process_died(tmp_path: Path) -> None:
+def test_torchrun_stops_the_job_when_one_process_dies(tmp_path: Path) -> None:
     (tmp_path / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
     job = subprocess.Popen(
@@ -212,7 +212,7 @@ def test_torchrun_ends_a_job_of_which_a_process_died(tmp_path: Path) -> None:
     os.kill(process_of_rank(job.pid, 1), signal.SIGKILL)
     output, _ = job.communicate(timeout=DEADLINE)
     assert job.returncode != 0
-    assert len(re.findall(r"^epoch 3 ", output, re.MULTILINE)) <= 1  # one process prints
+    assert len(re.findall(r"^epoch 3 ", output, re.MULTILINE)) <= 1  # only rank 0 prints
     assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=512")]).epoch >= 2
 
 
@@ -232,7 +232,7 @@ def test_a_run_of_one_process_resumes_with_two(tmp_path: Path) -> None:
 
 
 def process_of_rank(parent: int, rank: int) -> int:
-    """The child of a process that trains as this rank."""
+    """The process ID of the child process whose RANK is `rank`."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:

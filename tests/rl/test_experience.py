@@ -30,7 +30,7 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
 
 
 def by_hand(env, agent, experience, seed):
-    """The same play in a plain loop over a fresh env: what the arrays must hold."""
+    """The same rollout in a plain loop over a new env: the expected arrays."""
     plan = experience.plan
     worlds = MettaGridEnv(env.configs, plan.num_worlds, seed)
     generator = torch.Generator()
@@ -150,12 +150,12 @@ def test_num_steps_is_rounded_up_to_whole_segments(set_up):
     assert compute_advantages(experience).shape[0] == 16
     assert sum(m.action_index.numel() for m in experience.minibatches()) == 2 * per_round
     for steps in (0, 513):
-        with pytest.raises(MettaError, match=f"num_steps = {steps} does not fit"):
+        with pytest.raises(MettaError, match=rf"num_steps must be from 1 to .*; got {steps}"):
             rollout(experience, agent, num_steps=steps)
 
 
 @pytest.mark.parametrize("async_factor", [1, 2])
-def test_saved_and_loaded_it_continues_bit_identically(set_up, async_factor):
+def test_a_loaded_experience_continues_bit_identically(set_up, async_factor):
     agent, experience = set_up(async_factor=async_factor)
     rollout(experience, agent)
     file = io.BytesIO()
@@ -245,7 +245,7 @@ def test_zero_copy(set_up, async_factor):
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_cpu_offload(set_up, busy_env, offload):
-    """An agent elsewhere, on a device that stores nothing: what stays here can be read."""
+    """The agent is on torch's meta device, which stores no data; with `cpu_offload` the arrays are on the CPU."""
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience)
@@ -258,7 +258,7 @@ def test_cpu_offload(set_up, busy_env, offload):
         array.to(elsewhere.storage_device) for array in (experience.advantages, experience.returns)
     )
     elsewhere.steps_collected = experience.steps_collected
-    for minibatch in elsewhere.minibatches():  # which learning takes from, wherever it lay
+    for minibatch in elsewhere.minibatches():  # minibatches are on the agent's device in either case
         sent = (minibatch.observations, minibatch.returns, minibatch.memory.hidden)
         assert {array.device.type for array in sent} == {"meta"}
 
@@ -269,7 +269,7 @@ def test_minibatches_for_a_gpu_are_gathered_in_pinned_memory(set_up, monkeypatch
     compute_advantages(experience)
     asked, empty = [], torch.empty
 
-    def unpinned(*shape, pin_memory=False, **options):  # pinning takes a GPU
+    def unpinned(*shape, pin_memory=False, **options):  # pinned memory needs a GPU
         made = empty(*shape, **options)
         if pin_memory:
             asked.append(made)
@@ -283,7 +283,7 @@ def test_minibatches_for_a_gpu_are_gathered_in_pinned_memory(set_up, monkeypatch
     pinned = experience.select_rows(experience.observations, rows)
     assert torch.equal(plain, pinned)
     assert torch.equal(plain, experience.observations.flatten(0, 1)[rows])
-    assert [buffer.data_ptr() for buffer in asked] == [pinned.data_ptr()]  # no copy but the gathered one
+    assert [buffer.data_ptr() for buffer in asked] == [pinned.data_ptr()]  # gathered directly into pinned memory
 
 
 def test_async_factor_splits_the_worlds_into_world_batches(set_up):
@@ -319,7 +319,7 @@ def test_an_impossible_batch_is_explained(busy_env, set_up):
         make_experience_manager(busy_env, agent, ExperienceConfig(batch_size=500, minibatch_size=100, bptt_horizon=8))
 
 
-def test_by_default_the_seed_is_the_envs(busy_env, set_up):
+def test_the_default_seed_is_that_of_the_env(busy_env, set_up):
     agent, experience = set_up(seed=4)
     default = make_experience_manager(busy_env, agent, experience.config)
     rollout(experience, agent)

@@ -35,7 +35,7 @@ QUIET = PPOConfig(ent_coef=0.0, vf_coef=0.0, norm_adv=False)
 
 @pytest.fixture
 def taught(busy_env, set_up):
-    """A policy, a teacher built otherwise, and experience in which it was asked."""
+    """A function that makes a policy, a teacher of another architecture, and an experience with both."""
 
     def build(**experience):
         agent, plain = set_up(**experience)
@@ -43,7 +43,7 @@ def taught(busy_env, set_up):
         config = AgentModelConfig(hidden_dim=24, lstm_layers=2, mlp_layers=0, backbone="mlp")
         teacher = make_agent(busy_env.single_observation_space, busy_env.single_action_space, [], "cpu", config)
         with torch.no_grad():
-            teacher.policy_head.output.weight.mul_(200)  # one with opinions
+            teacher.policy_head.output.weight.mul_(200)  # a policy far from uniform
         return agent, teacher, make_experience_manager(busy_env, agent, plain.config, 4, teacher)
 
     return build
@@ -58,22 +58,22 @@ def test_the_divergence_is_kl_from_teacher_to_policy():
 
 @pytest.mark.parametrize("cpu_offload", [False, True])
 def test_the_teacher_sees_whole_episodes_with_its_own_memory(taught, busy_env, cpu_offload):
-    """Two epochs, the second of which begins within episodes, are one replay from the very start."""
+    """The outputs of two epochs equal one forward pass over all their steps, across the boundary of the epochs."""
     agent, teacher, experience = taught(cpu_offload=cpu_offload)
-    seen, episode_starts, said, valued = [], [], [], []
+    observations, episode_starts, log_probs, teacher_values = [], [], [], []
     for _ in range(2):
         rollout(experience, agent)
         steps = experience.steps_collected
-        seen.append(experience.observations[:steps].clone())
+        observations.append(experience.observations[:steps].clone())
         episode_starts.append(experience.episode_starts[:steps].clone())
-        said.append(experience.teacher_log_probs.clone())
-        valued.append(experience.teacher_values.clone())
+        log_probs.append(experience.teacher_log_probs.clone())
+        teacher_values.append(experience.teacher_values.clone())
     with torch.no_grad():
         memory = teacher.initial_memory(experience.plan.agents)
-        logits, values, _ = teacher(torch.cat(seen), memory, torch.cat(episode_starts))
+        logits, values, _ = teacher(torch.cat(observations), memory, torch.cat(episode_starts))
     assert torch.cat(episode_starts)[1:].any()
-    torch.testing.assert_close(torch.cat(said), logits.log_softmax(-1), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(torch.cat(valued), values, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(log_probs), logits.log_softmax(-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(teacher_values), values, rtol=1e-4, atol=1e-5)
 
 
 def test_a_teacher_does_not_change_the_rollout(taught, set_up):
@@ -95,8 +95,8 @@ def test_minibatches_hold_the_teachers_outputs_of_their_own_steps(taught):
         with torch.no_grad():
             memory = teacher.initial_memory(minibatch.action_index.shape[1])
             logits, values, _ = teacher(minibatch.observations, memory, minibatch.episode_starts)
-        said = minibatch.teacher_log_probs[:, starts_episode]
-        torch.testing.assert_close(said, logits.log_softmax(-1)[:, starts_episode], rtol=1e-4, atol=1e-5)
+        teacher_log_probs = minibatch.teacher_log_probs[:, starts_episode]
+        torch.testing.assert_close(teacher_log_probs, logits.log_softmax(-1)[:, starts_episode], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(minibatch.teacher_values[:, starts_episode], values[:, starts_episode])
 
 
@@ -117,7 +117,7 @@ def test_coef_and_value_coef_weigh_their_terms(taught, coef, value_coef):
     assert (grad is not None and bool(grad.any())) == bool(value_coef)
 
 
-def test_the_policy_learns_what_the_teacher_does(taught):
+def test_the_policy_learns_to_imitate_the_teacher(taught):
     agent, _, experience = taught()
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))
     divergences = []
@@ -143,7 +143,7 @@ def test_a_teacher_for_another_world_is_refused(set_up, busy_env):
         make_experience_manager(busy_env, agent, experience.config, 4, teacher)
 
 
-def test_the_weights_hold_then_fall():
+def test_the_coefficients_are_constant_then_annealed():
     config = KickstartingConfig(teacher="some.pt", hold_steps=100, anneal_steps=200)
     assert [config.share(step) for step in (0, 100, 200, 300, 400)] == [1, 1, 0.5, 0, 0]
     assert KickstartingConfig(teacher="some.pt", hold_steps=5).share(10**9) == 1
@@ -160,7 +160,7 @@ def train_run_of(run_dir: Path, *overrides: str, listener=ignore):
     return train_run(tiny_config(run_dir, *overrides), listener)
 
 
-def test_a_run_with_a_teacher_goes_on_exactly_though_its_file_is_gone(teacher_path: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_bit_identically_without_the_teachers_file(teacher_path: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.pt"
     mine.write_bytes(teacher_path.read_bytes())
     settings = [f"kickstarting.teacher='{mine}'", "kickstarting.hold_steps=1024", "kickstarting.anneal_steps=2048"]
@@ -168,7 +168,7 @@ def test_a_run_with_a_teacher_goes_on_exactly_though_its_file_is_gone(teacher_pa
     train_run_of(tmp_path / "stopped", *settings, listener=Recorder(2, interrupt))
     mine.unlink()
     assert (tmp_path / "stopped" / "checkpoints" / TEACHER).exists()
-    resume_run(tmp_path / "stopped", Recorder(7, interrupt))  # by now there is no teacher any more
+    resume_run(tmp_path / "stopped", Recorder(7, interrupt))  # the teacher's terms are annealed to 0 by then
     resume_run(tmp_path / "stopped", ignore)
     straight, stopped = metrics_of(tmp_path / "straight"), metrics_of(tmp_path / "stopped")
     assert straight == stopped

@@ -1,4 +1,4 @@
-"""The policy learns tiny worlds whose best policy is known."""
+"""The policy learns small worlds whose optimal policy is known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACTIONS = [
 
 
 def drawn_world(drawing: str, max_steps: int, height: int, width: int, **game) -> EnvConfig:
-    """A world with a reward of 1 for the first red ore and nothing else."""
+    """A world whose only reward is 1 for the first red ore."""
     window = {"observation_height": height, "observation_width": width, "num_observation_tokens": 48}
     rules = {"max_steps": max_steps, "time_punishment": 0.0, "ore_red_reward": 1.0, "ore_red_max": 1.0}
     return EnvConfig(game={**window, **rules, **game}, actions=ACTIONS, map_builder={"type": "Ascii", "map": drawing})
@@ -46,8 +46,8 @@ def trained_agent(env, epochs, learning_rate=3e-3, ent_coef=0.03, **agent_settin
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
-def test_a_corridor_is_walked_to_the_ore(backbone):
-    """Turn right, two steps, take: four of the eight steps there are."""
+def test_the_agent_learns_to_fetch_the_ore_of_a_corridor(backbone):
+    """The optimal policy turns right, moves twice and takes the ore: 4 of at most 8 steps."""
     corridor = drawn_world("######\n#@..r#\n######", max_steps=8, height=3, width=9)
     env = MettaGridEnv(corridor)
     agent = trained_agent(env, 30, backbone=backbone)
@@ -57,41 +57,42 @@ def test_a_corridor_is_walked_to_the_ore(backbone):
 
 
 def forked_worlds() -> list[EnvConfig]:
-    """One step up, then left or right to the ore: which way is seen only before that step, as what lies below.
+    """Two worlds in which the agent moves up once and then turns left or right to the ore.
 
-    The window is one cell wide, so the ores beside the fork are not seen from it. Three steps are all there are, and
-    all are needed: none is left to write down what was seen in where one stands or faces.
+    The direction is visible only before that move: it is the object in the cell below the agent. The window is one cell
+    wide, so the ores beside the fork are never visible from it. An episode has three steps, all of which are needed, so
+    the agent cannot encode the direction in its position or orientation.
     """
     left = "#####\n#r.m#\n##@##\n#####"
     right = "#####\n#m.r#\n##@##\n##b##"
     return [drawn_world(drawing, max_steps=3, height=3, width=1) for drawing in (left, right)]
 
 
-PATIENT = {"epochs": 80, "learning_rate": 1e-3, "ent_coef": 0.1}
-"""The memoryless policy earns half and is learned first; without entropy bonus, training can get stuck there."""
+LONG_TRAINING = {"epochs": 80, "learning_rate": 1e-3, "ent_coef": 0.1}
+"""A policy without memory reaches half the reward and is learned first; the entropy bonus keeps training going."""
 
 
 def test_the_lstm_remembers_an_earlier_observation():
     env = MettaGridEnv(forked_worlds())
-    assert evaluate(trained_agent(env, **PATIENT), env, 100).mean_reward >= 0.9
+    assert evaluate(trained_agent(env, **LONG_TRAINING), env, 100).mean_reward >= 0.9
 
 
 def test_without_the_lstm_nothing_is_remembered():
     env = MettaGridEnv(forked_worlds())
-    result = evaluate(trained_agent(env, **PATIENT, forward_lstm=False), env, 200)
+    result = evaluate(trained_agent(env, **LONG_TRAINING, forward_lstm=False), env, 200)
     assert 0.35 <= result.mean_reward <= 0.65
 
 
 @pytest.mark.parametrize(
-    ("ending", "worth"),
+    ("ending", "expected_values"),
     [
-        # 1 each step for ever: V = 1 / (1 - 1/2)
+        # truncated: reward 1 in each of infinitely many steps, V = 1 / (1 - 1/2)
         ({"max_steps": 3, "episode_lifetime": 0}, [2.0, 2.0, 2.0]),
-        # 1 in each of the steps that are left
+        # terminated: reward 1 in each remaining step
         ({"max_steps": 0, "episode_lifetime": 3}, [1.75, 1.5, 1.0]),
     ],
 )
-def test_truncation_is_bootstrapped_and_termination_is_not(ending, worth):
+def test_truncation_is_bootstrapped_and_termination_is_not(ending, expected_values):
     torch.manual_seed(0)
     config = drawn_world("###\n#@#\n###", height=1, width=1, **{"max_steps": 3} | ending, time_punishment=1.0)
     env = MettaGridEnv(config)
@@ -105,4 +106,4 @@ def test_truncation_is_bootstrapped_and_termination_is_not(ending, worth):
         train_ppo(agent, optimizer, experience, PPOConfig(gamma=0.5, clip_vloss=False), update_epochs=2)
     rollout(experience, agent)
     values = experience.values[:9].view(3, 3, -1).mean((0, 2))
-    torch.testing.assert_close(values, torch.tensor(worth), rtol=0, atol=0.2)
+    torch.testing.assert_close(values, torch.tensor(expected_values), rtol=0, atol=0.2)

@@ -13,7 +13,7 @@ T = torch.tensor
 
 
 def test_policy_loss_by_hand():
-    # ratios 1.5, 1.5, 0.5, 0.5 clipped to 1.2 or 0.8: the pessimistic one of each pair
+    # ratios 1.5, 1.5, 0.5, 0.5, clipped to 1.2 or 0.8; the larger loss of each pair
     log_ratio = T([1.5, 1.5, 0.5, 0.5]).log()
     advantages = T([1.0, -1.0, 1.0, -1.0])
     expected = (-1.2 + 1.5 - 0.5 + 0.8) / 4
@@ -27,10 +27,10 @@ def test_no_gradient_where_the_ratio_is_clipped():
 
 
 def test_value_loss_by_hand():
-    # V - R = 1, V_clipped - R = (1 + 0.5) - 1 = 0.5: the larger; and 0.2 within the range: itself
+    # first: V - R = 1 is larger than V_clipped - R = (1 + 0.5) - 1 = 0.5; second: V - R = 0.2 is not clipped
     values, old, returns = T([2.0, 1.2]), T([1.0, 1.0]), T([1.0, 1.0])
     assert float(losses.value_loss(values, old, returns, 0.5)) == pytest.approx(0.5 * (1 + 0.04) / 2)
-    # towards the return but further than allowed: the clipped one, (1.5 - 3)^2, has no gradient
+    # V moved towards the return by more than eps: the clipped term (1.5 - 3)^2 is larger and has no gradient
     moved = T([2.9]).requires_grad_()
     loss = losses.value_loss(moved, T([1.0]), T([3.0]), 0.5)
     loss.backward()

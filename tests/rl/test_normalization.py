@@ -28,7 +28,7 @@ REWARDS = NormalizationConfig(rewards=True)
 
 
 def test_rewards_are_divided_by_the_std_of_discounted_returns():
-    """A plain loop over three batches, the last one's scale known to all returns before it."""
+    """Compared with a plain loop over the returns of three batches."""
     generator = torch.Generator().manual_seed(0)
     scale, seen, running = RewardScaler(3, CPU), [], [0.0, 0.0, 0.0]
     for batch in range(3):
@@ -74,7 +74,7 @@ def test_advantages_are_of_scaled_rewards_and_each_rollout_counts_once(set_up):
         assert torch.equal(first, compute_advantages(experience, 0.9, 0.8, REWARDS))
         assert experience.reward_scaler.count == 512 * count
         scaled.append(experience.learned_rewards)
-    assert torch.equal(experience.rewards, raw[1])  # what is reported stays as it was
+    assert torch.equal(experience.rewards, raw[1])  # the stored rewards are not scaled
     torch.testing.assert_close(scaled[1], (raw[1] / experience.reward_scaler.std).clamp(-10, 10))
     assert experience.reward_scaler.std < 0.95
     experience.rewards.copy_(scaled[1])
@@ -93,7 +93,7 @@ def test_the_scale_is_saved_and_restored(set_up):
         compute_advantages(each, 0.9, 0.8, REWARDS)
     assert torch.equal(experience.learned_rewards, fresh.learned_rewards)
     state = experience.state()
-    del state["reward_scale"]  # of a run from before there was one
+    del state["reward_scale"]  # as in states of version 1
     _, old = set_up()
     old.load_state(state)
     assert old.reward_scaler.std == 1
@@ -121,7 +121,7 @@ def test_statistics_are_the_decaying_mean_and_deviation_of_targets(set_up):
         assert float(agent.value_head.std) == pytest.approx(math.sqrt(square - mean**2), rel=1e-5)
 
 
-def test_values_stay_what_they_are_when_statistics_change(set_up):
+def test_values_do_not_change_when_statistics_change(set_up):
     agent, experience = set_up(minibatch_size=512)
     rollout(experience, agent)
     compute_advantages(experience)
@@ -136,7 +136,7 @@ def test_values_stay_what_they_are_when_statistics_change(set_up):
 
 
 def test_the_value_loss_is_that_of_normalized_values(set_up):
-    """Written out: the head's plain output against (return - mean) / std, clipped at the same scale."""
+    """The expected loss compares the head's output with (return - mean) / std, and clips at the same scale."""
     agent, experience = set_up(minibatch_size=512)
     rollout(experience, agent)
     compute_advantages(experience)
@@ -235,12 +235,12 @@ def test_values_and_returns_are_reported_in_unscaled_rewards(set_up):
 
 
 def test_the_update_does_not_depend_on_the_scale_of_rewards(set_up):
-    """The purpose of normalization: the scale of rewards does not matter."""
+    """With both normalizations, rewards multiplied by 1000 give the same weights."""
     ends = []
     for factor in (1.0, 1000.0):
         agent, experience = set_up()
         with torch.no_grad():
-            agent.value_head.output.weight.zero_()  # so that the first values are alike at any scale
+            agent.value_head.output.weight.zero_()  # so that the initial values are 0 at any scale
         rollout(experience, agent)
         experience.rewards.mul_(factor)
         config = NormalizationConfig(values=True, rewards=True)

@@ -16,7 +16,7 @@ LEARN = {"ent_coef": 0.0, "norm_adv": False, "max_grad_norm": 0.0, "vf_coef": 0.
 
 
 def trained(set_up, update_epochs=1, agent=None, learning_rate=3e-3, **settings):
-    """Weights and statistics after one update from the same beginning."""
+    """Weights and statistics after one update from the same initial weights and experience."""
     policy, experience = set_up(agent=agent)
     rollout(experience, policy)
     optimizer = make_optimizer(policy, OptimizerConfig(learning_rate=learning_rate))
@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_the_loss_written_out(set_up):
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)
-    with torch.no_grad():  # some way from the policy that collected, so that ratios and values clip
+    with torch.no_grad():  # far enough from the policy of the rollout that ratios and values are clipped
         for weight in agent.parameters():
             weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     minibatch = next(experience.minibatches())
@@ -126,7 +126,7 @@ def test_the_entropy_bonus_raises_entropy(set_up):
     assert entropies[1] > entropies[0]
 
 
-def test_l2_reg_shrinks_weights_and_l2_init_holds_them(set_up):
+def test_l2_reg_shrinks_weights_and_l2_init_keeps_them_near_the_initial_ones(set_up):
     beginning = torch.nn.utils.parameters_to_vector(set_up()[0].parameters()).detach()
     usual, none = trained(set_up, 4)
     shrunk, reg = trained(set_up, 4, l2_reg_loss_coef=1.0)
@@ -138,7 +138,7 @@ def test_l2_reg_shrinks_weights_and_l2_init_holds_them(set_up):
     assert init["l2_init_loss"] > 0
 
 
-def test_the_reference_of_l2_init_can_be_moved(set_up):
+def test_the_reference_of_l2_init_can_be_updated(set_up):
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience)
@@ -160,7 +160,7 @@ def test_target_kl_stops_before_the_next_step(set_up):
 
 
 def test_max_grad_norm_bounds_the_step(set_up):
-    """Seen through plain gradient descent, whose step is the gradient."""
+    """With SGD and learning rate 1, the step is the gradient."""
     lengths = {}
     for most in (0.0, 0.01):
         agent, experience = set_up(minibatch_size=512)
@@ -184,7 +184,7 @@ def test_clip_range_clips_each_element_first(set_up):
     assert float(change) == pytest.approx(1e-4, rel=0.05)
 
 
-# -- what is not finite ---------------------------------------------------------------------------------------------
+# -- values that are not finite ---------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_leaves_the_weights_and_says_which(set_up):

@@ -85,7 +85,7 @@ def test_minibatches_are_whole_segments_with_their_weights(set_up):
 
 
 def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up):
-    """Written out over every segment: sum P(i) w_i grad_i = mean grad_i."""
+    """The exact expectation over all segments: sum P(i) w_i grad_i = mean grad_i."""
     agent, experience = set_up(minibatch_size=512)
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)
@@ -121,7 +121,7 @@ def test_weighted_losses_equal_those_of_repeated_segments():
         losses.value_loss(*many[2:], 0.1).item(), rel=1e-5
     )
     found = losses.normalize_advantages(advantages, weights).repeat_interleave(often, 1)
-    # the deviation's n - 1 counts what was drawn: 12 advantages here, 24 there
+    # the standard deviations divide by n - 1, with n = 12 weighted and n = 24 repeated advantages
     torch.testing.assert_close(found * (12 / 11) ** 0.5, losses.normalize_advantages(many[1]) * (24 / 23) ** 0.5)
     equal = torch.full((4,), 0.3)
     torch.testing.assert_close(losses.normalize_advantages(advantages, equal), losses.normalize_advantages(advantages))

@@ -24,7 +24,7 @@ def dotted_names(tree: ast.AST) -> list[str]:
 
 
 def test_each_stream_serves_one_purpose() -> None:
-    """One place in the source draws from each stream."""
+    """Each stream is used by only one call in the source."""
     streams = {f"RandomStream.{name}" for name in RandomStream.__members__}
     used = Counter(name for tree in TREES.values() for name in dotted_names(tree) if name in streams)
     assert used == Counter(streams)
@@ -53,7 +53,7 @@ def test_streams_of_a_seed_differ_pairwise(seed: int) -> None:
 
 
 def test_positions_of_recorded_streams_never_move() -> None:
-    """Trained runs, evaluations and replays repeat only while these are what they were in version 1."""
+    """Runs, evaluations and replays of version 1 are reproducible only if these values stay the same."""
     positions = {"POLICY": 2, "SHUFFLE": 3, "EVALUATION": 4, "EPISODE_PLAYER": 5}
     assert {name: RandomStream[name].value for name in positions} == positions
     for stream in RandomStream:

@@ -36,8 +36,8 @@ def teams() -> MettaGridEnv:
     return MettaGridEnv(tiny_config("", *TEAMS).env, seed=3)
 
 
-class Counting:
-    """A policy that notes whom it plays for, and turns in one direction alone."""
+class CountingPolicy:
+    """A policy that counts the actions it computes."""
 
     def __init__(self, agent):
         self.agent = agent
@@ -77,7 +77,7 @@ def experience_against(env, pool, agent=None, **settings):
 
 
 def test_opponents_are_exactly_the_agents_of_the_named_groups(teams) -> None:
-    other = Counting(agent_for(teams, 2))
+    other = CountingPolicy(agent_for(teams, 2))
     experience = experience_against(teams, pool_of(teams, other, groups=["blue", "green"]))
     assert (experience.plan.num_agents, experience.plan.num_opponents) == (5, 3)
     agent = agent_for(teams)
@@ -90,7 +90,7 @@ def test_opponents_are_exactly_the_agents_of_the_named_groups(teams) -> None:
             assert set(groups[opponents.opponent_rows].tolist()) == {1, 2}
             assert sorted([*opponents.learner_rows, *opponents.opponent_rows]) == list(range(worlds.env.agents))
             seen.add(tuple(opponents.opponent_rows))
-    assert len(seen) > 1  # each map places the groups elsewhere
+    assert len(seen) > 1  # each map has the groups in other cells
     steps = 4 * experience.plan.segments_per_agent * experience.plan.horizon
     assert other.played == steps * experience.plan.num_worlds * 3
     assert experience.observations.shape[1] == experience.plan.agents == experience.plan.num_worlds * 2
@@ -106,14 +106,14 @@ def test_a_share_is_sampled_again_for_each_episode(teams) -> None:
         return [np.array_equal(*pair) for pair in zip(orders, after, strict=True)]
 
     rollout(experience, agent := agent_for(teams), experience.plan.agents * 8)
-    assert all(unchanged())  # episodes have 20 steps: none has ended
+    assert all(unchanged())  # no episode (of 20 steps) has ended
     for _ in range(2):
         rollout(experience, agent)
     assert not any(unchanged())
 
 
 def test_the_experience_is_that_of_the_learners(teams) -> None:
-    """Replayed by hand in worlds alike, step by step, over the ends of episodes."""
+    """Compared with a replay of the same actions in equal worlds, across the ends of episodes."""
     agent, other = agent_for(teams), agent_for(teams, 2)
     settings = {"async_factor": 1, "batch_size": 480}
     experience = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
@@ -159,7 +159,7 @@ def test_opponents_of_a_world_are_one_policy_sampled_from_the_pool(teams) -> Non
 
 
 def test_snapshots_are_ordered_by_the_number_of_their_epoch(teams, tmp_path) -> None:
-    """In text, 1,000,000 comes before 999,999."""
+    """As text, epoch_1000000 would sort before epoch_999999."""
     pool = pool_of(teams, agent_for(teams, 2), share=0.5, snapshot_interval=1, pool_size=2, newest_share=1.0)
     for epoch in (9, 999_998, 999_999, 1_000_000, 10_000_000):
         pool.add_snapshot(epoch, agent_for(teams))
@@ -173,7 +173,7 @@ def test_snapshots_are_ordered_by_the_number_of_their_epoch(teams, tmp_path) -> 
 
 @pytest.mark.parametrize("sides", [{}, {"share": 0.4}, {"share": 0.8}, {"groups": ["blue"]}])
 def test_a_reward_that_is_not_finite_is_reported_with_its_agent_and_world(teams, sides) -> None:
-    """Of every agent in every world, learner or opponent."""
+    """For an agent of any world, learner or opponent."""
     pool = pool_of(teams, agent_for(teams, 2), **sides) if sides else None
     experience = experience_against(teams, pool)
     assert len(experience.world_batches) == 2
@@ -202,7 +202,7 @@ def test_a_snapshot_is_a_copy(teams) -> None:
 
 
 def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
-    """Two learners alike, one against a policy of another seed, see different worlds; against the same, the same."""
+    """Equal learners collect equal experience against equal opponents, and different experience against others."""
     ends = []
     for seed in (2, 2, 3):
         agent = agent_for(teams)

@@ -46,7 +46,7 @@ def test_low_reward_samples_the_task_of_lowest_reward_most() -> None:
     sampler = low_reward(exploration=0.1, average_rate=0.5)
     assert_draws(sampler, 1 / 3, 1 / 3, 1 / 3)
     sampler.update([(0, 4.0), (1, 0.0), (0, 2.0), (2, 1.0)], 0)
-    # averages 3, 0, 1; scores 0, 1, 2/3, in all 5/3; nine tenths by score, one tenth evenly
+    # averages 3, 0, 1; scores 0, 1, 2/3 with the sum 5/3; 0.9 by score and 0.1 uniform
     assert sampler.scores() == pytest.approx({0: 0.0, 1: 1.0, 2: 2 / 3})
     assert_draws(sampler, 0.1 / 3, 0.9 * 3 / 5 + 0.1 / 3, 0.9 * 2 / 5 + 0.1 / 3)
 
@@ -69,7 +69,7 @@ def test_learning_progress_is_the_difference_of_two_averages() -> None:
     sampler.update([(0, 0.0), (1, 1.0)], 0)
     assert_draws(sampler, 0.5, 0.5)  # nothing has changed yet
     sampler.update([(0, 1.0), (0, 1.0), (1, 0.0)], 0)
-    # task 0: fast 0, 1/2, 3/4; slow 0, 1/4, 7/16: apart by 5/16. Task 1: fast 1/2, slow 3/4: apart by 1/4, though worse
+    # task 0: fast 3/4, slow 7/16, difference 5/16; task 1, whose reward fell: fast 1/2, slow 3/4, difference 1/4
     assert sampler.scores() == pytest.approx({0: 5 / 16, 1: 1 / 4})
     assert_draws(sampler, 0.8 * 5 / 9 + 0.1, 0.8 * 4 / 9 + 0.1)
 
@@ -78,16 +78,16 @@ def test_learning_progress_is_equal_until_tasks_are_measured() -> None:
     sampler = learning_progress(3, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=2)
     sampler.update([(0, 0.0), (0, 4.0), (1, 7.0)], 0)
     assert sampler.scores() == pytest.approx({0: 1.0, 1: 0.0})
-    assert_draws(sampler, 1 / 3, 1 / 3, 1 / 3)  # 1 and 2 count as much as the best
+    assert_draws(sampler, 1 / 3, 1 / 3, 1 / 3)  # tasks 1 and 2 are sampled like the task of highest progress
     sampler.update([(1, 8.0), (2, 0.0), (2, 0.0)], 0)
     assert_draws(sampler, 0.8, 0.2, 0.0)
 
 
 def test_a_task_with_few_episodes_has_the_highest_learning_progress() -> None:
-    """Not that of the task learned best, whose rewards no longer change, and not its own."""
+    """Not the progress of the task with the highest reward, which is constant, nor its current progress."""
     sampler = learning_progress(4, fast_rate=0.5, slow_rate=0.25, exploration=0.0, min_episodes=3)
     still, improving = [(0, 9.0)] * 3, [(1, 0.0), (1, 0.0), (1, 4.0)]
-    few = [(2, 0.0), (2, 2.0)]  # progress 0.5 so far; task 3 has no episode at all
+    few = [(2, 0.0), (2, 2.0)]  # progress 0.5; task 3 has no episode
     sampler.update(still + improving + few, 0)
     assert sampler.scores() == pytest.approx({0: 0.0, 1: 1.0, 2: 0.5})
     assert_draws(sampler, 0, 1 / 3, 1 / 3, 1 / 3)
@@ -101,7 +101,7 @@ def test_success_reward_measures_the_fraction_of_successful_episodes() -> None:
     assert sampler.scores() == pytest.approx({0: 0.25, 1: 0.0})
 
 
-def test_progressive_moves_on_when_the_threshold_is_reached() -> None:
+def test_progressive_advances_when_the_threshold_is_reached() -> None:
     sampler = progressive(thresholds=[2.0], min_episodes=2, average_rate=0.5)
     assert_draws(sampler, 1, 0, 0)
     sampler.update([(0, 5.0)], 100)
@@ -109,12 +109,12 @@ def test_progressive_moves_on_when_the_threshold_is_reached() -> None:
     sampler.update([(0, 1.0), (1, 9.0)], 100)
     assert_draws(sampler, 0, 1, 0)  # the average is 3
     sampler.update([(0, 9.0), (0, 9.0), (1, 1.0), (1, 2.9)], 100)
-    assert_draws(sampler, 0, 1, 0)  # episodes of the task before do not count; 1.95
+    assert_draws(sampler, 0, 1, 0)  # average 1.95; episodes of earlier tasks do not count
     sampler.update([(1, 2.1)], 100)
     assert_draws(sampler, 0, 0, 1)
     assert sampler.scores() == pytest.approx({0: 3.0, 1: 2.025})
     sampler.update([(2, 9.0)] * 9, 100)
-    assert_draws(sampler, 0, 0, 1)  # there is no other
+    assert_draws(sampler, 0, 0, 1)  # the last task
 
 
 def test_progressive_can_have_a_threshold_for_each_task() -> None:
@@ -124,7 +124,7 @@ def test_progressive_can_have_a_threshold_for_each_task() -> None:
     assert_draws(sampler, 0, 1, 0)
 
 
-def test_progressive_moves_on_after_agent_steps() -> None:
+def test_progressive_advances_after_agent_steps() -> None:
     sampler = progressive(agent_steps=250)
     for expected in (0, 0, 0, 1, 1, 1, 2, 2, 2, 2):
         assert sampler.level == expected

@@ -59,7 +59,7 @@ def random_experience(generator):
 
 
 def slow(rewards, values, next_value, terminated, truncated, final, ratios, gamma, lambda_, rho_clip, c_clip):
-    """Equation 1 of the paper as it stands, and the advantage r + gamma ((1 - lambda) V' + lambda v') - V."""
+    """Equation 1 of the paper as nested sums, and the advantage r + gamma ((1 - lambda) V' + lambda v') - V."""
     columns = (each.T.tolist() for each in (rewards, values, terminated, truncated, final, ratios))
     found = []
     for r, v, ends, cuts, last, ratio, after in zip(*columns, next_value.tolist(), strict=True):
@@ -101,11 +101,11 @@ def test_on_policy_it_is_gae():
     torch.testing.assert_close(values, experience[1] + expected)
 
 
-# -- as it follows the policy -----------------------------------------------------------------------------------------
+# -- during an update -----------------------------------------------------------------------------------------
 
 
 def test_minibatches_are_corrected_with_the_current_policy(set_up):
-    """Ratios and values of its own segments as of now, of the others as of when they were last asked about."""
+    """The minibatch has current ratios and values; other segments have those of their last minibatch."""
     agent, experience = set_up()
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)

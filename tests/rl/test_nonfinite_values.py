@@ -15,7 +15,7 @@ from metta.run.training_run import TrainingRun
 
 
 def learned_once(*overrides: str) -> TrainingRun:
-    """A run that has learned once, so that its optimizer holds something."""
+    """A run after one epoch, so that its optimizer has a state."""
     config = tiny_config("", *overrides)
     run = TrainingRun(config, Curriculum.from_config(config))
     train_epoch(run)
@@ -28,7 +28,7 @@ def run() -> TrainingRun:
 
 
 def stops(run: TrainingRun, pattern: str) -> None:
-    """Training on is refused with these words, and changes neither weights nor optimizer."""
+    """Assert that the next epoch raises TrainingError and changes neither weights nor optimizer."""
     before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=pattern):
         train_epoch(run)
@@ -63,7 +63,7 @@ def test_a_nonfinite_weight_stops_training(run: TrainingRun) -> None:
 
 def test_a_layer_that_overflows_is_named(run: TrainingRun) -> None:
     name, layer = next((name, layer) for name, layer in run.agent.named_modules() if isinstance(layer, torch.nn.Linear))
-    run.collect()  # with weights that still work
+    run.collect()  # before the weight is changed, so that the rollout is finite
     layer.weight.data.fill_(3e38)
     before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=rf"not finite .* from the output of layer {re.escape(name)}"):
@@ -77,7 +77,7 @@ def test_a_nonfinite_gradient_stops_training(run: TrainingRun) -> None:
     stops(run, rf"the gradient of .*{re.escape(name)}.* is not finite \(update epoch 1 of 1, minibatch 1\)")
 
 
-def test_a_step_that_is_too_long_is_named_before_anything_is_saved(run: TrainingRun) -> None:
+def test_a_step_that_overflows_weights_stops_training(run: TrainingRun) -> None:
     for group in run.optimizer.param_groups:
         group["lr"] = 1e39
     run.collect()
@@ -97,7 +97,7 @@ def test_an_infinite_loss_is_no_early_stop() -> None:
 
 @pytest.mark.parametrize("what", ["gradient", "loss"])
 def test_the_value_head_is_restored_too(what: str) -> None:
-    """Which is rescaled to new value targets before the first loss is computed."""
+    """The head is rescaled to new value targets before the first loss is computed."""
     run = learned_once("normalization.values=true", "normalization.value_decay=0.5")
     if what == "gradient":
         next(run.agent.parameters()).register_hook(lambda gradient: gradient * torch.nan)
