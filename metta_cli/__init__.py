@@ -1,1 +1,1 @@
-"""The command line of metta. It parses arguments, calls `metta.api` and prints; it alone prints."""
+"""The command line of metta: parses arguments, calls `metta.api` and prints results. No other package prints."""

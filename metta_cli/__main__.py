@@ -7,8 +7,8 @@ import os
 from metta_cli.interrupts import exit_on_interrupt
 
 if "OMP_WAIT_POLICY" not in os.environ:
-    # Torch's threads wait for each other by spinning. On a core that another program shares, they spin away the time
-    # in which that program could have run, and training stalls. OpenMP reads this once, when torch loads it.
+    # OpenMP threads of torch wait for each other in a busy loop. On cores shared with other processes, a long loop
+    # takes CPU time from the threads it waits for. OpenMP reads this limit on iterations once, when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 with exit_on_interrupt():

@@ -1,4 +1,4 @@
-"""Results of `metta eval` as tables and as JSON: to add a column or a row, look here."""
+"""Results of `metta eval` as tables and as JSON: their columns, rows and keys."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ SHOWN_COUNTERS = (
     r"action\.[a-z_]+\.success",
     r"action\.[a-z_]+\.failed",
 )
-"""Patterns of the counters that have a row in the table of a single world, in this order; JSON has all counters."""
+"""Regular expressions of the counters shown in the table of a single world, in this order. JSON has all counters."""
 
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """The evaluation in one world: a result per policy, or a match, or the reason why there is neither."""
+    """The evaluation in one world: a result per policy, a match, or the message of the error that prevented it."""
 
     name: str
-    """of the world"""
+    """name of the world"""
     results: Mapping[str, api.EvalResult] | None = None
-    """by policy"""
+    """policy name -> result"""
     match: api.MatchResult | None = None
     refusal: str | None = None
+    """message of the error if the policy cannot play in the world"""
 
     @property
     def rewards(self) -> dict[str, api.Interval]:
-        """Mean reward per agent and episode, by column."""
+        """Column -> mean reward per agent and episode, with its confidence interval."""
         if self.match:
             return {
                 "policy": self.match.policy_interval,
@@ -43,7 +44,7 @@ class EvaluationRow:
         return {name: result.reward_interval for name, result in (self.results or {}).items()}
 
     def as_json(self) -> dict[str, Any]:
-        """All numbers of the row."""
+        """All values of the row, for JSON."""
         values: dict[str, Any] = {"refusal": self.refusal} if self.refusal else {}
         if self.match:
             values |= {
@@ -63,7 +64,7 @@ class EvaluationRow:
 
 
 def print_json(settings: Mapping[str, Any], rows: Sequence[EvaluationRow], are_tasks: bool) -> None:
-    """Print one JSON object per world, or one with all tasks; settings that are None are left out."""
+    """Print one JSON object per world, or one object with all tasks. Settings that are None are omitted."""
     given = {key: value for key, value in settings.items() if value is not None}
     if are_tasks:
         output.print_json(given | {"tasks": {row.name: row.as_json() for row in rows}})
@@ -73,34 +74,36 @@ def print_json(settings: Mapping[str, Any], rows: Sequence[EvaluationRow], are_t
 
 
 def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, is_single: bool) -> None:
-    """Print the table of a single world, with its counters, or of several worlds, one row each."""
+    """Print the table of a single world with its counters, or of several worlds with one row each."""
     for row in rows:
         if row.refusal:
-            output.note(f"{row.name}: {row.refusal}")
+            output.print_note(f"{row.name}: {row.refusal}")
     if is_single:
         output.print_lines([title])
         output.print_columns(*_single_world(rows[0], episodes))
     else:
-        output.print_lines([title, "reward per agent, with its 95 % confidence interval"])
+        output.print_lines([title, "mean reward per agent and episode +- half width of its 95 % interval"])
         output.print_columns(*_several_worlds(rows, episodes))
 
 
 def _several_worlds(rows: Sequence[EvaluationRow], episodes: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: mean reward of each policy, and half the width of its confidence interval."""
+    """Header and rows: per policy the mean reward and the half width of its confidence interval."""
     columns = list(dict.fromkeys(name for row in rows for name in row.rewards))
     cells = []
     for row in rows:
         rewards = [row.rewards.get(name) for name in columns]
-        texts = [f"{output.number(it.mean)} +- {output.number(it.half_width)}" if it else "-" for it in rewards]
+        texts = [
+            f"{output.format_number(r.mean)} +- {output.format_number(r.half_width)}" if r else "-" for r in rewards
+        ]
         cells.append([row.name, *texts])
-    return [f"{episodes} episodes each", *columns], cells
+    return [f"{_count(episodes)} each", *columns], cells
 
 
 def _single_world(row: EvaluationRow, episodes: int) -> tuple[list[str], list[list[str]]]:
     """Header and rows: reward, episode length and counters of each policy."""
 
     def numbers(label: str, values: Sequence[float]) -> list[str]:
-        return [label, *map(output.number, values)]
+        return [label, *map(output.format_number, values)]
 
     rewards = row.rewards.values()
     cells = [
@@ -117,13 +120,19 @@ def _single_world(row: EvaluationRow, episodes: int) -> tuple[list[str], list[li
             numbers("episode length", [result.mean_length for result in results]),
             numbers("  std over episodes", [result.std_length for result in results]),
         ]
-    counters = {counter for result in results for counter in result.stats if _rank(counter) < len(SHOWN_COUNTERS)}
-    for counter in sorted(counters, key=lambda counter: (_rank(counter), counter)):
+    counters = {
+        counter for result in results for counter in result.stats if _pattern_index(counter) < len(SHOWN_COUNTERS)
+    }
+    for counter in sorted(counters, key=lambda counter: (_pattern_index(counter), counter)):
         cells.append(numbers(counter, [result.stats.get(counter, 0.0) for result in results]))
-    return [f"{episodes} episodes", *row.rewards], cells
+    return [_count(episodes), *row.rewards], cells
 
 
-def _rank(counter: str) -> int:
-    """Position of a counter's pattern in SHOWN_COUNTERS; their number if none matches."""
-    ranks = (rank for rank, pattern in enumerate(SHOWN_COUNTERS) if re.fullmatch(pattern, counter))
-    return next(ranks, len(SHOWN_COUNTERS))
+def _count(episodes: int) -> str:
+    return "1 episode" if episodes == 1 else f"{episodes} episodes"
+
+
+def _pattern_index(counter: str) -> int:
+    """Index of the first pattern in SHOWN_COUNTERS that matches the counter; `len(SHOWN_COUNTERS)` if none does."""
+    indices = (index for index, pattern in enumerate(SHOWN_COUNTERS) if re.fullmatch(pattern, counter))
+    return next(indices, len(SHOWN_COUNTERS))

@@ -1,4 +1,4 @@
-"""Exit codes: how errors, warnings and Ctrl-C of a command become messages on stderr and the code of the process."""
+"""Exit codes and error messages: turns exceptions, warnings and Ctrl-C of a command into stderr text and a code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from metta_cli import output
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
-# Click's UsageError. Typer brings its own copy of click; this attribute is the one way to it that every version has.
+# Click's UsageError. Some versions of Typer include a copy of click, so it is taken from a class that all export.
 _ClickUsageError: Any = typer.BadParameter.__base__
 
 
 class CommandGroup(TyperGroup):
-    """The commands. Each error of a command is one message and an exit code, with a traceback only for bugs."""
+    """The commands of `metta`. Prints an error of a command as one message; only bugs show a traceback."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Run a command and exit: 0 if it succeeded, else one of the codes above. `--debug` raises the error."""
+        """Run a command, then exit with 0 or one of the codes above. With `--debug`, errors are raised instead."""
         arguments = sys.argv[1:] if args is None else list(args)
         with warnings.catch_warnings():
             _show_renamed_keys_as_notes()
@@ -41,7 +41,7 @@ class CommandGroup(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. A Ctrl-C that no command handles exits at once."""
+        """Run the command. Exits with code 130 on a Ctrl-C that the command does not handle."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -53,15 +53,17 @@ def _report(error: MettaError | OSError | MemoryError) -> int:
     """Print the message of an error; returns its exit code."""
     match error:
         case MettaError():
-            # all processes of a job have the same input: what is wrong with it is said once
+            # all processes of a job read the same input, so only rank 0 reports errors in it
             if not api.job_rank() or error.exit_code == FAILED:
                 output.print_error(error, api.job_rank())
             return error.exit_code
         case OSError():
             output.silence_broken_streams()
             reason = error.strerror or str(error)
-            place = f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
-            output.print_error(f"{place}: {reason}")
+            problem = (
+                f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
+            )
+            output.print_error(f"{problem}: {reason}")
             return WRONG_INPUT if is_wrong_path(error) else FAILED
         case MemoryError():
             output.print_error("out of memory: the worlds or the policy are too large for this machine")
@@ -69,16 +71,16 @@ def _report(error: MettaError | OSError | MemoryError) -> int:
 
 
 def _show_renamed_keys_as_notes() -> None:
-    """Print each warning about renamed keys once, without the place in the code; others stay as they are."""
+    """Print each RenamedKeyWarning once as a note, without its source location; other warnings are unchanged."""
     show = warnings.showwarning
     shown: set[str] = set()
 
-    def show_note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def show_note(message: Warning | str, category: type[Warning], *location: Any, **options: Any) -> None:
         if not issubclass(category, RenamedKeyWarning):
-            show(message, category, *place, **more)
+            show(message, category, *location, **options)
         elif str(message) not in shown and not api.job_rank():
             shown.add(str(message))
-            output.note(printable(str(message)))
+            output.print_note(printable(str(message)))
 
     warnings.simplefilter("always", RenamedKeyWarning)
     warnings.showwarning = show_note

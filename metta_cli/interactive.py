@@ -1,4 +1,4 @@
-"""Interactive loops of `metta watch` and `metta play`: they read keys, step the episode and draw the world."""
+"""Interactive loops of `metta watch` and `metta play`: read keys, step the episode and draw the world."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metta_cli.keyboard import Keyboard
 from metta_cli.world_view import WorldView
 
 SPEEDS = (1, 2, 5, 10, 20, 50, 100, 200)
-"""Steps per second."""
+"""Speeds that + and - select, in steps per second."""
 FRAMES_PER_SECOND = 20
 SECONDS_BETWEEN_EPISODES = 1.5
 EPISODE_OVER = "episode over"
@@ -29,7 +29,7 @@ WATCH_KEYS = [
 ]
 
 NewerPolicy = Callable[[], tuple[str, api.Policy] | None]
-"""Title and policy if there is a newer policy than at the last call."""
+"""Returns (title, policy) if there is a newer policy than at the previous call, else None."""
 
 
 def watch(keyboard: Keyboard, player: api.EpisodePlayer, title: str, speed: int, newer_policy: NewerPolicy) -> None:
@@ -64,11 +64,11 @@ def watch(keyboard: Keyboard, player: api.EpisodePlayer, title: str, speed: int,
                     steps = max(1, speed // FRAMES_PER_SECOND)
                     _advance(player, view, newer_policy, steps)
                     pause = SECONDS_BETWEEN_EPISODES if player.is_over else 0.0
-                    next_frame = max(now, next_frame + steps / speed) + pause  # a late frame is not made up for
+                    next_frame = max(now, next_frame + steps / speed) + pause  # late frames are not caught up
 
 
 def _advance(player: api.EpisodePlayer, view: WorldView, newer_policy: NewerPolicy, steps: int) -> None:
-    """Play that many steps or to the end of the episode; start the next episode if it is over already."""
+    """Play up to `steps` steps of the episode; if it is already over, start the next one instead."""
     if player.is_over:
         _next_episode(player, view, newer_policy)
         return
@@ -86,7 +86,7 @@ def _next_episode(player: api.EpisodePlayer, view: WorldView, newer_policy: Newe
 
 
 def play(keyboard: Keyboard, player: api.EpisodePlayer, title: str, agent_index: int) -> None:
-    """Let the user control one agent, one step per key; the player's policy controls the others."""
+    """Let the user control one agent, one step per key press; the player's policy controls the others."""
     console = Console()
     view = WorldView(console, player, title)
     view.followed = agent_index
@@ -94,7 +94,7 @@ def play(keyboard: Keyboard, player: api.EpisodePlayer, title: str, agent_index:
     keys = [*bindings.help, ("n", "new episode"), ("q", "quit")]
     with keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            state = f"{EPISODE_OVER}; n starts another" if player.is_over else "your turn"
+            state = f"{EPISODE_OVER}; press n for another" if player.is_over else "your turn"
             live.update(view.render(state, keys), refresh=True)
             key = keyboard.read()
             if key in ("q", "escape"):

@@ -1,4 +1,4 @@
-"""Ctrl-C while packages are imported: the process ends, since imports turn KeyboardInterrupt into other errors."""
+"""Ctrl-C during imports: ends the process at once, since some packages turn KeyboardInterrupt into other errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from types import FrameType
 
 @contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process at once, without unwinding, unless the program handles it already."""
+    """Within this context Ctrl-C ends the process with code 130, without an exception.
+
+    Does nothing if Python's own handler of SIGINT has been replaced.
+    """
     handler = signal.getsignal(signal.SIGINT)
     if handler is not signal.default_int_handler:
         yield

@@ -1,4 +1,4 @@
-"""Key bindings of `metta play`: the action that each key means, for the actions of any world."""
+"""Key bindings of `metta play`: the action of each key, for the actions that a world has."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ Action = tuple[int, int]
 """(action id, argument)"""
 
 ORIENTATIONS = {"up": 0, "down": 1, "left": 2, "right": 3}
+"""Orientation index of each arrow key."""
+
 CLOCKWISE = (0, 3, 1, 2)
-"""Orientations in the order of quarter turns."""
+"""Orientation indices in clockwise order."""
 
 KEY_OF_TYPE = {
     "noop": "space",
@@ -24,7 +26,7 @@ KEY_OF_TYPE = {
 """Key of each type of action; arrows rotate and move, digits attack."""
 
 SPARE_KEYS = "hijklmovwyz"
-"""Keys of further actions of the same type, in this order."""
+"""Keys of the second and later actions of one type, in this order."""
 
 
 class KeyBindings:
@@ -32,10 +34,11 @@ class KeyBindings:
 
     def __init__(self, env_config: api.EnvConfig):
         self.help: list[tuple[str, str]] = []
-        """(key, its meaning)"""
+        """(key, meaning) pairs, in the order of display"""
         self._moves: list[int] = []
+        """action ids; argument 0 moves forward, 1 backward"""
         self._rotations: list[tuple[int, int | None]] = []
-        """(action id, quarter turns clockwise); None where the argument is the new orientation"""
+        """(action id, clockwise quarter turns); None instead of turns if the argument is the new orientation"""
         self._actions: dict[str, Action] = {}
         spare_keys = iter(SPARE_KEYS)
         named = []
@@ -62,16 +65,16 @@ class KeyBindings:
         self.help += named
 
     def action(self, key: str, orientation: int) -> Action | None:
-        """The action of a key for an agent of that orientation; None if the key has none."""
+        """The action of a key for an agent with this orientation index; None if the key is not bound."""
         if key not in ORIENTATIONS:
             return self._actions.get(key)
-        wanted = ORIENTATIONS[key]
-        if wanted == orientation:
+        target = ORIENTATIONS[key]
+        if target == orientation:
             return (self._moves[0], 0) if self._moves else None
-        quarter_turns = (CLOCKWISE.index(wanted) - CLOCKWISE.index(orientation)) % 4
+        quarter_turns = (CLOCKWISE.index(target) - CLOCKWISE.index(orientation)) % 4
         for action_id, delta in self._rotations:
             if delta is None:
-                return action_id, wanted
+                return action_id, target
             if delta % 4 == quarter_turns:
                 return action_id, 0
-        return (self._rotations[0][0], 0) if self._rotations else None  # the first of several turns
+        return (self._rotations[0][0], 0) if self._rotations else None  # one of several turns needed

@@ -1,4 +1,4 @@
-"""Keys pressed in a terminal, one at a time. prompt_toolkit decodes them."""
+"""Keyboard input: reads single key presses from the terminal, decoded by prompt_toolkit."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ except ImportError:  # on Windows
     termios = tty = None  # type: ignore[assignment]
 
 ESCAPE_SECONDS = 0.1
-"""After this time the first byte of an escape sequence is the Escape key."""
+"""Seconds to wait for the rest of an escape sequence; then its first byte counts as the Escape key."""
 
-NAMES = {" ": "space", Keys.ControlI.value: "tab"}
-"""Names of keys where they differ from prompt_toolkit's."""
+KEY_NAMES = {" ": "space", Keys.ControlI.value: "tab"}
+"""prompt_toolkit's name of a key -> the name that `Keyboard.read` returns, where they differ."""
 
 
 class Keyboard:
-    """Reads keys without echo; a context manager that restores the terminal."""
+    """Context manager that turns off echo and line buffering of the terminal; `read` returns single keys."""
 
     def __init__(self, command: str, hint: str):
-        """Raises UsageError without a terminal: the command needs one, and the `hint`."""
+        """Raises UsageError if stdin or stdout is not a terminal; its message names `command` and ends with `hint`."""
         if termios is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UsageError(f"metta {command} needs a terminal; {hint}")
         self._input = create_input(sys.stdin)
@@ -55,7 +55,7 @@ class Keyboard:
     def read(self, timeout_seconds: float | None = None) -> str | None:
         """The next key: a character, or a name such as `up`, `space`, `pageup`. None after the timeout.
 
-        A terminal that was closed reads as `q`.
+        Returns `q` if the terminal was closed.
         """
         end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while not self._keys:
@@ -63,7 +63,7 @@ class Keyboard:
             if self._is_partial:
                 wait = ESCAPE_SECONDS if wait is None else min(wait, ESCAPE_SECONDS)
             if select.select([self._input.fileno()], [], [], wait)[0]:
-                self._keys += _known(self._input.read_keys())
+                self._keys += _key_names(self._input.read_keys())
                 self._is_partial = True
                 if self._input.closed:
                     self._keys.append("q")
@@ -76,8 +76,8 @@ class Keyboard:
         return self._keys.popleft()
 
 
-def _known(presses: Sequence[KeyPress]) -> list[str]:
-    """Names of the keys before an unknown sequence, of which prompt_toolkit makes Escape and single characters."""
+def _key_names(presses: Sequence[KeyPress]) -> list[str]:
+    """Names of keys. Omits an unknown escape sequence, which prompt_toolkit reads as Escape and single characters."""
     keys = [press.key.value if isinstance(press.key, Keys) else press.key for press in presses]
     known = keys[: keys.index("escape")] if "escape" in keys else keys
-    return [NAMES.get(key, key) for key in known]
+    return [KEY_NAMES.get(key, key) for key in known]

@@ -1,4 +1,4 @@
-"""The command-line program: its commands, in the order in which `metta --help` lists them."""
+"""The Typer application: registers the commands in the order in which `metta --help` lists them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ app.command()(watch)
 app.command()(play)
 app.command()(export)
 app.command()(report)
-app.add_typer(presets, name="presets")
 app.command()(check)
 app.command()(reference)
 app.command()(schema)
+app.add_typer(presets, name="presets")
 
 
 def _print_version(is_given: bool) -> None:
@@ -53,7 +53,7 @@ def _print_version(is_given: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def program(
+def metta_command(
     context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
@@ -65,11 +65,11 @@ def program(
 
 
 def main() -> None:
-    """Run the program; entry point of the console script."""
+    """Run the command line; entry point of the console script `metta`."""
     try:
         app(prog_name="metta")
     except KeyboardInterrupt:  # before a command began
         output.print_interrupted()
         sys.exit(INTERRUPTED)
-    finally:  # a Ctrl-C while the interpreter shuts down would hide the exit code
+    finally:  # a Ctrl-C while the interpreter shuts down would replace the exit code
         signal.signal(signal.SIGINT, signal.SIG_IGN)

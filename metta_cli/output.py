@@ -1,4 +1,4 @@
-"""Printing: lines, columns, JSON, notes and errors, and how numbers and durations are written."""
+"""Print lines, tables, JSON, notes and errors; format numbers and durations."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Any
 from metta import api
 from metta.errors import MettaError
 
-WIDEST = 100
-"""Columns of wrapped text in a terminal that is wider."""
+MAX_WIDTH = 100
+"""Maximum width of wrapped text, in columns."""
 
-NARROW = 60
-"""Columns below which a meaning stands under its name instead of beside it."""
+MIN_GLOSSARY_WIDTH = 60
+"""Terminal width in columns below which a glossary has each meaning below its name, not beside it."""
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines as they are and flush them, so that a pipe receives them at once."""
+    """Print lines without wrapping, then flush stdout, so that a pipe receives them at once."""
     for line in lines:
         print(line)
     sys.stdout.flush()
 
 
 def print_wrapped(text: str, indent: int = 0) -> None:
-    """Print a paragraph, wrapped to the terminal and indented."""
+    """Print a paragraph, wrapped to the terminal and indented by `indent` spaces."""
     margin = " " * indent
     print_lines(textwrap.wrap(text, _width(), initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False))
 
 
 def print_glossary(rows: Sequence[tuple[str, str]]) -> None:
-    """Print names and their meanings in two columns, wrapped to the terminal; in a narrow one below each other."""
+    """Print (name, meaning) pairs in two columns, wrapped to the terminal; in one column if it is narrow."""
     indent = max((len(name) for name, _ in rows), default=0) + 2
     for name, meaning in rows:
-        if _width() < NARROW:
+        if _width() < MIN_GLOSSARY_WIDTH:
             print_lines([name])
             print_wrapped(meaning, indent=2)
         else:
@@ -47,7 +47,7 @@ def print_glossary(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: labels in the first column, numbers aligned at the right of the others."""
+    """Print a table: the first column left-aligned, the others right-aligned."""
     from rich import box  # noqa: PLC0415  # rich is imported only where needed
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
@@ -62,12 +62,12 @@ def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line; numbers that are not finite become null."""
+    """Print a JSON object on one line; non-finite numbers become null."""
     print(api.json_line(values), flush=True)
 
 
 def print_error(error: MettaError | str, rank: int = 0) -> None:
-    """Print an error on stderr, with the rank of the process if it is not 0."""
+    """Print an error on stderr, preceded by the rank of the process if it is not 0."""
     print(f"{f'process {rank}: ' if rank else ''}error: {error}", file=sys.stderr)
 
 
@@ -76,13 +76,13 @@ def print_interrupted() -> None:
     print("interrupted; files that were already saved are complete", file=sys.stderr)
 
 
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a note on stderr."""
     print(f"note: {text}", file=sys.stderr)
 
 
 def silence_broken_streams() -> None:
-    """Redirect stdout and stderr to the null device where they cannot be written, so that later writes succeed."""
+    """Redirect stdout and stderr to the null device if they cannot be written, so that later writes succeed."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -92,8 +92,8 @@ def silence_broken_streams() -> None:
             os.close(null)
 
 
-def number(value: float | None) -> str:
-    """A number with about four digits; a dash for None and NaN."""
+def format_number(value: float | None) -> str:
+    """A number with 3 decimals below 100, 1 decimal below 100,000, else with an exponent; `-` for None and NaN."""
     if value is None or math.isnan(value):
         return "-"
     if value == 0 or 0.001 <= abs(value) < 100_000:
@@ -101,8 +101,8 @@ def number(value: float | None) -> str:
     return f"{value:.1e}"
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as `minutes:seconds` or `hours:minutes:seconds`; a dash for None."""
+def format_duration(seconds: float | None) -> str:
+    """Seconds as `minutes:seconds` or `hours:minutes:seconds`; `-` for None."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -111,4 +111,4 @@ def duration(seconds: float | None) -> str:
 
 
 def _width() -> int:
-    return min(shutil.get_terminal_size().columns, WIDEST)
+    return min(shutil.get_terminal_size().columns, MAX_WIDTH)

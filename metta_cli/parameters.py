@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, with the shell's completion of names."""
+"""Arguments and options shared by several commands, with shell completion of preset names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metta import api
 
 
 def complete_preset(incomplete: str) -> list[tuple[str, str]]:
-    """Names and descriptions of the presets that begin so; without any, the shell completes file names."""
+    """Names and descriptions of the presets that start with `incomplete`; if none, the shell completes file names."""
     return [(preset.name, preset.aim) for preset in api.presets() if preset.name.startswith(incomplete)]
 
 
@@ -23,26 +23,26 @@ Source = Annotated[
     ),
 ]
 RunDir = Annotated[str | None, typer.Option(help="Run directory.  [default: a new one in runs/]")]
-Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Torch device.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random stream.")]
+Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Torch device; auto: CUDA if available.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random number generators.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Replace one value of the file; repeatable."),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the file; repeatable."),
 ]
-Timesteps = Annotated[int | None, typer.Option(help="Agent steps to train for in total.")]
+Timesteps = Annotated[int | None, typer.Option(help="Agent steps of the whole run.")]
 Checkpoint = Annotated[
     str,
     typer.Argument(
         metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
-        help="A policy file, a run directory for its newest policy, or a policy without weights: random, or scripted, "
-        "which walks to the nearest useful object.",
+        help="A policy file, a run directory (its newest policy), or a baseline policy: random, or scripted, which "
+        "walks to the nearest useful object.",
     ),
 ]
 World = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.toml|PRESET",
-        help="World to play in.  [default: the policy's own]",
+        help="World to play in.  [default: the policy's training world]",
         autocompletion=complete_preset,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Policies and worlds by their names on the command line: loads what arguments such as `RUN_DIR` and `--env` name."""
+"""Load the policies and worlds that command-line arguments such as `CHECKPOINT.pt`, `RUN_DIR` and `--env` name."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metta import api
 from metta.errors import UsageError
 from metta_cli import output
 
-WITHOUT_WEIGHTS: dict[str, Callable[[api.EnvConfig], api.Policy]] = {
+BASELINE_POLICIES: dict[str, Callable[[api.EnvConfig], api.Policy]] = {
     "random": lambda env_config: api.RandomPolicy(env_config.spec),
     "scripted": lambda env_config: api.ScriptedPolicy(env_config),
 }
-"""Policies that need no checkpoint, by name."""
+"""Name -> constructor of the policies without a checkpoint."""
 
-MOST_LISTED = 8
-"""Names listed in a note; the others are counted."""
+MAX_LISTED = 8
+"""Maximum number of names listed in a note; the others are counted."""
 
 
 def newest_policy(source: str) -> str:
@@ -26,7 +26,7 @@ def newest_policy(source: str) -> str:
 
     Raises UsageError for a run without a policy.
     """
-    if source in WITHOUT_WEIGHTS or not os.path.isdir(source):  # unlike Path, isdir takes names of any length
+    if source in BASELINE_POLICIES or not os.path.isdir(source):  # unlike Path, isdir takes names of any length
         return source
     if (newest := api.newest_checkpoint(source)) is None:
         raise UsageError(f"{source} has no checkpoint yet")
@@ -34,9 +34,9 @@ def newest_policy(source: str) -> str:
 
 
 def wait_for_policy(run_dir: Path) -> Path:
-    """Path of the newest policy of a run; waits for the first one."""
+    """Path of the newest policy of a run. Waits until there is one."""
     if (newest := api.newest_checkpoint(run_dir)) is None:
-        output.note(f"{run_dir} has no checkpoint yet; waiting for the first one (Ctrl-C quits)")
+        output.print_note(f"{run_dir} has no checkpoint yet; waiting for the first one (Ctrl-C quits)")
         while (newest := api.newest_checkpoint(run_dir)) is None:
             time.sleep(0.2)
     return newest
@@ -45,16 +45,16 @@ def wait_for_policy(run_dir: Path) -> Path:
 def load(
     command: str, checkpoint: str, env: str | None, set_: list[str] | None, device: str | None
 ) -> tuple[api.Policy, api.EnvConfig]:
-    """The policy and the world that a command's arguments name."""
+    """The policy and the world that the arguments of `command` name, by default the policy's training world."""
     return load_policy(checkpoint, load_env(command, checkpoint, env, set_), device)
 
 
 def load_env(command: str, checkpoint: str, env: str | None, set_: list[str] | None) -> api.EnvConfig | None:
-    """The world that `--env` names; None for the policy's own.
+    """The world that `--env` names; None for the policy's training world.
 
-    Raises UsageError without `--env` for a policy without weights, and for `--set`.
+    Raises UsageError if `--env` is missing for a baseline policy or with `--set`.
     """
-    if env is None and checkpoint in WITHOUT_WEIGHTS:
+    if env is None and checkpoint in BASELINE_POLICIES:
         raise UsageError(
             f"the {checkpoint} policy was not trained in a world; name one: metta {command} {checkpoint} --env PRESET"
         )
@@ -66,7 +66,7 @@ def load_env(command: str, checkpoint: str, env: str | None, set_: list[str] | N
 def eval_worlds(
     checkpoint: str, env: str | None, suite: str | None, tasks: bool, set_: list[str] | None
 ) -> dict[str, api.EnvConfig | None]:
-    """The worlds that `metta eval` plays in, by name; None for the policy's own."""
+    """Name -> world of each world that `metta eval` evaluates in; None for the policy's training world."""
     if suite:
         return {name: load_env("eval", checkpoint, name, set_) for name in api.find_suite(suite).worlds}
     env_config = load_env("eval", checkpoint, env, set_)
@@ -78,19 +78,19 @@ def eval_worlds(
 
 
 def load_policy(
-    checkpoint: str, env_config: api.EnvConfig | None, device: str | None, place: str | None = None
+    checkpoint: str, env_config: api.EnvConfig | None, device: str | None, note_prefix: str | None = None
 ) -> tuple[api.Policy, api.EnvConfig]:
-    """A policy for a world, by default its own, and that world. Notes begin with `place`.
+    """The policy, and the world that it was loaded for: `env_config`, or its training world if that is None.
 
-    Raises CheckpointError if the policy does not fit the world.
+    A printed note starts with `note_prefix`. Raises CheckpointError if the policy does not fit the world.
     """
-    if checkpoint in WITHOUT_WEIGHTS:
+    if checkpoint in BASELINE_POLICIES:
         assert env_config is not None
-        return WITHOUT_WEIGHTS[checkpoint](env_config), env_config
+        return BASELINE_POLICIES[checkpoint](env_config), env_config
     loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config)
     if loaded.unknown:
-        names = ", ".join(loaded.unknown[:MOST_LISTED])
-        more = f" and {len(loaded.unknown) - MOST_LISTED} more" if len(loaded.unknown) > MOST_LISTED else ""
-        prefix = f"{place}: " if place else ""
-        output.note(f"{prefix}the policy was trained without these and ignores them: {names}{more}")
+        names = ", ".join(loaded.unknown[:MAX_LISTED])
+        more = f" and {len(loaded.unknown) - MAX_LISTED} more" if len(loaded.unknown) > MAX_LISTED else ""
+        prefix = f"{note_prefix}: " if note_prefix else ""
+        output.print_note(f"{prefix}the policy was trained without these and ignores them: {names}{more}")
     return loaded.agent, loaded.agent.env_config

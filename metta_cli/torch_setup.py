@@ -1,4 +1,4 @@
-"""Import of torch, for the commands that run a policy."""
+"""Set-up of torch for the commands that run a policy: import and memory allocator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from metta_cli.interrupts import exit_on_interrupt
 
 
 def set_up_torch() -> None:
-    """Import torch, which takes seconds, and keep freed memory in the process for its tensors."""
+    """Import torch, which takes seconds, and make the C allocator keep freed memory for later tensors."""
     with exit_on_interrupt():
         _ = api.MettaAgent  # its module imports torch
     api.keep_freed_memory()

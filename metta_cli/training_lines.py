@@ -1,4 +1,4 @@
-"""Output of a training run as plain lines, as JSON or not at all, and the summary at its start and end."""
+"""Output of a training run as plain lines, JSON or nothing (`--quiet`), and its summaries at start and end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Self
 
 from metta import api
 from metta_cli import output
-from metta_cli.output import duration, number
+from metta_cli.output import format_duration, format_number
 
 STOPPING = "Saving, then stopping. Press Ctrl-C again to quit without saving."
 
 
 class View:
-    """A listener of a run that prints only notes and signals, on stderr (`--quiet`); base class of the other views."""
+    """Listener of a run that prints only notes and signals, on stderr (`--quiet`). Base class of the other views."""
 
-    is_read = True
-    """until a write to the output fails"""
+    is_output_open = True
+    """False after a write to the output failed"""
 
     def __enter__(self) -> Self:
         return self
@@ -32,26 +32,26 @@ class View:
         """Restore the terminal."""
 
     def __call__(self, event: api.Event) -> None:
-        """Show one event. If the output is closed, the run stops as if its terminal had hung up: it saves first."""
-        if not self.is_read:
+        """Show one event. If the output cannot be written, raise SIGHUP, on which the run saves and stops."""
+        if not self.is_output_open:
             View.show(self, event)
             return
         try:
             self.show(event)
         except OSError as error:
-            self.is_read = False
+            self.is_output_open = False
             output.silence_broken_streams()
-            output.note(f"the output was closed ({error.strerror}); saving, then stopping")
+            output.print_note(f"the output cannot be written: {error.strerror}. Saving, then stopping.")
             signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
 
     def show(self, event: api.Event) -> None:
-        """Print one event. Raises OSError if the output is closed."""
+        """Print one event. Raises OSError if the output cannot be written."""
         match event:
             case api.Notice(text):
-                output.note(text)
+                output.print_note(text)
             case api.StopRequested(name):
-                # Inside a signal handler print() may be in the middle of another line. If the terminal hung up, the
-                # write fails, which must not keep the run from saving.
+                # The signal may have interrupted a print(), whose buffer must not be used again here. If the terminal
+                # was closed, the write fails, which must not prevent the run from saving.
                 with suppress(OSError):
                     os.write(2, f"\n{name}: {STOPPING}\n".encode())
 
@@ -60,8 +60,9 @@ class PlainView(View):
     """One line per epoch, without control codes: for files, pipes and continuous integration."""
 
     total = 0
-    episodes: api.EpochMetrics | None = None
-    """metrics of the last epoch in which an episode ended; an episode is often longer than an epoch"""
+    """agent steps of the whole run"""
+    episode_metrics: api.EpochMetrics | None = None
+    """metrics of the last epoch in which an episode ended, since an episode is often longer than an epoch"""
 
     def show(self, event: api.Event) -> None:
         """Print one event."""
@@ -70,8 +71,8 @@ class PlainView(View):
                 output.print_lines(start_summary(event))
                 self.total = event.config.run.total_timesteps
             case api.EpochEnded(metrics):
-                self.episodes = metrics if metrics.episodes else self.episodes
-                output.print_lines([epoch_line(metrics, self.episodes or metrics, self.total)])
+                self.episode_metrics = metrics if metrics.episodes else self.episode_metrics
+                output.print_lines([epoch_line(metrics, self.episode_metrics or metrics, self.total)])
             case api.RunEnded():
                 output.print_lines(["", *end_summary(event)])
             case _:
@@ -136,39 +137,39 @@ def start_summary(event: api.RunBegan) -> list[str]:
     ]
 
 
-def epoch_line(metrics: api.EpochMetrics, episodes: api.EpochMetrics, total: int) -> str:
-    """One epoch on one line; `episodes` are the metrics of the last epoch in which an episode ended."""
+def epoch_line(metrics: api.EpochMetrics, episode_metrics: api.EpochMetrics, total: int) -> str:
+    """One epoch on one line; `episode_metrics` are those of the last epoch in which an episode ended."""
     parts = [
         f"epoch {metrics.epoch}",
         f"steps {metrics.agent_step:,}/{total:,}",
         f"{metrics.steps_per_second:,.0f} steps/s",
-        f"left {duration(seconds_left(metrics, total))}",
-        f"reward {number(episodes.reward)}",
-        f"length {number(episodes.episode_length)}",
-        *(f"{name} {number(value)}" for name, value in main_losses(metrics)),
+        f"left {format_duration(seconds_left(metrics, total))}",
+        f"reward {format_number(episode_metrics.reward)}",
+        f"length {format_number(episode_metrics.episode_length)}",
+        *(f"{name} {format_number(value)}" for name, value in main_losses(metrics)),
     ]
     if metrics.evaluation:
-        parts.append(f"evaluation {number(metrics.evaluation.get('mean_reward'))}")
+        parts.append(f"evaluation {format_number(metrics.evaluation.get('mean_reward'))}")
     return "  ".join(parts)
 
 
 def main_losses(metrics: api.EpochMetrics) -> list[tuple[str, float]]:
-    """The losses that are shown each epoch, by name."""
+    """(name, value) of the losses shown after each epoch."""
     names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
     return [(name, metrics.losses[name]) for name in names if name in metrics.losses]
 
 
 def end_summary(event: api.RunEnded) -> list[str]:
-    """Lines that summarize a run, with the next commands."""
+    """Lines that summarize a run, with commands to evaluate, record and resume it."""
     speed = event.agent_step / event.seconds if event.seconds else 0.0
     lines = [
-        f"{event.reason}: {event.agent_step:,} agent steps, {event.epoch} epochs in {duration(event.seconds)} "
+        f"{event.reason}: {event.agent_step:,} agent steps, {event.epoch} epochs in {format_duration(event.seconds)} "
         f"({speed:,.0f} steps/s)"
     ]
     if event.first and event.last:
         lines.append(
-            f"reward {number(event.last.reward)} in epoch {event.last.epoch}, "
-            f"{number(event.first.reward)} in epoch {event.first.epoch}"
+            f"reward per agent {format_number(event.last.reward)} in epoch {event.last.epoch} "
+            f"(first: {format_number(event.first.reward)} in epoch {event.first.epoch})"
         )
     directory, checkpoint = shlex.quote(str(event.directory)), shlex.quote(str(event.checkpoint))
     more_steps = f" --total-timesteps {2 * event.agent_step}" if event.reason == "finished" else ""
@@ -184,7 +185,7 @@ def end_summary(event: api.RunEnded) -> list[str]:
 
 
 def seconds_left(metrics: api.EpochMetrics, total: int) -> float | None:
-    """Estimated seconds until the end of the run at the present speed; None before there is one."""
+    """Estimated seconds until the end of the run at the current speed; None if the speed is 0."""
     if not metrics.steps_per_second:
         return None
     return max(0, total - metrics.agent_step) / metrics.steps_per_second

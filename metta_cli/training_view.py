@@ -1,4 +1,4 @@
-"""Live view of a training run in a terminal: progress, rewards, losses and the time of each phase."""
+"""Live view of a training run in a terminal: progress, rewards, losses and the share of time of each phase."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from metta import api
 from metta_cli import output
-from metta_cli.output import duration, number
+from metta_cli.output import format_duration, format_number
 from metta_cli.training_lines import STOPPING, View, end_summary, main_losses, seconds_left
 
 PHASES = {
@@ -27,7 +27,7 @@ PHASES = {
 }
 BARS = "▁▂▃▄▅▆▇█"
 CURVE_EPOCHS = 40
-"""Epochs in the curve of the reward."""
+"""Number of epochs in the reward curve."""
 
 
 class LiveView(View):
@@ -37,11 +37,13 @@ class LiveView(View):
         self.console = console
         self.run: api.RunBegan | None = None
         self.metrics: api.EpochMetrics | None = None
-        self.episodes: api.EpochMetrics | None = None
-        self.evaluation: api.EpochMetrics | None = None
+        self.episode_metrics: api.EpochMetrics | None = None
+        """metrics of the last epoch in which an episode ended"""
+        self.evaluation_metrics: api.EpochMetrics | None = None
+        """metrics of the last epoch with an evaluation"""
         self.checkpoint: api.CheckpointSaved | None = None
         self.saved_at = 0.0
-        self.phase_began = time.monotonic()
+        self.phase_began_at = time.monotonic()
         self.phase = ""
         self.rewards: list[float] = []
         self.is_stopping = False
@@ -65,14 +67,14 @@ class LiveView(View):
             case api.RunBegan():
                 self.run = event
             case api.PhaseBegan(phase):
-                self.phase, self.phase_began = PHASES[phase], time.monotonic()
+                self.phase, self.phase_began_at = PHASES[phase], time.monotonic()
             case api.EpochEnded(metrics):
                 self.metrics = metrics
                 if metrics.reward is not None:
-                    self.episodes = metrics
+                    self.episode_metrics = metrics
                     self.rewards = [*self.rewards, metrics.reward][-CURVE_EPOCHS:]
                 if metrics.evaluation:
-                    self.evaluation = metrics
+                    self.evaluation_metrics = metrics
             case api.CheckpointSaved():
                 self.checkpoint, self.saved_at = event, time.monotonic()
             case api.StopRequested():
@@ -98,7 +100,7 @@ class LiveView(View):
         )
         rows: list[RenderableType] = [Text(heading, style="dim", overflow="ellipsis", no_wrap=True), self._progress()]
         if self.metrics:
-            rows += [Text(), self._numbers(self.metrics), Text(), self._time(self.metrics)]
+            rows += [Text(), self._metric_rows(self.metrics), Text(), self._time_shares(self.metrics)]
         rows += [Text(), self._status()]
         epoch = self.metrics.epoch if self.metrics else self.run.epoch
         title = f"{self.run.config.run.name}, epoch {epoch}"
@@ -115,25 +117,25 @@ class LiveView(View):
         if self.metrics:
             parts += [
                 f"{self.metrics.steps_per_second:,.0f} steps/s",
-                f"left {duration(seconds_left(self.metrics, total))}",
+                f"left {format_duration(seconds_left(self.metrics, total))}",
             ]
         line.add_row(ProgressBar(total=total, completed=min(done, total)), Text("  ".join(parts)))
         return line
 
-    def _numbers(self, metrics: api.EpochMetrics) -> RenderableType:
+    def _metric_rows(self, metrics: api.EpochMetrics) -> RenderableType:
         table = Table.grid(padding=(0, 3))
         for _ in range(4):
             table.add_column(no_wrap=True)
-        if self.episodes:
-            reward, hearts = self.episodes.reward, self.episodes.stats.get("heart.gained", 0.0)
-            table.add_row("reward", Text(number(reward), "bold green"), "", Text(self._curve(), "green"))
-            length = number(self.episodes.episode_length)
-            table.add_row("episode length", length, "hearts per agent", number(hearts))
-        if self.evaluation:
-            reward = self.evaluation.evaluation["mean_reward"]
-            table.add_row("evaluation reward", number(reward), "in epoch", str(self.evaluation.epoch))
-        losses = [(name.replace("_", " "), number(value)) for name, value in main_losses(metrics)]
-        losses += [("gradient norm", number(metrics.losses["grad_norm"]))]
+        if self.episode_metrics:
+            reward, hearts = self.episode_metrics.reward, self.episode_metrics.stats.get("heart.gained", 0.0)
+            table.add_row("reward", Text(format_number(reward), "bold green"), "", Text(self._curve(), "green"))
+            length = format_number(self.episode_metrics.episode_length)
+            table.add_row("episode length", length, "hearts per agent", format_number(hearts))
+        if self.evaluation_metrics:
+            reward = self.evaluation_metrics.evaluation["mean_reward"]
+            table.add_row("evaluation reward", format_number(reward), "in epoch", str(self.evaluation_metrics.epoch))
+        losses = [(name.replace("_", " "), format_number(value)) for name, value in main_losses(metrics)]
+        losses += [("gradient norm", format_number(metrics.losses["grad_norm"]))]
         losses += [("learning rate", f"{metrics.learning_rate:.2e}")]
         for left in range(0, len(losses), 2):
             pair = [cell for loss in losses[left : left + 2] for cell in loss]
@@ -141,35 +143,35 @@ class LiveView(View):
         return table
 
     def _curve(self) -> str:
-        """The rewards of the last epochs as a row of bars; empty in a terminal without Unicode."""
+        """Bar chart of the rewards of the last epochs, one character per epoch; empty in a terminal without Unicode."""
         if len(self.rewards) < 2 or not self.console.encoding.startswith("utf"):
             return ""
         lowest, highest = min(self.rewards), max(self.rewards)
         scale = (len(BARS) - 1) / (highest - lowest) if highest > lowest else 0.0
         return "".join(BARS[round((reward - lowest) * scale)] for reward in self.rewards)
 
-    def _time(self, metrics: api.EpochMetrics) -> RenderableType:
-        """Shares of the last epoch's time."""
-        parts = {
+    def _time_shares(self, metrics: api.EpochMetrics) -> RenderableType:
+        """Share of each phase in the time of the last epoch."""
+        phases = {
             "simulate": metrics.seconds_simulate,
             "infer": metrics.seconds_infer,
             "learn": metrics.seconds_learn,
         }
-        total = sum(parts.values()) or 1.0
+        total = sum(phases.values()) or 1.0
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
         table.add_column(width=30)
         table.add_column(justify="right")
-        for name, seconds in parts.items():
+        for name, seconds in phases.items():
             bar = ProgressBar(total=total, completed=seconds, width=30, complete_style="blue")
             table.add_row(name, bar, f"{100 * seconds / total:.0f}%")
         return table
 
     def _status(self) -> RenderableType:
         now = time.monotonic()
-        phase = f"{self.phase} ({duration(now - self.phase_began)})   " if self.phase else ""
+        phase = f"{self.phase} ({format_duration(now - self.phase_began_at)})   " if self.phase else ""
         saved = (
-            f"last checkpoint: epoch {self.checkpoint.epoch}, {duration(now - self.saved_at)} ago"
+            f"last checkpoint: epoch {self.checkpoint.epoch}, {format_duration(now - self.saved_at)} ago"
             if self.checkpoint
             else "no checkpoint yet"
         )

@@ -1,1 +1,1 @@
-"""The commands: `metta NAME` is the function in the module of that name."""
+"""The commands: the module of the same name implements `metta NAME`."""

@@ -1,4 +1,4 @@
-"""`metta check`: validate a TOML file."""
+"""`metta check`: validate a TOML file, and print all values and derived numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from metta_cli.parameters import Debug, Set, Source
 
 
 def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
-    """Validate a file; print every value and derived number."""
+    """Validate a TOML file; print all values and derived numbers."""
     text = api.check_text(api.load_config(source, set_ or ()))
     is_kept = api.keep_freed_memory()
     allocator = "kept in the process" if is_kept else "returned to the system (the C library is not glibc)"

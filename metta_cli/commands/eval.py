@@ -1,4 +1,4 @@
-"""`metta eval`: the mean reward of a policy in one or several worlds, alone or against another policy."""
+"""`metta eval`: evaluate a policy in one or several worlds, alone or against another policy."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ Suite = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|FILE.toml|PRESET,PRESET",
-        help="Evaluate in each world of a suite: one that `metta presets` lists, a file with worlds = [...], or a list "
-        "with commas.",
+        help="Evaluate in each world of a suite: a name that `metta presets` lists, a TOML file with worlds = [...], "
+        "or presets separated by commas.",
     ),
 ]
 Opponent = Annotated[
     str | None,
-    typer.Option(metavar="OTHER.pt|RUN_DIR|random|scripted", help="Let another policy play the other agents."),
+    typer.Option(
+        metavar="OTHER.pt|RUN_DIR|random|scripted",
+        help="Play a match against this policy, which controls the other agents.",
+    ),
 ]
 Share = Annotated[
-    float | None, typer.Option(help="With --against: share of the agents that the policy plays.  [default: 0.5]")
+    float | None, typer.Option(help="With --against: fraction of the agents that the policy controls.  [default: 0.5]")
 ]
 Groups = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME", help="With --against: group that the policy plays, instead of a share; repeatable."),
+    typer.Option(
+        metavar="NAME", help="With --against: group that the policy controls, instead of --share; repeatable."
+    ),
 ]
 Episodes = Annotated[int, typer.Option(min=1, help="Episodes per world.")]
-Baseline = Annotated[bool, typer.Option(help="Evaluate the random policy as well.")]
-Tasks = Annotated[bool, typer.Option("--tasks", help="Evaluate in each task of the policy's curriculum.")]
-EpisodeSeed = Annotated[int, typer.Option(min=0, help="Seed of maps, turn orders and actions.")]
+Baseline = Annotated[bool, typer.Option(help="Also evaluate the random policy.")]
+Tasks = Annotated[
+    bool, typer.Option("--tasks", help="Evaluate in each task of the curriculum: the policy's, or that of --env.")
+]
+EpisodeSeed = Annotated[int, typer.Option(min=0, help="Seed of maps, agent orders and sampled actions.")]
 
 
 def eval_(
@@ -58,7 +65,7 @@ def eval_(
 ) -> None:
     """Evaluate a policy: mean rewards with 95 % confidence intervals.
 
-    Rewards are per agent and episode; the interval of their mean is Student's t over episodes.
+    Rewards are per agent and episode. The confidence interval of their mean is Student's t over episodes.
     """
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()
@@ -85,18 +92,18 @@ def eval_(
 def _check_options(
     suite: str | None, env: str | None, tasks: bool, against: str | None, share: float | None, group: list[str] | None
 ) -> None:
-    """Raises UsageError for options that exclude each other."""
+    """Raises UsageError for options that cannot be combined."""
     if suite and (env or tasks):
         raise UsageError(f"--suite names the worlds to play in; leave out {'--env' if env else '--tasks'}")
     if not against and (share is not None or group):
-        raise UsageError("--share and --group divide the agents between two policies; name the other by --against")
+        raise UsageError("--share and --group divide the agents between two policies; name the other with --against")
     if share is not None and group:
-        raise UsageError("--share and --group both say which agents the policy plays; leave out one")
+        raise UsageError("--share and --group both select the agents that the policy controls; leave out one")
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What is evaluated in each world."""
+    """Settings of the evaluation, equal for all worlds."""
 
     checkpoint: str
     against: str | None
@@ -108,20 +115,22 @@ class _Evaluation:
     device: str | None
 
     def row(self, name: str, env_config: api.EnvConfig | None, is_named: bool) -> EvaluationRow:
-        """The result in one world, by default the policy's own; with `is_named`, notes begin with the world's name.
+        """The result in one world, by default the policy's training world.
+
+        With `is_named`, printed notes start with the world's name.
 
         Raises CheckpointError or UsageError if a policy does not fit the world.
         """
-        place = name if is_named else None
-        policy, env_config = resolve.load_policy(self.checkpoint, env_config, self.device, place)
+        note_prefix = name if is_named else None
+        policy, env_config = resolve.load_policy(self.checkpoint, env_config, self.device, note_prefix)
         env = api.make_environment(env_config)
         if self.against:
-            place = f"{name}, {self.against}" if is_named else self.against
-            opponent, _ = resolve.load_policy(self.against, env_config, self.device, place)
+            note_prefix = f"{name}, {self.against}" if is_named else self.against
+            opponent, _ = resolve.load_policy(self.against, env_config, self.device, note_prefix)
             share = 0.5 if self.share is None else self.share
             match = api.play_match(policy, opponent, env, self.episodes, self.seed, share, self.groups)
             return EvaluationRow(name, match=match)
-        policies = {self.checkpoint if self.checkpoint in resolve.WITHOUT_WEIGHTS else "policy": policy}
+        policies = {self.checkpoint if self.checkpoint in resolve.BASELINE_POLICIES else "policy": policy}
         if self.baseline:
             policies["random"] = api.RandomPolicy(env_config.spec)
         results = {column: api.evaluate(policies[column], env, self.episodes, self.seed) for column in policies}

@@ -16,10 +16,10 @@ from metta_cli.torch_setup import set_up_torch
 def export(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR", help="A policy file, or a run directory for its newest one."),
+        typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR", help="A policy file, or a run directory (its newest policy)."),
     ],
     out: Annotated[
-        str | None, typer.Option(metavar="FILE.onnx", help="File to write.  [default: beside the policy]")
+        str | None, typer.Option(metavar="FILE.onnx", help="File to write.  [default: the policy's path with .onnx]")
     ] = None,
     debug: Debug = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`metta map`: print the map of a world."""
+"""`metta map`: print the initial map of an episode."""
 
 from __future__ import annotations
 

@@ -16,22 +16,22 @@ from metta_cli.torch_setup import set_up_torch
 
 def play(
     source: Source,
-    agent: Annotated[int, typer.Option(min=0, help="Index of your agent.")] = 0,
+    agent: Annotated[int, typer.Option(min=0, help="Index of the agent to control.")] = 0,
     policy: Annotated[
         str, typer.Option(metavar="CHECKPOINT.pt|RUN_DIR|random|scripted", help="Policy of the other agents.")
     ] = "random",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Control one agent from the keyboard; a policy plays the others.
+    """Control one agent by keyboard; a policy controls the others.
 
-    Each key is one step of the world.
+    Each key press is one step of the world.
     """
     from metta_cli import interactive  # noqa: PLC0415  # rich and prompt_toolkit are imported only where needed
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415
 
-    keyboard = Keyboard("play", "it reads single keys")
+    keyboard = Keyboard("play", "run it without redirecting stdin or stdout")
     set_up_torch()
     others, env_config = resolve.load("play", resolve.newest_policy(policy), source, set_, None)
     if agent >= env_config.game.num_agents:

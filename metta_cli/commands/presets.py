@@ -21,12 +21,12 @@ def list_presets(context: typer.Context) -> None:
         output.print_lines(["", "suites, for metta eval --suite:"])
         output.print_glossary([(name, suite.aim) for name, suite in api.SUITES.items()])
         for problem in api.broken_preset_packages():
-            output.note(problem)
+            output.print_note(problem)
 
 
 @presets.command("show")
 def show_preset(
     name: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a preset.", autocompletion=complete_preset)],
 ) -> None:
-    """Print a preset, to begin a file of your own."""
+    """Print the TOML text of a preset, as a template for a new file."""
     output.print_lines([api.find_preset(name).text.rstrip("\n")])

@@ -12,10 +12,10 @@ from metta_cli.parameters import Debug
 
 
 def complete_name(incomplete: str) -> list[tuple[str, str]]:
-    """Names of tables that begin so, with their descriptions; of their keys as well once a dot is typed."""
+    """Names and descriptions of the tables, and after a dot also of the keys, that start with `incomplete`."""
     names = {}
     for table in api.config_reference():
-        names[_name(table)] = table.description
+        names[_full_name(table)] = table.description
         if "." in incomplete:
             names |= {f"{table.name}.{key.key}": key.description for key in table.keys}
     return [(name, description) for name, description in names.items() if name.startswith(incomplete)]
@@ -26,7 +26,7 @@ def reference(
         str | None,
         typer.Argument(
             metavar="TABLE|KEY",
-            help="A table or a key, such as ppo, env.game or ppo.gamma.  [default: a list of the tables]",
+            help="A table or a key, such as ppo, env.game or ppo.gamma.  [default: list the tables]",
             autocompletion=complete_name,
         ),
     ] = None,
@@ -35,7 +35,7 @@ def reference(
     """Print the reference of the TOML file: its tables and keys."""
     tables = api.config_reference(name)
     if name is None:
-        output.print_glossary([(_name(table), table.description) for table in tables])
+        output.print_glossary([(_full_name(table), table.description) for table in tables])
         return
     for index, table in enumerate(tables):
         output.print_lines([""] * (index > 0) + [table.header + (f'  type = "{table.type}"' if table.type else "")])
@@ -47,6 +47,6 @@ def reference(
             output.print_wrapped(key.description, indent=4)
 
 
-def _name(table: api.TableReference) -> str:
-    """The name by which `metta reference` finds a table: `ppo`, `env.map_builder.Maze`."""
+def _full_name(table: api.TableReference) -> str:
+    """The name of a table as an argument of `metta reference`: `ppo`, `env.map_builder.Maze`."""
     return f"{table.name}.{table.type}" if table.type else table.name

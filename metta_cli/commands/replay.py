@@ -1,4 +1,4 @@
-"""`metta replay`: record episodes of a policy."""
+"""`metta replay`: record episodes of a policy as web pages and MettaScope files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def replay(
     checkpoint: Checkpoint,
     env: World = None,
     episodes: Annotated[int, typer.Option(min=1, help="Episodes to record, with consecutive seeds.")] = 1,
-    out: Annotated[str, typer.Option(metavar="DIR", help="Directory of the files.")] = "replays",
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Longest episode, in steps.")] = None,
+    out: Annotated[str, typer.Option(metavar="DIR", help="Output directory.")] = "replays",
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Maximum number of steps of an episode.")] = None,
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     set_: Set = None,
@@ -39,5 +39,5 @@ def replay(
             values = {"seed": episode_seed, "steps": episode.steps, "reward": reward}
             output.print_json(values | {"page": str(paths.page), "mettascope": str(paths.mettascope)})
         elif not quiet:
-            summary = f"seed {episode_seed}: {episode.steps} steps, reward per agent {output.number(reward)}"
+            summary = f"seed {episode_seed}: {episode.steps} steps, reward per agent {output.format_number(reward)}"
             output.print_lines([summary, f"  {paths.page}", f"  {paths.mettascope}"])

@@ -1,4 +1,4 @@
-"""`metta report`: compare runs on one page."""
+"""`metta report`: compare runs on one web page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metta_cli.parameters import Debug
 
 
 def report(
-    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Directories of the runs.")],
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR", help="Run directories.")],
     out: Annotated[str, typer.Option(metavar="FILE.html", help="File to write.")] = "report.html",
     debug: Debug = False,
 ) -> None:

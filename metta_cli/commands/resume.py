@@ -1,4 +1,4 @@
-"""`metta resume`: continue a run."""
+"""`metta resume`: resume a run from its newest checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metta_cli.torch_setup import set_up_torch
 
 
 def resume(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Directory of the run.")],
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Run directory.")],
     device: Device = None,
     set_: Set = None,
     total_timesteps: Timesteps = None,

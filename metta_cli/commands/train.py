@@ -1,4 +1,4 @@
-"""`metta train`, and what it shares with `metta resume`: the values that options override, and the view of the run."""
+"""`metta train`: train a policy. Also option overrides and choice of the view, shared with `metta resume`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def train(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a policy; print a summary and the next commands."""
+    """Train a policy; print progress and a summary."""
     config = api.load_config(
         source, overrides(set_, run_dir=run_dir, device=device, seed=seed, total_timesteps=total_timesteps)
     )
@@ -32,7 +32,7 @@ def train(
 
 
 def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.Override]:
-    """The overrides of the file's values: `--set`, and the options that stand for keys of `[run]`."""
+    """Overrides of values of the file: those of `--set`, and the options that set keys of `[run]`."""
     return [api.Override.parse(text) for text in set_ or ()] + [
         api.Override(f"--{key.replace('_', '-')}", ("run", key), str(value))
         for key, value in options.items()
@@ -41,9 +41,9 @@ def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.O
 
 
 def training_view(json: bool, quiet: bool) -> View:
-    """The view of a run: nothing if quiet, JSON if asked for, live in a terminal, plain lines elsewhere.
+    """The view of a run: quiet, JSON, else live in a terminal and plain lines elsewhere.
 
-    Of several processes only rank 0 shows anything.
+    Ranks above 0 are always quiet.
     """
     if quiet or api.job_rank():
         return View()

@@ -18,19 +18,19 @@ def watch(
         str,
         typer.Argument(
             metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
-            help="A policy file, a run directory to follow, or a policy without weights.",
+            help="A policy file, a run directory to follow, or a baseline policy.",
         ),
     ],
     env: World = None,
     speed: Annotated[int, typer.Option(min=1, max=1000, help="Steps per second.")] = 10,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first map.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
     """Show a policy playing in this terminal, or follow a run.
 
-    Each episode of a run in progress is played by its newest policy. The command waits for the first one.
+    With a run directory, the newest policy of the run plays each episode. The command waits until there is one.
     """
     from metta_cli import interactive  # noqa: PLC0415  # rich and prompt_toolkit are imported only where needed
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415

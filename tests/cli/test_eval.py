@@ -139,9 +139,9 @@ def test_a_match_in_groups(here: Path) -> None:
     ("options", "message"),
     [
         (("--suite", "all", "--env", "tiny.toml"), "--suite names the worlds to play in; leave out --env"),
-        (("--share", "0.5"), "--share and --group divide the agents between two policies; name the other by --ag"),
-        (("--group", "agent"), "--share and --group divide the agents between two policies; name the other by --ag"),
-        (("--against", "random", "--share", "0.5", "--group", "agent"), "--share and --group both say which agents"),
+        (("--share", "0.5"), "--share and --group divide the agents between two policies; name the other with --a"),
+        (("--group", "agent"), "--share and --group divide the agents between two policies; name the other with --a"),
+        (("--against", "random", "--share", "0.5", "--group", "agent"), "--share and --group both select the agents"),
         (("--against", "random", "--share", "1"), "the policy's share must be more than 0 and less than 1, so that"),
         (("--against", "random", "--share", "0"), "the policy's share must be more than 0 and less than 1, so that"),
         (("--against", "random", "--share", "0.1"), "a share of 0.1 leaves the policy none of the 4 agents; choose"),
