@@ -3,7 +3,7 @@
 import sys
 from importlib.metadata import version
 
-if "metta_cli" not in sys.modules:  # the command line makes no environment by its Gymnasium name, and starts faster
+if "metta_cli" not in sys.modules:  # the command line uses no Gymnasium ids; without them it starts faster
     from metta.gymnasium_registration import register_presets
 
     register_presets()

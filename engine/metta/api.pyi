@@ -87,6 +87,7 @@ from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_o
 from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool
+from metta.run.device import find_device
 from metta.run.epoch_metrics import EpochMetrics
 from metta.run.events import (
     CheckpointSaved,
@@ -104,7 +105,6 @@ from metta.run.loggers import RunLogger
 from metta.run.metrics_file import json_line
 from metta.run.run_directory import newest_checkpoint
 from metta.run.train import resume_run, train_run
-from metta.run.device import find_device
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv, make_environment
 from metta.world.episode_summary import EpisodeSummary, StepInfo
@@ -240,8 +240,8 @@ __all__ = [
     "save_checkpoint",
     "train_ppo",
     "train_run",
-    "update_policy",
     "trained_tasks",
+    "update_policy",
     "write_replay",
     "write_report",
 ]

@@ -8,27 +8,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-MOST_SHOWN = 50
-"""Problems listed in one message; a file can have a million of them."""
+MAX_SHOWN = 50
+"""Maximum number of problems listed in one message; a file can have a million of them."""
 
-MOST_LISTED = 20
-"""Known names listed after an unknown one that resembles none of them."""
+MAX_LISTED = 20
+"""Maximum number of known names that `did_you_mean` lists if none is similar."""
 
 
 def closest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` is probably a misspelling of; None if none is similar enough."""
+    """The known name that is most similar to `name`; None if none is similar enough."""
     return next(iter(get_close_matches(name, list(known), n=1)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name, such as `; did you mean "gamma"?`.
 
-    Where no known name is similar: all of them (`; known: adam, muon`) if there are at most MOST_LISTED, else nothing.
+    If no known name is similar: all of them (`; known: adam, muon`) if there are at most MAX_LISTED, else nothing.
     """
     names = list(known)
     if closest := closest_name(name, names):
         return f'; did you mean "{closest}"?'
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= MOST_LISTED else ""
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
 
 
 def printable(text: str) -> str:
@@ -50,19 +50,19 @@ _WRONG_PATH = {
 
 
 def is_wrong_path(error: OSError) -> bool:
-    """Whether another path would avoid the error: the input is wrong. All others, such as a full disk, are failures."""
+    """Whether the path given by the user caused the error; False for other causes, such as a full disk."""
     return error.errno in _WRONG_PATH
 
 
 @dataclass(frozen=True)
 class Problem:
-    """An error in a config: the key path, such as `("env", "game", "width")`, and a message."""
+    """An error in a config: the path of a key, such as `("env", "game", "width")`, and a message."""
 
     path: tuple[str | int, ...]
     message: str
     line: int | None = None
     option: str | None = None
-    """the command line option that set the value; None where the file set it"""
+    """the command-line option that set the value; None if the file set it"""
 
     @property
     def key(self) -> str:
@@ -83,9 +83,9 @@ class Problem:
 
 
 class RulesError(ValueError):
-    """Several problems found by one validator of a config model, since a validator can raise only one error.
+    """Raised by a validator of a config model to report several problems at once.
 
-    Paths are relative to the model whose validator raises it.
+    The paths are relative to the model.
     """
 
     def __init__(self, problems: Sequence[Problem]):
@@ -100,7 +100,7 @@ class MettaError(Exception):
 
 
 class ConfigError(MettaError):
-    """The configuration is invalid; holds every problem found, sorted by line."""
+    """The configuration is invalid. `problems` has every problem found, sorted by line."""
 
     exit_code = 2
 
@@ -112,15 +112,15 @@ class ConfigError(MettaError):
     def _text(self) -> str:
         count = len(self.problems)
         lines = [f"{printable(self.source)} has {count} problem{'' if count == 1 else 's'}"]
-        shown = self.problems[:MOST_SHOWN]
+        shown = self.problems[:MAX_SHOWN]
         place_width = max((len(problem.place) for problem in shown), default=0)
         key_width = min(48, max((len(problem.key) for problem in shown), default=0))
         for problem in shown:
             message = printable(problem.message)
             columns = [f"{problem.place:<{place_width}}", f"{problem.key:<{key_width}}", message]
             lines.append("  " + "  ".join(column for column in columns if column.strip()))
-        if count > MOST_SHOWN:
-            lines.append(f"  and {count - MOST_SHOWN} more")
+        if count > MAX_SHOWN:
+            lines.append(f"  and {count - MAX_SHOWN} more")
         return "\n".join(lines)
 
 
@@ -137,7 +137,7 @@ class MapError(MettaError):
 
 
 class CheckpointError(MettaError):
-    """A checkpoint or trainer state is missing, damaged, not a file of metta, or does not fit the config."""
+    """A checkpoint or trainer state is missing, damaged, not written by metta, or does not fit the config."""
 
     exit_code = 2
 
@@ -147,4 +147,4 @@ class TrainingError(MettaError):
 
 
 class RenamedKeyWarning(FutureWarning):
-    """A file has keys under names that have been renamed; it is loaded under the new names."""
+    """A file uses old names of renamed keys; the keys are loaded under their new names."""

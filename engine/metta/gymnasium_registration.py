@@ -1,6 +1,6 @@
-"""Gymnasium names of the presets: `gymnasium.make_vec("metta/quickstart")` makes one once metta is imported.
+"""Gymnasium ids of the presets: after `import metta`, `gymnasium.make_vec("metta/quickstart")` makes an environment.
 
-Gymnasium is given the names of the functions below, so that `import metta` imports neither the simulator nor torch.
+The entry points are strings, so that `import metta` imports neither the simulator nor torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from metta.errors import UsageError
 
 
 def register_presets() -> None:
-    """Register each preset as `metta/<name>`, except those whose names Gymnasium does not allow."""
+    """Register each preset as `metta/<name>`, except those whose names are not valid Gymnasium ids."""
     for preset in presets():
         if re.fullmatch(r"[\w:.-]+", preset.name):
             gymnasium.register(
@@ -28,7 +28,7 @@ def register_presets() -> None:
 
 
 def make_vector_env(preset: str, num_envs: int = 1, seed: int = 0) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """Make `num_envs` worlds of a preset or TOML file as one vector environment of worlds x agents sub-environments."""
+    """Make `num_envs` worlds of a preset: one vector environment with `num_envs` x agents sub-environments."""
     config = metta.api.load_config(preset)
     return metta.api.MettaGridEnv(config.env, num_worlds=num_envs, seed=seed).to_gymnasium_vector()
 
@@ -36,6 +36,6 @@ def make_vector_env(preset: str, num_envs: int = 1, seed: int = 0) -> gymnasium.
 def refuse_single_env(preset: str, **options: Any) -> NoReturn:
     """Raise UsageError: `gymnasium.make` makes environments of one agent only."""
     raise UsageError(
-        f"metta/{preset} is a vector environment, with a sub-environment for each agent; "
-        f'gymnasium.make cannot make it, use gymnasium.make_vec("metta/{preset}")'
+        f"gymnasium.make cannot make metta/{preset}, which has several agents; "
+        f'use gymnasium.make_vec("metta/{preset}"), which has a sub-environment for each agent'
     )
