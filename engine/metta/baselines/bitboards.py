@@ -26,33 +26,36 @@ _ONE: Final = np.uint64(1)
 
 
 def shift_columns(words: Words, columns: Integers | int) -> Words:
-    """The words with every bit moved that many columns to the right, wrapping around."""
+    """Move every bit that many columns to the right (to higher bits), wrapping around."""
     left = np.asarray(columns).astype(np.uint64) & np.uint64(SIDE - 1)
     right = (np.uint64(SIDE) - left) & np.uint64(SIDE - 1)
     return np.asarray((words << left) | (words >> right), np.uint64)
 
 
 def window_to_words(window: Mask, first_col: Integers) -> Words:
-    """`[agents, ..., rows]` of `[agents, ..., rows, cols]`: bits from each agent's column `first_col [agents]` on."""
+    """Pack `[agents, ..., rows, cols]` into words `[agents, ..., rows]`, from column `first_col [agents]` on."""
     bits = _ONE << np.arange(window.shape[-1], dtype=np.uint64)
     words = (window * bits).sum(axis=-1, dtype=np.uint64)
     return shift_columns(words, first_col.reshape(-1, *[1] * (words.ndim - 1)))
 
 
 def words_to_window(boards: Words, rows: Integers, first_col: Integers, width: int) -> Mask:
-    """`[agents, rows, cols]` of `boards [agents, 64]`: the rows `rows [agents, rows]`, `width` columns of each."""
+    """Unpack a window `[agents, rows, width]` of `boards [agents, 64]`.
+
+    Its rows are `rows [agents, rows]`, its columns the `width` columns from `first_col [agents]` on.
+    """
     words = shift_columns(boards[np.arange(len(boards))[:, None], rows], -first_col[:, None])
     return np.asarray((words[:, :, None] >> np.arange(width, dtype=np.uint64)) & _ONE, bool)
 
 
 def cell_at(boards: Words, row: Integers, col: Integers) -> Mask:
-    """`[agents]`: one cell of each of `boards [agents, 64]`."""
+    """`[agents]`: the cell at `row [agents]`, `col [agents]` of each of `boards [agents, 64]`."""
     word = boards[np.arange(len(boards)), row & (SIDE - 1)]
     return np.asarray((word >> (col & (SIDE - 1)).astype(np.uint64)) & _ONE, bool)
 
 
 def single_cells(row: Integers, col: Integers) -> Words:
-    """`[agents, 64]`: a board for each agent with one cell set."""
+    """`[agents, 64]`: boards in which only the cell at `row [agents]`, `col [agents]` is set."""
     boards = np.zeros((len(row), SIDE), np.uint64)
     boards[np.arange(len(row)), row & (SIDE - 1)] = _ONE << (col & (SIDE - 1)).astype(np.uint64)
     return boards

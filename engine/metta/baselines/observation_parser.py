@@ -1,4 +1,4 @@
-"""Parser of observations for the scripted policy: tokens to arrays by cell of the window."""
+"""Observation parser of the scripted policy: from tokens to arrays over the cells of the window."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE, NO_
 
 @dataclass(frozen=True)
 class ParsedObservation:
-    """What agents see, by cell of the window. Types are those of `RecipeValues`."""
+    """The content of observations as arrays, most of them over the cells of the window.
+
+    Converter types are indexed as in `RecipeValues`.
+    """
 
     visible: Mask
-    """`[agents, rows, cols]`: cells whose tokens are not cut off by `num_observation_tokens`"""
+    """`[agents, rows, cols]`: cells whose tokens are certainly not truncated by `num_observation_tokens`"""
     objects: Mask
     """`[agents, rows, cols]`: cells with an object"""
     other_agents: Mask
     """`[agents, rows, cols]`: cells with another agent"""
     converters: Mask
-    """`[agents, types, rows, cols]`: cells with a converter of the type"""
+    """`[agents, types, rows, cols]`: cells with a converter of each type"""
     has_output: Mask
-    """`[agents, types, rows, cols]`: converters that hold something worth taking"""
+    """`[agents, types, rows, cols]`: converters with output to take, by `RecipeValues.ready_at`"""
     converting: Mask
-    """`[agents, types, rows, cols]`: converters that will, after their conversion or cooldown"""
+    """`[agents, types, rows, cols]`: converters that will have output after their conversion or cooldown"""
     has_room: Mask
     """`[agents, types, rows, cols]`: converters that have room for ingredients"""
     inventory: Integers
-    """`[agents, items]`"""
+    """`[agents, items]`: units that the agent carries"""
     orientation: Integers
-    """`[agents]`"""
+    """`[agents]`: index into `geometry.STEPS`"""
     group: Integers
     """`[agents]`: index into `spec.group_ids`"""
     is_frozen: Mask
@@ -60,7 +63,7 @@ class ObservationParser:
         self.distance = abs(rows - self.shape[0] // 2) + abs(cols - self.shape[1] // 2)
 
     def parse(self, observations: NDArray[np.uint8]) -> ParsedObservation:
-        """The content of `[agents, tokens, 3] uint8`."""
+        """Parse `[agents, tokens, 3] uint8`."""
         agents, cells = len(observations), self.distance.size
         used = observations[:, :, 0] != NO_TOKEN
         agent, _ = np.nonzero(used)
@@ -70,14 +73,14 @@ class ObservationParser:
         is_own = location == self.spec.center
 
         def cell_values(name: str) -> Integers:
-            """`[agents, cells]`: the value of a feature, -1 where no token has it."""
+            """`[agents, cells]`: the value of a feature; -1 where no token has it."""
             values = np.full(agents * cells, -1)
             mask = feature == FEATURE_IDS[name]
             values[index[mask]] = value[mask]
             return values.reshape(agents, cells)
 
         def own_value(name: str) -> Integers:
-            """`[agents]`: the value of a feature at the own cell, 0 where no token has it."""
+            """`[agents]`: the value of a feature at the agent's own cell; 0 if no token has it."""
             values = np.zeros(agents, np.int64)
             mask = is_own & (feature == FEATURE_IDS[name])
             values[agent[mask]] = value[mask]
@@ -111,24 +114,25 @@ class ObservationParser:
         )
 
     def _converters(self, type_ids: Integers, contents: Integers, is_busy: Mask) -> list[Mask]:
-        """Converters, those with output, those converting and those with room: `[agents, types, rows, cols]` each."""
+        """The masks `converters`, `has_output`, `converting` and `has_room` of `ParsedObservation`."""
         agents, types = len(type_ids), len(self.recipes.names)
         index = np.where(type_ids >= 0, self.type_index[type_ids], -1)
         masks = [np.zeros((agents, types, type_ids.shape[1]), bool) for _ in range(4)]
         converters, has_output, converting, has_room = masks
-        for type_, (ready_at, inputs) in enumerate(zip(self.recipes.ready_at, self.recipes.inputs, strict=True)):
-            agent, cell = np.nonzero(index == type_)
+        for type_index, (ready_at, inputs) in enumerate(zip(self.recipes.ready_at, self.recipes.inputs, strict=True)):
+            agent, cell = np.nonzero(index == type_index)
             content = contents[agent, cell]
-            converters[agent, type_, cell] = True
-            has_output[agent, type_, cell] = (content >= ready_at).any(axis=1)
-            converting[agent, type_, cell] = (content >= inputs).all(axis=1) & is_busy[agent, cell]
-            has_room[agent, type_, cell] = (content < MAX_FILL * inputs).any(axis=1)
+            converters[agent, type_index, cell] = True
+            has_output[agent, type_index, cell] = (content >= ready_at).any(axis=1)
+            converting[agent, type_index, cell] = (content >= inputs).all(axis=1) & is_busy[agent, cell]
+            has_room[agent, type_index, cell] = (content < MAX_FILL * inputs).any(axis=1)
         return [mask.reshape(agents, types, *self.shape) for mask in masks]
 
     def _visible(self, used: Mask, agent: Integers, cell: Integers) -> Mask:
-        """`[agents, rows, cols]`: cells that are certainly not cut off.
+        """`[agents, rows, cols]`: cells whose tokens are certainly complete.
 
-        Tokens are listed by distance and cut at the end: cells as far away as the last one listed may be missing.
+        Tokens are ordered by distance and truncated at the end: if all are used, tokens may be missing in cells at
+        least as far away as the farthest cell with a token.
         """
         farthest = np.zeros(len(used), np.int64)
         np.maximum.at(farthest, agent, self.distance.ravel()[cell])

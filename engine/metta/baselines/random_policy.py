@@ -1,4 +1,4 @@
-"""The random policy: every action is equally likely. Its mean reward is the baseline of others."""
+"""The random policy, which samples actions uniformly: a lower baseline for other policies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RandomPolicy:
         generator: torch.Generator | None = None,
         deterministic: bool = False,
     ) -> PolicyOutput:
-        """A random action for each agent, also if `deterministic`: all are equally likely."""
+        """Sample an action for each agent, even if `deterministic`, since all actions are equally likely."""
         agents, actions = len(observations), len(self._flat_actions)
         action_index = torch.randint(actions, (agents,), generator=generator)
         log_probs = torch.full((agents,), -math.log(actions))

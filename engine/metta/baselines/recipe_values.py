@@ -16,46 +16,46 @@ from metta.config.env.objects import ObjectConfig
 from metta.config.env.ranges import range_max
 
 INGREDIENT_DISCOUNT: Final = 0.5
-"""Value of a recipe's ingredients as a fraction of that of its product."""
+"""Value of a recipe's ingredients as a fraction of the value of its product."""
 
 PUT_DISCOUNT: Final = 0.8
-"""Value of putting a recipe's ingredients in as a fraction of that of taking its product out."""
+"""Value of putting a recipe's ingredients into a converter as a fraction of the value of taking its product."""
 
 MAX_STOCK: Final = 8
-"""Conversions for which an agent collects ingredients."""
+"""Number of conversions for which an agent collects ingredients."""
 
 MAX_FILL: Final = 4
-"""Conversions for which it fills a converter, which other agents use too."""
+"""Number of conversions for which an agent fills a converter, which other agents may use too."""
 
 
 @dataclass(frozen=True)
 class RecipeValues:
-    """The converters that lead to a reward, in a fixed order, and what agents of each group gain there."""
+    """The converter types that contribute to a reward, in a fixed order, and their values for agents of each group."""
 
     type_ids: NDArray[np.int64]
     """`[types]`: type id in tokens"""
     names: list[str]
-    """`[types]`"""
+    """`[types]`: names of the object types"""
     inputs: NDArray[np.int64]
     """`[types, items]`: units that one conversion consumes"""
     outputs: NDArray[np.int64]
     """`[types, items]`: units that one conversion produces"""
     ready_at: NDArray[np.int64]
-    """`[types, items]`: units of an output in the converter that are worth taking; 256 for other items"""
+    """`[types, items]`: units in the converter from which an output is worth taking; 256 (never) for other items"""
     ticks: NDArray[np.int64]
-    """`[types]`: steps of a conversion"""
+    """`[types]`: duration of a conversion in steps"""
     cooldown: NDArray[np.int64]
-    """`[types]`: steps of the cooldown after it"""
+    """`[types]`: duration of the cooldown after a conversion in steps"""
     enough: NDArray[np.int64]
-    """`[groups, items]`: units beyond which more are worth nothing to an agent"""
+    """`[groups, items]`: number of units beyond which further units have no value for an agent"""
     gain_of_get: NDArray[np.float64]
-    """`[groups, types]`: value of the output of one conversion"""
+    """`[groups, types]`: value of taking the output of one conversion, in units of reward"""
     gain_of_put: NDArray[np.float64]
-    """`[groups, types]`: value of causing one conversion; 0 for converters without ingredients"""
+    """`[groups, types]`: value of putting in the ingredients of one conversion; 0 if it needs none"""
 
     @classmethod
     def from_config(cls, env_config: EnvConfig) -> RecipeValues:
-        """The values of the converters that the config's maps contain."""
+        """Compute the values of the converters on the config's maps."""
         game, items = env_config.game, env_config.game.inventory_item_names
         placed = _placed_objects(env_config.map_builder)
         types = [entry for name, entry in env_config.object_types.items() if name in placed and entry.type != "wall"]
@@ -66,7 +66,7 @@ class RecipeValues:
         gain = values @ outputs.T
         is_useful: NDArray[np.bool_] = np.asarray(gain.any(axis=0))
         inputs, outputs, gain = inputs[is_useful], outputs[is_useful], gain[:, is_useful]
-        types = [entry for entry, useful in zip(types, is_useful.tolist(), strict=True) if useful]
+        types = [entry for entry, is_kept in zip(types, is_useful.tolist(), strict=True) if is_kept]
         needed = inputs.max(axis=0, initial=0)
         is_rewarded = np.array([[group.item_reward(item) > 0 for item in items] for group in settings])
         reward_cap = np.array([[group.item_reward_cap(item) for item in items] for group in settings])
@@ -88,7 +88,7 @@ class RecipeValues:
 
 
 def _item_values(settings: AgentSettings, items: list[str], types: list[ObjectConfig]) -> NDArray[np.float64]:
-    """`[items]`: the reward of one unit, or its share of the value of a product made from it if that is larger."""
+    """`[items]`: the reward for one unit, or its share of the discounted value of a product if that is larger."""
     values = {item: max(0.0, settings.item_reward(item)) if settings.item_cap(item) else 0.0 for item in items}
     for _ in types:  # a chain of conversions has at most as many stages as there are converter types
         for entry in types:
@@ -101,14 +101,14 @@ def _item_values(settings: AgentSettings, items: list[str], types: list[ObjectCo
 
 
 def _amounts(recipes: list[dict[str, int] | None], items: list[str]) -> NDArray[np.int64]:
-    """`[types, items]`: the units of each item in the input or output of each type."""
+    """`[types, items]`: units of each item in each of `recipes`, the inputs or outputs of the types."""
     return np.array([[(recipe or {}).get(item, 0) for item in items] for recipe in recipes], np.int64).reshape(
         len(recipes), len(items)
     )
 
 
 def _placed_objects(builder: MapBuilder) -> set[str]:
-    """The names of the objects on the builder's maps."""
+    """The names of the objects that the builder's maps may contain."""
     placed: set[str] = set()
     for _, part, _ in walk_builders(builder):
         if isinstance(part, AsciiConfig):

@@ -1,4 +1,4 @@
-"""The scripted policy: walk to the nearest useful object, put in what it takes, take out what it makes."""
+"""The scripted policy, a greedy baseline: walk to useful converters, put ingredients in, take products out."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 
 STEP_DISCOUNT: Final = 0.9
-"""A gain d steps away has the value gain * STEP_DISCOUNT ** d."""
+"""Discount per step: a gain at a distance of d steps has the value gain * STEP_DISCOUNT ** d."""
 
 EXPLORATION_VALUE: Final = 0.01
-"""Value of an unknown cell as a fraction of the largest gain."""
+"""Gain of seeing an unknown cell as a fraction of the largest gain."""
 
 SURPLUS_DISCOUNT: Final = 0.5
-"""Factor of the gain of an ingredient for an agent that holds enough for one conversion."""
+"""Factor on the gain of an ingredient if the agent already carries enough of it for one conversion."""
 
 UNSEEN_CONVERTER_DISCOUNT: Final = 0.5
-"""Value of an unknown cell as a fraction of the gain at a converter that may stand there."""
+"""Gain of seeing an unknown cell as a fraction of the gain at a converter that may be there."""
 
 KNOWN_CONVERTER_EXPONENT: Final = 2
-"""Power of that fraction where a converter of the type is known already."""
+"""Exponent of UNSEEN_CONVERTER_DISCOUNT if the agent already knows a converter of the type."""
 
 
 class ScriptedPolicy:
-    """A greedy policy without weights: it knows the config's recipes and remembers a map of what it has seen.
+    """A greedy policy without weights that knows the config's recipes and maps the cells it has seen.
 
-    Each gain (an output to take, a converter to fill, an unknown cell to see) is the source of a flood over the free
-    cells of the agent's map, which starts the later the smaller the gain; the agent walks towards the source of the
-    first flood to arrive. Visible agents are obstacles.
+    Each possible gain (an output to take, a converter to fill, an unknown cell to see) is the source of a flood fill
+    over the free cells of the agent's map. Smaller gains start later, so that the flood which arrives first comes from
+    the source with the largest discounted gain; the agent walks towards it. Visible agents are obstacles.
     """
 
     def __init__(self, env_config: EnvConfig):
@@ -68,7 +68,7 @@ class ScriptedPolicy:
         self._exploration_delay = int(_delays(np.array(EXPLORATION_VALUE * largest), largest))
 
     def initial_memory(self, agents: int) -> SpatialMemory:
-        """Empty maps."""
+        """The memory of agents with empty maps."""
         return SpatialMemory.empty(agents, len(self.recipes.names))
 
     def act(
@@ -79,13 +79,15 @@ class ScriptedPolicy:
         generator: torch.Generator | None = None,
         deterministic: bool = False,
     ) -> PolicyOutput:
-        """One step for `[agents, tokens, 3] uint8`.
+        """Choose actions for `[agents, tokens, 3] uint8`.
 
-        Ties between directions are broken at random, also if `deterministic`, so that agents get past each other.
-        Raises UsageError if `memory` is not that of a scripted policy.
+        Ties between directions are broken at random, even if `deterministic`, so that agents do not block each other
+        forever. The returned log-probabilities and values are 0. Raises UsageError if `memory` is not a SpatialMemory.
         """
         if not isinstance(memory, SpatialMemory):
-            raise UsageError("the scripted policy needs its own memory; make it with initial_memory(agents)")
+            raise UsageError(
+                "memory is not a SpatialMemory; create it with initial_memory(agents) of the scripted policy"
+            )
         agents = len(observations)
         noise = torch.rand(agents, 5, generator=generator).numpy()
         observation = self._parser.parse(observations.cpu().numpy())
@@ -97,7 +99,7 @@ class ScriptedPolicy:
         return PolicyOutput(actions, action_index, torch.zeros(agents), torch.zeros(agents), memory)
 
     def _decide(self, memory: SpatialMemory, observation: ParsedObservation, noise: NDArray[np.float32]) -> Integers:
-        """`[agents]`: the index of each agent's action; `noise [agents, 5]` in [0, 1)."""
+        """`[agents] int64`: action indices; `noise [agents, 5] float32` in [0, 1)."""
         agents = np.arange(len(memory.row))
         sources, delays = self._sources(memory, observation)
         free = memory.seen & ~memory.objects & ~memory.outside & ~self._other_agents(memory, observation)
@@ -119,27 +121,28 @@ class ScriptedPolicy:
         actions = self._actions
         action_index = np.where(is_facing, actions.step, actions.turn[observation.orientation, target])
         if types:
-            type_ = source % types
-            action_index = np.where(is_facing & gets, actions.get[type_], action_index)
-            action_index = np.where(is_facing & puts, actions.put[type_], action_index)
+            type_index = source % types
+            action_index = np.where(is_facing & gets, actions.get[type_index], action_index)
+            action_index = np.where(is_facing & puts, actions.put[type_index], action_index)
         return action_index
 
     def _sources(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
-        """Sources of floods, `[agents, 3 * types + 1, 64]`, and their delays, `[agents, 3 * types + 1]` steps.
+        """Sources of floods, `[agents, 3 * types + 1, 64]`, and their delays in steps, `[agents, 3 * types + 1]`.
 
-        Converters with output, converters with room, converters that will have output, and unknown cells.
+        They are, in this order and by type: converters with output, converters with room, converters that will have
+        output; last, all unknown cells.
         """
         recipes, group = self.recipes, observation.group
-        lacks = observation.inventory < recipes.enough[group]
-        wants = (lacks[:, None] & (recipes.outputs > 0)).any(axis=2)
+        can_use_more = observation.inventory < recipes.enough[group]
+        needs_output = (can_use_more[:, None] & (recipes.outputs > 0)).any(axis=2)
         has_enough = (observation.inventory >= self._needed) & (self._needed > 0)
         is_surplus = (has_enough[:, None] & (recipes.outputs > 0)).any(axis=2)
         can_put = (observation.inventory[:, None] >= recipes.inputs).all(axis=2)
-        get = np.where(wants, self._get_delays[group] + is_surplus * self._surplus_delay, NO_ARRIVAL)
+        get = np.where(needs_output, self._get_delays[group] + is_surplus * self._surplus_delay, NO_ARRIVAL)
         put = np.where(can_put, self._put_delays[group], NO_ARRIVAL)
         expected, wait = self._expected_output(memory, observation)
-        # an agent that holds a recipe's ingredients explores: for a converter of the type, or a nearer one, or one that
-        # can be reached
+        # an agent with a recipe's ingredients gains more from unknown cells: they may contain a converter of the type,
+        # or one that is nearer than the known ones, or reachable
         exponent = np.where(memory.converters.any(axis=2), KNOWN_CONVERTER_EXPONENT, 1)
         explore = np.minimum(put + self._unseen_converter_delay * exponent, NO_ARRIVAL)
         unknown = explore.min(axis=1, initial=self._exploration_delay, keepdims=True)
@@ -147,10 +150,10 @@ class ScriptedPolicy:
         return sources, np.concatenate([get, put, np.minimum(get + wait, NO_ARRIVAL), unknown], axis=1)
 
     def _expected_output(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
-        """Visible converters that will have output, `[agents, types, 64]`, and after about how many steps.
+        """Visible converters that will have output, `[agents, types, 64]`, and the wait in steps, `[agents, types]`.
 
-        A converter that the agent itself has just filled is ready after its conversion; another one that is converting
-        may just have started or be nearly done.
+        If the agent has just filled a converter of a type, the wait is the duration of its conversion. For others, the
+        start of the conversion is unknown, and the wait is estimated as the duration of conversion and cooldown.
         """
         recipes = self.recipes
         converting = np.zeros_like(memory.converters)
@@ -176,12 +179,12 @@ class ScriptedPolicy:
 
 
 def _delay(fraction: float) -> float:
-    """Steps after which a gain is discounted to `fraction`."""
+    """Number of steps that discount a gain to `fraction` of its value."""
     return math.log(fraction) / math.log(STEP_DISCOUNT)
 
 
 def _delays(gains: NDArray[np.float64], largest: float) -> Integers:
-    """Steps by which the flood of each gain starts later than that of the largest one."""
+    """`[...] int64`: delay in steps of the flood of each of `gains [...]`, relative to that of the largest gain."""
     with np.errstate(divide="ignore"):
         steps = np.log(gains / largest) / math.log(STEP_DISCOUNT)
     return np.minimum(steps, NO_ARRIVAL).round().astype(np.int64)

@@ -1,7 +1,7 @@
-"""The scripted policy's memory: a map of what each agent has seen, updated from its observations.
+"""Memory of the scripted policy: a map of the cells that each agent has seen, updated from its observations.
 
-A map is a set of bitboards. It is a torus on which the agent walks: cells 32 away are forgotten, and new ones take
-their place.
+A map consists of bitboards of 64 x 64 cells, on which the agent moves. Rows and columns wrap around: when the agent
+moves, the row or column 32 cells away is cleared, so that the map covers the surroundings of the agent.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ from metta.baselines.observation_parser import ParsedObservation
 from metta.baselines.recipe_values import MAX_FILL, RecipeValues
 
 REVISIT_AFTER: Final = 20
-"""Conversions after which a converter that had no ingredients may have output: another agent may have filled it."""
+"""Number of conversions after which an empty converter is assumed to have output: another agent may have filled it."""
 
 MAX_MISMATCHES: Final = 4
-"""Cells that differ between map and observation at which the map is discarded."""
+"""The map is discarded if at least this many cells differ between map and observation."""
 
 
 @dataclass(frozen=True)
 class SpatialMemory(Memory):
-    """Each agent's map. `hidden` and `cell`, the memory of a policy with weights, have 0 layers."""
+    """Each agent's map. `hidden` and `cell`, the LSTM state of the base class, have 0 layers."""
 
     age: Integers
     """`[agents]`: steps since the map was empty"""
     row: Integers
-    """`[agents]`: the agent's position on the map"""
+    """`[agents]`: the agent's row on the map"""
     col: Integers
-    """`[agents]`"""
+    """`[agents]`: the agent's column on the map"""
     seen: Words
-    """`[agents, 64]`: cells that were seen"""
+    """`[agents, 64]`: cells that the agent has seen"""
     objects: Words
     """`[agents, 64]`: cells with an object"""
     outside: Words
-    """`[agents, 64]`: cells that look free and could not be entered: they are outside the world"""
+    """`[agents, 64]`: cells outside the world, which look free but could not be entered"""
     converters: Words
     """`[agents, types, 64]`: cells with a converter of each type"""
     has_output: Words
-    """`[agents, types, 64]`: converters with something to take"""
+    """`[agents, types, 64]`: converters with output to take"""
     converting: Words
-    """`[agents, types, 64]`: converters that will have it"""
+    """`[agents, types, 64]`: converters that will have output after their conversion or cooldown"""
     has_room: Words
     """`[agents, types, 64]`: converters with room for ingredients"""
     put_row: Integers
-    """`[agents]`: position of the last converter into which the agent put something, -1 before that"""
+    """`[agents]`: row of the cell in front of the agent at its last attempt to fill a converter; -1 if never"""
     put_col: Integers
-    """`[agents]`"""
+    """`[agents]`: column of that cell; -1 if never"""
     put_age: Integers
-    """`[agents]`: `age` at that time, -1 before that"""
+    """`[agents]`: `age` at that time; -1 if never"""
 
     @classmethod
     def empty(cls, agents: int, types: int) -> SpatialMemory:
-        """The maps of agents that have seen nothing."""
+        """The memory of agents that have seen nothing; they are in the middle of their maps."""
         tensor = torch.zeros(0, agents, 1)
         middle = np.full(agents, SIDE // 2)
         boards, by_type = np.zeros((agents, SIDE), np.uint64), np.zeros((agents, types, SIDE), np.uint64)
@@ -96,11 +96,11 @@ class SpatialMemory(Memory):
 
     @property
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """All fields but the tensors, by name."""
+        """All fields except `hidden` and `cell`, by name."""
         return {name: value for name, value in vars(self).items() if name not in ("hidden", "cell")}
 
     def with_empty_maps(self, episode_starts: Mask) -> SpatialMemory:
-        """The memory with empty maps for the agents that `episode_starts [agents]` marks."""
+        """The memory with empty maps where `episode_starts [agents]`."""
         empty = SpatialMemory.empty(1, self.converters.shape[1]).arrays
         cleared: dict[str, Any] = {
             name: np.where(episode_starts.reshape(-1, *[1] * (values.ndim - 1)), empty[name], values)
@@ -112,14 +112,14 @@ class SpatialMemory(Memory):
 class MapUpdater:
     """Updates maps from observations of a window of `height` x `width` cells.
 
-    `move_id` is the action id of the agent's moves, `put_ids` are those of actions that may put items into a converter.
+    `move_id` is the action id of moves, `put_ids` are the action ids that may put items into a converter.
     """
 
     def __init__(self, recipes: RecipeValues, shape: tuple[int, int], move_id: int, put_ids: Sequence[int]):
         self._recipes = recipes
         self._height, self._width = shape
         self._move_id, self._put_ids = move_id, put_ids
-        # a converter without ingredients produces unaided; another one needs somebody to bring them
+        # converters that need ingredients produce only after an agent has put them in
         self._output_after = np.where(recipes.inputs.any(axis=1), REVISIT_AFTER, 1)
 
     def window_rows(self, row: Integers) -> Integers:
@@ -131,7 +131,7 @@ class MapUpdater:
         return np.asarray(col - self._width // 2)
 
     def update(self, memory: SpatialMemory, observation: ParsedObservation) -> SpatialMemory:
-        """The memory after an observation: where the agent is now, and what is around it."""
+        """The memory after an observation: the agent's new position and an updated map."""
         is_known = memory.age > 0
         did_move = (observation.last_action == self._move_id) & is_known
         direction = np.where(did_move, observation.orientation ^ observation.last_argument, -1)
@@ -140,15 +140,15 @@ class MapUpdater:
         outside = memory.outside | single_cells(memory.row + row_step, memory.col + col_step) * blocked[:, None]
         row, col = memory.row + moved * row_step, memory.col + moved * col_step
         agents = np.arange(len(row))
-        # the row and the column opposite on the torus are forgotten
+        # clear the row and the column that are farthest from the agent, where the map wraps around
         seen = memory.seen & ~shift_columns(np.array([1], np.uint64), col + SIDE // 2)[:, None]
         seen[agents, (row + SIDE // 2) & (SIDE - 1)] = 0
         seen[is_lost] = 0
-        draw = self._window_writer(observation, row, col)
-        found = (~is_lost).astype(np.uint64)[:, None, None]
-        converters, converting = memory.converters * found, memory.converting * found
-        # converters out of sight change: conversions end, ingredients are used up, other agents come and go
-        has_output, has_room = memory.has_output * found, memory.has_room * found
+        write_window = self._window_writer(observation, row, col)
+        keep = (~is_lost).astype(np.uint64)[:, None, None]
+        converters, converting = memory.converters * keep, memory.converting * keep
+        # converters out of sight change, so output and room are assumed after a typical time
+        has_output, has_room = memory.has_output * keep, memory.has_room * keep
         has_output = has_output | converting * self._is_due(memory, 1)
         has_output = has_output | converters * self._is_due(memory, self._output_after)
         has_room = has_room | converters * self._is_due(memory, MAX_FILL)
@@ -158,13 +158,13 @@ class MapUpdater:
             age=memory.age + 1,
             row=row,
             col=col,
-            seen=draw(seen, observation.visible),
-            objects=draw(memory.objects, observation.objects),
+            seen=write_window(seen, observation.visible),
+            objects=write_window(memory.objects, observation.objects),
             outside=outside,
-            converters=draw(converters, observation.converters),
-            has_output=draw(has_output, observation.has_output),
-            converting=draw(converting, observation.converting),
-            has_room=draw(has_room, observation.has_room),
+            converters=write_window(converters, observation.converters),
+            has_output=write_window(has_output, observation.has_output),
+            converting=write_window(converting, observation.converting),
+            has_room=write_window(has_room, observation.has_room),
             put_row=np.where(did_put, row + ROW_STEPS[observation.orientation], memory.put_row),
             put_col=np.where(did_put, col + COL_STEPS[observation.orientation], memory.put_col),
             put_age=np.where(did_put, memory.age, memory.put_age),
@@ -173,12 +173,12 @@ class MapUpdater:
     def _window_writer(
         self, observation: ParsedObservation, row: Integers, col: Integers
     ) -> Callable[[Words, Mask], Words]:
-        """A function that writes `[agents, (types,) rows, cols]` into a copy of boards, where cells are visible."""
+        """Return a function that writes the visible cells of `[agents, (types,) rows, cols]` into a copy of boards."""
         rows, first_col = self.window_rows(row), self.first_col(col)
         visible = window_to_words(observation.visible, first_col)
         agents = np.arange(len(row))
 
-        def draw(boards: Words, window: Mask) -> Words:
+        def write_window(boards: Words, window: Mask) -> Words:
             boards = boards.copy()
             if boards.ndim == 2:
                 index: tuple[Integers, ...] = (agents[:, None], rows)
@@ -189,19 +189,20 @@ class MapUpdater:
             boards[index] = (boards[index] & ~is_visible) | (window_to_words(window, first_col) & is_visible)
             return boards
 
-        return draw
+        return write_window
 
     def _is_due(self, memory: SpatialMemory, conversions: Integers | int) -> Words:
-        """`[agents, types, 1]`: 1 once in as many steps as that many conversions and cooldowns take, else 0."""
+        """`[agents, types, 1]`: 1 at one step per period, the duration of `conversions` with cooldowns; else 0."""
         period = conversions * (self._recipes.ticks + self._recipes.cooldown) + 1
         return np.asarray(memory.age[:, None] % period == 0, np.uint64)[:, :, None]
 
     def _locate(
         self, memory: SpatialMemory, observation: ParsedObservation, direction: Integers
     ) -> tuple[Mask, Mask, Mask]:
-        """Agents that have moved in `direction` (-1: none), that were blocked by nothing visible, whose map is wrong.
+        """`[agents]` each: moved in `direction` (-1: no move tried), was blocked by nothing visible, has a wrong map.
 
-        No token shows whether a move succeeded; objects do, which have come one cell nearer if it did.
+        No token shows whether a move succeeded. The observed objects show it: if it did, they fit the map better at the
+        new position than at the old one.
         """
         row_step, col_step = ROW_STEPS[direction], COL_STEPS[direction]
 

@@ -1,4 +1,4 @@
-"""Export of a policy to an ONNX file, for programs without torch."""
+"""Export of a policy to an ONNX file, for inference without PyTorch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
 def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     """Write one step of the policy as an ONNX model, for any number of agents; returns the path.
 
-    Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (zeros at
-    first), `episode_starts [agents] bool` (true where an episode starts).
-    Outputs: `logits [agents, actions]`, `values [agents]`, `next_hidden`, `next_cell`.
+    Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (initially
+    zeros), `episode_starts [agents] bool` (true where an episode starts).
+    Outputs, all float32: `logits [agents, actions]`, `values [agents]`, `next_hidden` and `next_cell`, shaped as
+    `hidden` and `cell`.
     The metadata entry `metta` is JSON: `action_names`, `flat_actions` ((action id, argument) of each logit),
     `feature_names` and `object_type_names` (by the ids in tokens), and `memory` (layers and hidden size).
 
@@ -39,7 +40,7 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
     observations = torch.full((2, spec.num_observation_tokens, 3), 255, dtype=torch.uint8, device=agent.device)
     episode_starts = torch.zeros(2, dtype=torch.bool, device=agent.device)
     agents = torch.export.Dim("agents")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs optional packages that are missing
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs which optional packages are missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about torch's own code, and about inputs that share a dynamic axis
         try:

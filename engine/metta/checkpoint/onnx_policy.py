@@ -1,7 +1,7 @@
-"""One step of the policy in standard operations, with dense encodings and fixed shapes, for export to ONNX.
+"""The network that is exported to ONNX: one step of a policy in standard operators, with dense token encodings.
 
-It computes what `MettaAgent` computes, from the same weights, without custom layers and without lists whose length
-depends on the data.
+It computes the same outputs as `MettaAgent` from the same weights, without custom autograd functions and without shapes
+that depend on the data.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class OnnxPolicy(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits `[agents, actions]`, values `[agents]`, and the memory after this step: hidden and cell.
 
-        `observations [agents, tokens, 3] uint8`; hidden and cell `[layers, agents, hidden] float32`, zeros at first
-        (0 layers for a policy without LSTM); `episode_starts [agents] bool` marks where a new episode starts. Logit i
-        belongs to action i of `spec.flat_actions`.
+        `observations [agents, tokens, 3] uint8`; hidden and cell `[layers, agents, hidden] float32`, initially zeros (0
+        layers for a policy without LSTM); `episode_starts [agents] bool`: memory is cleared first where it is true.
+        Logit i belongs to action i of `spec.flat_actions`.
         """
         frame = self.agent.egocentric_frame
         orientation: Tensor | None = None
@@ -76,16 +76,16 @@ class OnnxPolicy(nn.Module):
 
 
 def _is_ahead(codes: TokenCodes, tokens: Tensor) -> Tensor:
-    """`[agents, tokens] bool`: whether a token lies in the cell ahead of its agent."""
+    """`[agents, tokens] bool`: whether a token is in the cell ahead of its agent."""
     location, feature, value = tokens.unbind(-1)
     is_orientation = (feature == codes.orientation) & (location == codes.center)
-    # 1 + orientation, 0 for an agent without such a token
+    # 1 + orientation; 0 for an agent without an orientation token
     ahead_index = ((value + 1) * is_orientation).amax(1).int()
     return location == codes.ahead.index_select(0, ahead_index).unsqueeze(1)
 
 
 def _cnn_features(backbone: CnnBackbone, dense: Tensor) -> Tensor:
-    """`[agents, hidden]` of the dense encoding `[agents, cells * channels]`."""
+    """Map the dense encoding `[agents, cells * channels]` to features `[agents, hidden]`."""
     first = backbone.convolution
     _, second, _, _, *rest = backbone.layers
     assert isinstance(second, GridConvolution)
@@ -98,12 +98,12 @@ def _cnn_features(backbone: CnnBackbone, dense: Tensor) -> Tensor:
 
 
 def _attention_features(backbone: AttentionBackbone, cells: Tensor, channels: Tensor, magnitudes: Tensor) -> Tensor:
-    """`[agents, hidden]` of cells, channels and magnitudes, each `[agents, tokens]`."""
+    """Map cells, channels and magnitudes, each `[agents, tokens]`, to features `[agents, hidden]`."""
     tokens = backbone.norm(backbone.channels(channels) * magnitudes.unsqueeze(-1) + backbone.cells(cells))
     keys, values = (backbone.split_heads(part) for part in backbone.keys_values(tokens).chunk(2, -1))
     queries = backbone.split_heads(backbone.latents.expand(cells.shape[0], -1, -1))
     is_visible = magnitudes > 0
-    is_visible = is_visible | ~is_visible.any(1, keepdim=True)
+    is_visible = is_visible | ~is_visible.any(1, keepdim=True)  # without any, softmax would be NaN
     scores = queries @ keys.transpose(-1, -2) / keys.shape[-1] ** 0.5
     weights = scores.masked_fill(~is_visible[:, None, None, :], float("-inf")).softmax(-1)
     features: Tensor = backbone.layers((weights @ values).transpose(1, 2).flatten(1))
@@ -111,7 +111,7 @@ def _attention_features(backbone: AttentionBackbone, cells: Tensor, channels: Te
 
 
 def _lstm_step(lstm: nn.LSTM, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of every layer (Hochreiter and Schmidhuber 1997, with forget gates): output, hidden and cell."""
+    """One step of `nn.LSTM`: output `[agents, hidden]`, then hidden and cell `[layers, agents, hidden]`."""
     hiddens, cells = [], []
     for layer in range(lstm.num_layers):
         weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[layer]

@@ -31,7 +31,7 @@ from metta.spaces import ActionSpace, ObservationSpace
 KIND = "policy checkpoint"
 
 _WINDOW = ("observation_height", "observation_width")
-"""The size of the observation window must be equal; features, types, items and actions are matched by name."""
+"""Fields of `EnvSpec` that must be equal; features, types, items and actions are matched by name."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class LoadedPolicy:
     """A policy rebuilt from its checkpoint file alone."""
 
     agent: MettaAgent
-    """its `env_config` is the environment that it plays in"""
+    """the policy; its `env_config` is the environment in which it plays"""
     metadata: dict[str, Any]
-    """as given to `save_checkpoint`, and the `epoch`"""
+    """the metadata given to `save_checkpoint`, and the `epoch`"""
     unknown: tuple[str, ...] = ()
-    """names in its environment that it was not made for: objects and items it ignores, actions it never takes"""
+    """names in its environment that the saved one lacks: objects and items it ignores, actions it never takes"""
 
 
 class _SavedTasks(BaseModel):
@@ -64,7 +64,7 @@ class _PolicyFile(BaseModel):
     global_features: list[str]
     weights: dict[str, torch.Tensor]
     curriculum: _SavedTasks | None = None
-    """the tasks it was trained in; None if there was only one, and in files of older versions"""
+    """the tasks of its training; None if there was only one, and in files of older versions"""
 
 
 def save_checkpoint(
@@ -73,7 +73,8 @@ def save_checkpoint(
     """Write `checkpoint_000100.pt` for epoch 100 into the directory `path`, which is created if it does not exist.
 
     The file holds the weights, the configs that rebuild agent and environment, and `metadata` (numbers, text, tensors,
-    and lists and dictionaries of them); `torch.load(weights_only=True)` reads it.
+    and lists and dictionaries of them); `torch.load(weights_only=True)` reads it. Raises UsageError if `epoch` is
+    negative.
     """
     if epoch < 0:
         raise UsageError(f"epoch must be at least 0; got {epoch}")
@@ -88,9 +89,9 @@ def checkpoint_content(
     metadata: Mapping[str, Any] | None = None,
     curriculum: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of a checkpoint file; `curriculum` is the `Curriculum.description` of a training on several tasks.
+    """The content of a checkpoint file; `curriculum` is the `Curriculum.description` of a run with several tasks.
 
-    The weights are those of the agent, not copies.
+    The weights share memory with those of the agent.
     """
     return {
         "epoch": epoch,
@@ -106,8 +107,8 @@ def checkpoint_content(
 def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
     """Load the weights of a checkpoint into `agent`; returns its metadata, with `epoch`.
 
-    Features, object types, items and actions are matched by name, whatever their order in the agent's environment. The
-    policy ignores objects and items that it does not know, and never takes actions that it does not know.
+    Features, object types, items and actions are matched by name, so their order in the agent's environment may differ.
+    The policy ignores objects and items, and never takes actions, that the saved environment lacks.
 
     Raises CheckpointError, and does not change the agent, if the file is missing, damaged or not a policy checkpoint,
     or if the policy in it has another observation window, an action that does not exist in the agent's environment, or
@@ -121,9 +122,9 @@ def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
 def load_policy(
     path: str | Path, device: torch.device | None = None, env_config: EnvConfig | None = None
 ) -> LoadedPolicy:
-    """The policy in a checkpoint file, with an agent built from the configs in the file.
+    """Load the policy in a checkpoint file, with an agent built from the configs in the file.
 
-    `env_config` is an environment to play in instead of the saved one; names are matched as in `load_checkpoint`.
+    `env_config` replaces the saved environment; names are matched as in `load_checkpoint`.
     Raises CheckpointError for the same reasons.
     """
     policy = _read_policy_file(Path(path))
@@ -141,7 +142,7 @@ def load_policy(
 
 
 def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
-    """The environments of the tasks that a saved policy was trained in, by name; one if it had no curriculum.
+    """The environments of the tasks in which a saved policy was trained, by name; one if it had no curriculum.
 
     Raises CheckpointError if the file's tasks are invalid.
     """
@@ -168,7 +169,7 @@ def checkpoint_paths(directory: Path) -> list[Path]:
 
 
 def _read_policy_file(path: Path) -> _PolicyFile:
-    if os.path.isdir(path):  # which takes any name, however long
+    if os.path.isdir(path):  # unlike Path.is_dir, it raises no OSError for a name that is too long
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
     content = read_torch_file(path, KIND)
@@ -179,12 +180,12 @@ def _read_policy_file(path: Path) -> _PolicyFile:
         policy = _PolicyFile.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{path} is not a valid {KIND}: {first_problem(error)}") from None
-    # checked before the network is built, which a config alone could make arbitrarily large
+    # checked before the network is built: a config alone could describe one that does not fit in memory
     expected = num_weights(policy.agent_config, policy.env_config.spec)
     found = sum(weight.numel() for weight in policy.weights.values())
     if found < expected:
         raise CheckpointError(f"{path} is not a valid {KIND}: its config needs {expected:,} weights; it has {found:,}")
-    # files of versions before value normalization have no statistics
+    # files written before value normalization existed have no statistics
     statistics = {f"value_head.{name}": statistic for name, statistic in initial_statistics().items()}
     return policy.model_copy(update={"weights": statistics | policy.weights})
 
@@ -206,7 +207,7 @@ def _check_extensions(path: Path, agent_config: object, env_config: object) -> N
 
 
 def _nested_tables(data: object) -> Iterator[dict[Any, Any]]:
-    """Every dictionary in nested data."""
+    """Yield every dictionary in nested dictionaries and lists."""
     if isinstance(data, dict):
         yield data
     for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
@@ -214,7 +215,7 @@ def _nested_tables(data: object) -> Iterator[dict[Any, Any]]:
 
 
 def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str, torch.Tensor]:
-    """The weights in the file, remapped to the agent's environment; CheckpointError where the two do not fit."""
+    """The weights in the file, remapped to the agent's environment; raises CheckpointError if they do not fit."""
     current, saved = agent.spec, policy.env_config.spec
     mismatches = [
         f"agent.{name} is {_quoted(ours)} here and {_quoted(theirs)} in the file"
@@ -224,7 +225,8 @@ def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dic
     mismatches += _spec_mismatches(current, saved)
     if BACKBONES.is_custom(policy.agent_config.backbone):
         mismatches += [
-            f'{kind} have other ids here, and the custom backbone "{policy.agent_config.backbone}" may depend on ids'
+            f"{kind} have different ids here, and the custom backbone "
+            f'"{policy.agent_config.backbone}" may depend on ids'
             for kind in renumbered(saved, current)
         ]
     if list(agent.global_features) != policy.global_features:
@@ -242,7 +244,7 @@ def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dic
 
 
 def _spec_mismatches(current: EnvSpec, saved: EnvSpec) -> list[str]:
-    """Differences between environments that matching by name does not resolve."""
+    """Differences between environments that matching by name cannot resolve."""
     mismatches = [
         f"{name} is {ours} here and {theirs} in the file"
         for name in _WINDOW
@@ -257,7 +259,7 @@ def _spec_mismatches(current: EnvSpec, saved: EnvSpec) -> list[str]:
 
 
 def _row_mismatches(weights: Mapping[str, torch.Tensor], spec: EnvSpec, config: AgentModelConfig) -> list[str]:
-    """Weights that are missing in the file or have another size than its own configs require."""
+    """Weights that are missing in the file or do not have the size that the configs in the file require."""
     return [
         f"{name} is missing in the file"
         if name not in weights

@@ -1,9 +1,10 @@
-"""Remapping of a policy's weights to another environment, where the same names have other indices.
+"""Remapping of a policy's weights to another environment, in which the same names have different indices.
 
-A policy indexes what it sees and does as its environment does: items and actions in the order of their lists, object
-types by their ids. Another environment may order the same names differently, have more of them, or fewer.
+Weights are indexed as in the policy's environment: items and actions in the order of their lists, object types by their
+ids. Another environment may order the same names differently, and may have more or fewer of them.
 
-One token has no name to go by: at an episode's first step the previous action is shown as action 0, whichever that is.
+One case is not remapped: at an episode's first step the tokens show action 0 as the previous action, which may be a
+different action in the other environment.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from metta.config.env.token_features import ITEM_PREFIX
 Names = Sequence[tuple[object, ...]]
 
 UNKNOWN_ACTION_BIAS: Final = -1e4
-"""Bias of the logit of an action that the policy does not know: it is never sampled, and nothing overflows."""
+"""Bias of the logit of an action that the policy does not know: low enough never to be sampled, without overflow."""
 
 _LOGIT_BIAS: Final = "policy_head.output.bias"
 
 
 def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, Names]]:
-    """For each weight whose size depends on the environment: that dimension, and the name of each index along it.
+    """Map each weight whose size depends on the environment to that dimension and the names of its indices.
 
-    The weights of a custom backbone are not among them; see `renumbered`.
+    The weights of custom backbones are not included; see `renumbered`.
     """
     channels = channel_names(spec)
     actions = flat_action_names(spec)
@@ -53,17 +54,17 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
 
 
 def flat_action_names(spec: EnvSpec) -> list[tuple[str, int]]:
-    """(action name, argument) of each logit."""
+    """`[actions]`: (action name, argument) of each logit."""
     return [(spec.action_names[action], argument) for action, argument in spec.flat_actions]
 
 
 def remap_rows(
     weights: Mapping[str, Tensor], config: AgentModelConfig, source: EnvSpec, target: EnvSpec
 ) -> dict[str, Tensor]:
-    """The weights of a policy made for `source` such that they compute the same in environments of `target`.
+    """Remap the weights of a policy made for `source` so that it computes the same in environments of `target`.
 
-    Channels that `source` lacks add nothing to the features; actions that it lacks are never sampled. All actions of
-    `source` must exist in `target` (see `missing_actions`).
+    Channels that `source` lacks have zero weights; actions that it lacks are never sampled. All actions of `source`
+    must exist in `target` (see `missing_actions`).
     """
     remapped = dict(weights)
     target_rows = row_names(target, config)
@@ -84,7 +85,7 @@ def missing_actions(source: EnvSpec, target: EnvSpec) -> list[str]:
 
 
 def unknown_names(source: EnvSpec, target: EnvSpec) -> list[str]:
-    """What `target` has and a policy made for `source` ignores: `item coal`, `group 2`, `action swap`."""
+    """Names in `target` that `source` lacks and its policies ignore: `item coal`, `group 2`, `action swap`."""
     known = set(map(_subject, channel_names(source)))
     unseen = dict.fromkeys(name for channel in channel_names(target) if (name := _subject(channel)) not in known)
     actions = set(flat_action_names(source))
@@ -93,13 +94,13 @@ def unknown_names(source: EnvSpec, target: EnvSpec) -> list[str]:
 
 
 def renumbered(source: EnvSpec, target: EnvSpec) -> list[str]:
-    """The kinds of names that have other ids in `target`; a custom backbone, which may read ids, then cannot play."""
+    """The kinds of names whose ids differ; a custom backbone, which may depend on ids, then cannot be remapped."""
     fields = {"features": "feature_names", "object types": "object_type_names", "groups": "group_ids"}
     return [kind for kind, field in fields.items() if getattr(source, field) != getattr(target, field)]
 
 
 def _subject(channel: tuple[object, ...]) -> str:
-    """What a channel stands for; the same for all counts of an item."""
+    """The item, object, group or feature that a channel belongs to, such as `item coal`."""
     feature, *value = map(str, channel)
     if feature.startswith(ITEM_PREFIX):
         return f"item {feature.removeprefix(ITEM_PREFIX)}"
