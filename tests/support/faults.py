@@ -25,6 +25,7 @@ import struct
 import sys
 import tempfile
 import time
+import traceback
 import types
 import zlib
 from collections import Counter
@@ -41,7 +42,7 @@ from tiny_runs import TINY, assert_same_state, assert_same_weights, metrics_of, 
 import metta.files
 import metta.run.interval_timer
 from metta.api import TrainingState
-from metta_cli import output
+from metta_cli import training_lines
 from metta_cli.main import main
 
 EPOCHS = 12
@@ -138,26 +139,28 @@ class Life:
     def _live(self, arguments: Sequence[str], log: Path, is_always_due: bool) -> NoReturn:
         code = 70
         try:
-            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
+            log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log_file, 1)
+            os.dup2(log_file, 2)
             hurry = math.inf if is_always_due else HURRY
             metta.run.interval_timer.time = types.SimpleNamespace(monotonic=Clock(hurry))  # type: ignore[attr-defined]
             if self.held_write is not None:
                 metta.files.os = HeldWrite(self.held_write, lambda: self._enter("write"))  # type: ignore[attr-defined]
-            show = output.JsonView.show
+            show = training_lines.JsonView.show
 
-            def note(self_: output.JsonView, event: Any) -> None:
+            def note(self_: training_lines.JsonView, event: Any) -> None:
                 phase = getattr(event, "phase", {"EpochEnded": "report", "RunEnded": "end"}.get(type(event).__name__))
                 if phase:
                     self._enter(phase)
                 show(self_, event)
 
-            output.JsonView.show = note  # type: ignore[method-assign]
+            training_lines.JsonView.show = note  # type: ignore[method-assign]
             sys.argv = ["metta", *arguments, "--json"]
             main()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
