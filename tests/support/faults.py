@@ -159,7 +159,7 @@ class Life:
             main()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # of a forked process, which ends here and must say why
             traceback.print_exc()
         finally:
             sys.stdout.flush()
