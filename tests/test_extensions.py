@@ -226,7 +226,7 @@ def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
     message = refused(metta_here("map", "striped.toml", "--set", "env.map_builder.name=stripe"))
     assert 'env.map_builder.name  must be one of "crooked", "stripes"; got "stripe"; did you mean "stripes"?' in message
     message = refused(metta_here("map", "striped.toml", "--set", "env.map_builder.name=crooked"))
-    assert 'the map builder "crooked" made [5, 8] bool; it must be [5, 7] bool, true for floor' in message
+    assert 'the map builder "crooked" returned [5, 8] bool; it must return [5, 7] bool, true for floor' in message
     save_checkpoint(new_agent(load_config("striped.toml").env, "cnn"), here, 1)
     for file in site.rglob("*"):
         if file.is_file():
