@@ -79,7 +79,7 @@ def test_a_replay_that_does_not_fit_costs_the_replay_alone(small_disk: Path, tmp
     assert train_run(config, recorder).reason == "finished"
     notices = [event.text for event in recorder.events if isinstance(event, Notice)]
     assert len(notices) == 4
-    assert notices[0].startswith(f"no replay of epoch 1: {small_disk}")
+    assert notices[0].startswith(f"the replay of epoch 1 was not saved: {small_disk}")
     assert notices[0].endswith("No space left on device")
 
 

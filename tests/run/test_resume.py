@@ -281,7 +281,7 @@ def test_a_finished_run_says_so_and_trains_on_if_asked(tmp_path: Path) -> None:
     train_run(tiny_config(run_dir, "run.total_timesteps=1024"), ignore)
     recorder = Recorder()
     assert resume_run(run_dir, recorder).epoch == 2
-    assert Notice("all 1,024 agent steps are done; --total-timesteps trains on") in recorder.events
+    assert Notice("all 1,024 agent steps are done; increase --total-timesteps to continue") in recorder.events
     more = Override("--total-timesteps", ("run", "total_timesteps"), "2048")
     assert resume_run(run_dir, ignore, [more]).epoch == 4
     lines = metrics_of(run_dir)

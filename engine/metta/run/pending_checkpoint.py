@@ -1,4 +1,4 @@
-"""Checkpoint in memory: a copy of a run between two epochs, which can be written while training continues."""
+"""Checkpoint in memory: a copy of policy and trainer state between two epochs, written to disk at a later time."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class PendingCheckpoint:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training until then."""
+        """Training time of the run at the time of the copy, in seconds."""
         return float((self.state.stopwatch_state or {}).get("seconds", 0.0))
 
     def save(self, checkpoints: Path) -> Path:
-        """Write the policy, then the trainer state that names it; the policy's path."""
+        """Write the policy, then the trainer state that refers to it. Returns the path of the policy."""
         path = checkpoints / checkpoint_name(self.state.epoch)
         checkpoints.mkdir(parents=True, exist_ok=True)
         for name, content in self.frozen_policies.items():

@@ -1,4 +1,4 @@
-"""Restoring a run: from one trainer state, or from the newest trainer state in its directory that is valid."""
+"""Restore a training run from a given trainer state, or from the newest valid trainer state in its directory."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class _RunState(BaseModel):
 
 
 def restore_newest(directory: RunDirectory, listener: Listener, processes: Processes) -> TrainingRun:
-    """The run as its newest valid trainer state has it. Notices name the states that are damaged or do not fit.
+    """Restore a run from its newest valid trainer state. Notices name newer states that are damaged or do not fit.
 
-    Raises CheckpointError where no state is valid: a run never restarts where something was learned.
+    Raises CheckpointError if no state is valid; a run with progress is never restarted from epoch 0.
     """
     paths = training_state_paths(directory.checkpoints)
     if not paths:
@@ -74,7 +74,9 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise TrainingError(f"out of memory while loading {path}; free memory, or resume elsewhere") from error
+            raise TrainingError(
+                f"out of memory while loading {path}; free memory, or resume on another machine"
+            ) from error
         for problem in problems:
             listener(Notice(f"{problem}; resuming from {path.name}"))
         _announce_changes(state, listener, processes)
@@ -84,7 +86,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
 
 @contextmanager
 def _ignore_renamed_keys() -> Iterator[None]:
-    """No warnings of renamed keys in policies: `config.toml`, which has the same keys, caused one already."""
+    """Suppress warnings of renamed keys in policies: `config.toml` has the same keys and already caused the warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RenamedKeyWarning)
         yield
@@ -98,10 +100,10 @@ def restore_run(
     processes: Processes = SINGLE_PROCESS,
     listener: Listener = lambda event: None,
 ) -> TrainingRun:
-    """The run as it was when `state` was saved, with the policy of the same epoch in `checkpoints`.
+    """Restore a run from `state` and the policy of the same epoch in `checkpoints`.
 
-    With another number of processes, environments are reset. Only rank 0 loads the policy; the others receive it in
-    `sync_ranks`. Raises CheckpointError, naming the part, where state or policy do not fit the config.
+    If the number of processes has changed, environments are reset. Only rank 0 loads the policy; the others receive it
+    in `sync_ranks`. Raises CheckpointError, naming the entry, if state or policy do not fit the config.
     """
     saved = _run_state(state)
     policy = checkpoint_name(state.epoch)
@@ -132,11 +134,11 @@ def _run_state(state: TrainingState) -> _RunState:
     try:
         return _RunState.model_validate(state.extra_args)
     except ValidationError as error:
-        raise CheckpointError(f"its extra_args are not those of a run: {first_problem(error)}") from None
+        raise CheckpointError(f"its extra_args are invalid: {first_problem(error)}") from None
 
 
 def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> None:
-    """Raise CheckpointError where `run.load_state` could not load the state."""
+    """Raise CheckpointError if `run.load_state` cannot load the state."""
     check_optimizer_state(state.optimizer_state_dict, run.optimizer)
     if run.scheduler is not None:
         check_schedule_state(state.lr_scheduler_state_dict, run.scheduler)
@@ -149,7 +151,7 @@ def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> No
 
 
 def _announce_changes(state: TrainingState, listener: Listener, processes: Processes) -> None:
-    """Notices of what may make the resumed run differ from one that was never interrupted."""
+    """Send a notice for each difference that may change the results of the resumed run."""
     threads, threads_now = state.extra_args["torch_threads"], torch.get_num_threads()
     if threads != threads_now:
         listener(
@@ -161,7 +163,7 @@ def _announce_changes(state: TrainingState, listener: Listener, processes: Proce
 
 
 def _no_state_message(directory: RunDirectory) -> str:
-    """Why a run without a trainer state cannot be resumed, and how to train from its policy or its config."""
+    """Error message: a run without trainer state cannot resume; how to train from its policy or its config."""
     config = directory.root / CONFIG
     policies = checkpoint_paths(directory.checkpoints)
     advice = f"metta train {config} --run-dir NEW_DIRECTORY"

@@ -51,14 +51,14 @@ CHANGEABLE = (
     "simulation.",
     "logging.",
 )
-"""Keys and tables that may change when a run resumes: none that affects what was learned so far."""
+"""Keys, or prefixes of keys, that may change when a run resumes. None of them invalidates the training so far."""
 
 SIGNAL_SPREAD_SECONDS = 2.0
 """Seconds within which a signal sent to all processes of a job reaches each of them."""
 
 
 def train_run(config: RunConfig, listener: Listener) -> RunEnded:
-    """Train from the beginning, in a new run directory. Nothing is written before the run has been built."""
+    """Train a new run in a new directory. Writes no files until the run has been built."""
     with Processes.connect() as processes:
         if not processes.is_rank_zero:
             return _run_worker(processes)
@@ -69,14 +69,15 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
 
 
 def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Override] = ()) -> RunEnded:
-    """Continue a run exactly where its newest valid trainer state was saved. `overrides` may change `CHANGEABLE` keys.
+    """Resume a run from its newest valid trainer state. `overrides` may change `CHANGEABLE` keys.
 
-    Raises CheckpointError where something was learned, but no trainer state is valid.
+    Raises CheckpointError if the run made progress but has no valid trainer state, UsageError if an override is not
+    `CHANGEABLE`.
     """
     for override in overrides:
         key = ".".join(map(str, override.path))
         if not key.startswith(CHANGEABLE):
-            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run for that")
+            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
     with Processes.connect() as processes:
         if not processes.is_rank_zero:
             return _run_worker(processes)
@@ -87,16 +88,16 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
                 run = _new_run(directory.config, listener, processes)
             else:
                 run = restore_newest(directory, listener, processes)
-            if overrides:  # kept only now that the run could be built with them
+            if overrides:  # saved only after a run could be built with them
                 directory.write_config()
             if run.is_finished:
-                listener(Notice(f"all {run.agent_step:,} agent steps are done; --total-timesteps trains on"))
+                listener(Notice(f"all {run.agent_step:,} agent steps are done; increase --total-timesteps to continue"))
             with closing(run), _wrap_errors(run, directory):
                 return _train_and_save(run, directory, listener, is_new)
 
 
 def _new_run(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
-    """A run before its first epoch. Raises TrainingError, with what to lower, where it does not fit into memory."""
+    """Build a run at epoch 0. Raises TrainingError, naming the setting to lower, if it does not fit into memory."""
     curriculum = Curriculum.from_config(config)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
     if warning := check_memory(config, worlds, device, processes.size, local_size()):
@@ -106,7 +107,7 @@ def _new_run(config: RunConfig, listener: Listener, processes: Processes) -> Tra
 
 
 def _train_and_save(run: TrainingRun, directory: RunDirectory, listener: Listener, is_new: bool) -> RunEnded:
-    """Train on rank 0, with the workers, until all agent steps are done or a signal requests a stop."""
+    """Train on rank 0 until all agent steps are done or a signal requests a stop, and save."""
     _broadcast_run(run, directory, is_new)
     with StopSignals(lambda name: listener(StopRequested(name))) as signals:
         if is_new:
@@ -120,14 +121,14 @@ def _train_and_save(run: TrainingRun, directory: RunDirectory, listener: Listene
 def _train(
     run: TrainingRun, directory: RunDirectory, checkpoint: Path, listener: Listener, signals: StopSignals
 ) -> RunEnded:
-    """The training loop, from `checkpoint` on."""
+    """Run the training loop on rank 0. `checkpoint` is the path of the policy from which it starts."""
     config = run.config
     evaluations = IntervalTimer(config.simulation.evaluate_interval if run.can_evaluate else 0)
     replays = IntervalTimer(config.simulation.replay_interval)
     checkpoints = IntervalTimer(config.checkpoint.checkpoint_interval)
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
     pending = run.pending_checkpoint()
-    first = last = lost = None
+    first = last = lost_process = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
         Loggers(config, directory.root, run.epoch, metrics_file.lines()) as loggers,
@@ -137,9 +138,9 @@ def _train(
             try:
                 metrics = _train_epoch(run, listener, signals)
             except Interrupted:
-                break  # `pending` is of the moment before this epoch, which a resumed run repeats exactly
+                break  # `pending` was copied before this epoch; a resumed run repeats the epoch exactly
             except ProcessGroupError as error:
-                lost = None if _stop_follows(signals) else error
+                lost_process = None if _stop_follows(signals) else error
                 break
             if evaluations.is_due():
                 listener(PhaseBegan("evaluate"))
@@ -163,22 +164,22 @@ def _train(
             saved = _save(pending, directory, metrics_file, loggers, listener)
         if saved.path != checkpoint:
             loggers.upload(saved.path, is_last=True)
-    if lost is not None:
-        raise lost
+    if lost_process is not None:
+        raise lost_process
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
     return RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
 
 
 def _announce(run: TrainingRun, directory: RunDirectory, saved: CheckpointSaved, listener: Listener) -> None:
-    """The events that open a run."""
+    """Send the first events of a run to the listener."""
     listener(run.description(directory.root))
     listener(saved)
     if run.config.simulation.evaluate_interval and not run.can_evaluate:
-        listener(Notice("episodes never end here, so that the policy is not evaluated; set env.game.max_steps"))
+        listener(Notice("the policy is not evaluated because episodes never end; set env.game.max_steps"))
 
 
 def _train_epoch(run: TrainingRun, listener: Listener, signals: StopSignals) -> EpochMetrics:
-    """Collect a batch and learn from it. Raises Interrupted on a signal before the epoch is finished."""
+    """Collect a batch and update the policy. Raises Interrupted if a signal arrives before both are finished."""
     listener(PhaseBegan("collect"))
     with signals.interruptible():
         batch = run.collect()
@@ -189,17 +190,19 @@ def _train_epoch(run: TrainingRun, listener: Listener, signals: StopSignals) -> 
 
 
 def _record_replay(run: TrainingRun, replays: Path) -> ReplaySaved | Notice:
-    """Record an episode. Where it cannot be written, training continues without it."""
+    """Record an episode. Returns a Notice if it cannot be written: training continues without it."""
     try:
         return run.record(replays)
     except OSError as error:
-        return Notice(f"no replay of epoch {run.epoch}: {error.filename or replays}: {error.strerror or error}")
+        return Notice(
+            f"the replay of epoch {run.epoch} was not saved: {error.filename or replays}: {error.strerror or error}"
+        )
 
 
 def _save(
     pending: PendingCheckpoint, directory: RunDirectory, metrics_file: MetricsFile, loggers: Loggers, listener: Listener
 ) -> CheckpointSaved:
-    """Write a checkpoint, after all metrics that were logged before it."""
+    """Flush all metrics to disk, then write a checkpoint, so that no checkpoint is newer than the metrics."""
     listener(PhaseBegan("save"))
     directory.check_exists()
     metrics_file.sync()
@@ -211,7 +214,7 @@ def _save(
 
 
 def _broadcast_run(run: TrainingRun, directory: RunDirectory, is_new: bool) -> None:
-    """Send the run to the workers, if there are any, and start together with them."""
+    """Broadcast config, state and paths to the other ranks, then synchronize weights; does nothing with one process."""
     if run.processes.size > 1:
         root, checkpoints = str(directory.root.absolute()), str(directory.checkpoints.absolute())
         state = None if is_new else dataclasses.asdict(run.state())
@@ -222,7 +225,7 @@ def _broadcast_run(run: TrainingRun, directory: RunDirectory, is_new: bool) -> N
 
 
 def _run_worker(processes: Processes) -> RunEnded:
-    """Train on another rank than 0, which writes nothing, until all agent steps are done or a stop is requested."""
+    """Train on a rank other than 0, without writing files, until all agent steps are done or a stop is requested."""
     message = processes.broadcast()
     directory, checkpoints = Path(message["directory"]), Path(message["checkpoints"])
     config = parse_config(message["config"], "the config from rank 0")
@@ -247,7 +250,7 @@ def _run_worker(processes: Processes) -> RunEnded:
 
 
 def _stop_follows(signals: StopSignals) -> bool:
-    """Whether a stop is requested shortly after another process ended: one signal reaches all, but not at once."""
+    """Whether a stop is requested within `SIGNAL_SPREAD_SECONDS`: the processes of a job are not signaled at once."""
     with suppress(Interrupted), signals.interruptible():
         time.sleep(SIGNAL_SPREAD_SECONDS)
     return signals.requested
@@ -259,7 +262,7 @@ def _reason(run: TrainingRun) -> Literal["finished", "interrupted"]:
 
 @contextmanager
 def _wrap_errors(run: TrainingRun, directory: RunDirectory) -> Iterator[None]:
-    """Raise a TrainingError that says how to resume in place of the errors that can stop a run."""
+    """Convert TrainingError, OSError and out-of-memory errors to a TrainingError that says how to resume."""
     try:
         yield
     except (TrainingError, OSError, MemoryError, RuntimeError) as error:

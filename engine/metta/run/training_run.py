@@ -1,4 +1,4 @@
-"""Training run: the policy with its worlds, optimizer and curriculum, and the steps that make up an epoch."""
+"""Training run: policy, environments, optimizer and curriculum, and the steps of an epoch (collect, update, finish)."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from metta.world.env import MettaGridEnv
 
 EVALUATION_EPISODES = 10
 TEACHER = "teacher.pt"
-"""The copy of the teacher beside the checkpoints, which a resumed run loads instead of the original file."""
+"""File name of the copy of the teacher in the checkpoint directory, from which a resumed run loads it."""
 RECORDED_STEPS = 1000
-"""Most steps of a recorded episode; training waits while it is recorded."""
+"""Maximum steps of a recorded episode; training waits while it is recorded."""
 
 
 class TrainingRun:
-    """A policy in training. An epoch is `collect`, `update` and `finish_epoch`, in this order.
+    """The state of a training run. An epoch calls `collect`, `update` and `finish_epoch`, in this order.
 
     Between epochs, `pending_checkpoint` copies the run, and `state` and `load_state` save and restore it.
     """
@@ -56,10 +56,10 @@ class TrainingRun:
         processes: Processes = SINGLE_PROCESS,
         opponents: Sequence[str] = (),
     ):
-        """A run before its first epoch. Writes nothing to the disk.
+        """Build a run at epoch 0. Writes no files.
 
-        Teacher and opponents come from the files that the config names. A resumed run loads its copies from the
-        directory `saved_policies`, those of the `opponents` by their names.
+        Teacher and opponents are loaded from the files in the config; for a resumed run, from their copies in the
+        directory `saved_policies`, with `opponents` as the names of the opponents.
         """
         self.config = config
         self.processes = processes
@@ -69,9 +69,9 @@ class TrainingRun:
         self.opponents = self._load_opponents(saved_policies, opponents)
         torch.manual_seed(config.run.seed)
         self.env = MettaGridEnv(evaluation_world(config.env, curriculum.tasks.scenes), seed=config.run.seed)
-        """the run's own world, in which the policy is evaluated"""
+        """evaluation environment: the world that `evaluation_world` selects"""
         self.worlds = MettaGridEnv(curriculum.env_configs, seed=config.run.seed, task_weights=curriculum.weights)
-        """all tasks of the curriculum"""
+        """training environment, for all tasks of the curriculum"""
         spaces = self.env.single_observation_space, self.env.single_action_space
         self.agent = make_agent(*spaces, global_features=[], device=self.device, config=config.agent)
         compile_agent(self.agent, config.compile)
@@ -128,11 +128,11 @@ class TrainingRun:
 
     @property
     def can_evaluate(self) -> bool:
-        """Whether episodes end in the run's own world."""
+        """Whether episodes of the evaluation environment end."""
         return not self.env.config.game.is_endless
 
     def description(self, directory: Path) -> RunBegan:
-        """The event that opens the run in `directory`."""
+        """The `RunBegan` event of the run in `directory`."""
         return RunBegan(
             directory,
             self.config,
@@ -145,13 +145,13 @@ class TrainingRun:
         )
 
     def sync_ranks(self) -> None:
-        """Give all processes the weights of rank 0, and rank 0 the experience of all. Every process calls this."""
+        """Broadcast the weights of rank 0 and gather the experience of all ranks on rank 0. Every rank must call it."""
         if self.processes.size > 1:
             self.agent.load_state_dict(self.processes.broadcast(self.agent.state_dict()))
             self._gather_experiences()
 
     def collect(self) -> BatchInfo:
-        """Collect one batch of experience; what all processes collected together."""
+        """Collect one batch of experience. Returns its statistics, merged over all processes."""
         begin = time.perf_counter()
         if not self.config.kickstarting.share(self.agent_step):
             self.experience.remove_teacher()
@@ -163,7 +163,7 @@ class TrainingRun:
         return batch
 
     def update(self) -> dict[str, float]:
-        """Update the policy from the batch; the statistics of `update_policy`."""
+        """Update the policy on the collected batch. Returns the statistics of `update_policy`."""
         begin = time.perf_counter()
         config = self.config
         compute_advantages(self.experience, config.ppo.gamma, config.ppo.gae_lambda, config.normalization)
@@ -184,7 +184,7 @@ class TrainingRun:
         return losses
 
     def finish_epoch(self, batch: BatchInfo) -> EpochProgress:
-        """Count the epoch, and move the learning rate, the curriculum and the pool of opponents on."""
+        """Advance the counts of epochs and steps, the learning rate, the curriculum and the opponent pool."""
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.epoch += 1
         self.agent_step += batch.total_env_steps
@@ -204,11 +204,11 @@ class TrainingRun:
         )
 
     def evaluate(self) -> dict[str, float]:
-        """The policy's results in fresh copies of the run's own world. Does not change the run."""
+        """Evaluate the policy in new copies of the evaluation environment. Does not change the run."""
         return evaluate(self.agent, self.env, EVALUATION_EPISODES).summary()
 
     def record(self, replays: Path) -> ReplaySaved:
-        """Record an episode of the policy into `replays`, always on the same map. Tasks take turns."""
+        """Record an episode in the directory `replays`. Cycles through the tasks; each uses the same map every time."""
         tasks = [task for task, weight in enumerate(self.curriculum.weights) if weight > 0]
         task = tasks[self._episodes_recorded % len(tasks)]
         replay = record_episode(self.agent, self.curriculum.env_configs[task], self.config.run.seed, RECORDED_STEPS)
@@ -218,11 +218,11 @@ class TrainingRun:
         return ReplaySaved(paths.page, paths.mettascope, self.epoch)
 
     def save(self, checkpoints: Path) -> Path:
-        """Write the policy, then the trainer state that names it; the policy's path."""
+        """Write the policy, then the trainer state that refers to it. Returns the path of the policy."""
         return self.pending_checkpoint().save(checkpoints)
 
     def pending_checkpoint(self) -> PendingCheckpoint:
-        """A copy of the run, which further training does not change."""
+        """A copy of the run that further training does not change."""
         metadata = {
             "run": self.config.run.name,
             "seed": self.config.run.seed,
@@ -237,7 +237,7 @@ class TrainingRun:
         return PendingCheckpoint.copy_of(content, self._own_state(), self._other_experiences, frozen)
 
     def state(self) -> TrainingState:
-        """Everything that the run needs to resume, beside the policy in `policy_path`."""
+        """Everything that the run needs to resume, except the weights, which are in `policy_path`."""
         return with_other_experiences(self._own_state(), self._other_experiences)
 
     def _own_state(self) -> TrainingState:
@@ -263,7 +263,7 @@ class TrainingRun:
         )
 
     def load_state(self, state: TrainingState) -> None:
-        """Continue from a state that `restore_run` has checked. Curriculum and policies are loaded apart from it."""
+        """Load a state that `restore_run` has validated. Curriculum and policies are loaded separately."""
         extra = state.extra_args
         experiences = [extra["experience"], *extra.get("other_experiences", ())]
         if len(experiences) == self.processes.size:
@@ -285,7 +285,7 @@ class TrainingRun:
         self.seconds = float((state.stopwatch_state or {})["seconds"])
 
     def _load_schedule(self, state: TrainingState, is_same_size: bool) -> None:
-        """Continue the schedule of the learning rate, which may end later than the one that was saved."""
+        """Load the progress of the learning rate schedule; its length comes from the config and may have changed."""
         if not isinstance(self.scheduler, LambdaLR):
             return
         saved = state.lr_scheduler_state_dict or {}
@@ -298,7 +298,7 @@ class TrainingRun:
             group["lr"] = base * factor(self.scheduler.last_epoch)
 
     def _reset_environments(self, epoch: int) -> None:
-        """Replace the worlds by new ones, with a memory of the policy that is empty."""
+        """Reset all worlds with a new seed, and the recurrent memory of the policy to its initial value."""
         self.experience.close()
         seed = RandomStream.NEW_WORLDS.seed(self.config.run.seed, epoch)
         self.experience = make_experience_manager(
@@ -306,7 +306,7 @@ class TrainingRun:
         )
 
     def _gather_experiences(self) -> None:
-        """Send the experience of all processes to rank 0, which saves them."""
+        """Gather the experience of all processes on rank 0, which saves it."""
         self._other_experiences = self.processes.gather_serialized(self.experience.state())[1:]
 
     def close(self) -> None:
