@@ -77,7 +77,10 @@ class Keyboard:
 
 
 def _key_names(presses: Sequence[KeyPress]) -> list[str]:
-    """Names of keys. Omits an unknown escape sequence, which prompt_toolkit reads as Escape and single characters."""
+    """Names of the keys before the first Escape; the rest of the batch is dropped.
+
+    prompt_toolkit reads an unknown escape sequence as Escape and single characters.
+    """
     keys = [press.key.value if isinstance(press.key, Keys) else press.key for press in presses]
     known = keys[: keys.index("escape")] if "escape" in keys else keys
     return [KEY_NAMES.get(key, key) for key in known]
