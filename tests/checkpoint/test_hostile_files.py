@@ -93,23 +93,23 @@ def save_like_stable_baselines(file: Path) -> None:
 
 
 FOREIGN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "picture": (lambda file: file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "is a picture, not a file of metta"),
+    "picture": (lambda file: file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99)), "is a PNG image, not a metta file"),
     "empty": (Path.touch, "is damaged: it is empty"),
-    "text": (lambda file: file.write_text("[run]\n"), "is not a file of metta, which are torch files"),
+    "text": (lambda file: file.write_text("[run]\n"), "is not a metta file; metta files are torch files"),
     "pipe": (lambda file: os.mkfifo(file), "is not a regular file"),
     "device": (lambda file: file.symlink_to("/dev/zero"), "is not a regular file"),
     "loop": (lambda file: file.symlink_to(file), "cannot be read: Too many levels of symbolic links"),
-    "huge": (lambda file: make_huge(file), "is not a file of metta, which are torch files"),
+    "huge": (lambda file: make_huge(file), "is not a metta file; metta files are torch files"),
     "plain pickle": (
         lambda file: file.write_bytes(pickle.dumps({"a": 1})),
-        "is a pickle, not a file of metta; it may run code, so metta does not load it",
+        "is a pickle, not a metta file; it may run code, so metta does not load it",
     ),
-    "legacy torch": (save_legacy, "is a pickle, not a file of metta; it may run code, so metta does not load it"),
-    "torchscript": (save_torchscript, "is a TorchScript program, not a file of metta; metta does not run it"),
-    "stable-baselines3": (save_like_stable_baselines, "is an archive of another program, not a torch file of metta"),
+    "legacy torch": (save_legacy, "is a pickle, not a metta file; it may run code, so metta does not load it"),
+    "torchscript": (save_torchscript, "is a TorchScript program, not a metta file; metta does not run it"),
+    "stable-baselines3": (save_like_stable_baselines, "is an archive of another program, not a metta file"),
     "whole module": (
         lambda file: torch.save(module_of_another_program(), file),
-        "holds more than tensors, numbers and text; it may run code, so metta does not load it",
+        "contains more than tensors, numbers and text; it may run code, so metta does not load it",
     ),
 }
 
@@ -133,7 +133,7 @@ def test_weights_of_another_program(load, kind: str, whole: Path, tmp_path: Path
     [
         (2, "has format 2; this metta reads format 1; update metta to read it"),
         (0, "has format 0; this metta reads format 1"),
-        ("1", "is not laid out as a file of metta: it has no format_version"),
+        ("1", "is not a valid metta file: it has no format_version"),
     ],
 )
 def test_other_versions(load, kind: str, whole: Path, version: object, sentence: str, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ BOMBS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("make", BOMBS.values(), ids=BOMBS)
 def test_what_unpacks_to_more_than_the_file_is_refused(load, kind: str, whole: Path, make, tmp_path: Path) -> None:
     torch.save({"format": kind, "format_version": 1, "metadata": {"x": make()}, "weights": {}}, tmp_path / "file.pt")
-    assert answer(load, tmp_path / "file.pt").startswith(("is not a file of metta", "holds more than tensors, "))
+    assert answer(load, tmp_path / "file.pt").startswith(("is not a metta file", "contains more than tensors, "))
 
 
 def test_overlapping_parts_are_refused(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_overlapping_parts_are_refused(tmp_path: Path) -> None:
             copy.header_offset, copy.file_size, copy.compress_size = 0, first.file_size, first.compress_size
             copy.CRC = first.CRC
             archive.filelist.append(copy)
-    assert answer(load_policy, file) == "is not a file of metta, which are torch files"
+    assert answer(load_policy, file) == "is not a metta file; metta files are torch files"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS")
@@ -310,7 +310,7 @@ def test_states_of_other_shapes_are_refused_and_the_one_before_used(tmp_path: Pa
     newest.write_bytes(STATE.read_bytes()[:1000])
     result = CliRunner().invoke(app, ["resume", str(run)])
     assert result.exit_code == 0, result.output
-    assert "trainer_state_000009.pt is damaged or cut short; resuming from trainer_state_000002.pt" in result.stderr
+    assert "trainer_state_000009.pt is damaged or truncated; resuming from trainer_state_000002.pt" in result.stderr
 
 
 def entries(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -113,7 +113,8 @@ REFUSED: list[tuple[tuple[Any, ...], Callable[[Any], Any]]] = [
     ((*WORLD, "ruleset"), filled(77)),
     ((*WORLD, "orientation"), filled(99)),
     ((*WORLD, "group_row"), filled(50)),
-    ((*WORLD, "inventory"), one(-1)),
+    ((*WORLD, "episode"), one(-2)),
+    ((*WORLD, "inventory"), kind(torch.int64)),
     ((*WORLD, "score"), one(float("nan"))),
     ((*WORLD, "converter_type"), filled(200)),
     *(((*WORLD, "converter_cell"), change) for change in (filled(10**9), filled(-1), filled(50))),
@@ -240,7 +241,7 @@ def test_the_opponents_of_a_state_are_checked_too(tmp_path: Path, part: str) -> 
     assert answer(run, tmp_path / "spoiled.pt")["refused"].startswith(f"its {'.'.join(map(str, place))}")
     scale = (*EXPERIENCE, "reward_scale", "squares")
     torch.save(changed(content, scale, just(float("inf"))), tmp_path / "spoiled.pt")
-    assert answer(run, tmp_path / "spoiled.pt")["refused"] == f"its {'.'.join(map(str, scale))} is no finite number"
+    assert answer(run, tmp_path / "spoiled.pt")["refused"] == f"its {'.'.join(map(str, scale))} is not a finite number"
 
 
 if __name__ == "__main__":

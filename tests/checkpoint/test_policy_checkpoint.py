@@ -195,7 +195,7 @@ def test_messages_for_files_that_are_no_checkpoints(path: Path, tmp_path: Path) 
     assert answer(tmp_path) == f"{tmp_path} is a directory; name a checkpoint in it, such as {path}"
     text = tmp_path / "text.pt"
     text.write_text("[run]\n")
-    assert answer(text) == f"{text} is not a file of metta, which are torch files"
+    assert answer(text) == f"{text} is not a metta file; metta files are torch files"
     torch.save({"model": torch.zeros(3)}, text)
     assert answer(text) == f"{text} is a torch file of another program, not a {KIND}"
     torch.save({"format": KIND, "format_version": 99}, text)
@@ -217,10 +217,10 @@ class Bomb:
 def test_a_pickle_with_code_does_not_run(path: Path, tmp_path: Path) -> None:
     target, file = tmp_path / "was here", tmp_path / "bomb.pt"
     torch.save({"format": KIND, "format_version": 1, "weights": Bomb(target)}, file)
-    with pytest.raises(CheckpointError, match="holds more than tensors, numbers and text; it may run code"):
+    with pytest.raises(CheckpointError, match="contains more than tensors, numbers and text; it may run code"):
         load_policy(file)
     file.write_bytes(pickle.dumps(Bomb(target)))
-    with pytest.raises(CheckpointError, match="is a pickle, not a file of metta; it may run code"):
+    with pytest.raises(CheckpointError, match="is a pickle, not a metta file; it may run code"):
         load_policy(file)
     assert not target.exists()
 
@@ -229,7 +229,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     file = tmp_path / "bomb.pt"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 24))
-    with pytest.raises(CheckpointError, match=r"which are torch files$"):
+    with pytest.raises(CheckpointError, match=r"metta files are torch files$"):
         load_policy(file)
 
 
@@ -251,7 +251,7 @@ def test_flipped_bits_and_cut_files_are_detected(path: Path, tmp_path: Path) -> 
     assert refused > 100
     for length in (1, 10, 100, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"damaged or cut short|is not a file of metta"):
+        with pytest.raises(CheckpointError, match=r"damaged or truncated|is not a metta file"):
             load_policy(file)
 
 

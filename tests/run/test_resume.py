@@ -114,7 +114,7 @@ def test_a_signal_within_an_epoch_leaves_it_and_saves_the_epochs_before(
 
 
 @pytest.mark.parametrize("phase", ["evaluate", "record"])
-def test_a_signal_while_the_run_watches_itself_costs_no_epoch(
+def test_a_signal_during_evaluation_or_recording_costs_no_epoch(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str
 ) -> None:
     with monkeypatch.context() as patch:
@@ -136,7 +136,7 @@ def test_a_signal_while_the_run_watches_itself_costs_no_epoch(
     assert_same_run(straight, tmp_path / "run")
 
 
-def test_a_run_that_was_killed_before_it_saved_anything_begins_anew(straight: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_restarts(straight: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "unborn"
     with RunDirectory.create(tiny_config(run_dir)):
         pass
@@ -208,7 +208,7 @@ def test_without_a_valid_state_a_run_does_not_restart(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="lost has no valid trainer state:") as caught:
         resume_run(run_dir, ignore)
-    assert str(caught.value).count("damaged or cut short") == 2
+    assert str(caught.value).count("damaged or truncated") == 2
 
 
 @pytest.mark.parametrize("kept", ["metrics.jsonl", "checkpoints/checkpoint_000001.pt", "both"])
@@ -291,7 +291,7 @@ def test_a_finished_run_says_so_and_trains_on_if_asked(tmp_path: Path) -> None:
     assert "total_timesteps = 2048" in (run_dir / "config.toml").read_text()
 
 
-def test_what_was_learned_under_cannot_change_on_the_way(tmp_path: Path) -> None:
+def test_keys_that_affect_learning_cannot_change_on_resume(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--set: ppo\.gamma cannot change when a run resumes"):
         resume_run(tmp_path, ignore, [Override.parse("ppo.gamma=0.5")])
 
@@ -309,7 +309,7 @@ def test_one_directory_is_trained_by_one_process(tmp_path: Path) -> None:
         train_run(tiny_config(run_dir), ignore)
 
 
-def test_a_number_that_breaks_stops_the_run_and_keeps_what_was_saved(
+def test_a_reward_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "broken"

@@ -1,8 +1,8 @@
 """File format of policies and trainer states: torch files of tensors, numbers and text, checked before they are read.
 
 A torch file is a zip archive of uncompressed parts: one pickle, `NAME/data.pkl`, and the bytes of each tensor. Every
-part has a checksum, which `torch.load` does not compare. A pickle is a program; the only functions that one of metta
-calls are those that build tensors.
+part has a checksum, which `torch.load` does not verify. A pickle can call any Python function; metta rejects every file
+whose pickle calls functions other than those that build tensors.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from metta.rl.plain_values import plain
 
 FORMAT_VERSION = 1
 MAX_VALUES = 2_000_000
-"""Values in a file, counted once per reference; a state of 65,536 agents has some thousands."""
+"""Values in a file, counted once per reference; a state of 65,536 agents has several thousand."""
 
 _CALLED = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"}
 _OPCODES_THAT_CALL = {"STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"}
 _ZIP_FLAGS = 0x808
-"""The flags that torch sets: the size follows the data, names are UTF-8. Others mean encryption or patches."""
+"""The flags that torch sets: the size follows the data, names are UTF-8. Other flags mean encryption or patches."""
 
 _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError, ValueError, struct.error)
-"""What zipfile and pickletools raise on changed files: headers cut short, offsets and versions out of range, names and
-numbers that cannot be decoded."""
+"""Exceptions that zipfile and pickletools raise for damaged files: truncated headers, offsets and versions out of
+range, names and numbers that cannot be decoded."""
 _UNPICKLER_ERRORS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""What torch's restricted unpickler raises on pickles that torch.save did not write, apart from UnpicklingError."""
+"""Exceptions, beside UnpicklingError, that `torch.load` raises for pickles that `torch.save` did not write."""
 
 _OTHER_FORMATS = (
-    (b"\x80", "is a pickle, not a file of metta; it may run code, so metta does not load it"),
-    (b"\x89PNG", "is a picture, not a file of metta"),
-    (b"", "is not a file of metta, which are torch files"),
+    (b"\x80", "is a pickle, not a metta file; it may run code, so metta does not load it"),
+    (b"\x89PNG", "is a PNG image, not a metta file"),
+    (b"", "is not a metta file; metta files are torch files"),
 )
-"""First bytes of files that are no archives, and the message for each."""
+"""First bytes of files that are not zip archives, and the message for each."""
 
 
 def write_torch_file(path: Path, kind: str, content: Mapping[str, Any]) -> None:
     """Write `content` as a file of `kind` that `torch.load(weights_only=True)` can read.
 
-    Raises UsageError where `content` holds an object that only code could rebuild.
+    Raises UsageError if `content` contains objects other than tensors, numbers, text and collections of them.
     """
     buffer = io.BytesIO()
     torch.save({"format": kind, "format_version": FORMAT_VERSION, **plain(content, kind)}, buffer)
@@ -62,7 +62,7 @@ def write_torch_file(path: Path, kind: str, content: Mapping[str, Any]) -> None:
 def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
     """The content of a file that `write_torch_file` wrote with this `kind`.
 
-    Raises CheckpointError for a file that is missing, damaged, of another kind or of another program.
+    Raises CheckpointError if the file is missing, damaged, of another kind, or not written by metta.
     """
     try:
         archive = _read_archive(path)
@@ -80,7 +80,7 @@ def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
         raise CheckpointError(f"{path} is a {content['format']}, not a {kind}")
     version = content.get("format_version")
     if not isinstance(version, int):
-        raise CheckpointError(f"{path} is not laid out as a file of metta: it has no format_version")
+        raise CheckpointError(f"{path} is not a valid metta file: it has no format_version")
     if version != FORMAT_VERSION:
         advice = "; update metta to read it" if version > FORMAT_VERSION else ""
         raise CheckpointError(f"{path} has format {version}; this metta reads format {FORMAT_VERSION}{advice}")
@@ -88,7 +88,7 @@ def read_torch_file(path: Path, kind: str) -> dict[str, Any]:
 
 
 def is_undamaged(path: Path) -> bool:
-    """Whether every part of a file matches its checksum. The content is not read."""
+    """Whether every part of a file matches its checksum. Does not unpickle the content."""
     try:
         _read_archive(path)
     except (OSError, CheckpointError):
@@ -97,7 +97,7 @@ def is_undamaged(path: Path) -> bool:
 
 
 def _read_archive(path: Path) -> bytes:
-    """The bytes of a file whose parts are those of a torch file and match their checksums."""
+    """The bytes of a file. Raises CheckpointError unless it is an undamaged archive with the parts of a torch file."""
     with open(path, "rb", opener=nonblocking_opener) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -122,29 +122,29 @@ def _check_archive(path: Path, file: IO[bytes], size: int) -> None:
                 raise CheckpointError(f"{path} is damaged: its part {damaged} does not match its checksum")
             _check_calls(path, archive.read(pickled))
     except _ZIP_ERRORS:
-        raise CheckpointError(f"{path} is damaged or cut short") from None
+        raise CheckpointError(f"{path} is damaged or truncated") from None
 
 
 def _pickle_part(path: Path, parts: list[zipfile.ZipInfo], size: int) -> str:
     """The name of the pickle among the parts of an archive of `size` bytes."""
     names = [part.filename.lower() for part in parts]
-    # A compressed part could unpack to any size, and parts that overlap to many times the size of the file. Of two
-    # parts with one name, one program reads the first and another the last.
+    # Compressed or overlapping parts can unpack to many times the size of the file. If two parts have the same name,
+    # the part that is checked may not be the part that torch loads.
     is_plain = all(part.compress_type == zipfile.ZIP_STORED and not part.flag_bits & ~_ZIP_FLAGS for part in parts)
     if not is_plain or len(set(names)) < len(names) or sum(part.file_size for part in parts) > size:
-        raise CheckpointError(f"{path} is not a file of metta, which are torch files")
+        raise CheckpointError(f"{path} is not a metta file; metta files are torch files")
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        raise CheckpointError(f"{path} is a TorchScript program, not a file of metta; metta does not run it")
+        raise CheckpointError(f"{path} is a TorchScript program, not a metta file; metta does not run it")
     pickles = [part.filename for part in parts if part.filename.lower().endswith("/data.pkl")]
     if len(pickles) != 1 or pickles[0].count("/") != 1:
-        raise CheckpointError(f"{path} is an archive of another program, not a torch file of metta")
+        raise CheckpointError(f"{path} is an archive of another program, not a metta file")
     return pickles[0]
 
 
 def _check_calls(path: Path, pickled: bytes) -> None:
-    """Raise CheckpointError where a pickle calls something else than the functions that build tensors."""
+    """Raise CheckpointError if a pickle calls functions other than those that build tensors."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd strings, which torch refuses
+        warnings.simplefilter("ignore")  # about invalid escapes in strings; torch rejects those
         operations = list(pickletools.genops(pickled))
     for opcode, value, _ in operations:
         argument = str(value)
@@ -152,48 +152,50 @@ def _check_calls(path: Path, pickled: bytes) -> None:
         is_foreign = opcode.name == "GLOBAL" and argument not in _CALLED and not is_storage
         if is_foreign or opcode.name in _OPCODES_THAT_CALL:
             raise CheckpointError(
-                f"{path} holds more than tensors, numbers and text; it may run code, so metta does not load it"
+                f"{path} contains more than tensors, numbers and text; it may run code, so metta does not load it"
             )
 
 
 def _unpickle(path: Path, archive: bytes) -> Any:
-    """What torch's restricted unpickler reads. Raises CheckpointError where it cannot."""
+    """The content, loaded with `weights_only=True`. Raises CheckpointError if torch cannot load it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of odd pickles; the error says more
+            warnings.simplefilter("ignore")  # torch warns about unusual pickles; the error is more specific
             return torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{path} holds more than tensors, numbers and text; it may run code, so metta does not load it"
+            f"{path} contains more than tensors, numbers and text; it may run code, so metta does not load it"
         ) from None
     except _UNPICKLER_ERRORS:
-        raise CheckpointError(f"{path} is not a file of metta: torch cannot read it") from None
+        raise CheckpointError(f"{path} is not a metta file: torch cannot load it") from None
 
 
 def _check_size(path: Path, content: Any, size: int) -> None:
-    """Raise CheckpointError where the content takes more memory than a file of `size` bytes can hold."""
+    """Raise CheckpointError if the content is larger than its file of `size` bytes, or has unsupported tensors."""
     tensor_bytes = 0
     for count, value in enumerate(_values(content)):
         if isinstance(value, Tensor):
             is_plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
             if not is_plain or value.requires_grad or value.is_conj() or value.is_neg():
-                raise CheckpointError(f"{path} is not a file of metta: it holds a tensor of an unknown kind")
+                raise CheckpointError(
+                    f"{path} is not a metta file: it contains a sparse, quantized or other unsupported tensor"
+                )
             tensor_bytes += value.numel() * value.element_size()
         if count > MAX_VALUES or tensor_bytes > size:
-            raise CheckpointError(f"{path} is not a file of metta: it unpacks to more than it can hold")
+            raise CheckpointError(f"{path} is not a metta file: its content is larger than the file")
 
 
 def _values(content: Any) -> Iterator[Any]:
     """Every value inside dictionaries, lists and tuples, once per reference."""
-    waiting = [iter([content])]
-    while waiting:
-        for value in waiting[-1]:
+    stack = [iter([content])]
+    while stack:
+        for value in stack[-1]:
             yield value
             if isinstance(value, dict):
-                waiting.append(iter([*value.keys(), *value.values()]))
+                stack.append(iter([*value.keys(), *value.values()]))
                 break
             if isinstance(value, list | tuple | set | frozenset):
-                waiting.append(iter(value))
+                stack.append(iter(value))
                 break
         else:
-            waiting.pop()
+            stack.pop()

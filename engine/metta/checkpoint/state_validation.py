@@ -1,7 +1,7 @@
-"""Validation of a trainer state before a run resumes from it: parts, types, shapes and finite numbers.
+"""Validation of a trainer state before a run resumes from it: entries, types, shapes and finite numbers.
 
-A state is compared with the fresh run that is to load it. torch does not check what it loads: a mean of Adam with
-another shape can crash the process.
+A state is compared with the newly built run that will load it. torch does not validate optimizer states: `exp_avg` of
+Adam with a wrong shape can crash the process.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MUON = ("momentum_buffer",)
 
 SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr")
-"""The entries of a schedule's state that change while it is stepped."""
+"""The entries of a scheduler's state that `step` changes."""
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
-    """Raise CheckpointError unless `found` has the parts, types and shapes of `expected`, and is finite.
+    """Raise CheckpointError unless `found` has the entries, types and shapes of `expected`, and is finite.
 
-    Floating-point tensors may have a lower precision; tables may have further entries.
+    `where` is the path of `found` in the state, for the message. Floating-point tensors may have a lower precision;
+    dictionaries may have additional entries.
     """
     if isinstance(expected, Mapping):
-        _check(isinstance(found, Mapping), f"{where} is no table")
+        _check(isinstance(found, Mapping), f"{where} is not a dictionary")
         for key, value in expected.items():
             _check(key in found, f"{where}.{key} is missing")
             check_like(found[key], value, f"{where}.{key}")
     elif isinstance(expected, list | tuple):
-        _check(isinstance(found, list | tuple), f"{where} is no list")
+        _check(isinstance(found, list | tuple), f"{where} is not a list")
         _check(len(found) == len(expected), f"{where} has {len(found)} entries, not {len(expected)}")
         for index, (entry, value) in enumerate(zip(found, expected, strict=True)):
             check_like(entry, value, f"{where}.{index}")
     elif isinstance(expected, Tensor):
         _check_tensor(found, expected, where)
     elif isinstance(expected, float):
-        _check(type(found) in (int, float) and math.isfinite(found), f"{where} is no finite number")
+        _check(type(found) in (int, float) and math.isfinite(found), f"{where} is not a finite number")
     else:
         _check(type(found) is type(expected), f"{where} is a {type(found).__name__}, not a {type(expected).__name__}")
 
@@ -58,7 +59,7 @@ def check_generator(found: Any, where: str) -> None:
 
 
 def check_optimizer_state(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Raise CheckpointError unless `found` has the state of the optimizer's weights. Its settings are not loaded."""
+    """Raise CheckpointError unless `found` fits the optimizer's weights. Ignores its settings, which are not loaded."""
     where, weights = "optimizer_state_dict.state", []
     for group in optimizer.param_groups:
         weights += [(weight, _ADAM if "betas" in group else _MUON) for weight in group["params"]]
@@ -68,18 +69,18 @@ def check_optimizer_state(found: Mapping[str, Any], optimizer: torch.optim.Optim
     for key, entry in found["state"].items():
         weight, names = weights[key]
         check_like(entry, {name: torch.zeros(()) if name == "step" else weight for name in names}, f"{where}.{key}")
-        _check(len(entry) == len(names), f"{where}.{key} must hold {', '.join(names)}")
+        _check(len(entry) == len(names), f"{where}.{key} must contain only {', '.join(names)}")
 
 
 def check_schedule_state(found: Any, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
-    """Raise CheckpointError unless `found` has the progress of a schedule. Its settings are not loaded."""
+    """Raise CheckpointError unless `found` has the scheduler's progress. Ignores its settings, which are not loaded."""
     where, own = "lr_scheduler_state_dict", scheduler.state_dict()
     check_like(found, {name: own[name] for name in SCHEDULE_PROGRESS}, where)
     _check(0 <= found["last_epoch"] < 2**53, f"{where}.last_epoch must be an integer from 0 to 2**53")
 
 
 def check_experience(found: Any, experience: Experience, where: str) -> None:
-    """Raise CheckpointError unless `experience.load_state` can load `found`, with the state of its worlds."""
+    """Raise CheckpointError unless `experience.load_state` can load `found`, including the states of its worlds."""
     own = experience.state()
     added = ("reward_scale", "opponent_generator", "opponents")  # missing in states of version 1
     check_like(found, {key: own[key] for key in own if key not in ("worlds", "teacher_memory", *added)}, where)
@@ -97,7 +98,7 @@ def check_experience(found: Any, experience: Experience, where: str) -> None:
         try:
             arrays = tensors_to_arrays(worlds)
         except TypeError:  # such as bfloat16
-            raise CheckpointError(f"its {where}.worlds has a type that NumPy lacks") from None
+            raise CheckpointError(f"its {where}.worlds has a dtype that NumPy does not support") from None
         batch.env.check_state(arrays)
     for index, (side, batch) in enumerate(zip(opponents, experience.world_batches, strict=False)):
         assert batch.opponents is not None
@@ -111,26 +112,29 @@ def _check_opponents(found: Any, opponents: Opponents, where: str) -> None:
     for name, limit in (("seats", opponents.env.num_agents), ("places", len(policies))):
         in_range = (found[name] >= 0) & (found[name] < limit)
         _check(bool(in_range.all()), f"{where}.{name} must be from 0 to {limit - 1}")
-    memories = found.get("memories")  # of the policies that have played
-    _check(isinstance(memories, list) and len(memories) <= len(policies), f"{where}.memories is no list of memories")
+    memories = found.get("memories")  # of the policies that have played so far
+    _check(
+        isinstance(memories, list) and len(memories) <= len(policies),
+        f"{where}.memories is not a list of at most {len(policies)} memories",
+    )
     expected = [policy.agent.initial_memory(num_agents) for policy in policies[: len(memories or ())]]
     check_like(memories, [{"hidden": memory.hidden, "cell": memory.cell} for memory in expected], f"{where}.memories")
 
 
 def _check_orientations(found: Mapping[str, Any], feature: int, where: str) -> None:
-    """A policy looks up a cell by the value of an orientation token; other values may be any byte."""
+    """Raise CheckpointError for orientations above 3: a policy uses them as an index. Other values may be any byte."""
     location, features, values = found["observations"].unbind(-1)
     is_invalid = (location != 255) & (features == feature) & (values > 3)
     _check(not bool(is_invalid.any()), f"{where}.observations has an orientation above 3")
 
 
 def _check_tensor(found: Any, expected: Tensor, where: str) -> None:
-    _check(isinstance(found, Tensor), f"{where} is no array")
+    _check(isinstance(found, Tensor), f"{where} is not a tensor")
     types = [str(tensor.dtype).removeprefix("torch.") for tensor in (found, expected)]
     is_lower = found.is_floating_point() and expected.is_floating_point() and found.itemsize <= expected.itemsize
     fits = (found.dtype == expected.dtype or is_lower) and found.shape == expected.shape
     _check(fits, f"{where} is {types[0]} {list(found.shape)}, not {types[1]} {list(expected.shape)}")
-    _check(not found.is_floating_point() or bool(found.isfinite().all()), f"{where} is not finite")
+    _check(not found.is_floating_point() or bool(found.isfinite().all()), f"{where} has values that are not finite")
 
 
 def _check(is_valid: object, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Trainer states on disk: everything that a run needs to resume, beside the weights of its policy."""
+"""Trainer states on disk: everything that a run needs to resume, except the weights of its policy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Count = Annotated[int, Field(ge=0, le=2**53)]
 
 @dataclass
 class TrainingState:
-    """Complete training state for advanced checkpointing."""
+    """State of a training run, except the weights of its policy."""
 
     epoch: _Count
     """epochs done"""
@@ -31,16 +31,16 @@ class TrainingState:
     optimizer_state_dict: dict[str, Any]
     lr_scheduler_state_dict: dict[str, Any] | None = None
     policy_path: str | None = None
-    """checkpoint of the policy that belongs to this state; a relative one starts at the state's own directory"""
+    """checkpoint of the policy that belongs to this state; relative to the directory of the state"""
     stopwatch_state: dict[str, Any] | None = None
     extra_args: dict[str, Any] = field(default_factory=dict)
-    """tensors, numbers and text; a run saves its worlds and random streams here"""
+    """tensors, numbers and text, such as the environments and random generators of a run"""
 
     def save(self, checkpoint_dir: str | Path) -> str:
-        """Write `trainer_state_000100.pt` for epoch 100; the path of the file.
+        """Write a file, such as `trainer_state_000100.pt` for epoch 100. Returns its path.
 
-        Of earlier states, only the newest that is undamaged is kept. Later ones, which a run that resumed from an
-        earlier state could not read, stay until they are overwritten.
+        Deletes the states of earlier epochs except the newest undamaged one. States of later epochs, which exist if a
+        run resumed from an earlier state, are kept until they are overwritten.
         """
         directory = Path(checkpoint_dir)
         directory.mkdir(parents=True, exist_ok=True)
@@ -57,12 +57,12 @@ class TrainingState:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The state in a file that `save` wrote. Raises CheckpointError if it is missing, damaged or foreign."""
+        """Load a file that `save` wrote. Raises CheckpointError if it is missing, damaged or not a trainer state."""
         content = _with_current_names(read_torch_file(Path(path), KIND))
         try:
             return TypeAdapter(cls).validate_python(content, extra="forbid")
         except ValidationError as error:
-            raise CheckpointError(f"{path} is not laid out as a {KIND}: {first_problem(error)}") from None
+            raise CheckpointError(f"{path} is not a valid {KIND}: {first_problem(error)}") from None
 
 
 _RENAMED = {"resets": "episode_starts"}
