@@ -178,7 +178,7 @@ def test_a_name_in_two_packages_is_refused(here: Path) -> None:
     install(here / "site", "one", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
     install(here / "site", "two", {"metta.backbones": {"sums": "nets:Sums"}})
     message = refused(metta_here("train", "tiny.toml", "--set", "agent.backbone=sums"))
-    assert '"sums" is in several packages: the package one 1.0 and the package two 1.0' in message
+    assert '"sums" is provided by several packages: the package one 1.0 and the package two 1.0' in message
 
 
 def test_a_misspelled_extension_gets_a_suggestion(here: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_misspelled_extension_gets_a_suggestion(here: Path) -> None:
     assert 'must be one of "cnn", "attention", "mlp", ' in message
     assert '"sums"; got "sumz"; did you mean "sums"?' in message
     message = refused(metta_here("check", "tiny.toml", "--set", 'logging.extra=["lines"]'))
-    assert 'must be the name of an installed or registered logger, and there is none; got "lines"' in message
+    assert 'must be the name of an installed or registered logger, but none exists; got "lines"' in message
 
 
 STRIPES = """

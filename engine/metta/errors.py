@@ -23,7 +23,8 @@ def closest_name(name: str, known: Iterable[str]) -> str | None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name, such as `; did you mean "gamma"?`.
 
-    If no known name is similar: all of them (`; known: adam, muon`) if there are at most MAX_LISTED, else nothing.
+    If no known name is similar, it lists all of them (`; known: adam, muon`), or is empty if there are more than
+    MAX_LISTED.
     """
     names = list(known)
     if closest := closest_name(name, names):
@@ -131,7 +132,7 @@ class UsageError(MettaError):
 
 
 class MapError(MettaError):
-    """A map cannot be generated from its config: more objects than free cells, an unknown object name, no agent."""
+    """A map cannot be generated from its config, for example because it has more objects than free cells."""
 
     exit_code = 2
 
@@ -143,7 +144,7 @@ class CheckpointError(MettaError):
 
 
 class TrainingError(MettaError):
-    """Training stopped: a loss that is not finite, a full disk."""
+    """Training stopped with an error, such as a loss that is not finite or a full disk."""
 
 
 class RenamedKeyWarning(FutureWarning):

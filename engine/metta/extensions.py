@@ -1,4 +1,4 @@
-"""Registries of extensions by name: built in, registered by a program, or in an installed package's entry points.
+"""Registries of named extensions: built in, registered with a decorator, or from entry points of installed packages.
 
 A TOML file names an extension (a backbone, an observation processor, a logger, a map builder), never a class or a
 module. A package declares what it provides in its `pyproject.toml`:
@@ -6,8 +6,8 @@ module. A package declares what it provides in its `pyproject.toml`:
     [project.entry-points."metta.backbones"]
     sums = "my_package.networks:Sums"
 
-An extension is imported when it is first used, and only if it is installed or registered: a TOML file from a stranger
-can name one, but cannot bring one.
+An extension is imported when it is first used. A TOML file from an untrusted source can select an extension that is
+installed or registered, but cannot add one.
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class Registry(Generic[Extension]):
         close = closest_name(name, names)
         hint = f'; did you mean "{close}"?' if close else ""
         if not names:
-            return f"must be the name of an installed or registered {self.kind}, and there is none; got {_quoted(name)}"
+            return f"must be the name of an installed or registered {self.kind}, but none exists; got {_quoted(name)}"
         return f"must be {'one of ' if names[1:] else ''}{', '.join(map(_quoted, names))}; got {_quoted(name)}{hint}"
 
     def find(self, name: str) -> Extension:
         """The extension of that name, imported if necessary.
 
-        Raises UsageError if no package or several packages have it, or if it cannot be imported.
+        Raises UsageError if no package provides it, if several packages do, or if it cannot be imported.
         """
         if name in self._registered:
             return self._registered[name]
@@ -84,7 +84,9 @@ class Registry(Generic[Extension]):
             raise UsageError(f"the {self.kind} {self.unknown_name(name)}")
         if len(entries) > 1:
             packages = " and ".join(map(package_of, entries))
-            raise UsageError(f'the {self.kind} "{name}" is in several packages: {packages}; uninstall all but one')
+            raise UsageError(
+                f'the {self.kind} "{name}" is provided by several packages: {packages}; uninstall all but one'
+            )
         self._imported[name] = _imported(entries[0], self.kind)
         return self._imported[name]
 
@@ -109,14 +111,14 @@ class PresetPackage:
         top, *below = self.module.split(".")
         try:
             spec = find_spec(top)
-        except ValueError:  # a module of that name was imported that has no file
+        except ValueError:  # the imported module of that name has no spec, such as `__main__` of a script
             return None
-        places = (spec.submodule_search_locations or ()) if spec else ()
-        return next((path for place in places if (path := Path(place, *below)).is_dir()), None)
+        parents = (spec.submodule_search_locations or ()) if spec else ()
+        return next((path for parent in parents if (path := Path(parent, *below)).is_dir()), None)
 
     @property
     def problem(self) -> str:
-        """The message for a package without that directory."""
+        """The error message if `directory` is None."""
         return f'{self.package} declares presets in "{self.module}", which is not a directory; repair or uninstall it'
 
 

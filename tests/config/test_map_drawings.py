@@ -47,7 +47,7 @@ def test_an_override_can_set_a_map_file(world: Path) -> None:
 def test_a_config_without_a_directory_reads_no_files(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config in a checkpoint, from a stranger perhaps."""
     monkeypatch.chdir(world.parent)
-    with pytest.raises(ConfigError, match="is read only with a TOML file on disk"):
+    with pytest.raises(ConfigError, match="can be used only in a TOML file on disk"):
         parse_config(WORLD, "checkpoint")
 
 

@@ -164,11 +164,11 @@ def test_utf_16(tmp_path: Path) -> None:
 def test_too_large(tmp_path: Path) -> None:
     with (tmp_path / "huge.toml").open("wb") as file:
         file.truncate(10**10)  # sparse: takes no space, and must not be read
-    assert message("huge.toml") == "huge.toml has 10000000000 bytes; a config can have 1048576"
+    assert message("huge.toml") == "huge.toml has 10000000000 bytes; the limit is 1048576"
 
 
 BOMBS = {
-    "a long line": ("a" * 20_000 + " = 1", "has 20004 characters; the limit is 10000, break the line up"),
+    "a long line": ("a" * 20_000 + " = 1", "has 20004 characters; the limit is 10000; split the line"),
     "a deep list": ("a = " + "[" * 4900 + "]" * 4900, "is nested too deeply; the limit is 16 tables and lists"),
     "a deep table": (
         "a = " + "{a = " * 1500 + "1" + "}" * 1500,

@@ -26,7 +26,7 @@ class AgentModelConfig(FrozenModel):
     TRAINING_FIELDS: ClassVar[frozenset[str]] = frozenset(
         ("bptt_horizon", "clip_range", "dtypes_fp16", "analyze_weights_interval", "l2_init_weight_update_interval")
     )
-    """Fields that change how weights are trained, or in which precision they compute, but not what they compute."""
+    """Fields that affect training or floating-point precision, but not the architecture of the network."""
 
     hidden_dim: int = Field(
         default=1024,
@@ -65,14 +65,14 @@ class AgentModelConfig(FrozenModel):
     )
     observation_types: list[ObservationType] = Field(
         default_factory=lambda: list(OBSERVATION_TYPES),
-        description="families of tokens that are inputs",
+        description="groups of tokens that are inputs",
     )
     dtypes_fp16: bool = Field(
         default=False,
         description="compute in bfloat16 (autocast); on CPUs sums over tokens stay in float32, and so does the LSTM "
         "unless the CPU is fast in bfloat16",
     )
-    obs_scale: float = Field(default=1.0, gt=0, description="factor of all normalized token values")
+    obs_scale: float = Field(default=1.0, gt=0, description="factor that multiplies all normalized token values")
     obs_process_func: Annotated[str, RegisteredName(OBSERVATION_PROCESSORS)] = Field(
         default="flatten_obs_dict",
         description="observation processor, by name; flatten_obs_dict leaves observations unchanged",
@@ -93,5 +93,5 @@ class AgentModelConfig(FrozenModel):
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The fields that shape the function of the weights: a checkpoint loads only where all of them are equal."""
+        """The fields that define the network. A checkpoint can be loaded only if all of them are equal."""
         return {name: getattr(self, name) for name in type(self).model_fields if name not in self.TRAINING_FIELDS}

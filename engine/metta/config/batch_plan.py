@@ -10,7 +10,7 @@ from metta.errors import ConfigError, Problem
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Layout of one epoch's experience. Every agent of every world plays the same number of steps."""
+    """Layout of one epoch's experience. Every agent of every world takes the same number of steps."""
 
     num_worlds: int
     num_agents: int
@@ -18,12 +18,12 @@ class BatchPlan:
     horizon: int
     """steps per segment"""
     segments_per_agent: int
-    """consecutive segments that each agent plays per epoch"""
+    """consecutive segments of each agent per epoch"""
     num_minibatches: int
     num_world_batches: int
     """world batches, which step in turn (async_factor)"""
     num_opponents: int = 0
-    """agents per world that frozen policies play; their steps are not experience"""
+    """agents per world that frozen policies control; their steps are not experience"""
 
     @property
     def num_learners(self) -> int:
@@ -47,7 +47,7 @@ class BatchPlan:
 
 
 def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]:
-    """Sizes in `[experience]` that do not divide each other or `num_learners` agents per world, with the arithmetic.
+    """Problems with the sizes in `[experience]`: not multiples of each other, or too small for `num_learners` agents.
 
     Paths are relative to `[experience]`.
     """
@@ -63,7 +63,7 @@ def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]
     if batch < num_learners * horizon:
         least = f"{num_learners} agents x bptt_horizon {horizon} = {num_learners * horizon}"
         problems.append(
-            Problem(("batch_size",), f"must hold a segment for each agent of one world: {least}; got {batch}")
+            Problem(("batch_size",), f"must be at least one segment for each agent of one world: {least}; got {batch}")
         )
     return problems
 
@@ -76,8 +76,9 @@ def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
 def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
     """The layout of an epoch's experience in worlds of `num_agents` agents, of which `num_opponents` do not learn.
 
-    There are as many worlds as give each of the async_factor world batches a forward pass of the target size, but no
-    more than the batch has segments for; then as few segments per agent as fill the batch.
+    The number of worlds is the one for which a forward pass of each of the async_factor world batches has about
+    forward_pass_minibatch_target_size agents, or fewer if the batch has fewer segments than that many agents. The
+    number of segments per agent is the smallest that fills the batch.
     """
     segments = config.batch_size // config.bptt_horizon
     learners = num_agents - num_opponents
@@ -98,7 +99,7 @@ def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0
 def experience_of_process(
     experience: ExperienceConfig, distributed: DistributedConfig, num_processes: int
 ) -> ExperienceConfig:
-    """The part of `experience` that each of the processes collects and learns from.
+    """The `[experience]` of each process: with `batch = "global"`, its sizes are divided among the processes.
 
     Raises ConfigError if the sizes cannot be divided among the processes.
     """

@@ -23,19 +23,20 @@ class BucketConfig(FrozenModel):
         default_factory=list, max_length=1000, description="values of the setting, one per task"
     )
     range: list[int | float] = Field(
-        default_factory=list, description="or [lowest, highest] value; integers where the setting is an integer"
+        default_factory=list,
+        description="instead of values: [lowest, highest]; both integers if the setting is an integer",
     )
     bins: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="equal parts of the range, one task each, with the middle value of the part",
+        description="number of equal parts of the range; each part is a task with its middle value",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _is_not_a_path(cls, data: Any) -> Any:
-        """Without quotes, the dots in a setting's path make nested tables."""
+        """Reject the nested tables that TOML makes of a setting's path with dots but without quotes."""
         if isinstance(data, Mapping) and data and not cls.model_fields.keys() & data.keys():
             message = 'must have values = [...] or range = [lowest, highest]; a path needs quotes: "game.max_steps"'
             raise RulesError([Problem((), message)])
@@ -130,8 +131,8 @@ class LearningProgressConfig(BaseCurriculumConfig):
         default=10,
         ge=1,
         lt=2**31,
-        description="episodes of a task before its learning progress is used; until then it has the highest one of all "
-        "tasks",
+        description="episodes of a task before its learning progress is used; until then its progress counts as "
+        "the highest of all tasks",
     )
     success_reward: float | None = Field(
         default=None,
@@ -155,7 +156,7 @@ class ProgressiveConfig(BaseCurriculumConfig):
         description="moving average of the reward that completes a task: one for all tasks, or for each but the last",
     )
     agent_steps: int = Field(
-        default=0, ge=0, lt=2**53, description="agent steps that complete a task whatever its reward; 0: off"
+        default=0, ge=0, lt=2**53, description="agent steps that complete a task regardless of its reward; 0: off"
     )
     average_rate: Rate = Field(default=0.1, description="weight of an episode in the moving average of the reward")
     min_episodes: int = Field(
@@ -163,7 +164,7 @@ class ProgressiveConfig(BaseCurriculumConfig):
     )
     earlier_share: Share = Field(
         default=0.0,
-        description="fraction of episodes drawn from the completed tasks with equal probability, against forgetting",
+        description="fraction of episodes drawn from the completed tasks with equal probability, to prevent forgetting",
     )
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class RunSection(FrozenModel):
 
 
 class RunConfig(FrozenModel):
-    """A training run: all tables of the TOML file. What a file leaves out keeps its default."""
+    """A training run: all tables of the TOML file. Omitted keys keep their defaults."""
 
     run: RunSection = Field(default_factory=RunSection)
     env: EnvConfig = Field(default_factory=EnvConfig)

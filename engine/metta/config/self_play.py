@@ -1,4 +1,4 @@
-"""Self-play: the table `[self_play]`, and the agents of a world that frozen policies play."""
+"""Self-play: the table `[self_play]`, and the agents of a world that frozen policies control."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from metta.errors import Problem, RulesError, did_you_mean
 
 
 class SelfPlayConfig(FrozenModel):
-    """Frozen policies as opponents: they play some agents of each world, whose steps are not learned from.
+    """Frozen policies as opponents: they control some agents of each world, whose steps are not used for training.
 
     Off without `groups` and `share`.
     """
 
     groups: list[str] = Field(
-        default_factory=list, description="names of the groups of agents that frozen policies play; or set share"
+        default_factory=list, description="names of the groups of agents that frozen policies control; or set share"
     )
     share: float = Field(
         default=0.0,
@@ -47,7 +47,7 @@ class SelfPlayConfig(FrozenModel):
 
     @property
     def is_on(self) -> bool:
-        """Whether any agent is played by a frozen policy."""
+        """Whether frozen policies control any agents."""
         return bool(self.groups or self.share)
 
     @model_validator(mode="after")
@@ -68,7 +68,7 @@ class SelfPlayConfig(FrozenModel):
 
 
 def num_opponents(config: SelfPlayConfig, env: EnvConfig) -> int:
-    """Number of agents per world that frozen policies play."""
+    """Number of agents per world that frozen policies control."""
     agents = env.game.num_agents
     if config.share:
         return min(agents - 1, max(1, round(config.share * agents)))
@@ -95,7 +95,9 @@ def self_play_problems(config: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
     opponents, agents = num_opponents(config, env), env.game.num_agents
     if opponents >= agents:
         field = "share" if config.share else "groups"
-        problems.append(Problem((field,), f"must leave agents that learn; {opponents} of {agents} would be opponents"))
+        problems.append(
+            Problem((field,), f"must leave at least one learning agent; {opponents} of {agents} would be opponents")
+        )
     elif not opponents:
         problems.append(Problem(("groups",), "have no agents in this world; name groups that do"))
     return problems

@@ -1,4 +1,4 @@
-"""Tables about learning and its output, from `[optimizer]` to `[logging]`; `[agent]` and `[curriculum]` have their own.
+"""Tables about training and its output: `[optimizer]`, `[ppo]`, `[experience]`, `[checkpoint]`, `[logging]` and others.
 
 In the order of this file: `[optimizer]`, `[lr_schedule]`, `[ppo]`, `[vtrace]`, `[prioritized_sampling]`,
 `[normalization]`, `[experience]`, `[kickstarting]`, `[distributed]`, `[compile]`, `[checkpoint]`, `[simulation]`,
@@ -162,7 +162,7 @@ class ExperienceConfig(FrozenModel):
         default=2,
         ge=1,
         le=1024,
-        description="batches that the worlds are divided into: one steps while the policy runs on another",
+        description="number of world batches; one steps while the policy runs on another",
     )
     forward_pass_minibatch_target_size: int = Field(
         default=4096, ge=1, le=2**40, description="approximate number of agents per forward pass of the policy"
@@ -271,8 +271,8 @@ class LoggingConfig(FrozenModel):
     wandb_project: str = Field(default="metta", min_length=1, description="project in Weights & Biases")
     wandb_mode: Literal["online", "offline"] = Field(
         default="online",
-        description="online, or offline: logs are written to the run directory for a later `wandb sync`; the newest "
-        "one contains the whole run",
+        description="online, or offline: logs are written to the run directory, to be uploaded with `wandb sync`; the "
+        "newest one contains the whole run",
     )
     extra: list[Annotated[str, RegisteredName(LOGGERS)]] = Field(
         default_factory=list, description="names of custom loggers, registered or from installed packages"

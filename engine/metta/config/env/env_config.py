@@ -1,4 +1,4 @@
-"""The world: the table `[env]` with game, objects, actions and map builder, and the rules between them."""
+"""The world: the table `[env]` with game, objects, actions and map builder, and the rules that relate them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EnvConfig(FrozenModel):
         game, builder, problems = infer_sizes(self.game, self.map_builder)
         self.__dict__.update(game=game, map_builder=builder)
         names = name_problems(game, self.objects, self.actions, builder, self.object_types)
-        problems += islice(names, MAX_PROBLEMS)  # searching for similar names takes time
+        problems += islice(names, MAX_PROBLEMS)  # limited, since searching for similar names takes time
         problems += recipe_problems(self.objects, self.object_types)
         problems += action_problems(self.actions)
         problems += fit_problems(builder) if not problems else []
@@ -55,12 +55,12 @@ class EnvConfig(FrozenModel):
 
     @cached_property
     def object_types(self) -> dict[str, ObjectConfig]:
-        """All object types by name with every value set: the entries of `objects` over those of the catalog."""
+        """All object types by name with every value set; `objects` takes precedence over the catalog."""
         return complete_types(self.objects)
 
     @cached_property
     def rules_key(self) -> str:
-        """A key of the game rules, equal for worlds that differ only in their maps."""
+        """The game rules as JSON, equal for worlds that differ only in their maps."""
         return self.model_dump_json(include={"game", "objects", "actions"}, exclude={"game": {"width", "height"}})
 
     @cached_property

@@ -13,12 +13,12 @@ class EnvSpec(FrozenModel):
     """Actions, token features and observation shape of a world. One policy can play all worlds with equal specs."""
 
     num_agents: int = Field(description="number of agents per world")
-    action_names: list[str] = Field(description="by action id")
+    action_names: list[str] = Field(description="name of each action, by action id")
     max_action_args: list[int] = Field(description="largest argument of each action, by action id")
     action_enabled: list[bool] = Field(description="whether each action may be sampled, by action id")
-    feature_names: list[str] = Field(description="by feature id")
+    feature_names: list[str] = Field(description="name of each feature, by feature id")
     feature_scales: list[float] = Field(description="divisor that normalizes each feature, by feature id")
-    object_type_names: list[str] = Field(description="by type id; '' for unused ids")
+    object_type_names: list[str] = Field(description="name of each object type, by type id; '' for unused ids")
     group_ids: list[int] = Field(description="group ids in tokens")
     observation_height: int
     observation_width: int
@@ -26,7 +26,7 @@ class EnvSpec(FrozenModel):
 
     @cached_property
     def flat_actions(self) -> list[tuple[int, int]]:
-        """Every (action id, argument) that may be sampled, in order."""
+        """Every (action id, argument) that may be sampled, sorted."""
         return [
             (action, argument)
             for action, (largest, enabled) in enumerate(zip(self.max_action_args, self.action_enabled, strict=True))
@@ -41,5 +41,5 @@ class EnvSpec(FrozenModel):
 
     @property
     def center(self) -> int:
-        """Location byte of the observing agent's cell."""
+        """Location byte of the observing agent's cell: its row in the high 4 bits, its column in the low 4 bits."""
         return (self.observation_height // 2) << 4 | (self.observation_width // 2)

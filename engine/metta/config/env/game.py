@@ -23,20 +23,22 @@ ITEM_FIELDS = {
     "battery_red": {"item_rewards": "battery_red_reward", "item_reward_max": "battery_red_max"},
     "heart": {"item_rewards": "heart_reward", "item_reward_max": "heart_max_reward", "item_max": "heart_max"},
 }
-"""Items with dedicated keys, where all others are set in tables: item -> {table: key}."""
+"""Items with dedicated keys instead of entries in tables: item -> {table: key}."""
 
 
 class AgentSettings(FrozenModel):
     """Inventory limits, rewards and freezing of agents; groups can override each of these keys."""
 
-    default_item_max: Count = Field(default=50, description="inventory limit of items that have no other one, units")
+    default_item_max: Count = Field(
+        default=50, description="inventory limit of items that are neither hearts nor in item_max, units"
+    )
     heart_max: Count = Field(default=255, description="inventory limit of hearts, units")
     item_max: dict[str, Count] = Field(default_factory=dict, description="inventory limits by item name, units")
     freeze_duration: int = Field(
         default=10,
         ge=-1,
         le=32767,
-        description="actions that an attacked agent loses; -1: all until the episode ends",
+        description="number of actions that an attacked agent loses; -1: all until the episode ends",
     )
     action_failure_penalty: Reward = Field(default=0.0, description="subtracted from the reward when an action fails")
     ore_red_reward: Reward = Field(
@@ -46,18 +48,18 @@ class AgentSettings(FrozenModel):
         default=0.02, description="reward per unit of red battery gained; subtracted per unit lost"
     )
     heart_reward: Reward = Field(default=1.0, description="reward per heart gained; subtracted per heart lost")
-    ore_red_max: float = Field(default=10.0, ge=0, description="units of red ore that are rewarded, at most")
-    battery_red_max: float = Field(default=10.0, ge=0, description="units of red battery that are rewarded, at most")
-    heart_max_reward: float = Field(default=1000.0, ge=0, description="hearts that are rewarded, at most")
+    ore_red_max: float = Field(default=10.0, ge=0, description="maximum units of red ore that are rewarded")
+    battery_red_max: float = Field(default=10.0, ge=0, description="maximum units of red battery that are rewarded")
+    heart_max_reward: float = Field(default=1000.0, ge=0, description="maximum number of hearts that are rewarded")
     item_rewards: dict[str, Reward] = Field(
         default_factory=dict, description="reward per unit of other items gained, by item name"
     )
     item_reward_max: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="units of other items that are rewarded, at most, by item name; default: 1000"
+        default_factory=dict, description="maximum units of other items that are rewarded, by item name; default: 1000"
     )
 
     def item_cap(self, item: str) -> int:
-        """How many units of `item` an agent can hold."""
+        """Inventory limit of `item`, units."""
         return int(self._setting(item, "item_max", self.default_item_max))
 
     def item_reward(self, item: str) -> float:
@@ -65,20 +67,20 @@ class AgentSettings(FrozenModel):
         return self._setting(item, "item_rewards", 0.0)
 
     def item_reward_cap(self, item: str) -> float:
-        """How many units of `item` are rewarded, at most."""
+        """Maximum units of `item` that are rewarded."""
         return self._setting(item, "item_reward_max", 1000.0)
 
     def _setting(self, item: str, table: str, default: float) -> float:
-        if own := ITEM_FIELDS.get(item, {}).get(table):
-            return float(getattr(self, own))
+        if field := ITEM_FIELDS.get(item, {}).get(table):
+            return float(getattr(self, field))
         return float(getattr(self, table).get(item, default))
 
 
 class GroupConfig(FrozenModel):
-    """A group of agents: a team, predators, prey."""
+    """A group of agents, such as a team or the predators of a world."""
 
     id: int = Field(ge=0, le=255, description="unique group id in tokens")
-    sprite: int = Field(default=0, ge=0, le=255, description="index of the picture of its agents in replays")
+    sprite: int = Field(default=0, ge=0, le=255, description="index of the image of its agents in replays")
     group_reward_pct: Share = Field(
         default=0.0, description="fraction of each agent's reward that is divided evenly among the group's agents"
     )
@@ -153,6 +155,6 @@ class GameConfig(AgentSettings):
 
     def group_settings(self, group: str) -> AgentSettings:
         """The agent settings of `group`: those of the game, overridden by the group's props."""
-        own = {name: getattr(self, name) for name in AgentSettings.model_fields}
+        values = {name: getattr(self, name) for name in AgentSettings.model_fields}
         props = self.groups[group].props
-        return AgentSettings(**own | {name: getattr(props, name) for name in props.model_fields_set})
+        return AgentSettings(**values | {name: getattr(props, name) for name in props.model_fields_set})

@@ -50,7 +50,7 @@ SIZES = ("width", "height", "agents")
 
 
 def is_agent(cell_name: str) -> bool:
-    """Whether a cell of a drawn map holds an agent: `agent` or `agent.GROUP`."""
+    """Whether a cell of a drawn map contains an agent: `agent` or `agent.GROUP`."""
     return cell_name == "agent" or cell_name.startswith("agent.")
 
 
@@ -76,7 +76,7 @@ class AsciiConfig(BaseBuilderConfig):
     @model_validator(mode="after")
     def _has_a_map(self) -> Self:
         if self.file:
-            message = "is read only with a TOML file on disk; give the drawing itself as map"
+            message = "can be used only in a TOML file on disk; set map to the text of the map instead"
             raise RulesError([Problem(("file",), message)])
         if not self.map:
             raise RulesError([Problem(("map",), "must not be empty, unless file is set")])
@@ -235,7 +235,7 @@ class MirroredConfig(BaseBuilderConfig):
 
     @property
     def images(self) -> tuple[int, int]:
-        """Rows and columns of images."""
+        """Number of rows and of columns of images."""
         return (2 if self.symmetry in ("vertical", "both") else 1), (2 if self.symmetry != "vertical" else 1)
 
     @property
@@ -344,11 +344,11 @@ def walk_builders(
 
 
 def _without_border(builder: MapBuilder) -> MapBuilder:
-    """The nested builder with a border of 0 unless it sets one, since the outer builder makes the walls."""
+    """The nested builder with a border of 0 unless it sets one, since the outer builder adds walls around it."""
     if isinstance(builder, ChoiceConfig):
         return builder.with_parts([_without_border(part) for part in builder.builders])
     if isinstance(builder, AsciiConfig) or builder.is_set("border_width"):
         return builder
     if isinstance(builder, RoomsConfig):
-        return builder  # its border is also the walls between its rooms
+        return builder  # border_width is also the width of the walls between its rooms
     return builder.with_inferred(border_width=0)

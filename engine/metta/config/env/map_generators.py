@@ -80,8 +80,8 @@ class ScatterConfig(BaseBuilderConfig):
         default=0.0,
         ge=0,
         le=8192,
-        description="mean distance of objects from the agents, which start close together, steps; 0: all are placed "
-        "anywhere",
+        description="mean distance of objects from the agents, steps; the agents start close together; 0: objects and "
+        "agents are placed anywhere",
     )
 
     @property
@@ -114,13 +114,13 @@ class MazeConfig(ScatterConfig):
 
     @property
     def min_floor_cells(self) -> int:
-        """The junctions, and one opening fewer than there are junctions."""
+        """Cells of the junctions and of the openings of a spanning tree, one fewer than junctions."""
         junctions = self.maze_shape[0] * self.maze_shape[1]
         return max(0, junctions * self.corridor_width**2 + (junctions - 1) * self.corridor_width)
 
 
 class CavesConfig(ScatterConfig):
-    """Caves by a cellular automaton: random cells, which then repeatedly become what most of their neighbors are."""
+    """Caves by a cellular automaton: random cells that repeatedly take the state of the majority of their neighbors."""
 
     type: Literal["Caves"] = Field(description="Caves: irregular caves")
     fill: Share = Field(default=0.42, description="initial fraction of cells that are walls")
@@ -167,8 +167,12 @@ class RadialConfig(ScatterConfig):
     )
     hub: IntOrRange = Field(default=1, ge=0, le=4096, description="cells from the center to the edge of the square hub")
     turned: bool = Field(default=False, description="random angle of the first arm; false: it points up")
-    agents_at: RadialPosition = Field(default="hub", description="where agents start, as close as there is room")
-    objects_at: RadialPosition = Field(default="ends", description="where objects are, as close as there is room")
+    agents_at: RadialPosition = Field(
+        default="hub", description="where agents start: there, or on the closest free cells"
+    )
+    objects_at: RadialPosition = Field(
+        default="ends", description="where objects are placed: there, or on the closest free cells"
+    )
 
     @property
     def min_floor_cells(self) -> int:

@@ -44,7 +44,7 @@ def infer_sizes(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapB
         return game, *_with_sizes_of_game(game, builder)
     problems: list[Problem] = []
     for name in SIZES:
-        value = _set_size(builder, name)
+        value = _size_if_set(builder, name)
         is_open = value is None and (name == "agents" or not isinstance(builder, RoomsConfig))
         if is_open or (value is None and game.is_set(name)):
             value = getattr(game, GAME_NAMES[name])
@@ -57,9 +57,9 @@ def infer_sizes(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapB
         for path, part, _ in walk_builders(builder, ("map_builder",))
         for problem in _choice_problems(path, part)
     ]
-    made = {GAME_NAMES[name]: getattr(builder, name) for name in SIZES}
+    sizes = {GAME_NAMES[name]: getattr(builder, name) for name in SIZES}
     arithmetic = _arithmetic(builder)
-    for name, value in made.items():
+    for name, value in sizes.items():
         if name in wrong:
             continue  # reported already
         if name == "num_agents" and value < 1:
@@ -70,7 +70,7 @@ def infer_sizes(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapB
         elif game.is_set(name) and getattr(game, name) != value:
             message = f"must be that of the map, {arithmetic[name]}, or omitted; got {getattr(game, name)}"
             problems.append(Problem(("game", name), message))
-    return game.with_inferred(**made), builder, problems
+    return game.with_inferred(**sizes), builder, problems
 
 
 def without_inferred_sizes(env: FrozenModel) -> dict[str, Any]:
@@ -158,13 +158,13 @@ def _with_sizes_of_game(game: GameConfig, builder: MapBuilder) -> tuple[MapBuild
     return builder, problems
 
 
-def _set_size(builder: MapBuilder, name: str) -> int | None:
+def _size_if_set(builder: MapBuilder, name: str) -> int | None:
     """The size that the builder and those nested in it determine; None if it is unset."""
     if isinstance(builder, ScatterConfig):
         return getattr(builder, name) if builder.is_set(name) else None
     if isinstance(builder, AsciiConfig):
         return int(getattr(builder, name))
-    own = [_set_size(part, name) for _, part in builder.parts]
+    own = [_size_if_set(part, name) for _, part in builder.parts]
     known = [value for value in own if value is not None]
     if isinstance(builder, ChoiceConfig):
         return known[0] if known else None
@@ -180,15 +180,15 @@ def _with_size(builder: MapBuilder, name: str, value: int, path: KeyPath) -> tup
         return (builder if builder.is_set(name) else builder.with_inferred(**{name: value})), []
     if isinstance(builder, AsciiConfig):
         return builder, []
-    own = [_set_size(part, name) for _, part in builder.parts]
+    own = [_size_if_set(part, name) for _, part in builder.parts]
     if isinstance(builder, ChoiceConfig):
         shares: list[int | None] = [value] * len(own)
     elif isinstance(builder, MirroredConfig):
         images, walls = _images(builder, name), _walls(builder, name)
         share, rest = divmod(value - walls, images)
         if own[0] is None and (rest or share < (name != "agents")):
-            such = max(1, share) * images + walls
-            return builder, [_cannot_share(path, name, f"{images} images", walls, such, value)]
+            example = max(1, share) * images + walls
+            return builder, [_cannot_share(path, name, f"{images} images", walls, example, value)]
         shares = [own[0] if own[0] is not None else share]
     else:
         lines = _lines(builder, name, own)
@@ -198,10 +198,10 @@ def _with_size(builder: MapBuilder, name: str, value: int, path: KeyPath) -> tup
         taken = sum(one for one in known if one is not None) + _walls(builder, name)
         share, rest = divmod(value - taken, num_open) if num_open else (0, 0)
         if num_open and (rest or share < (name != "agents")):
-            such = max(1, round((value - taken) / num_open)) * num_open + taken
+            example = max(1, round((value - taken) / num_open)) * num_open + taken
             grid = f"{builder.rows} x {builder.cols} = {builder.rows * builder.cols} rooms"
             grid = grid if name == "agents" and not taken else f"{num_open} rooms"
-            return builder, [_cannot_share(path, name, grid, taken, such, value)]
+            return builder, [_cannot_share(path, name, grid, taken, example, value)]
         places = _lines(builder, name, range(len(own)))
         for line, one in zip(places, known, strict=True):
             for place in line:
@@ -217,13 +217,13 @@ def _with_size(builder: MapBuilder, name: str, value: int, path: KeyPath) -> tup
     return builder.with_parts(parts), problems
 
 
-def _cannot_share(path: KeyPath, name: str, parts: str, taken: int, such: int, value: int) -> Problem:
+def _cannot_share(path: KeyPath, name: str, parts: str, taken: int, example: int, value: int) -> Problem:
     """The problem with a size that cannot be divided evenly among nested builders."""
     if taken:
         what = "agents in the others" if name == "agents" else f"{WORDS[name]} of walls and others"
-        message = f"must be {taken} {what} plus a multiple of {parts}, such as {such}; got {value}"
+        message = f"must be {taken} {what} plus a multiple of {parts}, such as {example}; got {value}"
     else:
-        message = f"must be a multiple of {parts}, such as {such}; got {value}"
+        message = f"must be a multiple of {parts}, such as {example}; got {value}"
     if len(path) == 1:
         return Problem(("game", GAME_NAMES[name]), message)
     return Problem(path, f"{WORDS[name]} {message}")
@@ -295,7 +295,7 @@ def _sum(values: Sequence[int]) -> str:
 
 
 def _floor_problems(path: KeyPath, builder: ScatterConfig) -> Iterator[Problem]:
-    """Objects and agents that do not fit on the floor, judged at both ends of ranges."""
+    """Objects and agents that do not fit on the floor, with ranges at their maximum or at their minimum."""
     highest = builder.resolve_ranges(lambda one: one.max)
     (rows, cols), border = highest.inner_shape, highest.border_width
     arithmetic = f"{builder.width} x {builder.height} cells less a border of {border}"

@@ -1,4 +1,4 @@
-"""Rules for names in `[env]`: unique where they are defined, known where items, objects and groups are mentioned."""
+"""Rules for names in `[env]`: unique definitions, and references to items, objects and groups that exist."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _duplicates(names: Iterable[tuple[KeyPath, str | int]]) -> Iterator[Problem]
 def _item_problems(
     game: GameConfig, objects: Sequence[ObjectConfig], actions: Sequence[ActionConfig]
 ) -> Iterator[Problem]:
-    """Items that are not in the inventory, or that are set in a table although they have a key of their own."""
+    """Items that are not in the inventory, or that are set in a table although they have a dedicated key."""
     for path, settings in _agent_settings(game):
         for item, fields in ITEM_FIELDS.items():
             for table, field in fields.items():
@@ -105,7 +105,7 @@ def _agent_settings(game: GameConfig) -> Iterator[tuple[KeyPath, AgentSettings]]
 def _item_mentions(
     game: GameConfig, objects: Sequence[ObjectConfig], actions: Sequence[ActionConfig]
 ) -> Iterator[tuple[KeyPath, str]]:
-    """(path, item) wherever an item is mentioned outside of the defaults."""
+    """(path, item) of every reference to an item outside of the defaults."""
     for path, settings in _agent_settings(game):
         for field in ("item_max", "item_rewards", "item_reward_max"):
             own = {item for item, fields in ITEM_FIELDS.items() if field in fields}

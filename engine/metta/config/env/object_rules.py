@@ -10,7 +10,7 @@ from metta.errors import Problem
 
 
 def complete_types(objects: Sequence[ObjectConfig]) -> dict[str, ObjectConfig]:
-    """All object types by name with every value set: the user's entries over those of the catalog."""
+    """All object types by name with every value set; the user's entries take precedence over the catalog."""
     given = {entry.name: entry for entry in objects}
     names = [*CATALOG, *(name for name in given if name not in CATALOG)]
     taken = {entry.type_id for entry in CATALOG.values()} | {entry.type_id for entry in given.values()}
@@ -39,7 +39,7 @@ def recipe_problems(objects: Sequence[ObjectConfig], types: Mapping[str, ObjectC
         if _converts_endlessly(whole):
             yield Problem(
                 ("objects", index, "cooldown"),
-                "converts without end in one step; set cooldown, conversion_ticks, input or max_output",
+                "would convert endlessly within one step; set cooldown, conversion_ticks, input or max_output",
             )
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from metta.config.validation.frozen_model import FrozenModel, Name
 
 Count = Annotated[int, Field(ge=0, le=255)]
-"""Units of an item: fits in one byte of a token."""
+"""Units of an item, limited to one byte of a token."""
 
 DEFAULT_ITEMS = [
     "ore_red",
@@ -82,13 +82,13 @@ class ActionConfig(FrozenModel):
         default=True, description="false: the action keeps its id but always fails and is never sampled"
     )
     required_resources: dict[str, Count] | None = Field(
-        default=None, description="items the agent must hold, units by name; unset: consumed_resources"
+        default=None, description="items the agent must have, units by name; unset: consumed_resources"
     )
     consumed_resources: dict[str, Count] = Field(
         default_factory=dict, description="items taken from the agent, units by name, even if the action then fails"
     )
     defense_resources: dict[str, Count] = Field(
-        default_factory=dict, description="attack only: a target that holds these loses them instead of being frozen"
+        default_factory=dict, description="attack only: a target that has these loses them instead of being frozen"
     )
 
     @property
@@ -142,7 +142,7 @@ _OBJECTS = [
 ]
 
 CATALOG: dict[str, ObjectConfig] = {entry.name: entry for entry in _OBJECTS}
-"""The object types of the original MettaGrid by name, with their recipes and durations."""
+"""The object types of the C++ MettaGrid by name, with their recipes and durations."""
 
 TYPE_AGENT: Final = 0
 TYPE_WALL: Final = 1
@@ -159,7 +159,7 @@ TYPE_LAB: Final = 11
 TYPE_FACTORY: Final = 12
 TYPE_TEMPLE: Final = 13
 TYPE_GENERIC_CONVERTER: Final = 14
-"""Type ids of the original MettaGrid as they appear in tokens; those of a world are in `EnvConfig.spec`."""
+"""Type ids of the C++ MettaGrid as they appear in tokens; those of a world are in `EnvConfig.spec`."""
 
 DEFAULT_ACTIONS = [
     ActionConfig(type="noop", key="noop"),
@@ -171,7 +171,7 @@ DEFAULT_ACTIONS = [
     ActionConfig(type="swap", key="swap"),
     ActionConfig(type="change_color", key="change_color"),
 ]
-"""The actions of the original MettaGrid, in its order, so that action ids agree."""
+"""The actions of the C++ MettaGrid, in its order, so that action ids agree."""
 
 MAX_ARGUMENT = {
     "noop": 0,

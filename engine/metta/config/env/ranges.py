@@ -14,7 +14,7 @@ from metta.errors import Problem, RulesError
 
 @dataclass(frozen=True)
 class Range:
-    """Uniform distribution from `min` to `max`, both included; of integers where the setting is an integer."""
+    """Uniform distribution from `min` to `max`, both included; only integers if the setting is an integer."""
 
     min: float
     max: float
@@ -35,7 +35,7 @@ class OrRange:
     is_integer: bool
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Validate a number as before, and a table as a Range with bounds that are valid numbers."""
+        """Validate a number by the field's own rules, and a table as a Range whose ends obey the same rules."""
 
         def read(value: Any, number: core_schema.ValidatorFunctionWrapHandler) -> Any:
             if isinstance(value, Range):
@@ -80,12 +80,12 @@ FloatOrRange = Annotated[float, OrRange(is_integer=False)]
 
 
 def range_min(value: float) -> float:
-    """The minimum of a range; the number itself if it is one."""
+    """The minimum of a range, or the number itself."""
     return value.min if isinstance(value, Range) else value
 
 
 def range_max(value: float) -> float:
-    """The maximum of a range; the number itself if it is one."""
+    """The maximum of a range, or the number itself."""
     return value.max if isinstance(value, Range) else value
 
 

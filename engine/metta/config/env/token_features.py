@@ -1,4 +1,4 @@
-"""Token features: the name, id and scale of each, in one table that simulator and policies read."""
+"""Token features: name, id and scale of each feature in observations, shared by simulator and policies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEATURE_SCALES: Final = {
     "last_action_arg": 10.0,
     "last_reward": 100.0,
 }
-"""What the value of a feature is divided by, by name, in the order of feature ids; one `inv:ITEM` per item follows."""
+"""Feature name -> divisor that normalizes its values, in the order of feature ids; `inv:ITEM` of each item follow."""
 
 FEATURE_IDS: Final = {name: feature for feature, name in enumerate(FEATURE_SCALES)}
 
@@ -32,7 +32,7 @@ FIRST_ITEM_FEATURE: Final = len(FEATURE_SCALES)
 """The feature id of item 0; that of item i is `FIRST_ITEM_FEATURE + i`."""
 
 ITEM_SCALE: Final = 100.0
-"""What the amount of an item is divided by."""
+"""Divisor that normalizes the amount of an item."""
 
 NO_TOKEN: Final = 0xFF
 """All three bytes of an unused token at the end of an observation."""

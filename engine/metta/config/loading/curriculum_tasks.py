@@ -25,7 +25,7 @@ MAX_TASKS = 2000
 """Largest number of tasks; the world of each is validated before training starts."""
 
 MAX_RULES = 200
-"""Largest number of different game rules (`EnvConfig.rules_key`); the simulator's tables grow with its square."""
+"""Largest number of different `EnvConfig.rules_key`; the size of the simulator's tables grows with its square."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,12 @@ class _Variants:
         except ValidationError as error:
             raise ConfigError("the curriculum", problems_in(error, EnvConfig, given["env"] | same)) from None
         if changed == {"map_builder"} and variant.game.num_agents == self.env.game.num_agents:
-            for name in ("object_types", "action_table", "rules_key", "spec"):  # expensive for a thousand worlds
+            for name in (
+                "object_types",
+                "action_table",
+                "rules_key",
+                "spec",
+            ):  # slow for 1000 worlds
                 variant.__dict__[name] = getattr(self.env, name)
         return variant
 
@@ -202,7 +207,7 @@ def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[st
         return Problem(place, "must be the path of a setting of the world, such as map_builder.objects.altar")
     if path[0] == "env":
         path = path[1:]
-    if path[:2] == ("game", "map_builder"):  # where the original metta has it
+    if path[:2] == ("game", "map_builder"):  # as in the C++ MettaGrid
         path = path[1:]
     is_integer = False
     for name, data in scenes:

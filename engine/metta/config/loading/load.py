@@ -47,7 +47,7 @@ def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunCon
 def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
     """Like `load_config`, but without reading the curriculum's scenes, whose paths stay as written.
 
-    Used for files of `dump_config`, whose scenes are relative to the working directory and may be gone.
+    Used for files of `dump_config`, whose scenes are relative to the working directory and may no longer exist.
     """
     path = find_config(source)
     return parse_config(read_text(path, source), source, overrides, path.parent)

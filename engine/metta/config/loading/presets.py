@@ -55,7 +55,7 @@ def find_preset(name: str) -> Preset:
 def find_config(source: str) -> Path:
     """The file of a path or of a preset's name.
 
-    A preset takes precedence over a file of the same name. `/env/mettagrid/NAME`, as the original metta names presets,
+    A preset takes precedence over a file of the same name. `/env/mettagrid/NAME`, as in the C++ MettaGrid,
     is the preset NAME unless such a file exists. Raises UsageError with the closest names if nothing is found.
     """
     path = Path(source)
@@ -69,7 +69,7 @@ def find_config(source: str) -> Path:
 
 
 def resolve_scene(source: str, directory: Path) -> str:
-    """The argument for `find_config` that means what `source` means in a TOML file in `directory`.
+    """`source`, as written in a TOML file in `directory`, as an argument for `find_config`.
 
     A file in that directory becomes its path, unless a preset has that name; anything else is returned unchanged.
     """
@@ -100,7 +100,7 @@ def _not_found(source: str, path: Path, names: list[str]) -> str:
 
 
 def _is_env_path(source: str) -> bool:
-    """Whether a name has the form of the original metta: `/env/mettagrid/simple`."""
+    """Whether a name has the form used by the C++ MettaGrid: `/env/mettagrid/simple`."""
     return source.startswith(("/env/", "env/")) and not source.endswith((".toml", "/"))
 
 

@@ -28,7 +28,7 @@ DEFAULT_WORDS: Final = (REQUIRED, UNSET, OWN_DEFAULTS, LONG_DEFAULT)
 
 _LONGEST_DEFAULT = 60
 _LARGEST_BOUND = 10**6
-"""Bounds from here on only exclude absurd values and are not shown."""
+"""Bounds of at least this magnitude are not shown, since they only exclude unreasonable values."""
 _REGISTRIES = (BACKBONES, LOGGERS, MAP_BUILDERS, OBSERVATION_PROCESSORS)
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
@@ -49,12 +49,12 @@ class KeyReference:
 
 @dataclass(frozen=True)
 class TableReference:
-    """One table of the file, with all of its keys or the one that was asked for."""
+    """One table of the file, with all of its keys, or only the requested one."""
 
     header: str
     """as in the file: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`"""
     type: str
-    """value of the key `type` that selects this table among those with the same header; empty where there is one"""
+    """value of the key `type` that selects this table among those with the same header; empty if it is the only one"""
     description: str
     keys: tuple[KeyReference, ...]
 
@@ -95,7 +95,7 @@ def _tables(built_in_only: bool) -> Iterator[TableReference]:
     excluded = custom if built_in_only else set()
     seen: set[tuple[str, type[FrozenModel]]] = set()
     for header, model in sections(RunConfig):
-        if (header, model) in seen:  # below another type of the table around it
+        if (header, model) in seen:  # listed already under another type of the enclosing table
             continue
         seen.add((header, model))
         schema = schemas[model.__name__]

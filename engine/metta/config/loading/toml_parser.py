@@ -40,7 +40,7 @@ def read_text(path: Path, source: str) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{source} is not a regular file; name a TOML file or a preset")
         if status.st_size > MAX_BYTES:
-            raise UsageError(f"{source} has {status.st_size} bytes; a config can have {MAX_BYTES}")
+            raise UsageError(f"{source} has {status.st_size} bytes; the limit is {MAX_BYTES}")
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {(error.strerror or str(error)).lower()}") from error
@@ -61,7 +61,7 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     """The parsed tables of a TOML text. Raises ConfigError with the line of a syntax error."""
     for number, row in enumerate(text.split("\n"), 1):
         if len(row) > MAX_LINE:
-            message = f"has {len(row)} characters; the limit is {MAX_LINE}, break the line up"
+            message = f"has {len(row)} characters; the limit is {MAX_LINE}; split the line"
             raise ConfigError(source, [Problem((), message, number)])
     too_deep = Problem((), f"is nested too deeply; the limit is {MAX_DEPTH} tables and lists")
     try:

@@ -36,14 +36,14 @@ def derived(config: RunConfig) -> list[Derived]:
     tasks = load_tasks(config)
     scenes = {scene: task for task, scene in reversed(list(enumerate(tasks.scene_of)))}
     worlds = {name: tasks.env_configs[scenes[index]] for index, name in enumerate(config.curriculum.scenes or [""])}
-    played = tasks.env_configs[0]
-    plan = plan_batch(config.experience, played.game.num_agents, num_opponents(config.self_play, played))
+    first = tasks.env_configs[0]
+    plan = plan_batch(config.experience, first.game.num_agents, num_opponents(config.self_play, first))
     return [
         *(row for scene, env in worlds.items() for row in _world(scene, env, bool(config.curriculum.buckets))),
         *_tasks(config, tasks),
         *_collection(config, plan),
         *_learning(config, plan),
-        *_memory(config, played),
+        *_memory(config, first),
     ]
 
 
@@ -141,7 +141,7 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         yield Derived(
             "learners per world",
             f"{plan.num_learners:,}",
-            f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies play",
+            f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies control",
         )
     yield Derived("agents", f"{plan.agents:,}", f"{plan.num_worlds:,} worlds x {plan.num_learners}")
     yield Derived("world batches", f"{plan.num_world_batches}", "that step in turn: async_factor")

@@ -1,7 +1,7 @@
 """Estimate of a run's memory from its config, before anything is allocated.
 
-The constants were measured. The total is accurate to about a third, which is enough to report early that a run does not
-fit and which setting to lower.
+The constants were measured. The error of the total is at most about a third, which suffices to report before training
+that a run does not fit, and which setting to lower.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MemoryPart:
     bytes: int
     reason: str
     setting: str
-    """key to lower so that it becomes smaller"""
+    """key of the config to lower so that this part becomes smaller"""
     value: int
     """current value of that key"""
 
@@ -46,10 +46,11 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, tokens: int) -> int:
     """Bytes of one epoch's experience with observations of `tokens` tokens."""
     steps = plan.segments_per_agent * plan.horizon
     observations = (steps + 1) * plan.agents * (tokens * 3 + 1)
-    decisions = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
-    advice = steps * plan.agents * (len(config.env.spec.flat_actions) + 1) * 4 if config.kickstarting.teacher else 0
+    outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
+    teacher_values = len(config.env.spec.flat_actions) + 1  # log probabilities and the value
+    teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
     lstm_states = 2 * plan.segments_per_agent * config.agent.lstm_layers * plan.agents * config.agent.hidden_dim * 4
-    return observations + decisions + advice + (lstm_states if config.agent.forward_lstm else 0)
+    return observations + outcomes + teacher + (lstm_states if config.agent.forward_lstm else 0)
 
 
 def memory_parts(config: RunConfig, spec: EnvSpec, cells: int) -> list[MemoryPart]:

@@ -19,11 +19,11 @@ LATENTS: Final = 4
 ATTENTION_HEADS: Final = 4
 """Heads of the attention backbone."""
 ITEM_LEVELS: Final = 4
-"""Channels of an inventory feature: 1, 2, 3, and more units, since recipes need such counts."""
+"""Channels of an inventory feature, for 1, 2, 3, and more units, the counts that recipes need."""
 ORIENTATIONS: Final = 4
 """Channels of the feature `agent:orientation`."""
 PREVIOUS_STEP: Final = ("last_action", "last_action_arg", "last_reward")
-"""Features without a channel, since the policy reads them directly."""
+"""Features without a channel, since the policy has separate inputs for them."""
 
 
 def num_weights(config: AgentModelConfig, spec: EnvSpec) -> int:

@@ -17,7 +17,7 @@ from metta.config.validation.key_paths import KeyPath, choices, table_at, tables
 from metta.errors import Problem, RulesError, closest_name, did_you_mean
 
 MAX_PROBLEMS = 1000
-"""Errors of a file that get a message; searching for similar names takes time."""
+"""Maximum number of errors reported for a file, since searching for similar names takes time."""
 
 TYPE_WORDS = {
     "int_type": "must be an integer",
@@ -42,7 +42,7 @@ class UnknownKey(Problem):
     """A key that its table does not have."""
 
     suggestion: str | None = None
-    """the key of that table that it is probably a misspelling of"""
+    """the key that was probably meant"""
 
 
 def problems_in(error: ValidationError, root: type[FrozenModel], data: Any) -> list[Problem]:
