@@ -71,7 +71,7 @@ def eval_worlds(
         return {name: load_env("eval", checkpoint, name, set_) for name in api.find_suite(suite).worlds}
     env_config = load_env("eval", checkpoint, env, set_)
     if not tasks:
-        return {env or "its own world": env_config}
+        return {env or "evaluation world": env_config}
     if env:
         return {**api.load_tasks(api.load_config(env, set_ or ())).by_name}
     return {**api.trained_tasks(checkpoint)}

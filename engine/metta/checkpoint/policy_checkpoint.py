@@ -148,7 +148,7 @@ def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
     """
     policy = _read_policy_file(Path(path))
     if policy.curriculum is None:
-        return {"its own world": policy.env_config}
+        return {"evaluation world": policy.env_config}
     names, worlds = policy.curriculum.names, policy.curriculum.env_configs
     if len(names) != len(worlds) or not names:
         raise CheckpointError(f"{path} is invalid: {len(names)} task names for {len(worlds)} environments")
