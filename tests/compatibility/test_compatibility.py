@@ -58,14 +58,14 @@ def test_there_are_versions_to_keep() -> None:
 
 
 @pytest.mark.parametrize("path", KEPT, ids=ids)
-def test_a_policy_decides_and_fares_as_it_did(path: Path) -> None:
+def test_a_policy_acts_and_scores_as_it_did(path: Path) -> None:
     version = next(version for version in VERSIONS if version in path.parents)
     found: Any = json.loads(json.dumps(outputs(path)))
     assert_close(found, expected(version)["policies"][path.relative_to(version).as_posix()], 1e-5)
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=ids)
-def test_a_run_goes_on_as_it_did(version: Path) -> None:
+def test_a_run_resumes_as_it_did(version: Path) -> None:
     assert_close(resumed(version / "run"), expected(version)["resumed"], 1e-2)
 
 
@@ -89,13 +89,13 @@ def test_a_run_with_old_names_of_keys_resumes_with_one_notice(tmp_path: Path) ->
 
 @pytest.mark.parametrize("path", KEPT, ids=ids)
 @pytest.mark.parametrize("command", ["eval", "replay"])
-def test_the_command_line_takes_them(command: str, path: Path, tmp_path: Path) -> None:
+def test_the_command_line_accepts_old_files(command: str, path: Path, tmp_path: Path) -> None:
     options = {"eval": ["--no-baseline"], "replay": ["--out", str(tmp_path)]}[command]
     result = CliRunner().invoke(app, [command, str(path), "--episodes", "1", *options])
     assert result.exit_code == 0, result.output
 
 
-def test_worlds_of_several_tasks_go_on_as_they_did() -> None:
+def test_worlds_of_several_tasks_continue_as_they_did() -> None:
     """Tasks that differ in nothing but their maps: the first version compiled the same rules once for each."""
     game = {"num_agents": 2, "width": 9, "height": 9, "max_steps": 30, "num_observation_tokens": 60}
     maps = ({"mine_red": 3}, {"mine_red": 1, "altar": 2})

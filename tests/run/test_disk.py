@@ -62,7 +62,7 @@ def stopped(run_dir: Path, *overrides: str, when: Recorder) -> str:
 
 
 @pytest.mark.usefixtures("always_due")
-def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(small_disk: Path) -> None:
+def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(small_disk: Path) -> None:
     run_dir = small_disk / "run"
     message = stopped(run_dir, when=Recorder(2, lambda: fill(small_disk)))
     assert "No space left on device" in message
@@ -73,7 +73,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(small_disk: 
 
 
 @pytest.mark.usefixtures("always_due")
-def test_a_replay_that_does_not_fit_costs_the_replay_alone(small_disk: Path, tmp_path: Path) -> None:
+def test_training_continues_without_a_replay_that_cannot_be_written(small_disk: Path, tmp_path: Path) -> None:
     recorder = Recorder(1, lambda: fill(small_disk))
     config = tiny_config(tmp_path / "run", SHORT, f"simulation.replay_dir='{small_disk}'")
     assert train_run(config, recorder).reason == "finished"
@@ -83,7 +83,7 @@ def test_a_replay_that_does_not_fit_costs_the_replay_alone(small_disk: Path, tmp
     assert notices[0].endswith("No space left on device")
 
 
-def test_a_run_is_not_begun_where_its_directories_cannot_be_written(small_disk: Path, tmp_path: Path) -> None:
+def test_a_run_does_not_start_where_its_directories_cannot_be_written(small_disk: Path, tmp_path: Path) -> None:
     fill(small_disk)
     config = tiny_config(tmp_path / "run", SHORT, f"simulation.replay_dir='{small_disk}'")
     with pytest.raises(TrainingError, match=f"^{small_disk}/.run cannot be written: No space left on device$"):
@@ -121,7 +121,7 @@ def test_a_directory_that_is_removed_or_replaced_stops_the_run(tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("always_due")
-def test_checkpoints_that_are_removed_are_written_anew(tmp_path: Path) -> None:
+def test_checkpoints_that_are_removed_are_written_again(tmp_path: Path) -> None:
     checkpoints = tmp_path / "run" / "checkpoints"
     train_run(tiny_config(tmp_path / "run"), Recorder(2, lambda: (shutil.rmtree(checkpoints), interrupt())))
     assert resume_run(tmp_path / "run", ignore).epoch == 8

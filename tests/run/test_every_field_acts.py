@@ -109,7 +109,7 @@ def test_every_field_has_its_test() -> None:
 
 
 @pytest.mark.parametrize("field", LEARNING)
-def test_it_changes_what_is_learned(field: str) -> None:
+def test_the_field_changes_what_is_learned(field: str) -> None:
     beside, value = LEARNING[field]
     assert learned(*beside) != learned(*beside, f"{field}={value}")
 

@@ -15,7 +15,7 @@ is_possible = sys.platform == "linux" and find_spec("tensorboard") is not None
 
 @pytest.mark.skipif(not is_possible, reason="needs inotify and TensorBoard")
 @pytest.mark.parametrize("signals", [["KILL"], ["TERM", "INT", "HUP"]], ids=["killed", "asked"])
-def test_disturbed_anywhere_and_resumed_is_the_undisturbed_run(signals: list[str]) -> None:
+def test_a_run_stopped_at_any_moment_and_resumed_equals_the_uninterrupted_run(signals: list[str]) -> None:
     ran = subprocess.run(
         [sys.executable, "faults.py", "--kills", "5", "--seed", "7", "--signals", *signals],
         cwd=SUPPORT,

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases say what `metrics.jsonl` says, and go on when a run goes on."""
+"""TensorBoard and Weights & Biases get the metrics of `metrics.jsonl`, also of resumed runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def needs(package: str) -> pytest.MarkDecorator:
 
 @needs("tensorboard")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tensorboard itself
-def test_tensorboard_says_what_the_metrics_say_without_a_gap_or_a_double(tmp_path: Path) -> None:
+def test_tensorboard_has_the_same_metrics_each_epoch_once(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415  # an extra
 
     run_dir = tmp_path / "run"
@@ -45,7 +45,7 @@ def test_tensorboard_says_what_the_metrics_say_without_a_gap_or_a_double(tmp_pat
 
 
 @needs("wandb")
-def test_wandb_gets_metrics_and_checkpoints_and_goes_on_in_the_same_run(tmp_path: Path) -> None:
+def test_wandb_gets_metrics_and_checkpoints_and_resumes_the_same_run(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(TINY + '[logging]\nwandb = true\nwandb_mode = "offline"\n')
     metta = [sys.executable, "-m", "metta_cli"]
     options = ("--run-dir", "run", "--total-timesteps", "1024", "--json")

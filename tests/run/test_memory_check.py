@@ -1,4 +1,4 @@
-"""A run that does not fit says so before it takes anything, and what it says to lower makes it fit."""
+"""A run that does not fit into memory is refused before it starts, with a setting to lower that makes it fit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metta_cli.main import app
 GIB = 1 << 30
 
 
-def test_two_gib_are_told_what_does_not_fit_and_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_beyond_2_gib_is_refused_with_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(memory_check, "free_memory", lambda: 2 * GIB)
     large = ["--set", "experience.batch_size=8388608", "--set", "experience.minibatch_size=65536"]
@@ -36,7 +36,7 @@ def test_two_gib_are_told_what_does_not_fit_and_what_to_lower(tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
-def test_doing_what_is_said_makes_it_fit() -> None:
+def test_lowering_what_the_message_says_makes_the_run_fit() -> None:
     values: dict[str, str] = {"experience.batch_size": "4194304", "experience.minibatch_size": "65536"}
     for _ in range(8):
         config = load_config("default", [f"{key}={value}" for key, value in values.items()])
@@ -142,7 +142,7 @@ app(["train", "default", "--device", "cpu", "--run-dir", "run", "--set", "experi
     ("how", "sentence"),
     [("checked", "error: this run needs about "), ("unchecked", "error: out of memory: the largest ")],
 )
-def test_a_process_that_gets_no_more_says_so(how: str, sentence: str, tmp_path: Path) -> None:
+def test_a_process_out_of_memory_says_what_to_lower(how: str, sentence: str, tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, how], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

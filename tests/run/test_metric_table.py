@@ -61,7 +61,7 @@ def test_every_metric_in_the_table_is_written(written: set[str], countable: set[
     assert [row.name for row in METRICS if not any(row.is_name_of(name) for name in names)] == []
 
 
-def test_no_metric_is_there_twice() -> None:
+def test_metrics_are_unique() -> None:
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all(metric.unit and metric.meaning and "|" not in metric.meaning for metric in METRICS)
 

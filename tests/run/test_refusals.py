@@ -1,4 +1,4 @@
-"""What is refused, and what a refusal leaves as it was."""
+"""Inputs that are refused, and that a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def agent_for(env):
 
 
 @pytest.mark.parametrize("override", ["run.device=cuda", "logging.wandb=true", "checkpoint.checkpoint_dir=elsewhere"])
-def test_an_override_that_a_run_cannot_go_on_with_is_not_kept(tmp_path: Path, monkeypatch, override: str) -> None:
+def test_an_override_that_a_run_cannot_resume_with_is_not_kept(tmp_path: Path, monkeypatch, override: str) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("metta.run.train.check_loggers", refuse_wandb)
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def test_a_second_run_is_refused_wherever_the_first_keeps_its_checkpoints(tmp_pa
     assert not (tmp_path / "second").exists()
 
 
-def test_a_world_without_end_is_trained_and_not_evaluated(tmp_path: Path) -> None:
+def test_a_world_whose_episodes_never_end_is_trained_and_not_evaluated(tmp_path: Path) -> None:
     endless = ["env.game.max_steps=0", "env.game.episode_lifetime=0", "simulation.evaluate_interval=1"]
     heard = Recorder()
     ended = train_run(tiny_config(tmp_path / "run", "run.total_timesteps=1024", *endless), heard)
@@ -82,7 +82,7 @@ def test_a_world_without_end_is_trained_and_not_evaluated(tmp_path: Path) -> Non
     assert any(isinstance(event, Notice) and "never end" in event.text for event in heard.events)
 
 
-def test_a_policy_does_not_play_in_a_world_it_cannot_read() -> None:
+def test_a_policy_does_not_play_in_an_environment_with_other_spaces() -> None:
     env = make_environment(num_agents=2, width=9, height=9)
     agent = agent_for(env)
     actions = [{"type": "noop", "key": "noop"}]
@@ -94,14 +94,14 @@ def test_a_policy_does_not_play_in_a_world_it_cannot_read() -> None:
             make_experience_manager(world, agent, ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8))
 
 
-def test_a_type_id_that_means_something_else_is_another_world() -> None:
+def test_a_type_id_with_another_meaning_is_another_environment() -> None:
     rock, lava = ([{"type": "wall", "name": name, "type_id": 20}] for name in ("rock", "lava"))
     agent = agent_for(make_environment(num_agents=2, width=9, height=9, objects=rock))
     with pytest.raises(UsageError, match="object_type_names"):
         eval_policy(agent, make_environment(num_agents=2, width=9, height=9, objects=lava), num_episodes=1)
 
 
-def test_no_older_gradients_are_reported_where_nothing_was_learned() -> None:
+def test_gradients_are_zero_where_no_update_was_made() -> None:
     env = make_environment(num_agents=2, width=9, height=9)
     agent = agent_for(env)
     optimizer = make_optimizer(agent)
@@ -120,7 +120,7 @@ def test_a_plan_has_no_more_minibatches_than_segments() -> None:
     assert plan.num_minibatches == plan.segments == 60
 
 
-def test_the_scenes_go_on_taking_turns_in_replays(tmp_path: Path) -> None:
+def test_scenes_continue_to_take_turns_in_replays(tmp_path: Path) -> None:
     run = TrainingRun(tiny_config(), Curriculum.from_config(tiny_config()))
     run.record(tmp_path)
     run.save(tmp_path)
@@ -128,7 +128,7 @@ def test_the_scenes_go_on_taking_turns_in_replays(tmp_path: Path) -> None:
     assert restore_run(tiny_config(), state, tmp_path).state().extra_args["episodes_recorded"] == 1
 
 
-def test_update_epochs_must_be_some() -> None:
+def test_update_epochs_must_be_at_least_1() -> None:
     env = make_environment(num_agents=2, width=9, height=9)
     agent = agent_for(env)
     config = ExperienceConfig(batch_size=64, minibatch_size=64, bptt_horizon=8)
@@ -143,7 +143,7 @@ def test_metadata_may_have_any_plain_keys(tmp_path: Path) -> None:
     assert load_checkpoint(agent, tmp_path / "checkpoint_000002.pt") == {7: "x", "epoch": 2}
 
 
-def test_a_dictionary_is_no_world() -> None:
+def test_a_dictionary_is_no_env_config() -> None:
     with pytest.raises(UsageError, match=r"must be an EnvConfig; got dict\. Create one with EnvConfig\.model_validate"):
         make_environment({"game": {"num_agents": 2}})
 

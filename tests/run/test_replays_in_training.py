@@ -36,7 +36,7 @@ class TestTraining:
         """Intervals pass at once; those of 0 never do."""
         monkeypatch.setattr(IntervalTimer, "is_due", lambda timer: bool(timer.interval_seconds))
 
-    def test_the_policy_is_recorded_as_it_plays_then(self, tmp_path: Path, always: None) -> None:
+    def test_the_current_policy_is_recorded(self, tmp_path: Path, always: None) -> None:
         recorder = Recorder()
         values = ["run.total_timesteps=1536", "simulation.replay_interval=1", "optimizer.learning_rate=0.1"]
         config = tiny_config(tmp_path / "run", *values)
@@ -54,7 +54,7 @@ class TestTraining:
         trained = load_policy(tmp_path / "run" / "checkpoints" / "checkpoint_000003.pt").agent
         assert mettascope_bytes(record_episode(trained, config.env, config.run.seed)) == files[2]
 
-    def test_training_goes_on_as_if_nothing_had_been_recorded(self, tmp_path: Path, always: None) -> None:
+    def test_recording_does_not_change_training(self, tmp_path: Path, always: None) -> None:
         for name, interval in (("with", 1), ("without", 0)):
             train_run(tiny_config(tmp_path / name, f"simulation.replay_interval={interval}"), ignore)
         assert not (tmp_path / "without" / "replays").exists()
@@ -62,14 +62,14 @@ class TestTraining:
         assert metrics_of(tmp_path / "with") == metrics_of(tmp_path / "without")
         assert_same_weights(weights_of(tmp_path / "with", 8), weights_of(tmp_path / "without", 8))
 
-    def test_the_directory_is_the_configs(self, tmp_path: Path, always: None) -> None:
+    def test_replays_go_to_the_directory_of_the_config(self, tmp_path: Path, always: None) -> None:
         elsewhere = tmp_path / "elsewhere"
         values = ["run.total_timesteps=512", "simulation.replay_interval=1", f'simulation.replay_dir="{elsewhere}"']
         train_run(tiny_config(tmp_path / "run", *values), ignore)
         assert sorted(path.name for path in elsewhere.glob("[!.]*")) == ["replay_000001.html", "replay_000001.json.z"]
         assert not (tmp_path / "run" / "replays").exists()
 
-    def test_the_interval_is_waited_for(self, tmp_path: Path) -> None:
+    def test_no_replay_before_the_interval_has_passed(self, tmp_path: Path) -> None:
         recorder = Recorder()
         train_run(tiny_config(tmp_path / "run", "simulation.replay_interval=3600"), recorder)
         assert not any(isinstance(event, ReplaySaved) for event in recorder.events)

@@ -1,4 +1,4 @@
-"""What a run leaves on the disk, and what it does when the disk does not play along."""
+"""Files of a run directory, its lock, timers and signals."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         RunDirectory.open(tmp_path / "none")
 
 
-def test_a_full_disk_stops_the_run_and_says_where_it_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_the_run_and_says_how_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = tmp_path / "run"
 
     def fill() -> None:
@@ -95,7 +95,7 @@ def test_write_whole_replaces_or_leaves(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_metrics_go_on_without_a_gap_or_a_double_line(tmp_path: Path) -> None:
+def test_metrics_continue_with_each_epoch_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with MetricsFile(path) as metrics:
         for epoch in (1, 2, 3):
@@ -121,7 +121,7 @@ def test_a_timer_counts_from_the_last_time_it_was_due(monkeypatch: pytest.Monkey
     assert not never.is_due()
 
 
-def test_the_first_signal_asks_and_the_second_raises() -> None:
+def test_the_first_signal_requests_a_stop_and_the_second_raises() -> None:
     before = signal.getsignal(signal.SIGTERM)
     asked: list[str] = []
     with StopSignals(asked.append) as interruption:
@@ -143,7 +143,7 @@ def test_training_in_another_thread_takes_no_signals(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / "checkpoint_000002.pt").exists()
 
 
-def test_train_where_a_run_is_alive_says_who_trains_there(tmp_path: Path) -> None:
+def test_training_in_a_locked_directory_names_the_process(tmp_path: Path) -> None:
     config = tiny_config(tmp_path / "run")
     with RunDirectory.create(config):
         since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -154,7 +154,7 @@ def test_train_where_a_run_is_alive_says_who_trains_there(tmp_path: Path) -> Non
         RunDirectory.create(config)
 
 
-def test_the_two_newest_sound_states_are_kept(tmp_path: Path) -> None:
+def test_the_two_newest_undamaged_states_are_kept(tmp_path: Path) -> None:
     """Whatever damaged ones there are, be they newer or older."""
 
     def save(epoch: int) -> None:
@@ -181,7 +181,7 @@ def test_the_two_newest_sound_states_are_kept(tmp_path: Path) -> None:
     assert kept() == [5, 6]
 
 
-def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     replays = tmp_path / "a" / "replays"
     with pytest.raises(UsageError, match="is a file; name a directory"):
@@ -203,14 +203,14 @@ def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_writer_that_was_killed_at_the_very_beginning_left_is_removed(tmp_path: Path) -> None:
+def test_partial_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.toml.1.partial").write_text("half")
     with RunDirectory.create(tiny_config(tmp_path / "run")):
         assert not list((tmp_path / "run").glob(".*.partial"))
 
 
-def test_metrics_that_nobody_can_have_written_are_left_out(tmp_path: Path) -> None:
+def test_lines_that_are_no_metrics_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     strange = [
         "[" * 100_000,

@@ -1,4 +1,4 @@
-"""A run writes to its own directory and to those that its user gave it, whatever a stranger's run directory says."""
+"""A run writes only to its own directory and to those that its user named, whatever its config.toml says."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def say_in_config(run: Path, key: str, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["checkpoint.checkpoint_dir", "simulation.replay_dir"])
-def test_a_directory_that_the_run_was_never_given_stays_as_it_is(run: Path, tmp_path: Path, setting: str) -> None:
+def test_a_directory_that_was_not_granted_does_not_change(run: Path, tmp_path: Path, setting: str) -> None:
     """Not even another run's, whose states would load."""
     other = tmp_path / "other"
     shutil.copytree(run / "checkpoints", other)
@@ -48,7 +48,7 @@ def test_a_directory_that_the_run_was_never_given_stays_as_it_is(run: Path, tmp_
     resume_run(run, ignore)  # from now on it is the run's
 
 
-def test_a_directory_that_the_user_gave_is_the_runs(tmp_path: Path) -> None:
+def test_a_directory_that_the_user_named_is_granted(tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     train_run(tiny_config(tmp_path / "run", f"checkpoint.checkpoint_dir={kept}"), Recorder(1, interrupt))
     assert resume_run(tmp_path / "run", ignore).checkpoint.parent == kept
@@ -79,14 +79,14 @@ def test_a_link_within_the_run_directory_is(run: Path) -> None:
     assert resume_run(run, ignore).reason == "finished"
 
 
-def test_names_of_opponents_lead_nowhere_else() -> None:
+def test_names_of_opponents_cannot_lead_out_of_the_directory() -> None:
     check_opponent_names(["given_000", "epoch_000100"])
     for name in ("../../policy", "/etc/given_000", "epoch_1/../../x"):
-        with pytest.raises(CheckpointError, match="names an opponent"):
+        with pytest.raises(CheckpointError, match="opponents contain the invalid name"):
             check_opponent_names([name])
 
 
-def test_what_a_killed_writer_left_of_a_replay_is_removed(run: Path) -> None:
+def test_partial_replays_of_a_killed_writer_are_removed(run: Path) -> None:
     for directory in ("replays", "checkpoints/opponents"):
         (run / directory).mkdir(exist_ok=True)
         (run / directory / ".page.html.1.partial").write_text("half")

@@ -1,7 +1,7 @@
-"""Validation of a saved state of Worlds before it is loaded: shapes, dtypes, finite numbers and valid indices.
+"""Validation of a saved environment state before it is loaded: shapes, dtypes, finite numbers and valid indices.
 
-These checks find states of other environments, and malicious ones that would cause reads outside arrays. Accidental
-damage is found by the checksum of the file.
+The checks reject states of other environments, and malicious states with indices outside of arrays. Accidental damage
+is detected by the checksums of the file (checkpoint/file_format.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
         is_within = ((arrays[name] >= lowest) & (arrays[name] <= highest)).all()
         _check(is_within, f"{name} must be within {lowest} and {highest}")
     due, is_idle = arrays["converter_due"], arrays["converter_phase"] == IDLE
-    _check((due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due does not fit converter_phase")
+    _check(
+        (due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due is inconsistent with converter_phase"
+    )
     invalid = state.get("invalid")
     is_table = isinstance(invalid, np.ndarray) and invalid.dtype == np.int64 and invalid.shape[1:] == (5,)
     _check(is_table, "invalid must be int64 [invalid actions, 5]")
@@ -49,7 +51,10 @@ def check_streams(state: Mapping[str, Any], num_tasks: int) -> None:
     shares = state.get("task_shares")
     is_list = isinstance(shares, np.ndarray) and shares.shape == (num_tasks,) and shares.dtype == np.float64
     is_valid = is_list and (np.diff(state["task_shares"], prepend=0.0) >= 0).all() and state["task_shares"][-1] == 1
-    _check(is_valid, f"task_shares must be float64 [{num_tasks}], at least 0, not decreasing, and end with 1")
+    _check(
+        is_valid,
+        f"task_shares must be float64 [{num_tasks}], cumulative: at least 0, not decreasing, and ending with 1",
+    )
 
 
 def _bounds(worlds: Worlds, slots: int) -> dict[str, tuple[int, int]]:
@@ -59,18 +64,12 @@ def _bounds(worlds: Worlds, slots: int) -> dict[str, tuple[int, int]]:
         "grid": (OUTSIDE, worlds.first_converter + worlds.num_worlds * slots - 1),
         "task": (0, len(compiled.tasks) - 1),
         "ruleset": (0, int(compiled.ruleset_of_task.max())),
-        "steps": (0, MAX_COUNT),
-        "first_step": (0, MAX_COUNT),
         "episode": (-1, MAX_COUNT),
         "cell": (0, last_cell),
         "orientation": (0, 3),
         "group_row": (0, len(compiled.groups.names) - 1),
-        "color": (0, 255),
-        "freeze": (-1, 2**31),
-        "inventory": (0, 255),
         "converter_type": (0, max(0, len(compiled.types.names) - 1)),
         "converter_cell": (-1, last_cell),
-        "converter_inventory": (0, 255),
         "converter_phase": (IDLE, COOLING),
     }
 
@@ -96,7 +95,7 @@ def _array(worlds: Worlds, state: Mapping[str, Any], name: str, slots: int) -> N
 
 
 def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
-    """Check that the grid agrees with the map sizes of tasks, and with the positions of agents and converters."""
+    """Raise CheckpointError if `grid` is inconsistent with map sizes or with positions of agents and converters."""
     grid, cell, converter_cell = arrays["grid"], arrays["cell"], arrays["converter_cell"]
     tasks = worlds.compiled.tasks
     slot = grid[: worlds.globals_start].reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)
@@ -105,11 +104,13 @@ def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
     row, col = np.arange(worlds.slot_rows)[:, None], np.arange(worlds.stride)
     inside = (row >= worlds.pad) & (row < rows) & (col >= worlds.pad) & (col < cols)
     _check(((slot != OUTSIDE) == inside).all(), "grid does not have the size of the task's map")
-    _check((grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid disagree on agents")
+    _check(
+        (grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid have different positions of agents"
+    )
     placed = np.flatnonzero(converter_cell >= 0)
     is_same = (grid[converter_cell[placed]] == worlds.first_converter + placed).all()
     num_converters = np.count_nonzero(slot >= worlds.first_converter)
-    _check(is_same and num_converters == len(placed), "converter_cell and grid disagree on converters")
+    _check(is_same and num_converters == len(placed), "converter_cell and grid have different positions of converters")
 
 
 def _check(is_valid: object, problem: str) -> None:
