@@ -352,7 +352,7 @@ def main() -> None:
     original = options.original or find_original()
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}; medians of {options.repeats} interleaved runs")
     if not original:
-        print("the original is not measured; --original names an interpreter that can import mettagrid")
+        print("the C++ MettaGrid is not measured; --original names an interpreter that can import mettagrid")
     targets = [
         target for batch in options.batches for target in bench(batch, original, options.repeats, options.seconds)
     ]

@@ -1,4 +1,4 @@
-"""Self-play: which agents are opponents, how frozen policies play them, and what is learned from."""
+"""Self-play: which agents are opponents, how frozen policies control them, and which steps are trained on."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_the_number_of_opponents() -> None:
     ("settings", "message"),
     [
         (["self_play.groups=['rde']", "self_play.snapshot_interval=1"], 'unknown group "rde"; known: agent'),
-        (["self_play.groups=['agent']", "self_play.snapshot_interval=1"], "must leave at least one learning agent; 4 of 4"),
+        (["self_play.groups=['agent']", "self_play.snapshot_interval=1"], "must leave at least one learning agent"),
         (["self_play.share=0.5"], "must be at least 1 without policies, or the pool of opponents is empty"),
         (["self_play.share=0.5", "self_play.groups=['agent']"], "must be 0 where groups are given"),
     ],

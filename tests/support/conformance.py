@@ -1,4 +1,4 @@
-"""Replay of recordings of the original simulator on metta, compared byte for byte; also a script.
+"""Replay of recordings of the C++ MettaGrid on metta, compared byte for byte; also a script.
 
     python tests/support/conformance.py RECORDING.npz ...
 
@@ -9,8 +9,9 @@ pytest runs the same comparison (`tests/world/test_conformance.py`).
 Compared before the first step: names of actions, features and items, arguments and scales. Compared at every step:
 observations, rewards (float32, bit for bit), truncations, success of actions, agents' positions, orientation, frozen,
 colors, inventories and accumulated rewards, converters' state and inventories, every cell of the map; at the end every
-counter of the statistics. The original can be stepped past the end of an episode. So a recording that reaches its limit
-of steps is played twice: with `auto_reset` to the end of the episode, and without it to the end of the recording.
+counter of the statistics. The C++ MettaGrid can be stepped past the end of an episode. So a recording that reaches its
+limit of steps is replayed twice: with `auto_reset` to the end of the episode, and without it to the end of the
+recording.
 """
 
 from __future__ import annotations
@@ -253,7 +254,7 @@ def _compare_statistics(recording: Recording, statistics: dict[str, Any]) -> Dif
 
 
 def _same_count(got: float, recorded: float) -> bool:
-    """Equal; or nearly equal, above the largest integer that the float32 sums of the original represent exactly."""
+    """Equal; or nearly equal, above the largest integer that float32 sums of the C++ MettaGrid represent exactly."""
     return np.float32(got) == recorded or (recorded > 2**24 and abs(got - recorded) < 1e-3 * recorded)
 
 
@@ -390,7 +391,7 @@ def main(paths: Sequence[str]) -> int:
         try:
             difference = engine_difference(recording)
         except ValidationError as error:
-            # what the original allows and metta rejects on purpose, such as a window of 17 cells
+            # what the C++ MettaGrid allows and metta rejects on purpose, such as a window of 17 cells
             print(f"{recording.name}: metta rejects the configuration: {error}")
             status = status or 1
             continue

@@ -1,6 +1,6 @@
-"""Recordings of the original simulator (`*.npz`), and their configuration and map as an `EnvConfig`.
+"""Recordings of the C++ MettaGrid (`*.npz`), and their configuration and map as an `EnvConfig`.
 
-A recording has its configuration and map in the format of the original. Every configuration that the original accepts
+A recording has its configuration and map in the format of the C++ MettaGrid. Every configuration that it accepts
 is translated value by value; nothing here depends on a particular recording.
 """
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "shared" / "traces"
 CONVERTER_KEYS = ("max_output", "conversion_ticks", "cooldown", "initial_items")
 EMPTY_NAMES = ("empty", ".", " ")
 ACTIONS = (
-    # the original's order, so that ids are the same: (type, the name of its section, the name in statistics)
+    # the order of the C++ MettaGrid, so that ids are the same: (type, the name of its section, the name in statistics)
     ("noop", "noop", "noop"),
     ("move", "move", "move"),
     ("rotate", "rotate", "rotate"),
@@ -35,7 +35,7 @@ ACTIONS = (
     ("change_color", "change_color", "change_color"),
 )
 UNNAMED = "[unknown -- stats tracker not initialized].consumed"
-"""The name of the original for items that converters consume before they know the names of items."""
+"""The C++ MettaGrid's name for items that converters consume before they know the names of items."""
 
 
 DERIVED = (".first_step", ".last_step", ".updates", ".rate", ".avg", ".activity_rate", ".min", ".max")
@@ -82,7 +82,7 @@ class Recording:
 
     @property
     def episode_length(self) -> int:
-        """Steps until the episode ends in metta; the original can be stepped further."""
+        """Steps until the episode ends in metta; the C++ MettaGrid can be stepped further."""
         return min(self.length, self.config.game.max_steps or self.length)
 
     def observations(self, step: int) -> np.ndarray:
@@ -180,7 +180,7 @@ def _counters(told: dict[str, float]) -> dict[str, float]:
 
 
 def env_config(original: dict[str, Any], cell_names: np.ndarray) -> EnvConfig:
-    """The original's configuration and map `[rows, cols]` of names as an `EnvConfig`; every value is given."""
+    """The C++ MettaGrid's configuration and map `[rows, cols]` of names as an `EnvConfig`; every value is given."""
     items = original["inventory_item_names"]
     return EnvConfig.model_validate(
         {
@@ -246,7 +246,7 @@ def _agent_settings(section: dict[str, Any], items: list[str]) -> dict[str, Any]
 
 
 def _known(amounts: dict[str, int], items: list[str]) -> dict[str, int]:
-    """Amounts of the items that exist; the original ignores others."""
+    """Amounts of the items that exist; the C++ MettaGrid ignores others."""
     return {item: amount for item, amount in amounts.items() if item in items}
 
 

@@ -2,7 +2,7 @@
 
 It shares only the config with the engine. It is tested against the recorded traces (`test_reference.py`), and is the
 oracle of the engine on random worlds (`test_differential.py`). A `ReferenceWorld` is one episode; it is never reset.
-Section numbers are those of the description of the original simulator (SEMANTICS).
+Section numbers are those of the description of the C++ MettaGrid (SEMANTICS).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engine against the recordings of the original simulator, alone and in batches."""
+"""The engine against the recordings of the C++ MettaGrid, alone and in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading recordings: the original's configurations as EnvConfig, and recordings of unusual worlds."""
+"""Reading recordings: configurations of the C++ MettaGrid as EnvConfig, and recordings of unusual worlds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KILN = {
 
 
 def original(**changes: Any) -> dict[str, Any]:
-    """A small configuration in the format of the original."""
+    """A small configuration in the format of the C++ MettaGrid."""
     config = {
         "num_agents": 2,
         "num_observation_tokens": 60,
@@ -101,7 +101,7 @@ class TestConfiguration:
         assert config.action_table[1][2].required_resources is None
 
     def test_unknown_items_are_ignored(self) -> None:
-        """The original looks items up in its list and ignores all others."""
+        """The C++ MettaGrid looks items up in its list and ignores all others."""
         kiln = KILN | {"input_coin": 2, "output_gold": 1, "input_heart": None}
         attack = {"consumed_resources": {"laser": 1, "ore": 1}, "defense_resources": {"armor": 1}}
         config = env_config(
@@ -120,7 +120,7 @@ class TestConfiguration:
 
 
 def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, seed: int = 0) -> Path:
-    """A recording in the format of the original, made by the reference simulator."""
+    """A recording in the format of the C++ MettaGrid, made by the reference simulator."""
     meaning = env_config(config, cells)
     types = {name: kind.type_id for name, kind in meaning.object_types.items()} | {"empty": 0, ".": 0, " ": 0}
     types |= {f"agent.{group}": -1 - index for index, group in enumerate(meaning.game.groups)}
@@ -172,7 +172,7 @@ def recorded(path: Path, config: dict[str, Any], cells: np.ndarray, steps: int, 
 
 
 def _as_told(world: ReferenceWorld) -> dict[str, Any]:
-    """Statistics as the original writes them: with derived keys, and unnamed items consumed at construction."""
+    """Statistics as the C++ MettaGrid writes them: with derived keys, and unnamed items consumed at construction."""
     told: dict[str, Any] = world.statistics()
     told["game"] |= {"tokens_written.avg": 1.5, "objects.wall.first_step": 1.0}
     for counters, converter in zip(told["converter"], world.converters, strict=True):

@@ -61,7 +61,7 @@ class EpochMetrics:
     task_scores: dict[str, float] = field(default_factory=dict)
     """scores from which the probabilities follow: see the type of `[curriculum]`"""
     opponent_reward: float | None = None
-    """`reward` of the agents that frozen policies played; None without them. `reward` is that of the learners"""
+    """`reward` of the agents that frozen policies controlled; None without them. `reward` is that of the learners"""
     weights: dict[str, float] = field(default_factory=dict)
     """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
     evaluation: dict[str, float] = field(default_factory=dict)

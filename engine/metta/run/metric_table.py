@@ -36,7 +36,7 @@ METRICS = (
     Metric(
         "opponent_reward",
         "reward",
-        "`reward` of the agents that frozen policies played (self-play); `reward` is then that of the learners",
+        "`reward` of the agents that frozen policies controlled (self-play); `reward` is then that of the learners",
     ),
     Metric("episode_length", "steps", "mean length of the episodes that ended in this epoch"),
     Metric("learning_rate", "1", "learning rate of this epoch"),
