@@ -1,4 +1,4 @@
-"""Self-play: the table `[self_play]`, and the agents of a world that frozen policies control."""
+"""Self-play: the table `[self_play]`, and the number of agents per world that frozen policies control."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world: the table `[env]` with game, objects, actions and map builder, and the rules that relate them."""
+"""World config: the table `[env]` with game, objects, actions and map builder, and its environment spec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Object types completed from the catalog, and the rules for their recipes and for actions."""
+"""Completion of object types from the catalog, and validation of recipes, type ids and the keys of actions."""
 
 from __future__ import annotations
 
