@@ -1,4 +1,4 @@
-"""Memory allocator settings (glibc `mallopt`): freed memory stays in the process, so that tensors reuse its pages."""
+"""Memory allocator settings (glibc `mallopt`): keep freed memory in the process to avoid page faults of new tensors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _M_MMAP_MAX = -4
 def keep_freed_memory() -> bool:
     """Make glibc's malloc keep freed memory for the next large tensor, instead of returning it to the system.
 
-    By default, malloc maps each tensor beyond some megabytes anew and unmaps it when it is freed, so that every
-    training step faults its pages in again.
+    By default, malloc calls mmap for each tensor of more than a few megabytes and munmap when it is freed, so that each
+    training step page-faults its memory again.
 
-    For programs, once, before they train; a library should not change the allocator of its host. Returns whether it
-    took effect: with other C libraries (musl, macOS, Windows) nothing changes.
+    Programs call this once, before training; a library should not change the allocator of its host process. Returns
+    True if the settings took effect, False with other C libraries (musl, macOS, Windows).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""Atomic writing of files and creation of directories, safe against crashes and full disks."""
+"""File system functions: atomic writes, removal of temporary files, and directories that are removed after an error."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".partial"
-"""Suffix of files that are being written."""
-"""Suffix of files that are being written."""
+"""Suffix of the temporary file into which `write_atomically` writes."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -43,7 +42,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def nonblocking_opener(path: str | Path, flags: int) -> int:
-    """An opener for `open` that does not wait for the other end of a named pipe."""
+    """An `opener` for `open` that does not block on a named pipe (FIFO)."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 

@@ -1,7 +1,7 @@
-"""Loggers of metrics beside `metrics.jsonl`: TensorBoard, Weights & Biases, and loggers that extensions register.
+"""Metric loggers in addition to `metrics.jsonl`: TensorBoard, Weights & Biases, and loggers of extensions.
 
 An extension registers a subclass of RunLogger under a name, or offers it as an entry point in the group
-`metta.loggers`; `logging.extra = ["lines"]` turns it on:
+`metta.loggers`; `logging.extra = ["lines"]` enables it:
 
     @LOGGERS.register("lines")
     class Lines(RunLogger):
@@ -29,33 +29,33 @@ from metta.run.interval_timer import IntervalTimer
 TENSORBOARD = "torch.utils.tensorboard"
 WANDB = "wandb"
 EXTRAS = {TENSORBOARD: "tensorboard", WANDB: "wandb"}
-OFFLINE = 'logging.wandb_mode = "offline" logs to the disk instead'
+OFFLINE = 'logging.wandb_mode = "offline" logs to disk instead'
 
 
 class RunLogger:
     """Base class of custom loggers: made when a run starts or resumes, called for each epoch, closed when it ends."""
 
     def __init__(self, config: RunConfig, directory: Path, epochs_done: int):
-        """Log the run in `directory` after `epochs_done` epochs; logged values of later epochs are to be replaced."""
+        """Log a run that has finished `epochs_done` epochs; discard values of later epochs, which are trained again."""
 
     def log(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch by name, such as `losses/entropy`; see the table of metrics."""
+        """Log the metrics of an epoch by name, such as `losses/entropy`: see `metta.run.metric_table`."""
         raise NotImplementedError
 
     def flush(self) -> None:
         """Write everything that was logged to the disk; called before each checkpoint."""
 
     def close(self) -> None:
-        """Close the logger; called when the run ends, also by an error."""
+        """Close the logger; called when the run ends, also after an error."""
 
 
 class Loggers:
-    """The loggers of a run, none by default: a context manager that closes them."""
+    """The enabled loggers of a run, none by default: a context manager that closes them."""
 
     def __init__(self, config: RunConfig, root: Path, epochs_done: int, past: Iterable[Mapping[str, Any]] = ()):
         """Log to the directory `root` after `epochs_done` epochs; TensorBoard discards its values of later epochs.
 
-        `past` are the metrics of those epochs. W&B receives those that a killed process did not send.
+        `past` are the metrics of those epochs, from which W&B receives the ones that a killed process did not send.
         """
         self._stack = ExitStack()
         self._writer: Any = None
@@ -69,14 +69,14 @@ class Loggers:
         if config.logging.wandb:
             self._wandb_run = _wandb_run(config, root)
             self._stack.callback(self._wandb_run.finish)
-            for values in past:  # an offline log belongs to one process and starts at 0
+            for values in past:  # a new offline log starts at step 0 and receives all of them
                 if values["epoch"] >= self._wandb_run.step:
                     self._wandb_run.log(numbers(values), step=values["epoch"])
-        self._own: list[RunLogger] = []
+        self._registered: list[RunLogger] = []
         for name in config.logging.extra:
             logger: RunLogger = LOGGERS.find(name)(config, root, epochs_done)
             self._stack.callback(logger.close)
-            self._own.append(logger)
+            self._registered.append(logger)
 
     def __enter__(self) -> Self:
         return self
@@ -92,14 +92,14 @@ class Loggers:
                 self._writer.add_scalar(name, number, metrics.epoch)
         if self._wandb_run is not None:
             self._wandb_run.log(named, step=metrics.epoch)
-        for logger in self._own:
+        for logger in self._registered:
             logger.log(metrics.epoch, dict(named))
 
     def flush(self) -> None:
         """Write everything that was logged to the disk."""
         if self._writer is not None:
             self._writer.flush()
-        for logger in self._own:
+        for logger in self._registered:
             logger.flush()
 
     def upload(self, checkpoint: Path, is_last: bool = False) -> None:
@@ -113,7 +113,7 @@ class Loggers:
 
 
 def check_loggers(config: LoggingConfig) -> None:
-    """Raise UsageError, with what to do, if a configured logger is not installed, or needs a login to W&B."""
+    """Raise UsageError, with instructions, if a configured logger is not installed or has no login to W&B."""
     for name in config.extra:
         if not isinstance(logger := LOGGERS.find(name), type) or not issubclass(logger, RunLogger):
             raise UsageError(f'the logger "{name}" must be a class derived from metta.api.RunLogger')
@@ -129,7 +129,7 @@ def check_loggers(config: LoggingConfig) -> None:
 
 
 def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Every number in nested values by its path, such as `losses/entropy`; without values that are None."""
+    """Flatten nested values to numbers by path, such as `losses/entropy`; omits None."""
     found: dict[str, float] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -158,13 +158,13 @@ def _wandb_run(config: RunConfig, root: Path) -> Any:
         )
     except wandb.errors.Error as error:
         raise UsageError(
-            f"logging.wandb: {error}; {OFFLINE}. The run is kept in {root}: "
+            f"logging.wandb: {error}; {OFFLINE}. To resume the run in {root}: "
             f"metta resume {root} --set logging.wandb_mode=offline"
         ) from None
 
 
 def _optional(name: str) -> ModuleType:
-    """An optional package, imported when it is first used. Raises UsageError where it is not installed."""
+    """Import an optional package. Raises UsageError, with the pip command, if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -1,4 +1,4 @@
-"""Metrics file: `metrics.jsonl` with one line of JSON per epoch, each epoch once, also after a run was killed."""
+"""Metrics file `metrics.jsonl`: one line of JSON per epoch, without duplicate epochs after a run resumes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from metta.errors import UsageError
 from metta.files import nonblocking_opener, write_atomically
 
 MAX_LINE_LENGTH = 1 << 24
-"""Characters; a longer line is not read as one."""
+"""Characters; longer lines are read in pieces, which are skipped as invalid."""
 
 
 class MetricsFile:
     """The metrics of a run, appended epoch by epoch."""
 
     def __init__(self, path: Path, epochs_done: int = 0):
-        """Append after `epochs_done` epochs; lines of later epochs, which will be trained again, are removed."""
+        """Open to append after `epochs_done` epochs. Removes lines of later epochs, since these are trained again."""
         self.path = path
         if path.exists():
             kept = [line for line in valid_lines(path) if line["epoch"] <= epochs_done]
@@ -38,7 +38,7 @@ class MetricsFile:
         return valid_lines(self.path)
 
     def sync(self) -> None:
-        """Sync the file to the disk; called before each checkpoint."""
+        """Flush the file to disk (fsync); called before each checkpoint."""
         os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
@@ -49,9 +49,9 @@ class MetricsFile:
 
 
 def valid_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics file as dictionaries, without those that a crash cut short or that are no metrics.
+    """The lines of a metrics file as dictionaries. Skips lines that are truncated or are not metrics.
 
-    Raises UsageError for anything but a regular file.
+    Raises UsageError if the path is not a regular file.
     """
     with open(path, encoding="utf-8", errors="replace", opener=nonblocking_opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -59,7 +59,7 @@ def valid_lines(path: Path) -> Iterator[dict[str, Any]]:
         while text := file.readline(MAX_LINE_LENGTH):
             try:
                 line = json.loads(text)
-            except (ValueError, RecursionError):  # no JSON, a number with thousands of digits, deeply nested lists
+            except (ValueError, RecursionError):  # invalid JSON, a number with thousands of digits, deeply nested lists
                 continue
             if isinstance(line, dict) and _is_epoch(line.get("epoch")) and _is_plain(line):
                 yield line
@@ -70,7 +70,7 @@ def _is_epoch(value: Any) -> bool:
 
 
 def _is_plain(value: Any, depth: int = 4) -> bool:
-    """Whether a value consists of numbers, text and tables of them."""
+    """Whether a value consists of numbers and text, nested at most `depth` levels deep in lists and dictionaries."""
     if isinstance(value, dict):
         return depth > 0 and all(_is_plain(entry, depth - 1) for entry in value.values())
     if isinstance(value, list):
@@ -79,7 +79,7 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
 
 
 def json_line(values: Mapping[str, Any]) -> str:
-    """One line of JSON. Numbers that are not finite, which JSON does not have, become null."""
+    """One line of JSON. NaN and infinities become null, since JSON has none."""
     return json.dumps(_finite(values), allow_nan=False)
 
 

@@ -11,13 +11,13 @@ from typing import Self
 
 
 class Interrupted(BaseException):
-    """Raised by a signal in the middle of interruptible work. Not an error, and not to be caught as one."""
+    """Raised by a signal inside `StopSignals.interruptible`. Not an Exception, so that no error handler catches it."""
 
 
 class StopSignals:
-    """Signal handlers, inside its `with`, that record whether a stop was requested.
+    """Context manager that installs signal handlers; `requested` records whether a stop was requested.
 
-    A second signal raises KeyboardInterrupt, after restoring the previous handlers, so that a third one acts as usual.
+    A second signal restores the previous handlers and raises KeyboardInterrupt.
     Outside the main thread, where Python receives no signals, a stop is never requested. A SIGHUP that is ignored
     (`nohup`) stays ignored.
     """
@@ -31,9 +31,9 @@ class StopSignals:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Inside, the first signal raises Interrupted at once; an earlier one raises it on entry.
+        """Context in which the first signal raises Interrupted at once; if it came earlier, raises on entry.
 
-        For work that writes nothing and whose result can be discarded.
+        For work that writes no files and whose result can be discarded.
         """
         self._is_interruptible = True
         try:

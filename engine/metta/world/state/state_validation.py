@@ -104,6 +104,7 @@ def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
     row, col = np.arange(worlds.slot_rows)[:, None], np.arange(worlds.stride)
     inside = (row >= worlds.pad) & (row < rows) & (col >= worlds.pad) & (col < cols)
     _check(((slot != OUTSIDE) == inside).all(), "grid does not have the size of the task's map")
+    _check((grid[worlds.globals_cell] == worlds.first_global + worlds.all_agents).all(), "grid has no global tokens")
     _check(
         (grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid have different positions of agents"
     )
