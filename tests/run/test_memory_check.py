@@ -61,7 +61,7 @@ def test_a_run_that_nearly_fills_the_memory_is_noted(tmp_path: Path, monkeypatch
 
 
 def test_a_run_that_may_not_fit_is_warned_of_and_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The estimate is right to a third: only beyond that is a run refused."""
+    """A run is refused only if two thirds of the estimate do not fit."""
     config = tiny_config(tmp_path / "run", "run.total_timesteps=512")
     needed = sum(part.bytes for part in memory_parts(config, config.env.spec, 64))
     monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 0.7))

@@ -66,10 +66,10 @@ def test_a_second_run_is_refused_wherever_the_first_keeps_its_checkpoints(tmp_pa
     elsewhere = f"checkpoint.checkpoint_dir='{tmp_path / 'kept'}'"
     train_run(tiny_config(tmp_path / "first", "run.total_timesteps=512", elsewhere), ignore)
     metrics = (tmp_path / "first" / "metrics.jsonl").read_bytes()
-    with pytest.raises(UsageError, match="first holds a run already"):
+    with pytest.raises(UsageError, match="first already contains a run"):
         train_run(tiny_config(tmp_path / "first"), ignore)
     assert (tmp_path / "first" / "metrics.jsonl").read_bytes() == metrics
-    with pytest.raises(UsageError, match="kept holds the checkpoints of another run"):
+    with pytest.raises(UsageError, match="kept contains the checkpoints of another run"):
         train_run(tiny_config(tmp_path / "second", elsewhere), ignore)
     assert not (tmp_path / "second").exists()
 

@@ -245,7 +245,7 @@ def test_training_does_not_overwrite_policies(tmp_path: Path) -> None:
     train_run(tiny_config(run_dir, "run.total_timesteps=512"), ignore)
     for path in [run_dir / "config.toml", *(run_dir / "checkpoints").glob("trainer_state_*")]:
         path.unlink()
-    with pytest.raises(UsageError, match="checkpoints holds the checkpoints of another run"):
+    with pytest.raises(UsageError, match="checkpoints contains the checkpoints of another run"):
         train_run(tiny_config(run_dir), ignore)
 
 
@@ -305,7 +305,7 @@ def test_one_directory_is_trained_by_one_process(tmp_path: Path) -> None:
 
     train_run(tiny_config(run_dir, "run.total_timesteps=512"), Recorder(1, intrude))
     assert isinstance(resume_run(run_dir, ignore), RunEnded)
-    with pytest.raises(UsageError, match="holds a run already; resume it"):
+    with pytest.raises(UsageError, match="already contains a run; resume it"):
         train_run(tiny_config(run_dir), ignore)
 
 

@@ -150,7 +150,7 @@ def test_training_in_a_locked_directory_names_the_process(tmp_path: Path) -> Non
         who = rf"{tmp_path / 'run'} is being trained by process {os.getpid()} on {platform.node()} {since}; wait for it"
         with pytest.raises(TrainingError, match=who):
             RunDirectory.create(config)
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="already contains a run"):
         RunDirectory.create(config)
 
 

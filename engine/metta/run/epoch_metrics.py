@@ -16,25 +16,25 @@ from metta.rl.weight_analysis import analyze_weights
 
 @dataclass(frozen=True)
 class EpochProgress:
-    """Where a run stands after an epoch, and the seconds that the epoch took."""
+    """Progress of a run after an epoch, and the duration of the epoch."""
 
     epoch: int
     """epochs done"""
     agent_step: int
     """agent steps of the run so far"""
     learning_rate: float
-    """in this epoch"""
+    """learning rate of this epoch"""
     seconds: float
-    """of training since the run started"""
+    """seconds of training since the run started"""
     seconds_collect: float
-    """of this epoch in which the batch was collected"""
+    """seconds of this epoch in which the batch was collected"""
     seconds_learn: float
-    """of this epoch in which the policy was updated"""
+    """seconds of this epoch in which the policy was updated"""
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """Metrics of one epoch. Seconds, steps per second and the presence of evaluations depend on the clock."""
+    """Metrics of one epoch. Seconds, steps per second and whether an evaluation was due vary between identical runs."""
 
     epoch: int
     """epochs done, this one included"""
@@ -45,37 +45,37 @@ class EpochMetrics:
     reward: float | None
     """mean over those episodes of the mean over agents of the episode's reward; None without an episode"""
     episode_length: float | None
-    """mean steps of those episodes"""
+    """mean length of those episodes, in steps; None without an episode"""
     learning_rate: float
-    """in this epoch"""
+    """learning rate of this epoch"""
     losses: dict[str, float]
     """statistics of `update_policy`"""
     gradients: dict[str, float]
     """`compute_gradient_stats` of the last minibatch"""
     stats: dict[str, float]
-    """each counter of the world: mean over episodes of the mean over agents"""
+    """each counter of the environment: mean over episodes of the mean over agents"""
     task_rewards: dict[str, float] = field(default_factory=dict)
     """`reward` for each task that was played, where the curriculum has several"""
     task_probabilities: dict[str, float] = field(default_factory=dict)
-    """probability of each task from now on, where the curriculum has several"""
+    """probability of each task after this epoch, where the curriculum has several"""
     task_scores: dict[str, float] = field(default_factory=dict)
-    """scores from which the probabilities follow: see the type of `[curriculum]`"""
+    """score of each task, from which its probability follows; depends on `curriculum.type`"""
     opponent_reward: float | None = None
     """`reward` of the agents that frozen policies controlled; None without them. `reward` is that of the learners"""
     weights: dict[str, float] = field(default_factory=dict)
     """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
     evaluation: dict[str, float] = field(default_factory=dict)
-    """of an evaluation after this epoch, where one was due"""
+    """`TrainingRun.evaluate` after this epoch; empty if no evaluation was due"""
     seconds: float = 0.0
-    """of training since the run started, without evaluations, checkpoints and the pauses of a resumed run"""
+    """seconds of training since the run started, without evaluations, checkpoints and the time between resumes"""
     steps_per_second: float = 0.0
-    """agent steps of this epoch over its seconds"""
+    """agent steps of this epoch divided by its seconds"""
     seconds_simulate: float = 0.0
-    """of this epoch in which the policy waited for the worlds"""
+    """seconds of this epoch in which the policy waited for the environments"""
     seconds_infer: float = 0.0
-    """of this epoch in which the policy chose actions"""
+    """seconds of this epoch in which the policy computed actions"""
     seconds_learn: float = 0.0
-    """of this epoch in which the policy was updated"""
+    """seconds of this epoch in which the policy was updated"""
 
 
 def epoch_metrics(
@@ -86,7 +86,7 @@ def epoch_metrics(
     curriculum: Curriculum,
     experience: Experience,
 ) -> EpochMetrics:
-    """The metrics of an epoch that collected `batch`; the other arguments are those of the run after the epoch."""
+    """Compute the metrics of the epoch that collected `batch`. Agent, curriculum and experience are read after it."""
     has_tasks = len(curriculum.names) > 1
     interval = agent.config.analyze_weights_interval
     return EpochMetrics(

@@ -1,4 +1,4 @@
-"""Events of a run: frozen values that a run passes to its listener, which prints or records them."""
+"""Events of a run: frozen dataclasses that a run passes to its listener, such as the progress display."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class RunBegan:
     plan: BatchPlan
     device: str
     parameters: int
-    """weights of the policy"""
+    """number of parameters of the policy"""
     epoch: int
     agent_step: int
     processes: int = 1
-    """processes that train together; the plan is that of each"""
+    """processes that train together; `plan` is per process"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PhaseBegan:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """An epoch ended, and its line is in `metrics.jsonl`."""
+    """An epoch ended, and its metrics were written to `metrics.jsonl`."""
 
     metrics: EpochMetrics
 
@@ -49,7 +49,7 @@ class CheckpointSaved:
     """A checkpoint was saved, from which the run can be resumed."""
 
     path: Path
-    """the policy"""
+    """file of the policy"""
     epoch: int
     agent_step: int
 
@@ -67,7 +67,7 @@ class ReplaySaved:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """A first Ctrl-C, SIGTERM or SIGHUP was received. Passed inside the signal handler: the listener must be quick."""
+    """The first Ctrl-C, SIGTERM or SIGHUP arrived. Sent from the signal handler: the listener must return quickly."""
 
     signal: str
 
@@ -89,10 +89,11 @@ class RunEnded:
     epoch: int
     agent_step: int
     seconds: float
-    """seconds of training, over all parts of a run that was resumed"""
+    """seconds of training, including those before the run was resumed"""
     first: EpochMetrics | None
     """metrics of the first epoch of this process in which an episode ended"""
     last: EpochMetrics | None
+    """metrics of the last such epoch"""
 
 
 Event = RunBegan | PhaseBegan | EpochEnded | CheckpointSaved | ReplaySaved | StopRequested | Notice | RunEnded

@@ -1,4 +1,4 @@
-"""Timer that is due once per interval of seconds."""
+"""Timer for periodic work, such as checkpoints: due once per interval of seconds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class IntervalTimer:
-    """Due every `interval_seconds` since it was made or last due; never with an interval of 0."""
+    """Due when `interval_seconds` have passed since it was created or last due; never due if that is 0."""
 
     def __init__(self, interval_seconds: float):
         self.interval_seconds = interval_seconds

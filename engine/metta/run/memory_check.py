@@ -1,4 +1,4 @@
-"""Memory check before training: how much a run needs, how much is free, and what to lower where it does not fit."""
+"""Memory check before training: needed and free bytes, and which setting to lower if a run does not fit."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from metta.config.run import RunConfig
 from metta.errors import TrainingError
 
 CERTAIN_SHARE = 2 / 3
-"""Share of the estimate that a run needs for certain: the estimate is right to a third."""
+"""Fraction of the estimate that a run needs at least: the actual need is at most a third below the estimate."""
 
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-"""Limit and usage of the container of this process, in bytes, for cgroups v2 and v1; `memory.stat` lies beside."""
+"""Files with limit and usage of the container, in bytes, for cgroups v2 and v1; `memory.stat` is in the same directory."""
 
 _RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
-"""Entries of `memory.stat` that the kernel frees when a process needs memory: cached files above all."""
+"""Entries of `memory.stat` that the kernel frees when a process needs memory: mostly cached files."""
 
 
 def free_memory() -> int:
-    """Bytes that this process can still allocate: the least that system, container and process limit leave."""
+    """Bytes that this process can still allocate: the minimum over system, container and process limit."""
     limits = [_process_memory(), *(_container_memory(*files) for files in _CGROUPS)]
     system = int(psutil.virtual_memory().available)
     return max(0, min([system, *(limit for limit in limits if limit is not None)]))
@@ -40,10 +40,11 @@ def free_memory() -> int:
 def check_memory(
     config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device, processes: int = 1, processes_here: int = 1
 ) -> str | None:
-    """A warning where a run may not fit into the free memory, or barely fits; None where there is room.
+    """Return a warning if a run may exceed the free memory or nearly fills it, else None. Allocates nothing.
 
-    Of a job of several `processes`, the `processes_here` on this machine share its memory. Raises TrainingError, before
-    anything is allocated, where the run does not fit for certain. Both messages say which setting to lower.
+    `processes` is the number of processes of the job, of which `processes_here` share the memory of this machine.
+    Raises TrainingError if the run cannot fit. Its message, and the warning if the run may not fit, say which setting
+    to lower.
     """
     available = free_memory()
     experience = experience_of_process(config.experience, config.distributed, processes)
@@ -65,7 +66,7 @@ def check_memory(
 
 @contextmanager
 def wrap_memory_errors(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> Iterator[None]:
-    """Raise a TrainingError that says what to lower in place of the errors that Python and PyTorch raise."""
+    """Convert out-of-memory errors of Python and PyTorch to a TrainingError that says which setting to lower."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -79,7 +80,7 @@ def wrap_memory_errors(config: RunConfig, worlds: Sequence[EnvConfig], device: t
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory is exhausted; on a CPU, PyTorch raises a RuntimeError that says so."""
+    """Whether an error means that memory is exhausted; for CPU tensors, PyTorch raises a plain RuntimeError."""
     words = ("not enough memory", "can't allocate memory", "cannot allocate memory")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and any(part in str(error).lower() for part in words)
@@ -87,7 +88,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _host_parts(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> list[MemoryPart]:
-    """The parts of a run in the memory of the host; with CUDA most are on the device."""
+    """The parts of a run in host memory; with CUDA, most parts are in device memory instead."""
     parts = memory_parts(config, worlds[0].spec, _largest_map(worlds))
     if device.type == "cpu":
         return parts
@@ -96,29 +97,32 @@ def _host_parts(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.de
 
 
 def _largest_map(worlds: Sequence[EnvConfig]) -> int:
-    """Cells of the largest map, for which every world has room."""
+    """Cells of the largest map; every world allocates this many."""
     return max(env.game.height * env.game.width for env in worlds)
 
 
 def _container_memory(limit: str, usage: str) -> int | None:
-    """Bytes that the limit of the container leaves; None outside of a container and without a limit ("max")."""
-    most, used = _read(limit).strip(), _read(usage).strip()
-    if not (most.isdecimal() and used.isdecimal()):
+    """Bytes below the limit of the container; None outside of a container or without a limit ("max").
+
+    `limit` and `usage` are paths of cgroup files.
+    """
+    maximum, used = _read(limit).strip(), _read(usage).strip()
+    if not (maximum.isdecimal() and used.isdecimal()):
         return None
     statistics = _read(str(Path(usage).with_name("memory.stat")))
     entries: dict[str, str] = dict(re.findall(r"^(\w+) (\d+)$", statistics, re.MULTILINE))
-    # version 1 counts nested cgroups, as its usage does, in entries of their own
+    # in cgroups v1, usage includes nested cgroups, and so do the entries named total_*
     reclaimable = sum(int(entries.get(f"total_{name}", entries.get(name, "0"))) for name in _RECLAIMABLE)
-    return int(most) - max(0, int(used) - reclaimable)
+    return int(maximum) - max(0, int(used) - reclaimable)
 
 
 def _process_memory() -> int | None:
-    """Bytes that `ulimit -v` leaves; None without a limit, and where the system has none."""
+    """Bytes below the limit of `ulimit -v`; None without a limit, or on systems that have no such limit."""
     process = psutil.Process()
     if not hasattr(process, "rlimit"):
         return None
-    most, _ = process.rlimit(psutil.RLIMIT_AS)
-    return None if most == psutil.RLIM_INFINITY else int(most) - int(process.memory_info().vms)
+    limit, _ = process.rlimit(psutil.RLIMIT_AS)
+    return None if limit == psutil.RLIM_INFINITY else int(limit) - int(process.memory_info().vms)
 
 
 def _read(path: str) -> str:

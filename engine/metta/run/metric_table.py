@@ -64,13 +64,11 @@ METRICS = (
     Metric("losses/mean_return", "reward", "mean of the value targets, at collection"),
     Metric("losses/updates", "updates", "gradient steps in this epoch"),
     Metric("losses/stopped_early", "1", "1 if ppo.target_kl ended the updates of this epoch, else 0"),
-    Metric(
-        "losses/value_target_mean", "reward", "mean by which value targets are normalized, with normalization.values"
-    ),
+    Metric("losses/value_target_mean", "reward", "running mean of the value targets, with normalization.values"),
     Metric(
         "losses/value_target_std",
         "reward",
-        "standard deviation by which value targets are normalized, with normalization.values",
+        "running standard deviation of the value targets, with normalization.values",
     ),
     Metric(
         "losses/reward_std", "reward", "standard deviation by which rewards are divided, with normalization.rewards"
@@ -107,7 +105,11 @@ METRICS = (
         "effective rank of each weight: exp of the entropy of its normalized singular values",
     ),
     Metric("weights/LAYER/dead", "1", "fraction of the units of each layer that are 0 for every agent"),
-    Metric("evaluation/mean_reward", "reward", f"reward of evaluation episodes in the run's main world: {PER_EPISODE}"),
+    Metric(
+        "evaluation/mean_reward",
+        "reward",
+        f"reward of evaluation episodes in the evaluation world, `[env]` or the last scene: {PER_EPISODE}",
+    ),
     Metric("evaluation/std_reward", "reward", "standard deviation of the reward over evaluation episodes"),
     Metric("evaluation/mean_length", "steps", "mean length of evaluation episodes"),
     Metric("evaluation/std_length", "steps", "standard deviation of the length of evaluation episodes"),
@@ -175,7 +177,7 @@ METRICS = (
     Metric("stats/ITEM.stolen_from.GROUP", "units", "units of an item that were stolen from this group"),
     Metric("stats/objects.OBJECT", "objects", "objects of this type on the map: mean over episodes"),
     Metric("stats/tokens_written", "tokens", "tokens in all observations of an episode: mean over episodes"),
-    Metric("stats/tokens_dropped", "tokens", "tokens for which observations had no room: mean over episodes"),
-    Metric("stats/tokens_free_space", "tokens", "tokens that observations had room for: mean over episodes"),
+    Metric("stats/tokens_dropped", "tokens", "tokens dropped because observations were full: mean over episodes"),
+    Metric("stats/tokens_free_space", "tokens", "unused token slots of observations: mean over episodes"),
 )
 """In the order of `EpochMetrics`."""

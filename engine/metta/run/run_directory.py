@@ -1,4 +1,4 @@
-"""Run directory: `config.toml`, `metrics.jsonl`, `checkpoints/`, `replays/`, and the lock of its process."""
+"""Run directory: `config.toml`, `metrics.jsonl`, `checkpoints/`, `replays/`, and the lock against concurrent runs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
 SOFT_LOCK = ".lock_soft"
-"""Exists while a run is trained on a network file system without locks."""
+"""Replaces `LOCK` on network file systems without file locks; exists while a run is training."""
 LOCK_HOLDER = ".lock_holder"
-"""Names the process that holds the lock; of a process that was killed, the name stays and the lock does not."""
+"""Contains process id, host and time of the process with the lock. A killed process leaves this file, but no lock."""
 
 
 class RunDirectory:
@@ -44,9 +44,9 @@ class RunDirectory:
 
     @classmethod
     def create(cls, config: RunConfig) -> Self:
-        """A new directory with its `config.toml`: `run.run_dir`, otherwise `runs/NAME-DATE-TIME`.
+        """Create a directory with its `config.toml`: `run.run_dir`, or by default `runs/NAME-DATE-TIME`.
 
-        Raises UsageError where it holds a run or policies already, or cannot be written.
+        Raises UsageError if it already contains a run or policies, or cannot be written.
         """
         root = Path(config.run.run_dir or _new_name(config.run.name))
         checkpoints = _checkpoints(root, config)
@@ -70,10 +70,10 @@ class RunDirectory:
 
     @classmethod
     def open(cls, root: str | Path, overrides: Sequence[Override] = ()) -> Self:
-        """The directory of an existing run, with `overrides` applied to its config.
+        """Open the directory of an existing run, with `overrides` applied to its config.
 
-        `config.toml` does not change until `write_config`. Raises CheckpointError where there is no run, UsageError
-        where it cannot be written, or would write to places that were not granted: see write_permissions.py.
+        `config.toml` does not change until `write_config`. Raises CheckpointError if there is no run, UsageError if the
+        directory is not writable or the run would write to directories without permission: see write_permissions.py.
         """
         root = Path(root)
         path = root / CONFIG
@@ -100,7 +100,7 @@ class RunDirectory:
 
     @property
     def replays(self) -> Path:
-        """Directory of recorded episodes; made with the first one."""
+        """Directory of recorded episodes; created with the first one."""
         return replay_directory(self.root, self.config)
 
     @property
@@ -110,7 +110,7 @@ class RunDirectory:
 
     @property
     def has_progress(self) -> bool:
-        """Whether the run saved its first state, or has a policy that was trained."""
+        """Whether the run has metrics, a trainer state, or a policy of an epoch after 0."""
         policies = {path.name for path in checkpoint_paths(self.checkpoints)} - {checkpoint_name(0)}
         return self.metrics.exists() or bool(training_state_paths(self.checkpoints)) or bool(policies)
 
@@ -158,14 +158,14 @@ class RunDirectory:
 
 
 def is_run(directory: str | Path) -> bool:
-    """Whether a directory holds a run, however short."""
+    """Whether a directory is a run directory: whether it contains `config.toml`."""
     return (Path(directory) / CONFIG).is_file()
 
 
 def newest_checkpoint(directory: str | Path) -> Path | None:
-    """The newest policy of a run, or of a directory of checkpoints; None where a run has none yet.
+    """Path of the newest policy of a run, or of a directory of checkpoints; None if a run has none yet.
 
-    Raises UsageError for a directory that is neither.
+    Raises UsageError if the directory is neither.
     """
     root = Path(directory)
     if is_run(root):
@@ -182,16 +182,16 @@ def replay_directory(root: Path, config: RunConfig) -> Path:
 
 
 def _check_unused(root: Path, checkpoints: Path) -> None:
-    """Raise UsageError where the directories hold a run already; TrainingError while it is being trained."""
+    """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
     if (root / CONFIG).exists():
         _acquire_lock(root).release()
-        raise UsageError(f"{root} holds a run already; resume it (metta resume {root}) or name another --run-dir")
+        raise UsageError(f"{root} already contains a run; resume it (metta resume {root}) or choose another --run-dir")
     if training_state_paths(checkpoints) or checkpoint_paths(checkpoints):
-        raise UsageError(f"{checkpoints} holds the checkpoints of another run; name another directory")
+        raise UsageError(f"{checkpoints} contains the checkpoints of another run; choose another directory")
 
 
 def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
-    """Remove what was written before a new run failed."""
+    """Remove lock and id files of a new run that failed before its `config.toml` was written."""
     with suppress(OSError):
         if not (root / CONFIG).exists():
             for path in (root / LOCK, root / RUN_ID_FILE, *(directory / RUN_ID_FILE for directory in outside)):
@@ -212,7 +212,7 @@ def _acquire_lock(root: Path) -> BaseFileLock:
     except Timeout as error:
         raise TrainingError(_locked_message(root, error.lock_file)) from None
     this_process = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
-    with suppress(OSError):  # it only serves the message for other processes
+    with suppress(OSError):  # only needed for the error message of other processes
         write_atomically(root / LOCK_HOLDER, this_process.encode())
     return lock
 
@@ -228,12 +228,12 @@ def _locked_message(root: Path, lock_file: str) -> str:
 
 
 def _unwritable(error: OSError, root: Path) -> UsageError | TrainingError:
-    kind = UsageError if is_wrong_path(error) else TrainingError  # a full disk is no wrong input
+    kind = UsageError if is_wrong_path(error) else TrainingError  # a full disk is not a usage error
     return kind(f"{error.filename or root} cannot be written: {error.strerror}")
 
 
 def _outside(root: Path, config: RunConfig) -> dict[str, Path]:
-    """The directories outside of the run directory to which the run writes, by the setting that names them."""
+    """The directories outside of the run directory to which the run writes, by setting."""
     named = {
         "checkpoint.checkpoint_dir": config.checkpoint.checkpoint_dir,
         "simulation.replay_dir": config.simulation.replay_dir,
@@ -255,7 +255,7 @@ def _checkpoints(root: Path, config: RunConfig) -> Path:
 
 
 def _new_name(name: str) -> Path:
-    """`runs/NAME-DATE-TIME`, with a number where two runs start in one second."""
+    """`runs/NAME-DATE-TIME`, with a number appended if that directory exists."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     number = 1
     while (path := Path("runs", stem if number == 1 else f"{stem}-{number}")).exists():
