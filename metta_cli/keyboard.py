@@ -77,10 +77,17 @@ class Keyboard:
 
 
 def _key_names(presses: Sequence[KeyPress]) -> list[str]:
-    """Names of the keys before the first Escape; the rest of the batch is dropped.
+    """Names of the keys, without unknown escape sequences.
 
-    prompt_toolkit reads an unknown escape sequence as Escape and single characters.
+    prompt_toolkit reads an unknown sequence as Escape and single characters. It ends as ECMA-48 defines it: Escape and
+    `[` or `O`, then digits and punctuation, then a letter or `~`; with any other character, after that one.
     """
-    keys = [press.key.value if isinstance(press.key, Keys) else press.key for press in presses]
-    known = keys[: keys.index("escape")] if "escape" in keys else keys
-    return [KEY_NAMES.get(key, key) for key in known]
+    keys = iter(press.key.value if isinstance(press.key, Keys) else press.key for press in presses)
+    names = []
+    for key in keys:
+        if key != "escape":
+            names.append(KEY_NAMES.get(key, key))
+        elif next(keys, "") in ("[", "O"):
+            while " " <= next(keys, "~") < "@":
+                pass
+    return names

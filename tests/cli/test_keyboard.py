@@ -98,3 +98,9 @@ def test_a_terminal_that_was_closed_quits() -> None:
         keyboard = Keyboard("watch", "")
         os.close(there)
         assert keyboard.read(5) == "q"
+
+
+@pytest.mark.parametrize(("name", "sequence"), each(IGNORED))
+def test_a_key_in_the_same_read_after_them_is_kept(name: str, sequence: bytes) -> None:
+    """A program that is slow to read finds several keys at once."""
+    assert typed(sequence + b"g")[-1:] == ["g"]
