@@ -39,7 +39,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, OverflowError,
 """Exceptions that zipfile and pickletools raise for damaged files: truncated headers, offsets and versions out of
 range, names and numbers that cannot be decoded."""
 _UNPICKLER_ERRORS = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Exceptions, beside UnpicklingError, that `torch.load` raises for pickles that `torch.save` did not write."""
+"""Exceptions, in addition to UnpicklingError, that `torch.load` raises for pickles that `torch.save` did not write."""
 
 _OTHER_FORMATS = (
     (b"\x80", "is a pickle, not a metta file; it may run code, so metta does not load it"),

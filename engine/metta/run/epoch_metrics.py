@@ -55,7 +55,7 @@ class EpochMetrics:
     stats: dict[str, float]
     """each counter of the environment: mean over episodes of the mean over agents"""
     task_rewards: dict[str, float] = field(default_factory=dict)
-    """`reward` for each task that was played, where the curriculum has several"""
+    """`reward` of each task with an episode that ended in this epoch, where the curriculum has several"""
     task_probabilities: dict[str, float] = field(default_factory=dict)
     """probability of each task after this epoch, where the curriculum has several"""
     task_scores: dict[str, float] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def _mean(values: Sequence[float] | None) -> float | None:
 
 
 def _task_rewards(batch: BatchInfo, names: Sequence[str]) -> dict[str, float]:
-    """The mean reward of the episodes of each task that ended in a batch, by the name of the task."""
+    """Mean reward of the episodes that ended in a batch, by task name."""
     rewards: defaultdict[int, list[float]] = defaultdict(list)
     for task, reward in zip(batch.episode_tasks, batch.episode_returns or (), strict=True):
         rewards[task].append(reward)

@@ -33,7 +33,7 @@ OFFLINE = 'logging.wandb_mode = "offline" logs to disk instead'
 
 
 class RunLogger:
-    """Base class of custom loggers: made when a run starts or resumes, called for each epoch, closed when it ends."""
+    """Base class of custom loggers: created when a run starts or resumes, called each epoch, closed when it ends."""
 
     def __init__(self, config: RunConfig, directory: Path, epochs_done: int):
         """Log a run that has finished `epochs_done` epochs; discard values of later epochs, which are trained again."""

@@ -24,7 +24,7 @@ _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-"""Files with limit and usage of the container, in bytes, for cgroups v2 and v1; `memory.stat` is in the same directory."""
+"""Files with memory limit and usage in bytes, for cgroups v2 and v1; `memory.stat` is in the same directory."""
 
 _RECLAIMABLE = ("active_file", "inactive_file", "slab_reclaimable")
 """Entries of `memory.stat` that the kernel frees when a process needs memory: mostly cached files."""

@@ -11,7 +11,7 @@ class Metric:
     """A metric, or several whose names follow a pattern."""
 
     name: str
-    """its path in `metrics.jsonl`, TensorBoard and W&B; a part in CAPITALS stands for any name"""
+    """path in `metrics.jsonl`, TensorBoard and W&B; a part in CAPITALS stands for any name"""
     unit: str
     """1 for a dimensionless metric"""
     meaning: str
@@ -108,7 +108,7 @@ METRICS = (
     Metric(
         "evaluation/mean_reward",
         "reward",
-        f"reward of evaluation episodes in the evaluation world, `[env]` or the last scene: {PER_EPISODE}",
+        f"reward in the evaluation world, `[env]` or the last scene: {PER_EPISODE}",
     ),
     Metric("evaluation/std_reward", "reward", "standard deviation of the reward over evaluation episodes"),
     Metric("evaluation/mean_length", "steps", "mean length of evaluation episodes"),

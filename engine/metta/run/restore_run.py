@@ -108,7 +108,7 @@ def restore_run(
     saved = _run_state(state)
     policy = checkpoint_name(state.epoch)
     if state.policy_path != policy:
-        raise CheckpointError(f"its policy_path must be {policy}, the policy of the same epoch beside it")
+        raise CheckpointError(f"its policy_path must be {policy}, the policy of the same epoch in the same directory")
     check_like(state.stopwatch_state, {"seconds": 0.0}, "stopwatch_state")
     check_generator(saved.torch_generator, "extra_args.torch_generator")
     check_opponent_names(saved.opponents)

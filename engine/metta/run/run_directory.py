@@ -56,7 +56,7 @@ class RunDirectory:
             with created_directories(root, checkpoints, *outside.values()), ExitStack() as on_error:
                 directory = cls(root, config, _acquire_lock(root), outside)
                 on_error.push(directory)
-                _check_unused(root, checkpoints)  # another process may have trained here in the meantime
+                _check_unused(root, checkpoints)  # another process may have created a run in the meantime
                 for written in (root, checkpoints):
                     remove_temporary_files(written)
                 on_error.callback(_remove_traces, root, outside.values())
@@ -124,10 +124,11 @@ class RunDirectory:
             raise TrainingError(f"{self.root} was removed, or replaced by another directory, during the run")
 
     def write_config(self) -> None:
-        """Write `config.toml`, with every value, so that it is a valid input; grant the directories outside.
+        """Write all settings to `config.toml`, and grant write permission for outside directories.
 
-        It does not name the run directory: trained again, it gets a new one. Other paths in it are absolute, since the
-        run may resume from another working directory. Raises UsageError where it cannot be written.
+        `metta train` accepts the file: `run.run_dir` is empty, so that a new run gets a new directory. Other paths are
+        absolute, since a run may resume in another working directory. Raises UsageError if a path is not writable, TrainingError
+        for other failures, such as a full disk.
         """
         config = self.config
         checkpoint_dir, replay_dir = map(_absolute, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
@@ -199,7 +200,7 @@ def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
 
 
 def _acquire_lock(root: Path) -> BaseFileLock:
-    """Lock a directory for this process. Raises TrainingError, naming the holder, where another has the lock."""
+    """Lock a directory for this process. Raises TrainingError, naming the other process, if it is locked already."""
     lock: BaseFileLock = FileLock(root / LOCK, timeout=0)
     try:
         try:

@@ -17,9 +17,8 @@ class Interrupted(BaseException):
 class StopSignals:
     """Context manager that installs signal handlers; `requested` records whether a stop was requested.
 
-    A second signal restores the previous handlers and raises KeyboardInterrupt.
-    Outside the main thread, where Python receives no signals, a stop is never requested. A SIGHUP that is ignored
-    (`nohup`) stays ignored.
+    A second signal restores the previous handlers and raises KeyboardInterrupt. Outside of the main
+    thread, where Python receives no signals, a stop is never requested. With `nohup`, SIGHUP stays ignored.
     """
 
     def __init__(self, on_request: Callable[[str], None]):

@@ -32,7 +32,7 @@ def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     arrays = {name: _array(worlds, state, name, slots) for name in Worlds.ARRAYS}
     for name, (lowest, highest) in _bounds(worlds, slots).items():
         is_within = ((arrays[name] >= lowest) & (arrays[name] <= highest)).all()
-        _check(is_within, f"{name} must be within {lowest} and {highest}")
+        _check(is_within, f"{name} must be from {lowest} to {highest}")
     due, is_idle = arrays["converter_due"], arrays["converter_phase"] == IDLE
     _check(
         (due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due is inconsistent with converter_phase"
