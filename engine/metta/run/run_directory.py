@@ -127,8 +127,8 @@ class RunDirectory:
         """Write all settings to `config.toml`, and grant write permission for outside directories.
 
         `metta train` accepts the file: `run.run_dir` is empty, so that a new run gets a new directory. Other paths are
-        absolute, since a run may resume in another working directory. Raises UsageError if a path is not writable, TrainingError
-        for other failures, such as a full disk.
+        absolute, since a run may resume in another working directory. Raises UsageError if a path is not
+        writable, TrainingError for other failures, such as a full disk.
         """
         config = self.config
         checkpoint_dir, replay_dir = map(_absolute, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
