@@ -128,7 +128,7 @@ def _train(
     checkpoints = IntervalTimer(config.checkpoint.checkpoint_interval)
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
     pending = run.pending_checkpoint()
-    first = last = lost_process = None
+    first = last = process_error = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
         Loggers(config, directory.root, run.epoch, metrics_file.lines()) as loggers,
@@ -140,7 +140,7 @@ def _train(
             except Interrupted:
                 break  # `pending` was copied before this epoch; a resumed run repeats the epoch exactly
             except ProcessGroupError as error:
-                lost_process = None if _stop_follows(signals) else error
+                process_error = None if _stop_follows(signals) else error
                 break
             if evaluations.is_due():
                 listener(PhaseBegan("evaluate"))
@@ -164,8 +164,8 @@ def _train(
             saved = _save(pending, directory, metrics_file, loggers, listener)
         if saved.path != checkpoint:
             loggers.upload(saved.path, is_last=True)
-    if lost_process is not None:
-        raise lost_process
+    if process_error is not None:
+        raise process_error
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
     return RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
 
