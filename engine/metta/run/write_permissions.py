@@ -37,8 +37,8 @@ def check_write(root: Path, outside: Mapping[str, Path]) -> None:
     id_file = root / RUN_ID_FILE
     run_id = id_file.read_bytes() if id_file.is_file() and not problems else None
     problems += [
-        f"{setting} of this run is {directory}, outside of the run directory, and its file {RUN_ID_FILE} does not "
-        f"match the run; to use it: --set {setting}={directory}"
+        f"{setting} of this run is {directory}, outside of the run directory, and its file {RUN_ID_FILE} is missing or "
+        f"does not match the run; to use it: --set {setting}={directory}"
         for setting, directory in outside.items()
         if run_id is None or not (directory / RUN_ID_FILE).is_file() or (directory / RUN_ID_FILE).read_bytes() != run_id
     ]
