@@ -108,7 +108,7 @@ REFUSED: list[tuple[tuple[Any, ...], Callable[[Any], Any]]] = [
     ((*EXPERIENCE, "shuffle_generator"), filled(255)),
     ((*EXPERIENCE, "worlds"), just([])),
     (WORLD, just({})),
-    *(((*WORLD, "grid"), change) for change in (filled(123456), filled(0), other(), kind(torch.int64))),
+    *(((*WORLD, "grid"), change) for change in (filled(123456), filled(0), one(-1), other(), kind(torch.int64))),
     *(((*WORLD, "cell"), change) for change in (filled(10**9), one(0), kind(torch.bfloat16))),
     ((*WORLD, "ruleset"), filled(77)),
     ((*WORLD, "orientation"), filled(99)),
