@@ -4,10 +4,8 @@ import ast
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pytest
 
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import sections
@@ -88,7 +86,16 @@ BY_NAME = (
 )
 """Modules that import by name when something is first used: packages of extras, extensions, the public names."""
 
-each_module = pytest.mark.parametrize("module", TREES)
+
+def each_module(test: Callable[[str], None]) -> Callable[[], None]:
+    """The test over all modules: one test, since a thousand that take no time each would take seconds to collect."""
+
+    def over_all_modules() -> None:
+        for module in TREES:
+            test(module)
+
+    over_all_modules.__name__, over_all_modules.__doc__ = test.__name__, test.__doc__
+    return over_all_modules
 
 
 def room(module: str) -> str:

@@ -258,7 +258,7 @@ def mutated(generator: random.Random, parts: dict[str, bytes]) -> dict[str, byte
     return parts | {chosen: bytes(data)}
 
 
-CASES = int(os.environ.get("FUZZ_CASES", "300"))
+CASES = int(os.environ.get("FUZZ_CASES", "150"))
 
 
 @both

@@ -28,7 +28,7 @@ from metta_cli.main import app
 
 KEPT = Path(__file__).parents[1] / "compatibility" / "version_1" / "run"
 EPOCH = 2
-RANDOM_CASES = 60
+RANDOM_CASES = 30
 
 EXPERIENCE = ("extra_args", "experience")
 WORLD = (*EXPERIENCE, "worlds", 0)

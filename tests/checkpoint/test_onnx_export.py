@@ -29,9 +29,10 @@ ENV = EnvConfig().override(
 
 
 KINDS = [
-    {"backbone": backbone, **memory}
-    for backbone in ("cnn", "mlp", "attention")
-    for memory in ({"lstm_layers": 1}, {"lstm_layers": 2}, {"forward_lstm": False})
+    {"backbone": "cnn", "lstm_layers": 1},
+    {"backbone": "mlp", "lstm_layers": 2},
+    {"backbone": "attention", "lstm_layers": 1},
+    {"backbone": "cnn", "forward_lstm": False},
 ]
 
 

@@ -91,7 +91,7 @@ def test_a_second_signal_leaves_at_once(here: Path) -> None:
 
 def test_a_run_that_is_killed_and_resumed_equals_an_uninterrupted_one(here: Path) -> None:
     options = ("run.toml", "--set", "checkpoint.checkpoint_interval=1")
-    (here / "run.toml").write_text(TINY.replace("total_timesteps = 4096", f"total_timesteps = {512 * 96}"))
+    (here / "run.toml").write_text(TINY.replace("total_timesteps = 4096", f"total_timesteps = {512 * 64}"))
     process = start("train", *options, "--run-dir", "killed", "--json")
     read_until(process, r'"event": "checkpoint".*"epoch": [1-9]')
     process.kill()
@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_and_resumed_equals_an_uninterrupted_one(here: Path
     for arguments in (("resume", "killed"), ("train", *options, "--run-dir", "straight")):
         subprocess.run([*COMMAND, *arguments, "--quiet"], check=True, timeout=DEADLINE)
     assert metrics_of(here / "killed") == metrics_of(here / "straight")
-    assert_same_weights(weights_of(here / "killed", 96), weights_of(here / "straight", 96))
+    assert_same_weights(weights_of(here / "killed", 64), weights_of(here / "straight", 64))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch comes with GNU's OpenMP on Linux alone")

@@ -25,7 +25,7 @@ from metta.config.loading.presets import presets
 from metta.config.validation.error_messages import BOUND_WORDS, TYPE_WORDS
 from metta_cli.main import app
 
-CASES = int(os.environ.get("FUZZ_CASES", "100"))
+CASES = int(os.environ.get("FUZZ_CASES", "50"))
 """Per test; run with FUZZ_CASES=2500 now and then."""
 
 TEXTS = {preset.name: preset.text for preset in presets()}

@@ -1,4 +1,4 @@
-"""Five kills, and five signals, of the fifty that `python tests/support/faults.py` gives a run."""
+"""Three kills, and three signals, of the fifty that `python tests/support/faults.py` gives a run."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ is_possible = sys.platform == "linux" and find_spec("tensorboard") is not None
 @pytest.mark.parametrize("signals", [["KILL"], ["TERM", "INT", "HUP"]], ids=["killed", "asked"])
 def test_a_run_stopped_at_any_moment_and_resumed_equals_the_uninterrupted_run(signals: list[str]) -> None:
     ran = subprocess.run(
-        [sys.executable, "faults.py", "--kills", "5", "--seed", "7", "--signals", *signals],
+        [sys.executable, "faults.py", "--kills", "3", "--seed", "7", "--signals", *signals],
         cwd=SUPPORT,
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "5 kills of " in ran.stdout
+    assert "3 kills of " in ran.stdout
     assert " in write" in ran.stdout.splitlines()[-1]  # one in each run
     if signals == ["KILL"]:
         assert any(f"while writing {file}" in ran.stdout for file in ("checkpoint", "trainer_state"))
