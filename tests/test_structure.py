@@ -92,7 +92,11 @@ def each_module(test: Callable[[str], None]) -> Callable[[], None]:
 
     def over_all_modules() -> None:
         for module in TREES:
-            test(module)
+            try:
+                test(module)
+            except AssertionError as error:
+                error.add_note(f"in {module}")
+                raise
 
     over_all_modules.__name__, over_all_modules.__doc__ = test.__name__, test.__doc__
     return over_all_modules
