@@ -62,7 +62,7 @@ class ScriptedPolicy:
         self._needed = self.recipes.inputs.max(axis=0, initial=0)
         self._surplus_delay = round(_delay(SURPLUS_DISCOUNT))
         self._unseen_converter_delay = round(_delay(UNSEEN_CONVERTER_DISCOUNT))
-        largest = float(self.recipes.gain_of_get.max(initial=0.0)) or 1.0
+        largest = float(np.max(self.recipes.gain_of_get, initial=0.0)) or 1.0
         self._get_delays = _delays(self.recipes.gain_of_get, largest)
         self._put_delays = _delays(self.recipes.gain_of_put, largest)
         self._exploration_delay = int(_delays(np.array(EXPLORATION_VALUE * largest), largest))

@@ -101,7 +101,7 @@ def _summary(runs: Sequence[RunData]) -> Table:
                 f"{seconds / 60:,.1f}",
                 f"{last['agent_step'] / seconds:,.0f}" if seconds else "-",
                 f"{last_rewards.mean():.3f}" if len(last_rewards) else "-",
-                f"{rewards.max():.3f}" if len(rewards) else "-",
+                f"{np.max(rewards):.3f}" if len(rewards) else "-",
             ]
         )
     return Table(headings, rows)

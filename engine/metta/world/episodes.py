@@ -140,7 +140,7 @@ def _place_converters(
     `world`, `type_rows` and `cells [converters]` are in row-major order of the maps; `world` indexes `indices`.
     """
     counts = np.bincount(world, minlength=len(indices))
-    worlds.reserve_converters(int(counts.max()))
+    worlds.reserve_converters(int(np.max(counts)))
     worlds.num_converters[indices] = counts
     number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
     converters = indices[world] * worlds.converter_slots + number

@@ -137,7 +137,7 @@ class LearningProgressTaskSampler:
         """Proportional to the learning progress, mixed with the uniform distribution."""
         progress = self._progress()
         is_measured = self.episodes >= self.config.min_episodes
-        progress[~is_measured] = progress[is_measured].max() if is_measured.any() else 1.0
+        progress[~is_measured] = np.max(progress[is_measured]) if is_measured.any() else 1.0
         return _mix_with_uniform(progress, self.config.exploration)
 
     def scores(self) -> dict[int, float]:

@@ -65,7 +65,7 @@ def largest_component(floor: Floor) -> Floor:
             parent = above
     component = parent[run]
     sizes = np.bincount(component[floor], minlength=num_runs)
-    largest: Floor = floor & (component == sizes.argmax())
+    largest: Floor = floor & (component == np.argmax(sizes))
     return largest
 
 

@@ -89,7 +89,7 @@ def _near_random_start(floor: Floor, mean_distance: float, generator: np.random.
         distances = walking_distances(floor, start)
     steps = distances.ravel()[cells]
     order = np.lexsort((generator.random(len(cells)), steps))
-    ordered, furthest = cells[order].tolist(), int(steps.max())
+    ordered, furthest = cells[order].tolist(), int(np.max(steps))
     starts = steps[order].searchsorted(np.arange(furthest + 2)).tolist()  # first position in `ordered`, by distance
 
     def preferences(number: int) -> Iterator[int]:

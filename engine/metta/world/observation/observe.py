@@ -135,7 +135,7 @@ class Observer:
             stream = self._streams[start]
             end = int(stream.starts[-1] + stream.totals[-1])
             chunk_tokens = stream.tokens[: end * 3].reshape(-1, 3)
-            if stream.totals.max() > self._num_tokens:
+            if np.max(stream.totals) > self._num_tokens:
                 position = np.arange(end) - stream.starts.repeat(stream.totals)
                 chunk_tokens = chunk_tokens[position < self._num_tokens]
             tokens.append(chunk_tokens)

@@ -29,7 +29,7 @@ def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
         given = worlds.reward * share
         given[sizes[receiver] == 0] = 0  # the group has no agent in this world
         np.subtract(returned, given, out=returned)
-        per_agent = given / np.maximum(sizes[receiver], 1).astype(np.float32)
+        per_agent = np.divide(given, np.maximum(sizes[receiver], 1).astype(np.float32))
         received[:] += np.bincount(receiver, per_agent, len(received))
 
     give(groups.reward_share[worlds.group_row], first_group + own)

@@ -181,7 +181,7 @@ def mean_counts(columns: AgentColumns, group_rows: NDArray[np.int64], counters: 
     present = sorted(set(group_rows.tolist()))
     for group_row in present:
         members = counters if len(present) == 1 else counters[group_rows == group_row]
-        counts = named_counts(columns.names(group_row), np.add.reduce(members, axis=0, dtype=np.int64))
+        counts = named_counts(columns.names(group_row), members.sum(axis=0, dtype=np.int64))
         for name, count in counts.items():
             totals[name] = totals.get(name, 0) + count
     return {name: count / len(counters) for name, count in totals.items()}
