@@ -37,7 +37,8 @@ def valid(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "object" if "properties" in schema:
             return st.deferred(lambda: table(schema))
         case "object":
-            return st.dictionaries(names, value(schema["additionalProperties"]), max_size=3)
+            entries = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+            return st.dictionaries(names, value(entries[0]), max_size=3)
         case "array":
             sized = [schema.get("minItems", 0), max(schema.get("minItems", 0), 3)]
             return st.lists(value(schema["items"]), min_size=sized[0], max_size=sized[1])
