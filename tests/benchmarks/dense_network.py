@@ -1,4 +1,4 @@
-"""The network of hearts-24 as it is usually written, for the trainers that metta is compared with.
+"""The network of hearts-24 in its usual form, with dense layers, for the trainers that metta is compared with.
 
 Box of features, conv 64 5x5 stride 3, conv 64 3x3, linear 128, LSTM 128, linear heads. It needs only torch and the
 spec of a world, so that it runs in the environments of other trainers.
