@@ -10,6 +10,8 @@ import pytest
 from tiny_runs import TINY
 from typer.testing import CliRunner, Result
 
+from metta.checkpoint.file_format import read_torch_file, write_torch_file
+from metta.checkpoint.policy_checkpoint import KIND as POLICY
 from metta_cli.main import app
 
 OLD_RUN = Path(__file__).parents[1] / "compatibility" / "version_1" / "run"
@@ -55,6 +57,18 @@ def test_an_old_run_is_resumed_and_evaluated(tmp_path: Path) -> None:
     config = (run / "config.toml").read_text()
     assert "own_frame" not in config
     (run / "config.toml").write_text(config.replace("[agent]\n", "[agent]\nown_frame = false\n"))
+    assert notes(metta("eval", str(run), "--episodes", "1")) == []  # the policy has no old keys
     result = metta("resume", str(run), "--total-timesteps", "3072", "--json")
     assert [line[:6] for line in notes(result)] == ["note: "]
     assert [json.loads(line)["event"] for line in result.stdout.splitlines()][-1] == "end"
+
+
+def test_a_run_and_its_policy_with_the_same_old_keys_get_one_note(old_file: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    metta("train", old_file, "--run-dir", str(run), "--quiet")
+    (run / "config.toml").write_text((run / "config.toml").read_text().replace("egocentric =", "own_frame ="))
+    for policy in (run / "checkpoints").glob("checkpoint_*.pt"):
+        content = read_torch_file(policy, POLICY)
+        content["agent_config"]["own_frame"] = content["agent_config"].pop("egocentric")
+        write_torch_file(policy, POLICY, content)
+    assert len(notes(metta("eval", str(run), "--episodes", "1"))) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
@@ -18,7 +19,7 @@ from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
-from metta.errors import CheckpointError, TrainingError, UsageError, is_wrong_path, printable
+from metta.errors import CheckpointError, RenamedKeyWarning, TrainingError, UsageError, is_wrong_path, printable
 from metta.files import created_directories, remove_temporary_files, write_atomically
 from metta.rl.self_play import OPPONENTS
 from metta.run.write_permissions import RUN_ID_FILE, check_write, grant_write
@@ -170,7 +171,10 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     """
     root = Path(directory)
     if is_run(root):
-        found = checkpoint_paths(_checkpoints(root, read_config(str(root / CONFIG))))
+        with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded
+            warnings.simplefilter("ignore", RenamedKeyWarning)
+            config = read_config(str(root / CONFIG))
+        found = checkpoint_paths(_checkpoints(root, config))
         return found[0] if found else None
     if not (found := checkpoint_paths(root)):
         raise UsageError(f"{root} is not a run directory, and has no policy checkpoint")
