@@ -25,6 +25,7 @@ def content(lively: Replay) -> dict[str, Any]:
 def test_keys(content: dict[str, Any]) -> None:
     entities = content.pop("grid_objects")
     config = content.pop("config")
+    game = {key: value for key, value in config["game"].items() if key != "objects"}  # for the original viewer
     assert content == {
         "version": 1,
         "action_names": LIVELY.spec.action_names,
@@ -34,7 +35,7 @@ def test_keys(content: dict[str, Any]) -> None:
         "num_agents": 6,
         "max_steps": 90,
     }
-    assert EnvConfig.model_validate(config).spec == LIVELY.spec
+    assert EnvConfig.model_validate(config | {"game": game}).spec == LIVELY.spec
     content |= {"grid_objects": entities, "config": config}
 
 
@@ -157,11 +158,11 @@ def test_a_short_episode_worked_by_hand() -> None:
     # the first step begins with the end of the conversion that began with the world: there are two ores to take
     assert mine == {
         "id": 2, "type": 2, "type_name": "mine_red", "r": 0, "c": 1, "layer": 1, "type_id": 2,
-        "agent:color": 0, "converting": 1, "inv:ore_red": [[0, 1], [1, 0]],
+        "agent:color": 0, "color": 0, "converting": 1, "inv:ore_red": [[0, 1], [1, 0]],
     }  # fmt: skip
     assert agent == {
         "id": 4, "type": 0, "type_name": "agent", "r": 1, "c": [[0, 1], [4, 2]], "layer": 0, "type_id": 0,
-        "agent_id": 0, "agent:group": 0, "agent:frozen": 0, "agent:orientation": [[0, 0], [3, 3]], "agent:color": 0,
+        "agent_id": 0, "agent:group": 0, "group": 0, "agent:vision_size": 3, "agent:frozen": 0, "agent:orientation": [[0, 0], [3, 3]], "agent:color": 0,
         "inv:ore_red": [[0, 0], [1, 2]],
         "action": [[0, [4, 0]], [1, [1, 0]], [2, [2, 3]], [3, [1, 0]]],
         "action_success": [[0, True], [1, False], [2, True], [4, False]],

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.config.env.objects import ObjectConfig
 from metta.replay.recording import Replay
 
 VERSION = 1
+VIEWER_COLORS = ("red", "green", "blue")
+"""MettaScope's colors by the index `color` of an object."""
 
 AGENT_LAYER, OBJECT_LAYER = 0, 1
 
@@ -52,10 +55,23 @@ def mettascope_document(replay: Replay, num_states: int) -> dict[str, Any]:
 
 
 def _resolved_config(replay: Replay) -> dict[str, Any]:
-    """The env config with defaults filled in: `objects` lists every object type with its recipe and type id."""
-    config = replay.config
-    objects = [object_type.model_dump(mode="json") for object_type in config.object_types.values()]
-    return config.model_dump(mode="json") | {"objects": objects}
+    """The env config with defaults filled in: `objects` lists every object type with its recipe and type id.
+
+    `game.objects` repeats them as MettaScope reads them: by name, with a key `input_ITEM` or `output_ITEM` for each
+    item of the recipe.
+    """
+    config = replay.config.model_dump(mode="json")
+    objects = [object_type.model_dump(mode="json") for object_type in replay.config.object_types.values()]
+    game = config["game"] | {"objects": {entry["name"]: _with_flat_recipe(entry) for entry in objects}}
+    return config | {"objects": objects, "game": game}
+
+
+def _with_flat_recipe(entry: Properties) -> Properties:
+    """The object type `entry` with its recipe as keys `input_ITEM` and `output_ITEM`."""
+    settings = {key: value for key, value in entry.items() if key not in ("input", "output")}
+    for side in ("input", "output"):
+        settings |= {f"{side}_{item}": amount for item, amount in (entry[side] or {}).items()}
+    return settings
 
 
 def _grid_objects(replay: Replay, num_states: int) -> list[Properties]:
@@ -80,20 +96,28 @@ def _grid_objects(replay: Replay, num_states: int) -> list[Properties]:
         if object_type is None:
             entity |= next(agents)
         elif object_type.type != "wall":
-            entity |= {"agent:color": object_type.color, **next(converters)}
+            entity |= {"agent:color": object_type.color, "color": _viewer_color(object_type), **next(converters)}
         elif object_type.swappable:
             entity |= {"swappable": 1, **next(blocks)}
         entities.append(entity)
     return entities
 
 
+def _viewer_color(object_type: ObjectConfig) -> int:
+    """Index in MettaScope's colors of the color that the object type is named after, else its color in the config."""
+    last_word = object_type.name.rpartition("_")[2]
+    return VIEWER_COLORS.index(last_word) if last_word in VIEWER_COLORS else object_type.color
+
+
 def _agents(replay: Replay, num_states: int) -> Iterator[Properties]:
-    group_ids = replay.config.spec.group_ids
+    game, group_ids = replay.config.game, replay.config.spec.group_ids
     total_rewards = replay.total_rewards
     for agent, group in enumerate(replay.groups.tolist()):
         yield {
             "agent_id": agent,
             "agent:group": group_ids[group],
+            "group": group_ids[group],
+            "agent:vision_size": max(game.observation_height, game.observation_width),
             "r": _constant_or_changes(replay.positions[:num_states, agent, 0]),
             "c": _constant_or_changes(replay.positions[:num_states, agent, 1]),
             "agent:frozen": _constant_or_changes(replay.is_frozen[:num_states, agent].astype(int)),
