@@ -25,6 +25,7 @@ from metta.config.curriculum import (
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.game import GameConfig, GroupConfig
+from metta.config.env.labels import action_words, agent_names, cell_glyphs
 from metta.config.env.map_builder import AsciiConfig, MapBuilderConfig, RoomsConfig
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.env.objects import (
@@ -203,7 +204,10 @@ __all__ = [
     "TrainingState",
     "UpdateSettings",
     "VTraceConfig",
+    "action_words",
+    "agent_names",
     "broken_preset_packages",
+    "cell_glyphs",
     "check_text",
     "compute_advantages",
     "compute_gradient_stats",

@@ -8,6 +8,9 @@ from typing import Final
 UP, DOWN, LEFT, RIGHT = range(4)
 """Orientations: the values of `agent:orientation` tokens and of the argument of `rotate`."""
 
+ORIENTATION_NAMES: Final = ("up", "down", "left", "right")
+"""Words, indexed by orientation."""
+
 STEPS: Final = ((-1, 0), (1, 0), (0, -1), (0, 1))
 """(row, col) offset of one step, indexed by orientation."""
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.map_builder import GLYPHS
+from metta.config.env.glyphs import GLYPHS
 
 FACING = "^v<>"
 ITEMS = ["ore_red", "battery_red", "heart", "armor", "laser"]

@@ -28,7 +28,7 @@ import numpy as np
 from pydantic import ValidationError
 from recordings import NotARecordingError, Recording
 
-from metta.config.env.map_builder import GLYPHS
+from metta.config.env.glyphs import GLYPHS
 from metta.world.env import MettaGridEnv
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from metta.config.env.map_builder import GLYPHS
+from metta.config.env.glyphs import GLYPHS
 from metta.config.loading.reference import DEFAULT_WORDS, KeyReference, TableReference, config_reference
 from metta.run.metric_table import METRICS
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.env.map_builder import GLYPHS
+from metta.config.env.labels import cell_glyphs
 from metta.world.state.worlds import IDLE, Worlds
 
 AGENT_GLYPHS = "^v<>"
@@ -48,9 +48,9 @@ def view_converters(worlds: Worlds, world: int) -> dict[str, NDArray[Any]]:
 
 def draw_world(worlds: Worlds, world: int) -> str:
     """A text drawing of a world: see `MettaGridEnv.render`."""
-    glyph_of = {name: glyph for glyph, name in reversed(GLYPHS.items())}
-    types = worlds.compiled.configs[int(worlds.ruleset[world])].object_types
-    glyphs = {entry.type_id: glyph_of.get(name, "?") for name, entry in types.items()} | {0: glyph_of["empty"]}
+    config = worlds.compiled.configs[int(worlds.ruleset[world])]
+    glyph_of = cell_glyphs(config)
+    glyphs = {entry.type_id: glyph_of[name] for name, entry in config.object_types.items()} | {0: glyph_of["empty"]}
     canvas = [[glyphs.get(code, "@") for code in row] for row in view_cells(worlds, world).tolist()]
     rows = worlds.rows_of(world)
     positions = worlds.positions(worlds.cell[rows] - worlds.slot_start[world])

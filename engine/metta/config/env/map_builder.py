@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from metta.config.env.glyphs import GLYPHS, is_agent
 from metta.config.env.map_generators import (
     BaseBuilderConfig,
     CavesConfig,
@@ -25,33 +26,7 @@ from metta.config.env.ranges import IntOrRange
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, RulesError
 
-GLYPHS = {
-    ".": "empty",
-    " ": "empty",
-    "#": "wall",
-    "b": "block",
-    "r": "mine_red",
-    "m": "mine_blue",
-    "n": "mine_green",
-    "R": "generator_red",
-    "M": "generator_blue",
-    "N": "generator_green",
-    "_": "altar",
-    "a": "armory",
-    "l": "lasery",
-    "L": "lab",
-    "F": "factory",
-    "T": "temple",
-    "@": "agent",
-}
-"""Default meaning of the characters of a map, as in `render()`. `@` is an agent of the first group."""
-
 SIZES = ("width", "height", "agents")
-
-
-def is_agent(cell_name: str) -> bool:
-    """Whether a cell of a drawn map contains an agent: `agent` or `agent.GROUP`."""
-    return cell_name == "agent" or cell_name.startswith("agent.")
 
 
 class MapBuilderConfig(ScatterConfig):

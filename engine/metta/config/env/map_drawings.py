@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
-from metta.config.env.map_builder import AsciiConfig, is_agent
+from metta.config.env.glyphs import is_agent
+from metta.config.env.map_builder import AsciiConfig
 from metta.config.env.objects import ObjectConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, did_you_mean

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metta.config.env.game import GameConfig
+from metta.config.env.glyphs import is_agent
 from metta.config.env.map_builder import (
     SIZES,
     AsciiConfig,
@@ -13,7 +14,6 @@ from metta.config.env.map_builder import (
     MapBuilder,
     MirroredConfig,
     RoomsConfig,
-    is_agent,
     walk_builders,
 )
 from metta.config.env.map_generators import CorridorsConfig, MazeConfig, ScatterConfig

@@ -173,13 +173,19 @@ DEFAULT_ACTIONS = [
 ]
 """The actions of the C++ MettaGrid, in its order, so that action ids agree."""
 
+ATTACK_RANGE: Final = 3
+"""Range of attacks, cells ahead."""
+
+ATTACK_TARGETS: Final = tuple((ahead, left) for ahead in range(1, ATTACK_RANGE + 1) for left in (1, 0, -1))
+"""(cells ahead, cells to the left) of the target of `attack`, by argument from 1."""
+
 MAX_ARGUMENT = {
     "noop": 0,
     "move": 1,
     "rotate": 3,
     "put_items": 0,
     "get_items": 0,
-    "attack": 9,
+    "attack": len(ATTACK_TARGETS),
     "attack_nearest": 0,
     "swap": 0,
     "change_color": 3,

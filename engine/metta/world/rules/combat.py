@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.config.env.objects import ATTACK_RANGE, ATTACK_TARGETS
 from metta.geometry import COUNTERCLOCKWISE, STEPS
 from metta.world.rules.inventory import Rows, can_afford, check_items, pay, update_items
 from metta.world.rules.turn_order import Turns, conflict_free_batches
-from metta.world.state.compiled_config import ABSENT, ATTACK_PHASE, ATTACK_RANGE, TurnKind
+from metta.world.state.compiled_config import ABSENT, ATTACK_PHASE, TurnKind
 from metta.world.state.worlds import Worlds
 
 # (row, col) offsets of the cell ahead and the cell to the left, indexed by orientation. `[4, 2]`
@@ -18,13 +21,10 @@ LEFT = AHEAD[list(COUNTERCLOCKWISE)]
 NEAREST_ORDER = [(distance, side) for distance in range(1, ATTACK_RANGE + 1) for side in (0, 1, -1)]
 """(cells ahead, cells to the left) of the targets of `attack_nearest`, in the order in which they are searched."""
 
-ARGUMENT_ORDER = [(distance, side) for distance in range(1, ATTACK_RANGE + 1) for side in (1, 0, -1)]
-"""(cells ahead, cells to the left) of the target of `attack`, by argument from 1."""
-
 NO_AGENT = -1
 
 
-def attack_offsets(worlds: Worlds, order: list[tuple[int, int]]) -> NDArray[np.int64]:
+def attack_offsets(worlds: Worlds, order: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
     """Grid index offsets of targets given as (cells ahead, cells to the left). `[4 orientations, targets] int64`"""
     targets = np.array(order)
     steps = targets[None, :, :1] * AHEAD[:, None, :] + targets[None, :, 1:] * LEFT[:, None, :]
@@ -82,7 +82,7 @@ def find_victims(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]:
     aimed = np.flatnonzero(~is_nearest & (turns.argument[rows] > 0))  # argument 0 has no target
     if aimed.size:
         agents = rows[aimed]
-        offsets = attack_offsets(worlds, ARGUMENT_ORDER)
+        offsets = attack_offsets(worlds, ATTACK_TARGETS)
         _, entities = worlds.look_at(agents, offsets[worlds.orientation[agents], turns.argument[agents] - 1])
         victims[aimed] = worlds.agents_among(entities)
     nearest = np.flatnonzero(is_nearest)

@@ -20,9 +20,6 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.errors import ConfigError, Problem
 
-ATTACK_RANGE = 3
-"""Range of attacks in cells ahead; every world in the grid is padded by at least as many cells."""
-
 NEVER = np.iinfo(np.int64).max
 """Step number of an event that does not happen."""
 

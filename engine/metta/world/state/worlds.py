@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.config.env.objects import ATTACK_RANGE
 from metta.geometry import neighbor_offsets
-from metta.world.state.compiled_config import ATTACK_RANGE, NEVER, CompiledConfig
+from metta.world.state.compiled_config import NEVER, CompiledConfig
 from metta.world.state.counters import AgentColumns, ConverterColumns, InvalidCounts
 
 # grid values of cells without an entity
