@@ -162,7 +162,8 @@ def test_a_short_episode_worked_by_hand() -> None:
     }  # fmt: skip
     assert agent == {
         "id": 4, "type": 0, "type_name": "agent", "r": 1, "c": [[0, 1], [4, 2]], "layer": 0, "type_id": 0,
-        "agent_id": 0, "agent:group": 0, "group": 0, "agent:vision_size": 3, "agent:frozen": 0, "agent:orientation": [[0, 0], [3, 3]], "agent:color": 0,
+        "agent_id": 0, "agent:group": 0, "group": 0, "agent:vision_size": 3,
+        "agent:frozen": 0, "agent:orientation": [[0, 0], [3, 3]], "agent:color": 0,
         "inv:ore_red": [[0, 0], [1, 2]],
         "action": [[0, [4, 0]], [1, [1, 0]], [2, [2, 3]], [3, [1, 0]]],
         "action_success": [[0, True], [1, False], [2, True], [4, False]],

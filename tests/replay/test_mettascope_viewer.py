@@ -1,4 +1,4 @@
-"""What the original viewer (MettaScope of July 2025) reads from a replay file: presence, type and meaning of each field.
+"""What the original viewer (MettaScope of July 2025) reads from a replay file: type and meaning of each field.
 
 `FIELDS` lists every field that it reads. `Viewer` reads a file as it does, up to the info panel of an entity on which
 the pointer rests, which throws when something that it reads is missing.
@@ -189,17 +189,26 @@ def _group_ids(state: State) -> np.ndarray:
 
 
 FIELDS: dict[str, tuple[str, Callable[[State], None]]] = {
-    "object_types": ("replay.ts, worldmap.ts, minimap.ts, search.ts", _top("object_types", lambda s: s.env.spec.object_type_names)),
+    "object_types": (
+        "replay.ts, worldmap.ts, minimap.ts, search.ts",
+        _top("object_types", lambda s: s.env.spec.object_type_names),
+    ),
     "action_names": ("replay.ts, worldmap.ts, traces.ts", _top("action_names", lambda s: s.env.spec.action_names)),
     "num_agents": ("replay.ts, traces.ts", _top("num_agents", lambda s: s.env.num_agents)),
     "max_steps": ("timeline.ts, traces.ts, main.ts", _top("max_steps", lambda s: s.replay.steps)),
     "map_size": ("worldmap.ts, minimap.ts", _top("map_size", lambda s: list(s.env.cells().shape[::-1]))),
     "config.game.objects": ("replay.ts getObjectConfig, for hoverpanels.ts", _check_recipes),
-    "id": ("hoverpanels.ts, main.ts", _equal(lambda s: [e["id"] for e in s.viewer.entities], lambda s: list(range(1, len(s.viewer.entities) + 1)))),
+    "id": (
+        "hoverpanels.ts, main.ts",
+        _equal(lambda s: [e["id"] for e in s.viewer.entities], lambda s: list(range(1, len(s.viewer.entities) + 1))),
+    ),
     "type, r, c": ("worldmap.ts, minimap.ts", _check_positions),
     "agent_id": ("replay.ts, agentpanel.ts, traces.ts", _agent("agent_id", lambda s: np.arange(s.env.num_agents))),
     "agent:orientation": ("worldmap.ts, actions.ts", _agent("agent:orientation", lambda s: s.env.orientations)),
-    "agent:frozen": ("worldmap.ts, timeline.ts, traces.ts", _agent("agent:frozen", lambda s: (s.env.freeze_counters != 0).astype(int))),
+    "agent:frozen": (
+        "worldmap.ts, timeline.ts, traces.ts",
+        _agent("agent:frozen", lambda s: (s.env.freeze_counters != 0).astype(int)),
+    ),
     "agent:color": ("hoverpanels.ts", _agent("agent:color", lambda s: s.env.colors)),
     "agent:vision_size": ("worldmap.ts drawVisibility", _check_windows),
     "group": ("hoverpanels.ts", _agent("group", _group_ids)),
@@ -208,9 +217,14 @@ FIELDS: dict[str, tuple[str, Callable[[State], None]]] = {
     "reward": ("traces.ts", _check_rewards),
     "total_reward": ("worldmap.ts, agentpanel.ts, hoverpanels.ts", _check_total_rewards),
     "inv:ITEM": ("replay.ts, worldmap.ts, traces.ts, hoverpanels.ts", _check_inventories),
-    "converting": ("worldmap.ts", _equal(lambda s: _converter_values(s, "converting"), lambda s: s.env.converters()["is_busy"].astype(int).tolist())),
+    "converting": (
+        "worldmap.ts",
+        _equal(
+            lambda s: _converter_values(s, "converting"), lambda s: s.env.converters()["is_busy"].astype(int).tolist()
+        ),
+    ),
     "color": ("worldmap.ts drawObject", _check_colors),
-}  # fmt: skip
+}
 """Field -> where the viewer reads it, and the check of its meaning.
 
 It also reads `file_name`, and shows the end of the file's address where that is missing.
