@@ -265,7 +265,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_agent(env_config, backbone):
-    env = make_environment(env_config)
+    env = make_environment(env_config, seed=0)
     config = AgentModelConfig(backbone=backbone, hidden_dim=16, mlp_layers=1)
     return make_agent(env.single_observation_space, env.single_action_space, [], "cpu", config)
 

@@ -107,8 +107,9 @@ from metta.run.metrics_file import json_line
 from metta.run.run_directory import newest_checkpoint
 from metta.run.train import resume_run, train_run
 from metta.spaces import ActionSpace, ObservationSpace
-from metta.world.env import MettaGridEnv, make_environment
+from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary, StepInfo
+from metta.world.make_environment import make_environment
 from metta.world.observation.observe import CompactObservations
 
 __all__ = [

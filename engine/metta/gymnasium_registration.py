@@ -27,7 +27,9 @@ def register_presets() -> None:
             )
 
 
-def make_vector_env(preset: str, num_envs: int = 1, seed: int = 0) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
+def make_vector_env(
+    preset: str, num_envs: int = 1, seed: int | None = None
+) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """Make `num_envs` worlds of a preset: one vector environment with `num_envs` x agents sub-environments."""
     config = metta.api.load_config(preset)
     return metta.api.MettaGridEnv(config.env, num_worlds=num_envs, seed=seed).to_gymnasium_vector()

@@ -48,7 +48,7 @@ class OneAgent(gymnasium.Env[Any, Any]):
 
 @pytest.fixture
 def env() -> Iterator[GymnasiumVectorEnv]:
-    env = MettaGridEnv(TINY, num_worlds=3).to_gymnasium_vector()
+    env = MettaGridEnv(TINY, num_worlds=3, seed=0).to_gymnasium_vector()
     yield env
     env.close()
 

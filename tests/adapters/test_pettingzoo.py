@@ -21,7 +21,7 @@ TINY = EnvConfig.model_validate(
 
 
 def make(auto_reset: bool = True) -> PettingZooEnv:
-    return MettaGridEnv(TINY, auto_reset=auto_reset).to_pettingzoo()
+    return MettaGridEnv(TINY, auto_reset=auto_reset, seed=0).to_pettingzoo()
 
 
 @pytest.mark.parametrize("auto_reset", [True, False])
@@ -36,7 +36,7 @@ def test_pettingzoos_own_tests_pass(auto_reset: bool) -> None:
 
 def test_episodes_are_those_of_the_world() -> None:
     """The episode that the world starts after the last one ends is the one that `reset` returns."""
-    env, world = make(), MettaGridEnv(TINY, auto_reset=False)
+    env, world = make(), MettaGridEnv(TINY, auto_reset=False, seed=0)
     rng = np.random.default_rng(0)
     env.reset(seed=4)
     world.reset(seed=4)
@@ -68,7 +68,7 @@ def test_invalid_uses_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"for each of .*got \['agent_0'\]"):
         env.step({"agent_0": np.zeros(2, np.int64)})
     with pytest.raises(UsageError, match="one world; got 2 worlds"):
-        MettaGridEnv(TINY, num_worlds=2).to_pettingzoo()
+        MettaGridEnv(TINY, num_worlds=2, seed=0).to_pettingzoo()
     monkeypatch.setattr(pettingzoo_parallel, "HAS_PETTINGZOO", False)
     with pytest.raises(UsageError, match=r"pip install 'metta-gridworlds\[pettingzoo\]'"):
         make()

@@ -10,7 +10,7 @@ from torch import nn
 from metta.agent import convolutions
 from metta.agent.backbones import CnnBackbone
 from metta.config.agent import AgentModelConfig
-from metta.world.env import make_environment
+from metta.world.make_environment import make_environment
 
 WINDOWS = [(11, 11), (15, 13), (7, 9), (15, 3), (1, 5)]
 
@@ -18,7 +18,9 @@ WINDOWS = [(11, 11), (15, 13), (7, 9), (15, 3), (1, 5)]
 def set_up(height: int, width: int) -> tuple[CnnBackbone, torch.Tensor, torch.Tensor]:
     """A backbone, observations and their dense encoding; one agent has no tokens."""
     torch.manual_seed(0)
-    env = make_environment(num_agents=5, width=18, height=18, observation_height=height, observation_width=width)
+    env = make_environment(
+        num_agents=5, width=18, height=18, observation_height=height, observation_width=width, seed=0
+    )
     backbone = CnnBackbone(env.spec, AgentModelConfig(hidden_dim=8))
     observations = torch.from_numpy(env.reset(seed=4)[0]).clone()
     observations[2] = 255

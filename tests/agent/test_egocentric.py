@@ -26,7 +26,8 @@ GLOBAL_FEATURES = ["agent:orientation", "last_action_arg", "agent:group"]
 def world(rows: list[str]) -> MettaGridEnv:
     builder = {"type": "Ascii", "map": "\n".join(rows), "legend": GLYPHS}
     return MettaGridEnv(
-        EnvConfig().override(num_agents=2, observation_width=5, observation_height=5, map_builder=builder)
+        EnvConfig().override(num_agents=2, observation_width=5, observation_height=5, map_builder=builder),
+        seed=0,
     )
 
 

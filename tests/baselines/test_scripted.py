@@ -36,7 +36,7 @@ def drawn(drawing: str, actions=(), objects=(), **game) -> EnvConfig:
 
 def hearts(config: EnvConfig, episodes: int = 1, seed: int = 0) -> float:
     policy = ScriptedPolicy(config)
-    return evaluate(policy, MettaGridEnv(config), episodes, seed).stats.get("heart.gained", 0.0)
+    return evaluate(policy, MettaGridEnv(config, seed=0), episodes, seed).stats.get("heart.gained", 0.0)
 
 
 ALTAR_EMPTY = {"type": "converter", "name": "altar", "initial_items": 0, "input": {"battery_red": 1}}

@@ -35,7 +35,9 @@ def agent_of(env: MettaGridEnv, **settings: Any) -> MettaAgent:
 def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
     """An environment and its observations after 30 random steps."""
     env = MettaGridEnv(
-        EnvConfig().override(num_agents=6, width=9, height=9, map_builder={"objects": {"altar": 6, "mine_red": 6}}), 4
+        EnvConfig().override(num_agents=6, width=9, height=9, map_builder={"objects": {"altar": 6, "mine_red": 6}}),
+        4,
+        seed=0,
     )
     observations, _ = env.reset(seed=1)
     rng = np.random.default_rng(0)

@@ -42,7 +42,7 @@ ENV = EnvConfig.model_validate(
 
 
 def agent_for(env_config: EnvConfig = ENV, seed: int = 0, **settings: Any) -> MettaAgent:
-    env = make_environment(env_config)
+    env = make_environment(env_config, seed=0)
     torch.manual_seed(seed)
     config = AgentModelConfig(**{"hidden_dim": 8, "mlp_layers": 1} | settings)
     return make_agent(env.single_observation_space, env.single_action_space, [], torch.device("cpu"), config)
@@ -143,7 +143,7 @@ ANOTHER_VALUE: dict[str, Any] = {
 
 def first_step(agent: MettaAgent) -> torch.Tensor:
     """`[agents, actions + 1]`: logits and values of a first step, in which agents face all four ways."""
-    env = MettaGridEnv(ENV, num_worlds=8)
+    env = MettaGridEnv(ENV, num_worlds=8, seed=0)
     env.reset(seed=3)
     rotate = env.spec.action_names.index("rotate")
     observations, *_ = env.step(np.array([(rotate, row % 4) for row in range(env.agents)]))

@@ -78,7 +78,7 @@ LARGER = world(
 def trained(config: EnvConfig, backbone: str) -> MettaAgent:
     """A policy whose actions depend strongly on its inputs, as those of trained policies do."""
     torch.manual_seed(3)
-    env = make_environment(config)
+    env = make_environment(config, seed=0)
     model = AgentModelConfig.model_validate({"hidden_dim": 16, "mlp_layers": 1, "backbone": backbone})
     agent = make_agent(env.single_observation_space, env.single_action_space, ["hp"], torch.device("cpu"), model)
     with torch.no_grad():

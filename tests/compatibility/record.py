@@ -124,7 +124,7 @@ def checkpoints(directory: Path) -> list[Path]:
 def outputs(path: Path) -> dict[str, Any]:
     """What a policy makes of some steps of its world, how it fares in episodes, and what a replay of it shows."""
     policy = load_policy(path)
-    agent, env = policy.agent, make_environment(policy.agent.env_config)
+    agent, env = policy.agent, make_environment(policy.agent.env_config, seed=0)
     observations, _ = env.reset(seed=SEED)
     memory, steps = agent.initial_memory(env.agents), []
     episode_starts = torch.zeros(1, env.agents, dtype=torch.bool)
@@ -133,7 +133,7 @@ def outputs(path: Path) -> dict[str, Any]:
         steps.append({"logits": rounded(logits[0]), "values": rounded(values[0])})
         pairs = torch.arange(env.agents) * 5 + step
         observations, *_ = env.step(agent.flat_actions[pairs % len(agent.flat_actions)].numpy())
-    played = evaluate(agent, make_environment(agent.env_config), EPISODES, SEED)
+    played = evaluate(agent, make_environment(agent.env_config, seed=0), EPISODES, SEED)
     replay = record_episode(agent, agent.env_config, SEED)
     assert mettascope_bytes(replay)
     return {

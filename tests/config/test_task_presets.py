@@ -83,7 +83,7 @@ def test_foraging_pays_half_of_a_berry_to_the_family() -> None:
             "legend": {"A": "agent.fox", "B": "agent.owl"},
         },
     )
-    env = MettaGridEnv(config)
+    env = MettaGridEnv(config, seed=0)
     env.reset()
     actions = np.zeros((6, 2), np.int32)
     actions[0, 0] = GET
@@ -119,7 +119,7 @@ def test_predators_alone_can_bite_and_a_bite_takes_what_was_gathered() -> None:
     )
     names = config.spec.action_names
     get, rotate, bite = names.index("get_output"), names.index("rotate"), names.index("attack_nearest")
-    env = MettaGridEnv(config)
+    env = MettaGridEnv(config, seed=0)
     env.reset()
     earned = []
     for predator, prey in [

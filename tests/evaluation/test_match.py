@@ -35,7 +35,8 @@ def mines(num_agents: int = 4, **game) -> MettaGridEnv:
             },
             objects=[{"type": "mine", "name": "mine_red", "conversion_ticks": 1, "cooldown": 0, "max_output": 1}],
             map_builder={"type": "Ascii", "map": map_},
-        )
+        ),
+        seed=0,
     )
 
 
@@ -46,7 +47,7 @@ def teams() -> MettaGridEnv:
     """The same, agents of two groups: red, blue, blue."""
     config = mines(3, **TEAMS).config
     builder = {"type": "Ascii", "map": "rrr\nABB", "legend": {"A": "agent.red", "B": "agent.blue"}}
-    return MettaGridEnv(config.override(map_builder=builder))
+    return MettaGridEnv(config.override(map_builder=builder), seed=0)
 
 
 class Always:

@@ -45,7 +45,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 @pytest.fixture(scope="module")
 def countable() -> set[str]:
     """Every counter that a world with several groups and all objects can report."""
-    env = MettaGridEnv(load_config("arena").env)
+    env = MettaGridEnv(load_config("arena").env, seed=0)
     env.reset()
     names = {f"stats/{name}" for column in env._worlds.agent_columns.names(0).values() for name in column}
     invalid = {f"stats/action.{what}.9.9" for what in ("invalid_type", "invalid_arg")}

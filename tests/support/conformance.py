@@ -372,9 +372,9 @@ def engine_difference(recording: Recording) -> Difference | None:
     """Play a recording on the engine: to the end of its episode, and without resets to the end of the recording."""
     difference = compare_names(recording)
     if difference is None:
-        difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config, auto_reset=False)))
+        difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config, auto_reset=False, seed=0)))
     if difference is None and 0 < recording.config.game.max_steps <= recording.length:
-        difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config)), recording.episode_length)
+        difference = compare(recording, EnginePlayer(MettaGridEnv(recording.config, seed=0)), recording.episode_length)
     return difference
 
 

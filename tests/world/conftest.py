@@ -48,7 +48,7 @@ class EngineBackend:
     """The engine with one world that is not reset when its episode ends."""
 
     def __init__(self, config: EnvConfig):
-        self.env = MettaGridEnv(config, auto_reset=False)
+        self.env = MettaGridEnv(config, auto_reset=False, seed=0)
 
     def reset(self) -> np.ndarray:
         return self.env.reset()[0]

@@ -10,7 +10,8 @@ import pytest
 
 from metta.config.env.env_config import EnvConfig
 from metta.errors import CheckpointError, ConfigError, UsageError
-from metta.world.env import MettaGridEnv, make_environment
+from metta.world.env import MettaGridEnv
+from metta.world.make_environment import make_environment
 
 EVERY_ACTION = [
     {"type": type_, "key": key, **more}
@@ -67,7 +68,7 @@ def play(env: MettaGridEnv, actions: list[np.ndarray]) -> list[bytes]:
 class TestContract:
     @pytest.mark.parametrize("num_worlds", [1, 5])
     def test_shapes_types_and_episodes(self, num_worlds: int) -> None:
-        env = MettaGridEnv(crowded(max_steps=15), num_worlds)
+        env = MettaGridEnv(crowded(max_steps=15), num_worlds, seed=0)
         generator = np.random.default_rng(0)
         observations, info = env.reset()
         assert info.episodes == ()
@@ -87,7 +88,7 @@ class TestContract:
         assert ended == 3 * num_worlds
 
     def test_a_new_episode_begins_where_one_ended(self) -> None:
-        env = MettaGridEnv(crowded(max_steps=7), 2)
+        env = MettaGridEnv(crowded(max_steps=7), 2, seed=0)
         env.reset()
         generator = np.random.default_rng(0)
         for _ in range(7):
@@ -102,7 +103,7 @@ class TestContract:
         assert not env.action_success.any()
 
     def test_summary_of_a_finished_episode(self) -> None:
-        env = MettaGridEnv(crowded(max_steps=30), 3)
+        env = MettaGridEnv(crowded(max_steps=30), 3, seed=0)
         env.reset()
         generator = np.random.default_rng(1)
         returned = np.zeros(env.agents, np.float32)
@@ -128,7 +129,7 @@ class TestContract:
     def test_lifetime_terminates_and_max_steps_truncates(self) -> None:
         generator = np.random.default_rng(0)
         for limits, is_termination in (((0, 5), True), ((5, 0), False), ((5, 5), True), ((9, 5), True)):
-            env = MettaGridEnv(crowded(max_steps=limits[0], episode_lifetime=limits[1]))
+            env = MettaGridEnv(crowded(max_steps=limits[0], episode_lifetime=limits[1]), seed=0)
             env.reset()
             for step in range(1, 6):
                 _, _, terminated, truncated, info = env.step(random_actions(env, generator))
@@ -137,7 +138,7 @@ class TestContract:
             assert info.episodes[0].terminated == is_termination
 
     def test_without_auto_reset_a_world_continues(self) -> None:
-        env = MettaGridEnv(crowded(max_steps=4), auto_reset=False)
+        env = MettaGridEnv(crowded(max_steps=4), auto_reset=False, seed=0)
         env.reset()
         generator = np.random.default_rng(0)
         flags = []
@@ -164,8 +165,8 @@ class TestContract:
 
 class TestArguments:
     def test_observations_are_written_in_place(self) -> None:
-        env = MettaGridEnv(crowded(max_steps=3), 2)
-        same = MettaGridEnv(crowded(max_steps=3), 2)
+        env = MettaGridEnv(crowded(max_steps=3), 2, seed=0)
+        same = MettaGridEnv(crowded(max_steps=3), 2, seed=0)
         buffer = np.zeros((env.agents, 200, 3), np.uint8)
         first, _ = env.reset(out=buffer)
         assert first is buffer
@@ -178,13 +179,13 @@ class TestArguments:
 
     @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
     def test_any_integers_are_actions(self, dtype: type) -> None:
-        env = MettaGridEnv(crowded())
+        env = MettaGridEnv(crowded(), seed=0)
         env.reset()
         env.step(np.full((env.agents, 2), 1, dtype))
         assert not env.episode_stats()["agent"][0].get("action.invalid_arg")
 
     def test_invalid_arguments_are_refused(self) -> None:
-        env = MettaGridEnv(crowded())
+        env = MettaGridEnv(crowded(), seed=0)
         with pytest.raises(UsageError, match="reset"):
             env.step(np.zeros((6, 2), np.int32))
         env.reset()
@@ -204,7 +205,7 @@ class TestArguments:
             MettaGridEnv([crowded(), crowded(num_observation_tokens=100)])
 
     def test_make_environment_overrides(self) -> None:
-        env = make_environment(num_agents=8, width=16, height=17, max_steps=3)
+        env = make_environment(num_agents=8, width=16, height=17, max_steps=3, seed=0)
         env.reset()
         assert (env.agents, env.cells().shape) == (8, (17, 16))
         with pytest.raises(ConfigError, match="widht"):
@@ -228,7 +229,7 @@ class TestStreams:
         assert (first != second).any()
         np.testing.assert_array_equal(first, env.reset(seed=5)[0])
         np.testing.assert_array_equal(second, env.reset()[0])
-        np.testing.assert_array_equal(first, MettaGridEnv(crowded(), 2).reset(seed=5)[0])
+        np.testing.assert_array_equal(first, MettaGridEnv(crowded(), 2, seed=0).reset(seed=5)[0])
 
     def test_earlier_episodes_leave_no_trace(self) -> None:
         """From the same seed, a used environment gives the same results as a new one."""
@@ -272,7 +273,7 @@ class TestStreams:
     def test_turn_orders_are_fair(self) -> None:
         """Two agents move into the cell between them in many worlds: each gets it about half the time."""
         drawing = {"type": "Ascii", "map": "#####\n#@.@#\n#####"}
-        env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 2000)
+        env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 2000, seed=0)
         env.reset()
         env.step(np.tile([[2, 3], [2, 2]], (2000, 1)))
         env.step(np.tile([[1, 0]], (4000, 1)))
@@ -283,7 +284,7 @@ class TestStreams:
     def test_turn_orders_change_from_step_to_step(self) -> None:
         """The same two agents many times: the one that gets the cell moves back, and both try again."""
         drawing = {"type": "Ascii", "map": "#####\n#@.@#\n#####"}
-        env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 50)
+        env = MettaGridEnv(EnvConfig.model_validate({"game": {"max_steps": 0}, "map_builder": drawing}), 50, seed=0)
         env.reset()
         env.step(np.tile([[2, 3], [2, 2]], (50, 1)))
         winners = []
@@ -314,7 +315,7 @@ class TestSavedState:
         assert [fresh.episode_stats(world) for world in range(4)] == [env.episode_stats(world) for world in range(4)]
 
     def test_holds_only_arrays_and_numbers(self) -> None:
-        env = MettaGridEnv(crowded())
+        env = MettaGridEnv(crowded(), seed=0)
         env.reset()
         for name, value in env.state().items():
             assert isinstance(value, (int, np.ndarray)), name
@@ -322,7 +323,7 @@ class TestSavedState:
             assert isinstance(value, int) or value.dtype.name in tensors, name
 
     def test_is_a_copy(self) -> None:
-        env = MettaGridEnv(crowded())
+        env = MettaGridEnv(crowded(), seed=0)
         env.reset()
         state = env.state()
         before = {name: np.copy(value) for name, value in state.items()}
@@ -331,7 +332,7 @@ class TestSavedState:
             np.testing.assert_array_equal(value, before[name])
 
     def test_does_not_fit_another_batch(self) -> None:
-        env, other = MettaGridEnv(crowded(), 2), MettaGridEnv(crowded(), 3)
+        env, other = MettaGridEnv(crowded(), 2, seed=0), MettaGridEnv(crowded(), 3, seed=0)
         env.reset()
         with pytest.raises(CheckpointError, match="does not fit"):
             other.load_state(env.state())
@@ -339,7 +340,7 @@ class TestSavedState:
 
 class TestRewards:
     def test_time_punishment_is_in_every_reward(self) -> None:
-        env = MettaGridEnv(crowded(time_punishment=-0.25))
+        env = MettaGridEnv(crowded(time_punishment=-0.25), seed=0)
         env.reset()
         rewards = env.step(np.zeros((6, 2), np.int32))[1]
         assert rewards.tolist() == [-0.25] * 6
@@ -348,7 +349,7 @@ class TestRewards:
         """Every agent earns -1; red gives a quarter to blue, blue half to red and a quarter to all of blue."""
         groups = {"red": {"id": 0}, "blue": {"id": 1}}
         shares = {"red": {"blue": 0.25}, "blue": {"red": 0.5, "blue": 0.25}}
-        env = MettaGridEnv(crowded(groups=groups, reward_sharing_groups=shares, time_punishment=-1.0))
+        env = MettaGridEnv(crowded(groups=groups, reward_sharing_groups=shares, time_punishment=-1.0), seed=0)
         env.reset()
         rewards = env.step(np.zeros((6, 2), np.int32))[1]
         assert rewards[env.groups == 0].tolist() == pytest.approx([-0.75 - 3 * 0.5 / 3] * 3)
@@ -360,7 +361,7 @@ class TestRewards:
         groups = {"red": {"id": 0}, "blue": {"id": 1}}
         shares = {"red": {"blue": 0.5}}
         config = crowded(num_agents=1, groups=groups, reward_sharing_groups=shares, time_punishment=-1.0)
-        env = MettaGridEnv(config)
+        env = MettaGridEnv(config, seed=0)
         env.reset()
         assert env.step(np.zeros((1, 2), np.int32))[1].tolist() == [-1.0]
 
@@ -392,7 +393,7 @@ class TestRewards:
 def test_render_draws_the_map() -> None:
     drawing = "#####\n#@_b#\n#r.R#\n#####"
     config = EnvConfig.model_validate({"game": {}, "map_builder": {"type": "Ascii", "map": drawing}})
-    env = MettaGridEnv(config)
+    env = MettaGridEnv(config, seed=0)
     env.reset()
     assert env.render() == drawing.replace("@", "^")
     env.step(np.array([[2, 3]]))
@@ -403,7 +404,7 @@ class TestCompactObservations:
     @pytest.mark.parametrize("capacity", [200, 9])
     def test_equal_the_padded_ones_without_padding(self, capacity: int) -> None:
         """Also where tokens were dropped, and where episodes have just started."""
-        env = MettaGridEnv(crowded(max_steps=5, num_observation_tokens=capacity), 3)
+        env = MettaGridEnv(crowded(max_steps=5, num_observation_tokens=capacity), 3, seed=0)
         observations, _ = env.reset()
         generator = np.random.default_rng(0)
         for _ in range(12):
@@ -418,7 +419,7 @@ class TestCompactObservations:
 
     def test_index_a_table_of_first_layer_weights(self) -> None:
         """A weighted sum of table rows equals the product of dense features with the table."""
-        env = MettaGridEnv(crowded(), 3)
+        env = MettaGridEnv(crowded(), 3, seed=0)
         observations, _ = env.reset()
         features = len(env.spec.feature_names)
         table = np.random.default_rng(0).integers(-9, 9, (256 * features, 7))

@@ -30,7 +30,7 @@ def idle(env: MettaGridEnv) -> np.ndarray:
 
 class TestStaggered:
     def test_episodes_end_at_different_steps_with_their_lengths(self) -> None:
-        env = MettaGridEnv(small(max_steps=100), num_worlds=16)
+        env = MettaGridEnv(small(max_steps=100), num_worlds=16, seed=0)
         env.reset(staggered=True)
         begun = env.steps.copy()
         gaps = np.diff(np.sort([*begun.tolist(), 100]))
@@ -47,7 +47,7 @@ class TestStaggered:
             assert lengths[world][:2] == [first, 100]
 
     def test_it_changes_only_completion_tokens(self) -> None:
-        together, staggered = (MettaGridEnv(small(max_steps=100), num_worlds=4) for _ in range(2))
+        together, staggered = (MettaGridEnv(small(max_steps=100), num_worlds=4, seed=0) for _ in range(2))
         expected, _ = together.reset()
         observations, _ = staggered.reset(staggered=True)
         completion = observations[:, 0]
@@ -59,9 +59,11 @@ class TestStaggered:
             assert staggered.episode_stats(world) == together.episode_stats(world)
 
     def test_shards_give_the_results_of_the_whole(self) -> None:
-        whole = MettaGridEnv(small(max_steps=100), num_worlds=7)
+        whole = MettaGridEnv(small(max_steps=100), num_worlds=7, seed=0)
         whole.reset(staggered=True)
-        parts = [MettaGridEnv(small(max_steps=100), count, first_world=first) for first, count in ((0, 3), (3, 4))]
+        parts = [
+            MettaGridEnv(small(max_steps=100), count, first_world=first, seed=0) for first, count in ((0, 3), (3, 4))
+        ]
         for part in parts:
             part.reset(staggered=True)
         assert whole.steps.tolist() == [step for part in parts for step in part.steps.tolist()]
@@ -115,7 +117,7 @@ class TestNextEpisode:
             groups={"red": {"id": 0, "group_reward_pct": 0.5}, "blue": {"id": 1}},
             action_failure_penalty=1.0,
         )
-        env = MettaGridEnv(config, num_worlds=6)
+        env = MettaGridEnv(config, num_worlds=6, seed=0)
         env.reset()
         returned = np.zeros(18, np.float32)
         for _ in range(4):
@@ -132,7 +134,7 @@ class TestNextEpisode:
         assert 0 < shared < 6  # an agent that is the only one of its group keeps its reward
 
     def test_the_summary_has_the_counters(self) -> None:
-        env = MettaGridEnv(small(max_steps=4), num_worlds=1)
+        env = MettaGridEnv(small(max_steps=4), num_worlds=1, seed=0)
         env.reset()
         for action in ([2, 1], [2, 2], [0, 0]):
             env.step(np.array([action, [0, 0], [99, 0]]))
@@ -145,7 +147,7 @@ class TestNextEpisode:
         assert stats["tokens_written"] > 0
 
     def test_counters_restart_at_0(self) -> None:
-        env = MettaGridEnv(small(max_steps=2))
+        env = MettaGridEnv(small(max_steps=2), seed=0)
         env.reset()
         for _ in range(2):
             env.step(np.array([[99, 1], [1, 0], [2, 2]]))
@@ -187,7 +189,7 @@ class TestTurnOrder:
             "map_builder": {"type": "Ascii", "map": "@@@@@."},
             "actions": [{"type": "move", "key": "move"}, {"type": "rotate", "key": "rotate"}],
         }
-        env = MettaGridEnv(EnvConfig.model_validate(world), num_worlds=3000)
+        env = MettaGridEnv(EnvConfig.model_validate(world), num_worlds=3000, seed=0)
         env.reset()
         env.step(np.tile([1, 3], (env.agents, 1)))
         env.step(np.zeros((env.agents, 2), np.int32))
@@ -202,7 +204,7 @@ class TestTurnOrder:
             "map_builder": {"type": "Ascii", "map": "@.@"},
             "actions": [{"type": "move", "key": "move"}, {"type": "rotate", "key": "rotate"}],
         }
-        env = MettaGridEnv(EnvConfig.model_validate(world), num_worlds=400)
+        env = MettaGridEnv(EnvConfig.model_validate(world), num_worlds=400, seed=0)
         env.reset()
         env.step(np.tile([[1, 3], [1, 2]], (400, 1)))
         firsts = []
@@ -225,7 +227,7 @@ class TestTurnOrder:
 class TestTasks:
     def test_weights_are_proportional_to_frequencies(self) -> None:
         tasks = [small(), small(width=12, time_punishment=0.0)]
-        env = MettaGridEnv(tasks, num_worlds=600, task_weights=[1, 3])
+        env = MettaGridEnv(tasks, num_worlds=600, task_weights=[1, 3], seed=0)
         env.reset()
         assert abs(env.tasks.mean() - 0.75) < 0.08
         env.set_task_weights([1, 0])
@@ -233,7 +235,7 @@ class TestTasks:
         assert not env.tasks.any()
 
     def test_each_task_has_its_own_rules(self) -> None:
-        env = MettaGridEnv([small(), small(time_punishment=0.25)], num_worlds=20)
+        env = MettaGridEnv([small(), small(time_punishment=0.25)], num_worlds=20, seed=0)
         env.reset()
         _, rewards, *_ = env.step(idle(env))
         assert rewards.reshape(20, 3)[:, 0].tolist() == [0.25 if task else -0.5 for task in env.tasks]
@@ -253,7 +255,7 @@ class TestTasks:
 
 class TestArrays:
     def test_results_of_earlier_steps_stay(self) -> None:
-        env = MettaGridEnv(small(max_steps=2), num_worlds=2)
+        env = MettaGridEnv(small(max_steps=2), num_worlds=2, seed=0)
         kept: list[np.ndarray] = [env.reset()[0]]
         copies = [kept[0].copy()]
         for _ in range(5):
@@ -263,7 +265,7 @@ class TestArrays:
         assert all(np.array_equal(mine, copy) for mine, copy in zip(kept, copies, strict=True))
 
     def test_action_arrays_are_not_changed(self) -> None:
-        env = MettaGridEnv(small())
+        env = MettaGridEnv(small(), seed=0)
         env.reset()
         actions = np.array([[99, 4], [-7, 3], [1, 0]])
         env.step(actions)
@@ -271,7 +273,7 @@ class TestArrays:
 
 
 def test_state_can_be_read_of_every_world() -> None:
-    env = MettaGridEnv(random_tasks(np.random.default_rng(4)), 5)
+    env = MettaGridEnv(random_tasks(np.random.default_rng(4)), 5, seed=0)
     env.reset()
     generator = np.random.default_rng(0)
     for _ in range(30):
@@ -314,7 +316,7 @@ def test_prepared_episodes_equal_those_of_single_worlds() -> None:
             for env in (batch, *alone):
                 env.set_task_weights(weights.tolist())
         if step == 33:
-            state, batch = batch.state(), MettaGridEnv(tasks, 24)
+            state, batch = batch.state(), MettaGridEnv(tasks, 24, seed=0)
             batch.load_state(state)
         if step in (41, 48):
             seed = 8 if step == 48 else None
@@ -382,7 +384,7 @@ def test_the_state_does_not_hold_prepared_episodes() -> None:
     env, generator = MettaGridEnv(tasks, 9, seed=2), np.random.default_rng(0)
     env.reset()
     actions = [random_actions(generator, env.config, env.agents) for _ in range(80)]
-    again = MettaGridEnv(tasks, 9)
+    again = MettaGridEnv(tasks, 9, seed=0)
     for step, acts in enumerate(actions):
         if step % 20 == 10:
             again.load_state(env.state())
@@ -396,7 +398,7 @@ def test_the_state_does_not_hold_prepared_episodes() -> None:
 
 def test_a_new_seed_discards_prepared_episodes() -> None:
     """With more worlds than the pool holds: when one ends, the last few have their next episodes prepared."""
-    env = MettaGridEnv(small(max_steps=50), 100)
+    env = MettaGridEnv(small(max_steps=50), 100, seed=0)
     env.reset()
     left = np.full(100, 40)
     left[0], left[80:] = 1, 5

@@ -93,9 +93,9 @@ def evaluate(
     """Evaluate a policy on `num_episodes` episodes in new worlds with the configs of `env`.
 
     Each world contributes its first episode only, so that short episodes are not over-represented. `seed`, by default
-    that of `env`, determines maps, turn orders and sampled actions: the same policy, configs and seed give the same
-    result. Training with the same seed uses other maps. With `deterministic`, each agent takes the most likely action
-    instead of a sampled one. Neither `env` nor the policy is changed.
+    the one that `env` was given or 0, determines maps, turn orders and sampled actions: the same policy, configs and
+    seed give the same result. Training with the same seed uses other maps. With `deterministic`, each agent takes the
+    most likely action instead of a sampled one. Neither `env` nor the policy is changed.
 
     Raises UsageError if the policy was made for other observations or actions, `num_episodes` is below 1, or episodes
     never end.
@@ -128,7 +128,7 @@ class PolicyAssignment:
 
 def worlds_seed_and_generator(env: MettaGridEnv, seed: int | None) -> tuple[int, torch.Generator]:
     """(seed of the worlds, generator that samples actions) of an evaluation, from `seed`, by default `env.seed`."""
-    sequence = RandomStream.EVALUATION.sequence(env.seed if seed is None else seed)
+    sequence = RandomStream.EVALUATION.sequence(env.default_seed if seed is None else seed)
     worlds_seed, policy_seed = sequence.generate_state(2, np.uint32).tolist()
     return worlds_seed, torch.Generator().manual_seed(policy_seed)
 

@@ -77,8 +77,8 @@ def play_match(
 
     If `groups` is not empty, `policy` controls the agents of these groups; otherwise it controls a fraction `share` of
     the agents of each world, rounded to whole agents and selected at random for each episode. `opponent` controls the
-    other agents. The same policies, configs and seed (by default that of `env`) give the same result; maps are those
-    that `evaluate` uses with the same seed.
+    other agents. The same policies, configs and seed (by default the one that `env` was given, or 0) give the same
+    result; maps are those that `evaluate` uses with the same seed.
 
     Raises UsageError if a policy was made for other observations or actions, one of the two has no agent, a group does
     not exist, `num_episodes` is below 1, or episodes never end.
@@ -86,7 +86,9 @@ def play_match(
     for player in (policy, opponent):
         check_policy_fits(player, env.spec)
     worlds_seed, generator = worlds_seed_and_generator(env, seed)
-    side_generator = np.random.default_rng(RandomStream.MATCH_SIDES.sequence(env.seed if seed is None else seed))
+    side_generator = np.random.default_rng(
+        RandomStream.MATCH_SIDES.sequence(env.default_seed if seed is None else seed)
+    )
     num_policy_agents = _num_policy_agents(env, share) if not groups else 0
     _check_groups(env, groups)
     episodes: list[EpisodeSummary] = []

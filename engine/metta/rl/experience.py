@@ -346,7 +346,7 @@ def make_experience_manager(
 
     `env` is not changed. The number of worlds is derived from the config (`metta.config.batch_plan.plan_batch`).
 
-    - `seed`: determines maps, sampled actions and the order of minibatches; by default the seed of `env`
+    - `seed`: determines maps, sampled actions and the order of minibatches; by default that given to `env`, or 0
     - `teacher`: policy whose log-probabilities and values are stored at each step, for kickstarting
     - `rank`: of this process in distributed training; each rank has different worlds and random numbers
     - `opponents`: frozen policies that control some agents of each world, whose steps are not stored (self-play)
@@ -354,7 +354,7 @@ def make_experience_manager(
     Raises ConfigError if sizes do not divide each other, UsageError if a policy does not fit the environment.
     """
     return Experience(
-        env, agent, config or ExperienceConfig(), env.seed if seed is None else seed, teacher, rank, opponents
+        env, agent, config or ExperienceConfig(), env.default_seed if seed is None else seed, teacher, rank, opponents
     )
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from metta.config.env.token_features import NO_TOKEN
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
-from metta.world.episodes import EpisodeStreams
+from metta.world.episodes import EpisodeStreams, stagger
 from metta.world.observation.observe import CompactObservations, Observer, Window
 from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
@@ -27,13 +27,10 @@ from metta.world.rules.combat import run_attack_phase
 from metta.world.rules.converters import advance_converters
 from metta.world.rules.rewards import diversity_factor, share_rewards
 from metta.world.rules.turn_order import Turns, next_order
-from metta.world.state.compiled_config import NEVER, CompiledConfig
+from metta.world.state.compiled_config import CompiledConfig
 from metta.world.state.saved_state import completed, load_worlds, save_worlds
-from metta.world.state.state_validation import check_streams, check_worlds
+from metta.world.state.state_validation import UNKNOWN_SEED, check_streams, check_worlds
 from metta.world.state.worlds import Worlds
-
-INVERSE_GOLDEN_RATIO: Final = 0.6180339887498949
-"""The first n multiples modulo 1 are spread evenly over [0, 1) for every n (Knuth, TAOCP, section 6.4)."""
 
 
 class MettaGridEnv:
@@ -59,7 +56,7 @@ class MettaGridEnv:
         self,
         config: EnvConfig | Sequence[EnvConfig],
         num_worlds: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         first_world: int = 0,
         task_weights: Sequence[float] | None = None,
         auto_reset: bool = True,
@@ -80,7 +77,7 @@ class MettaGridEnv:
         self.single_observation_space = ObservationSpace(self.config)
         self.single_action_space = ActionSpace(self.config)
         self.observation_shape = (self.agents, self.spec.num_observation_tokens, 3)
-        self._streams = EpisodeStreams(_checked_seed(seed), first_world)
+        self._streams = EpisodeStreams(seed, first_world)
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
         self._build(shares_rulesets=True)
         self._no_episode_ended = StepInfo(
@@ -97,23 +94,52 @@ class MettaGridEnv:
     # -- episodes -----------------------------------------------------------------------------------------------
 
     def reset(
-        self, seed: int | None = None, out: NDArray[np.uint8] | None = None, staggered: bool = False
+        self,
+        seed: int | None = None,
+        out: NDArray[np.uint8] | None = None,
+        staggered: bool = False,
+        worlds: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.uint8], StepInfo]:
         """Start a new episode in every world. With `seed`, restart the sequence of episodes from that seed.
+
+        An environment that got no seed draws one from the operating system at its first reset; later resets continue
+        the sequence. A copy of such an environment draws another seed at its next reset.
 
         With `staggered`, episodes start at different steps, so that they do not all end at once: in the world with
         global index n, at the fraction n * 0.618... mod 1 of the length of the episode.
 
+        With a mask `worlds [worlds] bool`, only these worlds start a new episode; the others continue theirs. Raises
+        UsageError if it is combined with `seed` or `staggered`, or before the first reset of all worlds.
+
         Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
         """
-        if seed is not None:
-            self._streams.seed = _checked_seed(seed)
+        if worlds is not None:
+            return self._reset_some(worlds, self._output_array(out), seed is None and not staggered)
+        if self._streams.restart(seed):
             self._worlds.episode[:] = -1
             self._reset_pool.discard_all()
         observations = self._output_array(out)
         self._start_episodes(range(self.num_worlds), observations)
         if staggered:
-            self._stagger(observations)
+            stagger(self._worlds, self._streams.first_world)
+            self._observer.observe(None, observations)
+        return observations, self._no_episode_ended
+
+    def _reset_some(
+        self, worlds: NDArray[np.bool_], observations: NDArray[np.uint8], is_alone: bool
+    ) -> tuple[NDArray[np.uint8], StepInfo]:
+        mask = np.asarray(worlds)
+        if mask.shape != (self.num_worlds,) or mask.dtype != np.bool_:
+            raise UsageError(
+                f"worlds must be a mask [worlds] = [{self.num_worlds}] of bool; got {mask.dtype} {list(mask.shape)}"
+            )
+        if not self._was_reset or not is_alone:
+            raise UsageError(
+                "the seed and the staggering are those of all worlds: reset all of them first, and some later with the "
+                "mask alone"
+            )
+        self._observer.observe(None, observations, is_counted=False)
+        self._start_episodes(mask.nonzero()[0].tolist(), observations)
         return observations, self._no_episode_ended
 
     def compact_observations(self) -> CompactObservations:
@@ -216,22 +242,17 @@ class MettaGridEnv:
         self._observer.discard(ended)
         self._was_reset = True
 
-    def _stagger(self, observations: NDArray[np.uint8]) -> None:
-        """Set each episode to a different step; episodes without a last step stay at step 0."""
-        worlds = self._worlds
-        last_step = worlds.compiled.rulesets.last_step[worlds.ruleset]
-        fractions = (self._streams.first_world + np.arange(self.num_worlds)) * INVERSE_GOLDEN_RATIO % 1.0
-        worlds.first_step[:] = np.where(last_step == NEVER, 0, fractions * last_step)
-        worlds.steps[:] = worlds.first_step
-        worlds.tokens_written[:] = worlds.tokens_dropped[:] = 0  # the observations of step 0 are discarded
-        self._observer.observe(None, observations)
-
     # -- state of the worlds ---------------------------------------------------------------------------------------
 
     @property
-    def seed(self) -> int:
-        """The seed of all random streams."""
+    def seed(self) -> int | None:
+        """The seed of all random streams; None before the first `reset` of an environment that got no seed."""
         return self._streams.seed
+
+    @property
+    def default_seed(self) -> int:
+        """The seed of evaluations, matches and experience made from this environment: the one it was given, or 0."""
+        return self._streams.given_seed or 0
 
     @property
     def task_weights(self) -> list[float]:
@@ -352,7 +373,7 @@ class MettaGridEnv:
         """
         return save_worlds(self._worlds) | {
             "task_shares": self._task_shares.copy(),
-            "seed": self._streams.seed,
+            "seed": UNKNOWN_SEED if self._streams.seed is None else self._streams.seed,
             "first_world": self._streams.first_world,
             "has_begun": int(self._was_reset),
             "shares_rulesets": int(self._shares_rulesets),
@@ -379,7 +400,8 @@ class MettaGridEnv:
             self._build(not self._shares_rulesets)
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
-        self._streams = EpisodeStreams(int(state["seed"]), int(state["first_world"]))
+        seed = int(state["seed"])
+        self._streams = EpisodeStreams(None if seed == UNKNOWN_SEED else seed, int(state["first_world"]))
         self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
         self._was_reset = bool(state["has_begun"])
         self._observer.rebuild()
@@ -421,24 +443,3 @@ class MettaGridEnv:
                 f"out must be contiguous uint8 {list(self.observation_shape)}; got {out.dtype} {list(out.shape)}"
             )
         return out
-
-
-def _checked_seed(seed: int) -> int:
-    if seed < 0:
-        raise UsageError(f"seed must be an integer of at least 0; got {seed}")
-    return seed
-
-
-def make_environment(env_config: EnvConfig | None = None, **overrides: Any) -> MettaGridEnv:
-    """Create an environment with one world.
-
-    `env_config` defaults to `EnvConfig()`. Keyword arguments override keys of `[env]`, `[env.game]` or
-    `[env.map_builder]`, such as `num_agents=8`. Raises ConfigError for unknown keys and invalid values.
-    """
-    if not isinstance(env_config, EnvConfig | None):
-        raise UsageError(
-            f"env_config must be an EnvConfig; got {type(env_config).__name__}. "
-            "Create one with EnvConfig.model_validate(dictionary) or load_config(file).env"
-        )
-    config = EnvConfig() if env_config is None else env_config
-    return MettaGridEnv(config.override(**overrides) if overrides else config)

@@ -4,33 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
-from metta.errors import MapError
+from metta.errors import MapError, UsageError
 from metta.random_streams import episode_sequence
 from metta.world.maps.build import build_map
 from metta.world.rules.converters import start_conversions
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
+INVERSE_GOLDEN_RATIO: Final = 0.6180339887498949
+"""The first n multiples modulo 1 are spread evenly over [0, 1) for every n (Knuth, TAOCP, section 6.4)."""
+
 
 class EpisodeStreams:
     """Random streams of episodes, each derived from (seed, global world index, episode number).
 
     Results therefore do not depend on the number of worlds, on the process, or on when episodes of other worlds end.
+
+    A seed that is not given is drawn from the operating system by the first `restart`. A copy continues the streams
+    that it was copied with; if their seed was drawn, its next `restart` draws another one, so that copies differ.
     """
 
-    def __init__(self, seed: int, first_world: int):
-        self.seed = seed
+    def __init__(self, seed: int | None, first_world: int):
         self.first_world = first_world
+        self.given_seed = None if seed is None else checked_seed(seed)
+        self.seed = self.given_seed
+        """the seed in use; None before the first `restart` if none was given"""
+        self._draws_seed = seed is None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._draws_seed = self.given_seed is None
+
+    def restart(self, seed: int | None) -> bool:
+        """Change the seed, if one is given or has to be drawn. Returns whether it was changed."""
+        if seed is not None:
+            self.given_seed = self.seed = checked_seed(seed)
+        elif self._draws_seed:
+            self.seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+        else:
+            return False
+        self._draws_seed = False
+        return True
 
     def draw(self, world: int, episode: int) -> tuple[np.random.Generator, int]:
         """The random generator for task and map of an episode, and the 64-bit key of its turn orders."""
+        assert self.seed is not None
         bits = np.random.PCG64(episode_sequence(self.seed, self.first_world + world, episode))
         return np.random.Generator(bits), int(bits.random_raw())
+
+
+def checked_seed(seed: int) -> int:
+    """The seed as an int. Raises UsageError unless it is an integer of at least 0."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"seed must be an integer of at least 0; got {seed!r}")
+    return int(seed)
 
 
 @dataclass(frozen=True)
@@ -151,3 +184,12 @@ def _place_converters(
     worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * types.initial_items[type_rows][:, None]
     worlds.converter_changed[converters] = True
     start_conversions(worlds, converters)
+
+
+def stagger(worlds: Worlds, first_world: int) -> None:
+    """Set each new episode to a different step; episodes without a last step stay at step 0."""
+    last_step = worlds.compiled.rulesets.last_step[worlds.ruleset]
+    fractions = (first_world + np.arange(worlds.num_worlds)) * INVERSE_GOLDEN_RATIO % 1.0
+    worlds.first_step[:] = np.where(last_step == NEVER, 0, fractions * last_step)
+    worlds.steps[:] = worlds.first_step
+    worlds.tokens_written[:] = worlds.tokens_dropped[:] = 0  # the observations of step 0 are discarded

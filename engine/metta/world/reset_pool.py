@@ -9,7 +9,6 @@ is discarded if new task weights select another task for it, or if the pool is f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,8 @@ from metta.world.observation.observe import Observer, Window
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
 
-COPIED_ARRAYS = tuple(name for name in Worlds.ARRAYS if name != "grid")
-"""Arrays of Worlds to copy; the grid is translated instead, since entity ids differ between batches."""
+COPIED_ARRAYS = tuple(name for name in Worlds.ARRAYS if name not in ("grid", *CONVERTER_ARRAYS))
+"""Arrays of worlds and agents to copy; the grid is translated instead, since entity ids differ between batches."""
 
 AGENTS_PER_BATCH = 256
 """Number of agents in the worlds of the pool: fewer take more NumPy calls per episode, more take memory."""
@@ -41,8 +40,6 @@ class ResetPool:
         self._observer = Observer(self._pool, window)
         self._observations = np.empty((self._capacity, worlds.num_agents, worlds.compiled.num_tokens, 3), np.uint8)
         self._task_uniforms = np.zeros(self._capacity)  # by pool index, see EpisodeDraw
-        self._slots = (-1, -1)  # numbers of converter slots (running, prepared) for which `_arrays` was created
-        self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self._walls = self._wall_ids()
         self.discard_all()
 
@@ -111,8 +108,10 @@ class ResetPool:
         # only as many slots as running episodes need, so that the state does not depend on other prepared episodes
         worlds.reserve_converters(num_converters)
         pool.reserve_converters(worlds.converter_slots)
-        for running, prepared in self._copies():
-            running[world] = prepared[index]
+        for name in COPIED_ARRAYS:
+            worlds.by_world(name)[world] = pool.by_world(name)[index]
+        for name in CONVERTER_ARRAYS:
+            worlds.by_world(name)[world] = pool.by_world(name)[index, : worlds.converter_slots]
         rows, first = worlds.rows_of(world), world * worlds.converter_slots
         converters = slice(first, first + num_converters)
         shift = int(worlds.slot_start[world] - pool.slot_start[index])
@@ -128,18 +127,6 @@ class ResetPool:
         worlds.items_changed[rows] = True
         worlds.converter_changed[converters] = True
         out[rows] = self._observations[index]
-
-    def _copies(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Pairs of arrays to copy: (running `[worlds, ...]`, prepared `[pool, ...]`)."""
-        slots = self._worlds.converter_slots, self._pool.converter_slots
-        if slots != self._slots:
-            self._slots = slots
-            self._arrays = [(self._worlds.by_world(name), self._pool.by_world(name)) for name in COPIED_ARRAYS]
-            self._arrays = [
-                (running, prepared if name not in CONVERTER_ARRAYS else prepared[:, : slots[0]])
-                for name, (running, prepared) in zip(COPIED_ARRAYS, self._arrays, strict=True)
-            ]
-        return self._arrays
 
     def _wall_ids(self) -> NDArray[np.int32]:
         """Entity ids of walls in `worlds`, indexed by the ids in the pool; arbitrary for other entities."""

@@ -109,16 +109,20 @@ class Observer:
             for start in range(rows.start - rows.start % CHUNK, rows.stop, CHUNK):
                 self._streams.pop(start, None)
 
-    def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8]) -> None:
-        """Write observations of agents `rows` (None: all) to `out [rows, tokens, 3] uint8`, and count their tokens."""
+    def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8], is_counted: bool = True) -> None:
+        """Write observations of agents `rows` (None: all) to `out [rows, tokens, 3] uint8`.
+
+        With `is_counted`, their tokens are added to the statistics of the episodes.
+        """
         self.table.update()
         worlds, streams = self.worlds, {}
         for start in range(0, len(out), CHUNK):
             chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
             stream = self._tokens(chunk)
             written = np.minimum(stream.totals, self._num_tokens)
-            worlds.tokens_written[chunk] += written
-            worlds.tokens_dropped[chunk] += stream.totals - written
+            if is_counted:
+                worlds.tokens_written[chunk] += written
+                worlds.tokens_dropped[chunk] += stream.totals - written
             self._copy_rows(stream, written, out[start : start + CHUNK])
             streams[start] = stream
         self._streams = streams if rows is None else {}

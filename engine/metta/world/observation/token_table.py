@@ -48,7 +48,7 @@ class TokenTable:
         worlds, types = self._worlds, self._worlds.compiled.types
         self.tokens = np.zeros((worlds.num_entity_ids, self.slots), np.uint16)
         self.counts = np.zeros(worlds.num_entity_ids, np.int64)
-        features, self._values = np.moveaxis(self.tokens.view(np.uint8).reshape(*self.tokens.shape, 2), -1, 0)
+        features, values = self.tokens.view(np.uint8)[:, ::2], self._values
         bounds = (
             *(worlds.first_global, worlds.first_swappable, worlds.first_agent),
             *(worlds.first_plain_wall, worlds.first_converter, worlds.num_entity_ids),
@@ -63,24 +63,34 @@ class TokenTable:
         ):
             features[entities, : len(names)] = [FEATURE_IDS[name] for name in names]
             self.counts[entities] = len(names)
-        self._values[plain_wall, TYPE_ID] = types.type_id[: types.num_plain_walls]
-        self._values[swappable, TYPE_ID] = types.type_id[types.num_plain_walls : types.num_walls]
-        self._values[swappable, SWAPPABLE] = 1
-        self._global_values, self._agent_values = self._values[globals_], self._values[agent]
+        values[plain_wall, TYPE_ID] = types.type_id[: types.num_plain_walls]
+        values[swappable, TYPE_ID] = types.type_id[types.num_plain_walls : types.num_walls]
+        values[swappable, SWAPPABLE] = 1
         worlds.items_changed[:] = True
         worlds.converter_changed[:] = worlds.converter_cell >= 0
+
+    @property
+    def _values(self) -> NDArray[np.uint8]:
+        """The values of `tokens`, a view. `[entity ids, slots]`
+
+        It is not an attribute, because a copy of the table would have an array in place of the view.
+        """
+        return self.tokens.view(np.uint8)[:, 1::2]
 
     def update(self) -> None:
         """Update the tokens after a step: items and converters where they changed, other values of all agents."""
         worlds = self._worlds
         if len(self.tokens) != worlds.num_entity_ids:
             self.rebuild()
-        self._global_values[:, COMPLETION] = self._completion().repeat(worlds.num_agents)
-        self._global_values[:, LAST_ACTION : LAST_ACTION + 2] = worlds.last_action
-        self._global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > 0) else 0
-        self._agent_values[:, FROZEN] = worlds.freeze != 0
-        self._agent_values[:, ORIENTATION] = worlds.orientation
-        self._agent_values[:, AGENT_COLOR] = worlds.color
+        values = self._values
+        global_values = values[worlds.first_global : worlds.first_swappable]
+        global_values[:, COMPLETION] = self._completion().repeat(worlds.num_agents)
+        global_values[:, LAST_ACTION : LAST_ACTION + 2] = worlds.last_action
+        global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > 0) else 0
+        agent_values = values[worlds.first_agent : worlds.first_plain_wall]
+        agent_values[:, FROZEN] = worlds.freeze != 0
+        agent_values[:, ORIENTATION] = worlds.orientation
+        agent_values[:, AGENT_COLOR] = worlds.color
         agents = worlds.items_changed.nonzero()[0]
         if agents.size:
             self._write_agents(agents)
@@ -100,17 +110,17 @@ class TokenTable:
 
     def _write_agents(self, agents: NDArray[np.int64]) -> None:
         worlds = self._worlds
-        self._agent_values[agents, GROUP] = worlds.compiled.groups.token_id[worlds.group_row[agents]]
         entities = worlds.first_agent + agents
+        self._values[entities, GROUP] = worlds.compiled.groups.token_id[worlds.group_row[agents]]
         self._write_items(entities, len(AGENT_FEATURES), worlds.has_token[agents], worlds.inventory[agents])
 
     def _write_converters(self, converters: NDArray[np.int64]) -> None:
         worlds = self._worlds
         entities = worlds.first_converter + converters
-        types, type_rows = worlds.compiled.types, worlds.converter_type[converters]
-        self._values[entities, TYPE_ID] = types.type_id[type_rows]
-        self._values[entities, CONVERTER_COLOR] = types.color[type_rows]
-        self._values[entities, CONVERTING] = worlds.converter_phase[converters] != IDLE
+        types, type_rows, values = worlds.compiled.types, worlds.converter_type[converters], self._values
+        values[entities, TYPE_ID] = types.type_id[type_rows]
+        values[entities, CONVERTER_COLOR] = types.color[type_rows]
+        values[entities, CONVERTING] = worlds.converter_phase[converters] != IDLE
         held = worlds.converter_inventory[converters]
         self._write_items(entities, len(CONVERTER_FEATURES), held > 0, held)
 

@@ -19,6 +19,9 @@ from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, IDLE, OUTSIDE, W
 MAX_COUNT = 2**53
 """Upper bound of 64-bit counts, such as steps and episodes."""
 
+UNKNOWN_SEED = -1
+"""Seed in the state of an environment that has drawn none yet."""
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -46,8 +49,9 @@ def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
 
 def check_streams(state: Mapping[str, Any], num_tasks: int) -> None:
     """Raise CheckpointError, naming the invalid entry, unless seed, `first_world`, flags and task shares are valid."""
-    for name, highest in (("seed", 2**128), ("first_world", MAX_COUNT), ("has_begun", 1), ("shares_rulesets", 1)):
+    for name, highest in (("first_world", MAX_COUNT), ("has_begun", 1), ("shares_rulesets", 1)):
         _integer(state, name, highest)
+    _integer(state, "seed", 2**128, lowest=0 if state["has_begun"] else UNKNOWN_SEED)
     shares = state.get("task_shares")
     is_list = isinstance(shares, np.ndarray) and shares.shape == (num_tasks,) and shares.dtype == np.float64
     is_valid = is_list and (np.diff(state["task_shares"], prepend=0.0) >= 0).all() and state["task_shares"][-1] == 1
@@ -74,11 +78,11 @@ def _bounds(worlds: Worlds, slots: int) -> dict[str, tuple[int, int]]:
     }
 
 
-def _integer(state: Mapping[str, Any], name: str, highest: int) -> int:
+def _integer(state: Mapping[str, Any], name: str, highest: int, lowest: int = 0) -> int:
     value = state.get(name)
     is_scalar = isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind in "iu"
-    is_valid = (type(value) is int or is_scalar) and 0 <= int(value or 0) <= highest
-    _check(is_valid, f"{name} must be an integer from 0 to {highest}")
+    is_valid = (type(value) is int or is_scalar) and lowest <= int(value or 0) <= highest
+    _check(is_valid, f"{name} must be an integer from {lowest} to {highest}")
     return int(state[name])
 
 
