@@ -78,7 +78,7 @@ from metta.evaluation.match import MatchResult, play_match
 from metta.job_environment import job_rank
 from metta.replay.episode_player import EpisodePlayer
 from metta.replay.recording import Replay, record_episode
-from metta.replay.replay_files import ReplayPaths, write_replay
+from metta.replay.replay_files import ReplayPaths, replay_title, write_replay
 from metta.report.html_page import write_report
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum, make_curriculum
@@ -240,6 +240,7 @@ __all__ = [
     "play_match",
     "presets",
     "record_episode",
+    "replay_title",
     "resume_run",
     "rollout",
     "save_checkpoint",

@@ -1,14 +1,20 @@
-"""File system functions: atomic writes, removal of temporary files, and directories that are removed after an error."""
+"""File system functions: atomic writes, names that no other file has, directories that are removed after an error."""
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain, count
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".partial"
 """Suffix of the temporary file into which `write_atomically` writes."""
+
+
+MAX_NAME_BYTES = 200
+"""Maximum length of a name that is put together from others; file systems allow 255 bytes with suffixes."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -29,6 +35,38 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             error.filename = str(path)
         raise
     sync_directory(path.parent)
+
+
+def write_together(
+    directory: Path,
+    name: str,
+    contents: Mapping[str, bytes],
+    overwrite: bool,
+    is_same: Callable[[bytes, bytes], bool] = operator.eq,
+) -> dict[str, Path]:
+    """Write files `NAME` + suffix into `directory`, which is created if it does not exist; returns suffix -> path.
+
+    `contents` maps suffixes such as ".html" to contents. Without `overwrite`, a file of that name stays unless
+    `is_same(old content, new content)`; all files are then named `NAME_2`, or else `NAME_3`, and so on. Names longer
+    than `MAX_NAME_BYTES` are cut. Raises OSError if a file cannot be written.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    name = os.fsencode(name)[:MAX_NAME_BYTES].decode(errors="ignore")
+    for free_name in chain([name], (f"{name}_{number}" for number in count(2))):
+        paths = {suffix: directory / f"{free_name}{suffix}" for suffix in contents}
+        if overwrite or not any(_is_taken(path, contents[suffix], is_same) for suffix, path in paths.items()):
+            break
+    for suffix, path in paths.items():
+        write_atomically(path, contents[suffix])
+    return paths
+
+
+def _is_taken(path: Path, content: bytes, is_same: Callable[[bytes, bytes], bool]) -> bool:
+    """Whether `path` exists and contains something else than `content`."""
+    try:
+        return os.path.lexists(path) and not is_same(path.read_bytes(), content)
+    except OSError:  # a directory, or a file that may not be read
+        return True
 
 
 def sync_directory(directory: Path) -> None:

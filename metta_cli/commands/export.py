@@ -26,5 +26,5 @@ def export(
     """Export a policy as an ONNX model, to run it without torch."""
     set_up_torch()
     checkpoint = resolve.newest_policy(checkpoint)
-    path = api.export_policy(api.load_policy(checkpoint).agent, out or Path(checkpoint).with_suffix(".onnx"))
-    output.print_lines([str(path)])
+    policy, path = api.load_policy(checkpoint).agent, out or Path(checkpoint).with_suffix(".onnx")
+    output.print_lines([str(api.export_policy(policy, path, overwrite=out is not None))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -26,14 +27,18 @@ def replay(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Record episodes as web pages and as files for MettaScope."""
+    """Record episodes as web pages and as files for MettaScope.
+
+    Files are named after run, policy, world and seed. A file of another episode is never overwritten: the new one gets
+    a number.
+    """
     set_up_torch()
-    checkpoint = resolve.newest_policy(checkpoint)
+    source, checkpoint = checkpoint, resolve.newest_policy(checkpoint)
     policy, env_config = resolve.load("replay", checkpoint, env, set_, device)
-    name = Path(checkpoint).stem
+    name, title = _name_and_title(source, checkpoint, env, set_)
     for episode_seed in range(seed, seed + episodes):
         episode = api.record_episode(policy, env_config, episode_seed, max_steps)
-        paths = api.write_replay(episode, out, f"{name}_seed_{episode_seed}")
+        paths = api.write_replay(episode, out, f"{name}_seed_{episode_seed}", title, overwrite=False)
         reward = float(episode.total_rewards[-1].mean())
         if json:
             values = {"seed": episode_seed, "steps": episode.steps, "reward": reward}
@@ -41,3 +46,18 @@ def replay(
         elif not quiet:
             summary = f"seed {episode_seed}: {episode.steps} steps, reward per agent {output.format_number(reward)}"
             output.print_lines([summary, f"  {paths.page}", f"  {paths.mettascope}"])
+
+
+def _name_and_title(source: str, checkpoint: str, env: str | None, set_: list[str] | None) -> tuple[str, str]:
+    """Start of the names of the files, and title of the page: run, policy and world. `source` led to `checkpoint`."""
+    world = Path(env).name.removesuffix(".toml").strip("-") or "world" if env else ""
+    shown_world = f"{world} with {', '.join(set_)}" if set_ else world
+    if checkpoint in resolve.BASELINE_POLICIES:
+        return f"{checkpoint}_{world}", api.replay_title("", f"{checkpoint} policy", shown_world)
+    policy = Path(checkpoint).stem
+    epoch = re.fullmatch(r"checkpoint_(\d+)", policy)
+    folder = (Path(source) if Path(source).is_dir() else Path(checkpoint).parent).absolute()
+    run = (folder.parent if folder.name == "checkpoints" else folder).name if epoch else ""
+    trained_in = str(api.load_policy(checkpoint).metadata.get("run", ""))
+    title = api.replay_title(run, f"epoch {int(epoch[1])}" if epoch else policy, shown_world or trained_in)
+    return "_".join(filter(None, [run, policy, world])), title

@@ -67,7 +67,7 @@ def test_a_run_stands_for_its_newest_policy(here: Path) -> None:
     assert lines(older, *asked, "run") == lines(older, *asked, CHECKPOINT)
     assert lines(older, *asked, older) != lines(older, *asked, CHECKPOINT)
     replay = json.loads(metta("replay", "run", "--max-steps", "2", "--out", "played", "--json").stdout)
-    assert Path(replay["page"]).name.startswith("checkpoint_000002_seed_0")
+    assert Path(replay["page"]).name.startswith("run_checkpoint_000002_seed_0")
     assert metta("export", "run").stdout.strip() == "run/checkpoints/checkpoint_000002.onnx"
     (here / "empty").mkdir()
     refusal = "error: empty is not a run directory, and has no policy checkpoint"

@@ -201,5 +201,5 @@ def test_simulation_replay_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_simulation_replay_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = f'simulation.replay_dir="{tmp_path}/watched"'
     phases(tmp_path / "run", monkeypatch, "record", "simulation.replay_interval=40", place)
-    assert (tmp_path / "watched" / "replay_000004.html").exists()
+    assert (tmp_path / "watched" / "run_replay_000004.html").exists()
     assert not (tmp_path / "run" / "replays").exists()

@@ -66,7 +66,10 @@ class TestTraining:
         elsewhere = tmp_path / "elsewhere"
         values = ["run.total_timesteps=512", "simulation.replay_interval=1", f'simulation.replay_dir="{elsewhere}"']
         train_run(tiny_config(tmp_path / "run", *values), ignore)
-        assert sorted(path.name for path in elsewhere.glob("[!.]*")) == ["replay_000001.html", "replay_000001.json.z"]
+        assert sorted(path.name for path in elsewhere.glob("[!.]*")) == [
+            "run_replay_000001.html",
+            "run_replay_000001.json.z",
+        ]
         assert not (tmp_path / "run" / "replays").exists()
 
     def test_no_replay_before_the_interval_has_passed(self, tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ class TestCommand:
         result = metta("replay", str(checkpoint), "--episodes", "2", "--seed", "7", "--out", str(out), "--json")
         lines = [json.loads(line) for line in result.stdout.splitlines()]
         assert [(line["seed"], line["steps"]) for line in lines] == [(7, 20), (8, 20)]
-        stems = [f"{checkpoint.stem}_seed_{seed}" for seed in (7, 8)]
+        stems = [f"run_{checkpoint.stem}_seed_{seed}" for seed in (7, 8)]
         names = [stem + ending for stem in stems for ending in (".html", ".json.z")]
         assert sorted(path.name for path in out.iterdir()) == names
         assert [line["page"] for line in lines] == [str(out / f"{stem}.html") for stem in stems]
@@ -99,7 +102,7 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         metta("replay", "random", "--env", "quickstart", "--max-steps", "3")
         replays = sorted((tmp_path / "replays").iterdir())
-        assert [path.name for path in replays] == ["random_seed_0.html", "random_seed_0.json.z"]
+        assert [path.name for path in replays] == ["random_quickstart_seed_0.html", "random_quickstart_seed_0.json.z"]
         assert unpacked(replays[1].read_bytes())["max_steps"] == 3
 
     def test_what_cannot_be_done_is_said(self, checkpoint: Path, tmp_path: Path) -> None:

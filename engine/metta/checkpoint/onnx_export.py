@@ -14,14 +14,16 @@ from metta.agent.policy import MettaAgent
 from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import BACKBONES
 from metta.errors import UsageError
-from metta.files import write_atomically
+from metta.files import write_together
 
 INPUTS = ("observations", "hidden", "cell", "episode_starts")
 OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
 
 
-def export_policy(agent: MettaAgent, path: str | Path) -> Path:
+def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -> Path:
     """Write one step of the policy as an ONNX model, for any number of agents; returns the path.
+
+    If `overwrite` is false and `path` is a file with another content, a number is appended to the name of the model.
 
     Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (initially
     zeros), `episode_starts [agents] bool` (true where an episode starts).
@@ -69,6 +71,5 @@ def export_policy(agent: MettaAgent, path: str | Path) -> Path:
             "memory": [len(memory.hidden), agent.config.hidden_dim],
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, program.model_proto.SerializeToString())
-    return path
+    contents = {path.suffix: program.model_proto.SerializeToString()}
+    return write_together(path.parent, path.stem, contents, overwrite)[path.suffix]

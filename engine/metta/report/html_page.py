@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from metta.files import write_atomically
+from metta.files import write_together
 from metta.report.plots import X_AXES, metrics_svg, require_matplotlib
 from metta.report.run_data import RunData, XAxis, config_differences, read_runs
 
@@ -23,6 +26,8 @@ MAX_CHARTS = 30
 
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance", "grad_norm")
 TIMED_PARTS = ("simulate", "infer", "learn")
+
+_RUNS = re.compile(rb'<meta name="runs" content="([0-9a-f ]+)">')
 
 _TEMPLATES = Environment(
     loader=PackageLoader("metta.report", "."),
@@ -56,8 +61,11 @@ class EmbeddedReplay(NamedTuple):
     html: str | None
 
 
-def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html") -> Path:
+def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html", overwrite: bool = True) -> Path:
     """Write the report of the runs in these directories, in this order, to the file `out` and return its path.
+
+    If `overwrite` is false and `out` is a file other than an earlier report about some of these runs, a number is
+    appended to its name.
 
     Raises UsageError if matplotlib is not installed, a directory is not a run directory, or a run has no completed
     epoch; OSError if the file cannot be written.
@@ -65,14 +73,14 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html"
     require_matplotlib()
     runs = read_runs(run_dirs)
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, report_html(runs).encode())
-    return path
+    contents = {path.suffix: report_html(runs).encode()}
+    return write_together(path.parent, path.stem, contents, overwrite, _is_earlier_report)[path.suffix]
 
 
 def report_html(runs: Sequence[RunData]) -> str:
     """The page as HTML that loads no other file. Names and values of the runs are escaped."""
     return _TEMPLATES.get_template("report.html.jinja").render(
+        digests=[_digest(run) for run in runs],
         title=", ".join(run.name for run in runs),
         style=files("metta.report").joinpath("report.css").read_text(encoding="utf-8"),
         x_axes=X_AXES,
@@ -82,6 +90,18 @@ def report_html(runs: Sequence[RunData]) -> str:
         differences=_differences(runs),
         replays=[replay for run in runs if (replay := _embedded_replay(run))],
     )
+
+
+def _digest(run: RunData) -> str:
+    """A hash of the directory of the run, which identifies it in a report."""
+    return hashlib.sha256(os.path.abspath(run.run_dir).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _is_earlier_report(old: bytes, new: bytes) -> bool:
+    """Whether `old` is a report about runs that are all in the report `new`."""
+    runs_of_old, runs_of_new = (_RUNS.search(page) for page in (old, new))
+    assert runs_of_new is not None
+    return runs_of_old is not None and set(runs_of_old[1].split()) <= set(runs_of_new[1].split())
 
 
 def _summary(runs: Sequence[RunData]) -> Table:

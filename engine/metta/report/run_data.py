@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,10 @@ from metta.config.loading.load import read_config
 from metta.config.run import RunConfig
 from metta.errors import UsageError
 from metta.run.metrics_file import valid_lines
-from metta.run.run_directory import CONFIG, METRICS, replay_directory
+from metta.run.run_directory import CONFIG, METRICS, replay_directory, replay_prefix
+
+_REPLAY_NAME = re.compile(r"replay_(\d+)(?:_(\d+))?")
+"""Name of a recorded episode: its epoch, and the number of this episode if there are several of an epoch."""
 
 XAxis = Literal["agent_step", "seconds"]
 """Metric on the horizontal axis of a curve: agent steps, or seconds of training."""
@@ -58,8 +62,12 @@ class RunData:
     @property
     def newest_replay(self) -> Path | None:
         """HTML file of the last recorded episode; None if no episode was recorded."""
-        pages = replay_directory(self.run_dir, self.config).glob("replay_*.html")
-        return max(pages, key=lambda path: (len(path.name), path.name), default=None)
+        prefix = replay_prefix(self.run_dir, self.config)
+        pages = {}
+        for path in replay_directory(self.run_dir, self.config).glob("*.html"):
+            if found := _REPLAY_NAME.fullmatch(path.stem.removeprefix(prefix)):
+                pages[path.name.startswith(prefix), int(found[1]), int(found[2] or 1)] = path
+        return pages[max(pages)] if pages else None
 
 
 def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:

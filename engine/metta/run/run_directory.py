@@ -186,6 +186,11 @@ def replay_directory(root: Path, config: RunConfig) -> Path:
     return Path(config.simulation.replay_dir or root / "replays")
 
 
+def replay_prefix(root: Path, config: RunConfig) -> str:
+    """Start of the names of recorded episodes: the name of the run's directory, if they are not in that directory."""
+    return f"{root.absolute().name}_" if config.simulation.replay_dir else ""
+
+
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
     if (root / CONFIG).exists():

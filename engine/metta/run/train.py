@@ -36,7 +36,7 @@ from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_e
 from metta.run.metrics_file import MetricsFile
 from metta.run.pending_checkpoint import PendingCheckpoint
 from metta.run.restore_run import restore_newest, restore_run
-from metta.run.run_directory import RunDirectory
+from metta.run.run_directory import RunDirectory, replay_prefix
 from metta.run.signals import Interrupted, StopSignals
 from metta.run.training_run import TrainingRun
 
@@ -155,7 +155,7 @@ def _train(
             if replays.is_due():
                 listener(PhaseBegan("record"))
                 with suppress(Interrupted), signals.interruptible():
-                    listener(_record_replay(run, directory.replays))
+                    listener(_record_replay(run, directory))
             pending = run.pending_checkpoint()
             if checkpoints.is_due():
                 saved = _save(pending, directory, metrics_file, loggers, listener)
@@ -189,14 +189,14 @@ def _train_epoch(run: TrainingRun, listener: Listener, signals: StopSignals) -> 
     return epoch_metrics(run.finish_epoch(batch), batch, losses, run.agent, run.curriculum, run.experience)
 
 
-def _record_replay(run: TrainingRun, replays: Path) -> ReplaySaved | Notice:
+def _record_replay(run: TrainingRun, directory: RunDirectory) -> ReplaySaved | Notice:
     """Record an episode. Returns a Notice if it cannot be written: training continues without it."""
     try:
-        return run.record(replays)
+        prefix = replay_prefix(directory.root, run.config)
+        return run.record(directory.replays, directory.root.absolute().name, prefix)
     except OSError as error:
-        return Notice(
-            f"the replay of epoch {run.epoch} was not saved: {error.filename or replays}: {error.strerror or error}"
-        )
+        place = error.filename or directory.replays
+        return Notice(f"the replay of epoch {run.epoch} was not saved: {place}: {error.strerror or error}")
 
 
 def _save(

@@ -20,7 +20,7 @@ from metta.config.run import RunConfig
 from metta.evaluation.evaluate import evaluate
 from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
-from metta.replay.replay_files import write_replay
+from metta.replay.replay_files import replay_title, write_replay
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes, serialize
@@ -207,13 +207,16 @@ class TrainingRun:
         """Evaluate the policy in new copies of the evaluation environment. Does not change the run."""
         return evaluate(self.agent, self.env, EVALUATION_EPISODES).summary()
 
-    def record(self, replays: Path) -> ReplaySaved:
-        """Record an episode in the directory `replays`. Cycles through the tasks; each uses the same map every time."""
+    def record(self, replays: Path, run_name: str = "", prefix: str = "") -> ReplaySaved:
+        """Record an episode in the directory `replays`. Cycles through the tasks; each uses the same map every time.
+
+        The title of the page begins with `run_name`, by default that of the config; names of files begin with `prefix`.
+        """
         tasks = [task for task, weight in enumerate(self.curriculum.weights) if weight > 0]
         task = tasks[self._episodes_recorded % len(tasks)]
         replay = record_episode(self.agent, self.curriculum.env_configs[task], self.config.run.seed, RECORDED_STEPS)
-        title = f"{self.curriculum.names[task]} after epoch {self.epoch}"
-        paths = write_replay(replay, replays, f"replay_{self.epoch:06d}", title)
+        title = replay_title(run_name or self.config.run.name, f"epoch {self.epoch}", self.curriculum.names[task])
+        paths = write_replay(replay, replays, f"{prefix}replay_{self.epoch:06d}", title, overwrite=False)
         self._episodes_recorded += 1
         return ReplaySaved(paths.page, paths.mettascope, self.epoch)
 
