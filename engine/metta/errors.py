@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 MAX_SHOWN = 50
 """Maximum number of problems listed in one message; a file can have a million of them."""
@@ -15,9 +15,23 @@ MAX_LISTED = 20
 """Maximum number of known names that `did_you_mean` lists if none is similar."""
 
 
-def closest_name(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most similar to `name`; None if none is similar enough."""
-    return next(iter(get_close_matches(name, list(known), n=1)), None)
+def closest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is most similar to `name`, regardless of case and of `-` or `_`; None if none is similar.
+
+    `cutoff` is the smallest similarity, 0 to 1.
+    """
+    by_form = {_comparable(entry): entry for entry in reversed(list(known))}
+    form = _comparable(name)
+    matches = get_close_matches(form, by_form, n=4, cutoff=cutoff)
+    similarity = {match: SequenceMatcher(None, match, form).ratio() for match in matches}
+    best = [match for match in reversed(by_form) if similarity.get(match, 0) == max(similarity.values(), default=1)]
+    return by_form[best[0]] if best else None
+
+
+def similar_name(name: str, known: Iterable[str]) -> str:
+    """The end of an error message with the known name that is most similar to `name`; empty if none is similar."""
+    closest = closest_name(name, known)
+    return f'; did you mean "{closest}"?' if closest else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -27,9 +41,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     MAX_LISTED.
     """
     names = list(known)
-    if closest := closest_name(name, names):
-        return f'; did you mean "{closest}"?'
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
+    all_names = f"; known: {', '.join(names)}" if 0 < len(names) <= MAX_LISTED else ""
+    return similar_name(name, names) or all_names
+
+
+def _comparable(name: str) -> str:
+    return name.casefold().replace("-", "_")
 
 
 def printable(text: str) -> str:

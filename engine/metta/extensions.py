@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from metta.errors import UsageError, closest_name
+from metta.errors import UsageError, similar_name
 
 Extension = TypeVar("Extension")
 Registered = TypeVar("Registered")
@@ -64,11 +64,10 @@ class Registry(Generic[Extension]):
     def unknown_name(self, name: str) -> str:
         """The error message for an unknown name, without its subject: `must be one of ...; got ...`."""
         names = self.names()
-        close = closest_name(name, names)
-        hint = f'; did you mean "{close}"?' if close else ""
         if not names:
             return f"must be the name of an installed or registered {self.kind}, but none exists; got {_quoted(name)}"
-        return f"must be {'one of ' if names[1:] else ''}{', '.join(map(_quoted, names))}; got {_quoted(name)}{hint}"
+        known = f"{'one of ' if names[1:] else ''}{', '.join(map(_quoted, names))}"
+        return f"must be {known}; got {_quoted(name)}{similar_name(name, names)}"
 
     def find(self, name: str) -> Extension:
         """The extension of that name, imported if necessary.

@@ -39,7 +39,8 @@ def reference(
         return
     for index, table in enumerate(tables):
         output.print_lines([""] * (index > 0) + [table.header + (f'  type = "{table.type}"' if table.type else "")])
-        output.print_wrapped(table.description)
+        for paragraph in table.description.split("\n\n"):
+            output.print_wrapped(paragraph)
         for key in table.keys:
             facts = [key.type, key.range, key.default if key.default == "required" else f"default {key.default}"]
             output.print_lines(["", key.key])

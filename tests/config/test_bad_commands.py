@@ -44,7 +44,8 @@ CASES = {
         ["train", "quickstart", "--set", "ppo.gamma=2", "--seed", "-1", "--device", "gpu", "--total-timesteps", "0"],
         "the command line has 4 problems\n"
         "  --seed             run.seed             must be at least 0; got -1\n"
-        '  --device           run.device           must be one of "auto", "cpu", "cuda"; got "gpu"\n'
+        '  --device           run.device           must be "auto", "cpu", "cuda" or a GPU such as "cuda:1"; got "gpu"; '
+        'did you mean "cuda"?\n'
         "  --total-timesteps  run.total_timesteps  must be at least 1; got 0\n"
         "  --set              ppo.gamma            must be at most 1; got 2",
     ),
@@ -52,8 +53,10 @@ CASES = {
         ["check", "duel.toml", "--set", "experience.minibatch_size=1000"],
         "duel.toml has 3 problems\n"
         '  line 2  run.sede                   unknown key; did you mean "seed"?\n'
-        "  line 5  experience.batch_size      must be a multiple of minibatch_size = 1000, such as 524000; got 524288\n"
-        "  --set   experience.minibatch_size  must be a multiple of bptt_horizon = 64, such as 1024; got 1000",
+        "  line 5  experience.batch_size      must be a multiple of minibatch_size = 1000; got 524288; "
+        "set minibatch_size = 1024\n"
+        "  --set   experience.minibatch_size  must be a multiple of bptt_horizon = 64; got 1000; "
+        "set minibatch_size = 1024",
     ),
 }
 

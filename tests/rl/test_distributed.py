@@ -112,7 +112,7 @@ def test_sizes_that_do_not_divide_among_processes_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         experience_of_process(config, DistributedConfig(), 4)
     assert "experience.batch_size" in str(caught.value)
-    assert "4 processes x bptt_horizon 16 = 64, such as 512; got 480" in str(caught.value)
+    assert "4 processes x bptt_horizon 16 = 64; got 480; set batch_size = 512" in str(caught.value)
     assert experience_of_process(config, DistributedConfig(batch="per_process"), 4) == config
     shared = experience_of_process(config, DistributedConfig(), 3)
     assert (shared.batch_size, shared.minibatch_size) == (160, 80)

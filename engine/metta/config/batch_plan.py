@@ -49,28 +49,43 @@ class BatchPlan:
 def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]:
     """Problems with the sizes in `[experience]`: not multiples of each other, or too small for `num_learners` agents.
 
-    Paths are relative to `[experience]`.
+    Paths are relative to `[experience]`. All messages suggest the same sizes, which are valid together.
     """
     batch, minibatch, horizon = config.batch_size, config.minibatch_size, config.bptt_horizon
+    least = num_learners * horizon
+    valid = _valid_sizes(batch, minibatch, horizon, least)
     problems = []
     if minibatch > batch:
-        problems.append(Problem(("minibatch_size",), f"must be at most batch_size = {batch}; got {minibatch}"))
+        problems.append(("minibatch_size", f"must be at most batch_size = {batch}"))
     elif batch % minibatch:
-        problems.append(_not_a_multiple("batch_size", batch, "minibatch_size", minibatch))
+        problems.append(("batch_size", f"must be a multiple of minibatch_size = {minibatch}"))
     for name, size in (("batch_size", batch), ("minibatch_size", minibatch)):
         if size % horizon:
-            problems.append(_not_a_multiple(name, size, "bptt_horizon", horizon))
-    if batch < num_learners * horizon:
-        least = f"{num_learners} agents x bptt_horizon {horizon} = {num_learners * horizon}"
-        problems.append(
-            Problem(("batch_size",), f"must be at least one segment for each agent of one world: {least}; got {batch}")
-        )
-    return problems
+            problems.append((name, f"must be a multiple of bptt_horizon = {horizon}"))
+    if batch < least:
+        agents = f"{num_learners} agents x bptt_horizon {horizon} = {least}"
+        problems.append(("batch_size", f"must be at least one segment for each agent of one world: {agents}"))
+    sizes = {"batch_size": batch, "minibatch_size": minibatch}
+    return [Problem((name,), f"{rule}; got {sizes[name]}{_suggestion(sizes, valid)}") for name, rule in problems]
 
 
-def _not_a_multiple(name: str, size: int, of: str, unit: int) -> Problem:
-    nearest = max(1, round(size / unit)) * unit
-    return Problem((name,), f"must be a multiple of {of} = {unit}, such as {nearest}; got {size}")
+def _valid_sizes(batch: int, minibatch: int, unit: int, least: int) -> dict[str, int]:
+    """The valid sizes next to the given ones: a batch of at least `least` steps, in minibatches of whole `unit` steps.
+
+    A minibatch that is larger than the batch becomes as large as the batch.
+    """
+    if minibatch > batch:
+        batch = minibatch = max(-(-least // unit), round(batch / unit), 1) * unit
+    else:
+        minibatch = max(1, round(minibatch / unit)) * unit
+        batch = max(-(-least // minibatch), round(batch / minibatch), 1) * minibatch
+    return {"batch_size": batch, "minibatch_size": minibatch}
+
+
+def _suggestion(sizes: dict[str, int], valid: dict[str, int]) -> str:
+    """The end of a message with the sizes to change."""
+    changes = " and ".join(f"{name} = {valid[name]}" for name in sizes if valid[name] != sizes[name])
+    return f"; set {changes}"
 
 
 def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
@@ -107,12 +122,10 @@ def experience_of_process(
         return experience
     sizes = {"batch_size": experience.batch_size, "minibatch_size": experience.minibatch_size}
     unit = num_processes * experience.bptt_horizon
+    valid = _valid_sizes(experience.batch_size, experience.minibatch_size, unit, least=unit)
+    rule = f"must be a multiple of {num_processes} processes x bptt_horizon {experience.bptt_horizon} = {unit}"
     problems = [
-        Problem(
-            ("experience", name),
-            f"must be a multiple of {num_processes} processes x bptt_horizon {experience.bptt_horizon} = {unit}, "
-            f"such as {max(1, round(size / unit)) * unit}; got {size}",
-        )
+        Problem(("experience", name), f"{rule}; got {size}{_suggestion(sizes, valid)}")
         for name, size in sizes.items()
         if size % unit
     ]

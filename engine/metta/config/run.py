@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import batch_problems
@@ -26,8 +27,23 @@ from metta.config.training import (
     SimulationConfig,
     VTraceConfig,
 )
+from metta.config.validation.error_messages import shown
 from metta.config.validation.frozen_model import FilePath, FrozenModel, Name
-from metta.errors import Problem, RulesError
+from metta.errors import Problem, RulesError, similar_name
+
+DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+
+
+def _known_device(device: str) -> str:
+    if not re.match(DEVICE_PATTERN, device):
+        hint = similar_name("cuda" if device == "gpu" else device, ("auto", "cpu", "cuda"))
+        message = f'must be "auto", "cpu", "cuda" or a GPU such as "cuda:1"; got {shown(device)}{hint}'
+        raise RulesError([Problem((), message)])
+    return device
+
+
+Device = Annotated[str, AfterValidator(_known_device)]
+"""A torch device: `auto`, `cpu`, `cuda` or `cuda:INDEX`."""
 
 
 class RunSection(FrozenModel):
@@ -35,8 +51,10 @@ class RunSection(FrozenModel):
 
     name: Name = Field(default="metta", description="name of the run and prefix of its directory")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of all random numbers")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="Torch device; auto: CUDA if available, else CPU"
+    device: Device = Field(
+        default="auto",
+        json_schema_extra={"pattern": DEVICE_PATTERN, "examples": ["auto", "cpu", "cuda", "cuda:1"]},
+        description="Torch device: auto (CUDA if available, else CPU), cpu, cuda, or a GPU by its index such as cuda:1",
     )
     total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="length of training, agent steps")
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import islice
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.game import GameConfig
@@ -25,12 +25,12 @@ class EnvConfig(FrozenModel):
     """A world: game mechanics, objects, actions and the map builder."""
 
     game: GameConfig = Field(default_factory=GameConfig, description="game mechanics and sizes")
-    objects: list[ObjectConfig] = Field(
+    objects: Annotated[list[ObjectConfig], BeforeValidator(ObjectConfig.listed)] = Field(
         default_factory=lambda: list(CATALOG.values()),
         max_length=240,
         description="object types, added to the catalog or replacing its entry of the same name",
     )
-    actions: list[ActionConfig] = Field(
+    actions: Annotated[list[ActionConfig], BeforeValidator(ActionConfig.listed)] = Field(
         default_factory=lambda: list(DEFAULT_ACTIONS),
         min_length=1,
         max_length=100,

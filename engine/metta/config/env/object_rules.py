@@ -82,6 +82,7 @@ def _complete(given: ObjectConfig | None, known: ObjectConfig | None, free_type_
     entry = given or known
     assert entry is not None
     defaults: dict[str, Any] = {
+        "color": 0,
         "input": {},
         "output": {},
         "max_output": 5,

@@ -1,12 +1,15 @@
-"""Object types and actions: the tables `[[env.objects]]` and `[[env.actions]]`, and the defaults of both."""
+"""Object types and actions: the tables `[[env.objects]]` and `[[env.actions]]`, and the defaults of both.
+
+Both lists can also be written as tables by name: `[env.objects.altar]`, `[env.actions.attack]`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import FrozenModel, Name
+from metta.config.validation.frozen_model import Name, NamedTable
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """Units of an item, limited to one byte of a token."""
@@ -25,14 +28,22 @@ DEFAULT_ITEMS = [
 ]
 
 
-class ObjectConfig(FrozenModel):
-    """An object type. Unset keys come from the catalog's entry of that name, or else have general defaults."""
+class ObjectConfig(NamedTable):
+    """An object type. Unset keys come from the catalog's entry of that name, or else have general defaults.
+
+    `[env.objects.NAME]` is another form of `[[env.objects]]` with the name in its header, in which objects of the
+    catalog need no `type`. A file has either the list or tables by name.
+    """
+
+    NAME_KEY: ClassVar[str] = "name"
 
     type: Literal["mine", "generator", "converter", "wall"] = Field(
         description="mine (converts without input), generator and converter (input to output), or wall"
     )
     name: Name = Field(description="unique name, used in maps, statistics and env.map_builder.objects")
-    color: int = Field(default=0, ge=0, le=255, description="color index, a token in observations")
+    color: int | None = Field(
+        default=None, ge=0, le=255, description="color index, a token in observations; unset: the catalog's, or 0"
+    )
     type_id: int | None = Field(
         default=None,
         ge=1,
@@ -62,9 +73,25 @@ class ObjectConfig(FrozenModel):
     )
     swappable: bool | None = Field(default=None, description="walls only: agents can swap places with it; unset: false")
 
+    @classmethod
+    def known(cls) -> list[str]:
+        """The names of the catalog."""
+        return list(CATALOG)
 
-class ActionConfig(FrozenModel):
-    """An action. Its id is its position in the list; an `attack` adds a second action, `KEY_nearest`, after it."""
+    @classmethod
+    def defaults(cls, name: str) -> dict[str, Any]:
+        """The type of the catalog's entry; its other values are filled in later (object_rules.py)."""
+        return {"type": CATALOG[name].type} if name in CATALOG else {}
+
+
+class ActionConfig(NamedTable):
+    """An action. Its id is its position in the list; an `attack` adds a second action, `KEY_nearest`, after it.
+
+    `[env.actions.KEY]` changes keys of a default action, or adds an action after the default ones. A file has either
+    the list, which then has all actions, or tables by name.
+    """
+
+    NAME_KEY: ClassVar[str] = "key"
 
     type: Literal[
         "noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"
@@ -90,6 +117,21 @@ class ActionConfig(FrozenModel):
     defense_resources: dict[str, Count] = Field(
         default_factory=dict, description="attack only: a target that has these loses them instead of being frozen"
     )
+
+    @classmethod
+    def known(cls) -> list[str]:
+        """The keys of the default actions."""
+        return [action.key for action in DEFAULT_ACTIONS]
+
+    @classmethod
+    def names(cls, tables: dict[str, Any]) -> list[str]:
+        """The default actions, then those that `tables` adds."""
+        return list(dict.fromkeys([*cls.known(), *tables]))
+
+    @classmethod
+    def defaults(cls, name: str) -> dict[str, Any]:
+        """The values of the default action."""
+        return next((action.model_dump(exclude_unset=True) for action in DEFAULT_ACTIONS if action.key == name), {})
 
     @property
     def names_and_types(self) -> list[tuple[str, str]]:
@@ -123,8 +165,8 @@ def _converter(
 
 
 _OBJECTS = [
-    ObjectConfig(type="wall", name="wall", type_id=1, swappable=False),
-    ObjectConfig(type="wall", name="block", type_id=14, swappable=True),
+    ObjectConfig(type="wall", name="wall", color=0, type_id=1, swappable=False),
+    ObjectConfig(type="wall", name="block", color=0, type_id=14, swappable=True),
     _converter("mine", "mine_red", 2, {}, {"ore_red": 1}, 50, 0),
     _converter("mine", "mine_blue", 3, {}, {"ore_blue": 1}, 50, 1),
     _converter("mine", "mine_green", 4, {}, {"ore_green": 1}, 50, 2),

@@ -60,6 +60,8 @@ class OrRange:
     def _range(self, table: dict[str, Any], number: core_schema.ValidatorFunctionWrapHandler) -> Range:
         if set(table) != {"min", "max"}:
             raise RulesError([Problem((), "must be a number, or a range such as { min = 3, max = 8 }")])
+        if self.is_integer:
+            table = {end: int(value) if _is_whole(value) else value for end, value in table.items()}
         kinds: tuple[type, ...] = (int,) if self.is_integer else (int, float)
         word = "an integer" if self.is_integer else "a number"
         problems = [
@@ -91,3 +93,8 @@ def range_max(value: float) -> float:
 
 def _table(value: Range) -> dict[str, float]:
     return {"min": value.min, "max": value.max}
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a float without a fraction, such as 1e3."""
+    return isinstance(value, float) and value.is_integer()

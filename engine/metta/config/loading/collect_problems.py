@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from metta.config.env.env_config import EnvConfig
 from metta.config.run import RunConfig, experience_problems
 from metta.config.training import ExperienceConfig
-from metta.config.validation.error_messages import UnknownKey, problems_in
+from metta.config.validation.error_messages import problems_in
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.key_paths import KeyPath, child, table_at
+from metta.config.validation.key_paths import KeyPath, child, table_at, value_at
+from metta.config.validation.unknown_keys import UnknownKey
 from metta.errors import Problem
 
 _USED_BY_RULES = (
@@ -51,8 +52,8 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
     env, experience = tables.get("env"), tables.get("experience")
     if isinstance(experience, ExperienceConfig):
         has_scenes = child(data.get("curriculum"), "scenes")
-        num_agents = env.game.num_agents if isinstance(env, EnvConfig) and not has_scenes else 1
-        found += experience_problems(experience, num_agents)
+        num_agents = env.game.num_agents if isinstance(env, EnvConfig) else _num_agents(repaired, problems)
+        found += experience_problems(experience, 1 if has_scenes else num_agents)
     problems += [replace(problem, path=_as_spelled(problem.path, spellings)) for problem in found]
     return list(dict.fromkeys(problems))
 
@@ -76,6 +77,13 @@ def _repaired(problems: list[Problem], data: dict[str, Any]) -> tuple[dict[str, 
         else:
             unchecked.add(str(problem.path[0]))
     return repaired, unchecked, spellings
+
+
+def _num_agents(data: dict[str, Any], problems: list[Problem]) -> int:
+    """The number of agents in an `[env]` that is invalid for other reasons; 1 if it is unknown."""
+    path = ("env", "game", "num_agents")
+    given = value_at(data, path)
+    return given if isinstance(given, int) and path not in {problem.path for problem in problems} else 1
 
 
 def _as_spelled(path: KeyPath, spellings: dict[KeyPath, KeyPath]) -> KeyPath:

@@ -17,8 +17,8 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.map_sizes import without_inferred_sizes
 from metta.config.loading.overrides import put_value, read_path
-from metta.config.validation.error_messages import problems_in, shown
-from metta.config.validation.key_paths import KeyPath, annotation_at, table_at, takes_number
+from metta.config.validation.error_messages import problems_in, shown, validate
+from metta.config.validation.key_paths import KeyPath, annotation_at, named_entry, table_at, takes_number
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
 MAX_TASKS = 2000
@@ -182,7 +182,7 @@ class _Variants:
                 raise ConfigError("the curriculum", [Problem(path, str(error))]) from None
         same = {name: getattr(self.env, name) for name in EnvConfig.model_fields if name not in changed}
         try:
-            variant = EnvConfig.model_validate(given["env"] | same)
+            variant = validate(EnvConfig, given["env"] | same)
         except ValidationError as error:
             raise ConfigError("the curriculum", problems_in(error, EnvConfig, given["env"] | same)) from None
         if changed == {"map_builder"} and variant.game.num_agents == self.env.game.num_agents:
@@ -212,7 +212,7 @@ def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[st
     is_integer = False
     for name, data in scenes:
         annotation = annotation_at(EnvConfig, path, data)
-        if annotation is None or not path:
+        if annotation is None or not path or _unknown_name(path, data):
             return Problem(place, f"{_unknown(path, data)}{f' in {name}' if len(scenes) > 1 else ''}")
         is_integer = takes_number(annotation, int)
         if bucket.range and not is_integer and not takes_number(annotation, float):
@@ -266,8 +266,21 @@ def _count_problems(curriculum: AnyCurriculum, count: int) -> Iterator[Problem]:
             yield Problem(("curriculum", "thresholds"), message)
 
 
+def _unknown_name(path: KeyPath, data: dict[str, Any]) -> str:
+    """The message for a path of an object or action, by its name, that does not exist; else empty."""
+    entry = named_entry(annotation_at(EnvConfig, path[:1], data)) if len(path) > 1 else None
+    if entry is None or not isinstance(path[1], str):
+        return ""
+    listed = [table[entry.NAME_KEY] for table in data[str(path[0])]]
+    known = listed if entry.names({}) else list(dict.fromkeys([*entry.known(), *listed]))
+    missing = f'there is no setting "env.{Problem(path[:2], "").key}"{did_you_mean(path[1], known)}'
+    return missing if path[1] not in known else ""
+
+
 def _unknown(path: KeyPath, data: dict[str, Any]) -> str:
     """The message for a path of an unknown setting."""
+    if message := _unknown_name(path, data):
+        return message
     for depth in range(len(path)):
         if annotation_at(EnvConfig, path[: depth + 1], data) is None:
             table = table_at(EnvConfig, path[:depth], data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from metta.config.run import RunConfig
-from metta.config.validation.key_paths import default_of, sections
+from metta.config.validation.frozen_model import NamedTable
+from metta.config.validation.key_paths import default_of, named_entry, sections
 
 
 def config_schema() -> dict[str, Any]:
@@ -18,12 +19,27 @@ def config_schema() -> dict[str, Any]:
             default = default_of(models[name].model_fields[key])
             if default is not None:
                 entry["default"] = default
+    for name, model in models.items():
+        for key, field in model.model_fields.items():
+            if named := named_entry(field.annotation):
+                _accept_names(schema["$defs"], schema["$defs"][name]["properties"][key], named)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "metta",
         "description": "A training run of metta. Keys that are omitted keep their defaults.",
     }
+
+
+def _accept_names(definitions: dict[str, Any], entry: dict[str, Any], model: type[NamedTable]) -> None:
+    """Let a list of tables also be tables by name, which have no name inside and need no other key."""
+    table, name = definitions[model.__name__], f"{model.__name__}ByName"
+    properties = {key: value for key, value in table["properties"].items() if key != model.NAME_KEY}
+    definitions[name] = dict(table, properties=properties)
+    del definitions[name]["required"]
+    length: dict[str, Any] = {key: entry.pop(key) for key in ("minItems", "maxItems") if key in entry}
+    entries: dict[str, Any] = {"type": entry.pop("type"), "items": entry.pop("items"), **length}
+    entry["anyOf"] = [entries, {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{name}"}}]
 
 
 def _remove_null(entry: dict[str, Any]) -> None:

@@ -23,7 +23,9 @@ from metta.config.loading.renamed_keys import apply_renames, current_path, warn_
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig, experience_problems, opponent_problems
 from metta.config.self_play import num_opponents
+from metta.config.validation.error_messages import validate
 from metta.config.validation.key_paths import KeyPath
+from metta.config.validation.unknown_keys import UnknownKey
 from metta.errors import ConfigError, Problem, UsageError
 
 
@@ -70,15 +72,14 @@ def _validated(
     applied = _parsed(overrides)
     with _locating(text, source, applied):
         renamed = apply_renames(data, source)
-    for override in applied:
-        override.apply(data)
-        renamed.append(override.renamed)
+    applied = [override.apply(data) for override in applied]
+    renamed += [override.renamed for override in applied]
     warn_of_renamed(source, filter(None, renamed + apply_renames(data, source)))
     with _locating(text, source, applied):
         if directory is not None and (problems := inline_map_files(data, directory)):
             raise ConfigError(source, problems)
         try:
-            return RunConfig.model_validate(data)
+            return validate(RunConfig, data)
         except ValidationError as error:
             raise ConfigError(source, all_problems(error, data)) from None
 
@@ -162,11 +163,13 @@ class _Places:
         for depth in range(len(problem.path), 0, -1):
             path = problem.path[:depth]
             for override in self.overrides:
-                if override.path == path:
-                    return replace(problem, option=override.option)
+                if path == override.written:
+                    return replace(problem, option=override.option, path=override.path + problem.path[depth:])
             if path in self.lines:
-                return replace(problem, line=self.lines[path])
+                is_twice = isinstance(problem, UnknownKey) and problem.meant in self.lines
+                message = f"{problem.message} It is set already" if is_twice else problem.message
+                return replace(problem, line=self.lines[path], message=message)
             for override in self.overrides:
-                if override.path[:depth] == path:
+                if override.written[:depth] == path:
                     return replace(problem, option=override.option)
         return problem

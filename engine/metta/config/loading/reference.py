@@ -16,7 +16,8 @@ from metta.config.loading.renamed_keys import current_path
 from metta.config.run import RunConfig
 from metta.config.training import LOGGERS
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.key_paths import choices, default_of, sections
+from metta.config.validation.key_paths import KeyPath, annotation_at, choices, default_of, named_entry, sections
+from metta.config.validation.unknown_keys import OTHER_NAMES
 from metta.errors import UsageError, did_you_mean
 
 REQUIRED: Final = "required"
@@ -74,7 +75,7 @@ def config_reference(name: str | None = None, *, built_in_only: bool = False) ->
     tables = list(_tables(built_in_only))
     if name is None:
         return tables
-    wanted = ".".join(map(str, current_path(tuple(name.strip("[] ").split(".")))))
+    wanted = ".".join(map(str, _without_names(current_path(tuple(name.strip("[] ").split("."))))))
     found = [table for table in tables if wanted in (table.name, f"{table.name}.{table.type}")]
     found = found or [
         replace(table, keys=(key,)) for table in tables for key in table.keys if f"{table.name}.{key.key}" == wanted
@@ -82,11 +83,22 @@ def config_reference(name: str | None = None, *, built_in_only: bool = False) ->
     if not found:
         keys = [f"{table.name}.{key.key}" for table in tables for key in table.keys]
         namesakes = [key for key in dict.fromkeys(keys) if key.rpartition(".")[2] == name]
-        quoted = " or ".join(f'"{key}"' for key in namesakes)
         known = [*(table.name for table in tables), *(f"{table.name}.{table.type}" for table in tables), *keys]
+        other = OTHER_NAMES.get(name.rpartition(".")[2], "")
+        quoted = " or ".join(f'"{key}"' for key in namesakes or [other] if key in known)
         hint = f"; did you mean {quoted}?" if quoted else did_you_mean(name, known)
         raise UsageError(f'there is no table or key "{name}" in the TOML file{hint}')
     return found
+
+
+def _without_names(path: KeyPath) -> KeyPath:
+    """The path without the names of a list's entries: `env.objects.cooldown` for `env.objects.altar.cooldown`."""
+    kept: KeyPath = ()
+    for part in path:
+        entry = named_entry(annotation_at(RunConfig, kept))
+        if entry is None or part in entry.model_fields:
+            kept = (*kept, part)
+    return kept
 
 
 def _tables(built_in_only: bool) -> Iterator[TableReference]:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.key_paths import KeyPath, choices, table_at, tables, tables_at, without_tags
-from metta.errors import Problem, RulesError, closest_name, did_you_mean
+from metta.config.validation.key_paths import (
+    KeyPath,
+    annotation_at,
+    named_entry,
+    named_path,
+    table_at,
+    value_at,
+    without_tags,
+)
+from metta.config.validation.unknown_keys import can_have, is_whole_float, unknown_key
+from metta.errors import Problem, RulesError, similar_name
 
 MAX_PROBLEMS = 1000
 """Maximum number of errors reported for a file, since searching for similar names takes time."""
@@ -37,18 +47,28 @@ BOUND_WORDS = {
 }
 
 
-@dataclass(frozen=True)
-class UnknownKey(Problem):
-    """A key that its table does not have."""
+Model = TypeVar("Model", bound=FrozenModel)
 
-    suggestion: str | None = None
-    """the key that was probably meant"""
+
+def validate(root: type[Model], data: dict[str, Any]) -> Model:
+    """The model of `data`, in which integers can be written as whole numbers such as 1e6; those become integers."""
+    try:
+        return root.model_validate(data)
+    except ValidationError as error:
+        floats = [details for details in error.errors(include_url=False) if is_whole_float(details)]
+        if not floats:
+            raise
+    for details in floats:
+        *place, last = named_path(root, without_tags(root, details["loc"], data), data)
+        value_at(data, tuple(place))[last] = int(details["input"])
+    return root.model_validate(data)
 
 
 def problems_in(error: ValidationError, root: type[FrozenModel], data: Any) -> list[Problem]:
     """Every problem found while validating `data` as `root`; paths are those of the data."""
     found = error.errors(include_url=False)[:MAX_PROBLEMS]
-    return [problem for details in found for problem in _problems(details, root, data)]
+    problems = [problem for details in found for problem in _problems(details, root, data)]
+    return [replace(problem, path=named_path(root, problem.path, data)) for problem in problems]
 
 
 def first_problem(error: ValidationError) -> str:
@@ -76,40 +96,23 @@ def shown(value: Any) -> str:
     return text
 
 
-def _unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKey:
-    """The problem with an unknown key: it is misspelled, or belongs to another table or another `type` of table."""
-    name = str(path[-1])
-    table = table_at(root, path[:-1], data)
-    known = list(table.model_fields) if table else []
-    close = closest_name(name, known)
-    owners = [other for other in tables_at(root, path[:-1], data) if name in other.model_fields]
-    if owners:
-        type_path = Problem((*path[:-1], "type"), "").key
-        types = [f'{type_path} = "{choice}"' for owner in owners for choice in choices(owner, "type")]
-        return UnknownKey(path, f"is used only with {' or '.join(types)}")
-    elsewhere = [f'"{Problem((*place, name), "").key}"' for place, table in tables(root) if name in table.model_fields]
-    if not close and elsewhere:
-        return UnknownKey(path, f"unknown key; did you mean {' or '.join(elsewhere)}?")
-    return UnknownKey(path, f"unknown key{did_you_mean(name, known)}", suggestion=close)
-
-
 def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iterator[Problem]:
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     path = without_tags(root, details["loc"], data)
     if isinstance(cause := context.get("error"), RulesError):
         yield from (Problem(path + problem.path, problem.message) for problem in cause.problems)
     elif kind == "extra_forbidden":
-        yield _unknown_key(root, path, data)
+        yield unknown_key(root, named_path(root, path, data), data)
     elif kind == "missing":
-        table = table_at(root, path[:-1], data)
-        meaning = table.model_fields[str(path[-1])].description if table else None
-        yield Problem(path, f"is missing{f': {meaning}' if meaning else ''}")
+        yield Problem(path, f"is missing{_missing(root, named_path(root, path, data), data)}")
     elif kind == "union_tag_invalid":
         expected = context["expected_tags"].replace("'", '"')
-        yield Problem((*path, "type"), f"must be one of {expected}; got {shown(context['tag'])}")
+        hint = similar_name(context["tag"], context["expected_tags"].replace("'", "").split(", "))
+        yield Problem((*path, "type"), f"must be one of {expected}; got {shown(context['tag'])}{hint}")
     elif kind == "literal_error":
         allowed = context["expected"].replace("'", '"').replace(" or ", ", ")
-        yield Problem(path, f"must be {'one of ' if ',' in allowed else ''}{allowed}; got {shown(value)}")
+        hint = similar_name(value, re.findall("'([^']*)'", context["expected"])) if isinstance(value, str) else ""
+        yield Problem(path, f"must be {'one of ' if ',' in allowed else ''}{allowed}; got {shown(value)}{hint}")
     elif kind == "string_pattern_mismatch":
         yield Problem(path, f"must be 1 to 64 letters, digits, '.', '_' or '-'; got {shown(value)}")
     elif kind in BOUND_WORDS:
@@ -126,14 +129,31 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
     elif kind == "model_type" and isinstance(value, list):
         yield Problem(path, f"must be a table; got a list: write [{Problem(path, '').key}]")
     else:
-        hint = "; leave out the quotes" if _is_quoted(kind, value) else ""
+        table = table_at(root, path[:-1], data)
+        hint = "; leave out the quotes" if table and _is_quoted(table, path[-1], value) else ""
         yield Problem(path, f"{TYPE_WORDS.get(kind, details['msg'])}; got {shown(value)}{hint}")
 
 
-def _is_quoted(kind: str, value: Any) -> bool:
-    """Whether a string was given whose content would be valid without quotes."""
-    wanted = {"int_type": r"[+-]?\d+", "float_type": r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", "bool_type": "true|false"}
-    return isinstance(value, str) and kind in wanted and bool(re.fullmatch(wanted[kind], value))
+def _missing(root: type[FrozenModel], path: KeyPath, data: Any) -> str:
+    """The end of the message about a missing key: its meaning, or which entry of a list an unknown name may mean."""
+    table = table_at(root, path[:-1], data)
+    meaning = f": {table.model_fields[str(path[-1])].description}" if table else ""
+    entry = named_entry(annotation_at(root, path[:-2], data)) if len(path) > 1 else None
+    if entry is None or path[-1] != "type":
+        return meaning
+    name = path[-2] if isinstance(path[-2], str) else value_at(data, path[:-1]).get(entry.NAME_KEY)
+    return f"{meaning}{similar_name(name, entry.known())}" if isinstance(name, str) else meaning
+
+
+def _is_quoted(table: type[FrozenModel], key: str | int, value: Any) -> bool:
+    """Whether a string was given for a key that could have its content without the quotes."""
+    if not isinstance(value, str) or not isinstance(key, str):
+        return False
+    try:
+        content = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        return False
+    return content.keys() == {"value"} and can_have(table, key, content["value"])
 
 
 def _shortest(bound: float) -> float:

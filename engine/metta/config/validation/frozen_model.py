@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
@@ -63,3 +63,42 @@ class FrozenModel(BaseModel):
     def is_set(self, field: str) -> bool:
         """Whether the user set this field, rather than leaving its default."""
         return field in self.model_fields_set
+
+
+class NamedTable(FrozenModel):
+    """A table of a list that has a unique name, so that a file can have `[env.objects.NAME]` instead of the list."""
+
+    NAME_KEY: ClassVar[str]
+    """key of the name"""
+
+    @classmethod
+    def known(cls) -> list[str]:
+        """The names of the entries that have defaults."""
+        raise NotImplementedError
+
+    @classmethod
+    def names(cls, tables: dict[str, Any]) -> list[str]:
+        """The names of the entries of the list that tables by name stand for, in order."""
+        return list(tables)
+
+    @classmethod
+    def defaults(cls, name: str) -> dict[str, Any]:
+        """The values that the table of that name has unless it sets another `type`; empty for a new name."""
+        raise NotImplementedError
+
+    @classmethod
+    def listed(cls, value: Any) -> Any:
+        """The list, if `value` has tables by name; otherwise `value`."""
+        if not isinstance(value, dict) or not isinstance(value.get(cls.NAME_KEY, {}), dict):
+            return value
+        return [cls._entry(name, value.get(name, {})) for name in cls.names(value)]
+
+    @classmethod
+    def _entry(cls, name: str, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        if table.get(cls.NAME_KEY, name) != name:
+            message = f'must be "{name}", as in the header, or left out; got "{table[cls.NAME_KEY]}"'
+            raise RulesError([Problem((name, cls.NAME_KEY), message)])
+        known = cls.defaults(name)
+        return {cls.NAME_KEY: name, **(known if table.get("type") in (None, known.get("type")) else {}), **table}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from metta.config.validation.frozen_model import FrozenModel
+from metta.config.validation.frozen_model import FrozenModel, NamedTable
 
 KeyPath = tuple[str | int, ...]
 """A path in parsed TOML: `("env", "objects", 0, "name")`."""
@@ -22,8 +22,8 @@ def annotation_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> A
     """
     annotation: Any = root
     for part in path:
-        annotation = _step(_selected(annotation, data), part)
-        data = child(data, part)
+        holder = _selected(annotation, data)
+        annotation, data = _step(holder, part), child(data, part, holder)
         if annotation is None:
             return None
     return _selected(annotation, data)
@@ -59,6 +59,16 @@ def is_text(annotation: Any) -> bool:
     return annotation is str
 
 
+def takes_table(annotation: Any) -> bool:
+    """Whether values of this type can be tables, which includes lists of entries that can be tables by name."""
+    return bool(alternatives(annotation) or named_entry(annotation)) or get_origin(_plain(annotation)) is dict
+
+
+def takes_none(annotation: Any) -> bool:
+    """Whether a key of this type can be unset."""
+    return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
+
+
 def takes_number(annotation: Any, kind: type) -> bool:
     """Whether values of this type can be numbers of `kind`, int or float."""
     plain = _plain(annotation)
@@ -67,13 +77,18 @@ def takes_number(annotation: Any, kind: type) -> bool:
     return plain is kind
 
 
-def tables(root: type[FrozenModel], path: KeyPath = ()) -> Iterator[tuple[KeyPath, type[FrozenModel]]]:
-    """Every table with fixed keys that exists exactly once, with its path, parents before children."""
+def tables(
+    root: type[FrozenModel], data: Any = None, path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, type[FrozenModel]]]:
+    """Every table with fixed keys that exists exactly once, with its path, parents before children.
+
+    `data` is the parsed table at `root`, see `annotation_at`.
+    """
     yield path, root
     for name, field in root.model_fields.items():
-        annotation = _selected(field.annotation, None)
+        annotation = _selected(field.annotation, child(data, name))
         if is_table(annotation):
-            yield from tables(annotation, (*path, name))
+            yield from tables(annotation, child(data, name), (*path, name))
 
 
 def sections(
@@ -128,11 +143,38 @@ def without_tags(root: type[FrozenModel], location: KeyPath, data: Any) -> KeyPa
         if part == "[key]":
             break  # the key is invalid, not its value
         path = (*path, part)
-        annotation = _step(_selected(annotation, data), part)
-        data = child(data, part)
+        holder = _selected(annotation, data)
+        annotation, data = _step(holder, part), child(data, part, holder)
         if len(alternatives(annotation)) > 1:
             next(parts, None)
     return path
+
+
+def named_path(root: type[FrozenModel], path: KeyPath, data: Any) -> KeyPath:
+    """The path as written in `data`, where an entry of a list may be a table by name: `env.objects.altar`."""
+    annotation: Any = root
+    written: KeyPath = ()
+    for part in path:
+        holder = _selected(annotation, data)
+        entry = named_entry(holder)
+        if entry and isinstance(part, int) and isinstance(data, dict):
+            part = entry.names(data)[part]
+        written = (*written, part)
+        annotation, data = _step(holder, part), child(data, part, holder)
+    return written
+
+
+def named_entry(annotation: Any) -> type[NamedTable] | None:
+    """The model of a list's entries, if they can also be tables by name."""
+    plain = _plain(annotation)
+    entry = get_args(plain)[0] if get_origin(plain) is list else None
+    return entry if isinstance(entry, type) and issubclass(entry, NamedTable) else None
+
+
+def index_of_name(entries: list[Any], name: str, entry: type[NamedTable]) -> int | None:
+    """The index of the entry of that name in a list of tables; None if there is none."""
+    names = [table.get(entry.NAME_KEY) if isinstance(table, dict) else None for table in entries]
+    return names.index(name) if name in names else None
 
 
 def _plain(annotation: Any) -> Any:
@@ -160,20 +202,36 @@ def _step(annotation: Any, part: str | int) -> Any:
     if is_table(annotation):
         field = annotation.model_fields.get(part) if isinstance(part, str) else None
         return field.annotation if field else None
-    if get_origin(annotation) is list and isinstance(part, int):
+    if get_origin(annotation) is list and (isinstance(part, int) or named_entry(annotation)):
         return get_args(annotation)[0]
     if get_origin(annotation) is dict and isinstance(part, str):
         return get_args(annotation)[1]
     return None
 
 
-def child(data: Any, part: str | int) -> Any:
-    """The value of a key or the entry of a list in parsed TOML; None if it does not exist."""
+def child(data: Any, part: str | int, annotation: Any = None) -> Any:
+    """The value of a key or the entry of a list in parsed TOML; None if it does not exist.
+
+    With the `annotation` of the data, an entry of a list can be given by its name, and of tables by name by its index.
+    """
+    entry = named_entry(annotation)
+    if entry and isinstance(data, dict) and isinstance(part, int):
+        data = entry.listed(data)
+    if entry and isinstance(data, list) and isinstance(part, str):
+        index = index_of_name(data, part, entry)
+        return None if index is None else data[index]
     if isinstance(data, dict):
         return data.get(part)
     if isinstance(data, list) and isinstance(part, int) and part < len(data):
         return data[part]
     return None
+
+
+def value_at(data: Any, path: KeyPath) -> Any:
+    """The value at a path in parsed TOML; None if it does not exist."""
+    for part in path:
+        data = child(data, part)
+    return data
 
 
 def _as_data(entry: Any) -> Any:
