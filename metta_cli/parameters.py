@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,23 @@ def complete_preset(incomplete: str) -> list[tuple[str, str]]:
     return [(preset.name, preset.aim) for preset in api.presets() if preset.name.startswith(incomplete)]
 
 
+def integer_option(help_: str, low: int | None = None, high: int | None = None) -> Any:
+    """An option for an integer from `low` to `high`, which can be written as 500k, 2M or 1e6."""
+
+    def parse(text: str | int) -> int:
+        number = api.whole_number(str(text))
+        if number is None:
+            raise typer.BadParameter(f'"{text}" is not an integer such as 500000, 500k, 2M or 1e6')
+        if low is not None and number < low:
+            raise typer.BadParameter(f"must be at least {low}; got {number}")
+        if high is not None and number > high:
+            raise typer.BadParameter(f"must be at most {high}; got {number}")
+        return number
+
+    bounds = "" if low is None else f"  [{low} to {high}]" if high is not None else f"  [at least {low}]"
+    return typer.Option(parser=parse, metavar="INTEGER", help=f"{help_}{bounds}")
+
+
 Source = Annotated[
     str,
     typer.Argument(
@@ -23,13 +40,16 @@ Source = Annotated[
     ),
 ]
 RunDir = Annotated[str | None, typer.Option(help="Run directory.  [default: a new one in runs/]")]
-Device = Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Torch device; auto: CUDA if available.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random number generators.")]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Torch device; auto: CUDA if available; cuda:1: the GPU 1."),
+]
+Seed = Annotated[int | None, integer_option("Seed of all random number generators.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the file; repeatable."),
 ]
-Timesteps = Annotated[int | None, typer.Option(help="Agent steps of the whole run.")]
+Timesteps = Annotated[int | None, integer_option("Agent steps of the whole run, such as 500k, 2M or 1e6.")]
 Checkpoint = Annotated[
     str,
     typer.Argument(

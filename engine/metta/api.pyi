@@ -49,7 +49,7 @@ from metta.config.env.objects import (
 )
 from metta.config.loading.json_schema import config_schema
 from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
-from metta.config.loading.overrides import Override
+from metta.config.loading.overrides import Override, whole_number
 from metta.config.loading.presets import broken_preset_packages, find_preset, presets
 from metta.config.loading.reference import KeyReference, TableReference, config_reference
 from metta.config.loading.suites import SUITES, Suite, find_suite
@@ -248,6 +248,7 @@ __all__ = [
     "train_run",
     "trained_tasks",
     "update_policy",
+    "whole_number",
     "write_replay",
     "write_report",
 ]

@@ -11,7 +11,7 @@ from metta import api
 from metta.errors import CheckpointError, MettaError, UsageError
 from metta_cli import evaluation_table, resolve
 from metta_cli.evaluation_table import EvaluationRow
-from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World
+from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 Suite = Annotated[
@@ -38,12 +38,12 @@ Groups = Annotated[
         metavar="NAME", help="With --against: group that the policy controls, instead of --share; repeatable."
     ),
 ]
-Episodes = Annotated[int, typer.Option(min=1, help="Episodes per world.")]
+Episodes = Annotated[int, integer_option("Episodes per world.", 1)]
 Baseline = Annotated[bool, typer.Option(help="Also evaluate the random policy.")]
 Tasks = Annotated[
     bool, typer.Option("--tasks", help="Evaluate in each task of the curriculum: the policy's, or that of --env.")
 ]
-EpisodeSeed = Annotated[int, typer.Option(min=0, help="Seed of maps, agent orders and sampled actions.")]
+EpisodeSeed = Annotated[int, integer_option("Seed of maps, agent orders and sampled actions.", 0)]
 
 
 def eval_(

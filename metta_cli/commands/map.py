@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from metta import api
 from metta_cli import output
 from metta_cli.interrupts import exit_on_interrupt
-from metta_cli.parameters import Debug, Set, Source
+from metta_cli.parameters import Debug, Set, Source, integer_option
 
 
 def map_(
     source: Source,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the map.")] = 0,
+    seed: Annotated[int, integer_option("Seed of the map.", 0)] = 0,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:

@@ -10,17 +10,17 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
-from metta_cli.parameters import Debug, Set, Source
+from metta_cli.parameters import Debug, Set, Source, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 
 def play(
     source: Source,
-    agent: Annotated[int, typer.Option(min=0, help="Index of the agent to control.")] = 0,
+    agent: Annotated[int, integer_option("Index of the agent to control.", 0)] = 0,
     policy: Annotated[
         str, typer.Option(metavar="CHECKPOINT.pt|RUN_DIR|random|scripted", help="Policy of the other agents.")
     ] = "random",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    seed: Annotated[int, integer_option("Seed of the first episode.", 0)] = 0,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:

@@ -10,18 +10,18 @@ import typer
 
 from metta import api
 from metta_cli import output, resolve
-from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World
+from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 
 def replay(
     checkpoint: Checkpoint,
     env: World = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Episodes to record, with consecutive seeds.")] = 1,
+    episodes: Annotated[int, integer_option("Episodes to record, with consecutive seeds.", 1)] = 1,
     out: Annotated[str, typer.Option(metavar="DIR", help="Output directory.")] = "replays",
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Maximum number of steps of an episode.")] = None,
+    max_steps: Annotated[int | None, integer_option("Maximum number of steps of an episode.", 1)] = None,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    seed: Annotated[int, integer_option("Seed of the first episode.", 0)] = 0,
     set_: Set = None,
     json: Json = False,
     quiet: Quiet = False,

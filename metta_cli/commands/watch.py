@@ -9,7 +9,7 @@ import typer
 
 from metta import api
 from metta_cli import resolve
-from metta_cli.parameters import Debug, Device, Set, World
+from metta_cli.parameters import Debug, Device, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -22,9 +22,9 @@ def watch(
         ),
     ],
     env: World = None,
-    speed: Annotated[int, typer.Option(min=1, max=1000, help="Steps per second.")] = 10,
+    speed: Annotated[int, integer_option("Steps per second.", 1, 1000)] = 10,
     device: Device = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
+    seed: Annotated[int, integer_option("Seed of the first episode.", 0)] = 0,
     set_: Set = None,
     debug: Debug = False,
 ) -> None:

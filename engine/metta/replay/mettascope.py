@@ -106,7 +106,7 @@ def _grid_objects(replay: Replay, num_states: int) -> list[Properties]:
 def _viewer_color(object_type: ObjectConfig) -> int:
     """Index in MettaScope's colors of the color that the object type is named after, else its color in the config."""
     last_word = object_type.name.rpartition("_")[2]
-    return VIEWER_COLORS.index(last_word) if last_word in VIEWER_COLORS else object_type.color
+    return VIEWER_COLORS.index(last_word) if last_word in VIEWER_COLORS else object_type.color or 0
 
 
 def _agents(replay: Replay, num_states: int) -> Iterator[Properties]:
