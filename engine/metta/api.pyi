@@ -110,6 +110,7 @@ from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary, StepInfo
 from metta.world.make_environment import make_environment
+from metta.world.maps.drawing import draw_map
 from metta.world.observation.observe import CompactObservations
 
 __all__ = [
@@ -214,6 +215,7 @@ __all__ = [
     "compute_gradient_stats",
     "config_reference",
     "config_schema",
+    "draw_map",
     "dump_config",
     "eval_policy",
     "evaluate",

@@ -164,5 +164,9 @@ class TrainingError(MettaError):
     """Training stopped with an error, such as a loss that is not finite or a full disk."""
 
 
-class RenamedKeyWarning(FutureWarning):
+class ConfigWarning(UserWarning):
+    """A config is valid, but something in it is probably not what its author meant; the command line prints a note."""
+
+
+class RenamedKeyWarning(ConfigWarning, FutureWarning):
     """A file uses old names of renamed keys; the keys are loaded under their new names."""

@@ -16,10 +16,13 @@ def map_(
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Print the initial map of an episode, one character per cell."""
+    """Print the initial map of an episode, one character per cell, and a legend.
+
+    The output is a map file, which a world of type "Ascii" can use.
+    """
     env_config = api.load_world(source, set_ or ())
     with exit_on_interrupt():
         make_environment = api.make_environment  # its module imports NumPy
     world = make_environment(env_config)
     world.reset(seed=seed)
-    output.print_lines([world.render()])
+    output.print_lines([api.draw_map(env_config, world.cells())])

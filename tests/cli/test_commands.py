@@ -36,10 +36,12 @@ def test_map_prints_the_world_of_a_seed() -> None:
     texts = [metta("map", "quickstart", "--seed", str(seed), *options).stdout for seed in (0, 0, 1)]
     assert texts[0] == texts[1] != texts[2]
     game = load_config("quickstart").env.game
-    rows = texts[0].splitlines()
+    drawing, legend = texts[0].split("\n\n")
+    rows = drawing.splitlines()
     assert (len(rows), len(rows[0])) == (game.height, game.width)
-    assert sum(glyph in "^v<>" for glyph in texts[0]) == game.num_agents
-    assert texts[0].count("_") == 3
+    assert drawing.count("@") == game.num_agents
+    assert drawing.count("_") == 3
+    assert legend == ". empty\n@ agent\n# wall\n_ altar\n"
 
 
 def test_train_prints_a_line_per_epoch_and_the_next_commands(here: Path) -> None:

@@ -21,7 +21,7 @@ def test_every_kind_of_cell_of_a_preset_has_a_distinct_character(name):
     assert list(glyphs) == ["empty", *agent_names(config), *config.object_types]
     assert len(set(glyphs.values())) == len(glyphs)
     assert all(len(glyph) == 1 and glyph.isprintable() and not glyph.isspace() for glyph in glyphs.values())
-    legend = GLYPHS | getattr(config.map_builder, "legend", {})
+    legend = getattr(config.map_builder, "meanings", GLYPHS)
     assert all(legend.get(glyph, name) == name for name, glyph in glyphs.items())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from metta.config.env.glyphs import GLYPHS
+from metta.config.env.glyphs import GLYPHS, LEGENDS
 from metta.config.loading.reference import DEFAULT_WORDS, KeyReference, TableReference, config_reference
 from metta.run.metric_table import METRICS
 
@@ -29,14 +29,29 @@ def metrics_table() -> str:
 
 
 def glyph_list() -> str:
-    """The characters that every hand-drawn map can use."""
-    named = (f"`{glyph}` {name}" for glyph, name in GLYPHS.items() if glyph != " ")
-    return f"Characters without a legend: {', '.join(named)}. A space is empty, too."
+    """The characters of maps, in a sentence."""
+    return ", ".join(f"`{glyph}` {name}" for glyph, name in GLYPHS.items() if glyph != " ")
+
+
+def glyph_table() -> str:
+    """A row for each object and agent with its characters in each legend."""
+    names = dict.fromkeys(name for legend in LEGENDS.values() for name in legend.values())
+    heads = " | ".join(f'`legend = "{name}"`' for name in LEGENDS)
+    rows = [
+        f"| {name} | " + " | ".join(_glyphs_of(name, legend) for legend in LEGENDS.values()) + " |" for name in names
+    ]
+    return "\n".join([f"| meaning | {heads} |", "|---|" + "---|" * len(LEGENDS), *rows])
+
+
+def _glyphs_of(name: str, legend: dict[str, str]) -> str:
+    words = {" ": "space"}
+    return ", ".join(words.get(glyph, f"`{glyph}`") for glyph, meaning in legend.items() if meaning == name)
 
 
 PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "reference": ("presets/README.md", toml_reference),
-    "glyphs": ("presets/README.md", glyph_list),
+    "glyph-list": ("README.md", glyph_list),
+    "glyphs": ("presets/README.md", glyph_table),
     "metrics": ("engine/README.md", metrics_table),
 }
 """marker -> page and generator of its content"""

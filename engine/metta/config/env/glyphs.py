@@ -1,11 +1,17 @@
-"""Characters of drawn maps: the built-in legends, and a distinct character for every name."""
+"""Characters of maps: the built-in legends, a distinct character for every name, and a legend below a drawn map."""
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Final
+from typing import Annotated, Any, Final
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from metta.errors import Problem, RulesError, did_you_mean
 
 GLYPHS: Final = {
     ".": "empty",
@@ -66,9 +72,67 @@ LEGENDS: Final[dict[str, dict[str, str]]] = {"metta": GLYPHS, "mettagrid": METTA
 """The legends that the key `legend` of a drawn map can name."""
 
 
+class LegendSchema:
+    """Marks the key `legend` of a drawn map: the name of one of LEGENDS, or a table of characters."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate a string as a name, and any other value as a table of strings."""
+
+        def read(value: Any, table: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            if isinstance(value, dict):
+                return table(value)
+            if not isinstance(value, str):
+                names = ", ".join(f'"{name}"' for name in LEGENDS)
+                raise RulesError([Problem((), f"must be one of {names}, or a table of characters")])
+            if value not in LEGENDS:
+                raise RulesError([Problem((), f'unknown legend "{value}"{did_you_mean(value, LEGENDS)}')])
+            return value
+
+        return core_schema.no_info_wrap_validator_function(
+            read,
+            handler.generate_schema(dict[str, str]),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Either the name of a legend or a table."""
+        return {"oneOf": [{"enum": list(LEGENDS)}, handler(schema)]}
+
+
+Legend = Annotated[dict[str, str] | str, LegendSchema()]
+
+
 def is_agent(cell_name: str) -> bool:
     """Whether a cell of a drawn map contains an agent: `agent` or `agent.GROUP`."""
     return cell_name == "agent" or cell_name.startswith("agent.")
+
+
+def split_map_text(text: str) -> tuple[list[str], list[str]]:
+    """(rows, legend lines) of the text of a map: its legend, if it has one, is below its first empty line.
+
+    Empty lines before and after the text are ignored.
+    """
+    drawing, _, legend = text.strip("\n").partition("\n\n")
+    return drawing.split("\n"), [line for line in legend.split("\n") if line.strip()]
+
+
+def legend_entry(line: str) -> tuple[str, str] | None:
+    """(character, name) of a line such as `r mine_red` in the legend of a map text; None if it is not of this form."""
+    entry = re.fullmatch(r"(\S) +(\S+) *", line)
+    return (entry[1], entry[2]) if entry else None
+
+
+def map_text(rows: Iterable[str], legend: Mapping[str, str]) -> str:
+    """The text of a map with a legend of the characters in it, as `split_map_text` reads it."""
+    rows = list(rows)
+    drawn = set(chain.from_iterable(rows))
+    lines = [f"{glyph} {name}" for glyph, name in legend.items() if glyph in drawn]
+    return "\n".join([*rows, "", *lines])
+
+
+def glyph_list(legend: Mapping[str, str]) -> str:
+    """The characters of a legend with their names, for messages: `. empty, # wall, ...`."""
+    return ", ".join(f"{glyph} {name}" for glyph, name in legend.items() if len(glyph.strip()) == 1)
 
 
 def distinct_glyphs(names: Iterable[str], legend: Mapping[str, str]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def cell_glyphs(config: EnvConfig) -> dict[str, str]:
     if the map is drawn.
     """
     builder = config.map_builder
-    own = builder.legend if isinstance(builder, AsciiConfig) else {}
+    own = builder.meanings if isinstance(builder, AsciiConfig) else {}
     return distinct_glyphs(["empty", *agent_names(config), *config.object_types], own)
 
 

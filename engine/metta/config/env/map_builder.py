@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from metta.config.env.glyphs import GLYPHS, is_agent
+from metta.config.env.glyphs import LEGENDS, Legend, is_agent, legend_entry, split_map_text
 from metta.config.env.map_generators import (
     BaseBuilderConfig,
     CavesConfig,
@@ -39,14 +39,21 @@ class AsciiConfig(BaseBuilderConfig):
     """A map drawn in the TOML file or in a separate text file, one character per cell."""
 
     type: Literal["Ascii"] = Field(description="Ascii: a drawn map")
-    map: str = Field(default="", description="the map, one line per row; all rows have the same length")
+    map: str = Field(
+        default="",
+        description="the map, one line per row, all of the same length; after an empty line, a legend can follow as "
+        "`metta map` prints it: on each line a character and its meaning",
+    )
     file: str = Field(
         default="",
         description="or a text file with the map, in the directory of the TOML file or below it",
     )
-    legend: dict[str, str] = Field(
-        default_factory=dict, description="character -> object name, agent.GROUP or empty; replaces the default meaning"
+    legend: Legend = Field(
+        default="metta",
+        description="metta: the default meaning of characters; mettagrid: their meaning in MettaGrid's map files; or a "
+        "table of further characters: character -> object name, agent.GROUP or empty",
     )
+    border_width: int = Field(default=0, ge=0, le=4096, description="width of walls added around the map, cells")
 
     @model_validator(mode="after")
     def _has_a_map(self) -> Self:
@@ -59,18 +66,28 @@ class AsciiConfig(BaseBuilderConfig):
 
     @property
     def rows(self) -> list[str]:
-        """The lines of the map, without the empty first and last lines of a multi-line string."""
-        return self.map.strip("\n").split("\n")
+        """The lines of the drawing, without the empty first and last lines of a multi-line string."""
+        return split_map_text(self.map)[0]
+
+    @property
+    def text_legend(self) -> list[str]:
+        """The lines of the legend below the drawing."""
+        return split_map_text(self.map)[1]
+
+    @property
+    def drawing_width(self) -> int:
+        """Columns of the drawing, without the border."""
+        return max(map(len, self.rows))
 
     @property
     def height(self) -> int:
         """Rows of the map."""
-        return len(self.rows)
+        return len(self.rows) + 2 * self.border_width
 
     @property
     def width(self) -> int:
         """Columns of the map."""
-        return max(map(len, self.rows))
+        return self.drawing_width + 2 * self.border_width
 
     @property
     def agents(self) -> int:
@@ -80,12 +97,16 @@ class AsciiConfig(BaseBuilderConfig):
 
     @property
     def cell_names(self) -> list[str]:
-        """Content of each cell in row-major order: an object name, `agent`, `agent.GROUP` or `empty`."""
-        return [self.cell_name(glyph) or "" for row in self.rows for glyph in row]
+        """Content of each cell of the drawing in row-major order: an object, `agent`, `agent.GROUP` or `empty`."""
+        meanings = self.meanings
+        return [meanings.get(glyph, "") for row in self.rows for glyph in row]
 
-    def cell_name(self, glyph: str) -> str | None:
-        """The object name, `agent`, `agent.GROUP` or `empty` of a character; None if it has no meaning."""
-        return self.legend.get(glyph, GLYPHS.get(glyph))
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Meaning of each character: those of the legend below the drawing, of the key `legend`, then the others."""
+        named, table = (self.legend, {}) if isinstance(self.legend, str) else ("metta", self.legend)
+        own = table | dict(filter(None, map(legend_entry, self.text_legend)))
+        return own | {glyph: name for glyph, name in LEGENDS[named].items() if glyph not in own}
 
 
 class RoomsConfig(BaseBuilderConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 
-from metta.config.env.glyphs import is_agent
+from metta.config.env.glyphs import METTAGRID_GLYPHS, glyph_list, is_agent, legend_entry
 from metta.config.env.map_builder import AsciiConfig
 from metta.config.env.objects import ObjectConfig
 from metta.config.validation.key_paths import KeyPath
@@ -15,13 +15,13 @@ from metta.geometry import flood_fill, framed_cell, neighbor_offsets
 
 def reachability_problems(path: KeyPath, builder: AsciiConfig, types: Mapping[str, ObjectConfig]) -> Iterator[Problem]:
     """The first agent or object that the first agent of a drawn map cannot reach, if there is one."""
-    names, width = builder.cell_names, builder.width
+    names, width = builder.cell_names, builder.drawing_width
     agents = [cell for cell, name in enumerate(names) if is_agent(name)]
     if not agents:
         return
     stride = width + 2
     framed = [framed_cell(cell, width) for cell in range(len(names))]
-    is_open = bytearray(stride * (builder.height + 2))
+    is_open = bytearray(stride * (len(builder.rows) + 2))
     for cell, name in zip(framed, names, strict=True):
         is_open[cell] = name == "empty" or is_agent(name)
     reached = set(chain.from_iterable(flood_fill(is_open, framed[agents[0]], stride)))
@@ -41,22 +41,49 @@ def reachability_problems(path: KeyPath, builder: AsciiConfig, types: Mapping[st
 def drawing_problems(
     path: KeyPath, builder: AsciiConfig, groups: Collection[str], types: Collection[str]
 ) -> Iterator[Problem]:
-    """Invalid entries of the legend, rows of a drawn map that differ in length, and characters without a meaning."""
-    for character, name in builder.legend.items():
+    """Invalid legends, rows of a drawn map that differ in length, and characters without a meaning."""
+    own = builder.legend if isinstance(builder.legend, dict) else {}
+    for character, name in own.items():
         entry = (*path, "legend", character)
         if len(character) != 1:
             yield Problem(entry, f'must be a single character; got "{character}"')
-        elif name.startswith("agent."):
-            if (group := name.removeprefix("agent.")) not in groups:
-                yield Problem(entry, f'unknown group "{group}"{did_you_mean(group, groups)}')
-        elif name not in ("agent", "empty", *types):
-            yield Problem(entry, f'unknown object "{name}"{did_you_mean(name, types)}')
-    width = builder.width  # computed from all rows
+        elif message := _name_problem(name, groups, types):
+            yield Problem(entry, message)
+    for line in builder.text_legend:
+        if legend_entry(line) is None:
+            message = f'must be a character and its meaning, such as "r mine_red"; got "{line}"'
+            yield Problem((*path, "map"), f"the lines below the empty line are the legend; each {message}")
+            return
+    width = builder.drawing_width  # computed from all rows
+    first_row: dict[str, int] = {}
     for number, row in enumerate(builder.rows, 1):
         if len(row) != width:
             lengths = f"row {number} has {len(row)} cells, the longest {width}"
             yield Problem((*path, "map"), f"must have rows of equal length; {lengths}")
-        for character in sorted(set(row)):
-            if builder.cell_name(character) is None:
-                message = f'row {number} has "{character}", which has no meaning; add it to the legend'
-                yield Problem((*path, "map"), message)
+        for character in sorted(set(row) - set(first_row)):
+            first_row[character] = number
+    meanings = builder.meanings
+    for character, number in first_row.items():
+        is_given = character in meanings and character not in own
+        if is_given and (message := _name_problem(meanings[character], groups, types)):
+            yield Problem((*path, "map"), f'row {number} has "{character}": {message}')
+    if unknown := {character: number for character, number in first_row.items() if character not in meanings}:
+        yield Problem((*path, "map"), _unknown_message(unknown, meanings))
+
+
+def _name_problem(name: str, groups: Collection[str], types: Collection[str]) -> str:
+    """What is wrong with the meaning of a character; empty if nothing is."""
+    if name.startswith("agent."):
+        group = name.removeprefix("agent.")
+        return "" if group in groups else f'unknown group "{group}"{did_you_mean(group, groups)}'
+    return "" if name in ("agent", "empty", *types) else f'unknown object "{name}"{did_you_mean(name, types)}'
+
+
+def _unknown_message(unknown: Mapping[str, int], meanings: Mapping[str, str]) -> str:
+    """The message about characters without a meaning: character -> first row."""
+    places = ", ".join(f'"{character}" (row {number})' for character, number in unknown.items())
+    have, them = ("has", "it") if len(unknown) == 1 else ("have", "them")
+    hint = (
+        ', or set legend = "mettagrid" if it is a map of MettaGrid' if METTAGRID_GLYPHS.keys() >= unknown.keys() else ""
+    )
+    return f"{places} {have} no meaning; add {them} to the legend{hint}. Known: {glyph_list(meanings)}"

@@ -76,7 +76,7 @@ def _validated(
     renamed += [override.renamed for override in applied]
     warn_of_renamed(source, filter(None, renamed + apply_renames(data, source)))
     with _locating(text, source, applied):
-        if directory is not None and (problems := inline_map_files(data, directory)):
+        if directory is not None and (problems := inline_map_files(data, directory, source)):
             raise ConfigError(source, problems)
         try:
             return validate(RunConfig, data)

@@ -146,7 +146,8 @@ def _type(entry: dict[str, Any]) -> str:
     if _is_table(entry):
         return "table"
     if "oneOf" in entry:
-        return f"{_type(entry['oneOf'][0])} or range"
+        first, second = entry["oneOf"]
+        return f"{_type(first)} or {'range' if 'properties' in second else _type(second)}"
     if "anyOf" in entry:
         types = list(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
         return " or ".join(name for name in types if name != "integer" or "number" not in types)

@@ -57,6 +57,10 @@ def read_text(path: Path, source: str) -> str:
         ) from error
 
 
+YAML = re.compile(r"(?:#.*\n|\s*\n)*[A-Za-z_][\w.]*:(?:\s|$)")
+"""The beginning of a YAML file: a key in the first column of its first line that is no comment."""
+
+
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """The parsed tables of a TOML text. Raises ConfigError with the line of a syntax error."""
     for number, row in enumerate(text.split("\n"), 1):
@@ -75,10 +79,24 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
     except RecursionError:
         problem = too_deep
     else:
-        if not is_too_deep(data):
+        if is_too_deep(data):
+            problem = too_deep
+        elif data or not _is_drawn_map(text):  # the rows of a map are comments in TOML
             return data
-        problem = too_deep
+    if YAML.match(text):
+        problem = Problem((), "is YAML, not TOML; `metta presets show quickstart` prints an example of a TOML file", 1)
+    elif _is_drawn_map(text):
+        message = (
+            'is a drawn map, not TOML; write a TOML file with type = "Ascii" and file = "FILE" in [env.map_builder]'
+        )
+        problem = Problem((), message, 1)
     raise ConfigError(source, [problem])
+
+
+def _is_drawn_map(text: str) -> bool:
+    """Whether the text up to the first empty line is a rectangle with walls at the left and right."""
+    rows = text.replace("\r", "").strip("\n").partition("\n\n")[0].split("\n")
+    return len(rows) > 2 and all(len(row) == len(rows[0]) and row[:1] == row[-1:] == "#" for row in rows)
 
 
 def _syntax_problem(message: str, text: str) -> Problem:

@@ -259,17 +259,20 @@ def _build_ascii(builder: AsciiConfig, config: EnvConfig, constraints: PartConst
 
     Raises MapError for rows of different lengths, unknown objects or groups, and entrances that cannot be opened.
     """
-    if any(len(row) != builder.width for row in builder.rows):
+    if any(len(row) != builder.drawing_width for row in builder.rows):
         raise MapError("the rows of the drawn map must have the same length")
     drawing = np.array(["".join(builder.rows)]).view(np.uint32)
     glyphs, glyph_of_cell = np.unique(drawing, return_inverse=True)
-    values = [_cell_value(builder.cell_name(chr(glyph)), config) for glyph in glyphs]
-    cells = np.array(values, np.int16)[glyph_of_cell].reshape(builder.height, builder.width)
+    meanings = builder.meanings
+    values = [_cell_value(meanings.get(chr(glyph)), config) for glyph in glyphs]
+    drawn = np.array(values, np.int16)[glyph_of_cell].reshape(len(builder.rows), builder.drawing_width)
+    wall = _type_id(config.object_types, "wall")
+    cells = np.pad(drawn, builder.border_width, constant_values=wall)
     goal = None
     if constraints.connected and constraints.entrances:  # connect entrances to the first agent, if there is one
         agents = (cells < EMPTY).ravel().nonzero()[0]
         goal = reachable_cells(cells <= EMPTY, int(agents[0])) if len(agents) else largest_component(cells <= EMPTY)
-    is_open = open_entrances(cells, constraints.entrances, _type_id(config.object_types, "wall"), goal)
+    is_open = open_entrances(cells, constraints.entrances, wall, goal)
     if constraints.connected and not is_open:
         raise MapError("an entrance of the drawn map is blocked by an object, or the drawn map has no floor")
     return cells
