@@ -46,7 +46,7 @@ class Player:
     """Steps an environment of any interface with random actions; the same ones in every player."""
 
     def __init__(self, env: Any, worlds: MettaGridEnv, generator: np.random.Generator):
-        self.env, self.worlds, self.generator = env, worlds, generator
+        self.env, self.worlds, self.generator, self.steps = env, worlds, generator, 0
         self.is_parallel = hasattr(env, "possible_agents")
         self.actions = np.array([*worlds.spec.flat_actions, (99, 1), (1, 200)], np.int32)
         if not isinstance(env, MettaGridEnv | GymnasiumVectorEnv | PettingZooEnv):  # SuperSuit knows no other actions
@@ -62,8 +62,9 @@ class Player:
             returned = self.env.step(dict(zip(self.env.agents, actions, strict=True)))
         else:
             returned = self.env.reset()
-        worlds = self.worlds
-        seen = [(worlds.render(world), worlds.episode_stats(world)) for world in range(worlds.num_worlds)]
+        worlds, self.steps = self.worlds, self.steps + 1
+        shown = range(worlds.num_worlds) if self.steps % 6 == 0 else ()
+        seen = [(worlds.render(world), worlds.episode_stats(world)) for world in shown]
         return told((returned, vars(worlds.compact_observations()), seen, worlds.positions, worlds.inventories))
 
 
@@ -96,6 +97,7 @@ ENVS: dict[str, tuple[Callable[[], Any], str]] = {
     "worlds": (lambda: MettaGridEnv(TASKS, 7), ""),
     "worlds without auto_reset": (lambda: MettaGridEnv(TASKS, 2, auto_reset=False), ""),
     "Gymnasium": (lambda: MettaGridEnv(TASKS, 5).to_gymnasium_vector(), "worlds"),
+    "Gymnasium, next step": (lambda: MettaGridEnv(TASKS, 3).to_gymnasium_vector("NextStep"), "worlds"),
     "Gymnasium's wrapper": (
         lambda: RecordEpisodeStatistics(MettaGridEnv(TASKS, 3).to_gymnasium_vector()),
         "env.worlds",
@@ -115,10 +117,10 @@ def player(kind: str, env: Any, generator: np.random.Generator) -> Player:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("moment", ["new", 7, 45])
+@pytest.mark.parametrize("moment", ["new", 20])
 @pytest.mark.parametrize("kind", ENVS)
 def test_a_copied_env_plays_like_the_original(kind: str, moment: str | int, way: str) -> None:
-    """Copied when it is new, within its first episode, and after some; played in turns with the original."""
+    """Copied when it is new, and within a later episode; played in turns with the original."""
     originals = [ENVS[kind][0]() for _ in range(2)]
     generators = [np.random.default_rng(0) for _ in range(2)]
     expected, mine = (player(kind, env, rng) for env, rng in zip(originals, generators, strict=True))
@@ -130,10 +132,11 @@ def test_a_copied_env_plays_like_the_original(kind: str, moment: str | int, way:
     copied = WAYS[way](mine.env)
     assert check_copy(mine.env, copied) > 50
     theirs = player(kind, copied, copy.deepcopy(mine.generator))
+    theirs.steps = mine.steps
     if moment == "new":
         for one in (expected, mine, theirs):
             one.env.reset(seed=5)
-    for _ in range(50):
+    for _ in range(35):
         outcome = expected.step()
         assert theirs.step() == outcome
         assert mine.step() == outcome

@@ -9,6 +9,7 @@ import re
 from typing import Any, NoReturn
 
 import gymnasium
+from gymnasium.vector import AutoresetMode
 
 import metta.api
 from metta.config.loading.presets import presets
@@ -28,16 +29,30 @@ def register_presets() -> None:
 
 
 def make_vector_env(
-    preset: str, num_envs: int = 1, seed: int | None = None
+    preset: str,
+    num_envs: int = 1,
+    seed: int | None = None,
+    render_mode: str | None = "ansi",
+    autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+    flat_actions: bool = False,
+    max_episode_steps: int | None = None,
+    **overrides: Any,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
-    """Make `num_envs` worlds of a preset: one vector environment with `num_envs` x agents sub-environments."""
-    config = metta.api.load_config(preset)
-    return metta.api.MettaGridEnv(config.env, num_worlds=num_envs, seed=seed).to_gymnasium_vector()
+    """Make `num_envs` worlds of a preset: one vector environment with `num_envs` x agents sub-environments.
+
+    `render_mode`, `autoreset_mode` and `flat_actions` are those of `MettaGridEnv.to_gymnasium_vector`.
+    `max_episode_steps` replaces `env.game.max_steps` of the preset (None or -1: does not). `overrides` are those of
+    `make_environment`.
+    """
+    if max_episode_steps not in (None, -1):
+        overrides["max_steps"] = max_episode_steps
+    worlds = metta.api.make_environment(metta.api.load_config(preset).env, num_envs, seed, **overrides)
+    return worlds.to_gymnasium_vector(autoreset_mode, render_mode, flat_actions)
 
 
 def refuse_single_env(preset: str, **options: Any) -> NoReturn:
     """Raise UsageError: `gymnasium.make` makes environments of one agent only."""
     raise UsageError(
         f"gymnasium.make cannot make metta/{preset}, which has several agents; "
-        f'use gymnasium.make_vec("metta/{preset}"), which has a sub-environment for each agent'
+        f'use gymnasium.make_vec("metta/{preset}"), without vectorization_mode: it has a sub-environment for each agent'
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,13 +14,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from gymnasium.wrappers.vector import FlattenObservation, NormalizeObservation, RecordEpisodeStatistics, RecordVideo
 
 import metta
 from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.presets import presets
-from metta.errors import UsageError
+from metta.errors import ConfigError, UsageError
 from metta.world.env import MettaGridEnv
 
 TINY = EnvConfig.model_validate(
@@ -53,29 +55,43 @@ def env() -> Iterator[GymnasiumVectorEnv]:
     env.close()
 
 
-def test_equals_a_vector_environment_of_gymnasium(env: GymnasiumVectorEnv) -> None:
-    """Observations, rewards, flags and final observations over several episodes."""
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_equals_a_vector_environment_of_gymnasium(mode: AutoresetMode) -> None:
+    """In all modes, over several episodes, and after resets of some sub-environments: all that `step` returns."""
     single = SyncVectorEnv(
         [lambda index=index: OneAgent(index) for index in range(3)],  # type: ignore[misc]
-        autoreset_mode=AutoresetMode.SAME_STEP,
+        autoreset_mode=mode,
     )
+    env = MettaGridEnv(TINY, num_worlds=3).to_gymnasium_vector(mode)
+    assert env.metadata["autoreset_mode"] is env.autoreset_mode is mode
     seeds: list[int | None] = [9, 9, 9]
     theirs, ours = single.reset(seed=seeds)[0], env.reset(seed=9)[0]
     assert data_equivalence(theirs, ours)
     env.action_space.seed(1)
     endings = 0
-    for _ in range(12):
+    done = np.zeros(3, np.bool_)
+    for step in range(30):
+        mask = np.array([False, True, True]) if step in (2, 18, 19) else done
+        if step in (2, 18, 19) or (mode == AutoresetMode.DISABLED and done.any()):
+            theirs, ours = (one.reset(options={"reset_mask": mask | done})[0] for one in (single, env))
+            assert data_equivalence(theirs, ours)
         actions = env.action_space.sample()
         *theirs, their_info = single.step(actions)
         *ours, our_info = env.step(actions)
         for their, our in zip(theirs, ours, strict=True):
             assert np.array_equal(their, our)
-        assert set(their_info) == set(our_info)
-        if our_info:
-            endings += 1
+        done = ours[2] | ours[3]
+        endings += int(done.sum())
+        assert (
+            ("final_obs" in our_info) == ("final_obs" in their_info) == (mode == AutoresetMode.SAME_STEP and done.any())
+        )
+        assert ("final_info" in our_info) == done.any()
+        if "final_obs" in our_info:
             assert np.array_equal(their_info["_final_obs"], our_info["_final_obs"])
-            assert np.array_equal(np.stack(their_info["final_obs"]), np.stack(our_info["final_obs"]))
-    assert endings == 2
+            for their, our in zip(their_info["final_obs"], our_info["final_obs"], strict=True):
+                assert (their is None) == (our is None)
+                assert their is None or np.array_equal(their, our)
+    assert endings >= 12
     single.close()
 
 
@@ -108,13 +124,51 @@ def test_final_info_has_return_length_and_counters() -> None:
     assert info["final_info"]["stats"]["action.noop.success"].tolist() == [4.0] * 4
 
 
-def test_gymnasiums_wrappers_work(env: GymnasiumVectorEnv) -> None:
-    wrapped = RecordEpisodeStatistics(env)
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_episode_statistics_of_gymnasium(mode: AutoresetMode) -> None:
+    config = TINY.override(num_agents=2, time_punishment=-0.5, max_steps=4)
+    worlds = MettaGridEnv(config, 3)
+    wrapped = RecordEpisodeStatistics(worlds.to_gymnasium_vector(mode))
     wrapped.reset(seed=0)
-    for _ in range(4):
-        wrapped.step(env.action_space.sample())
-    *_, info = wrapped.step(env.action_space.sample())
-    assert info["episode"]["l"].tolist() == [5] * 3
+    endings = 0
+    for _ in range(14):
+        *_, info = wrapped.step(np.zeros((6, 2), int))
+        if "episode" in info:
+            endings += 1
+            assert info["episode"]["l"].tolist() == info["final_info"]["episode"]["l"].tolist() == [4] * 6
+            assert info["episode"]["r"].tolist() == info["final_info"]["episode"]["r"].tolist() == [-2] * 6
+    assert endings == 3 if mode == AutoresetMode.SAME_STEP else 2
+
+
+def test_gymnasiums_observation_wrappers_work() -> None:
+    """They refuse SAME_STEP, since they would not transform final observations."""
+    worlds = MettaGridEnv(TINY.override(num_agents=2), 2).to_gymnasium_vector("NextStep")
+    env = NormalizeObservation(FlattenObservation(worlds))
+    observations, _ = env.reset(seed=0)
+    for _ in range(12):
+        observations = env.step(env.action_space.sample())[0]
+        assert observations.shape == (4, 600)
+    assert env.obs_rms.count == pytest.approx(13 * 4, abs=1)
+
+
+def test_flat_actions_are_the_pairs() -> None:
+    pairs, flat = (MettaGridEnv(TINY, 3).to_gymnasium_vector(flat_actions=flat) for flat in (False, True))
+    count = len(pairs.worlds.single_action_space.spec.flat_actions)
+    assert flat.single_action_space == gymnasium.spaces.Discrete(count)
+    assert flat.action_space == gymnasium.spaces.MultiDiscrete([count] * 3)
+    assert flat.single_action_space.spec is pairs.single_action_space.spec
+    flat.reset(seed=2), pairs.reset(seed=2)
+    table = np.array(flat.single_action_space.spec.flat_actions)
+    for _ in range(12):
+        actions = flat.action_space.sample()
+        for ours, theirs in zip(flat.step(actions)[:4], pairs.step(table[actions])[:4], strict=True):
+            assert np.array_equal(ours, theirs)
+    for wrong in (np.array([0, 1, count]), np.array([0, -1, 2]), np.zeros((3, 2), int), np.zeros(3)):
+        with pytest.raises(UsageError, match=f"integers .agents. from 0 to {count - 1}"):
+            flat.step(wrong)
+    nothing = TINY.override(actions=[{"type": "noop", "key": "noop", "enabled": False}])
+    with pytest.raises(UsageError, match="no action that can succeed"):
+        MettaGridEnv(nothing).to_gymnasium_vector(flat_actions=True)
 
 
 def test_a_list_of_seeds(env: GymnasiumVectorEnv) -> None:
@@ -139,8 +193,89 @@ def test_invalid_arguments_are_refused(env: GymnasiumVectorEnv) -> None:
     for seeds in ([1, 2], [1, None, 2], [1, 2, -3]):
         with pytest.raises(UsageError, match="one integer of at least 0 per sub-environment"):
             env.reset(seed=seeds)
-    with pytest.raises(UsageError, match="auto_reset=True"):
-        MettaGridEnv(TINY, auto_reset=False).to_gymnasium_vector()
+    for mode in ("Next", 3):
+        with pytest.raises(UsageError, match=r'autoreset_mode must be .*"NextStep", "SameStep", "Disabled"; got'):
+            MettaGridEnv(TINY).to_gymnasium_vector(mode)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r'render_mode must be "ansi", "rgb_array" or None; got .human.'):
+        MettaGridEnv(TINY).to_gymnasium_vector(render_mode="human")
+
+
+def test_a_step_without_the_reset_it_needs_is_refused() -> None:
+    env = MettaGridEnv(TINY, 2, auto_reset=False).to_gymnasium_vector()
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED, "as for the MettaGridEnv"
+    with pytest.raises(UsageError, match=r"call reset\(\) before the first step"):
+        env.step(env.action_space.sample())
+    with pytest.raises(UsageError, match="no map yet"):
+        env.render()
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    with pytest.raises(UsageError, match=r"episodes of worlds \[0, 1\] have ended: .*reset_mask"):
+        env.step(env.action_space.sample())
+    env.reset(options={"reset_mask": np.array([True, False])})
+    with pytest.raises(UsageError, match=r"episodes of worlds \[1\] have ended"):
+        env.step(env.action_space.sample())
+
+
+def test_reset_masks_that_cannot_hold_are_refused() -> None:
+    env = MettaGridEnv(TINY.override(num_agents=2), 2).to_gymnasium_vector()
+    whole = np.array([True, True, False, False])
+    with pytest.raises(UsageError, match="reset all of them first"):
+        env.reset(options={"reset_mask": whole})
+    env.reset(seed=1)
+    with pytest.raises(UsageError, match="all 2 agents of a world or for none"):
+        env.reset(options={"reset_mask": np.array([True, False, False, False])})
+    for wrong in (whole[:3], whole.astype(int), np.zeros(4, bool), [1]):
+        with pytest.raises(UsageError, match=r"reset_mask must be a bool array \[4\]"):
+            env.reset(options={"reset_mask": wrong})
+    with pytest.raises(UsageError, match="with the mask alone"):
+        env.reset(seed=3, options={"reset_mask": whole})
+    with pytest.raises(UsageError, match=r"unknown reset options \['mask'\]; known: reset_mask"):
+        env.reset(options={"mask": whole})
+    observations = env.reset(options={})[0]
+    assert env.worlds.steps.tolist() == [0, 0]  # type: ignore[attr-defined]
+    assert (env.reset(options={"reset_mask": whole})[0][2:] == observations[2:]).all()
+
+
+class TestRendering:
+    """One entry for each sub-environment, as in Gymnasium."""
+
+    def test_text(self) -> None:
+        env = MettaGridEnv(TINY.override(num_agents=2), 2, seed=1).to_gymnasium_vector()
+        assert env.render_mode == "ansi"
+        env.reset()
+        drawings = env.render()
+        assert drawings is not None
+        assert len(drawings) == 4
+        assert drawings[0] == drawings[1] == env.worlds.render(0) != drawings[2]
+
+    def test_pictures(self) -> None:
+        env = MettaGridEnv(TINY.override(num_agents=2), 2, seed=1).to_gymnasium_vector(render_mode="rgb_array")
+        env.reset()
+        pictures = env.render()
+        assert pictures is not None
+        assert {(picture.shape, picture.dtype) for picture in pictures} == {((168, 168, 3), np.dtype(np.uint8))}
+        assert len({picture.tobytes() for picture in pictures}) == 4, "each has the window of its agent"
+
+    def test_none(self) -> None:
+        env = MettaGridEnv(TINY, seed=1).to_gymnasium_vector(render_mode=None)
+        env.reset()
+        assert env.render() is None
+
+    @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+    def test_gymnasium_records_videos(self, mode: AutoresetMode, tmp_path: Path) -> None:
+        pytest.importorskip("moviepy")
+        worlds = gymnasium.make_vec("metta/quickstart", render_mode="rgb_array", autoreset_mode=mode, max_steps=5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # SAME_STEP: videos lack the last frame
+            env = RecordVideo(worlds, str(tmp_path), episode_trigger=lambda episode: episode < 2)
+            env.reset(seed=0)
+            for _ in range(13):
+                env.step(env.action_space.sample())
+            env.close()
+        names = {file.name: file.stat().st_size for file in tmp_path.glob("*.mp4")}
+        assert set(names) == {"rl-video-episode-0.mp4", "rl-video-episode-1.mp4"}
+        assert min(names.values()) > 1000
 
 
 def test_gymnasium_make_names_make_vec(env: GymnasiumVectorEnv) -> None:
@@ -151,11 +286,34 @@ def test_gymnasium_make_names_make_vec(env: GymnasiumVectorEnv) -> None:
 
 @pytest.mark.parametrize("name", [preset.name for preset in presets()])
 def test_every_preset_is_made_by_its_name(name: str) -> None:
+    """With all that the metadata names, and Gymnasium's own arguments."""
     assert metta.__doc__  # importing metta is what registers them
     env = gymnasium.make_vec(f"metta/{name}", num_envs=2, seed=3)
     worlds = env.unwrapped.worlds  # type: ignore[attr-defined]
     assert env.num_envs == 2 * worlds.num_agents
-    assert worlds.seed == 3
+    assert worlds.seed == env.np_random_seed == 3
     assert env.observation_space.contains(env.reset()[0])
-    assert len(env.render() or ()) == 2
+    for mode in env.metadata["render_modes"]:
+        other = gymnasium.make_vec(f"metta/{name}", 2, render_mode=mode, max_episode_steps=3, flat_actions=True)
+        assert other.render_mode == mode
+        other.reset(seed=1)
+        flags = [other.step(other.action_space.sample())[3].all() for _ in range(6)]
+        assert flags == [False, False, True] * 2
+        assert len(other.render() or ()) == other.num_envs
+        other.close()
     env.close()
+
+
+def test_arguments_of_make_vec() -> None:
+    env = gymnasium.make_vec("metta/quickstart", num_envs=2, num_agents=3, autoreset_mode="NextStep", render_mode=None)
+    assert (env.num_envs, env.render_mode, env.metadata["autoreset_mode"]) == (6, None, AutoresetMode.NEXT_STEP)
+    again = gymnasium.make_vec(env.spec)  # type: ignore[arg-type]
+    assert (again.num_envs, again.render_mode, again.metadata["autoreset_mode"]) == (6, None, AutoresetMode.NEXT_STEP)
+    steps = gymnasium.make_vec("metta/quickstart", max_episode_steps=-1).unwrapped.worlds.config.game.max_steps  # type: ignore[attr-defined]
+    assert steps == gymnasium.make_vec("metta/quickstart").unwrapped.worlds.config.game.max_steps  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match='unknown setting; did you mean "num_agents"'):
+        gymnasium.make_vec("metta/quickstart", num_agent=3)
+    with pytest.raises(ConfigError, match="max_steps"):
+        gymnasium.make_vec("metta/quickstart", max_episode_steps=-5)
+    with pytest.raises(UsageError, match="without vectorization_mode"):
+        gymnasium.make_vec("metta/quickstart", vectorization_mode="sync")

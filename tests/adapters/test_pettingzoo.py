@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,18 +21,26 @@ TINY = EnvConfig.model_validate(
 )
 
 
-def make(auto_reset: bool = True) -> PettingZooEnv:
-    return MettaGridEnv(TINY, auto_reset=auto_reset, seed=0).to_pettingzoo()
+def make(auto_reset: bool = True, **modes: Any) -> PettingZooEnv:
+    return MettaGridEnv(TINY, auto_reset=auto_reset, seed=0).to_pettingzoo(**modes)
 
 
+@pytest.mark.parametrize("flat_actions", [False, True])
 @pytest.mark.parametrize("auto_reset", [True, False])
-def test_pettingzoos_own_tests_pass(auto_reset: bool) -> None:
-    from pettingzoo.test import parallel_api_test, parallel_seed_test  # noqa: PLC0415  # the extra may be missing
+def test_pettingzoos_own_tests_pass(auto_reset: bool, flat_actions: bool) -> None:
+    from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test  # noqa: PLC0415  # the extra may be missing
+    from pettingzoo.test.state_test import state_test  # noqa: PLC0415
+    from pettingzoo.utils import parallel_to_aec  # noqa: PLC0415
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        parallel_api_test(make(auto_reset), num_cycles=50)
-        parallel_seed_test(lambda: make(auto_reset), num_cycles=50)
+        env = make(auto_reset, flat_actions=flat_actions)
+        parallel_api_test(env, num_cycles=50)
+        parallel_seed_test(lambda: make(auto_reset, flat_actions=flat_actions), num_cycles=50)
+        state_test(parallel_to_aec(env), env)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about attributes of the conversion
+        api_test(parallel_to_aec(make(auto_reset, flat_actions=flat_actions)), num_cycles=50)
 
 
 def test_episodes_are_those_of_the_world() -> None:
@@ -50,6 +59,83 @@ def test_episodes_are_those_of_the_world() -> None:
         assert all(truncated.values())
         assert env.agents == []
         assert np.array_equal(np.stack(list(env.reset()[0].values())), world.reset()[0])
+
+
+@pytest.mark.parametrize("render_mode", PettingZooEnv.metadata["render_modes"])
+def test_after_the_last_step_the_last_map_is_shown(render_mode: str) -> None:
+    """Until `reset`, also by the state; a world that is never reset shows the same."""
+    env, world = make(render_mode=render_mode), MettaGridEnv(TINY, auto_reset=False)
+    with pytest.raises(UsageError, match="no map yet"):
+        env.render()
+    env.reset(seed=4)
+    world.reset(seed=4)
+    rng = np.random.default_rng(0)
+    while env.agents:
+        actions = rng.integers(0, 3, (3, 2))
+        env.step(dict(zip(env.agents, actions, strict=True)))
+        world.step(actions)
+        shown = world.render() if render_mode == "ansi" else world.render_rgb()
+        assert np.array_equal(env.render(), shown)
+        assert np.array_equal(env.state(), world.feature_grid())
+    env.reset()
+    assert not np.array_equal(env.render(), shown)
+
+
+def test_without_a_render_mode_nothing_is_shown() -> None:
+    env = make(render_mode=None)
+    env.reset()
+    assert env.render() is None
+    with pytest.raises(UsageError, match="render_mode must be"):
+        make(render_mode="human")
+
+
+def test_flat_actions_are_the_pairs() -> None:
+    flat, pairs = make(flat_actions=True), make()
+    table = flat.action_space("agent_0").spec.flat_actions
+    assert flat.action_space("agent_1").n == len(table)
+    flat.reset(seed=3)
+    pairs.reset(seed=3)
+    while flat.agents:
+        actions = {name: flat.action_space(name).sample() for name in flat.agents}
+        ours = flat.step(actions)
+        theirs = pairs.step({name: np.array(table[index]) for name, index in actions.items()})
+        for our, their in zip(ours[:4], theirs[:4], strict=True):
+            assert all(np.array_equal(our[name], their[name]) for name in our)
+    flat.reset()
+    with pytest.raises(UsageError, match=f"from 0 to {len(table) - 1}"):
+        flat.step(dict.fromkeys(flat.agents, len(table)))
+
+
+def test_the_state_has_the_values_of_all_tokens() -> None:
+    """What an agent sees around it is in the state, at the cells of its window."""
+    tasks = [TINY, TINY.override(width=11, height=9)]
+    env = MettaGridEnv(tasks, seed=0).to_pettingzoo()
+    spec = env.world.single_observation_space.spec
+    rng = np.random.default_rng(1)
+    sizes = set()
+    for _ in range(8):
+        observations, _ = env.reset()
+        sizes.add(env.world.cells().shape)
+        for _ in range(12):
+            state = env.state()
+            assert env.state_space.contains(state)
+            assert state.shape == (9, 11, len(spec.feature_names))
+            for agent, tokens in enumerate(observations.values()):
+                seen = {}
+                for location, feature, value in tokens.tolist():
+                    if location != 0xFF:
+                        window = np.array([location >> 4, location & 15])
+                        cell = env.world.positions[agent] + window - [5, 5]
+                        seen[*cell.tolist(), feature] = value
+                assert len(seen) > 5
+                for place, value in seen.items():
+                    assert state[place] == value
+            observations = env.step(dict(zip(env.agents, rng.integers(0, 4, (3, 2)), strict=True)))[0]
+        cells = env.world.cells()
+        types = env.state()[..., 0]  # 0 is the type of agents and empty cells
+        assert np.array_equal(types[: len(cells), : cells.shape[1]], np.maximum(cells, 0))
+        assert types.sum() == np.maximum(cells, 0).sum()
+    assert sizes == {(8, 8), (9, 11)}
 
 
 def test_info_has_return_and_length() -> None:

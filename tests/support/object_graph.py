@@ -64,12 +64,16 @@ def check_copy(original: Any, copied: Any) -> int:
         own, other = dict(parts(mine)), dict(parts(theirs))
         assert own.keys() == other.keys(), path
         waiting += [(path + name, own[name], other[name]) for name in own]
-    for path, mine, theirs in arrays:
-        for other_path, other_mine, other_theirs in arrays:
-            assert overlap(mine, other_mine) == overlap(theirs, other_theirs), f"{path} and {other_path}"
-            assert not overlap(mine, other_theirs), f"{path} of the original and {other_path} of the copy"
+    paths = [path for path, _, _ in arrays]
+    mine, theirs = (np.array([bounds[side] for bounds in arrays], np.uint64).T for side in (1, 2))
+    for first, second in np.argwhere(overlap(mine, mine) != overlap(theirs, theirs)).tolist()[:1]:
+        raise AssertionError(f"{paths[first]} and {paths[second]}")
+    for first, second in np.argwhere(overlap(mine, theirs)).tolist()[:1]:
+        raise AssertionError(f"{paths[first]} of the original and {paths[second]} of the copy")
     return len(arrays)
 
 
-def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return max(one[0], other[0]) < min(one[1], other[1])
+def overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether each memory of `one [2, arrays]` overlaps with each of `other`. `[arrays, arrays] bool`"""
+    first, last = np.maximum.outer(one[0], other[0]), np.minimum.outer(one[1], other[1])
+    return np.asarray(first < last)

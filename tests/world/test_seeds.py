@@ -182,5 +182,5 @@ class TestSomeWorlds:
             with pytest.raises(UsageError, match="with the mask alone"):
                 env.reset(worlds=mask, **more)
         for wrong in (mask[:2], mask.astype(int)):
-            with pytest.raises(UsageError, match=r"a mask \[worlds\] = \[3\] of bool"):
+            with pytest.raises(UsageError, match=r"worlds must be bool \[worlds\] = \[3\]"):
                 env.reset(worlds=wrong)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from metta.adapters.vector_env_protocol import VectorEnvProtocol
+from metta.adapters.vector_env_protocol import RENDER_FPS, RENDER_MODES, VectorEnvProtocol, checked_render_mode
 from metta.errors import UsageError
-from metta.spaces import ActionSpace, ObservationSpace
+from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
 
 try:
     from pettingzoo import ParallelEnv
@@ -23,45 +24,58 @@ except ImportError:  # an optional dependency
 class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base class is untyped
     """A parallel environment with agents named `agent_0`, `agent_1`, ..., which all act until the episode ends.
 
-    Raises UsageError if PettingZoo is not installed, or if `world` has more than one world.
+    `render_mode` is "ansi" (text), "rgb_array" (pictures) or None. With `flat_actions`, an action is an index into
+    `spec.flat_actions` instead of a pair. `world.auto_reset` is set to false: `reset` starts every episode, so that the
+    world can be rendered after the last step.
+
+    Raises UsageError if PettingZoo is not installed, if `world` has more than one world, or for an unknown render mode.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"name": "metta", "render_modes": ["ansi"], "is_parallelizable": True}
-    render_mode = "ansi"
+    metadata: ClassVar[dict[str, Any]] = {
+        "name": "metta",
+        "render_modes": list(RENDER_MODES),
+        "render_fps": RENDER_FPS,
+        "is_parallelizable": True,
+    }
 
-    def __init__(self, world: VectorEnvProtocol):
+    def __init__(self, world: VectorEnvProtocol, render_mode: str | None = "ansi", flat_actions: bool = False):
         if not HAS_PETTINGZOO:
             raise UsageError("to_pettingzoo() needs PettingZoo: pip install 'metta-gridworlds[pettingzoo]'")
         if world.num_worlds != 1:
             raise UsageError(f"a PettingZoo environment has one world; got {world.num_worlds} worlds")
+        self.render_mode = checked_render_mode(render_mode)
         self.world = world
+        world.auto_reset = False
         self.possible_agents = [f"agent_{index}" for index in range(world.num_agents)]
         self.agents: list[str] = []
         env_config = world.single_observation_space.env_config
         self.observation_spaces = {name: ObservationSpace(env_config) for name in self.possible_agents}
-        self.action_spaces = {name: ActionSpace(env_config) for name in self.possible_agents}
-        self._next_observations: NDArray[np.uint8] | None = None
-        """first observations of the next episode, which a world with `auto_reset` starts when an episode ends"""
+        self.action_spaces: dict[str, ActionSpace | FlatActionSpace] = {
+            name: FlatActionSpace(env_config) if flat_actions else ActionSpace(env_config)
+            for name in self.possible_agents
+        }
+        rows, cols = (max(getattr(task.game, size) for task in world.configs) for size in ("height", "width"))
+        self.state_space = Box(0, 255, (rows, cols, len(env_config.spec.feature_names)), np.uint8)
+        """space of `state`"""
 
     def observation_space(self, agent: str) -> ObservationSpace:
         """The observation space of an agent."""
         return self.observation_spaces[agent]
 
-    def action_space(self, agent: str) -> ActionSpace:
+    def action_space(self, agent: str) -> ActionSpace | FlatActionSpace:
         """The action space of an agent."""
         return self.action_spaces[agent]
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, dict[str, Any]]]:
-        """Start a new episode. With `seed`, restart the sequence of episodes from that seed. `options` are ignored.
+        """Start a new episode. With `seed`, restart the sequence of episodes from that seed.
+
+        There are no `options`; those that programs pass to every environment are ignored.
 
         Returns the observation `[tokens, 3] uint8` and an empty info of each agent.
         """
-        observations = self._next_observations
-        if observations is None or seed is not None:
-            observations = self.world.reset(seed=seed)[0]
-        self._next_observations = None
+        observations = self.world.reset(seed=seed)[0]
         self.agents = list(self.possible_agents)
         return self._by_name(observations), {name: {} for name in self.agents}
 
@@ -74,7 +88,9 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """Advance the world by one step. `actions` maps every agent to integers `[2]`: action id and argument.
+        """Advance the world by one step.
+
+        `actions` maps every agent to integers `[2]`: action id and argument; with `flat_actions`, to one integer.
 
         Returns observations, rewards, terminations, truncations and infos by agent. When the episode ends, the info of
         each agent has the key `episode`, with the return `r` and the length `l` in steps, as in Gymnasium.
@@ -88,14 +104,15 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
                 else "no episode is running: call reset() before step()"
             )
         rows = np.array([actions[name] for name in self.possible_agents])
+        space = self.action_spaces[self.possible_agents[0]]
+        if isinstance(space, FlatActionSpace):
+            rows = space.pairs(rows)
         observations, rewards, terminated, truncated, info = self.world.step(rows)
         infos: dict[str, dict[str, Any]] = {name: {} for name in self.agents}
         if info.episodes:
             (episode,) = info.episodes
             for name, reward in zip(self.possible_agents, episode.rewards, strict=True):
                 infos[name]["episode"] = {"r": float(reward), "l": episode.length}
-            if self.world.auto_reset:
-                self._next_observations, observations = observations, info.final_observations
             self.agents = []
         return (
             self._by_name(observations),
@@ -105,9 +122,15 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
             infos,
         )
 
-    def render(self) -> str:
-        """A text drawing of the world."""
-        return self.world.render()
+    def state(self) -> NDArray[np.uint8]:
+        """The complete world as a grid of features, `[rows, cols, features] uint8`: see `MettaGridEnv.feature_grid`."""
+        return self.world.feature_grid()
+
+    def render(self) -> str | NDArray[np.uint8] | None:
+        """The world, as `render_mode` says: a text drawing, a picture `[height, width, 3] uint8`, or None."""
+        if self.render_mode is None:
+            return None
+        return self.world.render() if self.render_mode == "ansi" else self.world.render_rgb()
 
     def close(self) -> None:
         """Close the MettaGridEnv."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.config.env.env_config import EnvConfig
+from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 
 
@@ -57,11 +59,22 @@ class VectorEnvProtocol(Protocol):
     num_worlds: int
     num_agents: int
     auto_reset: bool
+    configs: tuple[EnvConfig, ...]
     single_observation_space: ObservationSpace
     single_action_space: ActionSpace
 
-    def reset(self, seed: int | None = None) -> tuple[NDArray[np.uint8], Any]:
-        """Start an episode in every world. Returns observations `[agents, tokens, 3] uint8` and info."""
+    @property
+    def seed(self) -> int | None:
+        """The seed of all random streams."""
+
+    def reset(
+        self,
+        seed: int | None = None,
+        out: NDArray[np.uint8] | None = None,
+        *,
+        worlds: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.uint8], Any]:
+        """Start an episode in every world, or in those of a mask. Returns observations `[agents, tokens, 3] uint8`."""
 
     def step(self, actions: NDArray[np.integer[Any]]) -> Transition:
         """Advance every world by one step. `actions [agents, 2]` are integers: action id and argument."""
@@ -69,5 +82,25 @@ class VectorEnvProtocol(Protocol):
     def render(self, world: int = 0) -> str:
         """A text drawing of a world."""
 
+    def render_rgb(self, world: int = 0, agent: int | None = None) -> NDArray[np.uint8]:
+        """A picture of a world, `[height, width, 3] uint8`, with the outline of an agent's observation window."""
+
+    def feature_grid(self, world: int = 0) -> NDArray[np.uint8]:
+        """The complete world as a grid of features. `[rows, cols, features] uint8`"""
+
     def close(self) -> None:
         """Release resources."""
+
+
+RENDER_MODES = ("ansi", "rgb_array")
+"""Render modes of the adapters: text drawings, and pictures."""
+
+RENDER_FPS = 8
+"""Steps per second at which one can follow a video of an episode."""
+
+
+def checked_render_mode(render_mode: str | None) -> str | None:
+    """The render mode. Raises UsageError unless it is None or one of RENDER_MODES."""
+    if render_mode not in (None, *RENDER_MODES):
+        raise UsageError(f'render_mode must be "ansi", "rgb_array" or None; got {render_mode!r}')
+    return render_mode

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
+from metta.adapters.gymnasium_vector import Autoreset, GymnasiumVectorEnv
 from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.token_features import NO_TOKEN
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
+from metta.world.arguments import checked_actions, checked_mask, output_array
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
 from metta.world.episodes import EpisodeStreams, stagger
 from metta.world.observation.observe import CompactObservations, Observer, Window
+from metta.world.picture import paint_world
 from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
 from metta.world.rules.actions import count_actions, run_main_phase
@@ -108,17 +109,18 @@ class MettaGridEnv:
         With `staggered`, episodes start at different steps, so that they do not all end at once: in the world with
         global index n, at the fraction n * 0.618... mod 1 of the length of the episode.
 
-        With a mask `worlds [worlds] bool`, only these worlds start a new episode; the others continue theirs. Raises
-        UsageError if it is combined with `seed` or `staggered`, or before the first reset of all worlds.
+        With a mask `worlds [worlds] bool`, only these worlds start a new episode; the others continue theirs, and their
+        rows of `out` are not written. Raises UsageError if it is combined with `seed` or `staggered`, or before the
+        first reset of all worlds.
 
         Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
         """
         if worlds is not None:
-            return self._reset_some(worlds, self._output_array(out), seed is None and not staggered)
+            return self._reset_some(worlds, out, seed is None and not staggered)
         if self._streams.restart(seed):
             self._worlds.episode[:] = -1
             self._reset_pool.discard_all()
-        observations = self._output_array(out)
+        observations = output_array(out, self.observation_shape)
         self._start_episodes(range(self.num_worlds), observations)
         if staggered:
             stagger(self._worlds, self._streams.first_world)
@@ -126,19 +128,17 @@ class MettaGridEnv:
         return observations, self._no_episode_ended
 
     def _reset_some(
-        self, worlds: NDArray[np.bool_], observations: NDArray[np.uint8], is_alone: bool
+        self, worlds: NDArray[np.bool_], out: NDArray[np.uint8] | None, is_alone: bool
     ) -> tuple[NDArray[np.uint8], StepInfo]:
-        mask = np.asarray(worlds)
-        if mask.shape != (self.num_worlds,) or mask.dtype != np.bool_:
-            raise UsageError(
-                f"worlds must be a mask [worlds] = [{self.num_worlds}] of bool; got {mask.dtype} {list(mask.shape)}"
-            )
+        mask = checked_mask(worlds, self.num_worlds)
         if not self._was_reset or not is_alone:
             raise UsageError(
                 "the seed and the staggering are those of all worlds: reset all of them first, and some later with the "
                 "mask alone"
             )
-        self._observer.observe(None, observations, is_counted=False)
+        observations = output_array(out, self.observation_shape)
+        if out is None:
+            self._observer.observe(None, observations, is_counted=False)
         self._start_episodes(mask.nonzero()[0].tolist(), observations)
         return observations, self._no_episode_ended
 
@@ -180,9 +180,9 @@ class MettaGridEnv:
         if not self._was_reset:
             raise UsageError("call reset() before the first step()")
         worlds = self._worlds
-        actions = self._validate_actions(actions)
+        actions = checked_actions(actions, self.agents)
         turns = Turns(worlds, actions, order)
-        observations = self._output_array(out)
+        observations = output_array(out, self.observation_shape)
 
         worlds.clock += 1
         worlds.steps += 1
@@ -348,6 +348,23 @@ class MettaGridEnv:
         """A text drawing of a world: objects as in drawn maps, agents as ^ v < > by orientation."""
         return draw_world(self._worlds, world)
 
+    def render_rgb(self, world: int = 0, agent: int | None = None) -> NDArray[np.uint8]:
+        """A picture of a world, with the outline of the observation window of its agent `agent`, if one is given.
+
+        `[rows * pixels, cols * pixels, 3] uint8`, with the rows and cols of the largest map of all tasks and a square
+        of 4 to 24 pixels for each cell.
+        """
+        return paint_world(self._worlds, world, agent)
+
+    def feature_grid(self, world: int = 0) -> NDArray[np.uint8]:
+        """The complete world as a grid of features, such as the input of a central critic. `[rows, cols, features]`
+
+        For each cell, the values of the tokens that an observation has for it, by feature id (`spec.feature_names`),
+        and 0 for features without a token; the cell of an agent also has the agent's last action, last reward and
+        completion of the episode. `uint8`, with the rows and cols of the largest map of all tasks.
+        """
+        return self._observer.feature_grid(world)
+
     # -- tasks, saving, closing ---------------------------------------------------------------------------------
 
     def set_task_weights(self, weights: Sequence[float]) -> None:
@@ -411,35 +428,22 @@ class MettaGridEnv:
 
     # -- interfaces of other libraries -----------------------------------------------------------------------------
 
-    def to_gymnasium_vector(self) -> GymnasiumVectorEnv:
+    def to_gymnasium_vector(
+        self,
+        autoreset_mode: Autoreset | None = None,
+        render_mode: str | None = "ansi",
+        flat_actions: bool = False,
+    ) -> GymnasiumVectorEnv:
         """This environment as a Gymnasium vector environment with one sub-environment per agent.
 
-        Raises UsageError if `auto_reset` is false.
+        The arguments are those of `GymnasiumVectorEnv`. `auto_reset` is set to fit `autoreset_mode`.
         """
-        return GymnasiumVectorEnv(self)
+        return GymnasiumVectorEnv(self, autoreset_mode, render_mode, flat_actions)
 
-    def to_pettingzoo(self) -> PettingZooEnv:
-        """This environment as a PettingZoo parallel environment.
+    def to_pettingzoo(self, render_mode: str | None = "ansi", flat_actions: bool = False) -> PettingZooEnv:
+        """This environment as a PettingZoo parallel environment; `auto_reset` is set to false.
 
-        Raises UsageError if it has more than one world, or if PettingZoo is not installed.
+        The arguments are those of `PettingZooEnv`. Raises UsageError if this environment has more than one world, or if
+        PettingZoo is not installed.
         """
-        return PettingZooEnv(self)
-
-    # -- arguments --------------------------------------------------------------------------------------------
-
-    def _validate_actions(self, actions: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        given = np.asarray(actions)
-        if given.shape != (self.agents, 2) or given.dtype.kind not in "iu":
-            raise UsageError(
-                f"actions must be integers [agents, 2] = [{self.agents}, 2]; got {given.dtype} {list(given.shape)}"
-            )
-        return given.astype(np.int64, copy=False)
-
-    def _output_array(self, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        if out is None:
-            return np.full(self.observation_shape, NO_TOKEN, np.uint8)
-        if out.shape != self.observation_shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
-            raise UsageError(
-                f"out must be contiguous uint8 {list(self.observation_shape)}; got {out.dtype} {list(out.shape)}"
-            )
-        return out
+        return PettingZooEnv(self, render_mode, flat_actions)

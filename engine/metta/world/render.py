@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.labels import cell_glyphs
+from metta.errors import UsageError
 from metta.world.state.worlds import IDLE, Worlds
 
 AGENT_GLYPHS = "^v<>"
@@ -15,7 +16,12 @@ AGENT_GLYPHS = "^v<>"
 
 
 def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
-    """The cells of a world: see `MettaGridEnv.cells`. `[rows, cols] int16`"""
+    """The cells of a world: see `MettaGridEnv.cells`. `[rows, cols] int16`
+
+    Raises UsageError before the first episode.
+    """
+    if worlds.episode[world] < 0:
+        raise UsageError("the world has no map yet: call reset() first")
     types, pad = worlds.compiled.types, worlds.pad
     game = worlds.compiled.tasks[int(worlds.task[world])].game
     slot = worlds.grid[worlds.slot_start[world] : worlds.slot_start[world] + worlds.slot_size].reshape(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.token_features import NO_TOKEN
+from metta.errors import UsageError
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
 
@@ -149,6 +150,29 @@ class Observer:
         indices += feature
         offsets = np.concatenate([[0], *counts]).cumsum()
         return CompactObservations(indices, np.ascontiguousarray(value), offsets)
+
+    def feature_grid(self, world: int) -> NDArray[np.uint8]:
+        """The values of all tokens of a world by cell and feature: see `MettaGridEnv.feature_grid`.
+
+        Raises UsageError before the first episode.
+        """
+        if self.worlds.episode[world] < 0:
+            raise UsageError("the world has no map yet: call reset() first")
+        self.table.update()
+        worlds, table, pad = self.worlds, self.table, self.worlds.pad
+        slot = worlds.by_world("grid")[world].reshape(worlds.slot_rows, worlds.stride)[pad:-pad, pad:-pad]
+        cells = (slot.ravel() > EMPTY).nonzero()[0]
+        entities = slot.ravel()[cells]
+        agents = worlds.rows_of(world)
+        row, col = worlds.positions(worlds.cell[agents] - worlds.slot_start[world]).T
+        # the global tokens of each agent belong to its cell
+        cells = np.concatenate([cells, row * slot.shape[1] + col])
+        entities = np.concatenate([entities, worlds.first_global + worlds.all_agents[agents]])
+        position, token = (np.arange(table.slots) < table.counts[entities][:, None]).nonzero()
+        tokens = table.tokens[entities[position], token]
+        grid = np.zeros((slot.size, self._num_features), np.uint8)
+        grid[cells[position], tokens & 0xFF] = tokens >> 8
+        return grid.reshape(*slot.shape, -1)
 
     def _tokens(self, rows: NDArray[np.int64] | slice) -> _TokenStream:
         """All tokens of at most CHUNK agents, not truncated to `num_observation_tokens`."""
