@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from metta.config.env.ranges import FloatOrRange, IntOrRange, OrRange, Range, RangeResolver, range_max, range_min
 from metta.config.validation.frozen_model import FrozenModel, RegisteredName
@@ -19,6 +21,62 @@ MAP_BUILDERS: Final[Registry[Any]] = Registry("metta.map_builders", "map builder
 
 ObjectCounts = dict[str, Annotated[int, Field(ge=0, le=2**24), OrRange(is_integer=True)]]
 Share = Annotated[float, Field(ge=0, le=1), OrRange(is_integer=False)]
+
+
+class AgentCounts(int):
+    """Number of agents by group, such as `{ team_1 = 18 }`; as an integer, their sum."""
+
+    by_group: dict[str, int]
+
+    def __new__(cls, by_group: Mapping[str, int]) -> Self:
+        """The sum of `by_group` (group -> number of agents)."""
+        counts = super().__new__(cls, sum(by_group.values()))
+        counts.by_group = dict(by_group)
+        return counts
+
+    def __getnewargs__(self) -> tuple[dict[str, int]]:  # type: ignore[override]
+        """The arguments of `__new__` in copies and pickles."""
+        return (self.by_group,)
+
+    def __eq__(self, other: object) -> bool:
+        return int(self) == other and self.by_group == getattr(other, "by_group", self.by_group)
+
+    __hash__ = int.__hash__
+
+
+class OrByGroup:
+    """Marks a number field that also accepts a table of numbers by group, which it turns into AgentCounts."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate a number by the field's own rules, and each number of a table by the same rules."""
+
+        def read(value: Any, number: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            if isinstance(value, AgentCounts):
+                value = value.by_group
+            if not isinstance(value, dict):
+                return number(value)
+            problems = [
+                Problem((group,), f"must be an integer of at least 0; got {count!r}")
+                for group, count in value.items()
+                if not isinstance(count, int) or isinstance(count, bool) or count < 0
+            ]
+            if problems:
+                raise RulesError(problems)
+            number(sum(value.values()))
+            return AgentCounts(value)
+
+        return core_schema.no_info_wrap_validator_function(
+            read,
+            handler(source),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: value.by_group if isinstance(value, AgentCounts) else value
+            ),
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Either the number or a table of numbers."""
+        number = handler(schema)
+        return {"oneOf": [number, {"type": "object", "additionalProperties": number}]}
 
 
 class BaseBuilderConfig(FrozenModel):
@@ -67,11 +125,12 @@ class ScatterConfig(BaseBuilderConfig):
         default=64, ge=1, le=4096, description="map height including the border, cells; default: env.game.height"
     )
     border_width: IntOrRange = Field(default=2, ge=0, le=4096, description="width of the walls around the map, cells")
-    agents: int = Field(
+    agents: Annotated[int, OrByGroup()] = Field(
         default=64,
         ge=0,
         le=65536,
-        description="number of agents, divided evenly among the groups; default: env.game.num_agents",
+        description="number of agents, divided evenly among the groups, or a table of numbers by group; default: "
+        "env.game.num_agents",
     )
     objects: ObjectCounts = Field(
         default_factory=lambda: dict(DEFAULT_MAP_OBJECTS), description="number of objects, by name"

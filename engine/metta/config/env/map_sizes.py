@@ -16,7 +16,7 @@ from metta.config.env.map_builder import (
     RoomsConfig,
     walk_builders,
 )
-from metta.config.env.map_generators import CorridorsConfig, MazeConfig, ScatterConfig
+from metta.config.env.map_generators import AgentCounts, CorridorsConfig, MazeConfig, ScatterConfig
 from metta.config.env.ranges import RangeResolver, range_max, range_min
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath
@@ -41,6 +41,8 @@ def infer_sizes(game: GameConfig, builder: MapBuilder) -> tuple[GameConfig, MapB
     those are set; unset sizes of nested builders are derived from the game's.
     """
     if isinstance(builder, ScatterConfig):
+        if isinstance(builder.agents, AgentCounts) and not game.is_set("num_agents"):
+            game = game.with_inferred(num_agents=int(builder.agents))
         return game, *_with_sizes_of_game(game, builder)
     problems: list[Problem] = []
     for name in SIZES:
@@ -77,8 +79,11 @@ def without_inferred_sizes(env: FrozenModel) -> dict[str, Any]:
     """An EnvConfig as data without the sizes that are inferred from others, so that the others can be changed."""
     data = env.model_dump(exclude_none=True)
     if data["map_builder"]["type"] not in ("Rooms", "Ascii", "Mirrored", "Choice"):
-        for name in SIZES:
-            del data["map_builder"][name]
+        for name, game_name in GAME_NAMES.items():
+            if isinstance(data["map_builder"][name], dict):
+                del data["game"][game_name]
+            else:
+                del data["map_builder"][name]
     else:
         for name in GAME_NAMES.values():
             del data["game"][name]
@@ -141,6 +146,9 @@ def group_counts(
                 has, wanted = _counts_text(each[-1], groups), _counts_text(each[0], groups)
                 problems.append(Problem(place, f"must have the same agents as the first builder, {wanted}; has {has}"))
         counts = each[0]
+    elif isinstance(builder.agents, AgentCounts):
+        for name, count in builder.agents.by_group.items():
+            counts[groups.index(name)] += count
     else:
         for group in range(num_assigned):
             counts[group] = len(range((group - first_agent) % num_assigned, builder.agents, num_assigned))
@@ -154,7 +162,8 @@ def _with_sizes_of_game(game: GameConfig, builder: MapBuilder) -> tuple[MapBuild
         if builder.is_set(name) and own != value:
             message = f"must equal env.game.{source} = {value}, or be omitted; got {own}"
             problems.append(Problem(("map_builder", name), message))
-        builder = builder.with_inferred(**{name: value})
+        if own != value or not builder.is_set(name):
+            builder = builder.with_inferred(**{name: value})
     return builder, problems
 
 

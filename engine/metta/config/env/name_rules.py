@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from metta.config.env.game import ITEM_FIELDS, AgentSettings, GameConfig
 from metta.config.env.map_builder import AsciiConfig, MapBuilder, walk_builders
 from metta.config.env.map_drawings import drawing_problems, reachability_problems
-from metta.config.env.map_generators import ScatterConfig
+from metta.config.env.map_generators import AgentCounts, ScatterConfig
 from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, ActionConfig, ObjectConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, did_you_mean
@@ -36,6 +36,10 @@ def name_problems(
     yield from _object_problems(builder, actions, types, items)
     yield from _sharing_problems(game)
     for place, part, connected in walk_builders(builder, ("map_builder",)):
+        if isinstance(part, ScatterConfig) and isinstance(part.agents, AgentCounts):
+            for name in part.agents.by_group:
+                if name not in game.groups:
+                    yield Problem((*place, "agents", name), f'unknown group "{name}"{did_you_mean(name, game.groups)}')
         if isinstance(part, AsciiConfig):
             found = list(drawing_problems(place, part, game.groups, types))
             yield from found or (reachability_problems(place, part, types) if connected else [])

@@ -26,7 +26,7 @@ from metta.config.env.map_builder import (
     MirroredConfig,
     RoomsConfig,
 )
-from metta.config.env.map_generators import ScatterConfig
+from metta.config.env.map_generators import AgentCounts, ScatterConfig
 from metta.config.env.objects import ObjectConfig
 from metta.config.env.ranges import Range, RangeResolver
 from metta.errors import MapError
@@ -100,7 +100,7 @@ def _build_scattered(
 ) -> Cells:
     """Generate a floor and place objects and agents on it; if they do not fit, generate another one."""
     wall = _type_id(config.object_types, "wall")
-    agents = _agents(builder, constraints)
+    agents = _agents(builder, config, constraints)
     sample = _range_sampler(generator)
     for _ in range(MAX_DRAWS):
         resolved = builder.resolve_ranges(sample)
@@ -163,13 +163,19 @@ def _objects(builder: ScatterConfig, config: EnvConfig) -> Cells:
     return values.repeat(list(builder.objects.values()))
 
 
-def _agents(builder: ScatterConfig, constraints: PartConstraints) -> Cells:
+def _agents(builder: ScatterConfig, config: EnvConfig, constraints: PartConstraints) -> Cells:
     """The cell values of the agents to place. `[agents] int16`
 
-    Agent n of a world is in group n modulo `num_dealt_groups`, so that groups are as equal in size as possible, in the
-    world and in each room.
+    Without numbers by group, agent n of a world is in group n modulo `num_dealt_groups`, so that groups are as equal in
+    size as possible, in the world and in each room.
     """
-    groups = np.arange(constraints.first_agent, constraints.first_agent + builder.agents) % constraints.num_dealt_groups
+    if isinstance(builder.agents, AgentCounts):
+        names = list(config.game.groups)
+        by_group = builder.agents.by_group
+        groups = np.array([names.index(name) for name in by_group], np.int64).repeat(list(by_group.values()))
+    else:
+        first = constraints.first_agent
+        groups = np.arange(first, first + builder.agents) % constraints.num_dealt_groups
     return (-1 - groups).astype(np.int16)
 
 
