@@ -107,6 +107,7 @@ from metta.run.metrics_file import json_line
 from metta.run.run_directory import newest_checkpoint
 from metta.run.train import resume_run, train_run
 from metta.spaces import ActionSpace, ObservationSpace
+from metta.world.action_failures import failure_reason, view_ahead
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary, StepInfo
 from metta.world.make_environment import make_environment
@@ -220,6 +221,7 @@ __all__ = [
     "eval_policy",
     "evaluate",
     "export_policy",
+    "failure_reason",
     "find_device",
     "find_preset",
     "find_suite",
@@ -250,6 +252,7 @@ __all__ = [
     "train_run",
     "trained_tasks",
     "update_policy",
+    "view_ahead",
     "whole_number",
     "write_replay",
     "write_report",
