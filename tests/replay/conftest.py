@@ -40,7 +40,8 @@ def lively_page(lively: Replay, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def no_problems(browser: Chromium) -> Iterator[None]:
-    """A browser of common size, in which the test must cause no errors, warnings or requests."""
+    """A browser of common size with light colors, in which the test must cause no errors, warnings or requests."""
     browser.resize(1280, 800)
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "light"}])
     yield
     assert browser.problems() == []

@@ -46,8 +46,8 @@ def test_plays_to_the_end(browser: Chromium, lively_page: Path) -> None:
     assert panels(browser)["play"] == "Play"
     browser.press(" ")
     assert panels(browser)["play"] == "Pause"
-    browser.wait_for("document.querySelector('#time').textContent === '90 / 90'")
-    browser.wait_for("document.querySelector('#play').textContent === 'Replay'")
+    browser.wait_for("document.querySelector('#time').textContent === 'Step 90 of 90'")
+    browser.wait_for("document.querySelector('#play').textContent === 'Again'")
     assert panels(browser)["properties"]["action"] == "none, the episode has ended"
     browser.press(" ")
     browser.press(" ")
@@ -72,7 +72,8 @@ def test_plays_at_the_chosen_speed(browser: Chromium, lively_page: Path) -> None
         browser.evaluate(f"document.querySelector('#speed').value = '{speed}'")
         seconds = browser.evaluate(
             f"""new Promise(done => {{
-              const began = performance.now(), shown = () => parseInt(document.querySelector("#time").textContent);
+              const began = performance.now();
+              const shown = () => parseInt(document.querySelector("#time").textContent.slice("Step ".length));
               const since = () => (performance.now() - began) / 1000;
               const look = () => shown() >= {2 * speed} ? done(since()) : setTimeout(look, 5);
               document.querySelector("#play").click();
@@ -182,7 +183,7 @@ def test_a_large_episode_opens_within_two_seconds(browser: Chromium, large: Repl
     milliseconds = int(browser.evaluate("document.documentElement.dataset.openedIn"))
     assert milliseconds < 2000, f"opened in {milliseconds} ms"
     browser.press("End")
-    totals = panels(browser)["groups"]["Reward"]
+    totals = panels(browser)["groups"]["Total reward"]
     for index, total in enumerate(totals):
         expected = large.total_rewards[-1, large.groups == index].sum(dtype=np.float64)
         assert float(total) == pytest.approx(expected, abs=0.0051)

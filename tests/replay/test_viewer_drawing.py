@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,21 @@ from episodes import HOSTILE_NAMES, LIVELY, ScriptedPolicy, drawn, hostile, simu
 from viewer_page import box, cell_colors, go_to, panels
 
 from metta.baselines.random_policy import RandomPolicy
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.labels import action_words, cell_glyphs
+from metta.config.env.objects import CATALOG
 from metta.replay.recording import Replay, record_episode
-from metta.replay.replay_files import write_replay
+from metta.replay.replay_files import replay_title, write_replay
 from metta.world.env import MettaGridEnv
 
 pytestmark = pytest.mark.usefixtures("no_problems")
 
 NONE = "\u2013"
 ORIENTATIONS = ("up ↑", "down ↓", "left ←", "right →")
-FLOOR = [26, 32, 38]
-STRIKE = [255, 90, 77]
+FLOOR, SEEN_FLOOR = [248, 246, 241], [255, 243, 194]
+"""The floor in light colors, outside and inside what the selected agent sees."""
+STRIKE = [255, 77, 61]
+POINTER = [23, 28, 34]
 
 COLOR_AT = """(col, x, y) => {
   const canvas = document.querySelector("#map"), cell = canvas.width / 3, top = (canvas.height - cell) / 2;
@@ -50,19 +56,20 @@ def expected_properties(replay: Replay, env: MettaGridEnv, step: int, agent: int
     total = np.float32(0) if step == 0 else replay.total_rewards[step - 1, agent]
     properties = {
         "position": f"row {row}, column {col}",
-        "orientation": ORIENTATIONS[env.orientations[agent]],
-        "state": "frozen" if env.freeze_counters[agent] else "free",
+        "facing": ORIENTATIONS[env.orientations[agent]],
         "color": str(env.colors[agent]),
         "total-reward": number(total, 4),
         "action": "none, the episode has ended",
-        "outcome": NONE,
+        "result": NONE,
         "reward": NONE,
     }
+    if env.freeze_counters[agent]:
+        properties["state"] = "frozen"
     if step < replay.steps:
         action, argument = replay.actions[step, agent]
         properties |= {
-            "action": f"{replay.config.spec.action_names[action]} {argument}",
-            "outcome": "✓ success" if replay.action_success[step, agent] else "✗ failed",
+            "action": action_words(replay.config)[action][argument],
+            "result": "✓ succeeded" if replay.action_success[step, agent] else "✗ failed",
             "reward": number(replay.rewards[step, agent], 4),
         }
     return properties
@@ -88,7 +95,7 @@ def test_panels_show_the_simulators_state(browser: Chromium, lively_page: Path, 
             members = env.groups == index
             assert groups["Agents"][index] == str(members.sum())
             assert groups["Frozen"][index] == str((env.freeze_counters[members] != 0).sum())
-            assert groups["Reward"][index] == number(totals[members].sum(dtype=np.float64), 2)
+            assert groups["Total reward"][index] == number(totals[members].sum(dtype=np.float64), 2)
             for item in np.flatnonzero(lively.inventories.any(axis=(0, 1))).tolist():
                 assert groups[items[item]][index] == str(env.inventories[members, item].sum())
 
@@ -118,9 +125,8 @@ def test_orientations_look_different(browser: Chromium, tmp_path: Path) -> None:
     browser.open(page, "#step=1")
     browser.press("Escape")
     down, right, _ = ([browser.run(COLOR_AT, col, *at) for at in EDGES] for col in range(3))
-    white = [255, 255, 255]
-    assert [color == white for color in down] == [False, True, False, False]
-    assert [color == white for color in right] == [False, False, False, True]
+    assert [color == POINTER for color in down] == [False, True, False, False]
+    assert [color == POINTER for color in right] == [False, False, False, True]
 
 
 def test_the_sprite_of_a_group_is_its_agents_shape(browser: Chromium, tmp_path: Path) -> None:
@@ -194,18 +200,18 @@ def test_shows_the_observation_window_and_follows_an_agent(
     browser.open(lively_page, "#agent=2")
     row, col = lively.positions[0, 2].tolist()
 
-    def brightness() -> list[list[int]]:
-        colors = cell_colors(browser, *lively.cells.shape)
-        return [[max(max(color) for color in cell) for cell in cells] for cells in colors]
-
-    dimmed = brightness()
+    shown = cell_colors(browser, *lively.cells.shape)
     browser.press("v")
-    plain = brightness()
+    plain = cell_colors(browser, *lively.cells.shape)
     height, width = LIVELY.game.observation_height, LIVELY.game.observation_width
     for r in range(lively.cells.shape[0]):
         for c in range(lively.cells.shape[1]):
-            is_seen = abs(r - row) <= height // 2 and abs(c - col) <= width // 2
-            assert (dimmed[r][c] == plain[r][c]) == is_seen, f"{r}, {c}"
+            if abs(r - row) <= height // 2 and abs(c - col) <= width // 2:
+                assert (SEEN_FLOOR in shown[r][c]) == (FLOOR in plain[r][c])
+                assert FLOOR not in shown[r][c]
+                assert max(map(max, shown[r][c])) == max(map(max, plain[r][c])) or SEEN_FLOOR in shown[r][c]
+            else:
+                assert shown[r][c] == plain[r][c], f"what it does not see stays as it is: {r}, {c}"
 
     browser.press("f")
     for step in (0, 60, 90):
@@ -214,6 +220,91 @@ def test_shows_the_observation_window_and_follows_an_agent(
         browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + width / 2, y=y + height / 2)
         place = lively.positions[step, 2]
         assert browser.text("#pointed").startswith(f"row {place[0]}, column {place[1]} ·"), "not in the middle"
+
+
+def test_every_type_of_the_catalog_has_a_shape(browser: Chromium, tmp_path: Path) -> None:
+    """Shapes alone, without colors and letters, tell the types apart; a type without an icon has its letter."""
+    custom = [
+        {"type": "mine", "name": "well", "output": {"heart": 1}},
+        {"type": "mine", "name": "spring", "output": {"heart": 1}},
+        {"type": "converter", "name": "mill", "input": {"heart": 1}, "output": {"armor": 1}},
+    ]
+    names = [*CATALOG, *(entry["name"] for entry in custom)]
+    glyphs = "".join(chr(ord("a") + index) for index in range(len(names)))
+    config = EnvConfig.model_validate(
+        {
+            "game": {"num_agents": 1, "observation_width": 3, "observation_height": 3},
+            "objects": custom,
+            "map_builder": {
+                "type": "Ascii",
+                "map": f"{glyphs}@",
+                "legend": dict(zip(glyphs, names, strict=True)),
+            },
+        }
+    )
+    episode = record_episode(RandomPolicy(config.spec), config, 0, max_steps=1)
+    browser.open(write_replay(episode, tmp_path, "types").page)
+    pictures = browser.run(SHAPES, "#legend canvas")[1 : len(names) + 1]
+    assert len(pictures) == len(names)
+    for (name, picture), (other, of_other) in combinations(zip(names, pictures, strict=True), 2):
+        differing = sum(a != b for a, b in zip(picture.split(","), of_other.split(","), strict=True))
+        assert differing > 30, (
+            f"{name} and {other} have the same shape"
+        )  # colors alone change up to ten pixels of an edge
+    texts = browser.run("() => [...document.querySelectorAll('#legend li')].map(li => li.textContent)")
+    characters = cell_glyphs(config)
+    for name, text in zip(names, texts[1:], strict=False):
+        assert text.startswith(f"{name} \u00d7 1")
+        assert text.endswith(characters[name]), "the character of the terminal"
+    assert texts[0].endswith("@")
+
+
+def test_the_legend_comes_before_the_groups(browser: Chromium, lively_page: Path) -> None:
+    browser.open(lively_page)
+    for width in (1300, 390):
+        browser.resize(width, 900, mobile=width < 400)
+        assert box(browser, "#legend")[1] < box(browser, "#groups")[1]
+
+
+CONTRASTS = """() => {
+  const probe = document.createElement("canvas").getContext("2d");
+  const luminance = name => {
+    probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    const parts = [1, 3, 5].map(at => parseInt(probe.fillStyle.slice(at, at + 2), 16) / 255);
+    const [red, green, blue] = parts.map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const contrast = (one, other) => {
+    const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+    return (light + 0.05) / (dark + 0.05);
+  };
+  const pairs = [["--text", "--panel"], ["--text", "--background"], ["--muted", "--panel"], ["--text", "--button"],
+                 ["--on-accent", "--accent"], ["--ink", "--floor"], ["--ink", "--seen"]];
+  return pairs.map(([one, other]) => [`${one} on ${other}`, contrast(one, other)]);
+}"""
+"""The contrast of texts and signs with what is behind them, by the formula of WCAG 2."""
+
+
+def test_light_and_dark(browser: Chromium, lively_page: Path, lively: Replay) -> None:
+    browser.open(lively_page)
+    floors = []
+    for scheme in ("dark", "light"):
+        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        browser.wait_until_drawn()
+        for pair, contrast in browser.run(CONTRASTS):
+            assert contrast >= 4.5, f"{scheme}: {pair}"
+        colors = cell_colors(browser, *lively.cells.shape)
+        floors.append(next(colors[r][c][0] for r, c in np.argwhere(lively.cells == 0).tolist()))
+        assert len(browser.run(SHAPES, "#groups th canvas")) == 2
+    assert sum(floors[0]) < 200 < 600 < sum(floors[1])
+
+
+def test_the_page_is_named(browser: Chromium, lively: Replay, tmp_path: Path) -> None:
+    title = replay_title("quickstart-20260101-120000", "epoch 100", "arena <small>")
+    browser.open(write_replay(lively, tmp_path, "file", title).page)
+    assert title == "quickstart-20260101-120000 · epoch 100 · world arena <small>"
+    assert browser.text("h1") == title
+    assert browser.evaluate("document.title") == f"{title} · metta replay"
 
 
 def test_names_are_text(browser: Chromium, tmp_path: Path) -> None:
@@ -231,7 +322,7 @@ def test_names_are_text(browser: Chromium, tmp_path: Path) -> None:
         go_to(browser, step)
         panels.append(browser.text("#properties"))
     assert any(action in panel for panel in panels)
-    assert browser.evaluate("document.querySelectorAll('img, svg, iframe, body script').length") == 1
+    assert browser.evaluate("document.querySelectorAll('img, :not(button) > svg, iframe, body script').length") == 1
     assert browser.evaluate("document.title") == "hostile · metta replay"
 
 
@@ -240,7 +331,7 @@ def test_the_smallest_episode(browser: Chromium, tmp_path: Path) -> None:
     config = drawn("@", max_steps=1)
     page = write_replay(record_episode(RandomPolicy(config.spec), config, 0), tmp_path, "small").page
     browser.open(page)
-    assert panels(browser)["time"] == "0 / 1"
+    assert panels(browser)["time"] == "Step 0 of 1"
     assert browser.text("#inventory") == "nothing"
     browser.press("End")
-    assert panels(browser)["time"] == "1 / 1"
+    assert panels(browser)["time"] == "Step 1 of 1"

@@ -170,7 +170,7 @@ def hostile() -> Replay:
                 "groups": {"one": {"id": 0}, "two": {"id": 1}},
             },
             "objects": [{"type": "mine", "name": "source", "type_id": 99, "output": {"thing": 1}}],
-            "actions": [{"type": "get_items", "key": "take"}, {"type": "rotate", "key": "turn"}],
+            "actions": [{"type": "get_items", "key": key} for key in ("take", "grab")],
             "map_builder": {"border_width": 1, "objects": {"source": 14}},
         }
     )

@@ -11,7 +11,7 @@ PANELS = """() => {
   const all = selector => [...document.querySelectorAll(selector)];
   return {
     properties: Object.fromEntries(all("#properties dd").map(dd => [dd.id.replace("property-", ""), dd.textContent])),
-    inventory: all("#inventory li").map(li => texts(li.childNodes)),
+    inventory: all("#inventory li").map(li => texts(li.childNodes).filter(Boolean)),
     groups: Object.fromEntries(all("#groups tbody tr").map(row => [texts(row.cells)[0], texts(row.cells).slice(1)])),
     time: document.querySelector("#time").textContent,
     play: document.querySelector("#play").textContent,
@@ -48,7 +48,7 @@ def panels(browser: Chromium) -> dict[str, Any]:
 
 def step_shown(browser: Chromium) -> int:
     """The step shown, according to the page."""
-    return int(panels(browser)["time"].split(" ")[0])
+    return int(panels(browser)["time"].split(" ")[1])
 
 
 def go_to(browser: Chromium, step: int) -> None:

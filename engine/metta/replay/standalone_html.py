@@ -9,10 +9,11 @@ from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from metta.config.env.labels import action_words, cell_glyphs
 from metta.replay.mettascope import json_bytes, mettascope_document
 from metta.replay.recording import Replay
 
-SCRIPTS = ("episode.js", "sprites.js", "map.js", "panels.js", "viewer.js")
+SCRIPTS = ("episode.js", "icons.js", "sprites.js", "map.js", "panels.js", "viewer.js")
 """Scripts in `viewer/`, concatenated in this order into one script."""
 
 _TEMPLATES = Environment(loader=PackageLoader("metta.replay", "viewer"), autoescape=True, undefined=StrictUndefined)
@@ -29,12 +30,18 @@ def standalone_html(replay: Replay, title: str) -> str:
     groups = [
         {"name": name, "id": group.id, "sprite": group.sprite} for name, group in replay.config.game.groups.items()
     ]  # a list, because JavaScript sorts integer-like keys of an object first
-    content = mettascope_document(replay, replay.steps + 1) | {"title": title, "seed": replay.seed, "groups": groups}
+    content = mettascope_document(replay, replay.steps + 1) | {
+        "title": title,
+        "seed": replay.seed,
+        "groups": groups,
+        "labels": {"actions": action_words(replay.config), "cells": cell_glyphs(replay.config)},
+    }
     for entity in content["grid_objects"]:
         entity.pop("total_reward", None)
     style = _source("viewer.css")
     script = '"use strict";\n(() => {\n' + "\n".join(map(_source, SCRIPTS)) + "\n})();"
     return _TEMPLATES.get_template("viewer.html.jinja").render(
+        title=title,
         style=style,
         style_hash=_sha256(style),
         script=script,

@@ -31,6 +31,8 @@ class Episode {
     this.steps = content.max_steps;
     [this.cols, this.rows] = content.map_size;
     this.actionNames = content.action_names;
+    this.actionWords = content.labels.actions;  // by action id and argument
+    this.glyphs = content.labels.cells;  // the character of each kind of cell in the terminal
     this.actionTypes = config.actions.flatMap(({ type }) => (type === "attack" ? [type, "attack_nearest"] : [type]));
     this.items = content.inventory_items;
     this.observationShape = [config.game.observation_height, config.game.observation_width];
@@ -82,8 +84,8 @@ class Episode {
     const [id, argument] = valueAt(agent.action, step);
     return {
       type: this.actionTypes[id],
-      name: this.actionNames[id] ?? `action ${id}`,
       argument,
+      words: this.actionWords[id]?.[argument] ?? `${this.actionNames[id] ?? `action ${id}`} ${argument}`,
       succeeded: valueAt(agent.action_success, step),
       reward: valueAt(agent.reward, step),
     };

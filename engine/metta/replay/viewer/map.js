@@ -60,23 +60,28 @@ class MapView {
     const { episode, cell } = this;
     const context = this.canvas.getContext("2d");
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
-    context.fillStyle = "#0c0f12";
+    context.fillStyle = theme.outside;
     context.fillRect(0, 0, this.width, this.height);
     context.translate(this.left, this.top);
-    context.fillStyle = FLOOR;
+    context.fillStyle = theme.floor;
     context.fillRect(0, 0, episode.cols * cell, episode.rows * cell);
+    const seen = selected && isAgent(selected) && showsWindow ? this.observedCells(selected, step) : null;
+    if (seen) {
+      context.fillStyle = theme.seen;
+      context.fillRect(...seen);
+    }
     if (cell >= 12) this.drawGrid(context);
     for (const entity of episode.stationary.values()) this.drawEntity(context, entity, step);
     for (const entity of episode.movable) if (!isAgent(entity)) this.drawEntity(context, entity, step);
     for (const agent of episode.agents) this.drawEntity(context, agent, step);
     for (const agent of episode.agents) this.drawAttack(context, agent, step);
-    if (selected && isAgent(selected) && showsWindow) this.drawObservationWindow(context, selected, step);
+    if (seen) this.drawFrame(context, seen);
     if (selected) this.drawSelection(context, selected, step);
   }
 
   drawGrid(context) {
     const { episode, cell } = this;
-    context.strokeStyle = "#28303a";
+    context.strokeStyle = theme.grid;
     context.lineWidth = 1;
     context.beginPath();
     for (let row = 1; row < episode.rows; row++) {
@@ -108,29 +113,30 @@ class MapView {
     paintAttack(context, this.cell, center(agent), center(target));
   }
 
-  // Outline the agent's observation window and dim everything outside it.
-  drawObservationWindow(context, agent, step) {
+  // The rectangle [x, y, width, height] of the cells that an agent observes.
+  observedCells(agent, step) {
     const { episode, cell } = this;
     const [row, col] = episode.position(agent, step);
     const [height, width] = episode.observationShape;
     const top = Math.max(0, row - (height >> 1)), bottom = Math.min(episode.rows, row + (height >> 1) + 1);
     const left = Math.max(0, col - (width >> 1)), right = Math.min(episode.cols, col + (width >> 1) + 1);
-    const observed = [left * cell, top * cell, (right - left) * cell, (bottom - top) * cell];
-    context.beginPath();
-    context.rect(0, 0, episode.cols * cell, episode.rows * cell);
-    context.rect(...observed);
-    context.fillStyle = "#0007";
-    context.fill("evenodd");
-    context.strokeStyle = "#fff";
-    context.lineWidth = 1.5;
-    context.setLineDash([6, 4]);
-    context.strokeRect(...observed);
+    return [left * cell, top * cell, (right - left) * cell, (bottom - top) * cell];
+  }
+
+  // A dashed frame around the observed cells; nothing in them or around them changes its color.
+  drawFrame(context, rectangle) {
+    for (const [color, dash] of [[theme.paper, []], [theme.accent, [7, 5]]]) {
+      context.strokeStyle = color;
+      context.lineWidth = dash.length ? 2.5 : 4;
+      context.setLineDash(dash);
+      context.strokeRect(...rectangle);
+    }
     context.setLineDash([]);
   }
 
   drawSelection(context, entity, step) {
     const [row, col] = this.episode.position(entity, step);
-    for (const [width, color] of [[5, "#000"], [2.5, "#ffd84d"]]) {
+    for (const [width, color] of [[6, theme.paper], [3, theme.accent]]) {
       context.strokeStyle = color;
       context.lineWidth = width;
       context.strokeRect(col * this.cell - 1, row * this.cell - 1, this.cell + 2, this.cell + 2);

@@ -16,16 +16,29 @@ function formatNumber(value, digits = 3) {
   return String(rounded === 0 ? 0 : rounded);  // not -0
 }
 
-// A new canvas of 48 x 48 pixels with a sprite, for the legend and the table of groups.
+// A new canvas of 56 x 56 pixels with a picture, for legend, inventory and groups.
 function icon(paint) {
   const canvas = document.createElement("canvas");
-  canvas.width = canvas.height = 48;
+  canvas.width = canvas.height = 56;
+  canvas.setAttribute("aria-hidden", "true");
   paint(canvas.getContext("2d"));
   return canvas;
 }
 
 function spriteIcon(painter, state) {
-  return icon(context => painter.paint(context, 2, 2, 44, state));
+  return icon(context => painter.paint(context, 2, 2, 52, state));
+}
+
+// The icons of an item as a list of one canvas, or of none for a name without icon.
+function itemIcons(item) {
+  const [base, color] = splitColor(item);
+  if (!Object.hasOwn(ITEM_ICONS, base) || (base === "ore" && !color)) return [];
+  return [icon(context => {
+    context.translate(2, 2);
+    context.scale(52, 52);
+    context.lineJoin = "round";
+    paintIcon(context, ITEM_ICONS[base], { color });
+  })];
 }
 
 function agentName(episode, agent) {
@@ -58,21 +71,22 @@ function properties(episode, entity, step) {
     return rows;
   }
   const action = episode.action(entity, step);
+  rows.push(["Facing", ORIENTATIONS[valueAt(entity["agent:orientation"], step)] ?? "", "facing"]);
+  if (valueAt(entity["agent:frozen"], step)) rows.push(["State", "frozen", "state"]);
+  if (episode.actionTypes.includes("change_color")) rows.push(["Color", valueAt(entity["agent:color"], step), "color"]);
   rows.push(
-    ["Orientation", ORIENTATIONS[valueAt(entity["agent:orientation"], step)] ?? "", "orientation"],
-    ["State", valueAt(entity["agent:frozen"], step) ? "frozen" : "free", "state"],
-    ["Color", valueAt(entity["agent:color"], step), "color"],
-    ["Total reward", formatNumber(entity.totalRewards[step], 4), "total-reward"],
-    ["Action", action ? `${action.name} ${action.argument}` : "none, the episode has ended", "action"],
-    ["Outcome", action ? (action.succeeded ? "\u2713 success" : "\u2717 failed") : NONE, "outcome"],
+    ["Action", action ? action.words : "none, the episode has ended", "action"],
+    ["Result", action ? (action.succeeded ? "\u2713 succeeded" : "\u2717 failed") : NONE, "result"],
     ["Step reward", action ? formatNumber(action.reward, 4) : NONE, "reward"],
+    ["Total reward", formatNumber(entity.totalRewards[step], 4), "total-reward"],
   );
   return rows;
 }
 
 function recipe(objectType) {
-  const side = items => Object.entries(items ?? {}).map(([item, amount]) => `${amount} ${item}`).join(" + ") || "nothing";
-  return `${side(objectType.input)} \u2192 ${side(objectType.output)}`;
+  const side = items => Object.entries(items ?? {}).map(([item, amount]) => `${amount} ${item}`).join(" + ");
+  const input = side(objectType.input), output = side(objectType.output) || "nothing";
+  return input ? `${input} \u2192 ${output}` : `gives ${output}`;
 }
 
 function showSelection(page, episode, entity, step) {
@@ -84,7 +98,7 @@ function showSelection(page, episode, entity, step) {
   const held = episode.inventory(entity, step).map(([item, amount]) => {
     const count = element("span", amount);
     count.className = "count";
-    return element("li", item, count);
+    return element("li", ...itemIcons(item), item, count);
   });
   page.inventory.replaceChildren(...(held.length ? held : ["nothing"]));
 }
@@ -105,30 +119,44 @@ function showGroups(page, episode, painter, step) {
   page.groups.tBodies[0].replaceChildren(
     row("Agents", sum => sum.agents),
     row("Frozen", sum => sum.frozen),
-    row("Reward", sum => formatNumber(sum.reward, 2)),
+    row("Total reward", sum => formatNumber(sum.reward, 2)),
     ...episode.usedItems.map((item, index) => row(item, sum => sum.items[index])),
   );
 }
 
+// The legend: teams, then object types with their recipes, then signs. At the right, the character in the terminal.
 function showLegend(page, episode, painter) {
-  const counts = new Map();
-  for (const { type } of episode.entities) counts.set(type, (counts.get(type) ?? 0) + 1);
-  const objectTypes = [...episode.objectTypes.values()].filter(type => counts.has(type.type_id));
+  const count = predicate => episode.entities.filter(predicate).length;
+  const entry = (picture, name, note, glyph) => {
+    const item = element("li", picture, element("span", name, ...(note ? [element("small", note)] : [])));
+    if (glyph) item.append(element("kbd", glyph));
+    return item;
+  };
+  const isSingle = episode.groups.length === 1;
+  const agents = episode.groups.map((group, index) => entry(
+    spriteIcon(painter, { group: index, orientation: 3, frozen: 0, label: "7" }),
+    `${isSingle ? "agent" : group.name} \u00d7 ${count(one => one.group === index)}`,
+    index === 0 ? "number 7, facing right" : "",
+    episode.glyphs[isSingle ? "agent" : `agent.${group.name}`],
+  ));
+  const objectTypes = [...episode.objectTypes.values()].filter(type => count(one => one.type === type.type_id));
+  const objects = objectTypes.map(objectType => entry(
+    spriteIcon(painter, { objectType, busy: 0, ready: 0 }),
+    `${objectType.name} \u00d7 ${count(one => one.type === objectType.type_id)}`,
+    objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can swap places with it" : "",
+    episode.glyphs[objectType.name],
+  ));
+  const signs = [];
   const converter = objectTypes.find(type => type.type !== "wall");
-  const agent = { group: 0, orientation: 3, frozen: 0, label: "7" };
-  page.legend.replaceChildren(
-    element("li", spriteIcon(painter, agent), "agent 7, facing right"),
-    element("li", spriteIcon(painter, { ...agent, frozen: 1 }), "frozen agent"),
-    ...objectTypes.map(objectType => {
-      const note = objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can swap places with it" : "";
-      const sprite = spriteIcon(painter, { objectType, busy: 0, ready: 0 });
-      return element("li", sprite, `${objectType.name} \u00d7 ${counts.get(objectType.type_id)}`, element("small", note));
-    }),
-    ...(episode.actionTypes.includes("attack")
-      ? [element("li", icon(context => paintAttack(context, 26, [4, 40], [34, 14])), "successful attack")] : []),
-    ...(converter
-      ? [element("li", spriteIcon(painter, { objectType: converter, busy: 1, ready: 2 }), "busy (dots), 2 items to collect")] : []),
-  );
+  if (converter) {
+    signs.push(entry(spriteIcon(painter, { objectType: converter, busy: 1, ready: 0 }), "busy", "converts or cools down"));
+    signs.push(entry(spriteIcon(painter, { objectType: converter, busy: 0, ready: 2 }), "2 items ready", "to be taken"));
+  }
+  if (episode.actionTypes.includes("attack")) {
+    signs.push(entry(icon(context => paintAttack(context, 40, [4, 52], [34, 21])), "attack that hits"));
+    signs.push(entry(spriteIcon(painter, { group: 0, orientation: 3, frozen: 1, label: "7" }), "frozen agent"));
+  }
+  page.legend.replaceChildren(...agents, ...objects, ...signs);
 }
 
 const CURVE_MARGIN = 48;  // pixels left of the curve, for the axis labels
@@ -140,7 +168,7 @@ function drawCurve(canvas, episode, agent, step) {
   canvas.height = Math.round(height * ratio);
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  const lines = [[episode.meanTotalRewards, "#9fb0c0", [5, 4]], ...(agent ? [[agent.totalRewards, "#ffd84d", []]] : [])];
+  const lines = [[episode.meanTotalRewards, theme.muted, [5, 4]], ...(agent ? [[agent.totalRewards, theme.accent, []]] : [])];
   let low = 0, high = 0;
   for (const [rewards] of lines) for (const reward of rewards) [low, high] = [Math.min(low, reward), Math.max(high, reward)];
   if (low === high) high = low + 1;
@@ -153,13 +181,13 @@ function drawCurve(canvas, episode, agent, step) {
     path();
     context.stroke();
   };
-  stroke("#3a4450", [], () => { context.moveTo(CURVE_MARGIN, y(0)); context.lineTo(width, y(0)); });
+  stroke(theme.line, [], () => { context.moveTo(CURVE_MARGIN, y(0)); context.lineTo(width, y(0)); });
   context.lineWidth = 2;
   for (const [rewards, color, dash] of lines) {
     stroke(color, dash, () => rewards.forEach((reward, index) => context.lineTo(x(index), y(reward))));
   }
-  stroke("#fff", [], () => { context.moveTo(x(step), 0); context.lineTo(x(step), height); });
-  context.fillStyle = "#b4bfca";
+  stroke(theme.ink, [], () => { context.moveTo(x(step), 0); context.lineTo(x(step), height); });
+  context.fillStyle = theme.muted;
   context.font = "12px system-ui, sans-serif";
   context.textAlign = "right";
   context.fillText(formatNumber(high), CURVE_MARGIN - 5, 12);

@@ -1,29 +1,17 @@
-// Sprites of agents and objects. Shapes and letters distinguish them without color (group colors: Okabe and Ito 2008).
+// Sprites: how agents and objects are drawn. Teams differ by shape and color (colors: Okabe and Ito 2008).
 
-const FLOOR = "#1a2026", WALL = "#606c79", BLACK = "#000", WHITE = "#fff", FROZEN_BLUE = "#4aa3ff";
-const GROUP_COLORS = ["#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#ffffff", "#d55e00", "#0072b2"];
+const FROZEN_BLUE = "#3b93f0", FROZEN_FILL = "#e4effa", ATTACK = "#ff4d3d";
+const GROUP_COLORS = ["#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#00b183", "#ffffff", "#e8622b", "#5b8fd9"];
 const OBJECT_COLORS = ["#e8795a", "#6cb6ee", "#4fc79b", "#e0b050", "#c9a0dc", "#9fb4c7"];
-const OUTLINES = ["circle", "square", "diamond", "pentagon", "hexagon", "octagon"];
-const CORNERS = { diamond: 4, pentagon: 5, hexagon: 6, octagon: 8 };
+const OUTLINES = ["circle", "square", "diamond", "hexagon", "triangle", "cross"];
 
-// A distinct label for each type id: the initials of the first and last word of a name, else one or two of its letters,
-// else the type id.
-function typeLabels(objectTypes) {
-  const wordsOf = type => type.name.split(/[^\p{L}\p{N}]+/u).filter(Boolean).map(word => [...word.toUpperCase()]);
-  const startingWith = letter => objectTypes.filter(type => wordsOf(type)[0]?.[0] === letter).length;
-  const taken = new Set(), labels = new Map();
-  for (const type of objectTypes) {
-    const words = wordsOf(type), all = words.flat(), first = all[0];
-    const choices = [
-      words.length > 1 ? first + words[words.length - 1][0] : startingWith(first) === 1 ? first : undefined,
-      ...all.slice(1).map(letter => first + letter),
-      String(type.type_id),
-    ];
-    const label = choices.find(choice => choice && !taken.has(choice));
-    taken.add(label);
-    labels.set(type.type_id, label);
-  }
-  return labels;
+// The colors of the page, read from its style sheet: by name, such as `floor` for --floor.
+const theme = {};
+const THEME_COLORS = ["outside", "floor", "seen", "grid", "wall", "mortar", "ink", "paper", "accent", "line", "muted"];
+
+function readTheme() {
+  const style = getComputedStyle(document.documentElement);
+  for (const name of THEME_COLORS) theme[name] = style.getPropertyValue(`--${name}`).trim();
 }
 
 // The outline of each group's agents: the one at index `sprite`, or the next one that no earlier group uses.
@@ -47,9 +35,9 @@ function groupMarks(outlines) {
 
 class SpritePainter {
   constructor(episode) {
-    this.labels = typeLabels([...episode.objectTypes.values()].filter(type => type.type !== "wall"));
     this.outlines = groupOutlines(episode.groups);
     this.marks = groupMarks(this.outlines);
+    this.letters = episode.glyphs;
   }
 
   // Paint a sprite into the square with side `size` and upper left corner (x, y); `state` as returned by `spriteState`.
@@ -68,38 +56,37 @@ class SpritePainter {
   paintAgent(context, size, { group, orientation, frozen, label }) {
     const [down, right] = AHEAD[orientation] ?? [0, 0];
     // a triangle on the side that the agent faces
-    context.fillStyle = WHITE;
+    context.fillStyle = theme.ink;
     context.beginPath();
     context.moveTo(0.5 + right * 0.5, 0.5 + down * 0.5);
-    context.lineTo(0.5 + right * 0.22 + down * 0.24, 0.5 + down * 0.22 + right * 0.24);
-    context.lineTo(0.5 + right * 0.22 - down * 0.24, 0.5 + down * 0.22 - right * 0.24);
+    context.lineTo(0.5 + right * 0.18 + down * 0.3, 0.5 + down * 0.18 + right * 0.3);
+    context.lineTo(0.5 + right * 0.18 - down * 0.3, 0.5 + down * 0.18 - right * 0.3);
     context.fill();
-    outline(context, this.outlines[group], 0.34);
-    context.fillStyle = frozen ? "#dfe9f2" : GROUP_COLORS[group % GROUP_COLORS.length];
-    context.fill();
-    context.lineWidth = frozen ? 0.1 : 0.06;
-    context.strokeStyle = frozen ? FROZEN_BLUE : WHITE;
+    outline(context, this.outlines[group], 0.31);
+    context.lineWidth = frozen ? 0.12 : 0.09;
+    context.strokeStyle = frozen ? FROZEN_BLUE : theme.ink;
     context.stroke();
+    context.fillStyle = frozen ? FROZEN_FILL : GROUP_COLORS[group % GROUP_COLORS.length];
+    context.fill();
     if (frozen) paintFrozenSpikes(context);
-    if (size >= 14) paintText(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.36, BLACK);
+    else {
+      context.lineWidth = 0.03;
+      context.strokeStyle = INK;
+      context.stroke();
+    }
+    if (size >= 14) paintText(context, label, 0.5, 0.52, label.length > 2 ? 0.28 : 0.38, INK);
     if (this.marks[group]) paintBadge(context, size, this.marks[group], 0.66);
   }
 
   paintConverter(context, size, { objectType, busy, ready }) {
-    const shape = { mine: "dome", generator: "hexagon", converter: "square" }[objectType.type];
-    outline(context, shape, 0.44);
-    context.fillStyle = OBJECT_COLORS[objectType.color % OBJECT_COLORS.length];
-    context.globalAlpha = busy ? 0.75 : 1;
-    context.fill();
-    context.globalAlpha = 1;
-    if (size >= 12) {
-      context.lineWidth = 0.05;
-      context.strokeStyle = BLACK;
-      context.stroke();
-      paintText(context, this.labels.get(objectType.type_id), 0.5, 0.54, 0.4, BLACK);
-    }
-    if (busy) for (const i of [0, 1, 2]) paintDot(context, 0.34 + 0.16 * i, 0.82, 0.05);
-    if (ready) paintBadge(context, size, String(ready), 0.02);
+    const [icon, mark] = objectIcon(objectType, this.letters[objectType.name]);
+    context.save();
+    context.translate(0.04, 0.04);
+    context.scale(0.92, 0.92);
+    paintIcon(context, icon, { ...mark, tint: OBJECT_COLORS[objectType.color % OBJECT_COLORS.length] });
+    context.restore();
+    if (busy && size >= 12) paintBusy(context);
+    if (ready) paintBadge(context, size, String(ready), 0.01);
   }
 }
 
@@ -108,7 +95,7 @@ class SpritePainter {
 function paintAttack(context, size, from, to) {
   const normal = [(to[1] - from[1]) / 6, (from[0] - to[0]) / 6];
   const pointAt = (fraction, side) => [0, 1].map(axis => from[axis] + (to[axis] - from[axis]) * fraction + normal[axis] * side);
-  for (const [width, color] of [[0.16, BLACK], [0.08, "#ff5a4d"]]) {
+  for (const [width, color] of [[0.16, INK], [0.08, ATTACK]]) {
     context.strokeStyle = color;
     context.lineWidth = Math.max(1.5, width * size);
     context.beginPath();
@@ -142,39 +129,40 @@ function spriteState(episode, entity, step) {
   };
 }
 
+// (x, y) of the corners of each outline, as multiples of its radius.
+const CORNERS = {
+  square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
+  diamond: [[0, -1.15], [1.15, 0], [0, 1.15], [-1.15, 0]],
+  hexagon: [[-0.6, -1.05], [0.6, -1.05], [1.2, 0], [0.6, 1.05], [-0.6, 1.05], [-1.2, 0]],
+  triangle: [[0, -1.3], [1.25, 0.95], [-1.25, 0.95]],
+  cross: [
+    [-0.5, -1.15], [0.5, -1.15], [0.5, -0.5], [1.15, -0.5], [1.15, 0.5], [0.5, 0.5],
+    [0.5, 1.15], [-0.5, 1.15], [-0.5, 0.5], [-1.15, 0.5], [-1.15, -0.5], [-0.5, -0.5],
+  ],
+};
+
 // Define the path of a shape in the unit square, without painting it.
 function outline(context, shape, radius) {
   context.beginPath();
   if (shape === "circle") context.arc(0.5, 0.5, radius, 0, 2 * Math.PI);
-  else if (shape === "square") context.rect(0.5 - radius * 0.9, 0.5 - radius * 0.9, radius * 1.8, radius * 1.8);
-  else if (shape === "dome") {
-    context.arc(0.5, 0.5, radius, Math.PI, 0);
-    context.lineTo(0.5 + radius, 0.5 + radius * 0.9);
-    context.lineTo(0.5 - radius, 0.5 + radius * 0.9);
-  } else {
-    const corners = CORNERS[shape];
-    for (let i = 0; i < corners; i++) {
-      const angle = (2 * Math.PI * i) / corners - Math.PI / 2;
-      context.lineTo(0.5 + radius * 1.12 * Math.cos(angle), 0.5 + radius * 1.12 * Math.sin(angle));
-    }
-  }
+  else for (const [x, y] of CORNERS[shape]) context.lineTo(0.5 + radius * x, 0.5 + radius * y);
   context.closePath();
 }
 
 function paintWall(context, size) {
-  context.fillStyle = WALL;
+  context.fillStyle = theme.wall;
   context.fillRect(0, 0, 1.01, 1.01);
   if (size < 10) return;
-  context.fillStyle = "#47515c";
+  context.fillStyle = theme.mortar;
   for (const [x, y, width, height] of [[0, 0.48, 1, 0.05], [0, 0.95, 1, 0.05], [0.48, 0, 0.05, 0.48], [0.2, 0.53, 0.05, 0.42], [0.75, 0.53, 0.05, 0.42]]) {
     context.fillRect(x, y, width, height);
   }
 }
 
 function paintBlock(context) {
-  context.fillStyle = "#8d7a63";
+  context.fillStyle = "#a98a63";
   context.fillRect(0.08, 0.08, 0.84, 0.84);
-  context.strokeStyle = "#2d251b";
+  context.strokeStyle = "#3a2d1c";
   context.lineWidth = 0.07;
   context.strokeRect(0.08, 0.08, 0.84, 0.84);
   context.beginPath();
@@ -191,39 +179,27 @@ function paintFrozenSpikes(context) {
   context.beginPath();
   for (let i = 0; i < 6; i++) {
     const angle = (Math.PI * i) / 3 + Math.PI / 6;
-    context.moveTo(0.5 + 0.34 * Math.cos(angle), 0.5 + 0.34 * Math.sin(angle));
+    context.moveTo(0.5 + 0.36 * Math.cos(angle), 0.5 + 0.36 * Math.sin(angle));
     context.lineTo(0.5 + 0.5 * Math.cos(angle), 0.5 + 0.5 * Math.sin(angle));
   }
   context.stroke();
 }
 
+// Paint three dots in a bar at the lower edge: the object converts or cools down.
+function paintBusy(context) {
+  context.fillStyle = INK;
+  context.fillRect(0.2, 0.76, 0.6, 0.2);
+  context.fillStyle = "#fff";
+  for (const i of [0, 1, 2]) context.fillRect(0.28 + 0.17 * i, 0.81, 0.1, 0.1);
+}
+
 // Paint a number or letter in a box at the right edge; `top` is its distance from the upper edge, as a fraction of the
 // sprite. Sprites smaller than 18 pixels get a box without text.
 function paintBadge(context, size, label, top) {
-  context.fillStyle = BLACK;
+  context.fillStyle = INK;
   if (size < 18) context.fillRect(0.72, top + 0.06, 0.2, 0.2);
   else {
-    context.fillRect(0.66, top, 0.32, 0.34);
-    paintText(context, label, 0.82, top + 0.18, 0.28, WHITE);
+    context.fillRect(0.67, top, 0.32, 0.34);
+    paintText(context, label, 0.83, top + 0.18, 0.29, "#fff");
   }
-}
-
-function paintDot(context, x, y, radius) {
-  context.fillStyle = BLACK;
-  context.beginPath();
-  context.arc(x, y, radius, 0, 2 * Math.PI);
-  context.fill();
-}
-
-function paintText(context, label, x, y, height, color) {
-  context.fillStyle = color;
-  // drawn at 100 times the size and scaled down, because browsers do not draw fonts smaller than a pixel
-  context.save();
-  context.translate(x, y);
-  context.scale(0.01, 0.01);
-  context.font = `bold ${height * 100}px system-ui, sans-serif`;
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  context.fillText(label, 0, 0);
-  context.restore();
 }

@@ -4,6 +4,7 @@ class Viewer {
   constructor(page, episode) {
     Object.assign(this, { page, episode, step: 0, selected: null, isPlaying: false, isDrawScheduled: false });
     this.startStep = this.startTime = 0;  // step and time (milliseconds) at which playback started
+    readTheme();
     this.painter = new SpritePainter(episode);
     this.map = new MapView(page.map, episode, this.painter);
     this.showEpisode();
@@ -32,8 +33,8 @@ class Viewer {
     map.draw(step, selected, page.observationWindow.checked);
     page.slider.value = step;
     page.slider.setAttribute("aria-valuetext", `step ${step} of ${episode.steps}`);
-    page.time.textContent = `${step} / ${episode.steps}`;
-    page.play.textContent = this.isPlaying ? "Pause" : step === episode.steps ? "Replay" : "Play";
+    page.time.textContent = `Step ${step} of ${episode.steps}`;
+    page.play.textContent = this.isPlaying ? "Pause" : step === episode.steps ? "Again" : "Play";
     if (selected) showSelection(page, episode, selected, step);
     else showNoSelection(page);
     page.agents.value = agent ? agent.agent_id : "";
@@ -46,7 +47,6 @@ class Viewer {
   showEpisode() {
     const { page, episode } = this;
     const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
-    document.title = `${episode.title} \u00b7 metta replay`;
     page.title.textContent = episode.title;
     page.summary.textContent = [
       count(episode.agents.length, "agent"),
@@ -129,6 +129,13 @@ class Viewer {
     this.scheduleDraw();
   }
 
+  changeTheme() {
+    readTheme();
+    showLegend(this.page, this.episode, this.painter);
+    this.page.groups.replaceChildren();
+    this.draw();
+  }
+
   // Go to the step and select the agent given in the fragment of the URL, such as `#step=120&agent=5`.
   applyUrlFragment() {
     const parameters = new URLSearchParams(location.hash.slice(1));
@@ -197,6 +204,7 @@ class Viewer {
     page.curve.addEventListener("pointerdown", event =>
       this.goTo(((event.offsetX - CURVE_MARGIN) / (page.curve.clientWidth - CURVE_MARGIN)) * episode.steps));
     window.addEventListener("hashchange", () => this.applyUrlFragment());
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.changeTheme());
     // draw immediately, because resizing clears the canvas
     new ResizeObserver(() => { this.map.resize(); this.draw(); }).observe(page.map);
   }
