@@ -16,6 +16,9 @@ from metta.errors import MettaError
 MAX_WIDTH = 100
 """Maximum width of wrapped text, in columns."""
 
+MIN_REASON_WIDTH = 24
+"""Minimum width in columns of the reasons of derived numbers beside them; otherwise they are below."""
+
 MIN_GLOSSARY_WIDTH = 60
 """Terminal width in columns below which a glossary has each meaning below its name, not beside it."""
 
@@ -33,17 +36,36 @@ def print_wrapped(text: str, indent: int = 0) -> None:
     print_lines(textwrap.wrap(text, _width(), initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False))
 
 
+def is_narrow() -> bool:
+    """Whether the terminal is too narrow for columns of text beside each other."""
+    return _width() < MIN_GLOSSARY_WIDTH
+
+
 def print_glossary(rows: Sequence[tuple[str, str]]) -> None:
     """Print (name, meaning) pairs in two columns, wrapped to the terminal; in one column if it is narrow."""
     indent = max((len(name) for name, _ in rows), default=0) + 2
     for name, meaning in rows:
-        if _width() < MIN_GLOSSARY_WIDTH:
+        if is_narrow():
             print_lines([name])
             print_wrapped(meaning, indent=2)
         else:
             head, margin = f"{name:<{indent}}", " " * indent
             lines = textwrap.wrap(meaning, _width(), initial_indent=head, subsequent_indent=margin)
             print_lines(lines or [name])
+
+
+def print_derived(rows: Sequence[api.Derived]) -> None:
+    """Print the numbers of `metta check` with their reasons, wrapped to the terminal; warnings between them."""
+    names = max(len(row.name) for row in rows)
+    values = max(len(row.value) for row in rows)
+    for row in rows:
+        head = "warning: " if row.is_warning else f"{row.name:<{names}}  {row.value:>{values}}  "
+        if row.is_warning or _width() >= len(head) + MIN_REASON_WIDTH:
+            margin = " " * (2 if row.is_warning else len(head))
+            print_lines(textwrap.wrap(row.reason, _width(), initial_indent=head, subsequent_indent=margin))
+        else:
+            print_lines([f"{row.name:<{names}}  {row.value}"])
+            print_wrapped(row.reason, indent=4)
 
 
 def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -50,10 +50,10 @@ from metta.config.env.objects import (
 from metta.config.loading.json_schema import config_schema
 from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
 from metta.config.loading.overrides import Override, whole_number
-from metta.config.loading.presets import broken_preset_packages, find_preset, presets
+from metta.config.loading.presets import Preset, broken_preset_packages, find_preset, presets
 from metta.config.loading.reference import KeyReference, TableReference, config_reference
 from metta.config.loading.suites import SUITES, Suite, find_suite
-from metta.config.plan.check import check_text
+from metta.config.plan.check import Derived, check_text
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig
 from metta.config.training import (
@@ -88,7 +88,7 @@ from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_o
 from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
 from metta.rl.rollout import BatchInfo, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool
-from metta.run.device import find_device
+from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics
 from metta.run.events import (
     CheckpointSaved,
@@ -103,6 +103,7 @@ from metta.run.events import (
     StopRequested,
 )
 from metta.run.loggers import RunLogger
+from metta.run.memory_check import ConfigCheck, check_config
 from metta.run.metrics_file import json_line
 from metta.run.run_directory import newest_checkpoint
 from metta.run.train import resume_run, train_run
@@ -146,8 +147,10 @@ __all__ = [
     "CheckpointSaved",
     "CompactObservations",
     "CompileConfig",
+    "ConfigCheck",
     "Curriculum",
     "CurriculumConfig",
+    "Derived",
     "DistributedConfig",
     "EnvConfig",
     "EnvSpec",
@@ -185,6 +188,7 @@ __all__ = [
     "PPOConfig",
     "PhaseBegan",
     "Policy",
+    "Preset",
     "PrioritizedSamplingConfig",
     "Processes",
     "ProgressiveConfig",
@@ -211,6 +215,7 @@ __all__ = [
     "agent_names",
     "broken_preset_packages",
     "cell_glyphs",
+    "check_config",
     "check_text",
     "compute_advantages",
     "compute_gradient_stats",
@@ -225,6 +230,7 @@ __all__ = [
     "find_device",
     "find_preset",
     "find_suite",
+    "gpu_memory",
     "job_rank",
     "json_line",
     "keep_freed_memory",

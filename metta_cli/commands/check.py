@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
+import sys
+
 from metta import api
+from metta.errors import UsageError
 from metta_cli import output
-from metta_cli.parameters import Debug, Set, Source
+from metta_cli.parameters import Debug, Json, Set, Source
 
 
-def check(source: Source, set_: Set = None, debug: Debug = False) -> None:
-    """Validate a TOML file; print all values and derived numbers."""
-    text = api.check_text(api.load_config(source, set_ or ()))
-    is_kept = api.keep_freed_memory()
-    allocator = "kept in the process" if is_kept else "returned to the system (the C library is not glibc)"
-    output.print_lines([text, f"# freed memory is {allocator}"])
+def check(source: Source, set_: Set = None, json: Json = False, debug: Debug = False) -> None:
+    """Validate a TOML file; print all values and derived numbers.
+
+    The output is a TOML file itself, in which the derived numbers are comments; in a terminal they come first. The exit
+    code is 2 if the file is not valid or if the run needs more memory than this machine has.
+    """
+    config = api.load_config(source, set_ or ())
+    result = _checked(config)
+    kept = "kept in the process" if api.keep_freed_memory() else "returned to the system (the C library is not glibc)"
+    if json:
+        output.print_json(_as_json(config, result))
+    elif sys.stdout.isatty():
+        output.print_derived(result.rows)
+        output.print_lines([f"freed memory is {kept}", "", "# All values", api.dump_config(config).rstrip("\n")])
+    else:
+        output.print_lines([api.check_text(config, result.rows), f"# freed memory is {kept}"])
+    if result.error:
+        raise result.error
+
+
+def _checked(config: api.RunConfig) -> api.ConfigCheck:
+    """The check of a config. Imports torch only to count the weights of a custom backbone, and to find a GPU."""
+    weights = None
+    if api.BACKBONES.is_custom(config.agent.backbone):
+        world = api.load_tasks(config).env_configs[0]
+        agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", config.agent)
+        weights = sum(weight.numel() for weight in agent.parameters())
+    result = api.check_config(config, weights)
+    if result.fits or config.run.device == "cpu":
+        return result
+    try:
+        device = api.find_device(config.run.device)
+    except UsageError:  # the config is for another machine
+        return result
+    return api.check_config(config, weights, device.type, api.gpu_memory(device))
+
+
+def _as_json(config: api.RunConfig, result: api.ConfigCheck) -> dict[str, object]:
+    rows = [
+        {"name": row.name, "value": row.value if row.number is None else row.number, "reason": row.reason}
+        for row in result.rows
+        if not row.is_warning
+    ]
+    return {
+        "derived": rows,
+        "warnings": [row.reason for row in result.rows if row.is_warning],
+        "error": str(result.error) if result.error else None,
+        "config": config.model_dump(exclude_none=True),
+    }

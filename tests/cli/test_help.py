@@ -49,8 +49,18 @@ def test_presets_are_listed_in_80_columns() -> None:
     ran = CliRunner().invoke(app, ["presets"])
     lines = ran.stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert " ".join(ran.stdout.split()).startswith(" ".join(f"{p.name} {p.aim}" for p in presets()[:3]))
+    assert lines[0].split() == ["preset", "agents", "size", "minutes", "task"]
+    assert lines[1].split()[:4] == ["quickstart", "4", "14x14", "3"]
+    text = " ".join(ran.stdout.split())
+    assert all(" ".join(preset.aim.split()) in text for preset in presets())
     assert {preset.name for preset in presets()} <= {line.split()[0] for line in lines if line}
+
+
+def test_presets_are_listed_in_40_columns() -> None:
+    lines = CliRunner().invoke(app, ["presets"], env={"COLUMNS": "40"}).stdout.splitlines()
+    assert lines[0] == "quickstart"
+    assert lines[1].startswith("  4 agents, 14x14, minutes: 3;")
+    assert max(map(len, lines)) <= 40
 
 
 def completed(here: Path, line: str) -> list[str]:

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from metta.agent.policy import make_agent
+from metta.config.agent import BACKBONES
 from metta.config.batch_plan import BatchPlan, plan_batch
-from metta.config.loading.load import load_config, parse_config
+from metta.config.loading.load import load_config, load_tasks, parse_config
+from metta.config.loading.presets import presets
 from metta.config.plan.check import check_text, derived
 from metta.config.plan.memory_estimate import experience_bytes
 from metta.config.run import RunConfig
@@ -85,6 +87,7 @@ def test_the_numbers_of_quickstart() -> None:
         "epochs": "92",
         "gradient steps": "368",
         "discount horizon": "43",
+        "weights": "12,926,234",
         "experience": "18.5 MiB",
         "memory of worlds": "11.9 MiB",
         "memory of policy": "444 MiB",
@@ -153,6 +156,46 @@ def test_scenes_that_do_not_exist_or_fit_are_refused() -> None:
         derived(parse_config(small, "a.toml"))
 
 
+def test_the_world_of_the_file_is_named_not_that_of_a_bucket() -> None:
+    text = """
+    env.game.max_steps = 300
+    curriculum.buckets."game.max_steps" = { values = [50, 100] }
+    curriculum.buckets."game.width" = { values = [30, 90] }
+    """
+    found = rows(text)
+    assert (found["episode"], found["map"], found["tasks"]) == ("300", "64 x 64", "4")
+    worlds = next(row for row in derived(parse_config(text, "a.toml")) if row.name == "memory of worlds")
+    assert f"worlds of {64 * 90:,} cells" in worlds.reason  # those of the largest task
+
+
+@pytest.mark.parametrize("backbone", BACKBONES.built_in)
+@pytest.mark.parametrize("preset", [preset.name for preset in presets()])
+def test_the_weights_are_those_of_the_policy_with_every_backbone(preset: str, backbone: str) -> None:
+    config = load_config(preset, [f"agent.backbone={backbone}"])
+    (weights,) = [row.number for row in derived(config) if row.name == "weights"]
+    world = load_tasks(config).env_configs[0]
+    agent = make_agent(ObservationSpace(world), ActionSpace(world), [], torch.device("cpu"), config.agent)
+    assert weights == sum(weight.numel() for weight in agent.parameters())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "is_one"),
+    [
+        ("batch_size = 64, minibatch_size = 1, bptt_horizon = 1", True),
+        ("batch_size = 64, minibatch_size = 2, bptt_horizon = 1", False),
+        ("batch_size = 64, minibatch_size = 2, bptt_horizon = 2", False),
+    ],
+)
+def test_minibatches_of_one_step_get_a_warning(sizes: str, is_one: bool) -> None:
+    text = f"env.game.num_agents = 4\nagent.bptt_horizon = 1\nexperience = {{ {sizes} }}"
+    sentence = (
+        "minibatches of one step have a single advantage, which cannot be normalized: "
+        "raise experience.minibatch_size, or set ppo.norm_adv = false"
+    )
+    assert (sentence in warnings(text)) == is_one
+    assert sentence not in warnings(f"{text}\nppo.norm_adv = false")
+
+
 @pytest.mark.parametrize("preset", ["quickstart", "simple", "default"])
 def test_the_text_is_a_config_itself(preset: str) -> None:
     config = load_config(preset)
@@ -173,4 +216,4 @@ def test_the_estimate_of_experience_is_exact(forward_lstm: bool) -> None:
     taken = sum(value.nbytes for value in vars(experience).values() if isinstance(value, torch.Tensor))
     plan = plan_batch(config.experience, 3)
     advantages = plan.batch_size * 4
-    assert experience_bytes(config, plan, 50) == taken + advantages
+    assert experience_bytes(config, plan, config.env.spec) == taken + advantages

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from tiny_runs import Recorder, ignore, tiny_config
 from typer.testing import CliRunner
 
@@ -84,7 +83,7 @@ def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: 
         "experience.batch_size=8192",
         "experience.minibatch_size=4096",
     )
-    cpu, needed = torch.device("cpu"), sum(part.bytes for part in memory_parts(shared, shared.env.spec, 64))
+    cpu, needed = "cpu", sum(part.bytes for part in memory_parts(shared, shared.env.spec, 64))
     monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 1.5))
     assert memory_check.check_memory(each, [each.env], cpu) is None
     assert memory_check.check_memory(each, [each.env], cpu, processes=8, processes_here=1) is None

@@ -28,6 +28,11 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def gpu_memory(device: torch.device) -> int | None:
+    """Bytes that a GPU has, used or not; None for the CPU."""
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else None
+
+
 def _gpu_index(index: str) -> int:
     """The index of the GPU of this process: `index`, or its local rank if that is empty."""
     count = torch.cuda.device_count()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
-import torch
 
 from metta.config.batch_plan import experience_of_process
 from metta.config.env.env_config import EnvConfig
+from metta.config.loading.load import load_tasks
+from metta.config.plan.check import Derived, derived
 from metta.config.plan.memory_estimate import WARN_ABOVE, MemoryPart, memory_parts, size, too_large
 from metta.config.run import RunConfig
-from metta.errors import TrainingError
+from metta.errors import TrainingError, UsageError
 
 CERTAIN_SHARE = 2 / 3
 """Fraction of the estimate that a run needs at least: the actual need is at most a third below the estimate."""
@@ -37,25 +38,43 @@ def free_memory() -> int:
     return max(0, min([system, *(limit for limit in limits if limit is not None)]))
 
 
+def machine_memory() -> int:
+    """Bytes that this machine or its container has, used or not."""
+    limits = [int(text) for limit, _ in _CGROUPS if (text := _read(limit).strip()).isdecimal()]
+    return min([int(psutil.virtual_memory().total), *limits])
+
+
 def check_memory(
-    config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device, processes: int = 1, processes_here: int = 1
+    config: RunConfig,
+    worlds: Sequence[EnvConfig],
+    device: str,
+    processes: int = 1,
+    processes_here: int = 1,
+    gpu_bytes: int | None = None,
 ) -> str | None:
     """Return a warning if a run may exceed the free memory or nearly fills it, else None. Allocates nothing.
 
-    `processes` is the number of processes of the job, of which `processes_here` share the memory of this machine.
-    Raises TrainingError if the run cannot fit. Its message, and the warning if the run may not fit, say which setting
-    to lower.
+    `device` is the type of the device, cpu or cuda, and `gpu_bytes` the memory of the GPU. `processes` is the number of
+    processes of the job, of which `processes_here` share the memory of this machine. Raises UsageError if the run
+    cannot fit on this machine, TrainingError if it cannot fit into the memory that is free. Both messages, and the
+    warning if the run may not fit, say which setting to lower.
     """
-    available = free_memory()
     experience = experience_of_process(config.experience, config.distributed, processes)
-    parts = _host_parts(config.model_copy(update={"experience": experience}), worlds, device)
+    parts = memory_parts(config.model_copy(update={"experience": experience}), worlds[0].spec, _largest_map(worlds))
+    names = {part.name for part in parts} if device == "cpu" else {"worlds"}
+    names |= {"experience"} if config.experience.cpu_offload else set()
+    here = [part for part in parts if part.name in names]
     if processes_here > 1:
-        parts = [
+        here = [
             replace(part, bytes=processes_here * part.bytes, reason=f"{processes_here} processes, each {part.reason}")
-            for part in parts
+            for part in here
         ]
-    needed = sum(part.bytes for part in parts)
-    if problem := too_large(parts, available):
+    _refuse_certainly_too_large(here, machine_memory(), "this machine")
+    if gpu_bytes is not None:
+        _refuse_certainly_too_large([part for part in parts if part.name not in names], gpu_bytes, "the GPU")
+    available = free_memory()
+    needed = sum(part.bytes for part in here)
+    if problem := too_large(here, available):
         if CERTAIN_SHARE * needed > available:
             raise TrainingError(f"this run {problem}")
         return f"this run {problem} if memory runs out"
@@ -64,8 +83,45 @@ def check_memory(
     return f"this run needs about {size(needed)} of memory, nearly all of the {size(available)} that are free"
 
 
+def _refuse_certainly_too_large(parts: list[MemoryPart], total: int, owner: str) -> None:
+    if CERTAIN_SHARE * sum(part.bytes for part in parts) > total:
+        raise UsageError(f"this run {too_large(parts, total, owner)}")
+
+
+@dataclass(frozen=True)
+class ConfigCheck:
+    """The result of `check_config`."""
+
+    rows: tuple[Derived, ...]
+    """the numbers derived from the config, and warnings"""
+    error: UsageError | None
+    """why the run certainly cannot fit on this machine; None if it may fit"""
+    fits: bool
+    """whether the run certainly fits into the memory that is free"""
+
+
+def check_config(
+    config: RunConfig, weights: int | None = None, device: str = "cpu", gpu_bytes: int | None = None
+) -> ConfigCheck:
+    """The numbers derived from a config and whether it fits into the memory of this machine. Allocates nothing.
+
+    `weights` is the number of weights of the policy, by default that of `num_weights`; see `check_memory` for `device`
+    and `gpu_bytes`. Raises ConfigError if the tasks of the curriculum are invalid.
+    """
+    rows = derived(config, weights)
+    error, warning = None, None
+    try:
+        warning = check_memory(config, load_tasks(config).env_configs, device, gpu_bytes=gpu_bytes)
+    except UsageError as refusal:
+        error = refusal
+    except TrainingError as refusal:
+        warning = str(refusal)
+    rows += [Derived("", "", warning, is_warning=True)] if warning else []
+    return ConfigCheck(tuple(rows), error, fits=error is None and warning is None)
+
+
 @contextmanager
-def wrap_memory_errors(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> Iterator[None]:
+def wrap_memory_errors(config: RunConfig, worlds: Sequence[EnvConfig]) -> Iterator[None]:
     """Convert out-of-memory errors of Python and PyTorch to a TrainingError that says which setting to lower."""
     try:
         yield
@@ -80,20 +136,11 @@ def wrap_memory_errors(config: RunConfig, worlds: Sequence[EnvConfig], device: t
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory is exhausted; for CPU tensors, PyTorch raises a plain RuntimeError."""
-    words = ("not enough memory", "can't allocate memory", "cannot allocate memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+    """Whether an error means that memory is exhausted; PyTorch raises a RuntimeError."""
+    words = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(part in str(error).lower() for part in words)
     )
-
-
-def _host_parts(config: RunConfig, worlds: Sequence[EnvConfig], device: torch.device) -> list[MemoryPart]:
-    """The parts of a run in host memory; with CUDA, most parts are in device memory instead."""
-    parts = memory_parts(config, worlds[0].spec, _largest_map(worlds))
-    if device.type == "cpu":
-        return parts
-    names = ("worlds", "experience") if config.experience.cpu_offload else ("worlds",)
-    return [part for part in parts if part.name in names]
 
 
 def _largest_map(worlds: Sequence[EnvConfig]) -> int:

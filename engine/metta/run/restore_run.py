@@ -27,7 +27,7 @@ from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes
 from metta.rl.self_play import OPPONENTS, check_opponent_names, snapshot_epoch
-from metta.run.device import find_device
+from metta.run.device import find_device, gpu_memory
 from metta.run.events import Listener, Notice
 from metta.run.memory_check import check_memory, is_out_of_memory
 from metta.run.run_directory import CONFIG, RunDirectory
@@ -115,7 +115,7 @@ def restore_run(
     curriculum = Curriculum.from_state(saved.curriculum)
     curriculum.check_matches(config)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
-    if warning := check_memory(config, worlds, device, processes.size, local_size()):
+    if warning := check_memory(config, worlds, device.type, processes.size, local_size(), gpu_memory(device)):
         listener(Notice(warning))
     run = TrainingRun(config, curriculum, checkpoints, processes, saved.opponents)
     with ExitStack() as on_error:

@@ -18,7 +18,7 @@ from metta.errors import TrainingError, UsageError
 from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
-from metta.run.device import find_device
+from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics, epoch_metrics
 from metta.run.events import (
     CheckpointSaved,
@@ -100,9 +100,9 @@ def _new_run(config: RunConfig, listener: Listener, processes: Processes) -> Tra
     """Build a run at epoch 0. Raises TrainingError, naming the setting to lower, if it does not fit into memory."""
     curriculum = Curriculum.from_config(config)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
-    if warning := check_memory(config, worlds, device, processes.size, local_size()):
+    if warning := check_memory(config, worlds, device.type, processes.size, local_size(), gpu_memory(device)):
         listener(Notice(warning))
-    with wrap_memory_errors(config, worlds, device):
+    with wrap_memory_errors(config, worlds):
         return TrainingRun(config, curriculum, processes=processes)
 
 

@@ -6,6 +6,7 @@ The names of a package's presets start with the name of its entry point: `mazes.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,12 @@ class Preset:
         """One line about the preset: the first comment line of the file, without the preset's name."""
         first = self.text.partition("\n")[0].removeprefix("#").strip()
         return first.removeprefix(f"{self.path.stem}:").strip()
+
+    @property
+    def minutes(self) -> str:
+        """Minutes of training on two CPU cores, from the second line of the file: `3`, `2 to 3`, `hours` or empty."""
+        found = re.match(r"#.*\n# Minutes of training on two CPU cores: (.+)", self.text)
+        return found[1].strip() if found else ""
 
 
 def presets() -> list[Preset]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from metta.config.batch_plan import BatchPlan, plan_batch
@@ -12,6 +12,7 @@ from metta.config.env.map_builder import MapBuilder, RoomsConfig, walk_builders
 from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, fixed_probabilities
 from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
+from metta.config.plan.network_size import num_weights
 from metta.config.run import RunConfig
 from metta.config.self_play import num_opponents
 
@@ -24,32 +25,42 @@ class Derived:
 
     name: str
     value: str
+    """the number as text, with its unit if it is in bytes"""
     reason: str
     is_warning: bool = False
+    number: float | None = None
+    """the number, in bytes for memory; None for a text"""
 
 
-def derived(config: RunConfig) -> list[Derived]:
+def derived(config: RunConfig, weights: int | None = None) -> list[Derived]:
     """All numbers derived from the config, in the order of the training pipeline, with warnings in between.
 
-    Raises ConfigError if the tasks of the curriculum are invalid.
+    `weights` is the number of weights of the policy; by default it follows from the config, see `num_weights`. Raises
+    ConfigError if the tasks of the curriculum are invalid.
     """
     tasks = load_tasks(config)
-    scenes = {scene: task for task, scene in reversed(list(enumerate(tasks.scene_of)))}
-    worlds = {name: tasks.env_configs[scenes[index]] for index, name in enumerate(config.curriculum.scenes or [""])}
     first = tasks.env_configs[0]
     plan = plan_batch(config.experience, first.game.num_agents, num_opponents(config.self_play, first))
+    weights = num_weights(config.agent, first.spec) if weights is None else weights
     return [
-        *(row for scene, env in worlds.items() for row in _world(scene, env, bool(config.curriculum.buckets))),
+        *(
+            row
+            for scene, env in dict(tasks.scenes).items()
+            for row in _world(scene if config.curriculum.scenes else "", env)
+        ),
         *_tasks(config, tasks),
         *_collection(config, plan),
         *_learning(config, plan),
-        *_memory(config, first),
+        *_memory(config, tasks.env_configs, weights),
     ]
 
 
-def check_text(config: RunConfig) -> str:
-    """The config with every value as TOML, then the derived numbers as TOML comments; together a valid config."""
-    rows = derived(config)
+def check_text(config: RunConfig, rows: Sequence[Derived] | None = None) -> str:
+    """The config with every value as TOML, then the derived numbers as TOML comments; together a valid config.
+
+    `rows` replaces the numbers of `derived`.
+    """
+    rows = derived(config) if rows is None else rows
     names = max(len(row.name) for row in rows)
     values = max(len(row.value) for row in rows)
     lines = [
@@ -59,17 +70,17 @@ def check_text(config: RunConfig) -> str:
     return "\n".join([dump_config(config).rstrip("\n"), "", "# Derived from this config", *lines])
 
 
-def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
+def _world(scene: str, env: EnvConfig) -> Iterator[Derived]:
     game, builder, spec = env.game, env.map_builder, env.spec
     if scene:
-        yield Derived("scene", scene, "its first task" if has_buckets else "one of the scenes drawn at each reset")
+        yield Derived("scene", scene, "one of the scenes drawn at each reset")
     yield Derived("map", f"{game.height} x {game.width}", f"rows x cols: {_builder_text(builder)}")
-    yield Derived("agents per world", f"{game.num_agents:,}", f"in {_count(len(game.groups), 'group')}")
+    yield _number("agents per world", game.num_agents, f"in {_count(len(game.groups), 'group')}")
     ends = {"max_steps, truncated": game.max_steps, "episode_lifetime, terminated": game.episode_lifetime}
     ends = {name: steps for name, steps in ends.items() if steps}
     if ends:
         first = min(ends, key=lambda name: ends[name])
-        yield Derived("episode", f"{ends[first]:,}", f"steps: {first}")
+        yield _number("episode", ends[first], f"steps: {first}")
     else:
         yield _warning("episodes never end: env.game.max_steps and env.game.episode_lifetime are both 0")
     if 0 < game.episode_lifetime <= game.max_steps:
@@ -83,9 +94,9 @@ def _world(scene: str, env: EnvConfig, has_buckets: bool) -> Iterator[Derived]:
         f"{game.num_observation_tokens} x 3",
         f"tokens x bytes, for {window} cells and {len(spec.feature_names)} features",
     )
-    yield Derived(
+    yield _number(
         "actions",
-        f"{len(spec.flat_actions)}",
+        len(spec.flat_actions),
         f"(action, argument) pairs of {len(spec.action_names)} actions",
     )
 
@@ -105,7 +116,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
         if not isinstance(curriculum, CurriculumConfig):
             yield _warning(f'curriculum.type = "{curriculum.type}" has no effect: there is only one task')
         return
-    yield Derived("tasks", f"{count:,}", f"{_count(max(tasks.scene_of) + 1, 'scene')}{_bins(curriculum)}")
+    yield _number("tasks", count, f"{_count(max(tasks.scene_of) + 1, 'scene')}{_bins(curriculum)}")
     is_env = evaluation_world(config.env, tasks.scenes) == config.env
     yield Derived(
         "evaluation world",
@@ -121,7 +132,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
     for name, probability in list(zip(tasks.names, probabilities, strict=True))[:TASKS_SHOWN]:
         yield Derived("task", f"{100 * probability:.3g} %", f"of resets, initially: {name}")
     if count > TASKS_SHOWN:
-        yield Derived("more tasks", f"{count - TASKS_SHOWN:,}", f"up to {tasks.names[-1]}")
+        yield _number("more tasks", count - TASKS_SHOWN, f"up to {tasks.names[-1]}")
 
 
 def _bins(curriculum: AnyCurriculum) -> str:
@@ -131,35 +142,33 @@ def _bins(curriculum: AnyCurriculum) -> str:
 
 def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     experience = config.experience
-    yield Derived(
+    yield _number(
         "worlds",
-        f"{plan.num_worlds:,}",
+        plan.num_worlds,
         f"at most {experience.forward_pass_minibatch_target_size:,} agents per forward pass x async_factor "
         f"{experience.async_factor}, and {experience.batch_size // experience.bptt_horizon:,} segments per batch",
     )
     if plan.num_opponents:
-        yield Derived(
+        yield _number(
             "learners per world",
-            f"{plan.num_learners:,}",
+            plan.num_learners,
             f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies control",
         )
-    yield Derived("agents", f"{plan.agents:,}", f"{plan.num_worlds:,} worlds x {plan.num_learners}")
-    yield Derived("world batches", f"{plan.num_world_batches}", "that step in turn: async_factor")
+    yield _number("agents", plan.agents, f"{plan.num_worlds:,} worlds x {plan.num_learners}")
+    yield _number("world batches", plan.num_world_batches, "that step in turn: async_factor")
     if plan.num_world_batches < experience.async_factor:
         yield _warning(
             f"experience.async_factor = {experience.async_factor} is reduced to {plan.num_world_batches}: "
             f"there {'is' if plan.num_worlds == 1 else 'are'} only {_count(plan.num_worlds, 'world')}"
         )
-    yield Derived(
+    yield _number(
         "agents per forward pass",
-        f"{-(-plan.num_worlds // plan.num_world_batches) * plan.num_learners:,}",
+        -(-plan.num_worlds // plan.num_world_batches) * plan.num_learners,
         "at most: those of one world batch",
     )
-    yield Derived("segments per agent", f"{plan.segments_per_agent:,}", f"of {plan.horizon} steps, per epoch")
-    yield Derived(
-        "segments", f"{plan.segments:,}", f"{plan.agents:,} agents x {plan.segments_per_agent} segments per agent"
-    )
-    yield Derived("steps per epoch", f"{plan.batch_size:,}", f"{plan.segments:,} segments x {plan.horizon} steps")
+    yield _number("segments per agent", plan.segments_per_agent, f"of {plan.horizon} steps, per epoch")
+    yield _number("segments", plan.segments, f"{plan.agents:,} agents x {plan.segments_per_agent} segments per agent")
+    yield _number("steps per epoch", plan.batch_size, f"{plan.segments:,} segments x {plan.horizon} steps")
     if plan.batch_size < experience.batch_size:
         yield _warning(
             f"experience.batch_size = {experience.batch_size:,} is rounded down to {plan.batch_size:,}: "
@@ -172,28 +181,30 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     experience = config.experience
     epochs = -(-config.run.total_timesteps // plan.batch_size)
     updates = plan.num_minibatches * experience.update_epochs
-    yield Derived(
+    yield _number(
         "minibatches",
-        f"{plan.num_minibatches:,}",
+        plan.num_minibatches,
         f"batch_size {experience.batch_size:,} / {experience.minibatch_size:,}",
     )
-    yield Derived(
+    yield _number(
         "gradient steps per epoch",
-        f"{updates:,}",
+        updates,
         f"{plan.num_minibatches} minibatches x update_epochs {experience.update_epochs}",
     )
-    yield Derived(
-        "epochs", f"{epochs:,}", f"total_timesteps {config.run.total_timesteps:,} / {plan.batch_size:,}, rounded up"
-    )
-    yield Derived("gradient steps", f"{epochs * updates:,}", "in the whole run")
+    yield _number("epochs", epochs, f"total_timesteps {config.run.total_timesteps:,} / {plan.batch_size:,}, rounded up")
+    yield _number("gradient steps", epochs * updates, "in the whole run")
+    smallest = plan.segments // plan.num_minibatches * plan.horizon
+    if smallest == 1 and config.ppo.norm_adv:
+        yield _warning(
+            "minibatches of one step have a single advantage, which cannot be normalized: "
+            "raise experience.minibatch_size, or set ppo.norm_adv = false"
+        )
     if config.run.total_timesteps < plan.batch_size:
         yield _warning(
             f"run.total_timesteps = {config.run.total_timesteps:,} is less than one epoch of {plan.batch_size:,} steps"
         )
     if config.ppo.gamma < 1:
-        yield Derived(
-            "discount horizon", f"{1 / (1 - config.ppo.gamma):,.0f}", f"steps: 1 / (1 - gamma {config.ppo.gamma:g})"
-        )
+        yield _number("discount horizon", 1 / (1 - config.ppo.gamma), f"steps: 1 / (1 - gamma {config.ppo.gamma:g})")
     if config.agent.forward_lstm and config.agent.bptt_horizon > experience.bptt_horizon:
         yield _warning(
             f"agent.bptt_horizon = {config.agent.bptt_horizon} has no effect: "
@@ -206,14 +217,23 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         )
 
 
-def _memory(config: RunConfig, env: EnvConfig) -> Iterator[Derived]:
-    parts = memory_parts(config, env.spec, env.game.height * env.game.width)
+def _memory(config: RunConfig, worlds: Sequence[EnvConfig], weights: int) -> Iterator[Derived]:
+    largest = max(env.game.height * env.game.width for env in worlds)
+    parts = memory_parts(config, worlds[0].spec, largest, weights)
+    lstm = f"LSTM of {_count(config.agent.lstm_layers, 'layer')}" if config.agent.forward_lstm else "no LSTM"
+    yield _number("weights", weights, f"of the policy: backbone {config.agent.backbone}, {lstm} and heads")
     where = "in host memory" if config.experience.cpu_offload else "in device memory"
     for part in parts:
         is_experience = part.name == "experience"
         name = part.name if is_experience else f"memory of {part.name}"
-        yield Derived(name, size(part.bytes), f"{where}: {part.reason}" if is_experience else part.reason)
-    yield Derived("memory in total", size(sum(part.bytes for part in parts)), "without Python and PyTorch")
+        reason = f"{where}: {part.reason}" if is_experience else part.reason
+        yield Derived(name, size(part.bytes), reason, number=part.bytes)
+    total = sum(part.bytes for part in parts)
+    yield Derived("memory in total", size(total), "without Python and PyTorch", number=total)
+
+
+def _number(name: str, number: float, reason: str) -> Derived:
+    return Derived(name, f"{number:,.0f}", reason, number=number)
 
 
 def _warning(reason: str) -> Derived:

@@ -42,28 +42,31 @@ class MemoryPart:
     """current value of that key"""
 
 
-def experience_bytes(config: RunConfig, plan: BatchPlan, tokens: int) -> int:
-    """Bytes of one epoch's experience with observations of `tokens` tokens."""
+def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
+    """Bytes of one epoch's experience in worlds of `spec`."""
     steps = plan.segments_per_agent * plan.horizon
-    observations = (steps + 1) * plan.agents * (tokens * 3 + 1)
+    observations = (steps + 1) * plan.agents * (spec.num_observation_tokens * 3 + 1)
     outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
-    teacher_values = len(config.env.spec.flat_actions) + 1  # log probabilities and the value
+    teacher_values = len(spec.flat_actions) + 1  # log probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
     lstm_states = 2 * plan.segments_per_agent * config.agent.lstm_layers * plan.agents * config.agent.hidden_dim * 4
     return observations + outcomes + teacher + (lstm_states if config.agent.forward_lstm else 0)
 
 
-def memory_parts(config: RunConfig, spec: EnvSpec, cells: int) -> list[MemoryPart]:
-    """The parts of a run's memory, in worlds of `spec` with maps of `cells` cells."""
+def memory_parts(config: RunConfig, spec: EnvSpec, cells: int, weights: int | None = None) -> list[MemoryPart]:
+    """The parts of a run's memory, in worlds of `spec` with maps of `cells` cells.
+
+    `weights` is the number of weights of the policy; by default it follows from the config, see `num_weights`.
+    """
     plan = plan_batch(config.experience, spec.num_agents)
-    weights = num_weights(config.agent, spec)
+    weights = num_weights(config.agent, spec) if weights is None else weights
     steps = max(1, plan.batch_size // plan.num_minibatches)
     forward = -(-plan.num_worlds // plan.num_world_batches) * plan.num_agents
     step = step_bytes(config, spec)
     return [
         MemoryPart(
             "experience",
-            experience_bytes(config, plan, spec.num_observation_tokens),
+            experience_bytes(config, plan, spec),
             f"{plan.batch_size:,} steps",
             "experience.batch_size",
             config.experience.batch_size,
@@ -78,7 +81,7 @@ def memory_parts(config: RunConfig, spec: EnvSpec, cells: int) -> list[MemoryPar
         MemoryPart(
             "policy",
             4 * WEIGHT_COPIES * weights,
-            f"about {weights:,} weights, {WEIGHT_COPIES} times: gradient, optimizer, checkpoint",
+            f"{weights:,} weights, {WEIGHT_COPIES} times: gradient, optimizer, checkpoint",
             "agent.hidden_dim",
             config.agent.hidden_dim,
         ),
@@ -106,8 +109,11 @@ def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
     return ACTIVATION_BYTES * (backbone + lstm + heads) + 2 * 3 * spec.num_observation_tokens
 
 
-def too_large(parts: list[MemoryPart], available: int) -> str | None:
-    """The message if the parts need more than `available` bytes, with the setting to lower; None if they fit."""
+def too_large(parts: list[MemoryPart], available: int, owner: str = "") -> str | None:
+    """The message if the parts need more than `available` bytes, with the setting to lower; None if they fit.
+
+    The bytes are all that `owner` (such as "this machine") has; without one, they are those that are free.
+    """
     needed = sum(part.bytes for part in parts)
     if needed <= available:
         return None
@@ -119,7 +125,8 @@ def too_large(parts: list[MemoryPart], available: int) -> str | None:
         both = sorted(parts, key=lambda part: -part.bytes)[:2]
         lower = f"lower {both[0].setting} (now {both[0].value:,}) and {both[1].setting} (now {both[1].value:,})"
     shares = ", ".join(f"{part.name} {size(part.bytes)}" for part in parts)
-    return f"needs about {size(needed)} of memory; {size(available)} are free: {shares}; {lower}"
+    limit = f"{owner} has {size(available)}" if owner else f"{size(available)} are free"
+    return f"needs about {size(needed)} of memory; {limit}: {shares}; {lower}"
 
 
 def size(count: float) -> str:
