@@ -75,7 +75,7 @@ def _paint_object(on_map: Pixels, mask: NDArray[np.bool_], entry: ObjectConfig) 
     down, right = _coordinates(on_map.shape[2])
     sprite = on_map[mask][0].copy()
     if entry.type != "wall":
-        sprite[_converter_shape(entry.type, down, right)] = rgb(OBJECT_COLORS[entry.color % len(OBJECT_COLORS)])
+        sprite[_converter_shape(entry.type, down, right)] = rgb(OBJECT_COLORS[(entry.color or 0) % len(OBJECT_COLORS)])
     elif entry.swappable:
         inner = np.maximum(abs(down), abs(right))
         sprite[inner < 0.44] = rgb(BLOCK)
