@@ -107,7 +107,7 @@ from metta.run.memory_check import ConfigCheck, check_config
 from metta.run.metrics_file import json_line
 from metta.run.run_directory import newest_checkpoint
 from metta.run.train import resume_run, train_run
-from metta.spaces import ActionSpace, ObservationSpace
+from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
 from metta.world.action_failures import failure_reason, view_ahead
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary, StepInfo
@@ -162,6 +162,7 @@ __all__ = [
     "Event",
     "Experience",
     "ExperienceConfig",
+    "FlatActionSpace",
     "FrozenPolicy",
     "GameConfig",
     "GroupConfig",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 
 from metta.config.env.env_config import EnvConfig
@@ -15,6 +16,22 @@ pytest.importorskip("supersuit")
 TINY = EnvConfig.model_validate(
     {"game": {"num_agents": 3, "width": 8, "height": 8, "max_steps": 20}, "map_builder": {"objects": {"mine_red": 3}}}
 )
+
+
+def test_its_worlds_differ_in_every_episode() -> None:
+    """As in the documentation: copies of an environment that nobody has seeded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other people's
+        import supersuit  # noqa: PLC0415  # the extra may be missing
+
+        one = supersuit.pettingzoo_env_to_vec_env_v1(MettaGridEnv(TINY).to_pettingzoo())
+        worlds = supersuit.concat_vec_envs_v1(one, 8, base_class="stable_baselines3")
+    observations = worlds.reset()
+    for _ in range(3):
+        assert len({rows.tobytes() for rows in np.split(observations, 8)}) == 8
+        for _ in range(20):
+            observations, _, dones, _ = worlds.step(np.zeros((24, 2), int))
+        assert dones.all()
 
 
 @pytest.mark.slow

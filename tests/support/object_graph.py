@@ -37,8 +37,7 @@ def memory(array: np.ndarray | torch.Tensor) -> tuple[int, int]:
         return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
     while isinstance(array.base, np.ndarray):
         array = array.base
-    first: tuple[int, int] = np.lib.array_utils.byte_bounds(array) if array.size else (0, 0)
-    return first
+    return array.ctypes.data, array.ctypes.data + array.nbytes
 
 
 def check_copy(original: Any, copied: Any) -> int:

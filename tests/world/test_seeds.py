@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import metta
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
-from metta.errors import CheckpointError, UsageError
+from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.evaluation.evaluate import evaluate
 from metta.world.env import MettaGridEnv
 from metta.world.make_environment import make_environment
@@ -155,6 +156,14 @@ def test_make_environment_takes_the_number_of_worlds_and_a_seed() -> None:
     env = make_environment(CONFIG, num_worlds=3, seed=1, num_agents=5)
     assert (env.num_worlds, env.num_agents, env.seed) == (3, 5, 1)
     assert start(env) == start(MettaGridEnv(CONFIG.override(num_agents=5), 3, 1))
+
+
+def test_hints_of_make_environment_lead_to_valid_arguments() -> None:
+    for name, value in {"num_envs": 3, "obs_width": 5, "n_agents": 3, "max_cycles": 9, "max_step": 9}.items():
+        with pytest.raises((ConfigError, UsageError)) as caught:
+            make_environment(CONFIG, **{name: value})
+        (hint,) = re.findall(r'did you mean "(\w+)"', str(caught.value))
+        make_environment(CONFIG, **{hint: value})
 
 
 class TestSomeWorlds:

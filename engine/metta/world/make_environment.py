@@ -23,5 +23,8 @@ def make_environment(
             f"env_config must be an EnvConfig; got {type(env_config).__name__}. "
             "Create one with EnvConfig.model_validate(dictionary) or load_config(file).env"
         )
+    for name in overrides:
+        if name in ("num_envs", "n_envs", "n_worlds"):
+            raise UsageError(f'make_environment has no argument "{name}"; did you mean "num_worlds"?')
     config = EnvConfig() if env_config is None else env_config
     return MettaGridEnv(config.override(**overrides) if overrides else config, num_worlds, seed)

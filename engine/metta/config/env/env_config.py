@@ -18,6 +18,7 @@ from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, MAX_ARGUMENT, Act
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
 from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
+from metta.config.validation.unknown_keys import OTHER_NAMES
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
 
 
@@ -114,7 +115,8 @@ class EnvConfig(FrozenModel):
                 data.setdefault("map_builder", {})[name] = value
             else:
                 known = [*EnvConfig.model_fields, *GameConfig.model_fields, *builder.model_fields]
-                problems.append(Problem((name,), f"unknown setting{did_you_mean(name, known)}"))
+                meant = OTHER_NAMES.get(name, name).rpartition(".")[-1]
+                problems.append(Problem((name,), f"unknown setting{did_you_mean(meant, known)}"))
         if not problems:
             try:
                 return EnvConfig.model_validate(data)
