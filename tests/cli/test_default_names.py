@@ -111,6 +111,29 @@ def test_replays_are_named_by_run_policy_world_and_seed(
     ]
 
 
+def test_the_title_of_a_page_names_run_policy_and_world(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(trained["first"] / "checkpoints" / "checkpoint_000002.pt", "best.pt")
+    titles = {
+        (str(trained["first"]),): "first \u00b7 epoch 2 \u00b7 world tiny",
+        ("best.pt",): "best \u00b7 world tiny",
+        ("random", "--env", "memory"): "random policy \u00b7 world memory",
+        (
+            "scripted",
+            "--env",
+            "quickstart",
+            "--set",
+            "env.game.width=20",
+        ): "scripted policy \u00b7 world quickstart with env.game.width=20",
+    }
+    for number, (arguments, title) in enumerate(titles.items()):
+        invoke("replay", *arguments, "--max-steps", 1, "--out", f"{number}")
+        (page,) = Path(f"{number}").glob("*.html")
+        assert f"<title>{title} \u00b7 metta replay</title>" in page.read_text()
+
+
 def test_an_earlier_replay_of_another_run_of_the_same_name_stays(
     trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

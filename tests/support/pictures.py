@@ -24,7 +24,7 @@ from metta.baselines.scripted import ScriptedPolicy
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.load import load_config, parse_config
 from metta.replay.recording import record_episode
-from metta.replay.replay_files import write_replay
+from metta.replay.replay_files import replay_title, write_replay
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "presets" / "README.md"
@@ -36,6 +36,7 @@ LARGEST = 60_000
 
 TITLE_PICTURE = f"{FOLDER}/quickstart.png"
 TITLE_STEP = 120
+TITLE_SIZE = (1060, 690)
 CELL = 14
 """size of a cell, pixels"""
 
@@ -197,15 +198,16 @@ def take_pictures(names: list[str]) -> None:
                 _write(browser, ROOT / picture.path, *size)
         if not names or "quickstart" in names:
             world = load_config("quickstart").env
-            page = write_replay(record_episode(ScriptedPolicy(world), world, 1), folder, "quickstart").page
-            browser.resize(1000, 560)
+            title = replay_title("", "scripted policy", "quickstart")
+            page = write_replay(record_episode(ScriptedPolicy(world), world, 1), folder, "quickstart", title).page
+            browser.resize(*TITLE_SIZE)
             browser.open(page, f"#step={TITLE_STEP}&agent=0")
             browser.wait_until_drawn()
-            _write(browser, ROOT / TITLE_PICTURE, 1000, 560)
+            _write(browser, ROOT / TITLE_PICTURE, *TITLE_SIZE)
 
 
 SHOW_MAP = """(width, height) => {
-  document.querySelector("#observation-window").click();
+  document.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
   for (const other of document.querySelectorAll("header, aside, #playback, #view-buttons, #pointed"))
     other.style.display = "none";
   const main = document.querySelector("main");
@@ -220,8 +222,10 @@ SHOW_MAP = """(width, height) => {
 def _write(browser: Chromium, path: Path, width: int, height: int) -> None:
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png", clip=clip)["data"])
-    # 64 colors are enough, and take a third of the bytes
-    Image.open(io.BytesIO(shot)).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    # 128 colors are enough, and take a third of the bytes
+    Image.open(io.BytesIO(shot)).convert("RGB").quantize(
+        128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    ).save(path, optimize=True)
     if path.stat().st_size > LARGEST:
         raise SystemExit(f"{path.name} has {path.stat().st_size} bytes; at most {LARGEST}")
 

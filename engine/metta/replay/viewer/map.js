@@ -59,6 +59,7 @@ class MapView {
   draw(step, selected, showsWindow) {
     const { episode, cell } = this;
     const context = this.canvas.getContext("2d");
+    this.canvas.classList.toggle("fitted", this.isFitted);  // a finger then scrolls the page, else it moves the map
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.fillStyle = theme.outside;
     context.fillRect(0, 0, this.width, this.height);
