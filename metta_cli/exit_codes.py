@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -30,7 +31,6 @@ class CommandGroup(TyperGroup):
             _show_config_warnings_as_notes()
             try:
                 code = super().main(arguments, *rest, **extra | {"standalone_mode": False})
-                sys.stdout.flush()  # an output that cannot be written is an error here, not at interpreter exit
             except _ClickUsageError as error:
                 output.print_error(error.format_message())
                 code = WRONG_INPUT
@@ -40,13 +40,30 @@ class CommandGroup(TyperGroup):
                 code = _report(error)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """Parse the arguments of the group; prints the help text for `metta --help`."""
+        with _unread_output_is_dropped():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Exits with code 130 on a Ctrl-C that the command does not handle."""
         try:
-            return super().invoke(ctx)
+            with _unread_output_is_dropped():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             output.print_interrupted()
             raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _unread_output_is_dropped() -> Iterator[None]:
+    """Exit with 0 if the reader of a help text, which Typer prints, closes the pipe (`metta --help | head -1`)."""
+    try:
+        yield
+    except BrokenPipeError:
+        if not output.silence_broken_streams():
+            raise
+        raise typer.Exit(0) from None
 
 
 def _report(error: MettaError | OSError | MemoryError) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.live import Live
 
 from metta import api
+from metta_cli import output
 from metta_cli.key_bindings import KeyBindings
 from metta_cli.keyboard import Keyboard
 from metta_cli.world_view import WorldView
@@ -34,7 +34,7 @@ NewerPolicy = Callable[[], tuple[str, api.Policy] | None]
 
 def watch(keyboard: Keyboard, player: api.EpisodePlayer, title: str, speed: int, newer_policy: NewerPolicy) -> None:
     """Play episode after episode at about `speed` steps per second, until the user quits."""
-    console = Console()
+    console = output.make_console()
     view = WorldView(console, player, title)
     is_paused = False
     next_frame = time.monotonic()
@@ -87,7 +87,7 @@ def _next_episode(player: api.EpisodePlayer, view: WorldView, newer_policy: Newe
 
 def play(keyboard: Keyboard, player: api.EpisodePlayer, title: str, agent_index: int) -> None:
     """Let the user control one agent, one step per key press; the player's policy controls the others."""
-    console = Console()
+    console = output.make_console()
     view = WorldView(console, player, title)
     view.followed = agent_index
     bindings = KeyBindings(player.env.config)

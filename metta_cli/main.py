@@ -71,5 +71,6 @@ def main() -> None:
     except KeyboardInterrupt:  # before a command began
         output.print_interrupted()
         sys.exit(INTERRUPTED)
-    finally:  # a Ctrl-C while the interpreter shuts down would replace the exit code
+    finally:  # a Ctrl-C or an unwritable stream would replace the exit code while the interpreter shuts down
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        output.silence_broken_streams()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -22,12 +23,32 @@ MIN_REASON_WIDTH = 24
 MIN_GLOSSARY_WIDTH = 60
 """Terminal width in columns below which a glossary has each meaning below its name, not beside it."""
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""control characters except tab and line feed"""
+
+
+def write(text: str) -> None:
+    """Write text to stdout, then flush, so that a pipe receives it at once. Raises OSError if it cannot be written."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines without wrapping, then flush stdout, so that a pipe receives them at once."""
-    for line in lines:
-        print(line)
-    sys.stdout.flush()
+    """Print lines without wrapping. Control characters other than tabs and line breaks are escaped."""
+    _print("".join(f"{escape_controls(line)}\n" for line in lines))
+
+
+def escape_controls(text: str) -> str:
+    """The text with control characters escaped, so that a name cannot send control sequences to the terminal."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _print(text: str) -> None:
+    """Write text to stdout. If its reader has closed the pipe (`metta reference | head`), the text is dropped."""
+    try:
+        write(text)
+    except BrokenPipeError:
+        silence_broken_streams()
 
 
 def print_wrapped(text: str, indent: int = 0) -> None:
@@ -71,47 +92,86 @@ def print_derived(rows: Sequence[api.Derived]) -> None:
 def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table: the first column left-aligned, the others right-aligned."""
     from rich import box  # noqa: PLC0415  # rich is imported only where needed
-    from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE)
-    table.add_column(header[0], overflow="fold")
+    table.add_column(plain_text(header[0]), overflow="fold")
     for name in header[1:]:
-        table.add_column(name, justify="right")
+        table.add_column(plain_text(name), justify="right")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(plain_text, row))
+    console = make_console()
+    with console.capture() as capture:
+        console.print(table)
+    _print(capture.get())
+
+
+def make_console() -> Any:
+    """A `rich.console.Console` on stdout that shows strings as they are: no markup (`[bold]`), no emoji codes (`:smile:`)."""
+    from rich.console import Console  # noqa: PLC0415
+
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def plain_text(text: str, style: str = "") -> Any:
+    """A `rich.text.Text` that shows the string as it is; control characters are escaped."""
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(escape_controls(text), style)
+
+
+def encodable(text: str, fallback: str) -> str:
+    """The text, or the fallback if stdout cannot encode it: `encodable("±", "+-")`."""
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return fallback
+    return text
 
 
 def print_json(values: Mapping[str, Any]) -> None:
     """Print a JSON object on one line; non-finite numbers become null."""
-    print(api.json_line(values), flush=True)
+    _print(f"{api.json_line(values)}\n")
 
 
 def print_error(error: MettaError | str, rank: int = 0) -> None:
     """Print an error on stderr, preceded by the rank of the process if it is not 0."""
-    print(f"{f'process {rank}: ' if rank else ''}error: {error}", file=sys.stderr)
+    print_on_stderr(f"{f'process {rank}: ' if rank else ''}error: {error}")
 
 
 def print_interrupted() -> None:
     """Print on stderr that Ctrl-C ended the command."""
-    print("interrupted; files that were already saved are complete", file=sys.stderr)
+    print_on_stderr("interrupted; files that were already saved are complete")
 
 
 def print_note(text: str) -> None:
     """Print a note on stderr."""
-    print(f"note: {text}", file=sys.stderr)
+    print_on_stderr(f"note: {text}")
 
 
-def silence_broken_streams() -> None:
-    """Redirect stdout and stderr to the null device if they cannot be written, so that later writes succeed."""
+def print_on_stderr(text: str) -> None:
+    """Print text on stderr; control characters are escaped as in `print_lines`. If it cannot be written, it is lost."""
+    try:
+        print(escape_controls(text), file=sys.stderr, flush=True)
+    except OSError:
+        silence_broken_streams()
+
+
+def silence_broken_streams() -> bool:
+    """Redirect stdout and stderr to the null device if they cannot be written, so that later writes succeed.
+
+    Returns whether one of them could not be written.
+    """
+    is_broken = False
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
+            is_broken = True
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)
+    return is_broken
 
 
 def format_number(value: float | None) -> str:

@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from metta.agent.policy import ActionEvaluation, MettaAgent
 from metta.agent.recurrent_memory import Memory
-from metta.errors import TrainingError
-from metta.job_environment import job_size
+from metta.errors import TrainingError, UsageError
+from metta.job_environment import JOB_VARIABLES, job_problem, job_size
 from metta.rl.plain_values import plain
 
 CONNECT_TIMEOUT: Final = timedelta(minutes=30)
@@ -53,11 +53,15 @@ class Processes:
     def connect(cls) -> Iterator[Self]:
         """Connect the processes of this job while the context is active; outside a job, a single process.
 
-        An existing default process group (`torch.distributed.init_process_group`) is used and not destroyed.
+        An existing default process group (`torch.distributed.init_process_group`) is used and not destroyed. Raises
+        UsageError if the environment variables of the job have a wrong value.
         """
         if dist.is_initialized():
             yield cls(dist.get_rank(), dist.get_world_size())
-        elif job_size() == 1:
+            return
+        if problem := job_problem():
+            raise UsageError(f"{problem}; start the processes of a job with torchrun, or unset {', '.join(JOB_VARIABLES)}")
+        if job_size() == 1:
             yield cls()
         else:
             with process_group_errors():

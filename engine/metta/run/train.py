@@ -15,7 +15,7 @@ from metta.config.loading.load import dump_config, parse_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.errors import TrainingError, UsageError
-from metta.job_environment import local_size
+from metta.job_environment import JOB_VARIABLES, ignored_job_variables, local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
 from metta.run.device import find_device, gpu_memory
@@ -59,7 +59,7 @@ SIGNAL_SPREAD_SECONDS = 2.0
 
 def train_run(config: RunConfig, listener: Listener) -> RunEnded:
     """Train a new run in a new directory. Writes no files until the run has been built."""
-    with Processes.connect() as processes:
+    with _connect(listener) as processes:
         if not processes.is_rank_zero:
             return _run_worker(processes)
         check_loggers(config.logging)
@@ -78,7 +78,7 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
         key = ".".join(map(str, override.path))
         if not key.startswith(CHANGEABLE):
             raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
-    with Processes.connect() as processes:
+    with _connect(listener) as processes:
         if not processes.is_rank_zero:
             return _run_worker(processes)
         with RunDirectory.open(root, overrides) as directory:
@@ -94,6 +94,21 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
                 listener(Notice(f"all {run.agent_step:,} agent steps are done; increase --total-timesteps to continue"))
             with closing(run), _wrap_errors(run, directory):
                 return _train_and_save(run, directory, listener, is_new)
+
+
+@contextmanager
+def _connect(listener: Listener) -> Iterator[Processes]:
+    """Connect the processes of this job; says which variables of an incomplete job are ignored."""
+    with Processes.connect() as processes:
+        ignored = ignored_job_variables()
+        if ignored and processes.size == 1:
+            listener(
+                Notice(
+                    f"training in a single process: {', '.join(ignored)} is set, but a job of several processes needs "
+                    f"all of {', '.join(JOB_VARIABLES)} (torchrun sets them)"
+                )
+            )
+        yield processes
 
 
 def _new_run(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
