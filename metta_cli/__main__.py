@@ -23,7 +23,8 @@ def open_standard_streams() -> None:
             descriptor = os.open(os.devnull, flags)
             if descriptor <= 2:
                 os.set_inheritable(descriptor, True)  # like those that the shell opens
-            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115  # open until the end
+            setattr(sys, name, stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a program that calls `main` may have replaced it
             stream.reconfigure(errors="metta_escape")

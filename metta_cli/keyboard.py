@@ -15,6 +15,7 @@ from prompt_toolkit.key_binding import KeyPress
 from prompt_toolkit.keys import Keys
 
 from metta.errors import UsageError
+from metta_cli import output
 
 try:
     import termios
@@ -34,7 +35,7 @@ class Keyboard:
 
     def __init__(self, command: str, hint: str):
         """Raises UsageError if stdin or stdout is not a terminal; its message names `command` and ends with `hint`."""
-        if termios is None or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if termios is None or not (sys.stdin.isatty() and output.can_animate()):
             raise UsageError(f"metta {command} needs a terminal; {hint}")
         self._input = create_input(sys.stdin)
         self._settings: list[Any] = []

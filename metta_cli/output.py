@@ -107,26 +107,41 @@ def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def make_console() -> Any:
-    """A `rich.console.Console` on stdout that shows strings as they are: no markup (`[bold]`), no emoji codes (`:smile:`)."""
+    """A `rich.console.Console` on stdout that shows strings as they are, without markup (`[bold]`) and emoji codes."""
     from rich.console import Console  # noqa: PLC0415
 
-    return Console(markup=False, emoji=False, highlight=False)
+    is_terminal = can_animate() or None  # None: rich decides by FORCE_COLOR and others
+    return Console(
+        markup=False, emoji=False, highlight=False, force_terminal=is_terminal, force_interactive=is_terminal
+    )
+
+
+def can_animate() -> bool:
+    """Whether stdout is a terminal on which lines can be redrawn; FORCE_COLOR and the like only select colors."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
 def plain_text(text: str, style: str = "") -> Any:
-    """A `rich.text.Text` that shows the string as it is; control characters are escaped."""
+    """A `rich.text.Text` that shows the string as it is, with escapes for control characters and what stdout lacks."""
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(escape_controls(text), style)
+    encoding, errors = _stdout_encoding()
+    return Text(escape_controls(text.encode(encoding, errors).decode(encoding)), style)
 
 
 def encodable(text: str, fallback: str) -> str:
     """The text, or the fallback if stdout cannot encode it: `encodable("±", "+-")`."""
     try:
-        text.encode(sys.stdout.encoding)
+        text.encode(_stdout_encoding()[0])
     except UnicodeEncodeError:
         return fallback
     return text
+
+
+def _stdout_encoding() -> tuple[str, str]:
+    """Encoding and error handler of stdout, which rich replaces during a live view."""
+    stream = getattr(sys.stdout, "rich_proxied_file", sys.stdout)
+    return stream.encoding or "ascii", stream.errors or "strict"
 
 
 def print_json(values: Mapping[str, Any]) -> None:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 import signal
+import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from metta import api
 from metta_cli import output
 from metta_cli.output import format_duration, format_number
 
+PHASES = {
+    "collect": "collecting experience",
+    "update": "updating the policy",
+    "evaluate": "evaluating",
+    "record": "recording an episode",
+    "save": "saving a checkpoint",
+}
+SLOW_SECONDS = 30.0
+"""Seconds without a line after which `PlainView` prints the progress of the epoch."""
 STOPPING = "Saving, then stopping. Press Ctrl-C again to quit without saving."
 
 
 class View:
     """Listener of a run that prints only notes and signals, on stderr (`--quiet`). Base class of the other views."""
 
-    is_output_open = True
-    """False after a write to the output failed"""
+    def __init__(self) -> None:
+        self.run: api.RunBegan | None = None
+        self.is_output_open = True
+        """False after a write to the output failed"""
+        self.is_stopping = False
 
     def __enter__(self) -> Self:
         return self
@@ -32,17 +46,21 @@ class View:
         """Restore the terminal."""
 
     def __call__(self, event: api.Event) -> None:
-        """Show one event. If the output cannot be written, raise SIGHUP, on which the run saves and stops."""
+        """Show one event. If the output cannot be written, the run saves and stops, and stderr tells how to resume."""
+        match event:
+            case api.RunBegan():
+                self.run = event
+            case api.StopRequested():
+                self.is_stopping = True
+        if self.is_output_open:
+            try:
+                self.show(event)
+            except OSError as error:
+                self.is_output_open = False
+                output.silence_broken_streams()
+                output.print_note(f"the output was closed ({error.strerror})")
         if not self.is_output_open:
-            View.show(self, event)
-            return
-        try:
-            self.show(event)
-        except OSError as error:
-            self.is_output_open = False
-            output.silence_broken_streams()
-            output.print_note(f"the output cannot be written: {error.strerror}. Saving, then stopping.")
-            signal.raise_signal(getattr(signal, "SIGHUP", signal.SIGTERM))
+            self._continue_on_stderr(event)
 
     def show(self, event: api.Event) -> None:
         """Print one event. Raises OSError if the output cannot be written."""
@@ -55,28 +73,138 @@ class View:
                 with suppress(OSError):
                     os.write(2, f"\n{name}: {STOPPING}\n".encode())
 
+    def _continue_on_stderr(self, event: api.Event) -> None:
+        """After the output was closed: stop the run if it is in progress, and print its end on stderr."""
+        match event:
+            case api.Notice(text):
+                output.print_note(text)
+            case api.RunEnded():
+                output.print_on_stderr("\n".join(end_summary(event, self.run)))
+            case _ if not self.is_stopping and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+                output.print_note(STOPPING)
+                signal.raise_signal(signal.SIGTERM)  # unlike SIGHUP, it is not ignored under nohup
+
 
 class PlainView(View):
-    """One line per epoch, without control codes: for files, pipes and continuous integration."""
+    """One line per epoch, without control codes: for files, pipes and continuous integration.
 
-    total = 0
-    """agent steps of the whole run"""
-    episode_metrics: api.EpochMetrics | None = None
-    """metrics of the last epoch in which an episode ended, since an episode is often longer than an epoch"""
+    An epoch of more than `SLOW_SECONDS` has lines with its progress.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = RunProgress()
+        self.episode_metrics: api.EpochMetrics | None = None
+        """metrics of the last epoch in which an episode ended, since an episode is often longer than an epoch"""
+        self.printed_at = time.monotonic()
 
     def show(self, event: api.Event) -> None:
         """Print one event."""
+        self.progress.update(event)
         match event:
             case api.RunBegan():
-                output.print_lines(start_summary(event))
-                self.total = event.config.run.total_timesteps
+                self._print(start_summary(event))
+            case api.PhaseProgressed() if time.monotonic() - self.printed_at > SLOW_SECONDS:
+                self._print([progress_line(self.progress)])
             case api.EpochEnded(metrics):
                 self.episode_metrics = metrics if metrics.episodes else self.episode_metrics
-                output.print_lines([epoch_line(metrics, self.episode_metrics or metrics, self.total)])
+                self._print([epoch_line(metrics, self.episode_metrics or metrics, self.progress)])
             case api.RunEnded():
-                output.print_lines(["", *end_summary(event)])
+                self._print(["", *end_summary(event, self.run)])
             case _:
                 super().show(event)
+
+    def _print(self, lines: list[str]) -> None:
+        self.printed_at = time.monotonic()
+        output.write("".join(f"{output.escape_controls(line)}\n" for line in lines))
+
+
+class RunProgress:
+    """Agent steps, speed and remaining time of a run, estimated within its epochs too."""
+
+    def __init__(self) -> None:
+        self.total = 1
+        """agent steps of the whole run"""
+        self.epoch = 0
+        """epochs done"""
+        self.phase = ""
+        """phase of the run, a key of `PHASES`; empty between them"""
+        self._batch_size = 1
+        self._agent_step = 0  # after the last epoch
+        self._shares = {"collect": 0.0, "update": 0.0}  # completed share of each phase of this epoch
+        self._seconds: dict[str, float] = {}  # phase -> its seconds in the last epoch; in the first one, extrapolated
+        self._phase_began_at = 0.0
+        self._is_first_epoch = True
+
+    def update(self, event: api.Event) -> None:
+        """Take note of an event."""
+        now = time.monotonic()
+        match event:
+            case api.RunBegan():
+                self.total, self.epoch = event.config.run.total_timesteps, event.epoch
+                self._agent_step, self._batch_size = event.agent_step, event.plan.batch_size * event.processes
+            case api.PhaseBegan(phase):
+                if phase == "update":
+                    self._shares["collect"] = 1.0
+                    self._seconds.setdefault("collect", now - self._phase_began_at)
+                elif phase == "evaluate":
+                    self._shares["update"] = 1.0
+                self.phase, self._phase_began_at = phase, now
+            case api.PhaseProgressed(phase, done, total):
+                self._shares[phase] = done / total
+                if done and self._is_first_epoch:
+                    self._seconds[phase] = (now - self._phase_began_at) * total / done
+            case api.EpochEnded(metrics):
+                self.epoch, self._agent_step, self.phase = metrics.epoch, metrics.agent_step, ""
+                self._shares = {"collect": 0.0, "update": 0.0}
+                collect_seconds = metrics.seconds_simulate + metrics.seconds_infer
+                self._seconds = {"collect": collect_seconds, "update": metrics.seconds_learn}
+                self._is_first_epoch = False
+            case api.RunEnded():  # an interrupted epoch is not saved
+                self.epoch, self._agent_step, self.phase = event.epoch, event.agent_step, ""
+                self._shares = {"collect": 0.0, "update": 0.0}
+
+    @property
+    def agent_step(self) -> int:
+        """Agent steps collected so far."""
+        return self._agent_step + round(self._batch_size * self._shares["collect"])
+
+    @property
+    def share(self) -> float:
+        """Completed share of this phase of the epoch, 0 to 1."""
+        return self._shares.get(self.phase, 0.0)
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Agent steps per second in the last epoch, or in the first one so far; None before anything is known."""
+        seconds = sum(self._seconds.values())
+        return self._batch_size / seconds if seconds else None
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether `seconds_left` lacks the updates, whose duration is not known before the first one."""
+        return "update" not in self._seconds
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until the end of the run, after a whole epoch; None before anything is known."""
+        if not self._seconds:
+            return None
+        epochs = -(-max(0, self.total - self._agent_step) // self._batch_size)
+        return max(0.0, epochs * sum(self._seconds.values()) - self._seconds_of_epoch)
+
+    @property
+    def _seconds_of_epoch(self) -> float:
+        """Seconds of this epoch so far."""
+        return sum(seconds * self._shares[phase] for phase, seconds in self._seconds.items())
+
+    def seconds_until_save(self, seconds: float) -> float:
+        """Estimated seconds until the end of the first epoch that ends at least `seconds` from now."""
+        epoch_seconds, end = sum(self._seconds.values()), self.seconds_left
+        if not epoch_seconds or end is None or self.is_lower_bound:
+            return max(0.0, seconds)
+        rest = epoch_seconds - self._seconds_of_epoch
+        return min(end, rest + epoch_seconds * max(0, math.ceil((seconds - rest) / epoch_seconds)))
 
 
 class JsonView(View):
@@ -98,17 +226,17 @@ class JsonView(View):
                     "parameters": event.parameters,
                     "processes": event.processes,
                 }
-                output.print_json({"event": "begin"} | values)
+                self._print({"event": "begin"} | values)
             case api.EpochEnded(metrics):
-                output.print_json({"event": "epoch"} | dataclasses.asdict(metrics))
+                self._print({"event": "epoch"} | dataclasses.asdict(metrics))
             case api.CheckpointSaved():
                 values = {"path": str(event.path), "epoch": event.epoch, "agent_step": event.agent_step}
-                output.print_json({"event": "checkpoint"} | values)
+                self._print({"event": "checkpoint"} | values)
             case api.ReplaySaved():
                 paths = {"page": str(event.page), "mettascope": str(event.mettascope)}
-                output.print_json({"event": "replay"} | paths | {"epoch": event.epoch})
+                self._print({"event": "replay"} | paths | {"epoch": event.epoch})
             case api.Notice(text):
-                output.print_json({"event": "notice", "text": text})
+                self._print({"event": "notice", "text": text})
             case api.RunEnded():
                 values = {
                     "reason": event.reason,
@@ -119,9 +247,12 @@ class JsonView(View):
                     "seconds": event.seconds,
                     "reward": event.last.reward if event.last else None,
                 }
-                output.print_json({"event": "end"} | values)
+                self._print({"event": "end"} | values)
             case _:
                 super().show(event)
+
+    def _print(self, values: dict[str, Any]) -> None:
+        output.write(f"{api.json_line(values)}\n")
 
 
 def start_summary(event: api.RunBegan) -> list[str]:
@@ -137,13 +268,27 @@ def start_summary(event: api.RunBegan) -> list[str]:
     ]
 
 
-def epoch_line(metrics: api.EpochMetrics, episode_metrics: api.EpochMetrics, total: int) -> str:
+def progress_line(progress: RunProgress) -> str:
+    """The progress within a slow epoch on one line."""
+    done = f"{PHASES[progress.phase]} {100 * progress.share:.0f}%"
+    return "  ".join([f"epoch {progress.epoch + 1}", done, *progress_numbers(progress)])
+
+
+def progress_numbers(progress: RunProgress) -> list[str]:
+    """Agent steps, speed and remaining time of a run."""
+    speed = progress.steps_per_second
+    return [
+        f"steps {progress.agent_step:,}/{progress.total:,}",
+        f"{'-' if speed is None else f'{speed:,.0f}'} steps/s",
+        f"left {'> ' if progress.is_lower_bound else ''}{format_duration(progress.seconds_left)}",
+    ]
+
+
+def epoch_line(metrics: api.EpochMetrics, episode_metrics: api.EpochMetrics, progress: RunProgress) -> str:
     """One epoch on one line; `episode_metrics` are those of the last epoch in which an episode ended."""
     parts = [
         f"epoch {metrics.epoch}",
-        f"steps {metrics.agent_step:,}/{total:,}",
-        f"{metrics.steps_per_second:,.0f} steps/s",
-        f"left {format_duration(seconds_left(metrics, total))}",
+        *progress_numbers(progress),
         f"reward {format_number(episode_metrics.reward)}",
         f"length {format_number(episode_metrics.episode_length)}",
         *(f"{name} {format_number(value)}" for name, value in main_losses(metrics)),
@@ -159,16 +304,17 @@ def main_losses(metrics: api.EpochMetrics) -> list[tuple[str, float]]:
     return [(name, metrics.losses[name]) for name in names if name in metrics.losses]
 
 
-def end_summary(event: api.RunEnded) -> list[str]:
-    """Lines that summarize a run, with commands to evaluate, record and resume it."""
+def end_summary(event: api.RunEnded, run: api.RunBegan | None) -> list[str]:
+    """Lines that summarize a run, with commands to evaluate, watch, record and resume it."""
+    total = run.config.run.total_timesteps if run else event.agent_step
+    steps = f"{event.agent_step:,}" + (f" of {total:,}" if event.agent_step != total else "") + " agent steps"
+    whole = " (whole epochs)" if event.agent_step > total else ""
     speed = event.agent_step / event.seconds if event.seconds else 0.0
-    lines = [
-        f"{event.reason}: {event.agent_step:,} agent steps, {event.epoch} epochs in {format_duration(event.seconds)} "
-        f"({speed:,.0f} steps/s)"
-    ]
+    epochs = "1 epoch" if event.epoch == 1 else f"{event.epoch} epochs"
+    lines = [f"{event.reason}: {steps}{whole}, {epochs} in {format_duration(event.seconds)} ({speed:,.0f} steps/s)"]
     if event.first and event.last:
         lines.append(
-            f"reward per agent {format_number(event.last.reward)} in epoch {event.last.epoch} "
+            f"reward per agent and episode {format_number(event.last.reward)} in epoch {event.last.epoch} "
             f"(first: {format_number(event.first.reward)} in epoch {event.first.epoch})"
         )
     directory, checkpoint = shlex.quote(str(event.directory)), shlex.quote(str(event.checkpoint))
@@ -179,13 +325,7 @@ def end_summary(event: api.RunEnded) -> list[str]:
         "",
         "next:",
         f"  evaluate  metta eval {checkpoint}",
+        f"  watch     metta watch {directory}",
         f"  replay    metta replay {checkpoint}",
         f"  resume    metta resume {directory}{more_steps}",
     ]
-
-
-def seconds_left(metrics: api.EpochMetrics, total: int) -> float | None:
-    """Estimated seconds until the end of the run at the current speed; None if the speed is 0."""
-    if not metrics.steps_per_second:
-        return None
-    return max(0, total - metrics.agent_step) / metrics.steps_per_second

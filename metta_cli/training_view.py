@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
-from types import TracebackType
-from typing import Self
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from metta import api
 from metta_cli import output
-from metta_cli.output import format_duration, format_number
-from metta_cli.training_lines import STOPPING, View, end_summary, main_losses, seconds_left
+from metta_cli.output import encodable, format_duration, format_number, plain_text
+from metta_cli.training_lines import PHASES, STOPPING, RunProgress, View, end_summary, main_losses, progress_numbers
 
-PHASES = {
-    "collect": "collecting experience",
-    "update": "updating the policy",
-    "evaluate": "evaluating",
-    "record": "recording an episode",
-    "save": "saving a checkpoint",
-}
-BARS = "▁▂▃▄▅▆▇█"
-CURVE_EPOCHS = 40
-"""Number of epochs in the reward curve."""
+try:
+    import termios
+except ImportError:  # on Windows
+    termios = None  # type: ignore[assignment]
+
+LEVELS = "▁▂▃▄▅▆▇█"
+MAX_CURVE_EPOCHS = 40
+"""Maximum number of epochs in the reward curve."""
+MIN_CURVE_EPOCHS = 5
+"""The curve is left out where it has no space for as many epochs."""
+MIN_BAR_WIDTH = 20
+"""Columns of the progress bar below which it gets a line without numbers."""
+MAX_TIME_BAR_WIDTH = 30
+COLUMN_WIDTH = 36
+"""Columns of a metric: its name and value."""
+NAME_WIDTH = 20
 
 
 class LiveView(View):
-    """A panel that is redrawn four times per second."""
+    """A panel that is redrawn four times per second. It fits its content to the size of the terminal."""
 
     def __init__(self, console: Console):
+        super().__init__()
         self.console = console
-        self.run: api.RunBegan | None = None
+        self.progress = RunProgress()
         self.metrics: api.EpochMetrics | None = None
         self.episode_metrics: api.EpochMetrics | None = None
         """metrics of the last epoch in which an episode ended"""
@@ -44,12 +54,15 @@ class LiveView(View):
         self.checkpoint: api.CheckpointSaved | None = None
         self.saved_at = 0.0
         self.phase_began_at = time.monotonic()
-        self.phase = ""
         self.rewards: list[float] = []
-        self.is_stopping = False
-        self.live = Live(console=console, get_renderable=self._panel, refresh_per_second=4, transient=True)
+        """rewards of the epochs in which an episode ended"""
+        self.drawn_size: ConsoleDimensions | None = console.size
+        """size of the terminal at the last redraw; None if something else was drawn since then"""
+        self.live = Live(console=console, get_renderable=self._redraw, refresh_per_second=4, transient=True)
+        self.echo = EchoOff(sys.stdout.fileno(), self._forget_screen)
 
     def __enter__(self) -> Self:
+        self.echo.__enter__()
         self.live.start()
         return self
 
@@ -60,122 +73,242 @@ class LiveView(View):
             self.live.stop()
         except OSError:  # the terminal was closed
             output.silence_broken_streams()
+        finally:
+            self.echo.__exit__(kind, error, trace)
 
     def show(self, event: api.Event) -> None:
         """Show one event at the next redraw."""
+        self.progress.update(event)
         match event:
-            case api.RunBegan():
-                self.run = event
-            case api.PhaseBegan(phase):
-                self.phase, self.phase_began_at = PHASES[phase], time.monotonic()
+            case api.PhaseBegan():
+                self.phase_began_at = time.monotonic()
             case api.EpochEnded(metrics):
                 self.metrics = metrics
                 if metrics.reward is not None:
                     self.episode_metrics = metrics
-                    self.rewards = [*self.rewards, metrics.reward][-CURVE_EPOCHS:]
+                    self.rewards.append(metrics.reward)
                 if metrics.evaluation:
                     self.evaluation_metrics = metrics
             case api.CheckpointSaved():
                 self.checkpoint, self.saved_at = event, time.monotonic()
-            case api.StopRequested():
-                self.is_stopping = True  # drawing inside a signal handler could deadlock
             case api.Notice(text):
-                self.console.print(Text(f"note: {text}"))
+                self.console.print(plain_text(f"note: {text}"))
             case api.RunEnded():
                 self.is_stopping = False
-                self.phase = ""
-                if self.run:
-                    self.console.print(self._panel())
                 self.live.stop()
-                for line in ["", *end_summary(event)]:
-                    self.console.print(Text(line), soft_wrap=True)
+                if self.run:
+                    self.console.print(self._panel(self.run))
+                for line in ["", *end_summary(event, self.run)]:
+                    self.console.print(plain_text(line), soft_wrap=True)
 
-    def _panel(self) -> RenderableType:
-        if self.run is None:
-            return Text("Creating worlds and policy ...")
-        plan = self.run.plan
-        heading = (
-            f"{self.run.device}, {plan.num_worlds} worlds of {plan.num_agents} agents, "
-            f"{self.run.parameters:,} parameters, {self.run.directory}"
-        )
-        rows: list[RenderableType] = [Text(heading, style="dim", overflow="ellipsis", no_wrap=True), self._progress()]
-        if self.metrics:
-            rows += [Text(), self._metric_rows(self.metrics), Text(), self._time_shares(self.metrics)]
-        rows += [Text(), self._status()]
-        epoch = self.metrics.epoch if self.metrics else self.run.epoch
-        title = f"{self.run.config.run.name}, epoch {epoch}"
-        return Panel(Group(*rows), title=title, title_align="left", border_style="cyan")
+    def _forget_screen(self) -> None:
+        self.drawn_size = None
 
-    def _progress(self) -> RenderableType:
-        assert self.run is not None
-        total = self.run.config.run.total_timesteps
-        done = self.metrics.agent_step if self.metrics else self.run.agent_step
-        line = Table.grid(padding=(0, 2), expand=True)
-        line.add_column(ratio=1)
-        line.add_column(no_wrap=True)
-        parts = [f"{min(100, 100 * done // total)}%", f"{done:,}/{total:,} agent steps"]
-        if self.metrics:
-            parts += [
-                f"{self.metrics.steps_per_second:,.0f} steps/s",
-                f"left {format_duration(seconds_left(self.metrics, total))}",
-            ]
-        line.add_row(ProgressBar(total=total, completed=min(done, total)), Text("  ".join(parts)))
-        return line
+    def _redraw(self) -> RenderableType:
+        """The panel. Clears the screen first if the last one may lie elsewhere than where it was drawn."""
+        if self.drawn_size != self.console.size:
+            self.console.control(Control.clear(), Control.home())
+            self.drawn_size = self.console.size
+        return self._panel(self.run) if self.run else Text("Creating worlds and policy ...")
 
-    def _metric_rows(self, metrics: api.EpochMetrics) -> RenderableType:
-        table = Table.grid(padding=(0, 3))
-        for _ in range(4):
-            table.add_column(no_wrap=True)
-        if self.episode_metrics:
-            reward, hearts = self.episode_metrics.reward, self.episode_metrics.stats.get("heart.gained", 0.0)
-            table.add_row("reward", Text(format_number(reward), "bold green"), "", Text(self._curve(), "green"))
-            length = format_number(self.episode_metrics.episode_length)
-            table.add_row("episode length", length, "hearts per agent", format_number(hearts))
-        if self.evaluation_metrics:
-            reward = self.evaluation_metrics.evaluation["mean_reward"]
-            table.add_row("evaluation reward", format_number(reward), "in epoch", str(self.evaluation_metrics.epoch))
-        losses = [(name.replace("_", " "), format_number(value)) for name, value in main_losses(metrics)]
-        losses += [("gradient norm", format_number(metrics.losses["grad_norm"]))]
-        losses += [("learning rate", f"{metrics.learning_rate:.2e}")]
-        for left in range(0, len(losses), 2):
-            pair = [cell for loss in losses[left : left + 2] for cell in loss]
-            table.add_row(*pair, *[""] * (4 - len(pair)))
-        return table
+    def _panel(self, run: api.RunBegan) -> RenderableType:
+        width, height = self.console.width - 4, self.console.height - 3
+        top = [*_heading(run, width), *self._progress(width), *self._phase(width)]
+        bottom = self._status(width)
+        reward, metrics, times = self._reward(width), self._metrics(width), self._time_shares(width)
+        blank = [Text()]
+        free = height - sum(map(len, (top, bottom, reward, metrics, times))) - 3
+        if free < 0:
+            free, blank = free + 3, []
+        if free < 0:  # the last metrics are the least important ones
+            metrics = metrics[: max(0, len(metrics) + free)]
+        if len(top) + len(bottom) + len(reward) + len(metrics) + len(times) > height:
+            times = []
+        middle = [*blank, *reward, *metrics, *(blank if times else ()), *times] if self.metrics else []
+        title = plain_text(f"{run.config.run.name}, epoch {self.progress.epoch}")
+        content = Text("\n", no_wrap=True, overflow="crop").join([*top, *middle, *blank, *bottom])
+        return Panel(content, title=title, title_align="left", border_style="cyan")
 
-    def _curve(self) -> str:
-        """Bar chart of the rewards of the last epochs, one character per epoch; empty in a terminal without Unicode."""
-        if len(self.rewards) < 2 or not self.console.encoding.startswith("utf"):
+    def _progress(self, width: int) -> list[Text]:
+        progress = self.progress
+        share = min(1.0, progress.agent_step / progress.total)
+        parts = [f"{int(100 * share)}%", *progress_numbers(progress)]
+        line = Text("  ".join(parts))
+        if (space := width - line.cell_len - 2) >= MIN_BAR_WIDTH:
+            return [Text("  ").join([_bar(share, space, "green"), line])]
+        return [_bar(share, width, "green"), *map(Text, _filled_lines(parts, width))]
+
+    def _phase(self, width: int) -> list[Text]:
+        """The phase of the epoch, and its progress or duration."""
+        name = self.progress.phase
+        if not name:
+            return []
+        label = Text(f"{PHASES[name]:<21}  ", "dim")
+        if name not in ("collect", "update"):
+            return [label + Text(format_duration(time.monotonic() - self.phase_began_at), "dim")]
+        share = self.progress.share
+        return [label + _bar(share, min(MAX_TIME_BAR_WIDTH, width - 29), "cyan") + Text(f"  {100 * share:3.0f}%")]
+
+    def _reward(self, width: int) -> list[Text]:
+        """Last, first and best reward, and the curve between them."""
+        if self.episode_metrics is None:
+            return [Text("no episode has ended yet", "dim")]
+        name, value = Text("reward per agent and episode"), Text(format_number(self.rewards[-1]), "bold green")
+        line = Text("  ").join([name, value])
+        first = f"first {format_number(self.rewards[0])}"
+        best = f"best {format_number(max(self.rewards))}"
+        space = width - line.cell_len - len(first) - len(best) - 5
+        is_one_line = space >= MIN_CURVE_EPOCHS
+        if not is_one_line:
+            space = width - len(first) - len(best) - 4
+        curve = self._curve(min(space, MAX_CURVE_EPOCHS))
+        history = Text(" ").join([Text(first), *([Text(curve, "green")] if curve else []), Text(best)])
+        if is_one_line:
+            return [line + Text("   ") + history]
+        return [*([line] if line.cell_len <= width else [name, Text("  ") + value]), Text("  ") + history]
+
+    def _curve(self, width: int) -> str:
+        """Bar chart of the rewards of the last epochs, one character per epoch; empty without space or Unicode."""
+        rewards = self.rewards[-max(1, width) :]
+        if len(rewards) < 2 or width < MIN_CURVE_EPOCHS:
             return ""
-        lowest, highest = min(self.rewards), max(self.rewards)
-        scale = (len(BARS) - 1) / (highest - lowest) if highest > lowest else 0.0
-        return "".join(BARS[round((reward - lowest) * scale)] for reward in self.rewards)
+        lowest, highest = min(rewards), max(rewards)
+        scale = (len(LEVELS) - 1) / (highest - lowest) if highest > lowest else 0.0
+        return encodable("".join(LEVELS[round((reward - lowest) * scale)] for reward in rewards), "")
 
-    def _time_shares(self, metrics: api.EpochMetrics) -> RenderableType:
+    def _metrics(self, width: int) -> list[Text]:
+        """Names and values in as many columns as fit, the most important ones first."""
+        if self.metrics is None:
+            return []
+        rows = []
+        if self.episode_metrics:
+            hearts = self.episode_metrics.stats.get("heart.gained", 0.0)
+            rows.append(("episode length", format_number(self.episode_metrics.episode_length)))
+            rows.append(("hearts per agent", format_number(hearts)))
+        if self.evaluation_metrics:
+            reward = format_number(self.evaluation_metrics.evaluation["mean_reward"])
+            rows += [("evaluation reward", reward), ("evaluated in epoch", str(self.evaluation_metrics.epoch))]
+        rows += [(name.replace("_", " "), format_number(value)) for name, value in main_losses(self.metrics)]
+        rows += [("learning rate", f"{self.metrics.learning_rate:.2e}")]
+        rows += [("gradient norm", format_number(self.metrics.losses["grad_norm"]))]
+        cells = [f"{name:<{NAME_WIDTH}}{value}" for name, value in rows]
+        columns = max(1, width // COLUMN_WIDTH)
+        lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+        return [Text("".join(f"{cell:<{COLUMN_WIDTH}}" for cell in line).rstrip()) for line in lines]
+
+    def _time_shares(self, width: int) -> list[Text]:
         """Share of each phase in the time of the last epoch."""
+        if self.metrics is None:
+            return []
         phases = {
-            "simulate": metrics.seconds_simulate,
-            "infer": metrics.seconds_infer,
-            "learn": metrics.seconds_learn,
+            "simulate": self.metrics.seconds_simulate,
+            "infer": self.metrics.seconds_infer,
+            "learn": self.metrics.seconds_learn,
         }
         total = sum(phases.values()) or 1.0
-        table = Table.grid(padding=(0, 2))
-        table.add_column(no_wrap=True)
-        table.add_column(width=30)
-        table.add_column(justify="right")
-        for name, seconds in phases.items():
-            bar = ProgressBar(total=total, completed=seconds, width=30, complete_style="blue")
-            table.add_row(name, bar, f"{100 * seconds / total:.0f}%")
-        return table
+        bar_width = min(MAX_TIME_BAR_WIDTH, width - 16)
+        return [Text("time spent in the last epoch")] + [
+            Text(f"{name:<10}") + _bar(seconds / total, bar_width, "blue") + Text(f"  {100 * seconds / total:3.0f}%")
+            for name, seconds in phases.items()
+        ]
 
-    def _status(self) -> RenderableType:
-        now = time.monotonic()
-        phase = f"{self.phase} ({format_duration(now - self.phase_began_at)})   " if self.phase else ""
-        saved = (
-            f"last checkpoint: epoch {self.checkpoint.epoch}, {format_duration(now - self.saved_at)} ago"
-            if self.checkpoint
-            else "no checkpoint yet"
-        )
-        status = Text(f"{phase}{saved}", style="dim")
+    def _status(self, width: int) -> list[Text]:
+        """The last and next checkpoint, and whether the run is stopping."""
+        parts = []
+        if self.run and self.checkpoint:
+            age = time.monotonic() - self.saved_at
+            parts.append(f"last checkpoint: epoch {self.checkpoint.epoch}, {format_duration(age)} ago")
+            if self.progress.phase and not self.is_stopping:
+                due = self.progress.seconds_until_save(self.run.config.checkpoint.checkpoint_interval - age)
+                when = f"in {format_duration(due)}" if due else "after this epoch"
+                parts.append(f"next checkpoint {when}")
+        lines = [Text(line, "dim") for line in _filled_lines(parts, width)]
         if self.is_stopping:
-            status.append(f"\n{STOPPING}", style="bold yellow")
-        return status
+            lines += [Text(line, "bold yellow") for line in _filled_lines(STOPPING.split(), width, " ")]
+        return lines
+
+
+class EchoOff:
+    """Context manager in which the terminal does not show typed keys, such as `^C`, which would shift the panel.
+
+    Ctrl-Z shows them again until the process continues; `on_continue` is then called.
+    """
+
+    def __init__(self, terminal: int, on_continue: Any):
+        self._terminal = terminal
+        self._on_continue = on_continue
+        self._settings: list[Any] | None = None
+        """settings of the terminal with echo; None while they are not changed"""
+
+    def __enter__(self) -> Self:
+        if termios is not None:
+            signal.signal(signal.SIGTSTP, self._stop)
+            self._turn_off()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if termios is not None:
+            self._turn_on()
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+
+    def _turn_off(self) -> None:
+        if is_in_foreground(self._terminal):
+            with suppress(termios.error):
+                self._settings = termios.tcgetattr(self._terminal)
+                silent = [*self._settings]
+                silent[3] &= ~termios.ECHO
+                termios.tcsetattr(self._terminal, termios.TCSADRAIN, silent)
+
+    def _turn_on(self) -> None:
+        if self._settings is not None and is_in_foreground(self._terminal):
+            with suppress(termios.error):  # the terminal was closed
+                termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
+        self._settings = None
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self._turn_on()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns when the process continues
+        signal.signal(signal.SIGTSTP, self._stop)
+        self._turn_off()
+        self._on_continue()
+
+
+def is_in_foreground(terminal: int) -> bool:
+    """Whether the shell lets this process use the terminal; False after `metta train quickstart &`."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # not the controlling terminal: there is no job control
+        return True
+
+
+def _heading(run: api.RunBegan, width: int) -> list[Text]:
+    """Device, sizes and directory of the run, as far as they fit."""
+    plan, directory = run.plan, plain_text(str(run.directory), "dim")
+    each = f"{run.processes} processes, each with " if run.processes > 1 else ""
+    parts = [
+        run.device,
+        f"{each}{plan.num_worlds} worlds of {plan.num_agents} agents",
+        f"{run.parameters:,} parameters",
+    ]
+    first = Text(_filled_lines(parts, width, ", ")[0], "dim")
+    if first.cell_len + 2 + directory.cell_len <= width:
+        return [Text(", ", "dim").join([first, directory])]
+    return [first, directory]
+
+
+def _filled_lines(parts: list[str], width: int, separator: str = "  ") -> list[str]:
+    """The parts in as few lines of at most `width` columns as possible."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + len(separator) + len(part) <= width:
+            lines[-1] += separator + part
+        else:
+            lines.append(part)
+    return lines
+
+
+def _bar(share: float, width: int, style: str) -> Text:
+    filled = round(share * width)
+    full, empty = tuple(encodable("━─", "#-"))
+    return Text(full * filled, style) + Text(empty * (width - filled), "bright_black")

@@ -1,7 +1,7 @@
 """Rank and world size of this process in a distributed job, from the environment variables that `torchrun` sets.
 
-A process belongs to a job only if all of `JOB_VARIABLES` are set. Some of them alone, such as a `WORLD_SIZE` left behind
-by another program, are ignored. If all are set but a value is wrong, `job_problem` says so.
+A process belongs to a job only if all of `JOB_VARIABLES` are set. Some of them alone, such as a `WORLD_SIZE` left
+behind by another program, are ignored. If all are set but a value is wrong, `job_problem` says so.
 """
 
 from __future__ import annotations

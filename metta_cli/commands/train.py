@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from metta import api
+from metta_cli import output
 from metta_cli.parameters import Debug, Device, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.training_lines import JsonView, PlainView, View
@@ -41,7 +44,7 @@ def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.O
 
 
 def training_view(json: bool, quiet: bool) -> View:
-    """The view of a run: quiet, JSON, else live in a terminal and plain lines elsewhere.
+    """The view of a run: quiet, JSON, else live in a terminal and plain lines elsewhere and in the background.
 
     Ranks above 0 are always quiet.
     """
@@ -49,9 +52,8 @@ def training_view(json: bool, quiet: bool) -> View:
         return View()
     if json:
         return JsonView()
-    from rich.console import Console  # noqa: PLC0415  # rich is imported only where needed
+    if not output.can_animate():
+        return PlainView()
+    from metta_cli.training_view import LiveView, is_in_foreground  # noqa: PLC0415  # imports rich
 
-    from metta_cli.training_view import LiveView  # noqa: PLC0415
-
-    console = Console()
-    return LiveView(console) if console.is_terminal and not console.is_dumb_terminal else PlainView()
+    return LiveView(output.make_console()) if is_in_foreground(sys.stdout.fileno()) else PlainView()

@@ -60,7 +60,9 @@ class Processes:
             yield cls(dist.get_rank(), dist.get_world_size())
             return
         if problem := job_problem():
-            raise UsageError(f"{problem}; start the processes of a job with torchrun, or unset {', '.join(JOB_VARIABLES)}")
+            raise UsageError(
+                f"{problem}; start the processes of a job with torchrun, or unset {', '.join(JOB_VARIABLES)}"
+            )
         if job_size() == 1:
             yield cls()
         else:

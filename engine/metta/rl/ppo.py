@@ -23,6 +23,7 @@ from metta.rl.advantages import compute_advantages
 from metta.rl.distributed import SINGLE_PROCESS, Processes
 from metta.rl.experience import Experience, Minibatch
 from metta.rl.prioritized_sampling import PrioritizedSampling, annealed_beta
+from metta.rl.rollout import ProgressCallback
 from metta.rl.vtrace import VTraceCorrection
 
 
@@ -47,6 +48,8 @@ class UpdateSettings:
     """normalization of value targets; scaling of rewards only if this update computes the advantages"""
     processes: Processes = SINGLE_PROCESS
     """processes that update the policy together, with averaged gradients and jointly normalized advantages"""
+    on_progress: ProgressCallback | None = None
+    """called after each minibatch with the agent steps used so far and in all passes over the batch"""
 
 
 def train_ppo(
@@ -164,9 +167,13 @@ def _minibatches(experience: Experience, settings: UpdateSettings) -> Iterator[t
     if settings.prioritized_sampling.enabled:
         beta = annealed_beta(settings.prioritized_sampling.beta, settings.progress)
         sampling = PrioritizedSampling(settings.prioritized_sampling.alpha, beta)
+    done, total = 0, experience.values[: experience.steps_collected].numel() * settings.update_epochs
     for epoch in range(settings.update_epochs):
         for index, minibatch in enumerate(experience.minibatches(sampling)):
             yield f"update epoch {epoch + 1} of {settings.update_epochs}, minibatch {index + 1}", minibatch
+            done += minibatch.values.numel()
+            if settings.on_progress:
+                settings.on_progress(done, total)
 
 
 def _normalize_value_targets(agent: MettaAgent, experience: Experience, settings: UpdateSettings) -> Callable[[], None]:

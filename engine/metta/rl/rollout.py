@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -58,10 +59,17 @@ class BatchInfo:
         )
 
 
-def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = None) -> BatchInfo:
+ProgressCallback = Callable[[int, int], None]
+"""Receives the agent steps done and their total, after each step of a rollout or minibatch of an update."""
+
+
+def rollout(
+    experience: Experience, agent: MettaAgent, num_steps: int | None = None, on_progress: ProgressCallback | None = None
+) -> BatchInfo:
     """Collect one batch with the current policy, and store it in `experience` for the update.
 
-    Collects `plan.batch_size` agent steps, or `num_steps` rounded up to whole segments of all agents.
+    Collects `plan.batch_size` agent steps, or `num_steps` rounded up to whole segments of all agents. `on_progress` is
+    called after each step.
 
     Raises UsageError if `num_steps` is not from 1 to the batch size, TrainingError if a reward is not finite.
     """
@@ -74,10 +82,10 @@ def rollout(experience: Experience, agent: MettaAgent, num_steps: int | None = N
             f"(ExperienceConfig.batch_size = {experience.config.batch_size}); got {num_steps}"
         )
     with fast_matmul(agent.device):
-        return _collect(experience, agent, segments_per_agent * plan.horizon)
+        return _collect(experience, agent, segments_per_agent * plan.horizon, on_progress)
 
 
-def _collect(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo:
+def _collect(experience: Experience, agent: MettaAgent, steps: int, on_progress: ProgressCallback | None) -> BatchInfo:
     """Collect `steps` steps of every agent. One world batch steps while the policy computes actions for another."""
     experience.start_epoch()
     totals = _RolloutTotals()
@@ -86,6 +94,8 @@ def _collect(experience: Experience, agent: MettaAgent, steps: int) -> BatchInfo
             if t:
                 _receive(experience, agent, batch, t, totals)
             _act(experience, agent, batch, t, totals)
+        if on_progress:
+            on_progress(t * experience.plan.agents, steps * experience.plan.agents)
     for batch in experience.world_batches:
         _receive(experience, agent, batch, steps, totals)
     experience.steps_collected = steps

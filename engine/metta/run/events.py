@@ -38,6 +38,17 @@ class PhaseBegan:
 
 
 @dataclass(frozen=True)
+class PhaseProgressed:
+    """How far a phase of the epoch is. Sent a few times per second."""
+
+    phase: Literal["collect", "update"]
+    done: int
+    """agent steps of all processes that were collected, or used by gradient steps"""
+    total: int
+    """agent steps of the whole phase; an update uses the batch `experience.update_epochs` times, and may stop early"""
+
+
+@dataclass(frozen=True)
 class EpochEnded:
     """An epoch ended, and its metrics were written to `metrics.jsonl`."""
 
@@ -96,5 +107,15 @@ class RunEnded:
     """metrics of the last such epoch"""
 
 
-Event = RunBegan | PhaseBegan | EpochEnded | CheckpointSaved | ReplaySaved | StopRequested | Notice | RunEnded
+Event = (
+    RunBegan
+    | PhaseBegan
+    | PhaseProgressed
+    | EpochEnded
+    | CheckpointSaved
+    | ReplaySaved
+    | StopRequested
+    | Notice
+    | RunEnded
+)
 Listener = Callable[[Event], None]

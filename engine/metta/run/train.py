@@ -18,6 +18,7 @@ from metta.errors import TrainingError, UsageError
 from metta.job_environment import JOB_VARIABLES, ignored_job_variables, local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
+from metta.rl.rollout import ProgressCallback
 from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics, epoch_metrics
 from metta.run.events import (
@@ -26,6 +27,7 @@ from metta.run.events import (
     Listener,
     Notice,
     PhaseBegan,
+    PhaseProgressed,
     ReplaySaved,
     RunEnded,
     StopRequested,
@@ -52,6 +54,9 @@ CHANGEABLE = (
     "logging.",
 )
 """Keys, or prefixes of keys, that may change when a run resumes. None of them invalidates the training so far."""
+
+PROGRESS_SECONDS = 0.25
+"""Seconds between two `PhaseProgressed` events."""
 
 SIGNAL_SPREAD_SECONDS = 2.0
 """Seconds within which a signal sent to all processes of a job reaches each of them."""
@@ -197,11 +202,22 @@ def _train_epoch(run: TrainingRun, listener: Listener, signals: StopSignals) -> 
     """Collect a batch and update the policy. Raises Interrupted if a signal arrives before both are finished."""
     listener(PhaseBegan("collect"))
     with signals.interruptible():
-        batch = run.collect()
+        batch = run.collect(_progress(run, listener, "collect"))
     listener(PhaseBegan("update"))
     with signals.interruptible():
-        losses = run.update()
+        losses = run.update(_progress(run, listener, "update"))
     return epoch_metrics(run.finish_epoch(batch), batch, losses, run.agent, run.curriculum, run.experience)
+
+
+def _progress(run: TrainingRun, listener: Listener, phase: Literal["collect", "update"]) -> ProgressCallback:
+    """A callback that tells the listener how far a phase is, every `PROGRESS_SECONDS`."""
+    timer = IntervalTimer(PROGRESS_SECONDS)
+
+    def report(done: int, total: int) -> None:
+        if timer.is_due():
+            listener(PhaseProgressed(phase, done * run.processes.size, total * run.processes.size))
+
+    return report
 
 
 def _record_replay(run: TrainingRun, directory: RunDirectory) -> ReplaySaved | Notice:

@@ -27,7 +27,7 @@ from metta.rl.distributed import SINGLE_PROCESS, Processes, serialize
 from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, update_policy
-from metta.rl.rollout import BatchInfo, rollout
+from metta.rl.rollout import BatchInfo, ProgressCallback, rollout
 from metta.rl.self_play import FrozenPolicy, OpponentPool, opponent_file
 from metta.run.device import find_device
 from metta.run.epoch_metrics import EpochProgress
@@ -150,19 +150,19 @@ class TrainingRun:
             self.agent.load_state_dict(self.processes.broadcast(self.agent.state_dict()))
             self._gather_experiences()
 
-    def collect(self) -> BatchInfo:
+    def collect(self, on_progress: ProgressCallback | None = None) -> BatchInfo:
         """Collect one batch of experience. Returns its statistics, merged over all processes."""
         begin = time.perf_counter()
         if not self.config.kickstarting.share(self.agent_step):
             self.experience.remove_teacher()
             self.teacher = None
-        own = rollout(self.experience, self.agent)
+        own = rollout(self.experience, self.agent, on_progress=on_progress)
         batch = own.merged(self.processes)
         self._own_steps += own.total_env_steps
         self._collect_seconds = time.perf_counter() - begin
         return batch
 
-    def update(self) -> dict[str, float]:
+    def update(self, on_progress: ProgressCallback | None = None) -> dict[str, float]:
         """Update the policy on the collected batch. Returns the statistics of `update_policy`."""
         begin = time.perf_counter()
         config = self.config
@@ -178,6 +178,7 @@ class TrainingRun:
             progress=self.agent_step / config.run.total_timesteps,
             normalization=config.normalization,
             processes=self.processes,
+            on_progress=on_progress,
         )
         losses = update_policy(self.agent, self.optimizer, self.experience, settings)
         self._update_seconds = time.perf_counter() - begin
