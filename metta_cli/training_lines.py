@@ -58,7 +58,9 @@ class View:
             except OSError as error:
                 self.is_output_open = False
                 output.silence_broken_streams()
-                output.print_note(f"the output was closed ({error.strerror})")
+                reason = "was closed" if isinstance(error, BrokenPipeError) else f"cannot be written ({error.strerror})"
+                is_over = self.is_stopping or isinstance(event, api.RunEnded)
+                output.print_note(f"the output {reason}" + ("" if is_over else "; saving, then stopping"))
         if not self.is_output_open:
             self._continue_on_stderr(event)
 
@@ -81,7 +83,6 @@ class View:
             case api.RunEnded():
                 output.print_on_stderr("\n".join(end_summary(event, self.run)))
             case _ if not self.is_stopping and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-                output.print_note(STOPPING)
                 signal.raise_signal(signal.SIGTERM)  # unlike SIGHUP, it is not ignored under nohup
 
 

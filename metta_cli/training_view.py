@@ -37,6 +37,7 @@ MAX_TIME_BAR_WIDTH = 30
 COLUMN_WIDTH = 36
 """Columns of a metric: its name and value."""
 NAME_WIDTH = 20
+SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 
 
 class LiveView(View):
@@ -267,10 +268,12 @@ class EchoOff:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self._turn_on()
+        os.write(self._terminal, SHOW_CURSOR)
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns when the process continues
         signal.signal(signal.SIGTSTP, self._stop)
         self._turn_off()
+        os.write(self._terminal, HIDE_CURSOR)
         self._on_continue()
 
 
