@@ -126,9 +126,9 @@ class LiveView(View):
         if len(top) + len(bottom) + len(reward) + len(metrics) + len(times) > height:
             times = []
         middle = [*blank, *reward, *metrics, *(blank if times else ()), *times] if self.metrics else []
-        title = plain_text(f"{run.config.run.name}, epoch {self.progress.epoch}")
+        name, epoch = run.config.run.name, self.progress.epoch
         content = Text("\n", no_wrap=True, overflow="crop").join([*top, *middle, *blank, *bottom])
-        return Panel(content, title=title, title_align="left", border_style="cyan")
+        return Panel(content, title=plain_text(f"{name}, epoch {epoch}"), title_align="left", border_style="cyan")
 
     def _progress(self, width: int) -> list[Text]:
         progress = self.progress

@@ -172,6 +172,21 @@ def test_only_the_command_line_prints(module: str) -> None:
         assert not attributes & {"stdout", "stderr"}
 
 
+def test_rich_shows_strings_as_they_are() -> None:
+    """A console of `output.make_console` reads no markup; titles would be read as markup by any console."""
+    for module, tree in TREES.items():
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        if module != "metta_cli.output":
+            assert "Console" not in {call.func.id for call in calls if isinstance(call.func, ast.Name)}, module
+        attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not attributes & {"from_markup", "render_str", "get_console"}, module
+        for keyword in (keyword for call in calls for keyword in call.keywords):
+            if keyword.arg in ("title", "subtitle", "caption") and module.startswith("metta_cli."):
+                made = keyword.value.func if isinstance(keyword.value, ast.Call) else None
+                assert isinstance(made, ast.Name), f"{module}: {keyword.arg} is no Text"
+                assert made.id in ("Text", "plain_text"), f"{module}: {keyword.arg} is no Text"
+
+
 @each_module
 def test_no_blanket_except(module: str) -> None:
     """`except BaseException` only to clean up: it must end in a bare raise."""

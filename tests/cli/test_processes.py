@@ -53,7 +53,7 @@ def test_a_signal_saves_and_prints_how_to_resume(here: Path, number: signal.Sign
     assert process.returncode == 130, errors
     assert f"{number.name}: Saving, then stopping. Press Ctrl-C again" in errors
     assert "Traceback" not in errors
-    ended = re.search(r"^interrupted: [\d,]+ agent steps, (\d+) epochs", output, re.MULTILINE)
+    ended = re.search(r"^interrupted: [\d,]+ of 100,000,000 agent steps, (\d+) epochs", output, re.MULTILINE)
     assert ended, output
     epoch = int(ended[1])
     assert re.search(r"^  resume +metta resume run$", output, re.MULTILINE)

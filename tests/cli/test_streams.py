@@ -247,3 +247,46 @@ def test_a_real_process_with_closed_streams(tmp_path: Path) -> None:
     command = f"{sys.executable} -m metta_cli check none.toml 2>&-"
     wrong = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False)
     assert (wrong.returncode, wrong.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CLICOLOR_FORCE", "CI"])
+def test_colors_are_not_animation(here: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "1")
+    trained = ran(here, COMMANDS["train"])
+    assert trained.code == 0
+    assert b"\x1b" not in trained.stdout + trained.stderr
+    assert b"\nepoch 2  steps 1,024/1,024  " in trained.stdout
+
+
+@pytest.mark.parametrize("columns", ["-5", "0", "1", "x", "", "100000"])
+def test_any_width_of_the_terminal_is_taken(here: Path, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", columns)
+    for command in ("presets", "reference", "eval", "train"):
+        shown = ran(here, COMMANDS[command])
+        assert (shown.code, b"Traceback" in shown.stderr) == (0, False), shown.stderr.decode()
+
+
+NAMES = ["w[/b]", "[bold]x", ":smile:", "a[0]", "[/]", "[link=x]y", "\\[z]"]
+"""Names that rich would read as markup or emoji."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_are(here: Path, name: str) -> None:
+    run, world = f"out/{name}", f"out/{name}.toml"
+
+    def printed(*arguments: str, code: int = 0) -> str:
+        shown = CliRunner().invoke(app, arguments)
+        assert shown.exit_code == code, shown.output
+        return shown.output
+
+    Path(world).parent.mkdir(parents=True)
+    Path(world).write_text(TINY.replace("4096", "512"))
+    assert f"run directory: {run}\n" in printed("train", world, "--run-dir", run)
+    table = printed("eval", run, "--suite", f"{world},w[/b].toml", "--episodes", "1")
+    assert f"{run}/checkpoints/" in table
+    assert f"  {world} " in table
+    assert f"  {run}/" in printed("replay", run, "--out", run, "--max-steps", "2")
+    assert f"{name}/none.pt" in printed("eval", f"{name}/none.pt", code=2)
+    for arguments in ((name,), ("reference", name), ("train", world, "--set", f"{name}=1"), ("map", name)):
+        assert name in printed(*arguments, code=2).replace('"', "")
