@@ -205,7 +205,7 @@ def test_a_step_without_the_reset_it_needs_is_refused() -> None:
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED, "as for the MettaGridEnv"
     with pytest.raises(UsageError, match=r"call reset\(\) before the first step"):
         env.step(env.action_space.sample())
-    with pytest.raises(UsageError, match="no map yet"):
+    with pytest.raises(UsageError, match="no episode has started"):
         env.render()
     env.reset(seed=0)
     for _ in range(5):

@@ -65,7 +65,7 @@ def test_episodes_are_those_of_the_world() -> None:
 def test_after_the_last_step_the_last_map_is_shown(render_mode: str) -> None:
     """Until `reset`, also by the state; a world that is never reset shows the same."""
     env, world = make(render_mode=render_mode), MettaGridEnv(TINY, auto_reset=False)
-    with pytest.raises(UsageError, match="no map yet"):
+    with pytest.raises(UsageError, match="no episode has started"):
         env.render()
     env.reset(seed=4)
     world.reset(seed=4)

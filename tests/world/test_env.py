@@ -184,6 +184,18 @@ class TestArguments:
         env.step(np.full((env.agents, 2), 1, dtype))
         assert not env.episode_stats()["agent"][0].get("action.invalid_arg")
 
+    @pytest.mark.parametrize("method", ["render", "render_rgb", "cells", "converters", "episode_stats", "feature_grid"])
+    def test_views_need_a_world_and_its_first_episode(self, method: str) -> None:
+        env = MettaGridEnv(crowded(), 3)
+        with pytest.raises(UsageError, match=r"call reset\(\) first"):
+            getattr(env, method)()
+        with pytest.raises(UsageError, match=r"call reset\(\) first"):
+            env.compact_observations()
+        env.reset()
+        for world in (3, -1):
+            with pytest.raises(UsageError, match=f"world must be from 0 to 2; got {world}"):
+                getattr(env, method)(world)
+
     def test_invalid_arguments_are_refused(self) -> None:
         env = MettaGridEnv(crowded(), seed=0)
         with pytest.raises(UsageError, match="reset"):

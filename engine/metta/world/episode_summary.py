@@ -71,13 +71,12 @@ def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.b
 
 def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:
     """The statistics of the running episode of a world: see `MettaGridEnv.episode_stats`."""
-    rows = worlds.rows_of(world)
+    placed, rows = view_converters(worlds, world), worlds.rows_of(world)
     agents = [
         _as_floats(named_counts(worlds.agent_columns.names(int(worlds.group_row[row])), worlds.agent_counters[row]))
         for row in range(rows.start, rows.stop)
     ]
     converters = []
-    placed = view_converters(worlds, world)
     for index, row in enumerate(converter_rows(worlds, world).tolist()):
         names = worlds.converter_columns.names(int(worlds.converter_type[row]))
         counts = _as_floats(named_counts(names, worlds.converter_counters[row]))

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.labels import cell_glyphs
-from metta.errors import UsageError
 from metta.world.state.worlds import IDLE, Worlds
 
 AGENT_GLYPHS = "^v<>"
@@ -16,12 +15,8 @@ AGENT_GLYPHS = "^v<>"
 
 
 def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
-    """The cells of a world: see `MettaGridEnv.cells`. `[rows, cols] int16`
-
-    Raises UsageError before the first episode.
-    """
-    if worlds.episode[world] < 0:
-        raise UsageError("the world has no map yet: call reset() first")
+    """The cells of a world: see `MettaGridEnv.cells`. `[rows, cols] int16`"""
+    worlds.check_episode(world)
     types, pad = worlds.compiled.types, worlds.pad
     game = worlds.compiled.tasks[int(worlds.task[world])].game
     slot = worlds.grid[worlds.slot_start[world] : worlds.slot_start[world] + worlds.slot_size].reshape(
@@ -37,6 +32,7 @@ def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
 
 def converter_rows(worlds: Worlds, world: int) -> NDArray[np.int64]:
     """Rows of the converters of a world in the converter arrays, in row-major order of the map. `[converters] int64`"""
+    worlds.check_episode(world)
     first, slots = world * worlds.converter_slots, worlds.converter_slots
     return first + np.flatnonzero(worlds.converter_cell[first : first + slots] >= 0)
 
@@ -54,10 +50,11 @@ def view_converters(worlds: Worlds, world: int) -> dict[str, NDArray[Any]]:
 
 def draw_world(worlds: Worlds, world: int) -> str:
     """A text drawing of a world: see `MettaGridEnv.render`."""
+    cells = view_cells(worlds, world)
     config = worlds.compiled.configs[int(worlds.ruleset[world])]
     glyph_of = cell_glyphs(config)
     glyphs = {entry.type_id: glyph_of[name] for name, entry in config.object_types.items()} | {0: glyph_of["empty"]}
-    canvas = [[glyphs.get(code, "@") for code in row] for row in view_cells(worlds, world).tolist()]
+    canvas = [[glyphs.get(code, "@") for code in row] for row in cells.tolist()]
     rows = worlds.rows_of(world)
     positions = worlds.positions(worlds.cell[rows] - worlds.slot_start[world])
     for (row, col), orientation in zip(positions.tolist(), worlds.orientation[rows].tolist(), strict=True):

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.token_features import NO_TOKEN
-from metta.errors import UsageError
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
 
@@ -130,6 +129,7 @@ class Observer:
 
     def compact(self) -> CompactObservations:
         """The last observations of all agents: see CompactObservations."""
+        self.worlds.check_episode(0)
         starts = range(0, self.worlds.agents, CHUNK)
         if len(self._streams) < len(starts):
             self.table.update()
@@ -152,12 +152,8 @@ class Observer:
         return CompactObservations(indices, np.ascontiguousarray(value), offsets)
 
     def feature_grid(self, world: int) -> NDArray[np.uint8]:
-        """The values of all tokens of a world by cell and feature: see `MettaGridEnv.feature_grid`.
-
-        Raises UsageError before the first episode.
-        """
-        if self.worlds.episode[world] < 0:
-            raise UsageError("the world has no map yet: call reset() first")
+        """The values of all tokens of a world by cell and feature: see `MettaGridEnv.feature_grid`."""
+        self.worlds.check_episode(world)
         self.table.update()
         worlds, table, pad = self.worlds, self.table, self.worlds.pad
         slot = worlds.by_world("grid")[world].reshape(worlds.slot_rows, worlds.stride)[pad:-pad, pad:-pad]

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.objects import ATTACK_RANGE
+from metta.errors import UsageError
 from metta.geometry import neighbor_offsets
 from metta.world.state.compiled_config import NEVER, CompiledConfig
 from metta.world.state.counters import AgentColumns, ConverterColumns, InvalidCounts
@@ -209,6 +210,13 @@ class Worlds:
     def num_entity_ids(self) -> int:
         """One more than the highest entity id."""
         return self.first_converter + len(self.converter_type)
+
+    def check_episode(self, world: int) -> None:
+        """Raise UsageError unless `world` is the index of a world, and its first episode has started."""
+        if not 0 <= world < self.num_worlds:
+            raise UsageError(f"world must be from 0 to {self.num_worlds - 1}; got {world}")
+        if self.episode[world] < 0:
+            raise UsageError("no episode has started yet: call reset() first")
 
     def rows_of(self, world: int) -> slice:
         """The rows of the agents of a world."""
