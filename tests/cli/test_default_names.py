@@ -170,3 +170,13 @@ def test_runs_may_share_a_directory_of_replays(tmp_path: Path) -> None:
             patch.setattr("metta.run.train.IntervalTimer.is_due", lambda _: True)
             train_run(tiny_config(tmp_path / name, *settings, "checkpoint.checkpoint_interval=1000"), ignore)
     assert pages(f"{tmp_path}/all") == ["one_replay_000001.html", "two_replay_000001.html"]
+
+
+def test_a_run_may_have_the_longest_name_that_a_file_system_allows(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    longest = "ä" * 127
+    shutil.copytree(trained["first"], longest)
+    invoke("replay", longest, "--max-steps", 1, "--episodes", 2)
+    assert pages() == ["ä" * 100 + ".html", "ä" * 100 + "_2.html"]

@@ -228,7 +228,8 @@ def test_fits_a_phone(browser: Chromium, lively_page: Path, width: int) -> None:
     for name, left, right, height in seen:
         assert 0 <= left < right <= width, f"{name} is cut off"
         assert height >= 40, f"{name} is too small for a finger"
-    assert box(browser, "#map")[3] >= 0.9 * width
+    rows, cols = LIVELY.game.height, LIVELY.game.width
+    assert box(browser, "#map")[3] >= 0.9 * width * rows / cols
     _, top, _, height = box(browser, "#playback")
     assert top + height <= 740, "map and controls are on the first screen together"
     left, top = browser.evaluate(

@@ -257,7 +257,11 @@ class SimulationConfig(FrozenModel):
         description="seconds between evaluations in the [env] of the file, or in the last scene; 0: never",
     )
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
-    replay_dir: FilePath = Field(default="", description="directory of replays; empty: replays/ in the run directory")
+    replay_dir: FilePath = Field(
+        default="",
+        description="directory of replays, whose names then begin with that of the run directory; empty: replays/ in "
+        "the run directory",
+    )
 
 
 class LoggingConfig(FrozenModel):

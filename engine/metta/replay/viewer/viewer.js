@@ -54,6 +54,7 @@ class Viewer {
       count(episode.steps, "step"),
       `seed ${episode.seed}`,
     ].join(" \u00b7 ");
+    document.documentElement.style.setProperty("--map-aspect", episode.rows / episode.cols);
     page.slider.max = episode.steps;
     page.agents.replaceChildren(...episode.agents.map(agent => {
       const option = element("option", agentName(episode, agent));
