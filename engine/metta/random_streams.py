@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import IntEnum, unique
 
 import numpy as np
+from numpy.typing import NDArray
+
+SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 @unique
@@ -42,3 +45,10 @@ class RandomStream(IntEnum):
 def episode_sequence(seed: int, world: int, episode: int) -> np.random.SeedSequence:
     """The SeedSequence of one episode: its task, its map and its turn orders. `world` is the global world index."""
     return np.random.SeedSequence((seed, world, episode))
+
+
+def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The output function of the SplitMix64 generator (Steele, Lea and Flood, 2014), elementwise."""
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

@@ -77,8 +77,8 @@ class RecipeValues:
             inputs=inputs,
             outputs=outputs,
             ready_at=np.where(outputs > 0, np.where(inputs > 0, outputs, 1), 256),
-            ticks=np.array([entry.conversion_ticks for entry in types], np.int64),
-            cooldown=np.array([entry.cooldown for entry in types], np.int64),
+            ticks=np.array([range_max(entry.conversion_ticks or 0) for entry in types], np.int64),
+            cooldown=np.array([range_max(entry.cooldown or 0) for entry in types], np.int64),
             enough=np.minimum(cap, np.maximum(MAX_STOCK * needed, np.where(is_rewarded, reward_cap, 0))).astype(
                 np.int64
             ),

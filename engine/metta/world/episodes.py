@@ -13,7 +13,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError, UsageError
 from metta.random_streams import episode_sequence
 from metta.world.maps.build import build_map
-from metta.world.rules.converters import start_conversions
+from metta.world.rules.converters import sampled_values, start_conversions
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
@@ -181,7 +181,8 @@ def _place_converters(
     worlds.grid[cells] = worlds.first_converter + converters
     worlds.converter_type[converters] = type_rows
     worlds.converter_cell[converters] = cells
-    worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * types.initial_items[type_rows][:, None]
+    initial_items = sampled_values(worlds, "initial_items", converters)
+    worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * initial_items[:, None]
     worlds.converter_changed[converters] = True
     start_conversions(worlds, converters)
 

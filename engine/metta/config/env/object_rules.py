@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metta.config.env.objects import CATALOG, ActionConfig, ObjectConfig
+from metta.config.env.ranges import range_max, range_min
 from metta.errors import Problem
 
 
@@ -108,10 +109,12 @@ def _converts_endlessly(entry: ObjectConfig) -> bool:
     A conversion takes no time, its output contains all of its input, and the output never reaches max_output: items
     that increase stay at 255 units, the others at what one conversion produces.
     """
-    if entry.type == "wall" or entry.conversion_ticks or entry.cooldown or entry.max_output is None:
+    if entry.type == "wall" or entry.max_output is None:
+        return False
+    if range_min(entry.conversion_ticks or 0) > 0 or range_min(entry.cooldown or 0) > 0:
         return False
     consumed, produced = entry.input or {}, entry.output or {}
     if any(produced.get(item, 0) < count for item, count in consumed.items()):
         return False
     most_output = sum(255 if count > consumed.get(item, 0) else count for item, count in produced.items())
-    return entry.max_output == -1 or entry.max_output > most_output
+    return range_min(entry.max_output) == -1 or range_max(entry.max_output) > most_output

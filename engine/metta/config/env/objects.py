@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from metta.config.env.ranges import OrRange
 from metta.config.validation.frozen_model import Name, NamedTable
 
 Count = Annotated[int, Field(ge=0, le=255)]
@@ -33,6 +34,9 @@ class ObjectConfig(NamedTable):
 
     `[env.objects.NAME]` is another form of `[[env.objects]]` with the name in its header, in which objects of the
     catalog need no `type`. A file has either the list or tables by name.
+
+    A range such as `cooldown = { min = 5, max = 20 }` is sampled at the start of every episode, once for all objects of
+    the type.
     """
 
     NAME_KEY: ClassVar[str] = "name"
@@ -56,19 +60,17 @@ class ObjectConfig(NamedTable):
     output: dict[str, Count] | None = Field(
         default=None, description="items that one conversion produces, units by name"
     )
-    max_output: int | None = Field(
+    max_output: Annotated[int, Field(ge=-1, le=65535), OrRange(is_integer=True)] | None = Field(
         default=None,
-        ge=-1,
-        le=65535,
         description="output units in the object at which no further conversion starts; -1: no limit; unset: 5",
     )
-    conversion_ticks: int | None = Field(
-        default=None, ge=0, le=1_000_000, description="duration of a conversion, steps; unset: 1"
+    conversion_ticks: Annotated[int, Field(ge=0, le=1_000_000), OrRange(is_integer=True)] | None = Field(
+        default=None, description="duration of a conversion, steps; unset: 1"
     )
-    cooldown: int | None = Field(
-        default=None, ge=0, le=1_000_000, description="pause after a conversion, steps; unset: 10"
+    cooldown: Annotated[int, Field(ge=0, le=1_000_000), OrRange(is_integer=True)] | None = Field(
+        default=None, description="pause after a conversion, steps; unset: 10"
     )
-    initial_items: Count | None = Field(
+    initial_items: Annotated[Count, OrRange(is_integer=True)] | None = Field(
         default=None, description="units of each output item in the object at the start of an episode; unset: 1"
     )
     swappable: bool | None = Field(default=None, description="walls only: agents can swap places with it; unset: false")

@@ -1,4 +1,4 @@
-"""Ranges: settings of map builders that are sampled for every map, such as `{ min = 3, max = 8 }`."""
+"""Ranges: settings of map builders and objects that are sampled for every episode, such as `{ min = 3, max = 8 }`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ RangeResolver = Callable[[Range], float]
 class OrRange:
     """Marks a number field that also accepts a `Range`.
 
-    For the type checker the field remains a number: maps are built after `BaseBuilderConfig.resolve_ranges`, and
-    validation uses `range_min` and `range_max`.
+    For the type checker the field remains a number: maps are built after `BaseBuilderConfig.resolve_ranges`, compiled
+    object types have lowest values and spans, and validation uses `range_min` and `range_max`.
     """
 
     is_integer: bool

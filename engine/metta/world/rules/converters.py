@@ -5,15 +5,35 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.random_streams import SPLITMIX64_STEP, splitmix64
 from metta.world.rules.inventory import Rows, update_items
-from metta.world.state.compiled_config import ABSENT, NEVER
+from metta.world.state.compiled_config import ABSENT, NEVER, SAMPLED
 from metta.world.state.worlds import CONVERTING, COOLING, IDLE, Worlds
 
 MAX_HELD = 255
 """Maximum number of units of each item in a converter."""
 
+SAMPLED_KEY = np.uint64(0xD1B54A32D192ED03)
+"""Combined with the key of an episode, so that sampled values do not depend on its turn orders."""
+
 Converters = NDArray[np.int64]
 """Rows of converters in the converter arrays, distinct."""
+
+
+def sampled_values(worlds: Worlds, name: str, converters: Converters) -> NDArray[np.int64]:
+    """One of SAMPLED for each converter: that of its type, sampled for its episode if it is a range. `[converters]`
+
+    Sampled values are a function of the episode's key, the type and the value's name, and therefore not part of the
+    state.
+    """
+    types, type_rows = worlds.compiled.types, worlds.converter_type[converters]
+    lowest: NDArray[np.int64] = getattr(types, name)[type_rows]
+    if name not in types.spans:
+        return lowest
+    episode_key = splitmix64(worlds.turn_stream[converters // worlds.converter_slots] ^ SAMPLED_KEY)
+    number = (types.type_id[type_rows] * len(SAMPLED) + SAMPLED.index(name)).astype(np.uint64)
+    uniform = splitmix64(episode_key + number * SPLITMIX64_STEP)
+    return lowest + (uniform % (types.spans[name][type_rows] + 1).astype(np.uint64)).astype(np.int64)
 
 
 def advance_converters(worlds: Worlds) -> None:
@@ -34,7 +54,7 @@ def start_conversions(worlds: Worlds, converters: Converters) -> None:
     held = worlds.converter_inventory[idle]
 
     output_units = (held * (types.output[type_rows] > 0)).sum(axis=1)
-    limit = types.max_output[type_rows]
+    limit = sampled_values(worlds, "max_output", idle)
     is_full = (limit >= 0) & (output_units >= limit)
     lacks_input = ~is_full & (held < types.input[type_rows]).any(axis=1)
     worlds.count_converters(idle[is_full], columns.output_full)
@@ -46,7 +66,7 @@ def start_conversions(worlds: Worlds, converters: Converters) -> None:
     worlds.count_converters(starting, columns.of_items(columns.consumed), inputs)
     worlds.count_converters(starting, columns.conversions_started)
     worlds.converter_phase[starting] = CONVERTING
-    worlds.converter_due[starting] = worlds.clock + types.conversion_ticks[type_rows[starts]]
+    worlds.converter_due[starting] = worlds.clock + sampled_values(worlds, "conversion_ticks", starting)
     worlds.converter_changed[starting] = True
 
 
@@ -61,7 +81,7 @@ def _finish_conversions(worlds: Worlds, converters: Converters) -> None:
     worlds.count_converters(converters, columns.of_items(columns.produced), produced)
     worlds.count_converters(converters, columns.conversions_completed)
 
-    cooldown = types.cooldown[type_rows]
+    cooldown = sampled_values(worlds, "cooldown", converters)
     worlds.converter_phase[converters] = np.where(cooldown > 0, COOLING, IDLE)
     worlds.converter_due[converters] = np.where(cooldown > 0, worlds.clock + cooldown, NEVER)
     worlds.count_converters(converters[cooldown > 0], columns.cooldown_started)

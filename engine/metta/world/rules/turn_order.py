@@ -14,17 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.random_streams import SPLITMIX64_STEP, splitmix64
 from metta.world.state.compiled_config import NUM_KINDS
 from metta.world.state.worlds import Worlds
-
-SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)
-
-
-def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The output function of the SplitMix64 generator (Steele, Lea and Flood, 2014), elementwise."""
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
 
 
 def order_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:

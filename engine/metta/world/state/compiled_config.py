@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
+from metta.config.env.ranges import range_max, range_min
 from metta.errors import ConfigError, Problem
 
 NEVER = np.iinfo(np.int64).max
@@ -100,6 +101,10 @@ class ActionTables:
     usable_types: NDArray[np.bool_]  # [actions, types], whether `use` works on the type
 
 
+SAMPLED = ("max_output", "conversion_ticks", "cooldown", "initial_items")
+"""Values of object types that can be ranges, which are sampled for every episode. Never change their order."""
+
+
 @dataclass(frozen=True)
 class TypeTables:
     """Object types, indexed by type row: `num_plain_walls` plain walls, swappable walls, then converters."""
@@ -113,10 +118,12 @@ class TypeTables:
     output: NDArray[np.int64]  # [types, items], units per conversion
     input_items: NDArray[np.int64]  # [types, max number of inputs], item ids in ascending order, then ABSENT
     output_items: NDArray[np.int64]  # [types, max number of outputs], the same
+    # values that can be ranges: the lowest, see `spans`
     max_output: NDArray[np.int64]  # [types], units of all outputs at which no conversion starts; -1: no limit
     conversion_ticks: NDArray[np.int64]  # [types], steps
     cooldown: NDArray[np.int64]  # [types], steps
     initial_items: NDArray[np.int64]  # [types], units of each output at the start of an episode
+    spans: dict[str, NDArray[np.int64]]  # name of a value -> [types], highest minus lowest; only values with a range
 
 
 @dataclass(frozen=True)
@@ -248,6 +255,14 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
         type_row[ruleset, entry.type_id or 0] = row
     input_ = _integers([_amounts(entry.input or {}, items, 0) for entry in objects])
     output = _integers([_amounts(entry.output or {}, items, 0) for entry in objects])
+    given = {
+        "max_output": [entry.max_output or 0 for entry in objects],
+        "conversion_ticks": [entry.conversion_ticks or 0 for entry in objects],
+        "cooldown": [entry.cooldown or 0 for entry in objects],
+        "initial_items": [entry.initial_items or 0 for entry in objects],
+    }
+    lowest = {name: np.array([range_min(value) for value in values], np.int64) for name, values in given.items()}
+    highest = {name: np.array([range_max(value) for value in values], np.int64) for name, values in given.items()}
     tables = TypeTables(
         names=[entry.name for entry in objects],
         num_plain_walls=sum(entry.type == "wall" and not entry.swappable for entry in objects),
@@ -258,10 +273,11 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
         output=output,
         input_items=_recipe_items([entry.input or {} for entry in objects], items),
         output_items=_recipe_items([entry.output or {} for entry in objects], items),
-        max_output=np.array([entry.max_output for entry in objects]),
-        conversion_ticks=np.array([entry.conversion_ticks for entry in objects]),
-        cooldown=np.array([entry.cooldown for entry in objects]),
-        initial_items=np.array([entry.initial_items for entry in objects]),
+        max_output=lowest["max_output"],
+        conversion_ticks=lowest["conversion_ticks"],
+        cooldown=lowest["cooldown"],
+        initial_items=lowest["initial_items"],
+        spans={name: highest[name] - lowest[name] for name in SAMPLED if (highest[name] != lowest[name]).any()},
     )
     return tables, type_row
 

@@ -125,7 +125,7 @@ class Worlds:
         self.steps = np.zeros(num_worlds, np.int64)  # of the current episode
         self.first_step = np.zeros(num_worlds, np.int64)  # of the current episode: 0 unless worlds were staggered
         self.episode = np.full(num_worlds, -1, np.int64)
-        self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders
+        self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders and sampled values
         self.num_converters = np.zeros(num_worlds, np.int64)
         # by type row, at the start of the episode
         self.object_counts = np.zeros((num_worlds, len(self.compiled.types.names)), np.int64)
