@@ -1,7 +1,8 @@
 """Pictures of a world as arrays of pixels, for `render_mode="rgb_array"` of Gymnasium and PettingZoo.
 
-Shapes and colors are those of the replay page: a dome is a mine, a hexagon a generator, a square any other converter; a
-disc is an agent in the color of its group (Okabe and Ito 2008), with a white tip on the side that it faces.
+A dome is a mine and a hexagon a generator, in their color; squares are other converters, in a color of their type. A
+disc is an agent in the color of its group (Okabe and Ito 2008), with a white tip on the side that it faces; a blue ring
+means that it is frozen. Busy converters are darker; a white dot means that an output can be taken.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from metta.world.state.worlds import Worlds
 
 Pixels = NDArray[np.uint8]
 
-FLOOR, WALL, MORTAR, BLOCK, BLOCK_EDGE = 0x1A2026, 0x606C79, 0x47515C, 0x8D7A63, 0x2D251B
-WHITE, BLACK, FROZEN, FROZEN_EDGE = 0xFFFFFF, 0x000000, 0xDFE9F2, 0x4AA3FF
-GROUP_COLORS: Final = (0xE69F00, 0x56B4E9, 0xF0E442, 0xCC79A7, 0x009E73, 0xFFFFFF, 0xD55E00, 0x0072B2)
-"""Colors of agents, by group index."""
+FLOOR, WALL, MORTAR, BLOCK, BLOCK_EDGE = 0x1A2026, 0x606C79, 0x47515C, 0xA98A63, 0x3A2D1C
+WHITE, BLACK, FROZEN, FROZEN_EDGE = 0xFFFFFF, 0x000000, 0xE4EFFA, 0x3B93F0
+GROUP_COLORS: Final = (0xE69F00, 0x56B4E9, 0xF0E442, 0xCC79A7, 0x00B183, 0xFFFFFF, 0xE8622B, 0x5B8FD9)
+"""Colors of agents, by group index, as on the replay page."""
 OBJECT_COLORS: Final = (0xE8795A, 0x6CB6EE, 0x4FC79B, 0xE0B050, 0xC9A0DC, 0x9FB4C7)
-"""Colors of converters, by `color` of the object."""
+"""Colors of mines and generators by their `color`, of other converters by type id."""
 
 MAX_CELL, MIN_CELL, PICTURE_SIZE = 24, 4, 512
 """Pixels of a cell at most and at least; pixels of a picture at most, unless cells would be too small."""
@@ -75,7 +76,8 @@ def _paint_object(on_map: Pixels, mask: NDArray[np.bool_], entry: ObjectConfig) 
     down, right = _coordinates(on_map.shape[2])
     sprite = on_map[mask][0].copy()
     if entry.type != "wall":
-        sprite[_converter_shape(entry.type, down, right)] = rgb(OBJECT_COLORS[(entry.color or 0) % len(OBJECT_COLORS)])
+        index = (entry.color if entry.type in ("mine", "generator") else entry.type_id) or 0
+        sprite[_converter_shape(entry.type, down, right)] = rgb(OBJECT_COLORS[index % len(OBJECT_COLORS)])
     elif entry.swappable:
         inner = np.maximum(abs(down), abs(right))
         sprite[inner < 0.44] = rgb(BLOCK)
@@ -107,7 +109,8 @@ def _mark_converters(on_map: Pixels, worlds: Worlds, world: int) -> None:
     is_dot = down**2 + right**2 < 0.16**2
     for index, (row, col) in enumerate(state["position"].tolist()):
         if state["is_busy"][index]:
-            on_map[row, col] = on_map[row, col] // 4 * 3
+            shape = (on_map[row, col] != rgb(FLOOR)).any(axis=-1)
+            on_map[row, col][shape] = on_map[row, col][shape] // 4 * 3
         if is_ready[index]:
             on_map[row, col][is_dot] = rgb(WHITE)
 
@@ -118,7 +121,7 @@ def _paint_agent(cell: Pixels, orientation: int, group: int, is_frozen: bool) ->
     ahead = down * ahead_down + right * ahead_right
     aside = abs(down * ahead_right) + abs(right * ahead_down)
     distance = np.sqrt(down**2 + right**2)
-    cell[(ahead > 0.2) & (aside < 0.9 * (0.5 - ahead))] = rgb(WHITE)
+    cell[(ahead > 0.2) & (aside < 0.9 * (0.53 - ahead))] = rgb(WHITE)
     cell[distance < 0.36] = rgb(FROZEN_EDGE if is_frozen else WHITE)
     cell[distance < 0.3] = rgb(FROZEN if is_frozen else GROUP_COLORS[group % len(GROUP_COLORS)])
     cell[(distance < 0.3) & (ahead > 0.08) & (aside < 0.08)] = rgb(BLACK)
