@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -12,15 +13,15 @@ from pathlib import Path
 TEMPORARY_SUFFIX = ".partial"
 """Suffix of the temporary file into which `write_atomically` writes."""
 
-
 MAX_NAME_BYTES = 200
 """Maximum length of a name that is put together from others; file systems allow 255 bytes with suffixes."""
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, is_new: bool = False) -> None:
     """Write `content` to `path` so that a crash at any time leaves either the old or the new file, never a partial one.
 
-    Raises OSError with the path (disk full, read-only, no such directory); the old file is then unchanged.
+    Raises OSError with the path (disk full, read-only, no such directory); the old file is then unchanged. With
+    `is_new`, raises FileExistsError if there is a file of that name, even if another process has just written it.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
@@ -28,7 +29,10 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        if is_new:
+            _rename_to_new(temporary, path)
+        else:
+            temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -54,19 +58,38 @@ def write_together(
     name = os.fsencode(name)[:MAX_NAME_BYTES].decode(errors="ignore")
     for free_name in chain([name], (f"{name}_{number}" for number in count(2))):
         paths = {suffix: directory / f"{free_name}{suffix}" for suffix in contents}
-        if overwrite or not any(_is_taken(path, contents[suffix], is_same) for suffix, path in paths.items()):
-            break
-    for suffix, path in paths.items():
-        write_atomically(path, contents[suffix])
+        existing = {suffix for suffix, path in paths.items() if os.path.lexists(path)}
+        if not overwrite and any(not _has(paths[suffix], contents[suffix], is_same) for suffix in existing):
+            continue
+        try:
+            for suffix, path in paths.items():
+                write_atomically(path, contents[suffix], is_new=not overwrite and suffix not in existing)
+        except FileExistsError:  # another process has taken the name
+            continue
+        break
     return paths
 
 
-def _is_taken(path: Path, content: bytes, is_same: Callable[[bytes, bytes], bool]) -> bool:
-    """Whether `path` exists and contains something else than `content`."""
+def _has(path: Path, content: bytes, is_same: Callable[[bytes, bytes], bool]) -> bool:
+    """Whether `path` is a file with `content`, in the sense of `is_same`."""
     try:
-        return os.path.lexists(path) and not is_same(path.read_bytes(), content)
-    except OSError:  # a directory, or a file that may not be read
-        return True
+        return path.is_file() and is_same(path.read_bytes(), content)
+    except OSError:  # it may not be read
+        return False
+
+
+def _rename_to_new(old: Path, new: Path) -> None:
+    """Rename a file. Raises FileExistsError if there is a file of the new name."""
+    try:
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(new):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from None
+        old.replace(new)
+    else:
+        old.unlink()
 
 
 def sync_directory(directory: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -142,6 +145,25 @@ def test_an_earlier_replay_of_another_run_of_the_same_name_stays(
         shutil.copytree(trained[run], Path(folder) / "run")
         invoke("replay", f"{folder}/run")
     assert pages() == ["run_checkpoint_000002_seed_0.html", "run_checkpoint_000002_seed_0_2.html"]
+
+
+def test_processes_that_write_at_the_same_time_take_different_names(tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+from pathlib import Path
+from metta.files import write_together
+while not os.path.exists("go"): time.sleep(0.001)
+write_together(Path("."), "page", {".html": sys.argv[1].encode() * 1000, ".json.z": b"z" + sys.argv[1].encode()}, False)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code, letter], cwd=tmp_path) for letter in "abcdef"]
+    time.sleep(0.5)
+    (tmp_path / "go").touch()
+    assert [process.wait(timeout=60) for process in processes] == [0] * 6
+    pages = [tmp_path / f"page{number}" for number in ("", "_2", "_3", "_4", "_5", "_6")]
+    letters = [page.with_suffix(".html").read_text()[:1] for page in pages]
+    assert sorted(letters) == list("abcdef")
+    assert [page.with_suffix(".json.z").read_text() for page in pages] == [f"z{letter}" for letter in letters]
+    assert len(list(tmp_path.iterdir())) == 13
 
 
 def test_a_report_replaces_earlier_reports_of_its_runs_only(
