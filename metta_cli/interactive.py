@@ -11,21 +11,23 @@ from metta import api
 from metta_cli import output
 from metta_cli.key_bindings import KeyBindings
 from metta_cli.keyboard import Keyboard
-from metta_cli.world_view import WorldView
+from metta_cli.world_view import WorldView, earnings
 
 SPEEDS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Speeds that + and - select, in steps per second."""
 FRAMES_PER_SECOND = 20
 SECONDS_BETWEEN_EPISODES = 1.5
 EPISODE_OVER = "episode over"
+OTHERS_FIRST = "another agent acted first"
+FROZEN = "another agent attacked first"
 
 WATCH_KEYS = [
+    ("q", "quit"),
     ("space", "pause, continue"),
     ("s", "single step"),
     ("+ -", "faster, slower"),
     ("tab", "next agent"),
     ("n", "next episode"),
-    ("q", "quit"),
 ]
 
 NewerPolicy = Callable[[], tuple[str, api.Policy] | None]
@@ -85,23 +87,70 @@ def _next_episode(player: api.EpisodePlayer, view: WorldView, newer_policy: Newe
     player.start_episode(newer[1] if newer else None)
 
 
-def play(keyboard: Keyboard, player: api.EpisodePlayer, title: str, agent_index: int) -> None:
-    """Let the user control one agent, one step per key press; the player's policy controls the others."""
+def play(keyboard: Keyboard, player: api.EpisodePlayer, title: str, agent_index: int) -> list[str]:
+    """Let the user control one agent, one step per key press; the player's policy controls the others.
+
+    Returns the lines of a summary of all episodes.
+    """
     console = output.make_console()
     view = WorldView(console, player, title)
     view.followed = agent_index
-    bindings = KeyBindings(player.env.config)
-    keys = [*bindings.help, ("n", "new episode"), ("q", "quit")]
+    env = player.env
+    bindings = KeyBindings(env.config)
+    keys = [("q", "quit"), *bindings.help, ("n", "new episode")]
+    earns = f"earns: {earnings(env.config, int(env.groups[agent_index]))}"
+    summaries = [PlayedEpisode(player, agent_index)]
     with keyboard, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            state = f"{EPISODE_OVER}; press n for another" if player.is_over else "your turn"
-            live.update(view.render(state, keys), refresh=True)
+            over = [f"{EPISODE_OVER}; press n for another", *summaries[-1].lines()]
+            state, *more = over if player.is_over else ["your turn", earns]
+            live.update(view.render(state, keys, more), refresh=True)
             key = keyboard.read()
             if key in ("q", "escape"):
-                return
+                return [line for summary in summaries if summary.steps for line in summary.lines()]
             if key == "n":
                 player.start_episode()
+                view.failure = ""
+                summaries.append(PlayedEpisode(player, agent_index))
             elif key is not None and not player.is_over:
-                orientation = int(player.env.orientations[agent_index])
+                orientation = int(env.orientations[agent_index])
                 if (action := bindings.action(key, orientation)) is not None:
+                    reason = api.failure_reason(env, agent_index, action)
                     player.step({agent_index: action})
+                    view.failure = reason or (FROZEN if env.freeze_counters[agent_index] else OTHERS_FIRST)
+                    summaries[-1].update()
+
+
+class PlayedEpisode:
+    """What one agent did in an episode: steps, reward, failed actions and items gained."""
+
+    def __init__(self, player: api.EpisodePlayer, agent_index: int):
+        self._player, self._agent = player, agent_index
+        self._number = player.episode + 1
+        self.steps = 0
+        self._failed = 0
+        self._held = player.env.inventories[agent_index].astype(int)
+        self._gained = 0 * self._held
+        self._rewards = player.total_rewards
+
+    def update(self) -> None:
+        """Count the step that was just played."""
+        env = self._player.env
+        self.steps += 1
+        self._failed += not env.action_success[self._agent]
+        held = env.inventories[self._agent].astype(int)
+        self._gained += (held - self._held).clip(0)
+        self._held = held
+        self._rewards = self._player.total_rewards
+
+    def lines(self) -> list[str]:
+        """The summary as text."""
+        items = zip(self._player.env.config.game.inventory_item_names, self._gained.tolist(), strict=True)
+        gained = ", ".join(f"{amount} {item}" for item, amount in items if amount) or "no items"
+        reward = output.format_number(float(self._rewards[self._agent]))
+        others = [float(value) for index, value in enumerate(self._rewards) if index != self._agent]
+        mean = f" (mean of the others: {output.format_number(sum(others) / len(others))})" if others else ""
+        return [
+            f"episode {self._number}: reward {reward}{mean}",
+            f"gained {gained}; {self.steps:,} steps, {self._failed:,} failed actions",
+        ]

@@ -40,6 +40,7 @@ class KeyBindings:
         self._rotations: list[tuple[int, int | None]] = []
         """(action id, clockwise quarter turns); None instead of turns if the argument is the new orientation"""
         self._actions: dict[str, Action] = {}
+        words = api.action_words(env_config)
         spare_keys = iter(SPARE_KEYS)
         named = []
         for action_id, (name, type_, action) in enumerate(env_config.action_table):
@@ -56,7 +57,7 @@ class KeyBindings:
                 key = KEY_OF_TYPE[type_]
                 key = next(spare_keys, "") if key in self._actions else key
                 self._actions[key] = (action_id, 0)
-                named.append((key, name))
+                named.append((key, words[action_id][0]))
         if self._moves or self._rotations:
             self.help.append(("arrows", "turn, then move"))
         if self._moves:

@@ -9,7 +9,7 @@ import typer
 
 from metta import api
 from metta.errors import UsageError
-from metta_cli import resolve
+from metta_cli import output, resolve
 from metta_cli.parameters import Debug, Set, Source, integer_option
 from metta_cli.torch_setup import set_up_torch
 
@@ -36,4 +36,5 @@ def play(
     others, env_config = resolve.load("play", resolve.newest_policy(policy), source, set_, None)
     if agent >= env_config.game.num_agents:
         raise UsageError(f"--agent must be below {env_config.game.num_agents}, the number of agents; got {agent}")
-    interactive.play(keyboard, api.EpisodePlayer(others, env_config, seed), Path(source).stem, agent)
+    summary = interactive.play(keyboard, api.EpisodePlayer(others, env_config, seed), Path(source).stem, agent)
+    output.print_lines(summary)

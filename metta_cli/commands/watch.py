@@ -41,13 +41,15 @@ def watch(
     checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else source
     policy, env_config = resolve.load("watch", checkpoint, env, set_, device)
 
+    world = f" in {Path(env).stem}" if env else ""
+
     def newer_policy() -> tuple[str, api.Policy] | None:
         nonlocal checkpoint
         newest = api.newest_checkpoint(run_dir) if run_dir else None
         if newest is None or str(newest) == checkpoint:
             return None
         checkpoint = str(newest)
-        return newest.stem, resolve.load("watch", checkpoint, env, set_, device)[0]
+        return newest.stem + world, resolve.load("watch", checkpoint, env, set_, device)[0]
 
     player = api.EpisodePlayer(policy, env_config, seed)
-    interactive.watch(keyboard, player, Path(checkpoint).stem, speed, newer_policy)
+    interactive.watch(keyboard, player, Path(checkpoint).stem + world, speed, newer_policy)

@@ -50,6 +50,6 @@ def test_a_second_action_of_a_type_gets_a_spare_key_and_a_disabled_one_none() ->
         {"type": "gift", "key": "give_heart", "item": "heart"},
         {"type": "swap", "key": "swap", "enabled": False},
     )
-    assert bindings.help == [("f", "give_ore"), ("h", "give_heart")]
+    assert bindings.help == [("f", "give 1 ore_red"), ("h", "give 1 heart")]
     assert bindings.action("h", UP) == (1, 0)
     assert bindings.action("x", UP) is None

@@ -98,7 +98,7 @@ def test_keys_control_one_agent(terminal: Terminal, tmp_path: Path) -> None:
     assert walked == (before[0], before[1] + 2, "▶")
     terminal.type("z")  # means nothing, and costs no step
     terminal.type("g")
-    assert "get_output 0 failed" in terminal.shows(lambda screen: step_of(screen) == 3)
+    assert "get items: failed" in terminal.shows(lambda screen: step_of(screen) == 3)
     terminal.type("Home", "DC", "PPage", "S-Up", "F1", "M-q", "Enter")  # mean nothing either
     terminal.type("g")
     terminal.shows(lambda screen: step_of(screen) == 4 and "your turn" in screen)
@@ -119,7 +119,7 @@ def test_watching_a_run_pauses_steps_and_follows_it(terminal: Terminal, tmp_path
     terminal.type("s")
     terminal.shows(lambda screen: step_of(screen) == paused + 1)
     terminal.type("Tab")
-    terminal.shows(lambda screen: re.search(r"agent +1", screen))
+    terminal.shows(lambda screen: re.search(r"agent +[▲▼◀▶]1", screen))
     terminal.type("Home", "DC", "PPage", "S-Up", "F1")  # do not quit
     terminal.type("Space", "+")
     terminal.shows(lambda screen: "50 steps/s" in screen)
