@@ -153,7 +153,7 @@ def test_the_example_package_extends_metta(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    assert re.search(r"^mine\.striped +a world of stripes$", metta("presets"), re.MULTILINE)
+    assert re.search(r"^mine\.striped .*a world of stripes$", metta("presets"), re.MULTILINE)
     metta("train", "mine.striped", "--total-timesteps", "8192", "--run-dir", "run", "--quiet")
     rewards = [json.loads(line)["reward"] for line in (tmp_path / "run" / "reward.jsonl").read_text().splitlines()]
     epochs = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

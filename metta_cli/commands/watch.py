@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from metta import api
+from metta.errors import UsageError
 from metta_cli import resolve
 from metta_cli.parameters import Debug, Device, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
@@ -35,8 +37,13 @@ def watch(
     from metta_cli import interactive  # noqa: PLC0415  # rich and prompt_toolkit are imported only where needed
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415
 
-    keyboard = Keyboard("watch", f"metta replay {source} writes a web page instead")
     set_up_torch()
+    replay = ["metta", "replay", source, *(["--env", env] if env else []), *(f"--set={value}" for value in set_ or ())]
+    try:
+        keyboard = Keyboard("watch", f"{shlex.join(replay)} writes a web page instead")
+    except UsageError:  # the hint is for a policy that can be loaded; another error says what is wrong with it
+        resolve.load("watch", resolve.newest_policy(source), env, set_, device)
+        raise
     run_dir = Path(source) if Path(source).is_dir() else None
     checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else source
     policy, env_config = resolve.load("watch", checkpoint, env, set_, device)

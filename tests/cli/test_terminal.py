@@ -174,7 +174,7 @@ def test_the_scripted_policy_can_be_watched(terminal: Terminal) -> None:
 
 def test_without_a_terminal_there_is_an_error(tmp_path: Path) -> None:
     for arguments, hint in [
-        (["watch", "random", "--env", "quickstart"], "metta replay random writes a web page instead"),
+        (["watch", "random", "--env", "quickstart"], "metta replay random --env quickstart writes a web page instead"),
         (["play", "quickstart"], "run it without redirecting stdin or stdout"),
     ]:
         ran = subprocess.run(

@@ -73,8 +73,8 @@ class BaseCurriculumConfig(FrozenModel):
     buckets: dict[str, BucketConfig] = Field(
         default_factory=dict,
         max_length=100,
-        description='path of a setting of the world, such as "map_builder.objects.altar" -> its values or range; '
-        "every combination in every scene is a task",
+        description='path of a setting of the world, such as "map_builder.objects.altar" or "objects.altar.cooldown" '
+        "-> its values or range; every combination in every scene is a task",
     )
 
 
