@@ -213,7 +213,7 @@ SHOW_MAP = """(width, height) => {
   const main = document.querySelector("main");
   main.style.cssText = `display: block; padding: 0; width: ${width}px; height: ${height}px`;
   document.querySelector("#map-area").style.cssText = `width: ${width}px; height: ${height}px`;
-  document.querySelector("#map").style.borderRadius = 0;
+  document.querySelector("#map").style.cssText = "border-radius: 0; width: 100%";
   window.dispatchEvent(new Event("resize"));
   document.querySelector("#fit").click();
 }"""
