@@ -236,6 +236,19 @@ def _unbroken(phrases: Iterable[str]) -> str:
     return "  ".join(phrase.replace(" ", NO_BREAK_SPACE) for phrase in phrases)
 
 
+def styled_map(config: api.EnvConfig, text: str) -> Text:
+    """The text of a map and its legend, in the colors of the views."""
+    glyphs, styles = api.cell_glyphs(config), _object_styles(config)
+    styles |= {name: f"bold {_color(group)}" for group, name in enumerate(api.agent_names(config))}
+    style_of = {glyph: styles.get(name, "bright_black") for name, glyph in glyphs.items()}
+    drawing, _, legend = text.partition("\n\n")
+    styled = Text.assemble(*((glyph, style_of.get(glyph, "")) for glyph in drawing), "\n\n")
+    for line in legend.split("\n"):
+        styled.append(line[:1], style_of.get(line[:1], "")).append(line[1:] + "\n")
+    styled.rstrip()
+    return styled
+
+
 def earnings(config: api.EnvConfig, group: int) -> str:
     """What earns reward in a group, such as `heart +1, ore_red +0.01 (first 10)`."""
     settings = config.game.group_settings(list(config.game.groups)[group])

@@ -25,4 +25,13 @@ def map_(
         make_environment = api.make_environment  # its module imports NumPy
     world = make_environment(env_config)
     world.reset(seed=seed)
-    output.print_lines([api.draw_map(env_config, world.cells())])
+    text = api.draw_map(env_config, world.cells())
+    if output.can_animate():
+        from metta_cli.world_view import styled_map  # noqa: PLC0415  # rich is imported only where needed
+
+        console, width = output.make_console(), env_config.game.width
+        console.print(styled_map(env_config, text), no_wrap=True, overflow="crop")
+        if console.width < width:
+            output.print_note(f"the terminal shows {console.width} of {width} columns; metta map ... > FILE writes all")
+    else:
+        output.print_lines([text])

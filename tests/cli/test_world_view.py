@@ -7,10 +7,10 @@ import re
 import pytest
 from rich.console import Console
 
-from metta.api import EnvConfig, EpisodePlayer, ScriptedPolicy, load_world
+from metta.api import EnvConfig, EpisodePlayer, ScriptedPolicy, draw_map, load_world
 from metta_cli.interactive import WATCH_KEYS, PlayedEpisode
 from metta_cli.key_bindings import KeyBindings
-from metta_cli.world_view import WorldView, earnings
+from metta_cli.world_view import WorldView, earnings, styled_map
 
 SIZES = [(120, 24), (80, 24), (40, 24), (80, 50)]
 WORLDS = ["quickstart", "arena_small", "predator_prey", "hearts"]
@@ -126,3 +126,15 @@ def test_the_summary_of_an_episode() -> None:
     gained = re.fullmatch(r"gained (.+); 60 steps, (\d+) failed actions", second)
     assert gained
     assert re.search(r"[1-9]\d* ore_red, [1-9]\d* battery_red, [1-9]\d* heart", gained[1])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_map_in_color_is_the_same_text(world: str) -> None:
+    env = player(world).env
+    text = draw_map(env.config, env.cells())
+    styled = styled_map(env.config, text)
+    assert styled.plain == text
+    drawing = text.split("\n\n")[0]
+    altars = [index for index, glyph in enumerate(drawing) if glyph == "_"]
+    shown = {span.start for span in styled.spans if "reverse" in str(span.style) and span.start < len(drawing)}
+    assert world == "predator_prey" or shown == set(altars) != set()
