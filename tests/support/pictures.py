@@ -222,10 +222,8 @@ SHOW_MAP = """(width, height) => {
 def _write(browser: Chromium, path: Path, width: int, height: int) -> None:
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = base64.b64decode(browser.call("Page.captureScreenshot", format="png", clip=clip)["data"])
-    # 128 colors are enough, and take a third of the bytes
-    Image.open(io.BytesIO(shot)).convert("RGB").quantize(
-        128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-    ).save(path, optimize=True)
+    # a palette takes a third of the bytes
+    Image.open(io.BytesIO(shot)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     if path.stat().st_size > LARGEST:
         raise SystemExit(f"{path.name} has {path.stat().st_size} bytes; at most {LARGEST}")
 
