@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from metta import api
@@ -88,9 +88,29 @@ def load_policy(
         assert env_config is not None
         return BASELINE_POLICIES[checkpoint](env_config), env_config
     loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config)
+    agent = loaded.agent
+    prefix = f"{note_prefix}: " if note_prefix else ""
+    trained, here = ((spec.observation_height, spec.observation_width) for spec in (agent.network_spec, agent.spec))
+    if trained != here:
+        seen = (min(trained[0], here[0]), min(trained[1], here[1]))
+        part = f"the middle {_size(seen)} of {_size(here)}" if seen != here else _size(here)
+        output.print_note(
+            f"{prefix}the policy was trained with a window of {_size(trained)} cells; here it sees {part}"
+        )
     if loaded.unknown:
-        names = ", ".join(loaded.unknown[:MAX_LISTED])
-        more = f" and {len(loaded.unknown) - MAX_LISTED} more" if len(loaded.unknown) > MAX_LISTED else ""
-        prefix = f"{note_prefix}: " if note_prefix else ""
-        output.print_note(f"{prefix}the policy was trained without these and ignores them: {names}{more}")
-    return loaded.agent, loaded.agent.env_config
+        output.print_note(f"{prefix}the policy was trained without these and ignores them: {_listed(loaded.unknown)}")
+    if loaded.missing:
+        output.print_note(
+            f"{prefix}the policy was trained with these, which do not exist here: {_listed(loaded.missing)}"
+        )
+    return agent, agent.env_config
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, separated by commas, and the number of all others."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def _size(window: tuple[int, int]) -> str:
+    return f"{window[0]} x {window[1]}"

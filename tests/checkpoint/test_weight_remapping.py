@@ -91,7 +91,8 @@ def translated(observations: np.ndarray, here: EnvConfig, there: EnvConfig) -> n
     """The same observations with the ids of another environment."""
     features = {i: there.spec.feature_names.index(name) for i, name in enumerate(here.spec.feature_names)}
     types = {i: there.spec.object_type_names.index(name) for i, name in enumerate(here.spec.object_type_names) if name}
-    actions = {i: there.spec.action_names.index(name) for i, name in enumerate(here.spec.action_names)}
+    known = there.spec.action_names
+    actions = {i: known.index(name) for i, name in enumerate(here.spec.action_names) if name in known}
     renumbered = observations.copy()
     for agent, token in np.argwhere(observations[:, :, 0] != 255):
         _, feature, value = observations[agent, token]
@@ -189,17 +190,44 @@ def test_load_checkpoint_into_an_agent_of_another_environment(tmp_path: Path) ->
             assert torch.equal(weight, back.state_dict()[name]), name
 
 
-@pytest.mark.parametrize(
-    ("other", "reason"),
-    [
-        (world(actions=ACTIONS[1:]), f"action {ACTIONS[0]['key']} with argument 0 does not exist in this environment"),
-        (world(observation_width=7), "observation_width is 7 here and 5 in the file"),
-    ],
-)
-def test_missing_actions_and_other_windows_are_refused(other: EnvConfig, reason: str, tmp_path: Path) -> None:
-    save_checkpoint(trained(HOME, "mlp"), tmp_path)
+@BACKBONES
+def test_actions_that_do_not_exist_are_never_sampled(backbone: str, tmp_path: Path) -> None:
+    """The others keep their proportions."""
+    kinds = {action["key"]: action for action in ACTIONS}
+    # a rotation by an angle is another action than one to a direction
+    fewer = world(DEFAULT_ITEMS, [kinds["noop"], kinds["rotate"] | {"delta": 1}, kinds["get_output"], kinds["move"]])
+    kept = ("noop", "get_output", "move")
+    home = trained(HOME, backbone)
+    save_checkpoint(home, tmp_path)
+    loaded = load_policy(tmp_path / "checkpoint_000000.pt", env_config=fewer)
+    assert loaded.missing == tuple(
+        f"action {name}" for name in dict.fromkeys(HOME.spec.action_names) if name not in kept
+    )
+    env = make_environment(HOME)
+    observations, _ = env.reset(seed=1)
+    starts = torch.zeros(1, env.agents, dtype=torch.bool)
+    known = torch.from_numpy(observations).unsqueeze(0)
+    logits, values, _ = home(known, home.initial_memory(env.agents), starts)
+    renumbered = translated(observations, HOME, fewer)
+    there, values_there, _ = loaded.agent(
+        torch.from_numpy(renumbered).unsqueeze(0), loaded.agent.initial_memory(env.agents), starts
+    )
+    assert torch.allclose(values, values_there, atol=1e-5)
+    mine, theirs = by_name(home, logits[0]), by_name(loaded.agent, there[0])
+    total = torch.stack([mine[name] for name in theirs if name[0] in kept]).logsumexp(0)
+    for name, log_prob in theirs.items():
+        if name[0] in kept:
+            assert torch.allclose(log_prob, mine[name] - total, atol=1e-4), name
+        else:
+            assert (log_prob < -1000).all(), name
+    assert evaluate(loaded.agent, make_environment(fewer), 2).stats["action.move.success"] > 0
+
+
+def test_a_world_without_any_action_of_the_policy_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(trained(world(actions=ACTIONS[:3]), "mlp"), tmp_path)
+    reason = "none of the policy's actions (noop, move, rotate) exists in this environment"
     with pytest.raises(CheckpointError, match=re.escape(reason)):
-        load_policy(tmp_path / "checkpoint_000000.pt", env_config=other)
+        load_policy(tmp_path / "checkpoint_000000.pt", env_config=world(actions=[{"type": "move", "key": "walk"}]))
 
 
 @BACKBONES

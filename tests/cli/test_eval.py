@@ -23,7 +23,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.toml").write_text(tiny)
     (folder / "longer.toml").write_text(tiny.replace("max_steps = 20", "max_steps = 30"))
     (folder / "narrow.toml").write_text(tiny.replace("observation_width = 5", "observation_width = 3"))
-    (folder / "suite.toml").write_text('worlds = ["tiny.toml", "longer.toml", "narrow.toml"]\n')
+    (folder / "strange.toml").write_text(tiny + '[[env.actions]]\ntype = "move"\nkey = "walk"\n')
+    (folder / "suite.toml").write_text('worlds = ["tiny.toml", "longer.toml", "narrow.toml", "strange.toml"]\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         metta("train", "tiny.toml", "--run-dir", "run", "--quiet")

@@ -18,6 +18,7 @@ from metta.agent.heads import POLICY_GAIN, MlpHead, ValueHead, initialize_weight
 from metta.agent.observation_processors import ObservationProcessor
 from metta.agent.recurrent_memory import Memory, SegmentLSTM
 from metta.agent.sparse_tokens import token_sums
+from metta.agent.window import WINDOW_FIELDS, WindowConversion
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
@@ -93,7 +94,8 @@ class MettaAgent(nn.Module):
 
     tokens -> observation processor -> backbone -> + cell ahead, previous action, previous reward, global features ->
     LSTM -> policy and value heads. With `egocentric`, tokens are first rotated into the agent's frame, for all of
-    these inputs, and logits are rotated back at the end.
+    these inputs, and logits are rotated back at the end. A policy that was trained with another observation window
+    than that of its environment (`network_spec`) first converts observations to the window that it was trained with.
 
     The cell ahead is a separate input because nearly all actions apply to it. Token locations do not rotate with the
     agent, so without this input the network would have to learn where that cell is in each of the four orientations.
@@ -106,10 +108,16 @@ class MettaAgent(nn.Module):
         global_features: Sequence[str] = (),
         device: torch.device | str = "cpu",
         config: AgentModelConfig | None = None,
+        network_spec: EnvSpec | None = None,
     ):
         super().__init__()
         config = config or AgentModelConfig()
-        spec = action_space.spec
+        self.spec = action_space.spec
+        self.network_spec = spec = network_spec or self.spec
+        """`spec`, with the window and token limit of the observations that the network reads"""
+        self.window: WindowConversion | None = None
+        if any(getattr(spec, field) != getattr(self.spec, field) for field in WINDOW_FIELDS):
+            self.window = WindowConversion(self.spec, spec)
         for name in global_features:
             if name not in spec.feature_names:
                 hint = did_you_mean(name, spec.feature_names)
@@ -118,7 +126,6 @@ class MettaAgent(nn.Module):
             raise UsageError("this environment has no action that can succeed: enable one whose required items exist")
         self.config = config
         self.env_config: EnvConfig = observation_space.env_config
-        self.spec = spec
         self.global_features = list(global_features)
         self.observation_processor: ObservationProcessor = OBSERVATION_PROCESSORS.find(config.obs_process_func)
         self.egocentric_frame = EgocentricFrame(spec, self.env_config) if config.egocentric else None
@@ -213,6 +220,8 @@ class MettaAgent(nn.Module):
                 f"got {list(observations.shape)} {observations.dtype}"
             )
         flat = observations.reshape(-1, tokens, width)
+        if self.window is not None:
+            flat = self.window(flat)
         orientation: Tensor | None = None
         if self.egocentric_frame is not None:
             orientation = self.egocentric_frame.agent_orientation(flat)
@@ -261,7 +270,7 @@ class MettaAgent(nn.Module):
 
     def _features(self, observations: Tensor) -> Tensor:
         """Map `[agents, tokens, 3] uint8`, in the agent's frame if `egocentric`, to LSTM inputs `[agents, hidden]`."""
-        tokens = self.observation_processor(observations, self.spec)
+        tokens = self.observation_processor(observations, self.network_spec)
         features: Tensor = self.backbone(tokens)
         if self.ahead is not None:
             features = features + token_sums(self.ahead, self.backbone.codes.sparse_ahead(tokens))

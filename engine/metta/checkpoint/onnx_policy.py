@@ -33,6 +33,8 @@ class OnnxPolicy(nn.Module):
         layers for a policy without LSTM); `episode_starts [agents] bool`: memory is cleared first where it is true.
         Logit i belongs to action i of `spec.flat_actions`.
         """
+        if self.agent.window is not None:
+            observations = self.agent.window(observations)
         frame = self.agent.egocentric_frame
         orientation: Tensor | None = None
         if frame is not None:
@@ -51,7 +53,7 @@ class OnnxPolicy(nn.Module):
     def _token_features(self, observations: Tensor) -> Tensor:
         """`[agents, hidden]`: the features of the backbone and of the cell ahead."""
         agent, codes = self.agent, self.codes
-        tokens = agent.observation_processor(observations, agent.spec)
+        tokens = agent.observation_processor(observations, agent.network_spec)
         agents, capacity, _ = tokens.shape
         rows, channels, magnitudes = (
             entries.view(agents, capacity) for entries in codes.look_up(tokens.reshape(-1, 3))

@@ -12,9 +12,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from metta.agent.heads import initial_statistics
-from metta.agent.policy import MettaAgent, make_agent
+from metta.agent.policy import MettaAgent
+from metta.agent.window import WINDOW_FIELDS, network_spec
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
-from metta.checkpoint.weight_remapping import missing_actions, remap_rows, renumbered, row_names, unknown_names
+from metta.checkpoint.weight_remapping import (
+    flat_action_names,
+    missing_actions,
+    remap_rows,
+    renumbered,
+    row_names,
+    unknown_names,
+)
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
@@ -30,9 +38,6 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 KIND = "policy checkpoint"
 
-_WINDOW = ("observation_height", "observation_width")
-"""Fields of `EnvSpec` that must be equal; features, types, items and actions are matched by name."""
-
 
 @dataclass(frozen=True)
 class LoadedPolicy:
@@ -44,6 +49,8 @@ class LoadedPolicy:
     """the metadata given to `save_checkpoint`, and the `epoch`"""
     unknown: tuple[str, ...] = ()
     """names in its environment that the saved one lacks: objects and items it ignores, actions it never takes"""
+    missing: tuple[str, ...] = ()
+    """actions of the saved environment that its environment lacks; the policy takes the others instead"""
 
 
 class _SavedTasks(BaseModel):
@@ -91,13 +98,15 @@ def checkpoint_content(
 ) -> dict[str, Any]:
     """The content of a checkpoint file; `curriculum` is the `Curriculum.description` of a run with several tasks.
 
-    The weights share memory with those of the agent.
+    The weights share memory with those of the agent. The window in the saved environment is that of the network.
     """
+    env_config = agent.env_config.model_dump(exclude_none=True)
+    env_config["game"] |= {field: getattr(agent.network_spec, field) for field in WINDOW_FIELDS}
     return {
         "epoch": epoch,
         "metadata": dict(metadata or {}),
         "agent_config": agent.config.model_dump(),
-        "env_config": agent.env_config.model_dump(exclude_none=True),
+        "env_config": env_config,
         "global_features": list(agent.global_features),
         "weights": agent.state_dict(),
         **({} if curriculum is None else {"curriculum": dict(curriculum)}),
@@ -108,11 +117,12 @@ def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
     """Load the weights of a checkpoint into `agent`; returns its metadata, with `epoch`.
 
     Features, object types, items and actions are matched by name, so their order in the agent's environment may differ.
-    The policy ignores objects and items, and never takes actions, that the saved environment lacks.
+    The policy ignores objects and items, and never takes actions, that the saved environment lacks; where it would take
+    an action that the agent's environment lacks, it takes one of the others.
 
     Raises CheckpointError, and does not change the agent, if the file is missing, damaged or not a policy checkpoint,
-    or if the policy in it has another observation window, an action that does not exist in the agent's environment, or
-    another architecture (`AgentModelConfig.architecture`).
+    or if the policy in it has another observation window (`load_policy` converts observations), another architecture
+    (`AgentModelConfig.architecture`) or no action that exists in the agent's environment.
     """
     policy = _read_policy_file(Path(path))
     agent.load_state_dict(_matching_weights(agent, policy, Path(path)))
@@ -124,21 +134,28 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load the policy in a checkpoint file, with an agent built from the configs in the file.
 
-    `env_config` replaces the saved environment; names are matched as in `load_checkpoint`.
-    Raises CheckpointError for the same reasons.
+    `env_config` replaces the saved environment; names are matched as in `load_checkpoint`. The policy sees the window
+    with which it was trained: of a larger one the cells around the agent, of a smaller one all cells.
+    Raises CheckpointError for the same reasons, except windows.
     """
     policy = _read_policy_file(Path(path))
     env_config = env_config or policy.env_config
-    agent = make_agent(
-        observation_space=ObservationSpace(env_config),
-        action_space=ActionSpace(env_config),
-        global_features=policy.global_features,
-        device=device or torch.device("cpu"),
-        config=policy.agent_config,
+    saved = policy.env_config.spec
+    agent = MettaAgent(
+        ObservationSpace(env_config),
+        ActionSpace(env_config),
+        policy.global_features,
+        device or torch.device("cpu"),
+        policy.agent_config,
+        network_spec(env_config.spec, saved),
     )
     agent.load_state_dict(_matching_weights(agent, policy, Path(path)))
-    unknown = tuple(unknown_names(policy.env_config.spec, agent.spec))
-    return LoadedPolicy(agent, policy.metadata | {"epoch": policy.epoch}, unknown)
+    return LoadedPolicy(
+        agent,
+        policy.metadata | {"epoch": policy.epoch},
+        tuple(unknown_names(saved, agent.spec)),
+        tuple(missing_actions(saved, agent.spec)),
+    )
 
 
 def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
@@ -216,7 +233,7 @@ def _nested_tables(data: object) -> Iterator[dict[Any, Any]]:
 
 def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str, torch.Tensor]:
     """The weights in the file, remapped to the agent's environment; raises CheckpointError if they do not fit."""
-    current, saved = agent.spec, policy.env_config.spec
+    current, saved = agent.network_spec, policy.env_config.spec
     mismatches = [
         f"agent.{name} is {_quoted(ours)} here and {_quoted(theirs)} in the file"
         for name, ours in agent.config.architecture.items()
@@ -246,15 +263,18 @@ def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dic
 def _spec_mismatches(current: EnvSpec, saved: EnvSpec) -> list[str]:
     """Differences between environments that matching by name cannot resolve."""
     mismatches = [
-        f"{name} is {ours} here and {theirs} in the file"
-        for name in _WINDOW
+        f"{name} is {ours} here and {theirs} in the file (metta.api.load_policy with env_config converts observations)"
+        for name in ("observation_height", "observation_width")
         if (ours := getattr(current, name)) != (theirs := getattr(saved, name))
     ]
     scales = dict(zip(current.feature_names, current.feature_scales, strict=True))
     for name, theirs in zip(saved.feature_names, saved.feature_scales, strict=True):
         if scales.get(name, theirs) != theirs:
             mismatches.append(f"feature {name} is divided by {scales[name]:g} here and by {theirs:g} in the file")
-    mismatches += [f"action {action} does not exist in this environment" for action in missing_actions(saved, current)]
+    actions = flat_action_names(saved)
+    if not set(actions).intersection(flat_action_names(current)):
+        names = ", ".join(dict.fromkeys(name for name, *_ in actions))
+        mismatches.append(f"none of the policy's actions ({names}) exists in this environment")
     return mismatches
 
 

@@ -53,9 +53,15 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
     return rows
 
 
-def flat_action_names(spec: EnvSpec) -> list[tuple[str, int]]:
-    """`[actions]`: (action name, argument) of each logit."""
-    return [(spec.action_names[action], argument) for action, argument in spec.flat_actions]
+def flat_action_names(spec: EnvSpec) -> list[tuple[str, int, int]]:
+    """`[actions]`: (action name, its largest argument, argument) of each logit.
+
+    With another largest argument an action of the same name does something else: `rotate` to a direction, or by an
+    angle.
+    """
+    return [
+        (spec.action_names[action], spec.max_action_args[action], argument) for action, argument in spec.flat_actions
+    ]
 
 
 def remap_rows(
@@ -63,8 +69,9 @@ def remap_rows(
 ) -> dict[str, Tensor]:
     """Remap the weights of a policy made for `source` so that it computes the same in environments of `target`.
 
-    Channels that `source` lacks have zero weights; actions that it lacks are never sampled. All actions of `source`
-    must exist in `target` (see `missing_actions`).
+    Channels that `source` lacks have zero weights; actions that it lacks are never sampled. The probabilities of
+    actions that `target` lacks (see `missing_actions`) go to the others in proportion, as with a mask on the logits
+    (Huang and Ontanon 2022, arXiv:2006.14171). At least one action of `source` must exist in `target`.
     """
     remapped = dict(weights)
     target_rows = row_names(target, config)
@@ -78,19 +85,16 @@ def remap_rows(
 
 
 def missing_actions(source: EnvSpec, target: EnvSpec) -> list[str]:
-    """The actions of `source` that do not exist in `target`, such as `rotate with argument 3`."""
+    """The actions of `source` that do not exist in `target`, such as `action attack`."""
     known = set(flat_action_names(target))
-    missing = [action for action in flat_action_names(source) if action not in known]
-    return [f"{name} with argument {argument}" for name, argument in missing]
+    return list(dict.fromkeys(f"action {action[0]}" for action in flat_action_names(source) if action not in known))
 
 
 def unknown_names(source: EnvSpec, target: EnvSpec) -> list[str]:
     """Names in `target` that `source` lacks and its policies ignore: `item coal`, `group 2`, `action swap`."""
     known = set(map(_subject, channel_names(source)))
     unseen = dict.fromkeys(name for channel in channel_names(target) if (name := _subject(channel)) not in known)
-    actions = set(flat_action_names(source))
-    unused = dict.fromkeys(f"action {action[0]}" for action in flat_action_names(target) if action not in actions)
-    return [*unseen, *unused]
+    return [*unseen, *missing_actions(target, source)]
 
 
 def renumbered(source: EnvSpec, target: EnvSpec) -> list[str]:
