@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
+from metta.agent.heads import ValueHead
 from metta.rl import losses
+from metta.rl.reward_normalization import RewardScaler
 
 T = torch.tensor
 
@@ -59,8 +61,41 @@ def test_like_a_plain_loop():
 
 def test_normalized_advantages():
     torch.testing.assert_close(losses.normalize_advantages(T([1.0, 2.0, 3.0])), T([-1.0, 0.0, 1.0]))
-    assert losses.normalize_advantages(T([4.0])).tolist() == [0]
     assert losses.normalize_advantages(T([4.0, 4.0])).tolist() == [0, 0]
+    spread = losses.normalize_advantages(1000 + 1e-3 * T([[0.0, 1.0], [2.0, 3.0]]).double())
+    torch.testing.assert_close(spread.flatten().tolist(), [-1.16, -0.39, 0.39, 1.16], atol=0.01, rtol=0)
+
+
+def test_a_single_advantage_is_not_normalized():
+    assert losses.normalize_advantages(T([4.0])).tolist() == [4]
+    assert losses.normalize_advantages(T([[-4.0]]), weights=T([0.3])).tolist() == [[-4]]
+    # one advantage in each of two processes: they are normalized together
+    other = T([[1.0, 6.0, 0.0]]).double()
+    found = losses.normalize_advantages(T([4.0]), all_gather=lambda own: torch.cat([own, other]))
+    torch.testing.assert_close(found, T([-(0.5**0.5)]))
+
+
+CONSTANTS = pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 3.3, -1e-4, 1e4])
+COUNTS = pytest.mark.parametrize("count", [2, 3, 7, 64, 1000, 16384])
+
+
+@CONSTANTS
+@COUNTS
+def test_rounding_is_no_spread(constant, count):
+    """Equal values have the variance 0. In float32 it would be that of rounding errors, which division amplifies."""
+    equal = torch.full((count,), constant)
+    assert losses.normalize_advantages(equal).abs().max() < 1e-6
+    weights = torch.rand(count, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert losses.normalize_advantages(equal.unsqueeze(0), weights).abs().max() < 1e-3
+    assert losses.explained_variance(torch.linspace(-1, 1, count), equal) == 0
+    scaler = RewardScaler(count, torch.device("cpu"))
+    for _ in range(3):
+        scaler.observe(equal.unsqueeze(0), torch.ones(1, count, dtype=torch.bool), 0.9)
+    assert scaler.std == 1
+    head = ValueHead(4, 1)
+    for _ in range(3):
+        head.observe(equal, 0.95)
+    assert (float(head.std), float(head.mean)) == (1, pytest.approx(constant))
 
 
 def test_explained_variance():
@@ -68,7 +103,7 @@ def test_explained_variance():
     assert losses.explained_variance(returns, returns) == 1
     assert losses.explained_variance(torch.zeros(4), returns) == 0
     assert losses.explained_variance(-returns, returns) == -3
-    assert losses.explained_variance(returns, torch.ones(4)) == 0
+    assert losses.explained_variance(returns[:1], returns[1:2]) == 0
 
 
 def test_l2_losses_by_hand():

@@ -131,7 +131,10 @@ def test_values_do_not_change_when_statistics_change(set_up):
         agent.observe_value_targets(targets, 0.5)
         torch.testing.assert_close(values_of(agent, minibatch), before, rtol=1e-3, atol=1e-3)
     assert losses.l2_loss(agent, agent.initial_weights).item() == 0
-    agent.observe_value_targets(torch.zeros(90), 0.0)
+    std = float(agent.value_head.std)
+    agent.observe_value_targets(torch.zeros(90), 0.0)  # equal targets have no spread
+    assert float(agent.value_head.std) == std
+    agent.observe_value_targets(1e-6 * torch.randn(90), 0.0)
     assert float(agent.value_head.std) == pytest.approx(1e-4)
 
 

@@ -58,6 +58,22 @@ def test_existing_advantages_are_used_and_missing_ones_are_computed(set_up):
     assert not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_minibatch_of_one_step_moves_the_policy(set_up, normalize):
+    """Its single advantage has no standard deviation."""
+    agent, experience = set_up(bptt_horizon=1, minibatch_size=1, batch_size=16)
+    rollout(experience, agent)
+    compute_advantages(experience)
+    minibatch = next(experience.minibatches())
+    assert minibatch.advantages.shape == (1, 1)
+    loss_terms(agent, minibatch, UpdateSettings(PPOConfig(norm_adv=normalize, ent_coef=0.0)))["loss"].backward()
+    gradient = agent.policy_head.output.weight.grad.norm()
+    assert 0 < gradient < 10
+    agent.zero_grad()
+    loss_terms(agent, minibatch, UpdateSettings(PPOConfig(norm_adv=False, ent_coef=0.0)))["loss"].backward()
+    assert agent.policy_head.output.weight.grad.norm() == gradient
+
+
 def test_an_update_without_experience_is_refused(set_up):
     agent, experience = set_up()
     with pytest.raises(MettaError, match="call rollout"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tiny_runs import Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
+from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
 
 from metta.agent.policy import make_agent
 from metta.api import resume_run, train_run
@@ -16,6 +17,7 @@ from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import plan_batch
 from metta.config.env.env_config import EnvConfig
+from metta.config.loading.load import parse_config
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
 from metta.config.training import ExperienceConfig
@@ -145,17 +147,20 @@ def test_opponents_of_a_world_are_one_policy_sampled_from_the_pool(teams) -> Non
         for epoch in range(4):
             pool.add_snapshot(epoch, agent_for(teams))
         generator = torch.Generator().manual_seed(seed)
-        return pool, [pool.sample(generator) for _ in range(400)]
+        return pool, Counter(pool.sample(generator).name for _ in range(400))
 
     pool, drawn = places(pool_size=2, newest_share=0.0)
+    assert drawn.keys() == {"given_000", "epoch_000002", "epoch_000003"}
+    assert min(drawn.values()) > 90
+    pool.remove_evicted([1])
+    assert [policy.name for policy in pool.policies] == ["given_000", "epoch_000001", "epoch_000002", "epoch_000003"]
+    pool.remove_evicted([])
     assert [policy.name for policy in pool.policies] == ["given_000", "epoch_000002", "epoch_000003"]
-    assert np.bincount(drawn, minlength=3).min() > 90
     pool, drawn = places(pool_size=3, newest_share=0.5)
-    assert [policy.name for policy in pool.policies] == ["given_000", "epoch_000003", "epoch_000001", "epoch_000002"]
-    counts = np.bincount(drawn, minlength=4)
-    assert counts[1] == pytest.approx(400 * (0.5 + 0.125), abs=40)
+    assert drawn.keys() == {"given_000", "epoch_000001", "epoch_000002", "epoch_000003"}
+    assert drawn["epoch_000003"] == pytest.approx(400 * (0.5 + 0.125), abs=40)
     _, drawn = places(newest_share=1.0)
-    assert set(drawn) == {4}
+    assert drawn.keys() == {"epoch_000003"}
 
 
 def test_snapshots_are_ordered_by_the_number_of_their_epoch(teams, tmp_path) -> None:
@@ -163,7 +168,8 @@ def test_snapshots_are_ordered_by_the_number_of_their_epoch(teams, tmp_path) -> 
     pool = pool_of(teams, agent_for(teams, 2), share=0.5, snapshot_interval=1, pool_size=2, newest_share=1.0)
     for epoch in (9, 999_998, 999_999, 1_000_000, 10_000_000):
         pool.add_snapshot(epoch, agent_for(teams))
-        assert pool.policies[pool.sample(torch.Generator())].epoch == epoch  # the newest
+        assert pool.sample(torch.Generator()).epoch == epoch  # the newest
+        pool.remove_evicted([])
     assert {policy.epoch for policy in pool.policies} == {None, 1_000_000, 10_000_000}
     for name, newest_first in (("checkpoint", checkpoint_paths), ("trainer_state", training_state_paths)):
         for epoch in (9, 1_000_000, 999_999):
@@ -211,7 +217,7 @@ def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
             other.policy_head.output.weight.mul_(300)
         experience = experience_against(teams, pool_of(teams, other, groups=["green"]), agent)
         rollout(experience, agent)
-        assert bool(experience.world_batches[0].opponents.memories[0].hidden.any())
+        assert bool(experience.world_batches[0].opponents.memories[-1].hidden.any())
         ends.append(experience.observations.clone())
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
@@ -258,7 +264,8 @@ def test_a_run_against_itself_and_a_given_policy_resumes_bit_identically(tmp_pat
     ).checkpoint
     mine = tmp_path / "mine.pt"
     mine.write_bytes(given.read_bytes())
-    settings = [*AGAINST_SELF, f"self_play.policies=['{mine}']", "self_play.pool_size=2"]
+    settings = ["self_play.share=0.5", "self_play.snapshot_interval=1", f"self_play.policies=['{mine}']"]
+    settings += ["self_play.pool_size=1", "env.game.max_steps=50"]  # episodes outlive the snapshots that play in them
     train_run(tiny_config(tmp_path / "straight", *settings), ignore)
     train_run(tiny_config(tmp_path / "stopped", *settings), Recorder(3, interrupt))
     mine.unlink()
@@ -270,6 +277,34 @@ def test_a_run_against_itself_and_a_given_policy_resumes_bit_identically(tmp_pat
     assert all((line["opponent_reward"] is not None) == (line["episodes"] > 0) for line in straight)
     kept = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints" / "opponents").iterdir())
     assert {"given_000.pt", "epoch_000006.pt", "epoch_000008.pt"} <= set(kept)
+    state = torch.load(tmp_path / "stopped" / "checkpoints" / "trainer_state_000008.pt", weights_only=True)
+    assert len(state["extra_args"]["opponents"]) > 2, "no evicted snapshot played on"
+
+
+def test_an_episode_ends_with_the_policy_with_which_it_began(tmp_path: Path) -> None:
+    """A snapshot after each epoch, in a pool of one, in episodes longer than an epoch: every snapshot is evicted."""
+    settings = ["self_play.share=0.5", "self_play.snapshot_interval=1", "self_play.pool_size=1"]
+    config = tiny_config("", *settings, "env.game.max_steps=90", "experience.stagger_episodes=true")
+    run = TrainingRun(config, Curriculum.from_config(config))
+    worlds = run.experience.world_batches[0]
+    opponents, first_weights, in_play = worlds.opponents, {}, []
+    for _ in range(12):
+        numbers, steps = opponents.policy_numbers.copy(), worlds.env.steps.copy()
+        batch = run.collect()
+        run.update()
+        run.finish_epoch(batch)
+        goes_on = worlds.env.steps == steps + run.experience.steps_collected
+        assert goes_on.any()
+        assert (opponents.policy_numbers[goes_on] == numbers[goes_on]).all()
+        kept = {policy.number: policy for policy in run.opponents.policies}
+        assert set(kept) == {run.epoch} | set(run.experience.opponents_in_use())
+        for number, policy in kept.items():
+            weights = {name: weight.clone() for name, weight in policy.agent.state_dict().items()}
+            assert_same_weights(first_weights.setdefault(number, weights), weights)
+        assert set(opponents.memories) <= set(opponents.policy_numbers.tolist())
+        in_play.append(len(kept))
+    assert max(in_play) > 1
+    run.close()
 
 
 def test_each_setting_changes_the_run(tmp_path: Path) -> None:
@@ -291,7 +326,8 @@ def test_each_setting_changes_the_run(tmp_path: Path) -> None:
             batch = run.collect()
             run.update()
             run.finish_epoch(batch)
-            names = [policy.name for policy in run.opponents.policies] if run.opponents else []
+            if run.opponents:
+                names = [policy.name for policy in run.opponents.policies if policy not in run.opponents.evicted]
         pools[name] = (run.experience.plan.num_opponents, names)
         run.close()
     assert pools == {
@@ -304,9 +340,22 @@ def test_each_setting_changes_the_run(tmp_path: Path) -> None:
     }
 
 
-def test_an_unfit_policy_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_policy_with_another_window_is_an_opponent(tmp_path: Path) -> None:
+    """Its copy in the run plays as it did, also when the run resumes."""
     given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
     settings = ["self_play.share=0.5", f"self_play.policies=['{given}']", "env.game.observation_width=7"]
-    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 in the file"):
-        train_run(tiny_config(tmp_path / "run", *settings), ignore)
+    settings += [f"kickstarting.teacher={given}", "run.total_timesteps=1536"]
+    train_run(tiny_config(tmp_path / "straight", *settings), ignore)
+    train_run(tiny_config(tmp_path / "stopped", *settings), Recorder(1, interrupt))
+    resume_run(tmp_path / "stopped", ignore)
+    assert metrics_of(tmp_path / "straight") == metrics_of(tmp_path / "stopped")
+    assert_same_weights(weights_of(tmp_path / "straight", 3), weights_of(tmp_path / "stopped", 3))
+
+
+def test_an_unfit_policy_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
+    walk = '[[env.actions]]\ntype = "move"\nkey = "walk"\n'
+    settings = ["self_play.share=0.5", f"self_play.policies=['{given}']"]
+    with pytest.raises(CheckpointError, match="none of the policy's actions"):
+        train_run(parse_config(TINY + walk, "tiny.toml", [f"run.run_dir={tmp_path / 'run'}", *settings]), ignore)
     assert not (tmp_path / "run").exists()

@@ -19,6 +19,9 @@ initial values, which normalization amplifies and which lowers the policy's entr
 MIN_STD: Final = 1e-4
 """Smallest standard deviation that divides value targets (Hessel et al. 2018, arXiv:1809.04474, section 3)."""
 
+ROUNDING: Final = 1e-12
+"""Largest ratio of variance to mean square that rounding in float64 explains."""
+
 
 class MlpHead(nn.Module):
     """`layers` hidden layers of equal width with ReLU, then a linear layer to `outputs` numbers."""
@@ -68,13 +71,17 @@ class ValueHead(MlpHead):
     def observe(self, targets: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         """Update the statistics with value targets of any shape; `decay` is the weight of earlier targets.
 
+        The standard deviation does not change while all targets are equal.
         Returns (scale, shift): the output layer was multiplied by scale, and shift was added to its bias.
         """
         targets = targets.double()
         new = [float(targets.mean()), float(targets.square().mean()), 1.0]
         self.moments.mul_(decay).add_((1 - decay) * self.moments.new_tensor(new))
         mean, square = self.moments[:2] / self.moments[2]
-        std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=MIN_STD)
+        variance = square - mean.square()
+        # equal targets, such as a single one, have no spread: their variance is 0 but for rounding
+        has_spread = variance > ROUNDING * square
+        std = torch.where(has_spread, variance.clamp(min=0).sqrt().clamp(min=MIN_STD), self.std)
         scale, shift = (self.std / std).float(), ((self.mean - mean) / std).float()
         self.output.weight.mul_(scale)
         self.output.bias.mul_(scale).add_(shift)

@@ -36,7 +36,12 @@ class SelfPlayConfig(FrozenModel):
         le=10**9,
         description="epochs between snapshots of the policy, which join the pool, from the initial policy on; 0: none",
     )
-    pool_size: int = Field(default=8, ge=1, le=1000, description="snapshots in the pool; the oldest is evicted")
+    pool_size: int = Field(
+        default=8,
+        ge=1,
+        le=1000,
+        description="snapshots in the pool; the oldest is evicted, and kept until the episodes that it plays have ended",
+    )
     newest_share: float = Field(
         default=0.5,
         ge=0,

@@ -212,6 +212,11 @@ class Experience:
                 weights = weights.to(self.device)
             yield self._minibatch(indices, weights)
 
+    def opponents_in_use(self) -> list[int]:
+        """The numbers of the frozen policies against which episodes run (self-play)."""
+        opponents = [batch.opponents for batch in self.world_batches if batch.opponents is not None]
+        return sorted({number for each in opponents for number in each.policy_numbers.tolist()})
+
     def set_task_weights(self, weights: Sequence[float]) -> None:
         """Set the relative weights `[tasks]` with which the next resets of worlds sample their tasks."""
         for batch in self.world_batches:

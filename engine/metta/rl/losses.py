@@ -56,27 +56,29 @@ def normalize_advantages(
     weights: Tensor | None = None,
     all_gather: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """(A - mean A) / (std A + 1e-8), or zeros for a single advantage.
+    """(A - mean A) / (std A + 1e-8); a single advantage is returned unchanged, since it has no standard deviation.
 
-    With `weights`, mean and standard deviation are weighted, which estimates those of the whole batch.
+    With `weights`, mean and standard deviation are weighted, which estimates those of the whole batch. Both are
+    computed in float64: rounding errors of float32 exceed 1e-8, so equal advantages would not become 0.
 
     With `all_gather`, they are those of all processes, each of which must have equally many advantages. `all_gather`
     concatenates the tensors `[1, 3]` of all processes along the first axis. The moments of the processes are merged
     (Chan, Golub, LeVeque 1979), so that one collective operation is enough.
     """
-    expanded = (torch.ones_like(advantages[0]) if weights is None else weights).expand_as(advantages)
+    exact = advantages.double()
+    expanded = (torch.ones_like(exact[0]) if weights is None else weights.double()).expand_as(exact)
     total = expanded.sum()
-    mean = (expanded * advantages).sum() / total
-    moments = torch.stack([total, mean, (expanded * (advantages - mean).square()).sum()]).unsqueeze(0)
+    mean = (expanded * exact).sum() / total
+    moments = torch.stack([total, mean, (expanded * (exact - mean).square()).sum()]).unsqueeze(0)
     if all_gather is not None:
         moments = all_gather(moments)
     totals, means, squares = moments.unbind(1)
     count, total = advantages.numel() * len(moments), totals.sum()
     if count < 2:
-        return torch.zeros_like(advantages)
+        return advantages
     mean = (totals * means).sum() / total
     variance = (squares + totals * (means - mean).square()).sum() / total * (count / (count - 1))
-    return (advantages - mean) / (variance.sqrt() + 1e-8)
+    return ((exact - mean) / (variance.sqrt() + 1e-8)).to(advantages.dtype)
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
@@ -91,6 +93,7 @@ def clip_fraction(log_ratio: Tensor, clip_coef: float) -> Tensor:
 
 def explained_variance(values: Tensor, returns: Tensor) -> float:
     """1 - var(R - V) / var(R): 1 for exact values, 0 for constant values; also 0 if the returns are constant."""
+    values, returns = values.double(), returns.double()  # in float32, equal returns have a variance above 0
     variance = returns.var(correction=0)
     if not variance > 0:
         return 0.0

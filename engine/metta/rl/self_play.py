@@ -2,14 +2,15 @@
 
 In each world some agents are learners, controlled by the policy in training. The others are opponents, controlled by
 one frozen policy of the pool. When an episode starts, the opponents (at random or by group) and their policy are chosen
-again, and the recurrent memories of all agents are cleared.
+again, and the recurrent memories of all agents are cleared. An episode ends with the policy with which it began, also
+if the pool evicts that policy meanwhile.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,9 @@ from metta.world.episode_summary import EpisodeSummary
 OPPONENTS = "opponents"
 """Name of the directory of frozen policies, inside the checkpoint directory."""
 
+GIVEN = "given_"
+"""Start of the names of policies from files; a number follows."""
+
 
 @dataclass
 class FrozenPolicy:
@@ -40,6 +44,11 @@ class FrozenPolicy:
     def epoch(self) -> int | None:
         """The epoch after which the policy in training was copied; None for a policy from a file."""
         return snapshot_epoch(self.name)
+
+    @property
+    def number(self) -> int:
+        """A number that no other policy of the run has: the epoch of a snapshot, below 0 for a policy from a file."""
+        return -1 - int(self.name.removeprefix(GIVEN)) if self.epoch is None else self.epoch
 
 
 def snapshot_epoch(name: str) -> int | None:
@@ -56,7 +65,7 @@ def opponent_file(name: str) -> str:
 def check_opponent_names(names: Sequence[str]) -> None:
     """Raise CheckpointError for an invalid name, which as part of a path could lead to another directory."""
     for name in names:
-        if not re.fullmatch(r"(given|epoch)_[0-9]+", name):
+        if not re.fullmatch(rf"({GIVEN}|epoch_)[0-9]{{1,15}}", name):
             raise CheckpointError(
                 f'its opponents contain the invalid name "{name}"; names have the form given_000 or epoch_000100'
             )
@@ -68,21 +77,26 @@ class OpponentPool:
     def __init__(self, config: SelfPlayConfig, policies: Sequence[FrozenPolicy]):
         self.config = config
         self.policies = list(policies)
-        """a policy keeps its index; a new snapshot takes the index of the one that it replaces"""
+        """the policies of the pool, and evicted snapshots against which episodes still run; snapshots by epoch"""
 
     def add_snapshot(self, epoch: int, agent: MettaAgent) -> None:
-        """Add a copy of the policy. In a full pool, it replaces the oldest snapshot, also in running episodes."""
+        """Add a copy of the policy. In a full pool, it evicts the oldest snapshot."""
         frozen = copy.deepcopy(agent).requires_grad_(False)
         frozen.initial_weights = {}
-        policy = FrozenPolicy(f"epoch_{epoch:06d}", frozen)
-        snapshots = self._snapshots()
-        if len(snapshots) < self.config.pool_size:
-            self.policies.append(policy)
-        else:
-            self.policies[snapshots[0]] = policy
+        self.policies.append(FrozenPolicy(f"epoch_{epoch:06d}", frozen))
 
-    def sample(self, generator: torch.Generator) -> int:
-        """Sample the policy of an episode's opponents, by index: the newest snapshot with probability `newest_share`.
+    @property
+    def evicted(self) -> list[FrozenPolicy]:
+        """The snapshots that no new episode is played against: all but the newest `pool_size`, oldest first."""
+        return self._snapshots()[: -self.config.pool_size]
+
+    def remove_evicted(self, in_use: Collection[int]) -> None:
+        """Remove the evicted snapshots, except those with the numbers `in_use`."""
+        removed = {policy.number for policy in self.evicted} - set(in_use)
+        self.policies = [policy for policy in self.policies if policy.number not in removed]
+
+    def sample(self, generator: torch.Generator) -> FrozenPolicy:
+        """Sample the policy of an episode's opponents: the newest snapshot with probability `newest_share`.
 
         Otherwise, or without a snapshot, the policy is uniform over the pool.
         """
@@ -90,17 +104,20 @@ class OpponentPool:
         snapshots = self._snapshots()
         if snapshots and newest < self.config.newest_share:
             return snapshots[-1]
-        return int(uniform * len(self.policies))
+        evicted = {policy.number for policy in self.evicted}
+        current = [policy for policy in self.policies if policy.number not in evicted]
+        return current[int(uniform * len(current))]
 
     def check_fits(self, spec: EnvSpec) -> None:
         """Raise UsageError if a policy was trained for another observation or action space."""
         for policy in self.policies:
             check_policy_fits(policy.agent, spec)
 
-    def _snapshots(self) -> list[int]:
-        """Indices of the snapshots, oldest first."""
-        epochs = [(policy.epoch, index) for index, policy in enumerate(self.policies) if policy.epoch is not None]
-        return [index for _, index in sorted(epochs)]
+    def _snapshots(self) -> list[FrozenPolicy]:
+        """The snapshots, oldest first."""
+        return sorted(
+            (policy for policy in self.policies if policy.epoch is not None), key=lambda policy: policy.number
+        )
 
 
 class Opponents:
@@ -120,14 +137,14 @@ class Opponents:
         """number of opponents in each world"""
         self.agent_order = np.zeros((env.num_worlds, env.num_agents), np.int64)
         """`[worlds, agents]`: agent indices in each world: first its learners, then its opponents, both ascending"""
-        self.policy_index = np.zeros(env.num_worlds, np.int64)
-        """`[worlds]`: pool index of the policy that controls the world's opponents"""
+        self.policy_numbers = np.zeros(env.num_worlds, np.int64)
+        """`[worlds]`: number of the frozen policy that controls the world's opponents"""
         self.observations = torch.zeros(0)
         """`[opponents, tokens, 3] uint8`"""
         self.episode_starts = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
         """`[opponents] bool`: the next step is the first of an episode, and memory is cleared before it"""
-        self.memories: list[Memory] = []
-        """for each policy of the pool, memories of all opponents; those that another policy controls are unused"""
+        self.memories: dict[int, Memory] = {}
+        """number of a policy that plays -> memories of all opponents; those that another policy controls are unused"""
 
     @property
     def learner_rows(self) -> np.ndarray:
@@ -148,6 +165,8 @@ class Opponents:
         self.episode_starts = torch.from_numpy(done[self.opponent_rows])
         for world in ended_worlds:
             self._sample_sides(world)
+        in_use = set(self.policy_numbers.tolist())
+        self.memories = {number: memory for number, memory in self.memories.items() if number in in_use}
         self.observations = torch.from_numpy(observations[self.opponent_rows])
         learners: np.ndarray = observations[self.learner_rows]
         return learners
@@ -157,13 +176,13 @@ class Opponents:
         actions = np.empty((self.env.agents, 2), learner_actions.dtype)
         actions[self.learner_rows] = learner_actions
         opponent_actions = np.empty((len(self.episode_starts), 2), learner_actions.dtype)
-        policy_index = np.repeat(self.policy_index, self.count)
-        for index, policy in enumerate(self.pool.policies):
-            if index == len(self.memories):
-                self.memories.append(policy.agent.initial_memory(len(self.episode_starts)))
-            controlled = torch.from_numpy(np.flatnonzero(policy_index == index))
+        policy_numbers = np.repeat(self.policy_numbers, self.count)
+        for policy in self.pool.policies:
+            controlled = torch.from_numpy(np.flatnonzero(policy_numbers == policy.number))
             if len(controlled):
-                device, memory = policy.agent.device, self.memories[index]
+                if policy.number not in self.memories:
+                    self.memories[policy.number] = self._initial_memory(policy)
+                device, memory = policy.agent.device, self.memories[policy.number]
                 on_device = controlled.to(device)
                 output = policy.agent.act(
                     self.observations[controlled].to(device),
@@ -183,23 +202,34 @@ class Opponents:
         return rewards[: len(rewards) - self.count], rewards[len(rewards) - self.count :]
 
     def state(self) -> dict[str, Any]:
-        """The state of the opponents, as tensors, without those of the pool and the generator."""
+        """The state of the opponents, as tensors, without those of the pool and the generator.
+
+        Policies are saved as indices into `pool.policies`, and their memories in this order.
+        """
+        policies = self.pool.policies
+        index_of = {policy.number: index for index, policy in enumerate(policies)}
+        memories = [self.memories.get(policy.number) or self._initial_memory(policy) for policy in policies]
         return {
             "seats": torch.from_numpy(self.agent_order.copy()),
-            "places": torch.from_numpy(self.policy_index.copy()),
+            "places": torch.tensor([index_of[number] for number in self.policy_numbers.tolist()]),
             "observations": self.observations,
             "episode_starts": self.episode_starts,
-            "memories": [{"hidden": memory.hidden, "cell": memory.cell} for memory in self.memories],
+            "memories": [{"hidden": memory.hidden, "cell": memory.cell} for memory in memories],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state()` returned."""
-        self.agent_order, self.policy_index = state["seats"].numpy().copy(), state["places"].numpy().copy()
+        """Restore the state that `state()` returned, with the same policies in the pool."""
+        policies = self.pool.policies
+        self.agent_order = state["seats"].numpy().copy()
+        self.policy_numbers = np.array([policies[index].number for index in state["places"].tolist()])
         self.observations, self.episode_starts = state["observations"], state["episode_starts"]
-        self.memories = [
-            Memory(memory["hidden"], memory["cell"]).to(policy.agent.device)
-            for memory, policy in zip(state["memories"], self.pool.policies, strict=False)
-        ]
+        self.memories = {
+            policy.number: Memory(memory["hidden"], memory["cell"]).to(policy.agent.device)
+            for memory, policy in zip(state["memories"], policies, strict=False)
+        }
+
+    def _initial_memory(self, policy: FrozenPolicy) -> Memory:
+        return policy.agent.initial_memory(len(self.episode_starts))
 
     def _sample_sides(self, world: int) -> None:
         """Choose the opponents of a world, at random or by `self_play.groups`, and sample their policy."""
@@ -216,7 +246,7 @@ class Opponents:
                 f"self_play.groups: a map has {is_opponent.sum()} agents of these groups; the config has {self.count}"
             )
         self.agent_order[world] = np.argsort(is_opponent, kind="stable")
-        self.policy_index[world] = self.pool.sample(self.generator)
+        self.policy_numbers[world] = self.pool.sample(self.generator).number
 
     def _rows(self, agents: np.ndarray) -> np.ndarray:
         """Convert agent indices in each world, `[worlds, n]`, to row indices of the world batch, `[worlds * n]`."""

@@ -28,7 +28,7 @@ from metta.rl.experience import make_experience_manager
 from metta.rl.optimizer import make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, update_policy
 from metta.rl.rollout import BatchInfo, ProgressCallback, rollout
-from metta.rl.self_play import FrozenPolicy, OpponentPool, opponent_file
+from metta.rl.self_play import GIVEN, FrozenPolicy, OpponentPool, opponent_file
 from metta.run.device import find_device
 from metta.run.epoch_metrics import EpochProgress
 from metta.run.events import ReplaySaved, RunBegan
@@ -114,7 +114,7 @@ class TrainingRun:
         if not config.is_on:
             return None
         if saved_policies is None:
-            paths = {f"given_{index:03d}": Path(path) for index, path in enumerate(config.policies)}
+            paths = {f"{GIVEN}{index:03d}": Path(path) for index, path in enumerate(config.policies)}
         else:
             paths = {name: saved_policies / opponent_file(name) for name in names}
         world = self.curriculum.env_configs[0]
@@ -196,10 +196,14 @@ class TrainingRun:
             self.agent.update_initial_weights()
         self.curriculum.update(batch)
         self.experience.set_task_weights(self.curriculum.weights)
+        if self.opponents is not None:
+            if _is_due(self.epoch, self.config.self_play.snapshot_interval):
+                self.opponents.add_snapshot(self.epoch, self.agent)
+            if self.opponents.evicted:  # the processes keep the same ones: those that any of them plays against
+                in_use = self.processes.all_gather(self.experience.opponents_in_use())
+                self.opponents.remove_evicted(set().union(*in_use))
         if self.processes.size > 1:
             self._gather_experiences()
-        if self.opponents is not None and _is_due(self.epoch, self.config.self_play.snapshot_interval):
-            self.opponents.add_snapshot(self.epoch, self.agent)
         return EpochProgress(
             self.epoch, self.agent_step, learning_rate, self.seconds, self._collect_seconds, self._update_seconds
         )
