@@ -29,6 +29,14 @@ from metta.world.env import MettaGridEnv
 
 CONFIG = tiny_config("", "agent.lstm_layers=2")
 STEADY = ("lr_schedule.anneal_lr=false", "agent.hidden_dim=8")
+# episodes outlive the snapshots that play in them, and end at other times in the two processes
+SELF_PLAY = (
+    "self_play.share=0.5",
+    "self_play.snapshot_interval=1",
+    "self_play.pool_size=1",
+    "env.game.max_steps=30",
+    "experience.stagger_episodes=true",
+)
 PPO = PPOConfig(ent_coef=0.02, vf_coef=0.7, l2_reg_loss_coef=0.001, max_grad_norm=0.5, norm_adv=True)
 
 
@@ -80,8 +88,8 @@ def gradients(directory: Path, processes: Processes) -> None:
 
 def runs(directory: Path, processes: Processes) -> None:
     """A run without a break, the same run stopped and resumed, and the observations of this process."""
-    train_run(tiny_config(directory / "straight", *STEADY, "run.total_timesteps=2048"), ignore)
-    train_run(tiny_config(directory / "stopped", *STEADY, "run.total_timesteps=1024"), ignore)
+    train_run(tiny_config(directory / "straight", *STEADY, *SELF_PLAY, "run.total_timesteps=2048"), ignore)
+    train_run(tiny_config(directory / "stopped", *STEADY, *SELF_PLAY, "run.total_timesteps=1024"), ignore)
     resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
     for batch in ("global", "per_process"):
         config = tiny_config("", f"distributed.batch='{batch}'")
