@@ -69,6 +69,7 @@ def test_autocast_differs_by_bfloat16_rounding(height, width, is_fast, monkeypat
     monkeypatch.setattr(convolutions, "cpu_has_bfloat16", lambda: is_fast)
     backbone, observations, _ = set_up(height, width)
     whole = backbone(observations)
+    # not compared with nn.Conv2d: in bfloat16 that of torch 2.13 returns NaN on some CPUs
     with torch.autocast("cpu", torch.bfloat16):
         half = backbone(observations)
     torch.testing.assert_close(half.float(), whole, rtol=0.05, atol=0.02)
