@@ -40,7 +40,7 @@ class SelfPlayConfig(FrozenModel):
         default=8,
         ge=1,
         le=1000,
-        description="snapshots in the pool; the oldest is evicted, and kept until the episodes that it plays have ended",
+        description="snapshots in the pool; the oldest is evicted, and kept until its running episodes end",
     )
     newest_share: float = Field(
         default=0.5,
