@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +11,14 @@ from typing import Any
 from metta import api
 from metta_cli import output
 
-SHOWN_COUNTERS = (
-    r"heart\.gained",
-    r".*\.gained",
-    r".*\.stolen",
-    r"action\.[a-z_]+\.success",
-    r"action\.[a-z_]+\.failed",
-)
-"""Regular expressions of the counters shown in the table of a single world, in this order. JSON has all counters."""
+SHOWN_COUNTERS = {
+    r"heart\.gained": "units",
+    r".*\.gained": "units",
+    r".*\.stolen": "units",
+    r"action\.[a-z_]+\.success": "times",
+    r"action\.[a-z_]+\.failed": "times",
+}
+"""Regular expression of the counters shown in the table of a single world -> unit, in this order. JSON has all."""
 
 
 @dataclass(frozen=True)
@@ -78,54 +79,67 @@ def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, is_sin
     for row in rows:
         if row.refusal:
             output.print_note(f"{row.name}: {row.refusal}")
+    interval = f"{_plus_minus()} 95 % confidence interval"
+    if episodes == 1:
+        interval = "one episode has no confidence interval"
     if is_single:
-        output.print_lines([title])
-        output.print_columns(*_single_world(rows[0], episodes))
+        output.print_lines([f"{title} in {rows[0].name}: {_count(episodes)}; {interval}"])
+        output.print_columns(*_single_world(rows[0]))
     else:
-        output.print_lines([title, "mean reward per agent and episode +- half width of its 95 % interval"])
-        output.print_columns(*_several_worlds(rows, episodes))
+        output.print_lines([f"{title}: {_count(episodes)} per world", f"reward per agent and episode; {interval}"])
+        output.print_columns(*_several_worlds(rows))
 
 
-def _several_worlds(rows: Sequence[EvaluationRow], episodes: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: per policy the mean reward and the half width of its confidence interval."""
+def _several_worlds(rows: Sequence[EvaluationRow]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: the mean reward of each policy."""
     columns = list(dict.fromkeys(name for row in rows for name in row.rewards))
-    cells = []
-    for row in rows:
-        rewards = [row.rewards.get(name) for name in columns]
-        texts = [
-            f"{output.format_number(r.mean)} +- {output.format_number(r.half_width)}" if r else "-" for r in rewards
-        ]
-        cells.append([row.name, *texts])
-    return [f"{_count(episodes)} each", *columns], cells
+    cells = [
+        [row.name, *(estimate(row.rewards[name]) if name in row.rewards else "-" for name in columns)] for row in rows
+    ]
+    return ["world", *columns], cells
 
 
-def _single_world(row: EvaluationRow, episodes: int) -> tuple[list[str], list[list[str]]]:
+def _single_world(row: EvaluationRow) -> tuple[list[str], list[list[str]]]:
     """Header and rows: reward, episode length and counters of each policy."""
 
     def numbers(label: str, values: Sequence[float]) -> list[str]:
         return [label, *map(output.format_number, values)]
 
-    rewards = row.rewards.values()
-    cells = [
-        numbers("reward per agent", [reward.mean for reward in rewards]),
-        numbers("  95 % interval from", [reward.low for reward in rewards]),
-        numbers("  to", [reward.high for reward in rewards]),
-    ]
+    cells = [["reward per agent and episode", *map(estimate, row.rewards.values())]]
     if row.match:
-        cells.append(["agents", *map(str, row.match.num_agents), ""])
-    results = (row.results or {}).values()
+        cells.append(["agents per world", *map(str, row.match.num_agents), ""])
+    results = list((row.results or {}).values())
     if results:
+        has_spread = len(results[0].episodes) > 1
         cells += [
-            numbers("  std over episodes", [result.std_reward for result in results]),
-            numbers("episode length", [result.mean_length for result in results]),
-            numbers("  std over episodes", [result.std_length for result in results]),
+            numbers("  std over episodes", [result.std_reward if has_spread else math.nan for result in results]),
+            numbers("episode length, steps", [result.mean_length for result in results]),
+            numbers("  std over episodes", [result.std_length if has_spread else math.nan for result in results]),
+            ["per agent and episode:", *("" for _ in results)],
         ]
     counters = {
         counter for result in results for counter in result.stats if _pattern_index(counter) < len(SHOWN_COUNTERS)
     }
+    units = list(SHOWN_COUNTERS.values())
     for counter in sorted(counters, key=lambda counter: (_pattern_index(counter), counter)):
-        cells.append(numbers(counter, [result.stats.get(counter, 0.0) for result in results]))
-    return [_count(episodes), *row.rewards], cells
+        label = f"  {counter}, {units[_pattern_index(counter)]}"
+        cells.append(numbers(label, [result.stats.get(counter, 0.0) for result in results]))
+    return ["", *row.rewards], cells
+
+
+def estimate(interval: api.Interval) -> str:
+    """A mean with the half width of its confidence interval, such as `4.76 ± 1.28`: three digits of the half width."""
+    mean, half_width = interval.mean, interval.half_width
+    if math.isnan(half_width):
+        return output.format_number(mean)
+    if not abs(mean) + half_width < 1e6:
+        return f"{output.format_number(mean)} {_plus_minus()} {output.format_number(half_width)}"
+    digits = min(4, max(0, 2 - math.floor(math.log10(half_width)))) if half_width > 1e-9 else 3
+    return f"{mean:,.{digits}f} {_plus_minus()} {half_width:,.{digits}f}"
+
+
+def _plus_minus() -> str:
+    return output.encodable("±", "+-")
 
 
 def _count(episodes: int) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from metta import api
-from metta.errors import CheckpointError, MettaError, UsageError
+from metta.errors import CheckpointError, MapError, MettaError, UsageError
 from metta_cli import evaluation_table, resolve
 from metta_cli.evaluation_table import EvaluationRow
 from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World, integer_option
@@ -71,16 +71,21 @@ def eval_(
     set_up_torch()
     checkpoint, against = resolve.newest_policy(checkpoint), against and resolve.newest_policy(against)
     evaluation = _Evaluation(checkpoint, against, share, tuple(group or ()), episodes, baseline, seed, device)
+    for policy in (checkpoint, against):  # a policy that plays nowhere is one error, without the name of a world
+        if policy and policy not in resolve.BASELINE_POLICIES:
+            api.load_policy(policy)
     rows: list[EvaluationRow] = []
     refusals: list[MettaError] = []
     for name, env_config in resolve.eval_worlds(checkpoint, env, suite, tasks, set_).items():
         try:
-            rows.append(evaluation.row(name, env_config, is_named=bool(suite)))
-        except (CheckpointError, UsageError) as error:  # the policy may fit the other worlds
+            rows.append(evaluation.row(name, env_config, is_named=bool(suite or tasks)))
+        except (CheckpointError, MapError, UsageError) as error:  # the policy may play in the other worlds
             refusals.append(error)
             rows.append(EvaluationRow(name, refusal=str(error)))
     if len(refusals) == len(rows):
-        raise refusals[0]
+        if not (env or suite or tasks):
+            raise refusals[0]
+        raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))
     if json:
         settings = {"checkpoint": checkpoint, "against": against, "suite": suite, "seed": seed}
         evaluation_table.print_json(settings, rows, tasks)

@@ -9,7 +9,7 @@ import typer
 
 from metta import api
 from metta_cli import output, resolve
-from metta_cli.parameters import Debug
+from metta_cli.parameters import Debug, Set, World
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -18,13 +18,20 @@ def export(
         str,
         typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR", help="A policy file, or a run directory (its newest policy)."),
     ],
+    env: World = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE.onnx", help="File to write.  [default: the policy's path with .onnx]")
     ] = None,
+    set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Export a policy as an ONNX model, to run it without torch."""
+    """Export a policy as an ONNX model, to run it without torch.
+
+    The model reads the observations of the world that --env names, by default the policy's training world.
+    """
     set_up_torch()
     checkpoint = resolve.newest_policy(checkpoint)
-    policy, path = api.load_policy(checkpoint).agent, out or Path(checkpoint).with_suffix(".onnx")
+    env_config = resolve.load_env("export", checkpoint, env, set_) if env or set_ else None
+    policy = api.load_policy(checkpoint, env_config=env_config).agent
+    path = out or Path(checkpoint).with_suffix(".onnx")
     output.print_lines([str(api.export_policy(policy, path, overwrite=out is not None))])

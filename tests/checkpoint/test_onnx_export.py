@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from metta.agent.policy import make_agent
 from metta.checkpoint import onnx_export
-from metta.checkpoint.policy_checkpoint import save_checkpoint
+from metta.checkpoint.policy_checkpoint import load_policy, save_checkpoint
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_config import EnvConfig
+from metta.config.loading.load import dump_config
+from metta.config.run import RunConfig
 from metta.world.env import MettaGridEnv
 from metta_cli.main import app
 
@@ -30,18 +32,24 @@ ENV = EnvConfig().override(
 
 KINDS = [
     {"backbone": "cnn", "lstm_layers": 1},
-    {"backbone": "mlp", "lstm_layers": 2},
+    {"backbone": "mlp", "lstm_layers": 2, "egocentric": True},
     {"backbone": "attention", "lstm_layers": 1},
     {"backbone": "cnn", "forward_lstm": False},
 ]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("window", [11, 7])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
-def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, Any]) -> None:
-    """Over several steps with an episode start, for another number of agents than in the trace."""
+def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, Any], window: int) -> None:
+    """Over several steps with an episode start, for another number of agents than in the trace.
+
+    With window 7, in a world other than that of the training, which has window 11.
+    """
     import onnxruntime  # noqa: PLC0415  # an extra
 
+    world = ENV.override(observation_height=window, observation_width=window)
+    (tmp_path / "world.toml").write_text(dump_config(RunConfig(env=world)), encoding="utf-8")
     env = MettaGridEnv(ENV, num_worlds=2)
     torch.manual_seed(0)
     config = AgentModelConfig(hidden_dim=8, **kind)
@@ -50,8 +58,11 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
         for weight in agent.parameters():
             weight += 0.1 * torch.randn_like(weight)
     save_checkpoint(agent, tmp_path, epoch=7)
-    ran = CliRunner().invoke(app, ["export", str(tmp_path / "checkpoint_000007.pt")])
+    other = ["--env", str(tmp_path / "world.toml")] if window != 11 else []
+    ran = CliRunner().invoke(app, ["export", str(tmp_path / "checkpoint_000007.pt"), *other])
     assert ran.exit_code == 0, ran.output
+    agent = load_policy(tmp_path / "checkpoint_000007.pt", env_config=world).agent
+    env = MettaGridEnv(world, num_worlds=2)
     assert ran.stdout == f"{tmp_path / 'checkpoint_000007.onnx'}\n"
     session = onnxruntime.InferenceSession(tmp_path / "checkpoint_000007.onnx")
     meaning = json.loads(session.get_modelmeta().custom_metadata_map["metta"])

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,8 @@ import pytest
 from tiny_runs import TINY
 from typer.testing import CliRunner, Result
 
+from metta.api import Interval
+from metta_cli import evaluation_table
 from metta_cli.main import app
 
 CHECKPOINT = "run/checkpoints/checkpoint_000002.pt"
@@ -53,12 +60,68 @@ def test_a_mean_comes_with_its_interval(here: Path) -> None:
     for player in ("scripted", "random"):
         low, high = values[player]["reward_interval"]
         assert low < values[player]["mean_reward"] < high
-    rows = [row.split() for row in metta("eval", *asked).stdout.splitlines()]
-    ends = [[f"{values[player]['reward_interval'][end]:.3f}" for player in ("scripted", "random")] for end in (0, 1)]
-    assert ["95", "%", "interval", "from", *ends[0]] in rows
-    assert ["to", *ends[1]] in rows
-    (single,) = lines(CHECKPOINT, "--episodes", "1")
+    text = metta("eval", *asked).stdout
+    assert text.startswith("scripted in tiny.toml: 6 episodes; ± 95 % confidence interval\n")
+    row = next(row for row in text.splitlines() if "reward per agent and episode" in row)
+    estimates = [tuple(map(float, found)) for found in re.findall(r"(-?[0-9.]+) ± ([0-9.]+)", row)]
+    for player, (mean, half_width) in zip(("scripted", "random"), estimates, strict=True):
+        low, high = values[player]["reward_interval"]
+        assert (mean, half_width) == (
+            pytest.approx(values[player]["mean_reward"], abs=0.005),
+            pytest.approx((high - low) / 2, abs=0.005),
+        )
+
+
+@pytest.mark.parametrize("world", [(), ("--suite", "tiny.toml")])
+def test_one_episode_has_no_interval_and_no_spread(here: Path, world: tuple[str, ...]) -> None:
+    (single,) = lines(CHECKPOINT, "--episodes", "1", *world)
     assert single["policy"]["reward_interval"] == [None, None]
+    text = metta("eval", CHECKPOINT, "--episodes", "1", *world).stdout
+    assert "1 episode" in text
+    assert "one episode has no confidence interval" in text
+    assert "±" not in text
+    assert "nan" not in text
+    assert all(row.split()[3:] == ["-", "-"] for row in text.splitlines() if "std over episodes" in row)
+
+
+@pytest.mark.parametrize(
+    ("mean", "half_width", "text"),
+    [
+        (4.7612, 1.2841, "4.76 ± 1.28"),
+        (0.00321, 0.00112, "0.0032 ± 0.0011"),
+        (19.2, 0.15, "19.200 ± 0.150"),
+        (-1234.56, 98.7, "-1,234.6 ± 98.7"),
+        (0.5, 0.0, "0.500 ± 0.000"),
+        (0.1, 1e-17, "0.100 ± 0.000"),
+        (0.32, math.nan, "0.320"),
+        (2.5e12, 1.0, "2.5e+12 ± 1.000"),
+        (math.inf, math.inf, "inf ± inf"),
+    ],
+)
+def test_an_estimate_has_three_digits_of_its_half_width(mean: float, half_width: float, text: str) -> None:
+    assert evaluation_table.estimate(Interval(mean, half_width)) == text
+
+
+def test_a_stream_without_plus_minus_gets_ascii(here: Path) -> None:
+    for asked in (("--suite", "tiny.toml"), ()):
+        command = [sys.executable, "-m", "metta_cli", "eval", CHECKPOINT, "--episodes", "2", *asked]
+        environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
+        text = subprocess.run(command, env=environment, capture_output=True, check=True).stdout.decode("ascii")
+        assert re.search(r"[0-9.]+ \+- [0-9.]+", text)
+        assert "+- 95 % confidence interval" in text
+
+
+@pytest.mark.parametrize("asked", [("--suite", "suite.toml"), ("--env", "longer.toml"), ("--against", "random")])
+@pytest.mark.parametrize("columns", [120, 80, 40, 20])
+def test_no_number_is_broken_in_a_narrow_terminal(
+    here: Path, asked: tuple[str, ...], columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    result = metta("eval", CHECKPOINT, "--episodes", "3", *asked)
+    rows = result.stdout.splitlines()[2 if "--suite" in asked else 1 :]
+    assert max(map(len, rows)) <= max(columns, 30)
+    estimates = re.findall(r"[0-9.]+ ± [0-9.]+", "\n".join(rows))
+    assert len(estimates) == (6 if "--suite" in asked else 3 if "--against" in asked else 2)
 
 
 def test_a_run_stands_for_its_newest_policy(here: Path) -> None:
@@ -78,24 +141,30 @@ def test_a_run_stands_for_its_newest_policy(here: Path) -> None:
 def test_a_suite_is_a_row_for_each_world(here: Path) -> None:
     suite = ("--suite", "suite.toml", "--episodes", "3")
     rows = lines(CHECKPOINT, *suite)
-    assert [row["env"] for row in rows] == ["tiny.toml", "longer.toml", "narrow.toml"]
+    assert [row["env"] for row in rows] == ["tiny.toml", "longer.toml", "narrow.toml", "strange.toml"]
     assert [row["policy"]["mean_length"] for row in rows[:2]] == [20, 30]
-    assert "observation_width is 3 here and 5 in the file" in rows[2]["refusal"]
-    assert "policy" not in rows[2]
+    assert rows[2]["policy"]["mean_length"] == 20
+    assert "none of the policy's actions" in rows[3]["refusal"]
+    assert "policy" not in rows[3]
     # a row is what the world alone gives
     (alone,) = lines(CHECKPOINT, "--env", "longer.toml", "--episodes", "3")
     assert rows[1] == alone | {"suite": "suite.toml", "env": "longer.toml"}
     result = metta("eval", CHECKPOINT, *suite)
-    assert result.stderr.startswith(f"note: narrow.toml: {CHECKPOINT} does not fit this agent")
+    sizes = "a window of 5 x 5 cells; here it sees 5 x 3"
+    assert f"note: narrow.toml: the policy was trained with {sizes}\n" in result.stderr
+    assert f"note: strange.toml: {CHECKPOINT} does not fit this agent: none of the policy's actions" in result.stderr
     row = next(row for row in result.stdout.splitlines() if row.strip().startswith("longer.toml"))
-    assert f"{rows[1]['policy']['mean_reward']:.3f} +- " in row
+    assert f"{rows[1]['policy']['mean_reward']:.1f}" in row
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
 def test_a_suite_in_which_the_policy_fits_no_world_is_an_error(here: Path) -> None:
-    result = metta("eval", CHECKPOINT, "--suite", "narrow.toml,narrow.toml", code=2)
-    assert result.stderr.startswith(f"error: {CHECKPOINT} does not fit this agent")
-    assert metta("eval", "none.pt", "--suite", "curriculum", code=2).stderr == "error: none.pt does not exist\n"
+    refusal = f"strange.toml: {CHECKPOINT} does not fit this agent: none of the policy's actions (noop, move,"
+    result = metta("eval", CHECKPOINT, "--suite", "strange.toml,strange.toml", code=2)
+    assert result.stderr.startswith(f"error: {refusal}")
+    assert metta("eval", CHECKPOINT, "--env", "strange.toml", code=2).stderr.startswith(f"error: {refusal}")
+    for policy in (("none.pt",), (CHECKPOINT, "--against", "none.pt")):
+        assert metta("eval", *policy, "--suite", "curriculum", code=2).stderr == "error: none.pt does not exist\n"
 
 
 def test_random_and_scripted_play_suites(here: Path) -> None:
@@ -126,7 +195,7 @@ def test_a_checkpoint_against_a_checkpoint_in_a_suite(here: Path) -> None:
     for row in rows[:2]:
         low, high = row["difference"]["reward_interval"]
         assert low <= 0 <= high
-    assert "refusal" in rows[2]
+    assert "refusal" in rows[3]
     own = lines(CHECKPOINT, "--against", "scripted", "--episodes", "2")[0]
     assert own["difference"]["mean_reward"] < 0
 
