@@ -23,6 +23,9 @@ MIN_REASON_WIDTH = 24
 MIN_GLOSSARY_WIDTH = 60
 """Terminal width in columns below which a glossary has each meaning below its name, not beside it."""
 
+MIN_LABEL_WIDTH = 20
+"""Width in columns to which the first column of a table may be wrapped."""
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """control characters except tab and line feed"""
 
@@ -89,15 +92,32 @@ def print_derived(rows: Sequence[api.Derived]) -> None:
             print_wrapped(row.reason, indent=4)
 
 
-def print_columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: the first column left-aligned, the others right-aligned."""
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: the first column left-aligned and wrapped, the others right-aligned and never wrapped.
+
+    If the terminal is too narrow for that, each row is printed as a list: its first cell, and below it the others.
+    """
+    labels, *widths = (max(map(len, column)) for column in zip(header, *rows, strict=True))
+    if min(labels, MIN_LABEL_WIDTH) + sum(width + 3 for width in widths) + 2 <= _width():
+        _print_table(header, rows)
+        return
+    names = max(map(len, header[1:]))
+    for label, *cells in rows:
+        indent = " " * (2 + len(label) - len(label.lstrip()))
+        lines = (
+            f"{name:<{names}}  {cell:>{max(widths)}}" for name, cell in zip(header[1:], cells, strict=True) if cell
+        )
+        print_lines([label, *(indent + line for line in lines)])
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box  # noqa: PLC0415  # rich is imported only where needed
     from rich.table import Table  # noqa: PLC0415
 
     table = Table(box=box.SIMPLE)
     table.add_column(plain_text(header[0]), overflow="fold")
     for name in header[1:]:
-        table.add_column(plain_text(name), justify="right")
+        table.add_column(plain_text(name), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*map(plain_text, row))
     console = make_console()

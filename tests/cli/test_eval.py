@@ -72,9 +72,9 @@ def test_a_mean_comes_with_its_interval(here: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("world", [(), ("--suite", "tiny.toml")])
+@pytest.mark.parametrize("world", [(), ("--suite", "tiny.toml,longer.toml")])
 def test_one_episode_has_no_interval_and_no_spread(here: Path, world: tuple[str, ...]) -> None:
-    (single,) = lines(CHECKPOINT, "--episodes", "1", *world)
+    single, *_ = lines(CHECKPOINT, "--episodes", "1", *world)
     assert single["policy"]["reward_interval"] == [None, None]
     text = metta("eval", CHECKPOINT, "--episodes", "1", *world).stdout
     assert "1 episode" in text
@@ -103,7 +103,7 @@ def test_an_estimate_has_three_digits_of_its_half_width(mean: float, half_width:
 
 
 def test_a_stream_without_plus_minus_gets_ascii(here: Path) -> None:
-    for asked in (("--suite", "tiny.toml"), ()):
+    for asked in (("--suite", "tiny.toml,longer.toml"), ()):
         command = [sys.executable, "-m", "metta_cli", "eval", CHECKPOINT, "--episodes", "2", *asked]
         environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)}
         text = subprocess.run(command, env=environment, capture_output=True, check=True).stdout.decode("ascii")
@@ -119,7 +119,7 @@ def test_no_number_is_broken_in_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     result = metta("eval", CHECKPOINT, "--episodes", "3", *asked)
     rows = result.stdout.splitlines()[2 if "--suite" in asked else 1 :]
-    assert max(map(len, rows)) <= max(columns, 30)
+    assert max(map(len, rows)) <= max(columns, 40)
     estimates = re.findall(r"[0-9.]+ ± [0-9.]+", "\n".join(rows))
     assert len(estimates) == (6 if "--suite" in asked else 3 if "--against" in asked else 2)
 
@@ -154,7 +154,8 @@ def test_a_suite_is_a_row_for_each_world(here: Path) -> None:
     assert f"note: narrow.toml: the policy was trained with {sizes}\n" in result.stderr
     assert f"note: strange.toml: {CHECKPOINT} does not fit this agent: none of the policy's actions" in result.stderr
     row = next(row for row in result.stdout.splitlines() if row.strip().startswith("longer.toml"))
-    assert f"{rows[1]['policy']['mean_reward']:.1f}" in row
+    low, high = rows[1]["policy"]["reward_interval"]
+    assert evaluation_table.estimate(Interval(rows[1]["policy"]["mean_reward"], (high - low) / 2)) in row
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
@@ -181,8 +182,9 @@ def test_a_match_has_both_sides_and_the_difference(here: Path) -> None:
     assert values["difference"]["mean_reward"] > 0
     assert lines("scripted", *against)[0]["policy"]["agents"] == 2
     text = metta("eval", "scripted", *against, "--share", "0.25").stdout
-    assert text.startswith("scripted against random\n")
-    assert f"{difference:.3f}" in text
+    assert text.startswith("scripted against random in longer.toml: 4 episodes; ± 95 % confidence interval\n")
+    low, high = values["difference"]["reward_interval"]
+    assert evaluation_table.estimate(Interval(difference, (high - low) / 2)) in text
     assert [word for word in text.split() if word in ("policy", "opponent", "difference")] == [
         "policy",
         "opponent",
