@@ -15,7 +15,7 @@ import pytest
 from tiny_runs import TINY
 from typer.testing import CliRunner, Result
 
-from metta.api import Interval
+from metta.api import Interval, presets
 from metta_cli import evaluation_table
 from metta_cli.main import app
 
@@ -157,6 +157,38 @@ def test_a_suite_is_a_row_for_each_world(here: Path) -> None:
     low, high = rows[1]["policy"]["reward_interval"]
     assert evaluation_table.estimate(Interval(rows[1]["policy"]["mean_reward"], (high - low) / 2)) in row
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+EVERY_PRESET = ",".join(preset.name for preset in presets())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("home", "settings"),
+    [
+        ("navigation", ["agent.backbone=mlp"]),
+        ("foraging", ["agent.backbone=cnn", "agent.egocentric=true"]),
+        ("predator_prey", ["agent.backbone=attention"]),
+        ("memory", ["agent.backbone=mlp", "agent.egocentric=true"]),
+    ],
+)
+def test_a_policy_plays_in_every_preset(
+    home: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their windows, actions, items and groups differ."""
+    monkeypatch.chdir(tmp_path)
+    small = ["agent.hidden_dim=16", "experience.batch_size=4096", "experience.minibatch_size=2048", *settings]
+    overrides = [part for setting in small for part in ("--set", setting)]
+    metta("train", home, "--run-dir", "run", "--total-timesteps", "8192", "--quiet", *overrides)
+    short = ("--episodes", "1", "--no-baseline", "--set", "env.game.max_steps=8")
+    rows = lines("run", "--suite", EVERY_PRESET, *short)
+    assert [row["env"] for row in rows] == EVERY_PRESET.split(",")
+    assert {row["env"]: row.get("refusal") for row in rows} == dict.fromkeys(EVERY_PRESET.split(","))
+    assert all(row["policy"]["mean_length"] == 8 for row in rows)
+    replay = metta("replay", "run", "--env", "quickstart", "--max-steps", "3", "--json")
+    assert json.loads(replay.stdout)["steps"] == 3
+    against = lines("run", "--suite", "quickstart,cooperation", "--against", "run", *short)
+    assert all("difference" in row for row in against)
 
 
 def test_a_suite_in_which_the_policy_fits_no_world_is_an_error(here: Path) -> None:
