@@ -306,3 +306,28 @@ def test_the_known_names_are_listed_where_none_is_similar() -> None:
     assert did_you_mean("ADAM", ["adam", "muon"]) == '; did you mean "adam"?'
     assert did_you_mean("beta", ["beta1", "beta2"]) == '; did you mean "beta1"?'
     assert did_you_mean("batch-size", ["batch_size"]) == '; did you mean "batch_size"?'
+
+
+def test_options_with_numbers_that_are_no_toml_lead_to_their_key() -> None:
+    for override, key in (
+        ("total_timesteps=2M", "run.total_timesteps"),
+        ("experience.timesteps=1k", "run.total_timesteps"),
+    ):
+        with pytest.raises(ConfigError, match=f'did you mean "{key}"'):
+            parse_config("", "a.toml", [override])
+
+
+def test_general_names_are_not_looked_for_in_other_tables() -> None:
+    (problem,) = problems_of({"optimizer": {"name": "adam"}})
+    assert "did you mean" not in problem.message
+    (problem,) = problems_of({"name": "adam"})
+    assert '"run.name"' in problem.message
+
+
+def test_an_unknown_object_of_an_option_is_named_as_typed() -> None:
+    text = '[[env.objects]]\nname = "altar"\ntype = "converter"'
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "a.toml", ["env.objects.altr.cooldown=5"])
+    (problem,) = caught.value.problems
+    assert (problem.place, problem.key) == ("--set", "env.objects.altr.type")
+    assert 'did you mean "altar"?' in problem.message

@@ -171,5 +171,5 @@ class _Places:
                 return replace(problem, line=self.lines[path], message=message)
             for override in self.overrides:
                 if override.written[:depth] == path:
-                    return replace(problem, option=override.option)
+                    return replace(problem, option=override.option, path=override.path[:depth] + problem.path[depth:])
         return problem

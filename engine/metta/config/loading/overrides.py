@@ -86,8 +86,11 @@ class Override:
 
 
 def _plain_value(text: str, annotation: Any) -> Any:
-    """The value of a text that is not TOML, for a key of that type: a number, a boolean, or else the text."""
-    if takes_number(annotation, int) and (number := whole_number(text)) is not None:
+    """The value of a text that is not TOML, for a key of that type: a number, a boolean, or else the text.
+
+    A key without a type is unknown; its value tells which key was meant.
+    """
+    if (annotation is None or takes_number(annotation, int)) and (number := whole_number(text)) is not None:
         return number
     if takes_number(annotation, float):
         with suppress(ValueError):

@@ -17,7 +17,7 @@ from metta.config.run import RunConfig
 from metta.config.training import LOGGERS
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, annotation_at, choices, default_of, named_entry, sections
-from metta.config.validation.unknown_keys import OTHER_NAMES
+from metta.config.validation.unknown_keys import NOTES, OTHER_NAMES
 from metta.errors import UsageError, did_you_mean
 
 REQUIRED: Final = "required"
@@ -86,7 +86,8 @@ def config_reference(name: str | None = None, *, built_in_only: bool = False) ->
         known = [*(table.name for table in tables), *(f"{table.name}.{table.type}" for table in tables), *keys]
         other = OTHER_NAMES.get(name.rpartition(".")[2], "")
         quoted = " or ".join(f'"{key}"' for key in namesakes or [other] if key in known)
-        hint = f"; did you mean {quoted}?" if quoted else did_you_mean(name, known)
+        note = NOTES.get(name.rpartition(".")[2])
+        hint = f"; did you mean {quoted}?" if quoted else f"; {note}" if note else did_you_mean(name, known)
         raise UsageError(f'there is no table or key "{name}" in the TOML file{hint}')
     return found
 

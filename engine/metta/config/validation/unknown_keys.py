@@ -22,6 +22,7 @@ from metta.errors import Problem, closest_name, did_you_mean
 OTHER_NAMES: Final[dict[str, str]] = {
     # the C++ MettaGrid
     "environment": "env",
+    "map": "env.map_builder",
     "obs_width": "env.game.observation_width",
     "obs_height": "env.game.observation_height",
     "num_obs_tokens": "env.game.num_observation_tokens",
@@ -37,6 +38,7 @@ OTHER_NAMES: Final[dict[str, str]] = {
     "initial_resource_count": "initial_items",
     # Gymnasium, Stable-Baselines3, CleanRL, PufferLib, RLlib
     "episode_length": "env.game.max_steps",
+    "bptt": "experience.bptt_horizon",
     "horizon": "experience.bptt_horizon",
     "max_cycles": "env.game.max_steps",
     "max_episode_steps": "env.game.max_steps",
@@ -50,6 +52,9 @@ OTHER_NAMES: Final[dict[str, str]] = {
     "log_dir": "run.run_dir",
     "save_dir": "run.run_dir",
     "data_dir": "run.run_dir",
+    "model": "agent",
+    "network": "agent",
+    "policy": "agent",
     "lr": "optimizer.learning_rate",
     "adam_eps": "optimizer.eps",
     "clip_eps": "ppo.clip_coef",
@@ -58,6 +63,7 @@ OTHER_NAMES: Final[dict[str, str]] = {
     "clip_range": "ppo.clip_coef",
     "clip_range_vf": "ppo.vf_clip_coef",
     "discount": "ppo.gamma",
+    "entropy": "ppo.ent_coef",
     "entropy_coef": "ppo.ent_coef",
     "entropy_coeff": "ppo.ent_coef",
     "grad_clip": "ppo.max_grad_norm",
@@ -96,6 +102,9 @@ NOTES: Final[dict[str, str]] = {
     "nminibatches": "set experience.minibatch_size, in agent steps",
 }
 """Names of other programs without a key of the same meaning -> what to do instead."""
+
+GENERAL_NAMES: Final = frozenset(("name", "type", "enabled"))
+"""Names with another meaning in every table; inside of a table, other tables with such a key are not suggested."""
 
 VERY_SIMILAR = 0.8
 """Similarity from which a name is a misspelling of a key, even if another table has a key of exactly that name."""
@@ -143,6 +152,8 @@ def meant_keys(root: type[FrozenModel], path: KeyPath, value: Any, data: Any = N
     similar = closest_name(name, here.model_fields) if here else None
     misspelled = [(*place, similar)] if here and similar and can_have(here, similar, value) else []
     everywhere = [(other, table) for other, table in tables(root, data) if other != place]
+    if place and name in GENERAL_NAMES:
+        everywhere = []
     elsewhere = [
         (*other, key) for other, table in everywhere if (key := _exact(table, name)) and can_have(table, key, value)
     ]
