@@ -15,8 +15,10 @@ medians of the ratios of all rounds.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import queue
 import resource
 import shutil
 import statistics
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peer import START_SECONDS, Peer
 
 import metta.world.env as world_env
 from metta.config.env.env_config import EnvConfig
@@ -112,28 +115,18 @@ class Original:
             "objects": {name: rooms * count for name, count in objects.items()},
         }
         script = Path(__file__).with_name("original_worlds.py")
-        self.process = subprocess.Popen(
-            [python, str(script), json.dumps(world)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.told: dict[str, Any] = json.loads(self._line())
+        self.peer = Peer("the process with the compiled worlds", [python, str(script), json.dumps(world)])
+        self.told: dict[str, Any] = json.loads(self.peer.receive())
         self.measure(0.2)
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("the process with the compiled worlds ended; its messages are above")
-        return line
 
     def measure(self, seconds: float) -> float:
         """Agent steps per second over about `seconds` seconds."""
-        assert self.process.stdin is not None
-        print(seconds, file=self.process.stdin, flush=True)
-        return float(self._line())
+        self.peer.send(str(seconds))
+        return float(self.peer.receive(10 * seconds + START_SECONDS))
 
     def close(self) -> None:
         """End the process."""
-        self.process.communicate("")
+        self.peer.close()
 
 
 def find_original() -> str | None:
@@ -201,7 +194,14 @@ def processes(batch: str, count: int, seconds: float) -> float:
     ]
     for worker in workers:
         worker.start()
-    told: list[float] = [results.get() for _ in range(count)]
+    told: list[float] = []
+    while len(told) < count:
+        with contextlib.suppress(queue.Empty):
+            told.append(results.get(timeout=1))
+        if codes := [worker.exitcode for worker in workers if worker.exitcode]:
+            for worker in workers:
+                worker.kill()
+            raise SystemExit(f"a process that steps worlds ended with exit code {codes[0]}; its messages are above")
     for worker in workers:
         worker.join()
     return sum(told)

@@ -27,12 +27,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from peer import START_SECONDS, Peer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -61,31 +61,23 @@ class Trainer:
     def __init__(self, python: str, script: str, *arguments: str, threads: int, processes: int = 1):
         paths = [str(ROOT), str(ROOT / "engine"), os.environ.get("PYTHONPATH", "")]
         job = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        self.process = subprocess.Popen(
+        self.peer = Peer(
+            f"{script} {' '.join(arguments)}",
             [python, *(job if processes > 1 else ()), str(HERE / script), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
+            os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": str(threads)},
         )
-        assert self.process.stdout is not None
-        if not any(line.strip() == "ready" for line in self.process.stdout):
-            raise SystemExit(f"{script} {' '.join(arguments)} did not start")
+        while self.peer.receive().strip() != "ready":
+            pass
 
     def train(self, seconds: float) -> dict[str, Any]:
         """Train for about `seconds` seconds; agent_steps, seconds, split, rewards and peak_mib of that time."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        print(seconds, file=self.process.stdin, flush=True)
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended")  # type: ignore[arg-type]
-        answer: dict[str, Any] = json.loads(line)
+        self.peer.send(str(seconds))
+        answer: dict[str, Any] = json.loads(self.peer.receive(10 * seconds + START_SECONDS))
         return answer
 
     def close(self) -> None:
         """End the process."""
-        self.process.communicate("")
+        self.peer.close()
 
 
 def throughput(options: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metta.api import EpochEnded, Event, PhaseBegan, keep_freed_memory, load_config, train_run
 from metta.rl.distributed import ProcessGroupError
-from tests.benchmarks.trainer_protocol import PARTS, Progress, Turns
+from tests.benchmarks.trainer_protocol import PARTS, Progress, Turns, run_trainer
 
 
 class NoMoreTurnsError(Exception):
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_trainer(main)

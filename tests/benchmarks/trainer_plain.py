@@ -17,7 +17,7 @@ from metta.config.loading.load import load_config
 from metta.world.env import MettaGridEnv
 from tests.benchmarks.dense_network import DenseEncoder, FeatureBox, matrix_convolution, plain_convolution
 from tests.benchmarks.plain_ppo import PlainTrainer
-from tests.benchmarks.trainer_protocol import Progress, serve
+from tests.benchmarks.trainer_protocol import Progress, run_trainer, serve
 
 
 class CodesBox(nn.Module):
@@ -61,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_trainer(main)

@@ -11,8 +11,10 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 PARTS = ("simulate", "infer", "learn")
 
@@ -72,6 +74,23 @@ class Turns:
         self.agent_steps = 0
         self.rewards: list[float] = []
         return bool(line)
+
+
+def run_trainer(main: Callable[[], None]) -> NoReturn:
+    """Run a trainer, then end the process, also if threads of the trainer are still running.
+
+    A thread that PufferLib starts would keep a process alive whose training failed.
+    """
+    code = 1
+    try:
+        main()
+        code = 0
+    except BaseException:  # noqa: BLE001  # the process ends here and must say why
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def serve(train_batch: Callable[[], Progress]) -> None:

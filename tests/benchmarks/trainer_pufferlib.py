@@ -43,7 +43,7 @@ from tests.benchmarks.dense_network import (
     matrix_convolution,
     plain_convolution,
 )
-from tests.benchmarks.trainer_protocol import Progress, serve
+from tests.benchmarks.trainer_protocol import Progress, run_trainer, serve
 
 
 class Worlds(pufferlib.PufferEnv):
@@ -213,4 +213,4 @@ if __name__ == "__main__":
     OUT = os.fdopen(os.dup(1), "w")  # PufferLib prints its dashboard on stdout
     if "learn" in sys.argv:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    main()
+    run_trainer(main)
