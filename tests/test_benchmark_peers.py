@@ -36,7 +36,7 @@ import sys
 from peer import Peer
 other = Peer("other.py", [sys.executable, "other.py"])
 other.receive()
-peer = Peer("peer.py", [sys.executable, "peer.py"])
+peer = Peer("failing.py", [sys.executable, "failing.py"])
 while peer.receive() != "ready":
     pass
 peer.send("0")
@@ -46,7 +46,7 @@ TRAINER = """
 import sys
 from bench_train import Trainer
 other = Trainer(sys.executable, {folder!r} + "/other.py", threads=1)
-Trainer(sys.executable, {folder!r} + "/peer.py", threads=1).train(0)
+Trainer(sys.executable, {folder!r} + "/failing.py", threads=1).train(0)
 """
 OTHER = "import sys, os\nprint('ready', flush=True)\nopen('pid', 'w').write(str(os.getpid()))\nsys.stdin.read()\n"
 
@@ -64,13 +64,13 @@ def test_a_failed_trainer_ends_the_benchmark_of_training(tmp_path: Path) -> None
 
 def assert_ends(program: str, source: str, message: str, folder: Path) -> None:
     """The program ends with a message about the process, and stops the other one."""
-    (folder / "peer.py").write_text(source)
+    (folder / "failing.py").write_text(source)
     (folder / "other.py").write_text(OTHER)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(ROOT), str(ROOT / "engine")])}
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 1
-    assert re.search(r"peer\.py.* ended with exit code -?\d", ran.stderr)
+    assert re.search(r"failing\.py.* ended with exit code -?\d", ran.stderr)
     assert message in ran.stderr
     assert not _is_running(int((folder / "pid").read_text()))
 
