@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.control import Control
 from rich.live import Live
@@ -297,7 +298,15 @@ def _heading(run: api.RunBegan, width: int) -> list[Text]:
     first = Text(_filled_lines(parts, width, ", ")[0], "dim")
     if first.cell_len + 2 + directory.cell_len <= width:
         return [Text(", ", "dim").join([first, directory])]
-    return [first, directory]
+    return [first, _end_of(directory, width)]
+
+
+def _end_of(text: Text, width: int) -> Text:
+    """The end of a text that is wider than `width` columns."""
+    start = 0
+    while text.cell_len - cell_len(text.plain[:start]) > width - 3 * (start > 0):
+        start += 1
+    return Text("..." if start else "", "dim") + text[start:]
 
 
 def _filled_lines(parts: list[str], width: int, separator: str = "  ") -> list[str]:
