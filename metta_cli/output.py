@@ -130,10 +130,12 @@ def make_console() -> Any:
     """A `rich.console.Console` on stdout that shows strings as they are, without markup (`[bold]`) and emoji codes."""
     from rich.console import Console  # noqa: PLC0415
 
-    is_terminal = can_animate() or None  # None: rich decides by FORCE_COLOR and others
-    return Console(
-        markup=False, emoji=False, highlight=False, force_terminal=is_terminal, force_interactive=is_terminal
-    )
+    settings: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
+    if can_animate():
+        # neither FORCE_COLOR and the like nor a COLUMNS that was exported at another size describe this terminal
+        environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        settings |= {"force_terminal": True, "force_interactive": True, "_environ": environment}
+    return Console(**settings)
 
 
 def can_animate() -> bool:

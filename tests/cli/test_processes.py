@@ -127,6 +127,44 @@ def test_a_reader_that_goes_away_is_no_traceback(here: Path) -> None:
     process.stderr.close()
 
 
+def test_a_run_whose_output_is_closed_saves_and_says_how_to_resume(here: Path) -> None:
+    """`metta train long.toml | head -4`, also under nohup, which ignores SIGHUP."""
+    for ignored in (signal.SIG_DFL, signal.SIG_IGN):
+        run = f"run_{int(ignored)}"
+        process = subprocess.Popen(
+            [*COMMAND, "train", "long.toml", "--run-dir", run],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda ignored=ignored: signal.signal(signal.SIGHUP, ignored),
+        )
+        read_until(process, r"^epoch 1 ")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(timeout=DEADLINE) == 130, errors
+        assert errors.startswith("note: the output was closed; saving, then stopping\n"), errors
+        assert "SIG" not in errors
+        assert re.search(rf"^saved {run}/checkpoints/checkpoint_0+[1-9]", errors, re.MULTILINE)
+        assert errors.endswith(f"  resume    metta resume {run}\n")
+
+
+def test_ctrl_c_that_also_ends_the_reader_saves(here: Path) -> None:
+    """`metta train long.toml | tee log`: Ctrl-C goes to both, and the last lines of the run have no reader."""
+    process = start("train", "long.toml", "--run-dir", "run", "--json")
+    read_until(process, '"event": "epoch"')
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=DEADLINE) == 130, errors
+    assert errors.endswith("  resume    metta resume run\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("command", [("presets",), ("reference",), ("schema",), ("map", "quickstart")], ids=" ".join)
 def test_an_output_on_a_full_disk_is_a_failure(command: tuple[str, ...]) -> None:

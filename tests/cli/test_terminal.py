@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_runs import tiny_config
+from tiny_runs import TINY, tiny_config
 
 from metta.api import RunEnded, train_run
 from metta.run.run_directory import RunDirectory
@@ -33,6 +33,9 @@ class Terminal:
 
     def _run(self, *arguments: str) -> str:
         return subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True).stdout
+
+    def resize(self, columns: int, rows: int) -> None:
+        self._run("resize-window", "-x", str(columns), "-y", str(rows))
 
     def type(self, *keys: str) -> None:
         self._run("send-keys", *keys)
@@ -159,6 +162,35 @@ def test_a_run_in_progress_is_followed_wherever_it_keeps_its_policies(terminal: 
         trainer.wait(PATIENCE_SECONDS)
     terminal.type("q")
     terminal.shows(lambda screen: "checkpoint_0" not in screen and "$ " in screen)
+
+
+@pytest.mark.parametrize("columns", [120, 80, 40])
+def test_training_leaves_one_panel_whatever_is_typed(terminal: Terminal, tmp_path: Path, columns: int) -> None:
+    """Keys are not shown, which would shift the panel; nor is it drawn twice at another size, or after Ctrl-Z."""
+    world = tmp_path / "long.toml"
+    world.write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
+    terminal.resize(columns, 36)
+    terminal.type(f"cd {tmp_path}; clear", "Enter", command("train", str(world), "--run-dir", "run"), "Enter")
+    terminal.shows(lambda screen: "time spent" in screen)
+    terminal.type("a", "b", "Enter", "Enter", "Up")
+    for size in (columns + 7, columns - 5, columns):
+        terminal.resize(size, 36)
+        drawn = terminal.shows(lambda screen, size=size: f"{'─' * (size - 30)}╮" in screen)
+        assert drawn.count("╭") == drawn.count("╰") == 1, drawn
+    terminal.type("C-z")
+    terminal.shows(lambda screen: "Stopped" in screen)
+    terminal.type("echo still here", "Enter")  # echoed as it is typed: the terminal is as it was
+    terminal.shows(lambda screen: screen.count("still here") == 2)
+    terminal.type("fg", "Enter")
+    drawn = terminal.shows(lambda screen: "still here" not in screen and "time spent" in screen)
+    assert drawn.count("╭") == drawn.count("╰") == 1, drawn
+    terminal.type("C-c")
+    drawn = terminal.shows(lambda screen: "metta resume run" in screen)
+    assert "^C" not in drawn
+    assert drawn.count("╰") == 1, drawn
+    assert drawn.count("╭") <= 1, drawn  # with 40 columns it scrolls off
+    terminal.type("echo still here", "Enter")
+    terminal.shows(lambda screen: screen.count("still here") == 2)
 
 
 def test_a_directory_that_is_not_a_run_is_an_error(terminal: Terminal, tmp_path: Path) -> None:
