@@ -74,29 +74,31 @@ def print_json(settings: Mapping[str, Any], rows: Sequence[EvaluationRow], are_t
         output.print_json(given | ({"env": row.name} if "suite" in given else {}) | row.as_json())
 
 
-def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, is_single: bool) -> None:
-    """Print the table of a single world with its counters, or of several worlds with one row each."""
+def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, kind: str | None) -> None:
+    """Print a row for each of several worlds or tasks, which `kind` names; None: one world, with its counters."""
     for row in rows:
         if row.refusal:
             output.print_note(f"{row.name}: {row.refusal}")
     interval = f"{_plus_minus()} 95 % confidence interval"
     if episodes == 1:
-        interval = "one episode has no confidence interval"
-    if is_single:
-        output.print_lines([f"{title} in {rows[0].name}: {_count(episodes)}; {interval}"])
+        interval = "no confidence interval"
+    if kind is None:
+        output.print_lines([f"{title} in {rows[0].name}"])
+        output.print_wrapped(f"{_count(episodes)}; {interval}")
         output.print_columns(*_single_world(rows[0]))
     else:
-        output.print_lines([f"{title}: {_count(episodes)} per world", f"reward per agent and episode; {interval}"])
-        output.print_columns(*_several_worlds(rows))
+        output.print_lines([title])
+        output.print_wrapped(f"reward per agent and episode, {_count(episodes)} per {kind}; {interval}")
+        output.print_columns(*_several_worlds(rows, kind))
 
 
-def _several_worlds(rows: Sequence[EvaluationRow]) -> tuple[list[str], list[list[str]]]:
+def _several_worlds(rows: Sequence[EvaluationRow], kind: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the mean reward of each policy."""
     columns = list(dict.fromkeys(name for row in rows for name in row.rewards))
     cells = [
         [row.name, *(estimate(row.rewards[name]) if name in row.rewards else "-" for name in columns)] for row in rows
     ]
-    return ["world", *columns], cells
+    return [kind, *columns], cells
 
 
 def _single_world(row: EvaluationRow) -> tuple[list[str], list[list[str]]]:

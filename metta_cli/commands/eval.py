@@ -91,7 +91,7 @@ def eval_(
         evaluation_table.print_json(settings, rows, tasks)
     elif not quiet:
         title = f"{checkpoint} against {against}" if against else checkpoint
-        evaluation_table.print_table(title, rows, episodes, is_single=not suite and not tasks)
+        evaluation_table.print_table(title, rows, episodes, "task" if tasks else "world" if suite else None)
 
 
 def _check_options(

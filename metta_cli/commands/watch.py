@@ -56,7 +56,8 @@ def watch(
         if newest is None or str(newest) == checkpoint:
             return None
         checkpoint = str(newest)
-        return newest.stem + world, resolve.load("watch", checkpoint, env, set_, device)[0]
+        # without the notes of `resolve.load`, which were printed for the first policy and would break the view
+        return newest.stem + world, api.load_policy(checkpoint, api.find_device(device or "auto"), env_config).agent
 
     player = api.EpisodePlayer(policy, env_config, seed)
     interactive.watch(keyboard, player, Path(checkpoint).stem + world, speed, newer_policy)

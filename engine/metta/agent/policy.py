@@ -85,7 +85,8 @@ def check_policy_fits(policy: Policy, spec: EnvSpec) -> None:
     if differing := policy.spec.differing_fields(spec):
         raise UsageError(
             f"the policy was made for another environment: {', '.join(differing)} differ; "
-            "create it with the spaces of the environment in which it will play"
+            "create it with the spaces of the environment in which it will play, or load it for that environment: "
+            "load_policy(path, env_config=env.config)"
         )
 
 
