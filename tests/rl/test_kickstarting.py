@@ -197,8 +197,9 @@ def test_each_setting_of_kickstarting_changes_the_run(teacher_path: Path, tmp_pa
 def test_a_missing_or_unfit_teacher_is_refused_before_anything_is_written(tmp_path: Path, teacher_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.pt does not exist"):
         train_run_of(tmp_path / "run", f"kickstarting.teacher='{tmp_path / 'gone.pt'}'")
-    with pytest.raises(CheckpointError, match="does not fit this agent: observation_width is 7 here and 5 in the file"):
-        train_run_of(tmp_path / "run", f"kickstarting.teacher='{teacher_path}'", "env.game.observation_width=7")
+    walk = "env.actions=[{ type = 'move', key = 'walk' }]"
+    with pytest.raises(CheckpointError, match="does not fit this agent: none of the policy's actions"):
+        train_run_of(tmp_path / "run", f"kickstarting.teacher='{teacher_path}'", walk)
     assert not (tmp_path / "run").exists()
 
 
