@@ -25,6 +25,8 @@ from metta.config.loading.presets import presets
 from metta.config.validation.error_messages import BOUND_WORDS, TYPE_WORDS
 from metta_cli.main import app
 
+pytestmark = pytest.mark.filterwarnings("ignore::metta.errors.ConfigWarning")
+
 CASES = int(os.environ.get("FUZZ_CASES", "50"))
 """Per test; run with FUZZ_CASES=2500 now and then."""
 
@@ -98,7 +100,7 @@ def is_answered(text: str, overrides: Sequence[str] = ()) -> bool:
         if not code:
             config = load_config("fuzz.toml", overrides)
             assert parse_config(output, "check's output") == config
-            assert not errors
+            assert not re.sub(r"note: fuzz\.toml: the map has .*\n", "", errors)
             return True
     assert (code, output) == (2, "")
     must_be_sentences(errors, bool(overrides))

@@ -16,7 +16,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.loading.collect_problems import all_problems
 from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, make_tasks
 from metta.config.loading.line_numbers import key_lines
-from metta.config.loading.map_files import inline_map_files
+from metta.config.loading.map_files import inline_map_files, warn_of_ambiguous_maps
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import find_config, resolve_scene
 from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
@@ -76,12 +76,15 @@ def _validated(
     renamed += [override.renamed for override in applied]
     warn_of_renamed(source, filter(None, renamed + apply_renames(data, source)))
     with _locating(text, source, applied):
-        if directory is not None and (problems := inline_map_files(data, directory, source)):
+        if directory is not None and (problems := inline_map_files(data, directory)):
             raise ConfigError(source, problems)
         try:
-            return validate(RunConfig, data)
+            config = validate(RunConfig, data)
         except ValidationError as error:
             raise ConfigError(source, all_problems(error, data)) from None
+    if directory is not None:
+        warn_of_ambiguous_maps(data, source)
+    return config
 
 
 def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:

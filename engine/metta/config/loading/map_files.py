@@ -24,17 +24,17 @@ YAML_LEGEND = re.compile(r"^char_to_(?:map_)?name: *\n((?:[ \t]+.*\n|\n)*)", re.
 YAML_ENTRY = re.compile(r"""^\s+(["']?)(\S)\1: *(["']?)([\w.]+)\3 *(?:#.*)?$""", re.MULTILINE)
 
 
-def inline_map_files(data: dict[str, Any], directory: Path, source: str) -> list[Problem]:
+def inline_map_files(data: dict[str, Any], directory: Path) -> list[Problem]:
     """Replace map files by their text in the data of a config from `directory`, and return the problems.
 
     Only files in that directory or below it are read, after resolving links, since a config may be from a stranger.
-    Issues a ConfigWarning, which begins with `source`, for a map without a legend that means something else in
-    MettaGrid.
     """
-    env = data.get("env")
-    builder = env.get("map_builder") if isinstance(env, dict) else None
-    problems = list(_inline(builder, ("env", "map_builder"), directory))
-    for path, text in _unlabeled_maps(builder, ("env", "map_builder")):
+    return list(_inline(_map_builder(data), ("env", "map_builder"), directory))
+
+
+def warn_of_ambiguous_maps(data: dict[str, Any], source: str) -> None:
+    """Issue a ConfigWarning for each drawn map without a legend that means something else in MettaGrid."""
+    for path, text in _unlabeled_maps(_map_builder(data), ("env", "map_builder")):
         if differing := _differing_glyphs(text):
             meanings = ", ".join(
                 f'"{glyph}", read as {GLYPHS[glyph]} (in MettaGrid: {METTAGRID_GLYPHS[glyph]})' for glyph in differing
@@ -42,7 +42,11 @@ def inline_map_files(data: dict[str, Any], directory: Path, source: str) -> list
             key = Problem((*path, "legend"), "").key
             choice = f'set {key} = "mettagrid" if it is a map of MettaGrid, else "metta"'
             warnings.warn(f"{source}: the map has {meanings}; {choice}", ConfigWarning, stacklevel=2)
-    return problems
+
+
+def _map_builder(data: dict[str, Any]) -> Any:
+    env = data.get("env")
+    return env.get("map_builder") if isinstance(env, dict) else None
 
 
 def _inline(builder: Any, path: KeyPath, directory: Path) -> Iterator[Problem]:
