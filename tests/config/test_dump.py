@@ -11,7 +11,7 @@ from metta.config.loading.load import dump_config, parse_config
 from metta.config.run import RunConfig
 
 names = st.text(string.ascii_letters + string.digits + "_-.", min_size=1, max_size=20).filter(lambda n: n[0].isalnum())
-paths = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+paths = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20).filter(lambda path: path[:1] != "~")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 amounts = st.integers(0, 255)
 rewards = st.floats(-1e6, 1e6, allow_nan=False)

@@ -52,7 +52,7 @@ def test_a_bare_name_is_the_preset_and_a_path_the_file(tmp_path: Path) -> None:
 
 def test_an_empty_file_means_all_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text("")
-    assert load_config("empty.toml") == RunConfig()
+    assert load_config("empty.toml", ["run.name=metta"]) == RunConfig()
 
 
 def test_a_byte_order_mark_and_windows_lines_are_fine(tmp_path: Path) -> None:

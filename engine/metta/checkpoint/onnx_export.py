@@ -13,6 +13,7 @@ import torch
 from metta.agent.policy import MettaAgent
 from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import BACKBONES
+from metta.config.validation.file_paths import user_path
 from metta.errors import UsageError
 from metta.files import write_together
 
@@ -36,7 +37,7 @@ def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -
     """
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         raise UsageError("ONNX export needs onnx and onnxscript: pip install 'metta-gridworlds[export]'")
-    spec, path = agent.spec, Path(path)
+    spec, path = agent.spec, user_path(path)
     policy = OnnxPolicy(agent).eval()
     memory = agent.initial_memory(2)
     observations = torch.full((2, spec.num_observation_tokens, 3), 255, dtype=torch.uint8, device=agent.device)

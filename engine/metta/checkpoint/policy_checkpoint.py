@@ -32,6 +32,7 @@ from metta.config.loading.curriculum_tasks import make_tasks
 from metta.config.loading.renamed_keys import rename_keys
 from metta.config.plan.network_size import num_weights
 from metta.config.validation.error_messages import first_problem
+from metta.config.validation.file_paths import user_path
 from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.extensions import Registry
 from metta.spaces import ActionSpace, ObservationSpace
@@ -85,7 +86,7 @@ def save_checkpoint(
     """
     if epoch < 0:
         raise UsageError(f"epoch must be at least 0; got {epoch}")
-    directory = Path(path)
+    directory = user_path(path)
     directory.mkdir(parents=True, exist_ok=True)
     write_torch_file(directory / checkpoint_name(epoch), KIND, checkpoint_content(agent, epoch, metadata))
 
@@ -124,8 +125,9 @@ def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
     or if the policy in it has another observation window (`load_policy` converts observations), another architecture
     (`AgentModelConfig.architecture`) or no action that exists in the agent's environment.
     """
-    policy = _read_policy_file(Path(path))
-    agent.load_state_dict(_matching_weights(agent, policy, Path(path)))
+    path = user_path(path)
+    policy = _read_policy_file(path)
+    agent.load_state_dict(_matching_weights(agent, policy, path))
     return policy.metadata | {"epoch": policy.epoch}
 
 
@@ -138,7 +140,8 @@ def load_policy(
     with which it was trained: of a larger one the cells around the agent, of a smaller one all cells.
     Raises CheckpointError for the same reasons, except windows.
     """
-    policy = _read_policy_file(Path(path))
+    path = user_path(path)
+    policy = _read_policy_file(path)
     env_config = env_config or policy.env_config
     saved = policy.env_config.spec
     agent = MettaAgent(
@@ -149,7 +152,7 @@ def load_policy(
         policy.agent_config,
         network_spec(env_config.spec, saved),
     )
-    agent.load_state_dict(_matching_weights(agent, policy, Path(path)))
+    agent.load_state_dict(_matching_weights(agent, policy, path))
     return LoadedPolicy(
         agent,
         policy.metadata | {"epoch": policy.epoch},
@@ -163,7 +166,7 @@ def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
 
     Raises CheckpointError if the file's tasks are invalid.
     """
-    policy = _read_policy_file(Path(path))
+    policy = _read_policy_file(user_path(path))
     if policy.curriculum is None:
         return {"evaluation world": policy.env_config}
     names, worlds = policy.curriculum.names, policy.curriculum.env_configs

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from metta.checkpoint.file_format import is_undamaged, read_torch_file, write_torch_file
 from metta.config.validation.error_messages import first_problem
+from metta.config.validation.file_paths import user_path
 from metta.errors import CheckpointError
 
 KIND = "trainer state"
@@ -42,7 +43,7 @@ class TrainingState:
         Deletes the states of earlier epochs except the newest undamaged one. States of later epochs, which exist if a
         run resumed from an earlier state, are kept until they are overwritten.
         """
-        directory = Path(checkpoint_dir)
+        directory = user_path(checkpoint_dir)
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"trainer_state_{self.epoch:06d}.pt"
         write_torch_file(path, KIND, {entry.name: getattr(self, entry.name) for entry in fields(self)})
@@ -58,7 +59,7 @@ class TrainingState:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Load a file that `save` wrote. Raises CheckpointError if it is missing, damaged or not a trainer state."""
-        content = _with_current_names(read_torch_file(Path(path), KIND))
+        content = _with_current_names(read_torch_file(user_path(path), KIND))
         try:
             return TypeAdapter(cls).validate_python(content, extra="forbid")
         except ValidationError as error:

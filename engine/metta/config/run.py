@@ -28,7 +28,8 @@ from metta.config.training import (
     VTraceConfig,
 )
 from metta.config.validation.error_messages import shown
-from metta.config.validation.frozen_model import FilePath, FrozenModel, Name
+from metta.config.validation.file_paths import FilePath
+from metta.config.validation.frozen_model import FrozenModel, Name
 from metta.errors import Problem, RulesError, similar_name
 
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
@@ -49,7 +50,10 @@ Device = Annotated[str, AfterValidator(_known_device)]
 class RunSection(FrozenModel):
     """Name, seed, device, length and directory of the run."""
 
-    name: Name = Field(default="metta", description="name of the run and prefix of its directory")
+    name: Name = Field(
+        default="metta",
+        description="name of the run and prefix of its directory; omitted in a file: the file's name without .toml",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of all random numbers")
     device: Device = Field(
         default="auto",

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_sizes import group_counts
-from metta.config.validation.frozen_model import FilePath, FrozenModel
+from metta.config.validation.file_paths import FilePath
+from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import Problem, RulesError, did_you_mean
 
 

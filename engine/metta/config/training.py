@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from metta.config.validation.frozen_model import FilePath, FrozenModel, RegisteredName
+from metta.config.validation.file_paths import FilePath
+from metta.config.validation.frozen_model import FrozenModel, RegisteredName
 from metta.extensions import Registry
 
 LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from metta.config.validation.file_paths import user_path
 from metta.files import write_together
 from metta.replay.mettascope import mettascope_bytes
 from metta.replay.recording import Replay
@@ -36,5 +37,5 @@ def write_replay(
     Raises OSError if a file cannot be written.
     """
     contents = {".json.z": mettascope_bytes(replay), ".html": standalone_html(replay, title or name).encode()}
-    paths = write_together(Path(directory), name, contents, overwrite)
+    paths = write_together(user_path(directory), name, contents, overwrite)
     return ReplayPaths(paths[".json.z"], paths[".html"])

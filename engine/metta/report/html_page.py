@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from metta.config.validation.file_paths import user_path
 from metta.files import write_together
 from metta.report.plots import X_AXES, metrics_svg, require_matplotlib
 from metta.report.run_data import RunData, XAxis, config_differences, read_runs
@@ -72,7 +73,7 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html"
     """
     require_matplotlib()
     runs = read_runs(run_dirs)
-    path = Path(out)
+    path = user_path(out)
     contents = {path.suffix: report_html(runs).encode()}
     return write_together(path.parent, path.stem, contents, overwrite, _is_earlier_report)[path.suffix]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from metta.config.loading.load import read_config
 from metta.config.run import RunConfig
+from metta.config.validation.file_paths import user_path
 from metta.errors import UsageError
 from metta.run.metrics_file import valid_lines
 from metta.run.run_directory import CONFIG, METRICS, replay_directory, replay_prefix
@@ -75,7 +76,7 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
 
     Raises UsageError that lists the directories that are not run directories or whose run has no completed epoch.
     """
-    paths = [Path(run_dir) for run_dir in run_dirs]
+    paths = [user_path(run_dir) for run_dir in run_dirs]
     problems = []
     for path in paths:
         if not os.path.isfile(path / CONFIG):

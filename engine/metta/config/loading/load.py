@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,39 +22,42 @@ from metta.config.loading.map_files import inline_map_files, warn_of_ambiguous_m
 from metta.config.loading.overrides import Override
 from metta.config.loading.presets import find_config, resolve_scene
 from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
-from metta.config.loading.toml_parser import parse_toml, read_text
+from metta.config.loading.toml_parser import STDIN, parse_toml, read_source, read_text
 from metta.config.run import RunConfig, experience_problems, opponent_problems
 from metta.config.self_play import num_opponents
 from metta.config.validation.error_messages import validate
+from metta.config.validation.frozen_model import MAX_NAME
 from metta.config.validation.key_paths import KeyPath
 from metta.config.validation.unknown_keys import UnknownKey
 from metta.errors import ConfigError, Problem, UsageError
 
 
-def load_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
+def load_config(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> RunConfig:
     """The config in a TOML file, or in the preset of that name, with `section.key=value` overrides applied.
 
-    The files of the curriculum's scenes are read and validated too. Raises UsageError if there is no such file or it is
-    not a text file, ConfigError with every problem in it or in the curriculum's tasks.
+    `-` is standard input. A file without `run.name` names its runs: `mine.toml` sets `run.name` to `mine`. The files of
+    the curriculum's scenes are read and validated too. Raises UsageError if there is no such file or it is not a text
+    file, ConfigError with every problem in it or in the curriculum's tasks.
     """
-    path = find_config(source)
-    text = read_text(path, source)
-    data = parse_toml(text, source)
+    path = Path(STDIN) if source == STDIN else find_config(source)
+    text, name = read_source(os.fspath(source), path)
+    data = parse_toml(text, name)
     _resolve_scenes(data, path.parent)
-    config = _validated(data, text, source, overrides, path.parent)
+    _name_run(data, path)
+    config = _validated(data, text, name, overrides, path.parent)
     if config.curriculum != CurriculumConfig():
-        with _locating(text, source, _parsed(overrides)):
+        with _locating(text, name, _parsed(overrides)):
             load_tasks(config)
     return config
 
 
-def read_config(source: str, overrides: Sequence[str | Override] = ()) -> RunConfig:
+def read_config(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> RunConfig:
     """Like `load_config`, but without reading the curriculum's scenes, whose paths stay as written.
 
     Used for files of `dump_config`, whose scenes are relative to the working directory and may no longer exist.
     """
-    path = find_config(source)
-    return parse_config(read_text(path, source), source, overrides, path.parent)
+    path, name = find_config(source), os.fspath(source)
+    return parse_config(read_text(path, name), name, overrides, path.parent)
 
 
 def parse_config(
@@ -95,6 +100,14 @@ def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:
         scenes[:] = [resolve_scene(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
 
 
+def _name_run(data: dict[str, Any], path: Path) -> None:
+    """Set `run.name`, if the file does not, to the file's name without suffix, in the characters of a name."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:MAX_NAME]
+    run = data.setdefault("run", {})
+    if name and isinstance(run, dict):
+        run.setdefault("name", name)
+
+
 def load_tasks(config: RunConfig) -> Tasks:
     """The tasks of the config's curriculum, made from its scenes or else from its `[env]`.
 
@@ -120,7 +133,7 @@ def load_tasks(config: RunConfig) -> Tasks:
     return make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
 
 
-def load_world(source: str, overrides: Sequence[str | Override] = ()) -> EnvConfig:
+def load_world(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> EnvConfig:
     """The `evaluation_world` of a TOML file or preset. Raises the errors of `load_config`."""
     config = load_config(source, overrides)
     return evaluation_world(config.env, load_tasks(config).scenes)

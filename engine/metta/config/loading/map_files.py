@@ -11,6 +11,7 @@ from typing import Any
 
 from metta.config.env.glyphs import GLYPHS, METTAGRID_GLYPHS, map_text, split_map_text
 from metta.config.loading.toml_parser import MAX_BYTES, YAML, read_text
+from metta.config.validation.file_paths import user_path
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import ConfigWarning, Problem, UsageError
 
@@ -72,8 +73,8 @@ def _read(part: dict[str, Any], path: KeyPath, directory: Path) -> Iterator[Prob
     if part.get("map"):
         yield Problem((*path, "map"), "must be omitted where file is set")
         return
-    file = directory / name
     try:
+        file = directory / user_path(name)
         if not file.resolve().is_relative_to(directory.resolve()):
             yield Problem((*path, "file"), f'must be in the directory of the TOML file or below; got "{name}"')
             return

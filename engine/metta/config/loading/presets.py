@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from metta.config.validation.file_paths import user_path
 from metta.errors import UsageError, closest_name, did_you_mean
 from metta.extensions import preset_packages
 
@@ -59,20 +60,22 @@ def find_preset(name: str) -> Preset:
     return by_name[wanted]
 
 
-def find_config(source: str) -> Path:
+def find_config(source: str | os.PathLike[str]) -> Path:
     """The file of a path or of a preset's name.
 
-    A preset takes precedence over a file of the same name. `/env/mettagrid/NAME`, as in the C++ MettaGrid,
-    is the preset NAME unless such a file exists. Raises UsageError with the closest names if nothing is found.
+    A text that names a preset means the preset, also where a file has the same name; a `Path` is always a file.
+    `/env/mettagrid/NAME`, as in the C++ MettaGrid, is the preset NAME unless such a file exists. Raises UsageError with
+    the closest names if nothing is found.
     """
-    path = Path(source)
-    if source in (by_name := _candidates(source)):
-        return by_name[source].path
-    if source and os.path.exists(source):  # unlike Path.exists, accepts names of any length
+    name = os.fspath(source)
+    if isinstance(source, str) and name in (by_name := _candidates(name)):
+        return by_name[name].path
+    path = user_path(source)
+    if name and os.path.exists(path):  # unlike Path.exists, accepts names of any length
         return path
-    if _is_env_path(source):
-        return find_preset(source).path
-    raise UsageError(_not_found(source, path, _preset_names()))
+    if _is_env_path(name):
+        return find_preset(name).path
+    raise UsageError(_not_found(name, path, _preset_names()))
 
 
 def resolve_scene(source: str, directory: Path) -> str:
@@ -81,8 +84,8 @@ def resolve_scene(source: str, directory: Path) -> str:
     A file in that directory becomes its path, unless a preset has that name; anything else is returned unchanged.
     """
     with suppress(UsageError):  # find_config raises it again
-        if source not in _candidates(source) and os.path.isfile(directory / source):
-            return str(directory / source)
+        if source not in _candidates(source) and os.path.isfile(path := directory / user_path(source)):
+            return str(path)
     return source
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from itertools import chain
-from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from metta.config.loading.line_numbers import key_lines
-from metta.config.loading.presets import find_config
-from metta.config.loading.toml_parser import parse_toml, read_text
+from metta.config.loading.presets import find_config, resolve_scene
+from metta.config.loading.toml_parser import STDIN, parse_toml, read_source
 from metta.config.validation.error_messages import problems_in
+from metta.config.validation.file_paths import user_path
 from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
@@ -19,7 +20,11 @@ class Suite(FrozenModel):
     """A list of worlds, in the order of the printed table."""
 
     aim: str = Field(default="", description="description of the suite in one line")
-    worlds: list[str] = Field(min_length=1, max_length=100, description="presets or TOML files")
+    worlds: list[str] = Field(
+        min_length=1,
+        max_length=100,
+        description="presets or TOML files (in the directory of this file, else in the working directory)",
+    )
 
 
 _NAMED = {
@@ -46,7 +51,7 @@ def find_suite(source: str) -> Suite:
         return SUITES[source]
     if "," in source:
         suite = Suite(worlds=[world.strip() for world in source.split(",") if world.strip()] or [source])
-    elif source.endswith(".toml") or "/" in source:
+    elif source.endswith(".toml") or "/" in source or source == STDIN:
         suite = _read(source)
     else:
         raise UsageError(f'no suite is called "{source}"{did_you_mean(source, SUITES)}')
@@ -56,13 +61,15 @@ def find_suite(source: str) -> Suite:
 
 
 def _read(source: str) -> Suite:
-    path = Path(source)
-    if not path.exists():
+    path = user_path(source)
+    if source != STDIN and not os.path.exists(path):
         raise UsageError(f'there is no file "{source}"; a suite is a name ({", ".join(SUITES)}) or a TOML file')
-    text = read_text(path, source)
+    text, source = read_source(source, path)
     data = parse_toml(text, source)
     try:
-        return Suite.model_validate(data)
+        suite = Suite.model_validate(data)
+        worlds = [resolve_scene(world, path.parent) for world in suite.worlds]
+        return suite.model_copy(update={"worlds": worlds})
     except ValidationError as error:
         lines = key_lines(text)
         problems = [

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 import stat
+import sys
 import tomllib
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from metta.errors import ConfigError, Problem, UsageError
+from metta.job_environment import job_size
+
+STDIN = "-"
+"""Stands for standard input where the name of a TOML file is expected."""
 
 MAX_BYTES = 1 << 20
 """Largest size of a config file; typical ones have a few kilobytes."""
@@ -44,6 +50,36 @@ def read_text(path: Path, source: str) -> str:
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    return _decoded(content, source)
+
+
+def read_source(source: str, path: Path) -> tuple[str, str]:
+    """The text of the file `path`, or of standard input if `source` is `-`, and the name of the text in messages."""
+    return (_read_stdin(), "<stdin>") if source == STDIN else (read_text(path, source), source)
+
+
+def _read_stdin() -> str:
+    """The text of standard input. Raises UsageError if there is none, or for the reasons of `read_text`."""
+    if job_size() > 1:
+        raise UsageError("the processes of a job cannot share standard input; name a TOML file instead of -")
+    if sys.stdin is None or sys.stdin.closed:
+        raise UsageError("standard input is closed; name a TOML file or a preset instead of -")
+    content = _content(sys.stdin.buffer)
+    if not content.strip():
+        raise UsageError("standard input is empty; - stands for a TOML file that another command writes to it")
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"<stdin> has more than {MAX_BYTES} bytes, the limit")
+    return _decoded(content, "<stdin>")
+
+
+@lru_cache(maxsize=1)
+def _content(stream: BinaryIO) -> bytes:
+    """The bytes of a stream, which can be read only once."""
+    return stream.read(MAX_BYTES + 1)
+
+
+def _decoded(content: bytes, source: str) -> str:
+    """The text of a file's content. Raises UsageError if it is not UTF-8."""
     if content.startswith(b"PK\x03\x04"):
         raise UsageError(f"{source} is not a TOML file; if it is a checkpoint, try `metta eval {source}`")
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -1,30 +1,19 @@
-"""Base class of all config tables (frozen, strictly typed, no unknown keys) and types of names and paths."""
+"""Base class of all config tables (frozen, strictly typed, no unknown keys) and types of names."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+MAX_NAME = 64
+Name = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}$")]
 """A name that is safe in file paths and metric names: 1 to 64 letters, digits, '.', '_' and '-'."""
-
-
-def _checked_path(path: str) -> str:
-    if any(ord(character) < 32 for character in path):
-        raise RulesError([Problem((), "must be a path without control characters")])
-    if len(path.encode(errors="surrogatepass")) > 4000 or any(len(part.encode()) > 255 for part in path.split("/")):
-        raise RulesError([Problem((), "must be a path of at most 4000 bytes, each part of it at most 255 bytes")])
-    return path
-
-
-FilePath = Annotated[str, AfterValidator(_checked_path)]
-"""A path of a file or directory that operating systems accept; it need not exist."""
 
 
 @dataclass(frozen=True)

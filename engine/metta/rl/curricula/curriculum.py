@@ -151,7 +151,7 @@ class Curriculum:
 
 def make_curriculum(
     env_path: str | Path = "/env/mettagrid/simple",
-    scenes: Sequence[str | EnvConfig] | None = None,
+    scenes: Sequence[str | Path | EnvConfig] | None = None,
     weights: Sequence[float] | None = None,
     type: Literal["fixed", "low_reward", "learning_progress", "progressive"] = "fixed",
     **settings: Any,
@@ -165,11 +165,11 @@ def make_curriculum(
 
     Raises ConfigError for invalid settings, UsageError if `scenes` is empty or a scene does not exist.
     """
-    sources = [str(env_path)] if scenes is None else list(scenes)
+    sources = [env_path] if scenes is None else list(scenes)
     if not sources:
         raise UsageError("scenes is empty; a curriculum needs at least one scene")
-    names = [scene if isinstance(scene, str) else f"scene {index}" for index, scene in enumerate(sources)]
-    env_configs = [read_config(scene).env if isinstance(scene, str) else scene for scene in sources]
+    names = [f"scene {index}" if isinstance(scene, EnvConfig) else str(scene) for index, scene in enumerate(sources)]
+    env_configs = [scene if isinstance(scene, EnvConfig) else read_config(scene).env for scene in sources]
     data = {"type": type, "scenes": names} | settings | ({} if weights is None else {"weights": list(weights)})
     try:
         config = RunConfig.model_validate({"curriculum": data}).curriculum

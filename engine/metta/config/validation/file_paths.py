@@ -1,0 +1,49 @@
+"""Paths given by the user, in a TOML file, an option or a call: `~` and `~user` stand for home directories."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from metta.errors import Problem, RulesError, UsageError, printable
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """The path that the user means: `~/x` and `~user/x` start at a home directory, `./~` is a file of that name.
+
+    Raises UsageError if `~user` names neither a user nor a file. Calling it again does not change the path.
+    """
+    text = os.fspath(path)
+    found = Path(_expanded(text))
+    is_literal = not text.startswith("~") and found.parts[:1] and found.parts[0].startswith("~")
+    return found.absolute() if is_literal else found
+
+
+def _expanded(text: str) -> str:
+    expanded = text if "\0" in text else os.path.expanduser(text)
+    if expanded.startswith("~") and not os.path.lexists(text):
+        name = printable(text)
+        raise UsageError(f"{name}: there is no such home directory; for a file of this name, write ./{name}")
+    return expanded
+
+
+def _text(path: Any) -> Any:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+def _checked(path: str) -> str:
+    if any(ord(character) < 32 for character in path):
+        raise RulesError([Problem((), "must be a path without control characters")])
+    if len(path.encode(errors="surrogatepass")) > 4000 or any(len(part.encode()) > 255 for part in path.split("/")):
+        raise RulesError([Problem((), "must be a path of at most 4000 bytes, each part of it at most 255 bytes")])
+    try:
+        return _expanded(path)
+    except UsageError as error:
+        raise RulesError([Problem((), f"cannot be {error}")]) from None
+
+
+FilePath = Annotated[str, BeforeValidator(_text, json_schema_input_type=str), AfterValidator(_checked)]
+"""A path of a file or directory that operating systems accept, with `~` expanded; it need not exist."""
