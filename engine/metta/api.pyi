@@ -72,6 +72,7 @@ from metta.config.training import (
     SimulationConfig,
     VTraceConfig,
 )
+from metta.config.validation.file_paths import user_path
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
@@ -106,7 +107,7 @@ from metta.run.events import (
 from metta.run.loggers import RunLogger
 from metta.run.memory_check import ConfigCheck, check_config
 from metta.run.metrics_file import json_line
-from metta.run.run_directory import newest_checkpoint
+from metta.run.run_directory import find_runs, newest_checkpoint
 from metta.run.train import resume_run, train_run
 from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
 from metta.world.action_failures import failure_reason, view_ahead
@@ -232,6 +233,7 @@ __all__ = [
     "failure_reason",
     "find_device",
     "find_preset",
+    "find_runs",
     "find_suite",
     "gpu_memory",
     "job_rank",
@@ -261,6 +263,7 @@ __all__ = [
     "train_run",
     "trained_tasks",
     "update_policy",
+    "user_path",
     "view_ahead",
     "whole_number",
     "write_replay",

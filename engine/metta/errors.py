@@ -170,3 +170,7 @@ class ConfigWarning(UserWarning):
 
 class RenamedKeyWarning(ConfigWarning, FutureWarning):
     """A file uses old names of renamed keys; the keys are loaded under their new names."""
+
+
+class SkippedFileWarning(UserWarning):
+    """One of several files or directories is damaged or not of the expected kind; the others are used without it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import operator
 import os
+import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain, count
@@ -20,12 +22,13 @@ MAX_NAME_BYTES = 200
 def write_atomically(path: Path, content: bytes | memoryview, is_new: bool = False) -> None:
     """Write `content` to `path` so that a crash at any time leaves either the old or the new file, never a partial one.
 
-    Raises OSError with the path (disk full, read-only, no such directory); the old file is then unchanged. With
-    `is_new`, raises FileExistsError if there is a file of that name, even if another process has just written it.
+    Several processes may write the same path at once; the file is then that of the last one, or with `is_new` of the
+    first one, and the others raise FileExistsError. Raises OSError with the path (disk full, read-only, no such
+    directory); the old file is then unchanged.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -108,9 +111,44 @@ def nonblocking_opener(path: str | Path, flags: int) -> int:
 
 
 def remove_temporary_files(directory: Path) -> None:
-    """Remove temporary files in `directory` that killed processes left behind."""
+    """Remove temporary files in `directory` that killed processes left behind, but not those of running processes."""
     for path in directory.glob(f".*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        pid = re.search(r"\.(\d{1,9})(\.[0-9a-f]{8})?$", path.name.removesuffix(TEMPORARY_SUFFIX))
+        if pid is None or not _is_running(int(pid[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether another process of this machine has this id."""
+    if pid in (0, os.getpid()):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # a process of another user
+        return True
+    return True
+
+
+@contextmanager
+def new_directory(parent: Path, name: str) -> Iterator[Path]:
+    """Create the directory `name` in `parent`, or `name-2` and so on where another process or run has created it.
+
+    If the block raises, the directory is removed if it is still empty.
+    """
+    with created_directories(parent):
+        for number in count(1):
+            path = parent / (name if number == 1 else f"{name}-{number}")
+            with suppress(FileExistsError):
+                path.mkdir()
+                break
+        try:
+            yield path
+        except BaseException:
+            with suppress(OSError):
+                path.rmdir()
+            raise
 
 
 @contextmanager

@@ -205,9 +205,11 @@ def test_a_run_that_cannot_start_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 def test_partial_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".config.toml.1.partial").write_text("half")
+    (tmp_path / "run" / f".config.toml.{2**22 + 1}.partial").write_text("half")
+    (tmp_path / "run" / f".config.toml.{os.getppid()}.0123abcd.partial").write_text("a process that still writes it")
     with RunDirectory.create(tiny_config(tmp_path / "run")):
-        assert not list((tmp_path / "run").glob(".*.partial"))
+        (left,) = (tmp_path / "run").glob(".*.partial")
+    assert left.read_text() == "a process that still writes it"
 
 
 def test_lines_that_are_no_metrics_are_skipped(tmp_path: Path) -> None:

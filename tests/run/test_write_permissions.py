@@ -13,6 +13,9 @@ from metta.errors import CheckpointError, UsageError
 from metta.rl.self_play import check_opponent_names
 from metta.run.train import resume_run, train_run
 
+NO_PROCESS = 2**22 + 1
+"""Larger than any process id on Linux."""
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
@@ -39,7 +42,7 @@ def test_a_directory_that_was_not_granted_does_not_change(run: Path, tmp_path: P
     shutil.copytree(run / "checkpoints", other)
     say_in_config(run, setting.partition(".")[2], other)
     before, inside = content(other), content(run)
-    with pytest.raises(UsageError, match=f"to use it: --set {setting}={other}"):
+    with pytest.raises(UsageError, match=f"to use it: metta resume {run} --set {setting}={other}"):
         resume_run(run, ignore)
     assert content(other) == before
     assert content(run) == inside
@@ -89,6 +92,6 @@ def test_names_of_opponents_cannot_lead_out_of_the_directory() -> None:
 def test_partial_replays_of_a_killed_writer_are_removed(run: Path) -> None:
     for directory in ("replays", "checkpoints/opponents"):
         (run / directory).mkdir(exist_ok=True)
-        (run / directory / ".page.html.1.partial").write_text("half")
+        (run / directory / f".page.html.{NO_PROCESS}.partial").write_text("half")
     resume_run(run, ignore)
     assert not list(run.rglob("*.partial"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from metta.config.loading.renamed_keys import rename_keys
 from metta.config.plan.network_size import num_weights
 from metta.config.validation.error_messages import first_problem
 from metta.config.validation.file_paths import user_path
-from metta.errors import CheckpointError, ConfigError, UsageError
+from metta.errors import CheckpointError, ConfigError, SkippedFileWarning, UsageError
 from metta.extensions import Registry
 from metta.spaces import ActionSpace, ObservationSpace
 
@@ -186,6 +188,33 @@ def checkpoint_name(epoch: int) -> str:
 def checkpoint_paths(directory: Path) -> list[Path]:
     """The policy checkpoints in a directory, latest epoch first."""
     return sorted(directory.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
+
+
+def newest_valid(paths: Sequence[Path]) -> Path:
+    """The first valid policy checkpoint of `paths`, with a SkippedFileWarning that names those before it.
+
+    Raises CheckpointError if none is valid.
+    """
+    problems = []
+    for path in paths:
+        try:
+            status = path.stat()
+            _check_policy_file(path, status.st_mtime_ns, status.st_size)
+        except OSError as error:
+            problems.append(f"{path} cannot be read: {error.strerror}")
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            for problem in problems:
+                warnings.warn(f"{problem}; using {path.name}", SkippedFileWarning, stacklevel=2)
+            return path
+    raise CheckpointError("\n  ".join(["no policy is valid:", *problems]))
+
+
+@lru_cache
+def _check_policy_file(path: Path, mtime_ns: int, size: int) -> None:
+    """Raise CheckpointError unless a file is a policy checkpoint. A file that has not changed is checked once."""
+    read_torch_file(path, KIND)
 
 
 def _read_policy_file(path: Path) -> _PolicyFile:

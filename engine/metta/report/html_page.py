@@ -68,8 +68,9 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path = "report.html"
     If `overwrite` is false and `out` is a file other than an earlier report about some of these runs, a number is
     appended to its name.
 
-    Raises UsageError if matplotlib is not installed, a directory is not a run directory, or a run has no completed
-    epoch; OSError if the file cannot be written.
+    A SkippedFileWarning names each directory that is left out, because it is not a run directory, is damaged, or its
+    run has no completed epoch. Raises UsageError if no run is left or matplotlib is not installed; OSError if the file
+    cannot be written.
     """
     require_matplotlib()
     runs = read_runs(run_dirs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.loading.load import read_config
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
-from metta.errors import UsageError
+from metta.errors import MettaError, SkippedFileWarning, UsageError
 from metta.run.metrics_file import valid_lines
-from metta.run.run_directory import CONFIG, METRICS, replay_directory, replay_prefix
+from metta.run.run_directory import METRICS, read_run_config, replay_directory, replay_prefix
+from metta.run.write_permissions import CONFIG, is_run
 
 _REPLAY_NAME = re.compile(r"replay_(\d+)(?:_(\d+))?")
 """Name of a recorded episode: its epoch, and the number of this episode if there are several of an epoch."""
@@ -65,7 +66,7 @@ class RunData:
         """HTML file of the last recorded episode; None if no episode was recorded."""
         prefix = replay_prefix(self.run_dir, self.config)
         pages = {}
-        for path in replay_directory(self.run_dir, self.config).glob("*.html"):
+        for path in filter(os.path.isfile, replay_directory(self.run_dir, self.config).glob("*.html")):
             if found := _REPLAY_NAME.fullmatch(path.stem.removeprefix(prefix)):
                 pages[path.name.startswith(prefix), int(found[1]), int(found[2] or 1)] = path
         return pages[max(pages)] if pages else None
@@ -74,24 +75,35 @@ class RunData:
 def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
     """Read the runs in these directories.
 
-    Raises UsageError that lists the directories that are not run directories or whose run has no completed epoch.
+    Directories that are not run directories, are damaged or whose run has no completed epoch are left out, with a
+    SkippedFileWarning for each. Raises UsageError that lists them if no run is left.
     """
-    paths = [user_path(run_dir) for run_dir in run_dirs]
-    problems = []
-    for path in paths:
-        if not os.path.isfile(path / CONFIG):
-            problems.append(f"{path} is not a run directory: it has no {CONFIG}")
-        elif not (path / METRICS).is_file():
-            problems.append(f"{path} has no {METRICS}: the run has not completed an epoch yet")
-    if problems:
+    found, problems = {}, []
+    for path in dict.fromkeys(user_path(run_dir) for run_dir in run_dirs):
+        try:
+            found[path] = _read_run(path)
+        except MettaError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{error.filename or path} cannot be read: {error.strerror}")
+    if not found:
         raise UsageError("\n  ".join(problems))
-    runs = []
-    for name, path in zip(_distinct_names(paths), paths, strict=True):
-        epochs = [epoch for epoch in valid_lines(path / METRICS) if type(epoch.get("agent_step")) is int]
-        runs.append(RunData(name, path, read_config(str(path / CONFIG)), epochs))
-    if empty := [str(run.run_dir) for run in runs if not run.epochs]:
-        raise UsageError(f"no completed epoch in {', '.join(empty)}")
-    return runs
+    for problem in problems:
+        warnings.warn(f"left out: {problem}", SkippedFileWarning, stacklevel=2)
+    names = _distinct_names(list(found))
+    return [RunData(name, path, *found[path]) for name, path in zip(names, found, strict=True)]
+
+
+def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]]]:
+    """Config and metrics of a run. Raises MettaError or OSError if it cannot be part of a report."""
+    if not is_run(path):
+        raise UsageError(f"{path} is not a run directory: it has no {CONFIG}")
+    metrics = path / METRICS
+    lines = valid_lines(metrics) if os.path.lexists(metrics) else []
+    epochs = [epoch for epoch in lines if type(epoch.get("agent_step")) is int]
+    if not epochs:
+        raise UsageError(f"{path} has no completed epoch yet")
+    return read_run_config(path), epochs
 
 
 def config_differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:

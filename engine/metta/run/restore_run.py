@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, load_checkpoint
+from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, load_checkpoint, newest_valid
 from metta.checkpoint.state_validation import (
     check_experience,
     check_generator,
@@ -30,8 +31,9 @@ from metta.rl.self_play import OPPONENTS, check_opponent_names, snapshot_epoch
 from metta.run.device import find_device, gpu_memory
 from metta.run.events import Listener, Notice
 from metta.run.memory_check import check_memory, is_out_of_memory
-from metta.run.run_directory import CONFIG, RunDirectory
+from metta.run.run_directory import RunDirectory
 from metta.run.training_run import TrainingRun
+from metta.run.write_permissions import CONFIG
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -164,12 +166,12 @@ def _announce_changes(state: TrainingState, listener: Listener, processes: Proce
 
 def _no_state_message(directory: RunDirectory) -> str:
     """Error message: a run without trainer state cannot resume; how to train from its policy or its config."""
-    config = directory.root / CONFIG
-    policies = checkpoint_paths(directory.checkpoints)
-    advice = f"metta train {config} --run-dir NEW_DIRECTORY"
-    if policies:
-        advice += f" --set kickstarting.teacher={policies[0]} starts a new run that learns from the newest policy"
-    else:
+    advice = f"metta train {shlex.quote(str(directory.root / CONFIG))} --run-dir NEW_DIRECTORY"
+    try:
+        policy = newest_valid(checkpoint_paths(directory.checkpoints))
+        teacher = shlex.quote(f"kickstarting.teacher={policy}")
+        advice += f" --set {teacher} starts a new run that learns from the newest policy"
+    except CheckpointError:
         advice += " starts a new run with the same config"
     return (
         f"{directory.root} cannot be resumed: {directory.checkpoints} has no trainer state (trainer_state_*.pt); "

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import platform
+import re
+import shlex
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -14,18 +17,38 @@ from typing import Self
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths
+from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, newest_valid
 from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
+from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
-from metta.errors import CheckpointError, RenamedKeyWarning, TrainingError, UsageError, is_wrong_path, printable
-from metta.files import created_directories, remove_temporary_files, write_atomically
+from metta.config.validation.file_paths import user_path
+from metta.errors import (
+    CheckpointError,
+    MettaError,
+    RenamedKeyWarning,
+    TrainingError,
+    UsageError,
+    is_wrong_path,
+    printable,
+)
+from metta.files import created_directories, new_directory, remove_temporary_files, write_atomically
 from metta.rl.self_play import OPPONENTS
-from metta.run.write_permissions import RUN_ID_FILE, check_write, grant_write
+from metta.run.write_permissions import (
+    CONFIG,
+    RUN_ID_FILE,
+    check_write,
+    grant_write,
+    is_run,
+    permission,
+    refusals,
+)
 
-CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
+IN_RUN = "{run_dir}"
+"""First part of paths in `config.toml` that lie in the run directory, so that a copied or moved run has its own."""
+CHECKPOINT_DIR, REPLAY_DIR = "checkpoint.checkpoint_dir", "simulation.replay_dir"
 LOCK = ".lock"
 SOFT_LOCK = ".lock_soft"
 """Replaces `LOCK` on network file systems without file locks; exists while a run is training."""
@@ -36,12 +59,18 @@ LOCK_HOLDER = ".lock_holder"
 class RunDirectory:
     """The directory of a run, locked by one process at a time: a context manager that releases the lock."""
 
-    def __init__(self, root: Path, config: RunConfig, lock: BaseFileLock, granted: Mapping[str, Path]):
+    def __init__(self, root: Path, config: RunConfig, granted: Mapping[str, Path]):
+        """Lock the directory, and that of checkpoints if it is elsewhere. Raises TrainingError if it is locked."""
         self.root = root
         self.config = config
-        self._lock = lock
-        self._lock_status = (root / LOCK).stat()
         self._granted = granted
+        is_elsewhere = _is_outside(root, self.checkpoints) and self.checkpoints.is_dir()
+        self._locked = [root, self.checkpoints] if is_elsewhere else [root]
+        with ExitStack() as locks:
+            for directory in self._locked:
+                locks.callback(_acquire_lock(directory).release)
+            self._locks = locks.pop_all()
+        self._lock_status = (root / LOCK).stat()
 
     @classmethod
     def create(cls, config: RunConfig) -> Self:
@@ -49,24 +78,31 @@ class RunDirectory:
 
         Raises UsageError if it already contains a run or policies, or cannot be written.
         """
-        root = Path(config.run.run_dir or _new_name(config.run.name))
-        checkpoints = _checkpoints(root, config)
+        given = config.run.run_dir
         try:
-            _check_unused(root, checkpoints)
-            outside = _outside(root, config)
-            with created_directories(root, checkpoints, *outside.values()), ExitStack() as on_error:
-                directory = cls(root, config, _acquire_lock(root), outside)
-                on_error.push(directory)
-                _check_unused(root, checkpoints)  # another process may have created a run in the meantime
-                for written in (root, checkpoints):
-                    remove_temporary_files(written)
-                on_error.callback(_remove_traces, root, outside.values())
-                directory.write_config()
-                on_error.pop_all()
+            if given:
+                return cls._create(user_path(given), config)
+            with new_directory(Path("runs"), f"{config.run.name}-{datetime.now():%Y%m%d-%H%M%S}") as root:
+                return cls._create(root, config)
         except (FileExistsError, NotADirectoryError) as error:
             raise UsageError(f"{error.filename} is a file; name a directory for the run") from None
         except OSError as error:
-            raise _unwritable(error, root) from None
+            raise _unwritable(error, Path(given or "runs")) from None
+
+    @classmethod
+    def _create(cls, root: Path, config: RunConfig) -> Self:
+        checkpoints = checkpoint_directory(root, config)
+        _check_unused(root, checkpoints)
+        outside = _outside(root, config)
+        with created_directories(root, checkpoints, *outside.values()), ExitStack() as on_error:
+            directory = cls(root, config, outside)
+            on_error.push(directory)
+            _check_unused(root, checkpoints)  # another process may have created a run in the meantime
+            for written in (root, checkpoints):
+                remove_temporary_files(written)
+            on_error.callback(_remove_traces, root, outside.values())
+            directory.write_config()
+            on_error.pop_all()
         return directory
 
     @classmethod
@@ -76,18 +112,17 @@ class RunDirectory:
         `config.toml` does not change until `write_config`. Raises CheckpointError if there is no run, UsageError if the
         directory is not writable or the run would write to directories without permission: see write_permissions.py.
         """
-        root = Path(root)
-        path = root / CONFIG
-        if not os.path.isfile(path):  # unlike Path.is_file, accepts names of any length
+        root = user_path(root)
+        if not is_run(root):
             problem = "is not a run directory: it has no config.toml" if os.path.exists(root) else "does not exist"
             raise CheckpointError(f"{root} {problem}")
-        config = read_config(str(path), overrides)
+        config = read_run_config(root, overrides)
         outside = _outside(root, config)
-        named = {".".join(map(str, override.path)) for override in overrides}
-        granted = {setting: directory for setting, directory in outside.items() if setting in named}
-        check_write(root, {setting: path for setting, path in outside.items() if setting not in granted})
+        granted = {setting: outside[setting] for setting in outside.keys() & set(map(_key, overrides))}
+        check_write(root, outside, granted)
         try:
-            directory = cls(root, config, _acquire_lock(root), granted)
+            directory = cls(root, config, granted)
+            grant_write(root, {setting: path for setting, path in outside.items() if setting not in granted})
             for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
                 remove_temporary_files(written)
         except OSError as error:
@@ -97,7 +132,7 @@ class RunDirectory:
     @property
     def checkpoints(self) -> Path:
         """Directory of policies and trainer states."""
-        return _checkpoints(self.root, self.config)
+        return checkpoint_directory(self.root, self.config)
 
     @property
     def replays(self) -> Path:
@@ -127,12 +162,13 @@ class RunDirectory:
     def write_config(self) -> None:
         """Write all settings to `config.toml`, and grant write permission for outside directories.
 
-        `metta train` accepts the file: `run.run_dir` is empty, so that a new run gets a new directory. Other paths are
-        absolute, since a run may resume in another working directory. Raises UsageError if a path is not
-        writable, TrainingError for other failures, such as a full disk.
+        `metta train` accepts the file: `run.run_dir` is empty, so that a new run gets a new directory. Directories in
+        the run start with `IN_RUN`; other paths are absolute, since a run may resume in another working directory.
+        Raises UsageError if a path is not writable, TrainingError for other failures, such as a full disk.
         """
         config = self.config
-        checkpoint_dir, replay_dir = map(_absolute, (config.checkpoint.checkpoint_dir, config.simulation.replay_dir))
+        checkpoint_dir = _portable(self.root, config.checkpoint.checkpoint_dir)
+        replay_dir = _portable(self.root, config.simulation.replay_dir)
         teacher = _absolute(config.kickstarting.teacher)
         policies = [_absolute(policy) for policy in config.self_play.policies]
         portable = config.model_copy(
@@ -154,48 +190,100 @@ class RunDirectory:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):  # the disk may be gone
-            (self.root / LOCK_HOLDER).unlink(missing_ok=True)
-        self._lock.release()
-
-
-def is_run(directory: str | Path) -> bool:
-    """Whether a directory is a run directory: whether it contains `config.toml`."""
-    return (Path(directory) / CONFIG).is_file()
+        for directory in self._locked:
+            with suppress(OSError):  # the disk may be gone
+                (directory / LOCK_HOLDER).unlink(missing_ok=True)
+        self._locks.close()
 
 
 def newest_checkpoint(directory: str | Path) -> Path | None:
-    """Path of the newest policy of a run, or of a directory of checkpoints; None if a run has none yet.
+    """Path of the newest valid policy of a run, or of a directory of checkpoints; None if a run has none yet.
 
-    Raises UsageError if the directory is neither.
+    A SkippedFileWarning names newer policies that are damaged. Raises UsageError if the directory is neither,
+    CheckpointError if no policy is valid, or if the run is a copy whose policies are another run's.
     """
-    root = Path(directory)
-    if is_run(root):
-        with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded
-            warnings.simplefilter("ignore", RenamedKeyWarning)
-            config = read_config(str(root / CONFIG))
-        found = checkpoint_paths(_checkpoints(root, config))
-        return found[0] if found else None
-    if not (found := checkpoint_paths(root)):
-        raise UsageError(f"{root} is not a run directory, and has no policy checkpoint")
-    return found[0]
+    root = user_path(directory)
+    if not is_run(root):
+        if not (found := checkpoint_paths(root)):
+            raise UsageError(f"{root} is not a run directory, and has no policy checkpoint")
+        return newest_valid(found)
+    with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded
+        warnings.simplefilter("ignore", RenamedKeyWarning)
+        config = read_run_config(root)
+    found = checkpoint_paths(checkpoint_directory(root, config))
+    outside = _outside(root, config)
+    if CHECKPOINT_DIR in outside and permission(root, outside[CHECKPOINT_DIR]) == "taken":
+        raise CheckpointError("\n  ".join(refusals(root, outside, {})))
+    return newest_valid(found) if found else None
+
+
+def policy_file(path: str | Path) -> Path:
+    """The path of a policy: a file as it is, of a run directory or directory of checkpoints its `newest_checkpoint`."""
+    found = user_path(path)
+    if os.path.isdir(found):
+        if (newest := newest_checkpoint(found)) is None:
+            raise UsageError(f"{found} has no checkpoint yet")
+        return newest
+    return found
+
+
+def find_runs(sources: Iterable[str | Path]) -> list[Path]:
+    """Run directories by path, by glob pattern, or by the name of a run in `./runs`, begun last first.
+
+    The name is that of the directory or `run.name`. Sources that are none of these are left out.
+    """
+    found: set[Path] = set()
+    for source in sources:
+        name, path = os.fspath(source), user_path(source)
+        if is_run(path):
+            found.add(path)
+        elif glob.has_magic(name):
+            found.update(match for match in map(Path, glob.glob(str(path))) if is_run(match))
+        elif is_run(Path("runs") / name) and name not in ("", ".", ".."):
+            found.add(Path("runs") / name)
+        elif name == path.name:
+            found.update(match for match in Path("runs").glob("*") if is_run(match) and _run_name(match) == name)
+    return sorted(found, key=_begun, reverse=True)
+
+
+def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig:
+    """The config of the run in `root`, with `overrides` applied.
+
+    Older versions wrote absolute paths for directories in the run. If the run has been moved or copied since, these
+    mean the directories where the run is now.
+    """
+    config = read_config(root / CONFIG, overrides)
+    named = set(map(_key, overrides))
+    checkpoint, simulation = config.checkpoint, config.simulation
+    if CHECKPOINT_DIR not in named:
+        moved = _moved(root, checkpoint.checkpoint_dir)
+        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": moved})
+    if REPLAY_DIR not in named:
+        simulation = simulation.model_copy(update={"replay_dir": _moved(root, simulation.replay_dir)})
+    return config.model_copy(update={"checkpoint": checkpoint, "simulation": simulation})
+
+
+def checkpoint_directory(root: Path, config: RunConfig) -> Path:
+    """The directory of policies and trainer states of the run in `root`."""
+    return _located(root, config.checkpoint.checkpoint_dir, "checkpoints")
 
 
 def replay_directory(root: Path, config: RunConfig) -> Path:
     """The directory of recorded episodes of the run in `root`."""
-    return Path(config.simulation.replay_dir or root / "replays")
+    return _located(root, config.simulation.replay_dir, "replays")
 
 
 def replay_prefix(root: Path, config: RunConfig) -> str:
     """Start of the names of recorded episodes: the name of the run's directory, if they are not in that directory."""
-    return f"{root.absolute().name}_" if config.simulation.replay_dir else ""
+    return f"{root.absolute().name}_" if _is_outside(root, replay_directory(root, config)) else ""
 
 
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
     if (root / CONFIG).exists():
         _acquire_lock(root).release()
-        raise UsageError(f"{root} already contains a run; resume it (metta resume {root}) or choose another --run-dir")
+        resume = f"metta resume {shlex.quote(str(root))}"
+        raise UsageError(f"{root} already contains a run; resume it ({resume}) or choose another --run-dir")
     if training_state_paths(checkpoints) or checkpoint_paths(checkpoints):
         raise UsageError(f"{checkpoints} contains the checkpoints of another run; choose another directory")
 
@@ -204,8 +292,9 @@ def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
     """Remove lock and id files of a new run that failed before its `config.toml` was written."""
     with suppress(OSError):
         if not (root / CONFIG).exists():
-            for path in (root / LOCK, root / RUN_ID_FILE, *(directory / RUN_ID_FILE for directory in outside)):
-                path.unlink(missing_ok=True)
+            for directory in (root, *outside):
+                for name in (LOCK, RUN_ID_FILE):
+                    (directory / name).unlink(missing_ok=True)
 
 
 def _acquire_lock(root: Path) -> BaseFileLock:
@@ -242,32 +331,73 @@ def _unwritable(error: OSError, root: Path) -> UsageError | TrainingError:
     return kind(f"{error.filename or root} cannot be written: {error.strerror}")
 
 
+def _key(override: Override) -> str:
+    return ".".join(map(str, override.path))
+
+
 def _outside(root: Path, config: RunConfig) -> dict[str, Path]:
-    """The directories outside of the run directory to which the run writes, by setting."""
-    named = {
-        "checkpoint.checkpoint_dir": config.checkpoint.checkpoint_dir,
-        "simulation.replay_dir": config.simulation.replay_dir,
-    }
-    inside = root.resolve()
-    return {
-        setting: Path(text).absolute()
-        for setting, text in named.items()
-        if text and not Path(text).resolve().is_relative_to(inside)
-    }
+    """The directories outside of the run directory to which the run writes, by setting; also those behind links."""
+    directories = {CHECKPOINT_DIR: checkpoint_directory(root, config), REPLAY_DIR: replay_directory(root, config)}
+    return {setting: path.absolute() for setting, path in directories.items() if _is_outside(root, path)}
+
+
+def _is_outside(root: Path, path: Path) -> bool:
+    return not path.resolve().is_relative_to(root.resolve())
+
+
+def _located(root: Path, text: str, default: str) -> Path:
+    """The directory that a setting of the run in `root` names, by default `default` in the run directory."""
+    if not text:
+        return root / default
+    path = Path(text)
+    return root.joinpath(*path.parts[1:]) if path.parts[:1] == (IN_RUN,) else path
+
+
+def _portable(root: Path, text: str) -> str:
+    """A setting that names a directory, in the form for `config.toml`."""
+    if not text:
+        return ""
+    path = Path(os.path.abspath(_located(root, text, "")))
+    for start, written in ((Path(os.path.abspath(root)), path), (root.resolve(), path.resolve())):
+        if written.is_relative_to(start):
+            return str(Path(IN_RUN, written.relative_to(start)))
+    return str(path)
+
+
+def _moved(root: Path, text: str) -> str:
+    """A setting that names a directory, or `IN_RUN` and the end of its path if it is a directory of the run in `root`.
+
+    The latter only if it is absolute, outside of the run directory, and not granted to the run.
+    """
+    path = Path(text)
+    if path.is_absolute() and _is_outside(root, path) and permission(root, path) != "granted":
+        for count in range(1, len(path.parts)):
+            end = path.parts[-count:]
+            if root.joinpath(*end).is_dir():
+                return str(Path(IN_RUN, *end))
+    return text
 
 
 def _absolute(path: str) -> str:
     return str(Path(path).absolute()) if path else ""
 
 
-def _checkpoints(root: Path, config: RunConfig) -> Path:
-    return Path(config.checkpoint.checkpoint_dir or root / "checkpoints")
+def _run_name(root: Path) -> str | None:
+    """`run.name` of the run in `root`; None if its config cannot be read."""
+    path = root / CONFIG
+    try:
+        run = parse_toml(read_text(path, str(path)), str(path)).get("run")
+    except MettaError:
+        return None
+    return run.get("name") if isinstance(run, dict) else None
 
 
-def _new_name(name: str) -> Path:
-    """`runs/NAME-DATE-TIME`, with a number appended if that directory exists."""
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    number = 1
-    while (path := Path("runs", stem if number == 1 else f"{stem}-{number}")).exists():
-        number += 1
-    return path
+def _begun(root: Path) -> tuple[float, int, str]:
+    """When a run began, for sorting: the time in the name of its directory, else that of its `config.toml`."""
+    match = re.search(r"-(\d{8}-\d{6})(?:-(\d+))?$", root.name)
+    try:
+        if match:
+            return datetime.strptime(match[1], "%Y%m%d-%H%M%S").timestamp(), int(match[2] or 1), root.name
+        return (root / CONFIG).stat().st_mtime, 1, root.name
+    except (ValueError, OSError):  # digits that are no time; a run that was removed just now
+        return 0.0, 1, root.name

@@ -33,6 +33,7 @@ from metta.run.device import find_device
 from metta.run.epoch_metrics import EpochProgress
 from metta.run.events import ReplaySaved, RunBegan
 from metta.run.pending_checkpoint import PendingCheckpoint, with_other_experiences
+from metta.run.run_directory import policy_file
 from metta.world.env import MettaGridEnv
 
 EVALUATION_EPISODES = 10
@@ -105,7 +106,7 @@ class TrainingRun:
         teacher = self.config.kickstarting.teacher
         if not teacher:
             return None
-        path = Path(teacher) if saved_policies is None else saved_policies / TEACHER
+        path = policy_file(teacher) if saved_policies is None else saved_policies / TEACHER
         return load_policy(path, self.device, self.curriculum.env_configs[0]).agent
 
     def _load_opponents(self, saved_policies: Path | None, names: Sequence[str]) -> OpponentPool | None:
@@ -114,7 +115,7 @@ class TrainingRun:
         if not config.is_on:
             return None
         if saved_policies is None:
-            paths = {f"{GIVEN}{index:03d}": Path(path) for index, path in enumerate(config.policies)}
+            paths = {f"{GIVEN}{index:03d}": policy_file(path) for index, path in enumerate(config.policies)}
         else:
             paths = {name: saved_policies / opponent_file(name) for name in names}
         world = self.curriculum.env_configs[0]
