@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from metta import api
-from metta.errors import ConfigWarning, MettaError, is_wrong_path, printable
+from metta.errors import ConfigWarning, MettaError, SkippedFileWarning, is_wrong_path, printable
 from metta_cli import output
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -28,7 +28,7 @@ class CommandGroup(TyperGroup):
         """Run a command, then exit with 0 or one of the codes above. With `--debug`, errors are raised instead."""
         arguments = sys.argv[1:] if args is None else list(args)
         with warnings.catch_warnings():
-            _show_config_warnings_as_notes()
+            _show_warnings_as_notes()
             try:
                 code = super().main(arguments, *rest, **extra | {"standalone_mode": False})
             except _ClickUsageError as error:
@@ -87,17 +87,22 @@ def _report(error: MettaError | OSError | MemoryError) -> int:
             return FAILED
 
 
-def _show_config_warnings_as_notes() -> None:
-    """Print each ConfigWarning once as a note, without its source location; other warnings are unchanged."""
+NOTES = (ConfigWarning, SkippedFileWarning)
+"""Warnings for users of the command line, who see them as notes."""
+
+
+def _show_warnings_as_notes() -> None:
+    """Print each warning of `NOTES` once as a note, without its source location; other warnings are unchanged."""
     show = warnings.showwarning
     shown: set[str] = set()
 
     def show_note(message: Warning | str, category: type[Warning], *location: Any, **options: Any) -> None:
-        if not issubclass(category, ConfigWarning):
+        if not issubclass(category, NOTES):
             show(message, category, *location, **options)
         elif str(message) not in shown and not api.job_rank():
             shown.add(str(message))
             output.print_note(printable(str(message)))
 
-    warnings.simplefilter("always", ConfigWarning)
+    for category in NOTES:
+        warnings.simplefilter("always", category)
     warnings.showwarning = show_note

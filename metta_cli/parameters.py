@@ -31,11 +31,16 @@ def integer_option(help_: str, low: int | None = None, high: int | None = None) 
     return typer.Option(parser=parse, metavar="INTEGER", help=f"{help_}{bounds}")
 
 
+def complete_run(incomplete: str) -> list[str]:
+    """Directories of the runs in `./runs` whose names start with `incomplete`; if none, the shell completes files."""
+    return [str(run) for run in api.find_runs(["runs/*"]) if run.name.startswith(incomplete.removeprefix("runs/"))]
+
+
 Source = Annotated[
     str,
     typer.Argument(
         metavar="FILE.toml|PRESET",
-        help="A TOML file, or the name of a preset.",
+        help="A TOML file, - for standard input, or the name of a preset.",
         autocompletion=complete_preset,
     ),
 ]
@@ -50,19 +55,28 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the file; repeatable."),
 ]
 Timesteps = Annotated[int | None, integer_option("Agent steps of the whole run, such as 500k, 2M or 1e6.")]
-Checkpoint = Annotated[
-    str,
+RUN_HELP = "a run: its directory or its name, which stands for the newest run of that name in runs/"
+Run = Annotated[
+    list[str],
     typer.Argument(
-        metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
-        help="A policy file, a run directory (its newest policy), or a baseline policy: random, or scripted, which "
-        "walks to the nearest useful object.",
+        metavar="RUN", help=f"{RUN_HELP[0].upper()}{RUN_HELP[1:]}.", autocompletion=complete_run, show_default=False
+    ),
+]
+Checkpoint = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CHECKPOINT.pt|RUN|random|scripted",
+        help=f"A policy file, {RUN_HELP} (its newest policy), or a baseline policy: random, or scripted, which walks "
+        "to the nearest useful object.",
+        autocompletion=complete_run,
     ),
 ]
 World = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.toml|PRESET",
-        help="World to play in.  [default: the policy's training world]",
+        help="World to play in: a TOML file, - for standard input, or a preset.  "
+        "[default: the policy's training world]",
         autocompletion=complete_preset,
     ),
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from metta import api
-from metta.errors import UsageError
+from metta.errors import UsageError, closest_name
 from metta_cli import output
 
 BASELINE_POLICIES: dict[str, Callable[[api.EnvConfig], api.Policy]] = {
@@ -21,11 +22,71 @@ MAX_LISTED = 8
 """Maximum number of names listed in a note; the others are counted."""
 
 
-def newest_policy(source: str) -> str:
-    """Path of the newest policy of a run directory or directory of checkpoints; any other `source` unchanged.
+def newest_run(sources: Sequence[str]) -> str:
+    """The file or directory that arguments name, where one is expected: the newest run, if they stand for several.
 
-    Raises UsageError for a run without a policy.
+    A run is named by its directory, by its name or by a glob pattern; a note says which one is used. A path, the name
+    of a baseline policy, and a path that does not exist are returned unchanged, with `~` expanded.
+
+    Raises UsageError if there is no run of that name, or if several arguments contain no run.
     """
+    first = str(api.user_path(sources[0]))
+    if len(sources) == 1 and (sources[0] in BASELINE_POLICIES or os.path.exists(first)):
+        return first
+    if runs := api.find_runs(sources):
+        if not api.job_rank():
+            output.print_note(f"using {runs[0]}" + (f", the newest of {len(runs)} runs" if len(runs) > 1 else ""))
+        return str(runs[0])
+    if len(sources) > 1:
+        raise UsageError(f"none of the {len(sources)} arguments is a run directory; name one")
+    if set(sources[0]) & set("*?["):
+        raise UsageError(f"no run directory matches {sources[0]}")
+    if os.path.basename(first) != first or first.endswith((".pt", ".toml")):
+        return first
+    raise UsageError(_no_run(first))
+
+
+def all_runs(sources: Sequence[str]) -> list[str]:
+    """The run directories that arguments name, in that order: a glob pattern stands for all that match it."""
+    runs: list[str] = []
+    problems: list[str] = []
+    for source in sources:
+        matches = api.find_runs([source]) if set(source) & set("*?[") else []
+        try:
+            runs += [str(run) for run in reversed(matches)] or [newest_run([source])]
+        except UsageError as error:
+            problems.append(str(error))
+    if not runs:
+        raise UsageError("\n  ".join(problems))
+    for problem in problems:
+        output.print_note(f"left out: {problem}")
+    return runs
+
+
+def _no_run(name: str) -> str:
+    """Error message for the name of a run that does not exist."""
+    missing = f"{name} does not exist, here or as a run in runs/"
+    presets = {preset.name for preset in api.presets()}
+    if name in presets:
+        return f"{missing}; to train one: metta train {name}"
+    runs = [run.name for run in api.find_runs(["runs/*"])]
+    undated = [re.sub(r"-\d{8}-\d{6}(-\d+)?$", "", run) for run in runs]
+    if closest := closest_name(name, [*undated, *BASELINE_POLICIES]):
+        return f'{missing}; did you mean "{closest}"?'
+    if closest := closest_name(name, presets):
+        return f"{missing}; to train the preset {closest}: metta train {closest}"
+    if runs:
+        return f"{missing}; the newest run is {runs[0]}"
+    return f"{missing}; to train one, name a TOML file or a preset: metta train quickstart"
+
+
+def newest_policy(*sources: str) -> str:
+    """Path of the newest policy of the run, or of the directory of checkpoints, that arguments name: see `newest_run`.
+
+    The path of a file and the name of a baseline policy are returned unchanged. Raises UsageError for a run without a
+    policy.
+    """
+    source = newest_run(sources)
     if source in BASELINE_POLICIES or not os.path.isdir(source):  # unlike Path, isdir takes names of any length
         return source
     if (newest := api.newest_checkpoint(source)) is None:

@@ -25,7 +25,7 @@ Suite = Annotated[
 Opponent = Annotated[
     str | None,
     typer.Option(
-        metavar="OTHER.pt|RUN_DIR|random|scripted",
+        metavar="OTHER.pt|RUN|random|scripted",
         help="Play a match against this policy, which controls the other agents.",
     ),
 ]
@@ -69,14 +69,14 @@ def eval_(
     """
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()
-    checkpoint, against = resolve.newest_policy(checkpoint), against and resolve.newest_policy(against)
-    evaluation = _Evaluation(checkpoint, against, share, tuple(group or ()), episodes, baseline, seed, device)
-    for policy in (checkpoint, against):  # a policy that plays nowhere is one error, without the name of a world
-        if policy and policy not in resolve.BASELINE_POLICIES:
-            api.load_policy(policy)
+    policy, against = resolve.newest_policy(*checkpoint), against and resolve.newest_policy(against)
+    evaluation = _Evaluation(policy, against, share, tuple(group or ()), episodes, baseline, seed, device)
+    for path in (policy, against):  # a policy that plays nowhere is one error, without the name of a world
+        if path and path not in resolve.BASELINE_POLICIES:
+            api.load_policy(path)
     rows: list[EvaluationRow] = []
     refusals: list[MettaError] = []
-    for name, env_config in resolve.eval_worlds(checkpoint, env, suite, tasks, set_).items():
+    for name, env_config in resolve.eval_worlds(policy, env, suite, tasks, set_).items():
         try:
             rows.append(evaluation.row(name, env_config, is_named=bool(suite or tasks)))
         except (CheckpointError, MapError, UsageError) as error:  # the policy may play in the other worlds
@@ -87,10 +87,10 @@ def eval_(
             raise refusals[0]
         raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))
     if json:
-        settings = {"checkpoint": checkpoint, "against": against, "suite": suite, "seed": seed}
+        settings = {"checkpoint": policy, "against": against, "suite": suite, "seed": seed}
         evaluation_table.print_json(settings, rows, tasks)
     elif not quiet:
-        title = f"{checkpoint} against {against}" if against else checkpoint
+        title = f"{policy} against {against}" if against else policy
         evaluation_table.print_table(title, rows, episodes, "task" if tasks else "world" if suite else None)
 
 

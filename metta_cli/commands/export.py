@@ -9,14 +9,18 @@ import typer
 
 from metta import api
 from metta_cli import output, resolve
-from metta_cli.parameters import Debug, Set, World
+from metta_cli.parameters import RUN_HELP, Debug, Set, World, complete_run
 from metta_cli.torch_setup import set_up_torch
 
 
 def export(
     checkpoint: Annotated[
-        str,
-        typer.Argument(metavar="CHECKPOINT.pt|RUN_DIR", help="A policy file, or a run directory (its newest policy)."),
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT.pt|RUN",
+            help=f"A policy file, or {RUN_HELP} (its newest policy).",
+            autocompletion=complete_run,
+        ),
     ],
     env: World = None,
     out: Annotated[
@@ -30,8 +34,8 @@ def export(
     The model reads the observations of the world that --env names, by default the policy's training world.
     """
     set_up_torch()
-    checkpoint = resolve.newest_policy(checkpoint)
-    env_config = resolve.load_env("export", checkpoint, env, set_) if env or set_ else None
-    policy = api.load_policy(checkpoint, env_config=env_config).agent
-    path = out or Path(checkpoint).with_suffix(".onnx")
+    path_of_policy = resolve.newest_policy(*checkpoint)
+    env_config = resolve.load_env("export", path_of_policy, env, set_) if env or set_ else None
+    policy = api.load_policy(path_of_policy, env_config=env_config).agent
+    path = out or Path(path_of_policy).with_suffix(".onnx")
     output.print_lines([str(api.export_policy(policy, path, overwrite=out is not None))])

@@ -33,9 +33,10 @@ def replay(
     a number.
     """
     set_up_torch()
-    source, checkpoint = checkpoint, resolve.newest_policy(checkpoint)
-    policy, env_config = resolve.load("replay", checkpoint, env, set_, device)
-    name, title = _name_and_title(source, checkpoint, env, set_)
+    source = resolve.newest_run(checkpoint)
+    path = resolve.newest_policy(source)
+    policy, env_config = resolve.load("replay", path, env, set_, device)
+    name, title = _name_and_title(source, path, env, set_)
     for episode_seed in range(seed, seed + episodes):
         episode = api.record_episode(policy, env_config, episode_seed, max_steps)
         paths = api.write_replay(episode, out, f"{name}_seed_{episode_seed}", title, overwrite=False)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from metta import api
+from metta_cli import resolve
 from metta_cli.commands.train import overrides, training_view
-from metta_cli.parameters import Debug, Device, Json, Quiet, Set, Timesteps
+from metta_cli.parameters import Debug, Device, Json, Quiet, Run, Set, Timesteps
 from metta_cli.torch_setup import set_up_torch
 
 
 def resume(
-    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Run directory.")],
+    run: Run,
     device: Device = None,
     set_: Set = None,
     total_timesteps: Timesteps = None,
@@ -22,6 +21,7 @@ def resume(
     debug: Debug = False,
 ) -> None:
     """Resume a run from its newest valid checkpoint."""
+    run_dir = resolve.newest_run(run)
     set_up_torch()
     with training_view(json, quiet) as view:
         ended = api.resume_run(run_dir, view, overrides(set_, device=device, total_timesteps=total_timesteps))

@@ -11,16 +11,17 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
-from metta_cli.parameters import Debug, Device, Set, World, integer_option
+from metta_cli.parameters import RUN_HELP, Debug, Device, Set, World, complete_run, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 
 def watch(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="CHECKPOINT.pt|RUN_DIR|random|scripted",
-            help="A policy file, a run directory to follow, or a baseline policy.",
+            metavar="CHECKPOINT.pt|RUN|random|scripted",
+            help=f"A policy file, {RUN_HELP}, which is followed, or a baseline policy.",
+            autocompletion=complete_run,
         ),
     ],
     env: World = None,
@@ -38,14 +39,17 @@ def watch(
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415
 
     set_up_torch()
-    replay = ["metta", "replay", source, *(["--env", env] if env else []), *(f"--set={value}" for value in set_ or ())]
+    checkpoint = resolve.newest_run(source)
+    options = [*(["--env", env] if env else []), *(f"--set={value}" for value in set_ or ())]
     try:
-        keyboard = Keyboard("watch", f"{shlex.join(replay)} writes a web page instead")
+        keyboard = Keyboard(
+            "watch", f"{shlex.join(['metta', 'replay', checkpoint, *options])} writes a web page instead"
+        )
     except UsageError:  # the hint is for a policy that can be loaded; another error says what is wrong with it
-        resolve.load("watch", resolve.newest_policy(source), env, set_, device)
+        resolve.load("watch", resolve.newest_policy(checkpoint), env, set_, device)
         raise
-    run_dir = Path(source) if Path(source).is_dir() else None
-    checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else source
+    run_dir = Path(checkpoint) if Path(checkpoint).is_dir() else None
+    checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else checkpoint
     policy, env_config = resolve.load("watch", checkpoint, env, set_, device)
 
     world = f" in {Path(env).stem}" if env else ""

@@ -187,7 +187,7 @@ def test_a_wrong_file_creates_nothing(here: Path) -> None:
 
 def test_debug_shows_the_traceback_of_an_error(here: Path) -> None:
     result = CliRunner().invoke(app, ["resume", "none", "--debug"])
-    assert type(result.exception).__name__ == "CheckpointError"
+    assert type(result.exception).__name__ == "UsageError"
 
 
 def test_metta_without_a_command_prints_the_help() -> None:

@@ -136,9 +136,9 @@ def test_directories_that_are_not_runs_are_refused(
     ran = CliRunner().invoke(app, ["report", str(tmp_path), str(tmp_path / "new"), "--out", str(tmp_path / "r.html")])
     assert ran.exit_code == 2
     assert f"{tmp_path} is not a run directory: it has no config.toml" in ran.stderr
-    assert f"{tmp_path / 'new'} has no metrics.jsonl: the run has not completed an epoch yet" in ran.stderr
+    assert f"{tmp_path / 'new'} has no completed epoch yet" in ran.stderr
     (tmp_path / "new" / "metrics.jsonl").write_text("")
-    with pytest.raises(UsageError, match="no completed epoch in"):
+    with pytest.raises(UsageError, match="new has no completed epoch yet"):
         read_runs([tmp_path / "new"])
     assert not (tmp_path / "r.html").exists()
     monkeypatch.setattr(plots, "MATPLOTLIB", "no_such_package")
