@@ -47,9 +47,8 @@ class TrainingState:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"trainer_state_{self.epoch:06d}.pt"
         write_torch_file(path, KIND, {entry.name: getattr(self, entry.name) for entry in fields(self)})
-        paths = training_state_paths(directory)
         kept = 1
-        for old in paths[paths.index(path) + 1 :]:
+        for old in (other for other in training_state_paths(directory) if _order(other) < _order(path)):
             if kept < STATES_KEPT and is_undamaged(old):
                 kept += 1
             else:
@@ -80,4 +79,9 @@ def _with_current_names(content: Any) -> Any:
 
 def training_state_paths(directory: Path) -> list[Path]:
     """The trainer states in a directory, newest first."""
-    return sorted(directory.glob("trainer_state_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
+    return sorted(directory.glob("trainer_state_*.pt"), key=_order, reverse=True)
+
+
+def _order(path: Path) -> tuple[int, str]:
+    """A key that sorts states by epoch, whose number may have more than six digits."""
+    return len(path.name), path.name

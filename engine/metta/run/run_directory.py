@@ -65,7 +65,7 @@ class RunDirectory:
         self.config = config
         self._granted = granted
         is_elsewhere = _is_outside(root, self.checkpoints) and self.checkpoints.is_dir()
-        self._locked = [root, self.checkpoints] if is_elsewhere else [root]
+        self._locked = [self.checkpoints, root] if is_elsewhere else [root]
         with ExitStack() as locks:
             for directory in self._locked:
                 locks.callback(_acquire_lock(directory).release)
@@ -365,12 +365,17 @@ def _portable(root: Path, text: str) -> str:
 
 
 def _moved(root: Path, text: str) -> str:
-    """A setting that names a directory, or `IN_RUN` and the end of its path if it is a directory of the run in `root`.
+    """A setting that names a directory, with `IN_RUN` if it names one of the run in `root`.
 
-    The latter only if it is absolute, outside of the run directory, and not granted to the run.
+    That is a path in the run directory, or an absolute path whose last parts name a directory in it, unless the run has
+    permission to write to the path.
     """
     path = Path(text)
-    if path.is_absolute() and _is_outside(root, path) and permission(root, path) != "granted":
+    if not path.is_absolute():
+        return text
+    if not _is_outside(root, path):
+        return _portable(root, text)
+    if permission(root, path) != "granted":
         for count in range(1, len(path.parts)):
             end = path.parts[-count:]
             if root.joinpath(*end).is_dir():
