@@ -32,7 +32,7 @@ class CommandGroup(TyperGroup):
             try:
                 code = super().main(arguments, *rest, **extra | {"standalone_mode": False})
             except _ClickUsageError as error:
-                output.print_error(error.format_message())
+                output.print_error(error.format_message() + _example(error))
                 code = WRONG_INPUT
             except (MettaError, OSError, MemoryError) as error:
                 if "--debug" in arguments:
@@ -64,6 +64,16 @@ def _unread_output_is_dropped() -> Iterator[None]:
         if not output.silence_broken_streams():
             raise
         raise typer.Exit(0) from None
+
+
+def _example(error: Any) -> str:
+    """For a command without its argument, its usage and a valid example."""
+    if type(error).__name__ != "MissingParameter" or error.ctx is None:
+        return ""
+    command = error.ctx.command_path
+    takes_preset = "PRESET" in error.format_message()
+    hint = f"for example: {command} quickstart" if takes_preset else f"for details: {command} --help"
+    return f"\n  {error.ctx.get_usage()}\n  {hint}"
 
 
 def _report(error: MettaError | OSError | MemoryError) -> int:

@@ -43,6 +43,7 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "runs" / "quickstart.txt").write_text("notes")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "config.toml").write_text("[")
+    os.utime(tmp_path / "runs" / "broken" / "config.toml", (1, 1))
     (tmp_path / "tiny.toml").write_text(SHORT)
     return tmp_path
 
@@ -90,7 +91,7 @@ def test_a_name_stands_for_the_newest_run_of_that_name(command: str, here: Path,
     assert "note: using runs/mine\n" in run(command, "other").stderr
     assert "note: using runs/mine\n" in run(command, "mine").stderr
     assert f"note: using {OLDER}\n" in run(command, Path(OLDER).name).stderr
-    assert "note" not in run(command, OLDER).stderr
+    assert "note: using" not in run(command, OLDER).stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -127,13 +128,13 @@ def test_a_path_is_that_path_also_where_a_run_has_its_name(here: Path) -> None:
 
 
 def test_runs_are_sorted_by_the_time_in_their_names_or_of_their_config(here: Path) -> None:
-    os.utime("runs/mine/config.toml", (1, 1))
     names = [path.name for path in find_runs(["runs/*", "quickstart", here / "runs" / "mine"])]
-    assert names[:4] == [
-        "broken",
+    assert names == [
+        "mine",
         "quickstart-20260102-030405-10",
         "quickstart-20260102-030405",
         "quickstart-20251231-235959",
+        "broken",
     ]
     assert find_runs(["runs", "runs/quickstart.txt", "", "..", "nothing", "x" * 5000, "a\0b"]) == []
 

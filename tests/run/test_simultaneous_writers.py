@@ -16,7 +16,7 @@ import pytest
 from tiny_runs import TINY, tiny_config
 
 from metta.checkpoint.trainer_state import TrainingState
-from metta.files import new_directory, write_atomically
+from metta.files import new_directory, write_atomically, write_together
 from metta.run.run_directory import RunDirectory
 
 WRITERS = 8
@@ -81,6 +81,18 @@ def test_a_file_written_at_once_is_that_of_one_writer(tmp_path: Path) -> None:
 
     at_once(write)
     assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_files_written_at_once_under_one_name_are_numbered(tmp_path: Path) -> None:
+    """Replays, reports and exports whose names nobody chose."""
+
+    def write(index: int) -> Path:
+        content = str(index).encode()
+        return write_together(tmp_path / "replays", "replay", {".a": content, ".b": content}, overwrite=False)[".b"]
+
+    paths = at_once(write)
+    assert [int(path.read_bytes()) for path in paths] == list(range(WRITERS))
+    assert all(path.with_suffix(".a").read_bytes() == path.read_bytes() for path in paths)
 
 
 def test_trainer_states_saved_at_once_are_all_valid(tmp_path: Path) -> None:
