@@ -29,7 +29,9 @@ class SelfPlayConfig(FrozenModel):
         description="instead of groups: fraction of each world's agents, drawn at random for each episode",
     )
     policies: list[FilePath] = Field(
-        default_factory=list, max_length=1000, description="policy checkpoints in the pool of opponents"
+        default_factory=list,
+        max_length=1000,
+        description="policy checkpoints, or runs (their newest policies), in the pool of opponents",
     )
     snapshot_interval: int = Field(
         default=0,

@@ -173,7 +173,9 @@ class ExperienceConfig(FrozenModel):
 class KickstartingConfig(FrozenModel):
     """Kickstarting (Schmitt et al. 2018, arXiv:1803.03835): a trained policy as teacher; off without `teacher`."""
 
-    teacher: FilePath = Field(default="", description="policy checkpoint of the teacher; empty: no teacher")
+    teacher: FilePath = Field(
+        default="", description="policy checkpoint of the teacher, or a run (its newest policy); empty: no teacher"
+    )
     coef: float = Field(
         default=1.0,
         ge=0,
@@ -244,7 +246,8 @@ class CheckpointConfig(FrozenModel):
         description="seconds between uploads of the newest checkpoint to Weights & Biases; 0: never",
     )
     checkpoint_dir: FilePath = Field(
-        default="", description="directory of checkpoints; empty: checkpoints/ in the run directory"
+        default="",
+        description="directory of checkpoints; {run_dir}/x is in the run directory; empty: checkpoints/ in it",
     )
 
 
@@ -260,8 +263,8 @@ class SimulationConfig(FrozenModel):
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
     replay_dir: FilePath = Field(
         default="",
-        description="directory of replays, whose names then begin with that of the run directory; empty: replays/ in "
-        "the run directory",
+        description="directory of replays; {run_dir}/x is in the run directory; outside of it, names begin with that of "
+        "the run directory; empty: replays/ in the run directory",
     )
 
 

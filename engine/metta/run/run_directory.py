@@ -23,7 +23,7 @@ from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
-from metta.config.validation.file_paths import user_path
+from metta.config.validation.file_paths import IN_RUN, from_run, user_path
 from metta.errors import (
     CheckpointError,
     MettaError,
@@ -46,8 +46,6 @@ from metta.run.write_permissions import (
 )
 
 METRICS = "metrics.jsonl"
-IN_RUN = "{run_dir}"
-"""First part of paths in `config.toml` that lie in the run directory, so that a copied or moved run has its own."""
 CHECKPOINT_DIR, REPLAY_DIR = "checkpoint.checkpoint_dir", "simulation.replay_dir"
 LOCK = ".lock"
 SOFT_LOCK = ".lock_soft"
@@ -162,15 +160,15 @@ class RunDirectory:
     def write_config(self) -> None:
         """Write all settings to `config.toml`, and grant write permission for outside directories.
 
-        `metta train` accepts the file: `run.run_dir` is empty, so that a new run gets a new directory. Directories in
-        the run start with `IN_RUN`; other paths are absolute, since a run may resume in another working directory.
-        Raises UsageError if a path is not writable, TrainingError for other failures, such as a full disk.
+        `metta train` accepts the file: `run.run_dir` is empty, so that a new run gets a new directory. Paths in the run
+        directory start with `IN_RUN`; others are absolute, since a run may resume in another working directory. Raises
+        UsageError if a path is not writable, TrainingError for other failures, such as a full disk.
         """
         config = self.config
         checkpoint_dir = _portable(self.root, config.checkpoint.checkpoint_dir)
         replay_dir = _portable(self.root, config.simulation.replay_dir)
-        teacher = _absolute(config.kickstarting.teacher)
-        policies = [_absolute(policy) for policy in config.self_play.policies]
+        teacher = _portable(self.root, config.kickstarting.teacher)
+        policies = [_portable(self.root, policy) for policy in config.self_play.policies]
         portable = config.model_copy(
             update={
                 "run": config.run.model_copy(update={"run_dir": ""}),
@@ -232,18 +230,19 @@ def find_runs(sources: Iterable[str | Path]) -> list[Path]:
 
     The name is that of the directory or `run.name`. Sources that are none of these are left out.
     """
-    found: set[Path] = set()
+    found: list[Path] = []
     for source in sources:
         name, path = os.fspath(source), user_path(source)
         if is_run(path):
-            found.add(path)
+            found.append(path)
         elif glob.has_magic(name):
-            found.update(match for match in map(Path, glob.glob(str(path))) if is_run(match))
+            found.extend(match for match in map(Path, glob.glob(str(path))) if is_run(match))
         elif is_run(Path("runs") / name) and name not in ("", ".", ".."):
-            found.add(Path("runs") / name)
+            found.append(Path("runs") / name)
         elif name == path.name:
-            found.update(match for match in Path("runs").glob("*") if is_run(match) and _run_name(match) == name)
-    return sorted(found, key=_begun, reverse=True)
+            found.extend(match for match in Path("runs").glob("*") if is_run(match) and _run_name(match) == name)
+    distinct = {path.resolve(): path for path in reversed(found)}
+    return sorted(distinct.values(), key=_begun, reverse=True)
 
 
 def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig:
@@ -265,12 +264,12 @@ def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig
 
 def checkpoint_directory(root: Path, config: RunConfig) -> Path:
     """The directory of policies and trainer states of the run in `root`."""
-    return _located(root, config.checkpoint.checkpoint_dir, "checkpoints")
+    return from_run(config.checkpoint.checkpoint_dir or f"{IN_RUN}/checkpoints", root)
 
 
 def replay_directory(root: Path, config: RunConfig) -> Path:
     """The directory of recorded episodes of the run in `root`."""
-    return _located(root, config.simulation.replay_dir, "replays")
+    return from_run(config.simulation.replay_dir or f"{IN_RUN}/replays", root)
 
 
 def replay_prefix(root: Path, config: RunConfig) -> str:
@@ -345,19 +344,11 @@ def _is_outside(root: Path, path: Path) -> bool:
     return not path.resolve().is_relative_to(root.resolve())
 
 
-def _located(root: Path, text: str, default: str) -> Path:
-    """The directory that a setting of the run in `root` names, by default `default` in the run directory."""
-    if not text:
-        return root / default
-    path = Path(text)
-    return root.joinpath(*path.parts[1:]) if path.parts[:1] == (IN_RUN,) else path
-
-
 def _portable(root: Path, text: str) -> str:
-    """A setting that names a directory, in the form for `config.toml`."""
+    """A path of the config in the form for `config.toml`: absolute, or with `IN_RUN` if it is in the run directory."""
     if not text:
         return ""
-    path = Path(os.path.abspath(_located(root, text, "")))
+    path = Path(os.path.abspath(from_run(text, root)))
     for start, written in ((Path(os.path.abspath(root)), path), (root.resolve(), path.resolve())):
         if written.is_relative_to(start):
             return str(Path(IN_RUN, written.relative_to(start)))
@@ -381,10 +372,6 @@ def _moved(root: Path, text: str) -> str:
             if root.joinpath(*end).is_dir():
                 return str(Path(IN_RUN, *end))
     return text
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute()) if path else ""
 
 
 def _run_name(root: Path) -> str | None:

@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BeforeValidator
 
 from metta.errors import Problem, RulesError, UsageError, printable
 
+IN_RUN = "{run_dir}"
+"""First part of paths in `config.toml` that lie in the run directory, so that a copied or moved run has its own."""
+
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """The path that the user means: `~/x` and `~user/x` start at a home directory, `./~` is a file of that name.
@@ -20,6 +23,12 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     found = Path(_expanded(text))
     is_literal = not text.startswith("~") and found.parts[:1] and found.parts[0].startswith("~")
     return found.absolute() if is_literal else found
+
+
+def from_run(text: str, root: Path) -> Path:
+    """The path that a text in the config of the run in `root` means, with `IN_RUN` replaced."""
+    path = Path(text)
+    return root.joinpath(*path.parts[1:]) if path.parts[:1] == (IN_RUN,) else path
 
 
 def _expanded(text: str) -> str:
