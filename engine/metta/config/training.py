@@ -263,8 +263,8 @@ class SimulationConfig(FrozenModel):
     replay_interval: int = Field(default=300, ge=0, le=10**9, description="seconds between recorded episodes; 0: never")
     replay_dir: FilePath = Field(
         default="",
-        description="directory of replays; {run_dir}/x is in the run directory; outside of it, names begin with that of "
-        "the run directory; empty: replays/ in the run directory",
+        description="directory of replays; {run_dir}/x is in the run directory; elsewhere, names of replays begin with "
+        "that of the run directory; empty: replays/ in the run directory",
     )
 
 
