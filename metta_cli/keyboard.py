@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from prompt_toolkit.input import create_input
 from prompt_toolkit.key_binding import KeyPress
@@ -34,10 +34,11 @@ class Keyboard:
     """Context manager that turns off echo and line buffering of the terminal; `read` returns single keys."""
 
     def __init__(self, command: str, hint: str):
-        """Raises UsageError if stdin or stdout is not a terminal; its message names `command` and ends with `hint`."""
-        if termios is None or not (sys.stdin.isatty() and output.can_animate()):
+        """Raises UsageError without a terminal; its message names `command` and ends with `hint`."""
+        terminal = _terminal()
+        if terminal is None:
             raise UsageError(f"metta {command} needs a terminal; {hint}")
-        self._input = create_input(sys.stdin)
+        self._input = create_input(terminal)
         self._settings: list[Any] = []
         self._keys: deque[str] = deque()
         self._is_partial = False
@@ -75,6 +76,18 @@ class Keyboard:
             else:
                 return None
         return self._keys.popleft()
+
+
+def _terminal() -> TextIO | None:
+    """The terminal from which keys are read: stdin, or where that is a pipe, the one that controls this process."""
+    if termios is None or not output.can_animate():
+        return None
+    if sys.stdin.isatty():
+        return sys.stdin
+    try:
+        return open("/dev/tty", encoding="utf-8")
+    except OSError:
+        return None
 
 
 def _key_names(presses: Sequence[KeyPress]) -> list[str]:

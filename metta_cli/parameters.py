@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +35,8 @@ def integer_option(help_: str, low: int | None = None, high: int | None = None) 
 
 def complete_run(incomplete: str) -> list[str]:
     """Directories of the runs in `./runs` whose names start with `incomplete`; if none, the shell completes files."""
-    return [str(run) for run in api.find_runs(["runs/*"]) if run.name.startswith(incomplete.removeprefix("runs/"))]
+    pattern = f"runs/{glob.escape(incomplete.removeprefix('runs/'))}*/config.toml"
+    return sorted(str(Path(config).parent) for config in glob.glob(pattern))
 
 
 Source = Annotated[

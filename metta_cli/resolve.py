@@ -11,6 +11,7 @@ from pathlib import Path
 from metta import api
 from metta.errors import UsageError, closest_name
 from metta_cli import output
+from metta_cli.torch_setup import set_up_torch
 
 BASELINE_POLICIES: dict[str, Callable[[api.EnvConfig], api.Policy]] = {
     "random": lambda env_config: api.RandomPolicy(env_config.spec),
@@ -33,6 +34,7 @@ def newest_run(sources: Sequence[str]) -> str:
     first = str(api.user_path(sources[0]))
     if len(sources) == 1 and (sources[0] in BASELINE_POLICIES or os.path.exists(first)):
         return first
+    set_up_torch()  # to find runs imports it
     if runs := api.find_runs(sources):
         if not api.job_rank():
             output.print_note(f"using {runs[0]}" + (f", the newest of {len(runs)} runs" if len(runs) > 1 else ""))

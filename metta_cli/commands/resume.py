@@ -21,8 +21,8 @@ def resume(
     debug: Debug = False,
 ) -> None:
     """Resume a run from its newest valid checkpoint."""
-    run_dir = resolve.newest_run(run)
     set_up_torch()
+    run_dir = resolve.newest_run(run)
     with training_view(json, quiet) as view:
         ended = api.resume_run(run_dir, view, overrides(set_, device=device, total_timesteps=total_timesteps))
     raise typer.Exit(130 if ended.reason == "interrupted" else 0)
