@@ -111,6 +111,17 @@ def test_keys_control_one_agent(terminal: Terminal, tmp_path: Path) -> None:
     terminal.shows(lambda screen: screen.count("still here") == 2)
 
 
+def test_a_world_from_a_pipe_is_played_with_keys_of_the_terminal(terminal: Terminal) -> None:
+    terminal.type(command("presets", "show", "quickstart") + " | " + command("play", "-"), "Enter")
+    terminal.shows(lambda screen: "your turn" in screen)
+    terminal.type("Space")
+    terminal.shows(lambda screen: step_of(screen) == 1)
+    terminal.type("q")
+    terminal.shows(lambda screen: "your turn" not in screen and "$ " in screen)
+    terminal.type("echo still here", "Enter")
+    terminal.shows(lambda screen: screen.count("still here") == 2)
+
+
 def test_watching_a_run_pauses_steps_and_follows_it(terminal: Terminal, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     config = tiny_config("", f"run.run_dir={run_dir}", "run.total_timesteps=512", "env.game.max_steps=400")
