@@ -60,7 +60,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
     monkeypatch.setattr("metta_cli.keyboard.Keyboard.__init__", lambda *arguments: None)
     for name in ("watch", "play"):
-        monkeypatch.setattr(f"metta_cli.interactive.{name}", lambda *arguments: found.append(arguments))
+        monkeypatch.setattr(f"metta_cli.interactive.{name}", lambda *arguments: found.append(arguments) or [])
     monkeypatch.setattr("metta.api.export_policy", lambda agent, path, overwrite: path, raising=False)
     monkeypatch.setattr("metta.api.write_report", lambda runs, path, overwrite: path, raising=False)
     return found

@@ -199,6 +199,7 @@ OPTIONS: dict[str, list[list[str]]] = {
     "play source": [["play", "~/tiny.toml"]],
     "play policy": [["play", "~/tiny.toml", "--policy=~/run"]],
     "export checkpoint": [["export", "~/run"]],
+    "export env": [["export", "~/run", "--env=~/tiny.toml"]],
     "export out": [["export", "~/run", "--out=~/new/policy.onnx"]],
     "report run": [["report", "~/run"]],
     "report out": [["report", "~/run", "--out=~/new/report.html"]],
@@ -221,6 +222,7 @@ NO_PATHS = {
     "watch set_",
     "play set_",
     "check set_",
+    "export set_",
     "reference name",
 }
 
@@ -245,7 +247,7 @@ def test_an_option_takes_a_path_from_a_home_directory(
     monkeypatch.setattr("metta_cli.keyboard.Keyboard.__init__", lambda *arguments: None)
     shown: list[Any] = []
     for name in ("watch", "play"):
-        monkeypatch.setattr(f"metta_cli.interactive.{name}", lambda *arguments: shown.append(arguments))
+        monkeypatch.setattr(f"metta_cli.interactive.{name}", lambda *arguments: shown.append(arguments) or [])
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output + repr(result.exception)
     assert bool(shown) == (arguments[0] in ("watch", "play"))
