@@ -81,6 +81,8 @@ class Problem:
     line: int | None = None
     option: str | None = None
     """the command-line option that set the value; None if the file set it"""
+    similar: str | None = None
+    """name in the same table that the message suggests for an unknown one"""
 
     @property
     def key(self) -> str:

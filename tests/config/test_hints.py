@@ -331,3 +331,31 @@ def test_an_unknown_object_of_an_option_is_named_as_typed() -> None:
     (problem,) = caught.value.problems
     assert (problem.place, problem.key) == ("--set", "env.objects.altr.type")
     assert 'did you mean "altar"?' in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env.map_builder.objects = { altar = 1, alter = 2 }", '"alter"; did you mean "altar"? It is set already'),
+        ("env.game.item_max = { laser = 1, lazer = 2 }", '"lazer"; did you mean "laser"? It is set already'),
+        ("env.objects.altar.input = { laser = 1, lazer = 2 }", '"lazer"; did you mean "laser"? It is set already'),
+        ("env.actions.move.consumed_resources = { laser = 1, lazer = 2 }", '"laser"? It is set already'),
+        ("env.game.reward_sharing_groups.agent = { agent = 0.1, agnt = 0.2 }", '"agent"? It is set already'),
+        ("env.game.item_max = { hearts = 1 }", 'unknown item "hearts"; known: ore_red, '),
+        ("env.game.inventory_item_names = ['heart']\nenv.map_builder.objects = { labb = 1 }", '"labb"; known: wall, '),
+        ("curriculum.scenes = { a = 1 }", "must be a list; got a table"),
+        ("env.objects = 1", "must be a list; got 1"),
+    ],
+)
+def test_hints_do_not_name_what_is_impossible(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, "a.toml")
+    (found,) = [problem.message for problem in caught.value.problems if message in problem.message]
+    assert "did you mean" not in found or "It is set already" in found
+    assert "write [[" not in found
+
+
+def test_an_option_may_replace_what_is_set_already() -> None:
+    for text in ("", "env.map_builder.objects = { altar = 1 }"):
+        with pytest.raises(ConfigError, match=r'unknown object "altr"; did you mean "altar".$'):
+            parse_config(text, "a.toml", ["env.map_builder.objects.altr=4"])

@@ -10,7 +10,7 @@ from metta.config.env.map_drawings import drawing_problems, reachability_problem
 from metta.config.env.map_generators import AgentCounts, ScatterConfig
 from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, ActionConfig, ObjectConfig
 from metta.config.validation.key_paths import KeyPath
-from metta.errors import Problem, did_you_mean
+from metta.errors import Problem, closest_name, did_you_mean
 
 
 def name_problems(
@@ -66,9 +66,10 @@ def _item_problems(
                 if settings.is_set(field) and value != default and item not in game.inventory_item_names:
                     message = f'is for the item "{item}", which is not in env.game.inventory_item_names; got {value:g}'
                     yield Problem((*path, field), message)
-    for path, item in _item_mentions(game, objects, actions):
+    for path, item, own in _item_mentions(game, objects, actions):
         if item not in game.inventory_item_names:
-            yield Problem(path, f'unknown item "{item}"{did_you_mean(item, game.inventory_item_names)}')
+            possible = [name for name in game.inventory_item_names if name not in own]
+            yield _unknown("item", path, item, possible)
 
 
 def _object_problems(
@@ -78,12 +79,13 @@ def _object_problems(
     for index, action in enumerate(actions):
         if action.use is not None and action.use not in ("mine", "generator", "converter", *types):
             yield Problem(("actions", index, "use"), f'unknown object "{action.use}"{did_you_mean(action.use, types)}')
+    recipes = {name: {**(entry.input or {}), **(entry.output or {})} for name, entry in types.items()}
     for path, name in _placed_objects(builder, types):
         if name not in types:
-            yield Problem(path, f'unknown object "{name}"{did_you_mean(name, types)}')
+            possible = [other for other in types if all(item in items for item in recipes[other])]
+            yield _unknown("object", path, name, possible)
         else:
-            recipe = {**(types[name].input or {}), **(types[name].output or {})}
-            for item in recipe:
+            for item in recipes[name]:
                 if item not in items:
                     message = f'"{name}" needs the item "{item}", which is not in env.game.inventory_item_names'
                     yield Problem(path, message)
@@ -95,7 +97,7 @@ def _sharing_problems(game: GameConfig) -> Iterator[Problem]:
         path = ("game", "reward_sharing_groups", giver)
         for name, place in [(giver, path), *((taker, (*path, taker)) for taker in shares)]:
             if name not in game.groups:
-                yield Problem(place, f'unknown group "{name}"{did_you_mean(name, game.groups)}')
+                yield _unknown("group", place, name, game.groups)
         if sum(shares.values()) > 1:
             total = " + ".join(f"{share:g}" for share in shares.values())
             yield Problem(path, f"must sum to at most 1; got {total} = {sum(shares.values()):g}")
@@ -108,22 +110,25 @@ def _agent_settings(game: GameConfig) -> Iterator[tuple[KeyPath, AgentSettings]]
 
 def _item_mentions(
     game: GameConfig, objects: Sequence[ObjectConfig], actions: Sequence[ActionConfig]
-) -> Iterator[tuple[KeyPath, str]]:
-    """(path, item) of every reference to an item outside of the defaults."""
+) -> Iterator[tuple[KeyPath, str, Collection[str]]]:
+    """(path, item, items with their own key) of every reference to an item outside of the defaults."""
     for path, settings in _agent_settings(game):
         for field in ("item_max", "item_rewards", "item_reward_max"):
             own = {item for item, fields in ITEM_FIELDS.items() if field in fields}
-            yield from (((*path, field, item), item) for item in getattr(settings, field) if item not in own)
+            table = getattr(settings, field)
+            yield from (((*path, field, item), item, own) for item in table if item not in own)
     for index, entry in enumerate(objects):
         if entry != CATALOG.get(entry.name):
             for field in ("input", "output"):
-                yield from ((("objects", index, field, item), item) for item in getattr(entry, field) or {})
+                table = getattr(entry, field) or {}
+                yield from ((("objects", index, field, item), item, ()) for item in table)
     for index, action in enumerate(actions):
         if action not in DEFAULT_ACTIONS:
             for field in ("required_resources", "consumed_resources", "defense_resources"):
-                yield from ((("actions", index, field, item), item) for item in getattr(action, field) or {})
+                table = getattr(action, field) or {}
+                yield from ((("actions", index, field, item), item, ()) for item in table)
             if action.item is not None:
-                yield ("actions", index, "item"), action.item
+                yield ("actions", index, "item"), action.item, ()
 
 
 def _placed_objects(builder: MapBuilder, types: Collection[str]) -> Iterator[tuple[KeyPath, str]]:
@@ -133,6 +138,11 @@ def _placed_objects(builder: MapBuilder, types: Collection[str]) -> Iterator[tup
         elif isinstance(part, AsciiConfig):
             drawn = set(part.cell_names)
             yield from (((*path, "map"), name) for name in types if name in drawn)
+
+
+def _unknown(kind: str, path: KeyPath, name: str, known: Iterable[str]) -> Problem:
+    names = list(known)
+    return Problem(path, f'unknown {kind} "{name}"{did_you_mean(name, names)}', similar=closest_name(name, names))
 
 
 def _quoted(name: str | int) -> str:

@@ -46,7 +46,7 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
                 tables[name] = model.model_validate(repaired.get(name, {}))
             except ValidationError as second:
                 found += [
-                    Problem((name, *problem.path), problem.message)
+                    replace(problem, path=(name, *problem.path))
                     for problem in problems_in(second, model, repaired.get(name, {}))
                 ]
     env, experience = tables.get("env"), tables.get("experience")

@@ -197,7 +197,9 @@ class _Places:
                 if path == override.written:
                     return replace(problem, option=override.option, path=override.path + problem.path[depth:])
             if path in self.lines:
-                is_twice = isinstance(problem, UnknownKey) and problem.meant in self.lines
+                meant = problem.meant if isinstance(problem, UnknownKey) else None
+                meant = (*problem.path[:-1], problem.similar) if problem.similar else meant
+                is_twice = depth == len(problem.path) and meant in self.lines
                 message = f"{problem.message} It is set already" if is_twice else problem.message
                 return replace(problem, line=self.lines[path], message=message)
             for override in self.overrides:

@@ -100,7 +100,7 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     path = without_tags(root, details["loc"], data)
     if isinstance(cause := context.get("error"), RulesError):
-        yield from (Problem(path + problem.path, problem.message) for problem in cause.problems)
+        yield from (replace(problem, path=path + problem.path) for problem in cause.problems)
     elif kind == "extra_forbidden":
         yield unknown_key(root, named_path(root, path, data), data)
     elif kind == "missing":
@@ -125,7 +125,9 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
     elif kind == "value_error":
         yield Problem(path, f"{cause}; got {shown(value)}")
     elif kind == "list_type" and isinstance(value, dict):
-        yield Problem(path, f"must be a list; got a table: write [[{Problem(path, '').key}]]")
+        is_of_tables = table_at(root, (*path, 0)) is not None
+        hint = f": write [[{Problem(path, '').key}]]" if is_of_tables else ""
+        yield Problem(path, f"must be a list; got a table{hint}")
     elif kind == "model_type" and isinstance(value, list):
         yield Problem(path, f"must be a table; got a list: write [{Problem(path, '').key}]")
     else:
