@@ -152,5 +152,5 @@ class PlayedEpisode:
         mean = f" (mean of the others: {output.format_number(sum(others) / len(others))})" if others else ""
         return [
             f"episode {self._number}: reward {reward}{mean}",
-            f"gained {gained}; {self.steps:,} steps, {self._failed:,} failed actions",
+            f"gained {gained}; {self.steps:,} steps; failed actions: {self._failed:,}",
         ]

@@ -101,12 +101,15 @@ def test_keys_control_one_agent(terminal: Terminal, tmp_path: Path) -> None:
     assert walked == (before[0], before[1] + 2, "▶")
     terminal.type("z")  # means nothing, and costs no step
     terminal.type("g")
-    assert "get items: failed" in terminal.shows(lambda screen: step_of(screen) == 3)
+    screen = terminal.shows(lambda screen: step_of(screen) == 3)
+    assert "get items: failed" in screen
+    assert re.search("because +nothing is ahead", screen)
     terminal.type("Home", "DC", "PPage", "S-Up", "F1", "M-q", "Enter")  # mean nothing either
     terminal.type("g")
     terminal.shows(lambda screen: step_of(screen) == 4 and "your turn" in screen)
     terminal.type("Escape")
-    terminal.shows(lambda screen: "your turn" not in screen and "$ " in screen)
+    screen = terminal.shows(lambda screen: "your turn" not in screen and "$ " in screen)
+    assert "gained no items; 4 steps; failed actions: 2" in screen
     terminal.type("echo still here", "Enter")  # echoed as it is typed: the terminal is as it was
     terminal.shows(lambda screen: screen.count("still here") == 2)
 

@@ -123,7 +123,7 @@ def test_the_summary_of_an_episode() -> None:
     first, second = summary.lines()
     reward, others = played.total_rewards[0], played.total_rewards[1:].mean()
     assert first == f"episode 1: reward {reward:.3f} (mean of the others: {others:.3f})"
-    gained = re.fullmatch(r"gained (.+); 60 steps, (\d+) failed actions", second)
+    gained = re.fullmatch(r"gained (.+); 60 steps; failed actions: (\d+)", second)
     assert gained
     assert re.search(r"[1-9]\d* ore_red, [1-9]\d* battery_red, [1-9]\d* heart", gained[1])
 
@@ -138,3 +138,14 @@ def test_a_map_in_color_is_the_same_text(world: str) -> None:
     altars = [index for index, glyph in enumerate(drawing) if glyph == "_"]
     shown = {span.start for span in styled.spans if "reverse" in str(span.style) and span.start < len(drawing)}
     assert world == "predator_prey" or shown == set(altars) != set()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_all_cells_of_the_map_have_the_same_width(world: str) -> None:
+    played = player(world, 5)
+    with open("/dev/null", "w", encoding="utf-8") as null:
+        view = WorldView(Console(file=null, width=400, height=100), played, "")
+        rows = view._map(100, 400).plain.splitlines()
+    game, digits = played.env.config.game, len(str(played.env.num_agents - 1))
+    assert {len(row) for row in rows} == {game.width * (1 + digits)}
+    assert len(rows) == game.height
