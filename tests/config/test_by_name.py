@@ -131,6 +131,10 @@ def test_a_bucket_over_an_object_by_name(text: str) -> None:
     assert tasks.names == ("metta, objects.altar.cooldown=5", "metta, objects.altar.cooldown=20")
     assert [env.object_types["altar"].cooldown for env in tasks.env_configs] == [5, 20]
     assert len({env.object_types["mine_red"].cooldown for env in tasks.env_configs}) == 1
+    for key in ("objects.altar.cooldown", "env.objects.altar.cooldown", "game.objects.altar.cooldown"):
+        bins = f'[curriculum.buckets]\n"{key}" = {{ range = [5, 20], bins = 2 }}\n'
+        tasks = load_tasks(read(f"{text}\n{bins}"))
+        assert [env.object_types["altar"].cooldown for env in tasks.env_configs] == [8, 16]
 
 
 @pytest.mark.parametrize(

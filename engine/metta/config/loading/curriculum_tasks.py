@@ -207,7 +207,7 @@ def _setting(key: str, bucket: BucketConfig, scenes: Sequence[tuple[str, dict[st
         return Problem(place, "must be the path of a setting of the world, such as map_builder.objects.altar")
     if path[0] == "env":
         path = path[1:]
-    if path[:2] == ("game", "map_builder"):  # as in the C++ MettaGrid
+    if path[:1] == ("game",) and path[1:2] in (("map_builder",), ("objects",), ("actions",)):  # as in the C++ MettaGrid
         path = path[1:]
     is_integer = False
     for name, data in scenes:
