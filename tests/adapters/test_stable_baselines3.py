@@ -24,14 +24,15 @@ def test_its_worlds_differ_in_every_episode() -> None:
         warnings.simplefilter("ignore")  # other people's
         import supersuit  # noqa: PLC0415  # the extra may be missing
 
-        one = supersuit.pettingzoo_env_to_vec_env_v1(MettaGridEnv(TINY).to_pettingzoo())
+        world = MettaGridEnv(TINY.override(width=16, height=16))  # too large for two equal ones by chance
+        one = supersuit.pettingzoo_env_to_vec_env_v1(world.to_pettingzoo())
         worlds = supersuit.concat_vec_envs_v1(one, 8, base_class="stable_baselines3")
-    observations = worlds.reset()
-    for _ in range(3):
-        assert len({rows.tobytes() for rows in np.split(observations, 8)}) == 8
-        for _ in range(20):
-            observations, _, dones, _ = worlds.step(np.zeros((24, 2), int))
-        assert dones.all()
+        observations = worlds.reset()
+        for _ in range(3):
+            assert len({rows.tobytes() for rows in np.split(observations, 8)}) == 8
+            for _ in range(20):
+                observations, _, dones, _ = worlds.step(np.zeros((24, 2), int))
+            assert dones.all()
 
 
 @pytest.mark.slow
