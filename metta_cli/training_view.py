@@ -149,7 +149,8 @@ class LiveView(View):
         if name not in ("collect", "update"):
             return [label + Text(format_duration(time.monotonic() - self.phase_began_at), "dim")]
         share = self.progress.share
-        return [label + _bar(share, min(MAX_TIME_BAR_WIDTH, width - 29), "cyan") + Text(f"  {100 * share:3.0f}%")]
+        bar = _bar(share, min(MAX_TIME_BAR_WIDTH, width - 29), "cyan")
+        return [Text().join([label, bar, Text(f"  {100 * share:3.0f}%")])]
 
     def _reward(self, width: int) -> list[Text]:
         """Last, first and best reward, and the curve between them."""
