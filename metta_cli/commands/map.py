@@ -16,9 +16,9 @@ def map_(
     set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Print the initial map of an episode, one character per cell, and a legend.
+    """Print the initial map of an episode, and its legend.
 
-    The output is a map file, which a world of type "Ascii" can use.
+    Each character is a cell. The output is a map file, which a world of type "Ascii" can use.
     """
     env_config = api.load_world(source, set_ or ())
     with exit_on_interrupt():

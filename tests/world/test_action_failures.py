@@ -127,4 +127,6 @@ def test_what_is_ahead():
     for glyph, text in ahead.items():
         assert view_ahead(play(f"{glyph}\n@", []), 0) == text
     assert view_ahead(play("@", []), 0) == "the edge of the map"
+    teams = {"red": {"id": 0}, "blue": {"id": 1}}
+    assert view_ahead(play("B\n@\n\nB agent.blue", [], groups=teams), 1) == "agent 0 of blue"
     assert view_ahead(play("r\n@", [["get"]]), 0) == "mine_red: converting for 3 more steps"

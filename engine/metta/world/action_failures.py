@@ -43,7 +43,10 @@ def view_ahead(env: MettaGridEnv, agent: int) -> str:
     if entity >= worlds.first_converter:
         return f"{name}: {_converter_state(worlds, entity - worlds.first_converter)}"
     other = int(worlds.agents_among(entities)[0])
-    return f"{name}, frozen" if other not in (-1, row) and worlds.freeze[other] else name
+    if other in (NO_AGENT, row):
+        return name
+    team = f" of {worlds.compiled.groups.names[worlds.group_row[other]]}" if worlds.compiled.num_groups > 1 else ""
+    return f"{name}{team}{', frozen' if worlds.freeze[other] else ''}"
 
 
 def _reason(worlds: Worlds, row: int, turns: Turns) -> str | None:
