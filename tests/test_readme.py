@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[1]
 NAMES = (
     "README.md",
     "presets/README.md",
+    "presets/METTAGRID.md",
     "engine/README.md",
+    "engine/API.md",
     "tests/README.md",
     "tests/benchmarks/README.md",
     "tests/benchmarks/learning.md",

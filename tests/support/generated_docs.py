@@ -1,4 +1,4 @@
-"""Generated parts of the documentation: TOML reference, table of metrics, characters of maps.
+"""Generated parts of the documentation: TOML reference, Python API, table of metrics, characters of maps.
 
 `python tests/support/generated_docs.py` writes them into the pages, each between its two markers.
 `tests/test_readme.py` fails when a page is out of date. The table of map builders is written by `pictures.py`.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+
+from api_reference import api_reference
 
 from metta.config.env.glyphs import GLYPHS, LEGENDS
 from metta.config.loading.reference import DEFAULT_WORDS, KeyReference, TableReference, config_reference
@@ -53,6 +55,7 @@ PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "glyph-list": ("README.md", glyph_list),
     "glyphs": ("presets/README.md", glyph_table),
     "metrics": ("engine/README.md", metrics_table),
+    "api": ("engine/API.md", api_reference),
 }
 """marker -> page and generator of its content"""
 
