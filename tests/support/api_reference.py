@@ -154,7 +154,7 @@ def _attributes(node: ast.ClassDef) -> Iterator[str]:
     for entry in _entries(body):
         name = entry.name.removeprefix("self.")
         if isinstance(entry.node, ast.AnnAssign) and not name.startswith("_") and "." not in name:
-            default = f" = {ast.unparse(entry.node.value)}" if entry.node.value and entry.name == name else ""
+            default = f" = {_default(entry.node.value)}" if entry.node.value and entry.name == name else ""
             if entry.description or entry.name == name:
                 rows.append((name, ast.unparse(entry.node.annotation) + default, entry.description))
     for function in _functions(node, is_property=True):
@@ -165,6 +165,11 @@ def _attributes(node: ast.ClassDef) -> Iterator[str]:
             f"| `{name}` | `{kind}` | {_one_line(text)} |".replace(" | None", " \\| None") for name, kind, text in rows
         ]
         yield "\n".join(["| attribute | type | meaning |", "|---|---|---|", *lines])
+
+
+def _default(value: ast.expr) -> str:
+    """The default of a dataclass field, such as `PPOConfig()` for `field(default_factory=PPOConfig)`."""
+    return re.sub(r"^field\(default_factory=(\w+)\)$", r"\1()", ast.unparse(value))
 
 
 def _methods(node: ast.ClassDef) -> Iterator[str]:
