@@ -169,7 +169,7 @@ def _attributes(node: ast.ClassDef) -> Iterator[str]:
 
 def _default(value: ast.expr) -> str:
     """The default of a dataclass field, such as `PPOConfig()` for `field(default_factory=PPOConfig)`."""
-    return re.sub(r"^field\(default_factory=(\w+)\)$", r"\1()", ast.unparse(value))
+    return re.sub(r"^[Ff]ield\(default_factory=(\w+)\)$", r"\1()", ast.unparse(value))
 
 
 def _methods(node: ast.ClassDef) -> Iterator[str]:
