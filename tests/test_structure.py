@@ -248,8 +248,10 @@ def test_the_top_level_is_what_it_should_be() -> None:
         entries = {entry.name for entry in ROOT.iterdir()} - {"runs", "build", "dist"}
     named = {"pyproject.toml", "README.md", "LICENSE", "engine", "metta_cli", "presets", "tests"}
     assert {entry for entry in entries if not entry.startswith(".")} == named
-    assert {entry.name for entry in ENGINE.iterdir() if not entry.name.endswith(".egg-info")} == {"README.md", "metta"}
-    assert {entry.name for entry in (ROOT / "presets").iterdir() if entry.suffix != ".toml"} == {"README.md"}
+    in_engine = {entry.name for entry in ENGINE.iterdir() if not entry.name.endswith(".egg-info")}
+    assert in_engine == {"README.md", "API.md", "metta"}
+    in_presets = {entry.name for entry in (ROOT / "presets").iterdir() if entry.suffix != ".toml"}
+    assert in_presets == {"README.md", "METTAGRID.md"}
 
 
 def test_every_config_field_is_read() -> None:

@@ -88,8 +88,8 @@ def _entries(body: list[ast.stmt]) -> Iterator[Entry]:
             target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
             waiting.append((ast.unparse(target), node))
             if not (waiting[-1][0].isupper() and isinstance(following, ast.Assign | ast.AnnAssign)):
-                is_described = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-                description = str(following.value.value) if is_described else ""
+                below = following.value if isinstance(following, ast.Expr) else None
+                description = str(below.value) if isinstance(below, ast.Constant) else ""
                 yield from (Entry(name, assigned, description) for name, assigned in waiting)
                 waiting = []
 
