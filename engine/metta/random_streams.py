@@ -39,7 +39,12 @@ class RandomStream(IntEnum):
 
     def seed(self, seed: int, *keys: int) -> int:
         """An integer seed from `sequence(seed, *keys)`, 0 to 2^63 - 1, for generators such as `torch.Generator`."""
-        return int(self.sequence(seed, *keys).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return _integer_seed(self.sequence(seed, *keys))
+
+
+def fresh_seed() -> int:
+    """A seed from the entropy of the operating system, 0 to 2^63 - 1."""
+    return _integer_seed(np.random.SeedSequence())
 
 
 def episode_sequence(seed: int, world: int, episode: int) -> np.random.SeedSequence:
@@ -52,3 +57,7 @@ def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return bits ^ (bits >> np.uint64(31))
+
+
+def _integer_seed(sequence: np.random.SeedSequence) -> int:
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -75,5 +74,5 @@ def test_it_can_be_read_by_a_pager_that_is_closed() -> None:
     )
     assert process.stdout is not None
     process.stdout.close()
-    assert b"Traceback" not in process.communicate()[1]
-    assert process.returncode in (1, -getattr(os, "SIGPIPE", 13))
+    assert process.communicate()[1] == b""
+    assert process.returncode == 0

@@ -118,4 +118,7 @@ Event = (
     | Notice
     | RunEnded
 )
+"""What a listener can receive."""
+
 Listener = Callable[[Event], None]
+"""Called with each event, in the order of events, by the thread that trains."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError, UsageError
-from metta.random_streams import episode_sequence
+from metta.random_streams import episode_sequence, fresh_seed
 from metta.world.maps.build import build_map
 from metta.world.rules.converters import sampled_values, start_conversions
 from metta.world.state.compiled_config import NEVER
@@ -46,7 +46,7 @@ class EpisodeStreams:
         if seed is not None:
             self.given_seed = self.seed = checked_seed(seed)
         elif self._draws_seed:
-            self.seed = int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+            self.seed = fresh_seed()
         else:
             return False
         self._draws_seed = False
