@@ -7,16 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 import typer
 from tiny_runs import ignore, tiny_config
 from typer.testing import CliRunner
 
 from metta.run.train import train_run
 from metta_cli.main import app
+
+pytestmark = pytest.mark.usefixtures("quick_contents")
 
 DEFAULT_NAMES = {
     "replay": ["replay", "RUN", "--max-steps", "2"],
@@ -33,19 +33,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for seed, name in enumerate(("first", "second")):
         train_run(tiny_config(folder / name, "run.total_timesteps=1024", f"run.seed={seed}"), ignore)
     return {name: folder / name for name in ("first", "second")}
-
-
-@pytest.fixture(autouse=True)
-def quick_contents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real models and charts take seconds, and what is tested is the name of the file."""
-
-    def export(policy: torch.nn.Module, *_: object, **__: object) -> object:
-        content = b"".join(weights.numpy().tobytes() for weights in policy.state_dict().values())
-        proto = SimpleNamespace(SerializeToString=lambda: content)
-        return SimpleNamespace(model=SimpleNamespace(metadata_props={}), model_proto=proto)
-
-    monkeypatch.setattr("torch.onnx.export", export)
-    monkeypatch.setattr("metta.report.html_page.metrics_svg", lambda *_: "<svg></svg>")
 
 
 def invoke(*arguments: object) -> str:

@@ -21,6 +21,8 @@ from metta.run.train import train_run
 from metta_cli.__main__ import open_standard_streams
 from metta_cli.main import app, main
 
+pytestmark = pytest.mark.usefixtures("quick_contents")
+
 NAME = "rädchen 東京 [b] :smile:"
 """Name of files and directories that every command prints."""
 

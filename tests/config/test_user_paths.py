@@ -23,6 +23,8 @@ from metta.config.validation.key_paths import sections
 from metta.errors import ConfigError, UsageError
 from metta_cli.main import app
 
+pytestmark = pytest.mark.usefixtures("quick_contents")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
