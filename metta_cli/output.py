@@ -144,7 +144,7 @@ def can_animate() -> bool:
 
 
 def plain_text(text: str, style: str = "") -> Any:
-    """A `rich.text.Text` that shows the string as it is, with escapes for control characters and what stdout lacks."""
+    """A `rich.text.Text` that shows exactly the string, with escapes for control characters and what stdout lacks."""
     from rich.text import Text  # noqa: PLC0415
 
     encoding, errors = _stdout_encoding()

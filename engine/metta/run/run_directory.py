@@ -216,7 +216,10 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
 
 
 def policy_file(path: str | Path) -> Path:
-    """The path of a policy: a file as it is, of a run directory or directory of checkpoints its `newest_checkpoint`."""
+    """The file of a policy: `path` itself, or the `newest_checkpoint` of a run or a directory of checkpoints.
+
+    Raises UsageError if the directory has no policy.
+    """
     found = user_path(path)
     if os.path.isdir(found):
         if (newest := newest_checkpoint(found)) is None:

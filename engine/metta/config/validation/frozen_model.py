@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -61,9 +62,9 @@ class NamedTable(FrozenModel):
     """key of the name"""
 
     @classmethod
+    @abstractmethod
     def known(cls) -> list[str]:
         """The names of the entries that have defaults."""
-        raise NotImplementedError
 
     @classmethod
     def names(cls, tables: dict[str, Any]) -> list[str]:
@@ -71,9 +72,9 @@ class NamedTable(FrozenModel):
         return list(tables)
 
     @classmethod
+    @abstractmethod
     def defaults(cls, name: str) -> dict[str, Any]:
         """The values that the table of that name has unless it sets another `type`; empty for a new name."""
-        raise NotImplementedError
 
     @classmethod
     def listed(cls, value: Any) -> Any:
