@@ -78,7 +78,7 @@ class Peer:
         raise SystemExit(f"{self.name} {problem}" + (f"; its last messages:\n{messages}" if messages else ""))
 
     def close(self) -> None:
-        """Close its stdin, at which it ends by itself."""
+        """Close its stdin; the process then ends."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):

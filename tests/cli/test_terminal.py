@@ -110,7 +110,7 @@ def test_keys_control_one_agent(terminal: Terminal, tmp_path: Path) -> None:
     terminal.type("Escape")
     screen = terminal.shows(lambda screen: "your turn" not in screen and "$ " in screen)
     assert "gained no items; 4 steps; failed actions: 2" in screen
-    terminal.type("echo still here", "Enter")  # echoed as it is typed: the terminal is as it was
+    terminal.type("echo still here", "Enter")  # typed keys are shown again
     terminal.shows(lambda screen: screen.count("still here") == 2)
 
 
@@ -193,7 +193,7 @@ def test_training_leaves_one_panel_whatever_is_typed(terminal: Terminal, tmp_pat
         assert drawn.count("╭") == drawn.count("╰") == 1, drawn
     terminal.type("C-z")
     terminal.shows(lambda screen: "Stopped" in screen)
-    terminal.type("echo still here", "Enter")  # echoed as it is typed: the terminal is as it was
+    terminal.type("echo still here", "Enter")  # typed keys are shown again
     terminal.shows(lambda screen: screen.count("still here") == 2)
     terminal.type("fg", "Enter")
     drawn = terminal.shows(lambda screen: "still here" not in screen and "time spent" in screen)

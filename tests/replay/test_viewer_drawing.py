@@ -211,7 +211,7 @@ def test_shows_the_observation_window_and_follows_an_agent(
                 assert FLOOR not in shown[r][c]
                 assert max(map(max, shown[r][c])) == max(map(max, plain[r][c])) or SEEN_FLOOR in shown[r][c]
             else:
-                assert shown[r][c] == plain[r][c], f"what it does not see stays as it is: {r}, {c}"
+                assert shown[r][c] == plain[r][c], f"a cell that it does not see has changed: {r}, {c}"
 
     browser.press("f")
     for step in (0, 60, 90):
