@@ -1,9 +1,10 @@
 """The public names of metta and their types. `api.py` reads this list and imports each name when it is first used."""
 
 from metta.agent.backbones import Backbone
-from metta.agent.policy import MettaAgent, Policy, make_agent
+from metta.agent.policy import MettaAgent, Policy, PolicyOutput, make_agent
 from metta.allocator import keep_freed_memory
 from metta.baselines.random_policy import RandomPolicy
+from metta.baselines.registered import make_policy
 from metta.baselines.scripted import ScriptedPolicy
 from metta.checkpoint.onnx_export import export_policy
 from metta.checkpoint.policy_checkpoint import (
@@ -58,6 +59,7 @@ from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig
 from metta.config.training import (
     LOGGERS,
+    POLICIES,
     CheckpointConfig,
     CompileConfig,
     DistributedConfig,
@@ -85,10 +87,10 @@ from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum, make_curriculum
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.frozen_policies.self_play import FrozenPolicy, OpponentPool
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
 from metta.rl.rollout import BatchInfo, rollout
-from metta.rl.self_play import FrozenPolicy, OpponentPool
 from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics
 from metta.run.events import (
@@ -122,6 +124,7 @@ __all__ = [
     "LOGGERS",
     "MAP_BUILDERS",
     "OBSERVATION_PROCESSORS",
+    "POLICIES",
     "SUITES",
     "TYPE_AGENT",
     "TYPE_ALTAR",
@@ -192,6 +195,7 @@ __all__ = [
     "PhaseBegan",
     "PhaseProgressed",
     "Policy",
+    "PolicyOutput",
     "Preset",
     "PrioritizedSamplingConfig",
     "Processes",
@@ -250,6 +254,7 @@ __all__ = [
     "make_experience_manager",
     "make_lr_scheduler",
     "make_optimizer",
+    "make_policy",
     "mean_interval",
     "newest_checkpoint",
     "play_match",

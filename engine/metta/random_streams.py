@@ -32,6 +32,8 @@ class RandomStream(IntEnum):
     """which agents each policy controls in a match"""
     NEW_WORLDS = 8
     """worlds of a run that is resumed with a different number of processes"""
+    TEACHER = 9
+    """choices of the teacher that labels steps (kickstarting)"""
 
     def sequence(self, seed: int, *keys: int) -> np.random.SeedSequence:
         """The SeedSequence of this purpose. `keys`, such as the process rank, select independent substreams."""

@@ -50,7 +50,7 @@ def taught(busy_env, set_up):
 
 
 def test_the_divergence_is_kl_from_teacher_to_policy():
-    teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+    teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]])
     logits = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log() + 3.0
     by_hand = (0.5 * torch.tensor(0.5 / 0.25).log() + 0.5 * torch.tensor(0.5 / 0.75).log()) / 2
     assert teacher_divergence(teacher, logits) == pytest.approx(float(by_hand), rel=1e-5)
@@ -60,19 +60,19 @@ def test_the_divergence_is_kl_from_teacher_to_policy():
 def test_the_teacher_sees_whole_episodes_with_its_own_memory(taught, busy_env, cpu_offload):
     """The outputs of two epochs equal one forward pass over all their steps, across the boundary of the epochs."""
     agent, teacher, experience = taught(cpu_offload=cpu_offload)
-    observations, episode_starts, log_probs, teacher_values = [], [], [], []
+    observations, episode_starts, probabilities, teacher_values = [], [], [], []
     for _ in range(2):
         rollout(experience, agent)
         steps = experience.steps_collected
         observations.append(experience.observations[:steps].clone())
         episode_starts.append(experience.episode_starts[:steps].clone())
-        log_probs.append(experience.teacher_log_probs.clone())
+        probabilities.append(experience.teacher_probs.clone())
         teacher_values.append(experience.teacher_values.clone())
     with torch.no_grad():
         memory = teacher.initial_memory(experience.plan.agents)
         logits, values, _ = teacher(torch.cat(observations), memory, torch.cat(episode_starts))
     assert torch.cat(episode_starts)[1:].any()
-    torch.testing.assert_close(torch.cat(log_probs), logits.log_softmax(-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(probabilities), logits.softmax(-1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.cat(teacher_values), values, rtol=1e-4, atol=1e-5)
 
 
@@ -91,13 +91,14 @@ def test_minibatches_hold_the_teachers_outputs_of_their_own_steps(taught):
     compute_advantages(experience)
     for minibatch in experience.minibatches():
         starts_episode = minibatch.episode_starts[0]
-        assert minibatch.teacher_log_probs is not None
+        labels = minibatch.labels
+        assert labels is not None
         with torch.no_grad():
             memory = teacher.initial_memory(minibatch.action_index.shape[1])
             logits, values, _ = teacher(minibatch.observations, memory, minibatch.episode_starts)
-        teacher_log_probs = minibatch.teacher_log_probs[:, starts_episode]
-        torch.testing.assert_close(teacher_log_probs, logits.log_softmax(-1)[:, starts_episode], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(minibatch.teacher_values[:, starts_episode], values[:, starts_episode])
+        probabilities = labels.probabilities[:, starts_episode]
+        torch.testing.assert_close(probabilities, logits.softmax(-1)[:, starts_episode], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(labels.values[:, starts_episode], values[:, starts_episode])
 
 
 @pytest.mark.parametrize(("coef", "value_coef"), [(0.5, 0.0), (0.0, 0.3)])

@@ -24,8 +24,8 @@ from metta.config.training import ExperienceConfig
 from metta.errors import CheckpointError, MettaError, TrainingError
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.experience import make_experience_manager
+from metta.rl.frozen_policies.self_play import FrozenPolicy, OpponentPool
 from metta.rl.rollout import rollout
-from metta.rl.self_play import FrozenPolicy, OpponentPool
 from metta.run.training_run import TrainingRun
 from metta.world.env import MettaGridEnv
 

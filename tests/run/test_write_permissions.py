@@ -10,7 +10,7 @@ from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.config.loading.overrides import Override
 from metta.errors import CheckpointError, UsageError
-from metta.rl.self_play import check_opponent_names
+from metta.rl.frozen_policies.self_play import check_opponent_names
 from metta.run.train import resume_run, train_run
 
 NO_PROCESS = 2**22 + 1

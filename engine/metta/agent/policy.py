@@ -40,6 +40,8 @@ class PolicyOutput:
     """`[agents] float32`: expected discounted return"""
     memory: Memory
     """the memory after this step"""
+    logits: Tensor | None = None
+    """`[agents, actions] float32`: unnormalized log-probabilities of `spec.flat_actions`; None if there are none"""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class MettaAgent(nn.Module):
             action_distribution.log_prob(logits[0], action_index),
             values[0],
             memory,
+            logits[0],
         )
 
     def evaluate_actions(

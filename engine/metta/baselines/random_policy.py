@@ -9,7 +9,9 @@ from torch import Tensor
 
 from metta.agent.policy import PolicyOutput
 from metta.agent.recurrent_memory import Memory
+from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
+from metta.config.training import POLICIES
 
 
 class RandomPolicy:
@@ -35,4 +37,12 @@ class RandomPolicy:
         agents, actions = len(observations), len(self._flat_actions)
         action_index = torch.randint(actions, (agents,), generator=generator)
         log_probs = torch.full((agents,), -math.log(actions))
-        return PolicyOutput(self._flat_actions[action_index], action_index, log_probs, torch.zeros(agents), memory)
+        logits = torch.zeros(agents, actions)
+        return PolicyOutput(
+            self._flat_actions[action_index], action_index, log_probs, torch.zeros(agents), memory, logits
+        )
+
+
+@POLICIES.register("random")
+def _random(env_config: EnvConfig) -> RandomPolicy:
+    return RandomPolicy(env_config.spec)

@@ -16,6 +16,7 @@ from metta.baselines.bitboards import (
     COL_STEPS,
     ROW_STEPS,
     Integers,
+    Mask,
     Words,
     cell_at,
     single_cells,
@@ -27,6 +28,7 @@ from metta.baselines.scripted_actions import ScriptedActions
 from metta.baselines.spatial_memory import MapUpdater, SpatialMemory
 from metta.baselines.timed_flood import NO_ARRIVAL, timed_flood
 from metta.config.env.env_config import EnvConfig
+from metta.config.training import POLICIES
 from metta.errors import UsageError
 
 STEP_DISCOUNT: Final = 0.9
@@ -45,6 +47,7 @@ KNOWN_CONVERTER_EXPONENT: Final = 2
 """Exponent of UNSEEN_CONVERTER_DISCOUNT if the agent already knows a converter of the type."""
 
 
+@POLICIES.register("scripted")
 class ScriptedPolicy:
     """A greedy policy without weights that knows the config's recipes and maps the cells it has seen.
 
@@ -81,8 +84,9 @@ class ScriptedPolicy:
     ) -> PolicyOutput:
         """Choose actions for `[agents, tokens, 3] uint8`.
 
-        Ties between directions are broken at random, even if `deterministic`, so that agents do not block each other
-        forever. The returned log-probabilities and values are 0. Raises UsageError if `memory` is not a SpatialMemory.
+        One of the equally good actions is drawn at random, even if `deterministic`, so that agents do not block each
+        other forever; `logits` are the logarithms of the probabilities with which it is drawn. Values are 0. Raises
+        UsageError if `memory` is not a SpatialMemory.
         """
         if not isinstance(memory, SpatialMemory):
             raise UsageError(
@@ -94,12 +98,20 @@ class ScriptedPolicy:
         if episode_starts is not None and bool(episode_starts.any()):
             memory = memory.with_empty_maps(episode_starts.cpu().numpy())
         memory = self._map.update(memory, observation)
-        action_index = torch.from_numpy(self._decide(memory, observation, noise))
+        decided, probabilities = self._decide(memory, observation, noise)
+        action_index = torch.from_numpy(decided)
+        logits = torch.from_numpy(probabilities).log()
+        log_probs = logits.gather(1, action_index[:, None])[:, 0]
         actions = self._actions.flat_actions[action_index]
-        return PolicyOutput(actions, action_index, torch.zeros(agents), torch.zeros(agents), memory)
+        return PolicyOutput(actions, action_index, log_probs, torch.zeros(agents), memory, logits)
 
-    def _decide(self, memory: SpatialMemory, observation: ParsedObservation, noise: NDArray[np.float32]) -> Integers:
-        """`[agents] int64`: action indices; `noise [agents, 5] float32` in [0, 1)."""
+    def _decide(
+        self, memory: SpatialMemory, observation: ParsedObservation, noise: NDArray[np.float32]
+    ) -> tuple[Integers, NDArray[np.float32]]:
+        """Action indices `[agents] int64`, and the probabilities of all actions `[agents, actions] float32`.
+
+        `noise [agents, 5] float32` in [0, 1) draws among equally good actions.
+        """
         agents = np.arange(len(memory.row))
         sources, delays = self._sources(memory, observation)
         free = memory.seen & ~memory.objects & ~memory.outside & ~self._other_agents(memory, observation)
@@ -124,7 +136,25 @@ class ScriptedPolicy:
             type_index = source % types
             action_index = np.where(is_facing & gets, actions.get[type_index], action_index)
             action_index = np.where(is_facing & puts, actions.put[type_index], action_index)
-        return action_index
+        return action_index, self._probabilities(action_index, directions, observation.orientation)
+
+    def _probabilities(self, action_index: Integers, directions: Mask, orientation: Integers) -> NDArray[np.float32]:
+        """`[agents, actions] float32`: probabilities of the actions of which `action_index [agents]` was drawn.
+
+        An agent that faces one of its `directions [agents, 4]` has one best action. Otherwise a turn to each of them is
+        equally good; without any, so is each of the four directions.
+        """
+        agents = np.arange(len(action_index))
+        probabilities = np.zeros((len(agents), len(self.spec.flat_actions)), np.float32)
+        is_lost = np.asarray(~directions.any(axis=1))
+        has_best = directions[agents, orientation]
+        probabilities[agents[has_best], action_index[has_best]] = 1
+        targets = directions | is_lost[:, None]
+        agent, target = np.nonzero(targets & ~has_best[:, None])
+        turn = self._actions.turn[orientation[agent], target]
+        choice = np.where(target == orientation[agent], self._actions.step, turn)
+        np.add.at(probabilities, (agent, choice), np.float32(1) / targets.sum(axis=1)[agent].astype(np.float32))
+        return probabilities
 
     def _sources(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
         """Sources of floods, `[agents, 3 * types + 1, 64]`, and their delays in steps, `[agents, 3 * types + 1]`.

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from metta.errors import CheckpointError
 from metta.rl.experience import Experience
+from metta.rl.frozen_policies.self_play import Opponents
 from metta.rl.plain_values import tensors_to_arrays
-from metta.rl.self_play import Opponents
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MUON = ("momentum_buffer",)
@@ -82,12 +82,13 @@ def check_schedule_state(found: Any, scheduler: torch.optim.lr_scheduler.LRSched
 def check_experience(found: Any, experience: Experience, where: str) -> None:
     """Raise CheckpointError unless `experience.load_state` can load `found`, including the states of its worlds."""
     own = experience.state()
-    added = ("reward_scale", "opponent_generator", "opponents")  # missing in states of version 1
+    added = ("reward_scale", "opponent_generator", "opponents", "teacher_generator")  # missing in states of version 1
     check_like(found, {key: own[key] for key in own if key not in ("worlds", "teacher_memory", *added)}, where)
-    found = {"reward_scale": own["reward_scale"], "opponent_generator": own["opponent_generator"], **found}
-    check_like(found, {key: own[key] for key in ("reward_scale", "opponent_generator")}, where)
-    check_like(found.get("teacher_memory") or own["teacher_memory"], own["teacher_memory"], f"{where}.teacher_memory")
-    for key in ("policy_generator", "shuffle_generator", "opponent_generator"):
+    defaults = {key: own[key] for key in ("reward_scale", "opponent_generator", "teacher_generator")}
+    found = {**defaults, **found}
+    check_like(found, defaults, where)
+    _check_teacher_memory(found.get("teacher_memory"), own["teacher_memory"], f"{where}.teacher_memory")
+    for key in ("policy_generator", "shuffle_generator", "opponent_generator", "teacher_generator"):
         check_generator(found[key], f"{where}.{key}")
     orientation = experience.world_batches[0].env.spec.feature_names.index("agent:orientation")
     _check_orientations(found, orientation, where)
@@ -104,6 +105,13 @@ def check_experience(found: Any, experience: Experience, where: str) -> None:
         assert batch.opponents is not None
         _check_opponents(side, batch.opponents, f"{where}.opponents.{index}")
         _check_orientations(side, orientation, f"{where}.opponents.{index}")
+
+
+def _check_teacher_memory(found: Any, own: list[Any], where: str) -> None:
+    """Raise CheckpointError unless `found` has the teacher's memories of each world batch, or none."""
+    if isinstance(found, list):  # in states of older versions, a batch had one memory instead of a list
+        found = [memories if isinstance(memories, list) else [memories] for memories in found]
+    check_like(found or own, own, where)
 
 
 def _check_opponents(found: Any, opponents: Opponents, where: str) -> None:

@@ -7,16 +7,20 @@ In the order of this file: `[optimizer]`, `[lr_schedule]`, `[ppo]`, `[vtrace]`, 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metta.config.validation.file_paths import FilePath
 from metta.config.validation.frozen_model import FrozenModel, RegisteredName
+from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
 LOGGERS: Final[Registry[Any]] = Registry("metta.loggers", "logger")
 """Custom loggers by name; each is a `metta.api.RunLogger` (run/loggers.py)."""
+
+POLICIES: Final[Registry[Any]] = Registry("metta.policies", "policy", ("random", "scripted"))
+"""Policies that are made rather than trained, by name; each is a function from an EnvConfig to a `metta.api.Policy`."""
 
 
 class OptimizerConfig(FrozenModel):
@@ -171,10 +175,18 @@ class ExperienceConfig(FrozenModel):
 
 
 class KickstartingConfig(FrozenModel):
-    """Kickstarting (Schmitt et al. 2018, arXiv:1803.03835): a trained policy as teacher; off without `teacher`."""
+    """Kickstarting (Schmitt et al. 2018, arXiv:1803.03835): another policy as teacher; off without `teacher`."""
 
     teacher: FilePath = Field(
-        default="", description="policy checkpoint of the teacher, or a run (its newest policy); empty: no teacher"
+        default="",
+        description="policy that labels the steps of the policy in training: scripted, a registered policy, a "
+        "checkpoint, or a run (its newest policy); empty: no teacher",
+    )
+    label_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="fraction of the agents that the teacher labels; the terms of the loss are means over their steps",
     )
     coef: float = Field(
         default=1.0,
@@ -182,7 +194,10 @@ class KickstartingConfig(FrozenModel):
         description="weight in the loss of the divergence KL(teacher, policy) of the action distributions, nats",
     )
     value_coef: float = Field(
-        default=0.0, ge=0, description="weight in the loss of half the mean squared difference to the teacher's values"
+        default=0.0,
+        ge=0,
+        description="weight in the loss of half the mean squared difference to the teacher's values, which only "
+        "checkpoints have",
     )
     hold_steps: int = Field(
         default=0, ge=0, lt=2**53, description="agent steps from the start of the run with constant weights"
@@ -193,6 +208,13 @@ class KickstartingConfig(FrozenModel):
         lt=2**53,
         description="agent steps after hold_steps over which both weights fall linearly to zero; 0: they stay constant",
     )
+
+    @model_validator(mode="after")
+    def _teacher_has_values(self) -> Self:
+        if self.value_coef and self.teacher in POLICIES:
+            message = f'needs a checkpoint as teacher; the policy "{self.teacher}" has no values'
+            raise RulesError([Problem(("value_coef",), message)])
+        return self
 
     def share(self, agent_step: int) -> float:
         """Factor of both weights after `agent_step` agent steps, 1 to 0; 0 without a teacher."""

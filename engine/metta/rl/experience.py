@@ -11,19 +11,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metta.agent.policy import MettaAgent, check_policy_fits
+from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.agent.recurrent_memory import Memory
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
 from metta.random_streams import RandomStream
+from metta.rl.frozen_policies.kickstarting import Teacher, labelled_agents
+from metta.rl.frozen_policies.self_play import OpponentPool, Opponents
 from metta.rl.plain_values import arrays_to_tensors, tensors_to_arrays
 from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScaler
-from metta.rl.self_play import OpponentPool, Opponents
 from metta.rl.world_batch import StepResult, WorldBatch, learners_only
 from metta.world.env import MettaGridEnv
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The teacher's choices and values in the steps of a minibatch (kickstarting)."""
+
+    probabilities: Tensor
+    """`[horizon, segments, actions] float32`: probabilities of the teacher's actions; 0 where it was not asked"""
+    values: Tensor | None
+    """`[horizon, segments] float32`; None if the teacher has no values"""
+    weights: Tensor
+    """`[segments] float32`: 1 / fraction of labelled agents, or 0 for agents that are not labelled"""
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,8 @@ class Minibatch:
     """`[segments] float32`: importance weights; None without prioritized sampling"""
     rows: Tensor
     """`[horizon, segments] int64`: indices into the experience's arrays, flattened to `[steps * agents, ...]`"""
-    teacher_log_probs: Tensor | None = None
-    """`[horizon, segments, actions] float32`; None without a teacher"""
-    teacher_values: Tensor | None = None
-    """`[horizon, segments] float32`; None without a teacher"""
+    labels: Labels | None = None
+    """what the teacher would do; None without a teacher"""
 
 
 class Experience:
@@ -77,20 +88,26 @@ class Experience:
         agent: MettaAgent,
         config: ExperienceConfig,
         seed: int,
-        teacher: MettaAgent | None = None,
+        teacher: Policy | Sequence[Policy] | None = None,
         rank: int = 0,
         opponents: OpponentPool | None = None,
+        label_share: float = 1.0,
     ):
+        teacher = teacher if teacher is None or isinstance(teacher, Sequence) else [teacher]
         self.config = config
         self.plan = _check_and_plan(env, agent, config, teacher, opponents)
         self.device = agent.device
         self.storage_device = storage_device(config, agent.device)
         self.teacher = teacher
-        """policy that kickstarting imitates, or None"""
+        """policies that label steps (kickstarting), one for all tasks of the worlds or one for each; or None"""
+        is_labelled = labelled_agents(self.plan.agents, label_share)
+        self.label_weights = (is_labelled / is_labelled.float().mean()).to(self.storage_device)
+        """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents, self.storage_device)
         self.policy_generator = _generator(RandomStream.POLICY, seed, rank)
         self.shuffle_generator = _generator(RandomStream.SHUFFLE, seed, rank)
         self.opponent_generator = _generator(RandomStream.OPPONENTS, seed, rank)
+        self.teacher_generator = _generator(RandomStream.TEACHER, seed, rank)
         self._allocate(agent)
         self.world_batches = self._make_world_batches(env, agent, seed, rank, opponents)
         for batch in self.world_batches:
@@ -117,7 +134,7 @@ class Experience:
         self.memory_hidden = self._zeros(plan.segments_per_agent, *memory.hidden.shape)
         self.memory_cell = self._zeros(plan.segments_per_agent, *memory.cell.shape)
         if self.teacher is not None:
-            self.teacher_log_probs = self._zeros(steps, agents, len(spec.flat_actions))
+            self.teacher_probs = self._zeros(steps, agents, len(spec.flat_actions))
             self.teacher_values = self._zeros(steps, agents)
         self.steps_collected = 0
         """number of steps stored for each agent; 0 before the first rollout"""
@@ -143,7 +160,8 @@ class Experience:
             learners = len(worlds) * plan.num_learners
             batch = WorldBatch(batch_env, first_world, agent.initial_memory(learners), opponents)
             if self.teacher is not None:
-                batch.teacher_memory = self.teacher.initial_memory(learners)
+                is_labelled = self.label_weights[batch.rows].cpu() > 0
+                batch.teacher = Teacher(self.teacher, is_labelled, plan.num_learners)
             batches.append(batch)
         return batches
 
@@ -225,17 +243,17 @@ class Experience:
     def state(self) -> dict[str, Any]:
         """Everything but the agent's weights that the next rollout depends on, as tensors, numbers and text."""
         batches = self.world_batches
-        teacher_memories = [batch.teacher_memory for batch in batches if batch.teacher_memory is not None]
         return {
             "worlds": [arrays_to_tensors(batch.env.state()) for batch in batches],
             "memory": [{"hidden": batch.memory.hidden, "cell": batch.memory.cell} for batch in batches],
-            "teacher_memory": [{"hidden": memory.hidden, "cell": memory.cell} for memory in teacher_memories],
+            "teacher_memory": [batch.teacher.state() for batch in batches if batch.teacher is not None],
             "observations": self.observations[self.steps_collected].clone(),
             "episode_starts": self.episode_starts[self.steps_collected].clone(),
             "policy_generator": self.policy_generator.get_state(),
             "shuffle_generator": self.shuffle_generator.get_state(),
             "reward_scale": self.reward_scaler.state(),
             "opponent_generator": self.opponent_generator.get_state(),
+            "teacher_generator": self.teacher_generator.get_state(),
             "opponents": [batch.opponents.state() for batch in batches if batch.opponents is not None],
         }
 
@@ -257,16 +275,19 @@ class Experience:
         if not state.get("teacher_memory"):
             self.remove_teacher()
         else:
-            for batch, memory in zip(batches, state["teacher_memory"], strict=True):
-                batch.teacher_memory = Memory(memory["hidden"], memory["cell"]).to(self.device)
+            for batch, memories in zip(batches, state["teacher_memory"], strict=True):
+                if batch.teacher is not None:
+                    batch.teacher.load_state(memories if isinstance(memories, list) else [memories])
         self.observations[0].copy_(state["observations"])
         self.episode_starts[0].copy_(state["episode_starts"])
         self.policy_generator.set_state(state["policy_generator"].cpu())
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
-        if "reward_scale" in state:  # states of version 1 lack this key and the next two
+        if "reward_scale" in state:  # states of older versions lack this key and the next ones
             self.reward_scaler.load_state(state["reward_scale"])
         if "opponent_generator" in state:
             self.opponent_generator.set_state(state["opponent_generator"].cpu())
+        if "teacher_generator" in state:
+            self.teacher_generator.set_state(state["teacher_generator"].cpu())
         for batch, opponents in zip(batches, state.get("opponents", ()), strict=False):
             if batch.opponents is not None:
                 batch.opponents.load_state(opponents)
@@ -277,9 +298,9 @@ class Experience:
         """Remove the teacher and free its arrays; later rollouts do not evaluate it."""
         if self.teacher is not None:
             self.teacher = None
-            del self.teacher_log_probs, self.teacher_values
+            del self.teacher_probs, self.teacher_values
             for batch in self.world_batches:
-                batch.teacher_memory = None
+                batch.teacher = None
 
     def close(self) -> None:
         """Stop the worker thread and close the worlds."""
@@ -311,8 +332,18 @@ class Experience:
             ).to(self.device),
             weights,
             rows,
-            None if self.teacher is None else self.select_rows(self.teacher_log_probs, rows),
-            None if self.teacher is None else self.select_rows(self.teacher_values, rows),
+            self._labels(rows, columns),
+        )
+
+    def _labels(self, rows: Tensor, columns: Tensor) -> Labels | None:
+        """The teacher's labels of a minibatch of the agents `columns [segments]`."""
+        if self.teacher is None:
+            return None
+        has_values = isinstance(self.teacher[0], MettaAgent)
+        return Labels(
+            self.select_rows(self.teacher_probs, rows),
+            self.select_rows(self.teacher_values, rows) if has_values else None,
+            self.label_weights[columns].to(self.device),
         )
 
     def select_rows(self, array: Tensor, rows: Tensor) -> Tensor:
@@ -343,24 +374,25 @@ def make_experience_manager(
     agent: MettaAgent,
     config: ExperienceConfig | None = None,
     seed: int | None = None,
-    teacher: MettaAgent | None = None,
+    teacher: Policy | Sequence[Policy] | None = None,
     rank: int = 0,
     opponents: OpponentPool | None = None,
+    label_share: float = 1.0,
 ) -> Experience:
     """Make the experience in which `agent` collects rollouts, with new worlds that have the configs of `env`.
 
     `env` is not changed. The number of worlds is derived from the config (`metta.config.batch_plan.plan_batch`).
 
     - `seed`: determines maps, sampled actions and the order of minibatches; by default that given to `env`, or 0
-    - `teacher`: policy whose log-probabilities and values are stored at each step, for kickstarting
+    - `teacher`: policy whose actions are stored as labels at each step, for kickstarting; or one for each task of `env`
     - `rank`: of this process in distributed training; each rank has different worlds and random numbers
     - `opponents`: frozen policies that control some agents of each world, whose steps are not stored (self-play)
+    - `label_share`: fraction of the agents that the teacher labels
 
     Raises ConfigError if sizes do not divide each other, UsageError if a policy does not fit the environment.
     """
-    return Experience(
-        env, agent, config or ExperienceConfig(), env.default_seed if seed is None else seed, teacher, rank, opponents
-    )
+    seed = env.default_seed if seed is None else seed
+    return Experience(env, agent, config or ExperienceConfig(), seed, teacher, rank, opponents, label_share)
 
 
 def storage_device(config: ExperienceConfig, device: torch.device) -> torch.device:
@@ -372,13 +404,13 @@ def _check_and_plan(
     env: MettaGridEnv,
     agent: MettaAgent,
     config: ExperienceConfig,
-    teacher: MettaAgent | None,
+    teacher: Sequence[Policy] | None,
     opponents: OpponentPool | None,
 ) -> BatchPlan:
     """Check that the policies fit the environment and that the sizes divide each other; the batch plan."""
     check_policy_fits(agent, env.spec)
-    if teacher is not None:
-        check_policy_fits(teacher, env.spec)
+    for policy in teacher or ():
+        check_policy_fits(policy, env.spec)
     if opponents is not None:
         opponents.check_fits(env.spec)
     opponents_per_world = 0 if opponents is None else num_opponents(opponents.config, env.configs[0])

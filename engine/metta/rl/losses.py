@@ -36,13 +36,15 @@ def value_loss(
     return 0.5 * weighted_mean(squares, weights)
 
 
-def teacher_divergence(teacher_log_probs: Tensor, logits: Tensor, weights: Tensor | None = None) -> Tensor:
+def teacher_divergence(teacher_probs: Tensor, logits: Tensor, weights: Tensor | None = None) -> Tensor:
     """KL(teacher, policy), nats: mean sum_a pi_T(a) (log pi_T(a) - log pi(a)).
 
-    `teacher_log_probs` and `logits` are `[horizon, segments, actions] float32`. The gradient equals that of the cross
-    entropy in Schmitt et al. 2018 (arXiv:1803.03835, section 3.1), but the divergence of equal policies is 0.
+    `teacher_probs` and `logits` are `[horizon, segments, actions] float32`. Terms with pi_T(a) = 0 are 0, also where
+    log pi(a) is infinite. The gradient equals that of the cross entropy in Schmitt et al. 2018 (arXiv:1803.03835,
+    section 3.1), but the divergence of equal policies is 0.
     """
-    divergences = (teacher_log_probs.exp() * (teacher_log_probs - logits.log_softmax(-1))).sum(-1)
+    log_probs = logits.log_softmax(-1).masked_fill(teacher_probs == 0, 0.0)
+    divergences = (torch.xlogy(teacher_probs, teacher_probs) - teacher_probs * log_probs).sum(-1)
     return weighted_mean(divergences, weights)
 
 

@@ -84,9 +84,9 @@ def update_policy(
     - `approx_kl`: estimate of KL(old policy, new policy), nats
     - `clipfrac`: fraction of samples whose probability ratio is outside 1 +- clip_coef
     - `l2_reg_loss`, `l2_init_loss`: L2 terms, multiplied by their coefficients
-    - `teacher_kl`: KL(teacher, policy), nats; only if the experience has a teacher
+    - `teacher_kl`: KL(teacher, policy), nats, over the labelled steps; only if the experience has a teacher
     - `teacher_value_loss`: like `value_loss` without clipping, with the teacher's values as targets; only if the
-      experience has a teacher
+      teacher is a network
     - `grad_norm`: L2 norm of all gradients together, after clipping by value and before clipping by norm
     - `explained_variance`: 1 - var(returns - values) / var(returns), over the whole batch, with the rollout's values
     - `mean_value`, `mean_return`: over the whole batch as collected, in units of unscaled rewards
@@ -238,9 +238,9 @@ def loss_terms(
     teacher = _teacher_terms(evaluation, minibatch, std)
     kickstarting = zero
     if teacher:
-        kickstarting = (
-            settings.teacher_coef * teacher["teacher_kl"] + settings.teacher_value_coef * teacher["teacher_value_loss"]
-        )
+        kickstarting = settings.teacher_coef * teacher["teacher_kl"]
+    if "teacher_value_loss" in teacher:
+        kickstarting = kickstarting + settings.teacher_value_coef * teacher["teacher_value_loss"]
     with torch.no_grad():
         kl = losses.approximate_kl(log_ratio)
         clipped = losses.clip_fraction(log_ratio, config.clip_coef)
@@ -259,15 +259,15 @@ def loss_terms(
 
 def _teacher_terms(evaluation: ActionEvaluation, minibatch: Minibatch, value_std: Tensor) -> dict[str, Tensor]:
     """The differentiable terms of kickstarting, not multiplied by their coefficients; empty without a teacher."""
-    if minibatch.teacher_log_probs is None or minibatch.teacher_values is None:
+    labels = minibatch.labels
+    if labels is None:
         return {}
-    values, old_values, targets = (
-        each / value_std for each in (evaluation.values, minibatch.values, minibatch.teacher_values)
-    )
-    return {
-        "teacher_kl": losses.teacher_divergence(minibatch.teacher_log_probs, evaluation.logits, minibatch.weights),
-        "teacher_value_loss": losses.value_loss(values, old_values, targets, None, minibatch.weights),
-    }
+    weights = labels.weights if minibatch.weights is None else labels.weights * minibatch.weights
+    terms = {"teacher_kl": losses.teacher_divergence(labels.probabilities, evaluation.logits, weights)}
+    if labels.values is not None:
+        values, targets = evaluation.values / value_std, labels.values / value_std
+        terms["teacher_value_loss"] = losses.value_loss(values, values, targets, None, weights)
+    return terms
 
 
 def _take_gradient_step(agent: MettaAgent, optimizer: torch.optim.Optimizer, config: PPOConfig, position: str) -> float:

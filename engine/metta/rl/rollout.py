@@ -8,14 +8,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent
 from metta.errors import UsageError
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience
+from metta.rl.frozen_policies.kickstarting import Teacher
 from metta.rl.world_batch import StepResult, WorldBatch
 from metta.world.episode_summary import EpisodeSummary
 
@@ -37,7 +39,7 @@ class BatchInfo:
     opponent_returns: list[float] = field(default_factory=list)
     """undiscounted return of an episode, mean over its opponents; empty without self-play"""
     seconds_infer: float = 0.0
-    """seconds of wall-clock time spent in the policy (and in the teacher's network)"""
+    """seconds of wall-clock time spent in the policy (and in the teacher)"""
 
     def merged(self, processes: Processes) -> BatchInfo:
         """Statistics of the rollouts of all processes, in order of rank; `seconds_infer` is that of this process."""
@@ -125,26 +127,22 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     experience.action_index[t, rows] = output.action_index.to(experience.storage_device)
     experience.log_probs[t, rows] = output.log_probs.to(experience.storage_device)
     experience.values[t, rows] = output.values.to(experience.storage_device)
-    actions = output.actions.cpu().numpy()
+    actions, tasks = output.actions.cpu().numpy(), batch.env.tasks.copy()
     totals.seconds_infer += time.perf_counter() - begin
     experience.submit(batch, actions, t + 1)
-    if experience.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
+    if batch.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
         begin = time.perf_counter()
-        _evaluate_teacher(experience, experience.teacher, batch, t, observations, episode_starts)
+        _label(experience, batch, batch.teacher, t, tasks)
         totals.seconds_infer += time.perf_counter() - begin
 
 
-@torch.no_grad()
-def _evaluate_teacher(
-    experience: Experience, teacher: MettaAgent, batch: WorldBatch, t: int, observations: Tensor, episode_starts: Tensor
-) -> None:
-    """Store the teacher's log-probabilities and values of step t, and update its recurrent memory."""
-    assert batch.teacher_memory is not None
-    logits, values, batch.teacher_memory = teacher(
-        observations.unsqueeze(0), batch.teacher_memory, episode_starts.unsqueeze(0)
-    )
-    experience.teacher_log_probs[t, batch.rows] = logits[0].log_softmax(-1).to(experience.storage_device)
-    experience.teacher_values[t, batch.rows] = values[0].to(experience.storage_device)
+def _label(experience: Experience, batch: WorldBatch, teacher: Teacher, t: int, tasks: NDArray[np.int64]) -> None:
+    """Store what the teacher would do at step t, in worlds with `tasks [worlds]`."""
+    rows = batch.rows.start + teacher.rows.to(experience.storage_device)
+    observations, episode_starts = experience.observations[t, rows], experience.episode_starts[t, rows]
+    probabilities, values = teacher.label(observations, episode_starts, tasks, experience.teacher_generator)
+    experience.teacher_probs[t, rows] = probabilities
+    experience.teacher_values[t, rows] = values
 
 
 def _receive(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, totals: _RolloutTotals) -> None:

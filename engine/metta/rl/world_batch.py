@@ -9,7 +9,8 @@ import numpy as np
 
 from metta.agent.recurrent_memory import Memory
 from metta.errors import TrainingError
-from metta.rl.self_play import Opponents
+from metta.rl.frozen_policies.kickstarting import Teacher
+from metta.rl.frozen_policies.self_play import Opponents
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
 
@@ -43,7 +44,7 @@ class WorldBatch:
         self.rows = slice(first_row, first_row + learners)
         """indices of the batch's learners along the `agents` axis of the experience's arrays"""
         self.memory = memory
-        self.teacher_memory: Memory | None = None
+        self.teacher: Teacher | None = None
         self.opponents = opponents
         """agents that frozen policies control, or None without self-play"""
         self.pending: Future[StepResult] | StepResult | None = None

@@ -27,7 +27,7 @@ from metta.errors import CheckpointError, RenamedKeyWarning, TrainingError
 from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes
-from metta.rl.self_play import OPPONENTS, check_opponent_names, snapshot_epoch
+from metta.rl.frozen_policies.self_play import OPPONENTS, check_opponent_names, snapshot_epoch
 from metta.run.device import find_device, gpu_memory
 from metta.run.events import Listener, Notice
 from metta.run.memory_check import check_memory, is_out_of_memory

@@ -23,6 +23,7 @@ from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
+from metta.config.training import POLICIES
 from metta.config.validation.file_paths import IN_RUN, from_run, user_path
 from metta.errors import (
     CheckpointError,
@@ -34,7 +35,7 @@ from metta.errors import (
     printable,
 )
 from metta.files import created_directories, new_directory, remove_temporary_files, write_atomically
-from metta.rl.self_play import OPPONENTS
+from metta.rl.frozen_policies.self_play import OPPONENTS
 from metta.run.write_permissions import (
     CONFIG,
     RUN_ID_FILE,
@@ -167,7 +168,8 @@ class RunDirectory:
         config = self.config
         checkpoint_dir = _portable(self.root, config.checkpoint.checkpoint_dir)
         replay_dir = _portable(self.root, config.simulation.replay_dir)
-        teacher = _portable(self.root, config.kickstarting.teacher)
+        teacher = config.kickstarting.teacher
+        teacher = teacher if teacher in POLICIES else _portable(self.root, teacher)
         policies = [_portable(self.root, policy) for policy in config.self_play.policies]
         portable = config.model_copy(
             update={

@@ -10,13 +10,15 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from metta.agent.compile_layers import compile_agent
-from metta.agent.policy import MettaAgent, make_agent
+from metta.agent.policy import MettaAgent, Policy, make_agent
+from metta.baselines.registered import make_policy
 from metta.checkpoint.policy_checkpoint import checkpoint_content, checkpoint_name, load_policy
 from metta.checkpoint.state_validation import SCHEDULE_PROGRESS
 from metta.checkpoint.trainer_state import TrainingState
 from metta.config.batch_plan import experience_of_process
 from metta.config.loading.curriculum_tasks import evaluation_world
 from metta.config.run import RunConfig
+from metta.config.training import POLICIES
 from metta.evaluation.evaluate import evaluate
 from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
@@ -25,10 +27,10 @@ from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes, serialize
 from metta.rl.experience import make_experience_manager
+from metta.rl.frozen_policies.self_play import GIVEN, FrozenPolicy, OpponentPool, opponent_file
 from metta.rl.optimizer import make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, update_policy
 from metta.rl.rollout import BatchInfo, ProgressCallback, rollout
-from metta.rl.self_play import GIVEN, FrozenPolicy, OpponentPool, opponent_file
 from metta.run.device import find_device
 from metta.run.epoch_metrics import EpochProgress
 from metta.run.events import ReplaySaved, RunBegan
@@ -86,6 +88,7 @@ class TrainingRun:
             teacher=self.teacher,
             rank=processes.rank,
             opponents=self.opponents,
+            label_share=config.kickstarting.label_share,
         )
         self._batch_size = self.experience.plan.batch_size * processes.size
         schedule, steps = config.lr_schedule, config.run.total_timesteps
@@ -101,13 +104,15 @@ class TrainingRun:
         self._update_seconds = 0.0
         self._other_experiences: list[torch.Tensor] = []  # of the other processes, by rank, serialized
 
-    def _load_teacher(self, saved_policies: Path | None) -> MettaAgent | None:
-        """The teacher of `[kickstarting]`, for the worlds of this run; None without one."""
-        teacher = self.config.kickstarting.teacher
+    def _load_teacher(self, saved_policies: Path | None) -> list[Policy] | None:
+        """The teacher of `[kickstarting]` in the world of each task, or in all of them; None without a teacher."""
+        teacher, worlds = self.config.kickstarting.teacher, self.curriculum.env_configs
         if not teacher:
             return None
+        if teacher in POLICIES:
+            return [make_policy(teacher, world) for world in worlds]
         path = policy_file(teacher) if saved_policies is None else saved_policies / TEACHER
-        return load_policy(path, self.device, self.curriculum.env_configs[0]).agent
+        return [load_policy(path, self.device, worlds[0]).agent]
 
     def _load_opponents(self, saved_policies: Path | None, names: Sequence[str]) -> OpponentPool | None:
         """The frozen policies of `[self_play]`, for the worlds of this run; None without self-play."""
@@ -238,7 +243,8 @@ class TrainingRun:
             "agent_step": self.agent_step,
             "scenes": [name for name, _ in self.curriculum.tasks.scenes],
         }
-        frozen = {} if self.teacher is None else {TEACHER: checkpoint_content(self.teacher)}
+        networks = [policy for policy in self.teacher or () if isinstance(policy, MettaAgent)]
+        frozen = {TEACHER: checkpoint_content(networks[0])} if networks else {}
         for policy in self.opponents.policies if self.opponents is not None else ():
             frozen[opponent_file(policy.name)] = checkpoint_content(policy.agent)
         curriculum = self.curriculum.description if len(self.curriculum.names) > 1 else None
@@ -311,7 +317,14 @@ class TrainingRun:
         self.experience.close()
         seed = RandomStream.NEW_WORLDS.seed(self.config.run.seed, epoch)
         self.experience = make_experience_manager(
-            self.worlds, self.agent, self.experience.config, seed, self.teacher, self.processes.rank, self.opponents
+            self.worlds,
+            self.agent,
+            self.experience.config,
+            seed,
+            self.teacher,
+            self.processes.rank,
+            self.opponents,
+            self.config.kickstarting.label_share,
         )
 
     def _gather_experiences(self) -> None:

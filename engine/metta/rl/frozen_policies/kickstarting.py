@@ -1,0 +1,97 @@
+"""Kickstarting: the teacher labels the steps that the learners live through, with its own memory.
+
+The policy in training acts, and the teacher says what it would do there (DAgger, Ross et al. 2011, arXiv:1011.0686).
+The teacher is any `Policy`, and each task of the worlds has its own, since a scripted policy is made for one config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metta.agent.policy import Policy, PolicyOutput
+from metta.agent.recurrent_memory import Memory
+from metta.rl.plain_values import arrays_to_tensors
+
+_GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
+
+
+def labelled_agents(agents: int, share: float) -> Tensor:
+    """`[agents] bool`: the agents that the teacher labels, a fraction `share` of them and at least one.
+
+    They are spread evenly (a Weyl sequence), over the worlds and over the positions within a world. An agent is
+    labelled at every step or never, because the teacher's memory needs whole episodes.
+    """
+    return torch.from_numpy(np.arange(agents) * _GOLDEN_RATIO % 1 < share)
+
+
+class Teacher:
+    """The teacher of the learners of one world batch: its policies, and their memories.
+
+    `policies` has one policy for each task, or a single one for all; tasks may share a policy. `is_labelled [learners]`
+    marks the learners that it labels. Each policy has a memory for all of them. At the start of an episode with another
+    task, an agent gets another policy, whose memory of the agent is cleared then.
+    """
+
+    def __init__(self, policies: Sequence[Policy], is_labelled: Tensor, learners_per_world: int):
+        self.rows = is_labelled.nonzero().flatten()
+        """`[labelled] int64`: indices of the labelled learners"""
+        self.policies = list(dict.fromkeys(policies))
+        self._world = self.rows.numpy() // learners_per_world
+        self._policy_of_task = np.array([self.policies.index(policy) for policy in policies])
+        self.memories = [policy.initial_memory(len(self.rows)) for policy in self.policies]
+
+    @torch.no_grad()
+    def label(
+        self, observations: Tensor, episode_starts: Tensor, tasks: np.ndarray, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Probabilities of the teacher's actions, `[labelled, actions] float32`, and its values, `[labelled] float32`.
+
+        `observations [labelled, tokens, 3] uint8`, `episode_starts [labelled] bool`, `tasks [worlds] int64`.
+        """
+        policies = self._policy_of_task[tasks[self._world] if len(self._policy_of_task) > 1 else 0]
+        labelled, home = len(self.rows), observations.device
+        probabilities = torch.zeros(labelled, len(self.policies[0].spec.flat_actions), device=home)
+        values = torch.zeros(labelled, device=home)
+        for index, policy in enumerate(self.policies):
+            memory = self.memories[index]
+            device = memory.hidden.device
+            output = policy.act(observations.to(device), memory, episode_starts.to(device), generator)
+            self.memories[index] = output.memory
+            is_taught = torch.from_numpy(np.broadcast_to(policies == index, labelled).copy()).to(home)
+            probabilities[is_taught] = _probabilities(policy, output).to(home)[is_taught]
+            values[is_taught] = output.values.to(home)[is_taught]
+        return probabilities, values
+
+    def state(self) -> list[dict[str, Any]]:
+        """The memory of each policy, as tensors."""
+        return [arrays_to_tensors(_fields(memory)) for memory in self.memories]
+
+    def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Restore the memories that `state()` returned."""
+        self.memories = [_restored(memory, saved) for memory, saved in zip(self.memories, state, strict=True)]
+
+
+def _probabilities(policy: Policy, output: PolicyOutput) -> Tensor:
+    """`[agents, actions] float32`: the policy's distribution, or its choice if it tells no more."""
+    if output.logits is not None:
+        return output.logits.float().softmax(-1)
+    return nn.functional.one_hot(output.action_index, len(policy.spec.flat_actions)).float()
+
+
+def _fields(memory: Memory) -> dict[str, Any]:
+    return {entry.name: getattr(memory, entry.name) for entry in dataclasses.fields(memory)}
+
+
+def _restored(memory: Memory, saved: Mapping[str, Any]) -> Memory:
+    """`memory` with the saved tensors, converted to arrays where it has arrays."""
+    fields = {
+        name: saved[name].cpu().numpy() if isinstance(value, np.ndarray) else saved[name].to(value.device)
+        for name, value in _fields(memory).items()
+    }
+    return dataclasses.replace(memory, **fields)
