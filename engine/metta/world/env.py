@@ -18,7 +18,8 @@ from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.arguments import checked_actions, checked_mask, output_array
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
-from metta.world.episodes import EpisodeStreams, stagger
+from metta.world.episodes import EpisodeStreams, episode_ends, stagger
+from metta.world.observation.action_masks import ActionMasks
 from metta.world.observation.observe import CompactObservations, Observer, Window
 from metta.world.picture import paint_world
 from metta.world.render import draw_world, view_cells, view_converters
@@ -26,7 +27,7 @@ from metta.world.reset_pool import ResetPool
 from metta.world.rules.actions import count_actions, run_main_phase
 from metta.world.rules.combat import run_attack_phase
 from metta.world.rules.converters import advance_converters
-from metta.world.rules.rewards import diversity_factor, share_rewards
+from metta.world.rules.rewards import add_diversity_bonus, share_rewards
 from metta.world.rules.turn_order import Turns, next_order
 from metta.world.state.compiled_config import CompiledConfig
 from metta.world.state.saved_state import completed, load_worlds, save_worlds
@@ -90,6 +91,7 @@ class MettaGridEnv:
         self._shares_rulesets = shares_rulesets
         self._worlds = Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds)
         self._observer = Observer(self._worlds, Window(self._worlds))
+        self._action_masks: ActionMasks | None = None
         self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
 
     # -- episodes -----------------------------------------------------------------------------------------------
@@ -156,6 +158,16 @@ class MettaGridEnv:
         """
         return self._observer.compact()
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions each agent may take in the next step. `[agents, flat actions] bool`, as `spec.flat_actions`
+
+        False where an action is certain to fail, whatever the turn order and whatever other agents do, as far as the
+        agent's observation tells. At least one action of each agent is true: noop always is.
+        """
+        if self._action_masks is None:
+            self._action_masks = ActionMasks(self._worlds, self._observer)
+        return self._action_masks.compute()
+
     def step(
         self,
         actions: NDArray[np.integer[Any]],
@@ -198,30 +210,11 @@ class MettaGridEnv:
 
         worlds.individual_rewards += worlds.reward
         rewards = share_rewards(worlds)
-        terminated, truncated, ended = self._episode_ends()
-        self._add_diversity_bonus(ended, rewards)
+        terminated, truncated, ended = episode_ends(worlds)
+        add_diversity_bonus(self._worlds, ended, rewards)
         worlds.returned_rewards += rewards
         info = self._finish_episodes(ended, terminated, observations) if ended.size else self._no_episode_ended
         return observations, rewards, terminated.repeat(self.num_agents), truncated.repeat(self.num_agents), info
-
-    def _episode_ends(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-        """(terminated, truncated, ended): flags `[worlds] bool`, and the worlds whose episode ended in this step.
-
-        No world is both terminated and truncated. Without `auto_reset`, a flag stays true until `reset`.
-        """
-        worlds, rulesets = self._worlds, self._worlds.compiled.rulesets
-        last_step = rulesets.last_step[worlds.ruleset]
-        is_over = worlds.steps >= last_step
-        if not np.count_nonzero(is_over):
-            return is_over, is_over, self._no_episode_ended.ended_agents
-        terminated = is_over & rulesets.terminates[worlds.ruleset]
-        return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
-
-    def _add_diversity_bonus(self, ended: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
-        for world in ended.tolist():
-            if self.configs[int(self._worlds.task[world])].game.diversity_bonus_enabled:
-                rows = self._worlds.rows_of(world)
-                rewards[rows] *= diversity_factor(self._worlds, world).astype(np.float32)
 
     def _finish_episodes(
         self, ended: NDArray[np.int64], terminated: NDArray[np.bool_], observations: NDArray[np.uint8]

@@ -20,6 +20,8 @@ from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 INVERSE_GOLDEN_RATIO: Final = 0.6180339887498949
 """The first n multiples modulo 1 are spread evenly over [0, 1) for every n (Knuth, TAOCP, section 6.4)."""
 
+NO_WORLDS = np.zeros(0, np.int64)
+
 
 class EpisodeStreams:
     """Random streams of episodes, each derived from (seed, global world index, episode number).
@@ -185,6 +187,20 @@ def _place_converters(
     worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * initial_items[:, None]
     worlds.converter_changed[converters] = True
     start_conversions(worlds, converters)
+
+
+def episode_ends(worlds: Worlds) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """(terminated, truncated, ended): flags `[worlds] bool`, and the worlds whose episode ended in this step.
+
+    No world is both terminated and truncated. Without `auto_reset`, a flag stays true until `reset`.
+    """
+    rulesets = worlds.compiled.rulesets
+    last_step = rulesets.last_step[worlds.ruleset]
+    is_over = worlds.steps >= last_step
+    if not np.count_nonzero(is_over):
+        return is_over, is_over, NO_WORLDS
+    terminated = is_over & rulesets.terminates[worlds.ruleset]
+    return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
 
 
 def stagger(worlds: Worlds, first_world: int) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.env.token_features import NO_TOKEN
+from metta.config.env.token_features import GLOBAL_FEATURES, NO_TOKEN
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
 
@@ -72,6 +72,9 @@ class Window:
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
         # first the global tokens, which have the location of the agent's own cell, then the cells of the window
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
+        self.num_cells = len(cells)
+        self.rank_of_location = np.zeros(256, np.int64)
+        self.rank_of_location[locations[1:]] = np.arange(len(cells))
         agents = min(CHUNK, worlds.agents)
         self.locations = np.tile(np.array(locations, np.int64) << 32, agents)
         self.offsets = np.array([0, *(row * worlds.stride + col for row, col in cells)])
@@ -129,15 +132,8 @@ class Observer:
 
     def compact(self) -> CompactObservations:
         """The last observations of all agents: see CompactObservations."""
-        self.worlds.check_episode(0)
-        starts = range(0, self.worlds.agents, CHUNK)
-        if len(self._streams) < len(starts):
-            self.table.update()
         tokens, counts = [], []
-        for start in starts:
-            if start not in self._streams:
-                self._streams[start] = self._tokens(slice(start, start + CHUNK))
-            stream = self._streams[start]
+        for stream in self._last_streams():
             end = int(stream.starts[-1] + stream.totals[-1])
             chunk_tokens = stream.tokens[: end * 3].reshape(-1, 3)
             if np.max(stream.totals) > self._num_tokens:
@@ -150,6 +146,38 @@ class Observer:
         indices += feature
         offsets = np.concatenate([[0], *counts]).cumsum()
         return CompactObservations(indices, np.ascontiguousarray(value), offsets)
+
+    def last_tokens(self) -> NDArray[np.int64] | None:
+        """The last token of each full observation, as `rank << 8 | feature id` (tokens are in ascending order of it).
+
+        `rank` is the index of the token's cell in `window_cells`, -1 for global tokens. For an observation with unused
+        token slots, which holds all entities of the window, it is the number of cells. None if that is true of all
+        observations. `[agents] int64`
+        """
+        streams = self._last_streams()
+        if all(np.max(stream.totals) < self._num_tokens for stream in streams):
+            return None
+        codes = []
+        for stream in streams:
+            code = np.full(len(stream.totals), self.window.num_cells << 8)
+            full = (stream.totals >= self._num_tokens).nonzero()[0]
+            last = stream.starts[full] + (self._num_tokens - 1)
+            location, feature = stream.tokens[3 * last], stream.tokens[3 * last + 1]
+            is_global = self._num_tokens <= len(GLOBAL_FEATURES)
+            code[full] = -1 if is_global else self.window.rank_of_location[location] << 8 | feature
+            codes.append(code)
+        return np.concatenate(codes)
+
+    def _last_streams(self) -> list[_TokenStream]:
+        """The tokens of the last observations, in chunks of agents; encoded again in worlds that were reset since."""
+        self.worlds.check_episode(0)
+        starts = range(0, self.worlds.agents, CHUNK)
+        if len(self._streams) < len(starts):
+            self.table.update()
+            for start in starts:
+                if start not in self._streams:
+                    self._streams[start] = self._tokens(slice(start, start + CHUNK))
+        return [self._streams[start] for start in starts]
 
     def feature_grid(self, world: int) -> NDArray[np.uint8]:
         """The values of all tokens of a world by cell and feature: see `MettaGridEnv.feature_grid`."""

@@ -40,6 +40,13 @@ def share_rewards(worlds: Worlds) -> NDArray[np.float32]:
     return returned
 
 
+def add_diversity_bonus(worlds: Worlds, ended: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
+    """Multiply the rewards `[agents]` of the worlds `ended`, where the bonus is enabled, by `diversity_factor`."""
+    for world in ended.tolist():
+        if worlds.compiled.configs[int(worlds.ruleset[world])].game.diversity_bonus_enabled:
+            rewards[worlds.rows_of(world)] *= diversity_factor(worlds, world).astype(np.float32)
+
+
 def diversity_factor(worlds: Worlds, world: int) -> NDArray[np.float64]:
     """Factor by which the diversity bonus multiplies the last reward of an episode. `[agents of the world] float64`
 
