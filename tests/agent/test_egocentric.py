@@ -107,7 +107,7 @@ def test_a_turned_world_is_the_same_to_it(backbone: str, processor: str, upper_h
     assert not torch.allclose(outputs(plain, turned_seen)[1], outputs(plain, seen)[1], atol=1e-3)
     memory = agent.initial_memory(2)
     with torch.no_grad():
-        onnx = OnnxPolicy(agent)(turned_seen[0], memory.hidden, memory.cell, torch.zeros(2, dtype=torch.bool))
+        onnx = OnnxPolicy(agent)(turned_seen[0], tuple(memory.tensors.values()), torch.zeros(2, dtype=torch.bool))
     torch.testing.assert_close(onnx[0], turned_logits[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(onnx[1], turned_values[0], rtol=1e-4, atol=1e-5)
 

@@ -149,13 +149,13 @@ def test_hidden_dim(crowded_env):
     agent = new_agent(crowded_env, hidden_dim=24)
     assert agent.memory.lstm.hidden_size == 24
     assert agent.policy_head.hidden[0].out_features == 24
-    assert agent.initial_memory(5).hidden.shape == (1, 5, 24)
+    assert agent.initial_memory(5).tensors["hidden"].shape == (1, 5, 24)
 
 
 def test_lstm_layers(crowded_env):
     agent = new_agent(crowded_env, lstm_layers=3)
     assert agent.memory.lstm.num_layers == 3
-    assert agent.initial_memory(5).cell.shape == (3, 5, 16)
+    assert agent.initial_memory(5).tensors["cell"].shape == (3, 5, 16)
 
 
 def test_mlp_layers(crowded_env):
@@ -225,7 +225,7 @@ def test_dtypes_fp16(crowded_env, seen, backbone):
     assert b.dtype == torch.float32
     assert not torch.equal(a, b)
     torch.testing.assert_close(a, b, rtol=0.1, atol=0.05)
-    assert half.act(seen[3], half.initial_memory(16)).memory.hidden.dtype == torch.float32
+    assert half.act(seen[3], half.initial_memory(16)).memory.tensors["hidden"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])

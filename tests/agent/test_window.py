@@ -150,7 +150,9 @@ def test_a_policy_computes_the_same_in_worlds_with_larger_windows(model: dict[st
         memory = abroad.initial_memory(len(seen[0]))
         first = torch.from_numpy(seen[0])
         with torch.no_grad():
-            logits, values, *_ = OnnxPolicy(abroad)(first, memory.hidden, memory.cell, torch.zeros(len(first)).bool())
+            logits, values, *_ = OnnxPolicy(abroad)(
+                first, tuple(memory.tensors.values()), torch.zeros(len(first)).bool()
+            )
         exported = torch.cat([logits, values.unsqueeze(-1)], -1)
         torch.testing.assert_close(exported, outputs(abroad, seen[:1])[0], rtol=1e-4, atol=1e-4)
 

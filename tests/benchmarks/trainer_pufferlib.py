@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent import action_distribution
+from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
-from metta.agent.recurrent_memory import Memory
 from metta.allocator import keep_freed_memory
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.loading.load import load_config
@@ -104,7 +104,7 @@ class EvaluatedPolicy:
         self.pairs = torch.from_numpy(worlds.pairs)
 
     def initial_memory(self, agents: int) -> Memory:
-        return Memory(torch.zeros(1, agents, HIDDEN), torch.zeros(1, agents, HIDDEN))
+        return Memory({"hidden": torch.zeros(1, agents, HIDDEN), "cell": torch.zeros(1, agents, HIDDEN)})
 
     @torch.no_grad()
     def act(
@@ -117,10 +117,10 @@ class EvaluatedPolicy:
     ) -> PolicyOutput:
         if episode_starts is not None:
             memory = memory.cleared(episode_starts)
-        state = {"lstm_h": memory.hidden[0], "lstm_c": memory.cell[0]}
+        state = {"lstm_h": memory.tensors["hidden"][0], "lstm_c": memory.tensors["cell"][0]}
         logits, values = self.policy.forward_eval(observations, state)
         pairs = action_distribution.sample(logits, generator)
-        memory = Memory(state["lstm_h"].unsqueeze(0), state["lstm_c"].unsqueeze(0))
+        memory = Memory({"hidden": state["lstm_h"].unsqueeze(0), "cell": state["lstm_c"].unsqueeze(0)})
         return PolicyOutput(
             self.pairs[pairs], pairs, action_distribution.log_prob(logits, pairs), values.flatten(), memory
         )

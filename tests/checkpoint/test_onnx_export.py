@@ -70,18 +70,25 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
     assert meaning["feature_names"] == env.spec.feature_names
     observations, _ = env.reset(seed=0)
     memory = agent.initial_memory(env.agents)
-    hidden, cell = (np.zeros((meaning["memory"][0], env.agents, meaning["memory"][1]), np.float32) for _ in range(2))
+    state = {
+        name: np.zeros((shape[0], env.agents, *shape[1:]), np.float32)
+        for name, shape in meaning["memory_shapes"].items()
+    }
+    names = [output.name for output in session.get_outputs()]
+    assert names == ["logits", "values", *(f"next_{name}" for name in state)]
     for step in range(4):
         episode_starts = np.full(env.agents, step == 2)
         with torch.no_grad():
             logits, values, memory = agent(
                 torch.from_numpy(observations).unsqueeze(0), memory, torch.from_numpy(episode_starts).unsqueeze(0)
             )
-        inputs = {"observations": observations, "hidden": hidden, "cell": cell, "episode_starts": episode_starts}
-        their_logits, their_values, hidden, cell = session.run(onnx_export.OUTPUTS, inputs)
+        inputs = {"observations": observations, **state, "episode_starts": episode_starts}
+        their_logits, their_values, *after = session.run(None, inputs)
+        state = dict(zip(state, after, strict=True))
         np.testing.assert_allclose(their_logits, logits[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(their_values, values[0], rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(hidden, memory.hidden, rtol=1e-4, atol=1e-5)
+        for name, tensor in memory.tensors.items():
+            np.testing.assert_allclose(state[name], tensor, rtol=1e-4, atol=1e-5)
         actions = np.array(env.spec.flat_actions)[their_logits.argmax(1)]
         observations = env.step(actions)[0]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, make_agent
-from metta.agent.recurrent_memory import Memory
 from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_config import EnvConfig
@@ -62,13 +62,13 @@ def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
 def test_outputs_are_those_of_the_agent(settings: dict[str, Any]) -> None:
     env, observations = some_observations()
     agent = agent_of(env, **settings)
-    shape = agent.initial_memory(env.agents).hidden.shape
-    memory = Memory(torch.randn(shape), torch.randn(shape))
+    initial = agent.initial_memory(env.agents)
+    memory = Memory({name: torch.randn_like(tensor) for name, tensor in initial.tensors.items()})
     episode_starts = torch.arange(env.agents) % 3 == 0
     tokens = torch.from_numpy(observations)
     with torch.no_grad():
         logits, values, after = agent(tokens.unsqueeze(0), memory, episode_starts.unsqueeze(0))
-        plain = OnnxPolicy(agent)(tokens, memory.hidden, memory.cell, episode_starts)
+        plain = OnnxPolicy(agent)(tokens, tuple(memory.tensors.values()), episode_starts)
     assert float(logits.std()) > 0.01
-    for fast, slow in zip((logits[0], values[0], after.hidden, after.cell), plain, strict=True):
+    for fast, slow in zip((logits[0], values[0], *after.tensors.values()), plain, strict=True):
         torch.testing.assert_close(slow, fast, rtol=1e-4, atol=1e-5)

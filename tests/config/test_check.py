@@ -213,7 +213,8 @@ def test_the_estimate_of_experience_is_exact(forward_lstm: bool) -> None:
     )
     agent = make_agent(ObservationSpace(config.env), ActionSpace(config.env), [], torch.device("cpu"), config.agent)
     experience = make_experience_manager(MettaGridEnv(config.env), agent, config.experience)
-    taken = sum(value.nbytes for value in vars(experience).values() if isinstance(value, torch.Tensor))
+    arrays = [value for value in vars(experience).values() if isinstance(value, torch.Tensor)]
+    taken = sum(array.nbytes for array in [*arrays, *experience.segment_memories.values()])
     plan = plan_batch(config.experience, 3)
     advantages = plan.batch_size * 4
     assert experience_bytes(config, plan, config.env.spec) == taken + advantages

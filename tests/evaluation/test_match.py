@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
-from metta.agent.recurrent_memory import Memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
@@ -59,15 +59,15 @@ class Always:
         self.seen: list[int] = []
 
     def initial_memory(self, agents: int) -> Memory:
-        return Memory(torch.zeros(1, agents, 1), torch.zeros(1, agents, 1))
+        return Memory({"age": torch.zeros(1, agents, 1)})
 
     def act(self, observations, memory, episode_starts=None, generator=None, deterministic=False) -> PolicyOutput:
         agents = len(observations)
         self.seen.append(agents)
-        age = memory.hidden[0, :, 0]
+        age = memory.tensors["age"][0, :, 0]
         actions = torch.where((age < self.steps)[:, None], torch.tensor(self.action), torch.tensor(NOOP)).int()
         zeros = torch.zeros(agents)
-        return PolicyOutput(actions, zeros.long(), zeros, zeros, Memory(memory.hidden + 1, memory.cell))
+        return PolicyOutput(actions, zeros.long(), zeros, zeros, Memory({"age": memory.tensors["age"] + 1}))
 
 
 def test_each_side_has_the_rewards_of_its_agents():

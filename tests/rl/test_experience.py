@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from metta.agent.recurrent_memory import Memory
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, MettaError
 from metta.rl.advantages import compute_advantages
@@ -18,11 +17,12 @@ from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
 ARRAYS = ("observations", "action_index", "log_probs", "values", "rewards", "terminated", "truncated", "episode_starts")
-ARRAYS += ("final_values", "next_values", "memory_hidden", "memory_cell")
+ARRAYS += ("final_values", "next_values")
 
 
 def arrays(experience) -> dict[str, torch.Tensor]:
-    return {name: getattr(experience, name).clone() for name in ARRAYS}
+    memories = {f"memory {name}": tensor.clone() for name, tensor in experience.segment_memories.items()}
+    return {name: getattr(experience, name).clone() for name in ARRAYS} | memories
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -53,7 +53,7 @@ def by_hand(env, agent, experience, seed):
         final = torch.zeros(worlds.agents)
         for row, last in zip(info.ended_agents, info.final_observations, strict=True):
             if truncated[row]:
-                own = Memory(memory.hidden[:, row : row + 1], memory.cell[:, row : row + 1])
+                own = memory.select(torch.tensor([row]))
                 final[row] = agent.value(torch.from_numpy(last[None]), own)[0]
         episode_starts = torch.from_numpy(terminated | truncated)
         step |= {"rewards": torch.from_numpy(rewards.copy()), "terminated": torch.from_numpy(terminated.copy())}
@@ -74,8 +74,8 @@ def test_a_rollout_stores_every_array_as_a_plain_loop_does(busy_env, set_up):
     torch.testing.assert_close(experience.next_values, next_values, rtol=1e-4, atol=1e-6)
     for round_ in range(experience.plan.segments_per_agent):
         start = steps[round_ * experience.plan.horizon]["memory"]
-        torch.testing.assert_close(experience.memory_hidden[round_], start.hidden, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(experience.memory_cell[round_], start.cell, rtol=1e-4, atol=1e-6)
+        for name, tensor in start.tensors.items():
+            torch.testing.assert_close(experience.segment_memories[name][round_], tensor, rtol=1e-4, atol=1e-6)
     assert experience.truncated.any()
     assert (experience.final_values != 0).equal(experience.truncated)
 
@@ -251,7 +251,7 @@ def test_cpu_offload(set_up, busy_env, offload):
     compute_advantages(experience)
     agent.to("meta")
     elsewhere = make_experience_manager(busy_env, agent, experience.config.model_copy(update={"cpu_offload": offload}))
-    held = {name: getattr(elsewhere, name).device.type for name in ARRAYS}
+    held = {name: array.device.type for name, array in arrays(elsewhere).items()}
     assert set(held.values()) == {"cpu" if offload else "meta"}
     assert elsewhere._writes_in_place == offload
     elsewhere.advantages, elsewhere.returns = (
@@ -259,7 +259,7 @@ def test_cpu_offload(set_up, busy_env, offload):
     )
     elsewhere.steps_collected = experience.steps_collected
     for minibatch in elsewhere.minibatches():  # minibatches are on the agent's device in either case
-        sent = (minibatch.observations, minibatch.returns, minibatch.memory.hidden)
+        sent = (minibatch.observations, minibatch.returns, minibatch.memory.tensors["hidden"])
         assert {array.device.type for array in sent} == {"meta"}
 
 

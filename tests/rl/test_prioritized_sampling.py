@@ -72,7 +72,8 @@ def test_minibatches_are_whole_segments_with_their_weights(set_up):
             round_, column = divmod(int(minibatch.rows[0, place]), horizon * agents)
             steps = slice(round_ * horizon, (round_ + 1) * horizon)
             assert torch.equal(minibatch.log_probs[:, place], experience.log_probs[steps, column])
-            assert torch.equal(minibatch.memory.hidden[:, place], experience.memory_hidden[round_, :, column])
+            for name, tensor in minibatch.memory.tensors.items():
+                assert torch.equal(tensor[:, place], experience.segment_memories[name][round_, :, column])
             segment = round_ * agents + column
             mean = float(experience.advantages[steps, column].abs().mean())
             assert float(chances[segment]) == pytest.approx(

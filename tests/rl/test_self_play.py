@@ -217,7 +217,7 @@ def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
             other.policy_head.output.weight.mul_(300)
         experience = experience_against(teams, pool_of(teams, other, groups=["green"]), agent)
         rollout(experience, agent)
-        assert bool(experience.world_batches[0].opponents.memories[-1].hidden.any())
+        assert bool(experience.world_batches[0].opponents.memories[-1].tensors["hidden"].any())
         ends.append(experience.observations.clone())
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])

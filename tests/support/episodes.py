@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
-from metta.agent.recurrent_memory import Memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
@@ -89,7 +89,7 @@ class ScriptedPolicy:
         self.played = 0
 
     def initial_memory(self, agents: int) -> Memory:
-        return Memory(torch.zeros(0, agents, 1), torch.zeros(0, agents, 1))
+        return Memory()
 
     def act(
         self,

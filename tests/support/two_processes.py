@@ -56,7 +56,7 @@ class HalfOf(Experience):
                 name: value if value is None else value[:, self.rank :: 2].contiguous()
                 for name, value in fields.items()
             }
-            agents = torch.arange(self.rank, memory.hidden.shape[1], 2)
+            agents = torch.arange(self.rank, minibatch.episode_starts.shape[1], 2)
             yield type(minibatch)(**half, memory=memory.select(agents))
 
 

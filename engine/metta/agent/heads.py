@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -95,13 +96,13 @@ def initial_statistics() -> dict[str, Tensor]:
     return {"mean": torch.zeros(()), "std": torch.ones(()), "moments": torch.zeros(3, dtype=torch.float64)}
 
 
-def initialize_weights(module: nn.Module, exclude: nn.Module | None = None) -> None:
+def initialize_weights(module: nn.Module, exclude: Sequence[nn.Module] = ()) -> None:
     """Set orthogonal weights (Saxe et al. 2013, arXiv:1312.6120) and zero biases, as is usual for PPO.
 
     The gain is sqrt 2 in linear and convolutional layers, for the ReLU after them, and 1 in the LSTM, whose forget
-    gates have bias 1 (Gers et al. 2000). The submodule `exclude` is not changed.
+    gates have bias 1 (Gers et al. 2000). The submodules `exclude` are not changed.
     """
-    excluded = set(exclude.modules()) if exclude is not None else set()
+    excluded = {layer for submodule in exclude for layer in submodule.modules()}
     for layer in module.modules():
         if layer in excluded:
             continue

@@ -15,8 +15,10 @@ from metta.agent.backbones import make_backbone
 from metta.agent.direct_inputs import DirectInputs
 from metta.agent.egocentric import EgocentricFrame
 from metta.agent.heads import POLICY_GAIN, MlpHead, ValueHead, initialize_weights
+from metta.agent.memory.lstm import SegmentLSTM
+from metta.agent.memory.make_memory import initial_memory, make_memory
+from metta.agent.memory.state import Memory
 from metta.agent.observation_processors import ObservationProcessor
-from metta.agent.recurrent_memory import Memory, SegmentLSTM
 from metta.agent.sparse_tokens import token_sums
 from metta.agent.window import WINDOW_FIELDS, WindowConversion
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
@@ -96,7 +98,7 @@ class MettaAgent(nn.Module):
     """A recurrent actor-critic network on token observations; its outputs depend only on tokens and memory.
 
     tokens -> observation processor -> backbone -> + cell ahead, previous action, previous reward, global features ->
-    LSTM -> policy and value heads. With `egocentric`, tokens are first rotated into the agent's frame, for all of
+    memory -> policy and value heads. With `egocentric`, tokens are first rotated into the agent's frame, for all of
     these inputs, and logits are rotated back at the end. A policy that was trained with another observation window
     than that of its environment (`network_spec`) first converts observations to the window that it was trained with.
 
@@ -141,8 +143,10 @@ class MettaAgent(nn.Module):
         self.action_embedding = nn.Embedding(self.direct_inputs.num_actions, hidden) if config.use_prev_action else None
         extra = config.use_prev_reward + len(self.global_features)
         self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
-        self.memory = SegmentLSTM(hidden, config.lstm_layers, config.bptt_horizon) if config.forward_lstm else None
-        initialize_weights(self, exclude=self.backbone if BACKBONES.is_custom(config.backbone) else None)
+        self.memory = make_memory(config)
+        own_weights: list[nn.Module] = [self.backbone] if BACKBONES.is_custom(config.backbone) else []
+        own_weights += [] if self.memory is None or isinstance(self.memory, SegmentLSTM) else [self.memory]
+        initialize_weights(self, exclude=own_weights)
         self.policy_head = MlpHead(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
         self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:
@@ -159,10 +163,8 @@ class MettaAgent(nn.Module):
         return self.flat_actions.device
 
     def initial_memory(self, agents: int) -> Memory:
-        """Zeros `[layers, agents, hidden] float32`; 0 layers for a policy without LSTM."""
-        layers = self.config.lstm_layers if self.memory is not None else 0
-        zeros = torch.zeros(layers, agents, self.config.hidden_dim, device=self.device)
-        return Memory(zeros, zeros.clone())
+        """Zeros `[layers, agents, ...] float32`; 0 layers for a policy without memory."""
+        return initial_memory(self.memory, self.config.hidden_dim, agents).to(self.device)
 
     @torch.no_grad()
     def act(
@@ -238,7 +240,7 @@ class MettaAgent(nn.Module):
             values = self.value_head(features)
         if self.egocentric_frame is not None and orientation is not None:
             logits = self.egocentric_frame.world_logits(logits, orientation.view(horizon, agents))
-        return logits.float(), values.float(), Memory(memory.hidden.float(), memory.cell.float())
+        return logits.float(), values.float(), memory.float()
 
     def update_initial_weights(self) -> None:
         """Set the reference weights of the l2-init loss to the current weights."""
@@ -273,7 +275,7 @@ class MettaAgent(nn.Module):
         return features
 
     def _features(self, observations: Tensor) -> Tensor:
-        """Map `[agents, tokens, 3] uint8`, in the agent's frame if `egocentric`, to LSTM inputs `[agents, hidden]`."""
+        """Map `[agents, tokens, 3] uint8`, in the agent's frame if `egocentric`, to features `[agents, hidden]`."""
         tokens = self.observation_processor(observations, self.network_spec)
         features: Tensor = self.backbone(tokens)
         if self.ahead is not None:

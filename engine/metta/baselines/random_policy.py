@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
-from metta.agent.recurrent_memory import Memory
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.training import POLICIES
@@ -22,8 +22,8 @@ class RandomPolicy:
         self._flat_actions = torch.tensor(spec.flat_actions, dtype=torch.int32)
 
     def initial_memory(self, agents: int) -> Memory:
-        """A memory of 0 layers."""
-        return Memory(torch.zeros(0, agents, 1), torch.zeros(0, agents, 1))
+        """An empty memory."""
+        return Memory()
 
     def act(
         self,

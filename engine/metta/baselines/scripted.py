@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
-from metta.agent.recurrent_memory import Memory
 from metta.baselines.bitboards import (
     COL_STEPS,
     ROW_STEPS,

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from metta.agent.recurrent_memory import Memory
+from metta.agent.memory.state import Memory
 from metta.baselines.bitboards import (
     COL_STEPS,
     ROW_STEPS,
@@ -38,9 +37,9 @@ MAX_MISMATCHES: Final = 4
 """The map is discarded if at least this many cells differ between map and observation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpatialMemory(Memory):
-    """Each agent's map. `hidden` and `cell`, the LSTM state of the base class, have 0 layers."""
+    """Each agent's map. The base class has no tensors."""
 
     age: Integers
     """`[agents]`: steps since the map was empty"""
@@ -72,13 +71,10 @@ class SpatialMemory(Memory):
     @classmethod
     def empty(cls, agents: int, types: int) -> SpatialMemory:
         """The memory of agents that have seen nothing; they are in the middle of their maps."""
-        tensor = torch.zeros(0, agents, 1)
         middle = np.full(agents, SIDE // 2)
         boards, by_type = np.zeros((agents, SIDE), np.uint64), np.zeros((agents, types, SIDE), np.uint64)
         never = np.full(agents, -1)
         return cls(
-            hidden=tensor,
-            cell=tensor,
             age=np.zeros(agents, np.int64),
             row=middle,
             col=middle.copy(),
@@ -96,8 +92,8 @@ class SpatialMemory(Memory):
 
     @property
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """All fields except `hidden` and `cell`, by name."""
-        return {name: value for name, value in vars(self).items() if name not in ("hidden", "cell")}
+        """The fields that the base class lacks, by name."""
+        return {name: value for name, value in vars(self).items() if name != "tensors"}
 
     def with_empty_maps(self, episode_starts: Mask) -> SpatialMemory:
         """The memory with empty maps where `episode_starts [agents]`."""

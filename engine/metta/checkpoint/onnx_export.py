@@ -12,13 +12,10 @@ import torch
 
 from metta.agent.policy import MettaAgent
 from metta.checkpoint.onnx_policy import OnnxPolicy
-from metta.config.agent import BACKBONES
+from metta.config.agent import BACKBONES, MEMORIES
 from metta.config.validation.file_paths import user_path
 from metta.errors import UsageError
 from metta.files import write_together
-
-INPUTS = ("observations", "hidden", "cell", "episode_starts")
-OUTPUTS = ("logits", "values", "next_hidden", "next_cell")
 
 
 def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -> Path:
@@ -26,14 +23,16 @@ def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -
 
     If `overwrite` is false and `path` is a file with another content, a number is appended to the name of the model.
 
-    Inputs: `observations [agents, tokens, 3] uint8`, `hidden` and `cell [layers, agents, hidden] float32` (initially
-    zeros), `episode_starts [agents] bool` (true where an episode starts).
-    Outputs, all float32: `logits [agents, actions]`, `values [agents]`, `next_hidden` and `next_cell`, shaped as
-    `hidden` and `cell`.
+    Inputs: `observations [agents, tokens, 3] uint8`, the tensors of the memory (initially zeros; those of an LSTM are
+    `hidden` and `cell [layers, agents, hidden] float32`), `episode_starts [agents] bool` (true where an episode
+    starts).
+    Outputs, all float32: `logits [agents, actions]`, `values [agents]`, and the memory after the step, each name with
+    `next_` before it (`next_hidden` and `next_cell`).
     The metadata entry `metta` is JSON: `action_names`, `flat_actions` ((action id, argument) of each logit),
-    `feature_names` and `object_type_names` (by the ids in tokens), and `memory` (layers and hidden size).
+    `feature_names` and `object_type_names` (by the ids in tokens), `memory` (layers and hidden size), and
+    `memory_shapes` (shape of each tensor of the memory, by name, without the axis of agents, which is the second).
 
-    Raises UsageError if the extra `export` is not installed or ONNX cannot express a custom backbone.
+    Raises UsageError if the extra `export` is not installed or ONNX cannot express a custom backbone or memory.
     """
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         raise UsageError("ONNX export needs onnx and onnxscript: pip install 'metta-gridworlds[export]'")
@@ -49,19 +48,20 @@ def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -
         try:
             program = torch.onnx.export(
                 policy,
-                (observations, memory.hidden, memory.cell, episode_starts),
-                input_names=INPUTS,
-                output_names=OUTPUTS,
-                dynamic_shapes=({0: agents}, {1: agents}, {1: agents}, {0: agents}),
+                (observations, tuple(memory.tensors.values()), episode_starts),
+                input_names=["observations", *memory.tensors, "episode_starts"],
+                output_names=["logits", "values", *(f"next_{name}" for name in memory.tensors)],
+                dynamic_shapes=({0: agents}, ({1: agents},) * len(memory.tensors), {0: agents}),
                 dynamo=True,
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            if not BACKBONES.is_custom(agent.config.backbone):
+            config = agent.config
+            parts = [(BACKBONES, config.backbone)] + ([(MEMORIES, config.memory)] if agent.memory else [])
+            if not (custom := [f'{each.kind} "{name}"' for each, name in parts if each.is_custom(name)]):
                 raise
-            raise UsageError(
-                f'the backbone "{agent.config.backbone}" cannot be exported to ONNX: {str(error).partition(chr(10))[0]}'
-            ) from error
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"the {' or the '.join(custom)} cannot be exported to ONNX: {reason}") from error
     assert program is not None  # it is None only if torch writes the file itself
     program.model.metadata_props["metta"] = json.dumps(
         {
@@ -69,7 +69,8 @@ def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -
             "flat_actions": spec.flat_actions,
             "feature_names": spec.feature_names,
             "object_type_names": spec.object_type_names,
-            "memory": [len(memory.hidden), agent.config.hidden_dim],
+            "memory": [agent.config.lstm_layers if agent.memory else 0, agent.config.hidden_dim],
+            "memory_shapes": {name: [len(tensor), *tensor.shape[2:]] for name, tensor in memory.tensors.items()},
         }
     )
     contents = {path.suffix: program.model_proto.SerializeToString()}

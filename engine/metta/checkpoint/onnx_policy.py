@@ -6,12 +6,16 @@ that depend on the data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from metta.agent.backbones import AttentionBackbone, CnnBackbone, MlpBackbone
 from metta.agent.convolutions import GridConvolution
+from metta.agent.memory.lstm import SegmentLSTM
+from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent
 from metta.agent.tokens import TokenCodes
 
@@ -23,15 +27,15 @@ class OnnxPolicy(nn.Module):
         super().__init__()
         self.agent = agent
         self.codes = agent.backbone.codes
+        self.memory_names = tuple(agent.initial_memory(1).tensors)
+        """names of the tensors of the memory, in the order of the model's inputs and outputs"""
 
-    def forward(
-        self, observations: Tensor, hidden: Tensor, cell: Tensor, episode_starts: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits `[agents, actions]`, values `[agents]`, and the memory after this step: hidden and cell.
+    def forward(self, observations: Tensor, memory: Sequence[Tensor], episode_starts: Tensor) -> tuple[Tensor, ...]:
+        """Logits `[agents, actions]`, values `[agents]`, and the memory after this step.
 
-        `observations [agents, tokens, 3] uint8`; hidden and cell `[layers, agents, hidden] float32`, initially zeros (0
-        layers for a policy without LSTM); `episode_starts [agents] bool`: memory is cleared first where it is true.
-        Logit i belongs to action i of `spec.flat_actions`.
+        `observations [agents, tokens, 3] uint8`; `memory`: the tensors of `agent.initial_memory`, in their order,
+        initially zeros; `episode_starts [agents] bool`: memory is cleared first where it is true. Logit i belongs to
+        action i of `spec.flat_actions`.
         """
         if self.agent.window is not None:
             observations = self.agent.window(observations)
@@ -41,14 +45,16 @@ class OnnxPolicy(nn.Module):
             orientation = frame.agent_orientation(observations)
             observations = frame(observations, orientation)
         features = self.agent.add_direct_inputs(self._token_features(observations), observations)
-        kept = (~episode_starts).to(hidden.dtype).unsqueeze(-1)
-        hidden, cell = hidden * kept, cell * kept
-        if self.agent.memory is not None:
-            features, hidden, cell = _lstm_step(self.agent.memory.lstm, features, hidden, cell)
+        state = Memory(dict(zip(self.memory_names, memory, strict=True)))
+        if isinstance(self.agent.memory, SegmentLSTM):
+            features, state = self.agent.memory.step(features, state, episode_starts)
+        elif self.agent.memory is not None:
+            outputs, state = self.agent.memory(features.unsqueeze(0), state, episode_starts.unsqueeze(0))
+            features = outputs.squeeze(0)
         logits, values = self.agent.policy_head(features), self.agent.value_head(features)
         if frame is not None and orientation is not None:
             logits = frame.world_logits(logits, orientation)
-        return logits, values, hidden, cell
+        return logits, values, *(state.tensors[name] for name in self.memory_names)
 
     def _token_features(self, observations: Tensor) -> Tensor:
         """`[agents, hidden]`: the features of the backbone and of the cell ahead."""
@@ -110,17 +116,3 @@ def _attention_features(backbone: AttentionBackbone, cells: Tensor, channels: Te
     weights = scores.masked_fill(~is_visible[:, None, None, :], float("-inf")).softmax(-1)
     features: Tensor = backbone.layers((weights @ values).transpose(1, 2).flatten(1))
     return features
-
-
-def _lstm_step(lstm: nn.LSTM, features: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of `nn.LSTM`: output `[agents, hidden]`, then hidden and cell `[layers, agents, hidden]`."""
-    hiddens, cells = [], []
-    for layer in range(lstm.num_layers):
-        weight_ih, weight_hh, bias_ih, bias_hh = lstm.all_weights[layer]
-        gates = functional.linear(features, weight_ih, bias_ih) + functional.linear(hidden[layer], weight_hh, bias_hh)
-        input_gate, forget_gate, candidate, output_gate = gates.chunk(4, -1)
-        new_cell = forget_gate.sigmoid() * cell[layer] + input_gate.sigmoid() * candidate.tanh()
-        features = output_gate.sigmoid() * new_cell.tanh()
-        hiddens.append(features)
-        cells.append(new_cell)
-    return features, torch.stack(hiddens), torch.stack(cells)

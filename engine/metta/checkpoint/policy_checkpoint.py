@@ -25,7 +25,7 @@ from metta.checkpoint.weight_remapping import (
     row_names,
     unknown_names,
 )
-from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
+from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
@@ -244,6 +244,7 @@ def _check_extensions(path: Path, agent_config: object, env_config: object) -> N
     settings = agent_config if isinstance(agent_config, dict) else {}
     needed: list[tuple[Registry[Any], object]] = [
         (BACKBONES, settings.get("backbone")),
+        (MEMORIES, settings.get("memory")),
         (OBSERVATION_PROCESSORS, settings.get("obs_process_func")),
         *((MAP_BUILDERS, table.get("name")) for table in _nested_tables(env_config) if table.get("type") == "Custom"),
     ]

@@ -126,7 +126,7 @@ def _check_opponents(found: Any, opponents: Opponents, where: str) -> None:
         f"{where}.memories is not a list of at most {len(policies)} memories",
     )
     expected = [policy.agent.initial_memory(num_agents) for policy in policies[: len(memories or ())]]
-    check_like(memories, [{"hidden": memory.hidden, "cell": memory.cell} for memory in expected], f"{where}.memories")
+    check_like(memories, [memory.state() for memory in expected], f"{where}.memories")
 
 
 def _check_orientations(found: Mapping[str, Any], feature: int, where: str) -> None:

@@ -14,6 +14,8 @@ OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "glob
 
 BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
 """Networks from tokens to features by name; each is a `Backbone` (agent/backbones.py)."""
+MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm",))
+"""Networks that remember earlier steps by name; each is a `MemoryNetwork` (agent/memory/network.py)."""
 OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
     "metta.observation_processors", "observation processor", ("flatten_obs_dict",)
 )
@@ -21,7 +23,7 @@ OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
 
 
 class AgentModelConfig(FrozenModel):
-    """The policy network: backbone, LSTM, policy head and value head."""
+    """The policy network: backbone, memory, policy head and value head."""
 
     TRAINING_FIELDS: ClassVar[frozenset[str]] = frozenset(
         ("bptt_horizon", "clip_range", "dtypes_fp16", "analyze_weights_interval", "l2_init_weight_update_interval")
@@ -32,9 +34,12 @@ class AgentModelConfig(FrozenModel):
         default=1024,
         ge=1,
         le=65536,
-        description="width of the features, of the LSTM and of the heads' hidden layers",
+        description="width of the features, of the memory and of the heads' hidden layers",
     )
-    lstm_layers: int = Field(default=1, ge=1, le=64, description="number of LSTM layers")
+    memory: Annotated[str, RegisteredName(MEMORIES)] = Field(
+        default="lstm", description="network that remembers earlier steps of an episode: lstm, or a custom one"
+    )
+    lstm_layers: int = Field(default=1, ge=1, le=64, description="number of layers of the memory")
     mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")
     backbone: Annotated[str, RegisteredName(BACKBONES)] = Field(
         default="cnn",
@@ -47,7 +52,7 @@ class AgentModelConfig(FrozenModel):
         le=1_000_000,
         description="steps after which backpropagation through time is truncated within a training segment",
     )
-    forward_lstm: bool = Field(default=True, description="use the LSTM; false: a feed-forward policy without memory")
+    forward_lstm: bool = Field(default=True, description="use the memory; false: a feed-forward policy without memory")
     clip_range: float = Field(
         default=0.0,
         ge=0,

@@ -179,7 +179,7 @@ def play_episodes(
     while len(first_episodes) < env.num_worlds:
         for index, (assignment, agents) in enumerate(zip(assignments, agents_by_policy, strict=True)):
             memory = memories[index]
-            device = memory.hidden.device
+            device = memory.device
             with fast_matmul(device):
                 output = assignment.policy.act(
                     torch.from_numpy(observations[agents]).to(device),

@@ -49,7 +49,7 @@ class EpisodePlayer:
 
         `overrides` maps an agent index to the (action id, argument) that replaces the policy's action.
         """
-        device = self._memory.hidden.device
+        device = self._memory.device
         with _evaluation_mode(self.policy):
             observations = torch.from_numpy(self._observations).to(device)
             output = self.policy.act(observations, self._memory, generator=self._generator)

@@ -18,8 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import ActionEvaluation, MettaAgent
-from metta.agent.recurrent_memory import Memory
 from metta.errors import TrainingError, UsageError
 from metta.job_environment import JOB_VARIABLES, job_problem, job_size
 from metta.rl.plain_values import plain
@@ -170,7 +170,7 @@ class Processes:
             if self._evaluator is None or self._evaluator[0] is not agent:
                 self._evaluator = agent, _distributed_evaluator(agent, self._process_group)
             log_probs, entropy, values, logits = self._evaluator[1](
-                observations, action_index, memory.hidden, memory.cell, episode_starts
+                observations, action_index, dict(memory.tensors), episode_starts
             )
         return ActionEvaluation(log_probs, entropy, values, logits)
 
@@ -195,16 +195,16 @@ SINGLE_PROCESS: Final = Processes()
 
 
 class _Evaluator(nn.Module):
-    """`agent.evaluate_actions` as a module whose forward takes and returns tensors, for DistributedDataParallel."""
+    """`agent.evaluate_actions` as a module of tensors, for DistributedDataParallel."""
 
     def __init__(self, agent: MettaAgent):
         super().__init__()
         self.agent = agent
 
     def forward(
-        self, observations: Tensor, action_index: Tensor, hidden: Tensor, cell: Tensor, episode_starts: Tensor
+        self, observations: Tensor, action_index: Tensor, memory: dict[str, Tensor], episode_starts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        evaluation = self.agent.evaluate_actions(observations, action_index, Memory(hidden, cell), episode_starts)
+        evaluation = self.agent.evaluate_actions(observations, action_index, Memory(memory), episode_starts)
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
-from metta.agent.recurrent_memory import Memory
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
@@ -131,8 +131,10 @@ class Experience:
         """`[steps, agents] float32`: value of the final observation where an episode was truncated; elsewhere 0"""
         self.next_values = self._zeros(agents)
         """`[agents] float32`: values of the observations after the last step"""
-        self.memory_hidden = self._zeros(plan.segments_per_agent, *memory.hidden.shape)
-        self.memory_cell = self._zeros(plan.segments_per_agent, *memory.cell.shape)
+        self.segment_memories = {
+            name: self._zeros(plan.segments_per_agent, *tensor.shape) for name, tensor in memory.tensors.items()
+        }
+        """`[segments, layers, agents, ...] float32`, by name: the memory before the first step of each segment"""
         if self.teacher is not None:
             self.teacher_probs = self._zeros(steps, agents, len(spec.flat_actions))
             self.teacher_values = self._zeros(steps, agents)
@@ -158,7 +160,7 @@ class Experience:
             )
             opponents = None if pool is None else Opponents(batch_env, pool, self.opponent_generator)
             learners = len(worlds) * plan.num_learners
-            batch = WorldBatch(batch_env, first_world, agent.initial_memory(learners), opponents)
+            batch = WorldBatch(batch_env, first_world, learners, agent.initial_memory(learners), opponents)
             if self.teacher is not None:
                 is_labelled = self.label_weights[batch.rows].cpu() > 0
                 batch.teacher = Teacher(self.teacher, is_labelled, plan.num_learners)
@@ -245,7 +247,7 @@ class Experience:
         batches = self.world_batches
         return {
             "worlds": [arrays_to_tensors(batch.env.state()) for batch in batches],
-            "memory": [{"hidden": batch.memory.hidden, "cell": batch.memory.cell} for batch in batches],
+            "memory": [batch.memory.state() for batch in batches],
             "teacher_memory": [batch.teacher.state() for batch in batches if batch.teacher is not None],
             "observations": self.observations[self.steps_collected].clone(),
             "episode_starts": self.episode_starts[self.steps_collected].clone(),
@@ -271,7 +273,7 @@ class Experience:
             )
         for batch, worlds, memory in zip(batches, state["worlds"], state["memory"], strict=True):
             batch.env.load_state(tensors_to_arrays(worlds))
-            batch.memory = Memory(memory["hidden"], memory["cell"]).to(self.device)
+            batch.memory = batch.memory.restored(memory)
         if not state.get("teacher_memory"):
             self.remove_teacher()
         else:
@@ -327,8 +329,10 @@ class Experience:
             self.select_rows(self.returns, rows),
             self.select_rows(self.episode_starts, rows),
             Memory(
-                self.memory_hidden[segment_of_agent, :, columns].transpose(0, 1).contiguous(),
-                self.memory_cell[segment_of_agent, :, columns].transpose(0, 1).contiguous(),
+                {
+                    name: memories[segment_of_agent, :, columns].transpose(0, 1).contiguous()
+                    for name, memories in self.segment_memories.items()
+                }
             ).to(self.device),
             weights,
             rows,

@@ -308,7 +308,7 @@ def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict
         "old log_probs": minibatch.log_probs,
         "old values": minibatch.values,
         "advantages": minibatch.advantages,
-        "memory": torch.cat((minibatch.memory.hidden, minibatch.memory.cell)),
+        **{f"memory {name}": tensor for name, tensor in minibatch.memory.tensors.items()},
     }
     sources = [f"weight {name}" for name in _nonfinite_weights(agent)]
     sources = sources or [name for name, values in inputs.items() if not bool(values.isfinite().all())]

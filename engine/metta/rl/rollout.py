@@ -118,8 +118,8 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     rows = batch.rows
     segment, step_of_segment = divmod(t, experience.plan.horizon)
     if step_of_segment == 0:
-        experience.memory_hidden[segment, :, rows] = batch.memory.hidden.to(experience.storage_device)
-        experience.memory_cell[segment, :, rows] = batch.memory.cell.to(experience.storage_device)
+        for name, tensor in batch.memory.tensors.items():
+            experience.segment_memories[name][segment, :, rows] = tensor.to(experience.storage_device)
     observations = experience.observations[t, rows].to(agent.device)
     episode_starts = experience.episode_starts[t, rows].to(agent.device)
     output = agent.act(observations, batch.memory, episode_starts, experience.policy_generator)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metta.agent.recurrent_memory import Memory
+from metta.agent.memory.state import Memory
 from metta.errors import TrainingError
 from metta.rl.frozen_policies.kickstarting import Teacher
 from metta.rl.frozen_policies.self_play import Opponents
@@ -35,11 +35,12 @@ class StepResult:
 class WorldBatch:
     """Worlds of an experience that are stepped by one call, with the recurrent memory of their learners."""
 
-    def __init__(self, env: MettaGridEnv, first_world: int, memory: Memory, opponents: Opponents | None = None):
+    def __init__(
+        self, env: MettaGridEnv, first_world: int, learners: int, memory: Memory, opponents: Opponents | None = None
+    ):
         self.env = env
         self.first_world = first_world
         """index of the batch's first world in the experience"""
-        learners = memory.hidden.shape[1]
         first_row = first_world * (learners // env.num_worlds)
         self.rows = slice(first_row, first_row + learners)
         """indices of the batch's learners along the `agents` axis of the experience's arrays"""

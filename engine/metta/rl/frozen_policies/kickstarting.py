@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import Policy, PolicyOutput
-from metta.agent.recurrent_memory import Memory
 from metta.rl.plain_values import arrays_to_tensors
 
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
@@ -60,7 +60,7 @@ class Teacher:
         values = torch.zeros(labelled, device=home)
         for index, policy in enumerate(self.policies):
             memory = self.memories[index]
-            device = memory.hidden.device
+            device = memory.device
             output = policy.act(observations.to(device), memory, episode_starts.to(device), generator)
             self.memories[index] = output.memory
             is_taught = torch.from_numpy(np.broadcast_to(policies == index, labelled).copy()).to(home)
@@ -70,7 +70,7 @@ class Teacher:
 
     def state(self) -> list[dict[str, Any]]:
         """The memory of each policy, as tensors."""
-        return [arrays_to_tensors(_fields(memory)) for memory in self.memories]
+        return [memory.state() | arrays_to_tensors(_added_fields(memory)) for memory in self.memories]
 
     def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Restore the memories that `state()` returned."""
@@ -84,14 +84,15 @@ def _probabilities(policy: Policy, output: PolicyOutput) -> Tensor:
     return nn.functional.one_hot(output.action_index, len(policy.spec.flat_actions)).float()
 
 
-def _fields(memory: Memory) -> dict[str, Any]:
-    return {entry.name: getattr(memory, entry.name) for entry in dataclasses.fields(memory)}
+def _added_fields(memory: Memory) -> dict[str, Any]:
+    """The fields that a subclass of Memory adds, such as the maps of the scripted policy."""
+    return {entry.name: getattr(memory, entry.name) for entry in dataclasses.fields(memory) if entry.name != "tensors"}
 
 
 def _restored(memory: Memory, saved: Mapping[str, Any]) -> Memory:
     """`memory` with the saved tensors, converted to arrays where it has arrays."""
     fields = {
         name: saved[name].cpu().numpy() if isinstance(value, np.ndarray) else saved[name].to(value.device)
-        for name, value in _fields(memory).items()
+        for name, value in _added_fields(memory).items()
     }
-    return dataclasses.replace(memory, **fields)
+    return dataclasses.replace(memory, tensors=memory.restored(saved).tensors, **fields)

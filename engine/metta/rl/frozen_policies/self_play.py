@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, check_policy_fits
-from metta.agent.recurrent_memory import Memory
 from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig, num_opponents
 from metta.errors import CheckpointError, UsageError
@@ -190,8 +190,7 @@ class Opponents:
                     self.episode_starts[controlled].to(device),
                     self.generator,
                 )
-                memory.hidden[:, on_device] = output.memory.hidden
-                memory.cell[:, on_device] = output.memory.cell
+                memory.assign(on_device, output.memory)
                 opponent_actions[controlled.numpy()] = output.actions.cpu().numpy()
         actions[self.opponent_rows] = opponent_actions
         return actions
@@ -214,7 +213,7 @@ class Opponents:
             "places": torch.tensor([index_of[number] for number in self.policy_numbers.tolist()]),
             "observations": self.observations,
             "episode_starts": self.episode_starts,
-            "memories": [{"hidden": memory.hidden, "cell": memory.cell} for memory in memories],
+            "memories": [memory.state() for memory in memories],
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -224,7 +223,7 @@ class Opponents:
         self.policy_numbers = np.array([policies[index].number for index in state["places"].tolist()])
         self.observations, self.episode_starts = state["observations"], state["episode_starts"]
         self.memories = {
-            policy.number: Memory(memory["hidden"], memory["cell"]).to(policy.agent.device)
+            policy.number: self._initial_memory(policy).restored(memory)
             for memory, policy in zip(state["memories"], policies, strict=False)
         }
 

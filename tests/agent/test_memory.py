@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metta.agent import recurrent_memory
+from metta.agent.memory import lstm as lstm_module
+from metta.agent.memory.lstm import SegmentLSTM
+from metta.agent.memory.state import Memory
 from metta.agent.policy import make_agent
-from metta.agent.recurrent_memory import Memory, SegmentLSTM
 from metta.config.agent import AgentModelConfig
 
 SIZES = {"hidden_dim": 16, "mlp_layers": 1}
@@ -17,6 +18,11 @@ def new_agent(env, **settings):
     torch.manual_seed(1)
     spaces = env.single_observation_space, env.single_action_space
     return make_agent(*spaces, [], "cpu", AgentModelConfig(**SIZES | settings))
+
+
+def random_memory(memory: Memory) -> Memory:
+    """A memory of that shape with random values."""
+    return Memory({name: torch.randn_like(tensor) for name, tensor in memory.tensors.items()})
 
 
 def random_episode_starts(horizon: int, agents: int) -> torch.Tensor:
@@ -32,8 +38,7 @@ def test_replaying_a_segment_equals_acting_step_by_step(crowded_env, seen, backb
     agent = new_agent(crowded_env, backbone=backbone, **settings)
     horizon, agents = seen.shape[:2]
     episode_starts = random_episode_starts(horizon, agents)
-    start = agent.initial_memory(agents)
-    start = Memory(torch.randn_like(start.hidden), torch.randn_like(start.cell))
+    start = random_memory(agent.initial_memory(agents))
     memory, outputs = start, []
     for t in range(horizon):
         outputs.append(agent.act(seen[t], memory, episode_starts[t], torch.Generator().manual_seed(t)))
@@ -52,7 +57,7 @@ def test_replaying_a_segment_equals_acting_step_by_step(crowded_env, seen, backb
 def test_memory_is_cleared_at_episode_starts(crowded_env, seen):
     agent = new_agent(crowded_env)
     agents = seen.shape[1]
-    full = Memory(torch.randn(1, agents, 16), torch.randn(1, agents, 16))
+    full = random_memory(agent.initial_memory(agents))
     forgotten = torch.arange(agents) % 2 == 0
     after_reset = agent.value(seen[0], full, forgotten)
     fresh = agent.value(seen[0], agent.initial_memory(agents))
@@ -64,14 +69,14 @@ def test_value_does_not_change_memory_and_acting_does(crowded_env, seen):
     agent = new_agent(crowded_env)
     memory = agent.initial_memory(seen.shape[1])
     agent.value(seen[0], memory)
-    assert memory.hidden.abs().sum() == 0
-    assert agent.act(seen[0], memory).memory.hidden.abs().sum() > 0
+    assert not any(tensor.any() for tensor in memory.tensors.values())
+    assert all(tensor.any() for tensor in agent.act(seen[0], memory).memory.tensors.values())
 
 
 def slow_lstm(lstm: SegmentLSTM, inputs: torch.Tensor, memory: Memory, episode_starts: torch.Tensor) -> torch.Tensor:
     """The LSTM's equations in a plain loop, one layer."""
     weights = dict(lstm.lstm.named_parameters())
-    hidden, cell = memory.hidden[0], memory.cell[0]
+    hidden, cell = memory.tensors["hidden"][0], memory.tensors["cell"][0]
     outputs = []
     for t in range(len(inputs)):
         if t and t % lstm.bptt_horizon == 0:
@@ -89,8 +94,8 @@ def slow_lstm(lstm: SegmentLSTM, inputs: torch.Tensor, memory: Memory, episode_s
 @pytest.mark.parametrize("bptt_horizon", [1, 3, 64])
 def test_outputs_and_gradients_are_those_of_the_equations(bptt_horizon):
     torch.manual_seed(0)
-    lstm = SegmentLSTM(8, 1, bptt_horizon)
-    memory = Memory(torch.randn(1, 6, 8), torch.randn(1, 6, 8))
+    lstm = SegmentLSTM(AgentModelConfig(hidden_dim=8, bptt_horizon=bptt_horizon))
+    memory = random_memory(Memory(lstm.initial_state(6)))
     episode_starts = random_episode_starts(10, 6)
     incoming = torch.randn(10, 6, 8)
     results = []
@@ -109,9 +114,9 @@ def test_outputs_and_gradients_are_those_of_the_equations(bptt_horizon):
 def inputs_with_gradient(bptt_horizon: int) -> list[bool]:
     """For each of ten inputs, whether the last output has a gradient with respect to it."""
     torch.manual_seed(0)
-    lstm = SegmentLSTM(4, 1, bptt_horizon)
+    lstm = SegmentLSTM(AgentModelConfig(hidden_dim=4, bptt_horizon=bptt_horizon))
     inputs = torch.randn(10, 2, 4, requires_grad=True)
-    outputs, _ = lstm(inputs, Memory(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), torch.zeros(10, 2, dtype=torch.bool))
+    outputs, _ = lstm(inputs, Memory(lstm.initial_state(2)), torch.zeros(10, 2, dtype=torch.bool))
     outputs[9].sum().backward()
     return [bool(step.abs().sum() > 0) for step in inputs.grad]
 
@@ -124,9 +129,10 @@ def test_bptt_horizon_cuts_gradients_inside_a_segment():
 
 @pytest.mark.parametrize("is_fast", [True, False])
 def test_autocast_uses_bfloat16_only_where_it_is_fast(is_fast, monkeypatch):
-    monkeypatch.setattr(recurrent_memory, "cpu_is_fast_in_bfloat16", lambda: is_fast)
+    monkeypatch.setattr(lstm_module, "cpu_is_fast_in_bfloat16", lambda: is_fast)
     torch.manual_seed(0)
-    lstm, inputs, initial = SegmentLSTM(32, 1, 64), torch.randn(20, 6, 32), Memory(*torch.randn(2, 1, 6, 32))
+    lstm, inputs = SegmentLSTM(AgentModelConfig(hidden_dim=32, bptt_horizon=64)), torch.randn(20, 6, 32)
+    initial = random_memory(Memory(lstm.initial_state(6)))
     episode_starts = torch.rand(20, 6) < 0.05
     with torch.no_grad():
         full, full_memory = lstm(inputs, initial, episode_starts)
@@ -137,9 +143,9 @@ def test_autocast_uses_bfloat16_only_where_it_is_fast(is_fast, monkeypatch):
             for t in range(20):
                 output, after = lstm(inputs[t : t + 1], memory, episode_starts[t : t + 1])
                 steps.append(output)
-                memory = Memory(after.hidden.float(), after.cell.float())  # as MettaAgent.forward does
+                memory = after.float()  # as MettaAgent.forward does
     assert torch.equal(half.float(), full) is not is_fast
     torch.testing.assert_close(half.float(), full, rtol=0, atol=0.02)
-    torch.testing.assert_close(half_memory.cell.float(), full_memory.cell, rtol=0, atol=0.02)
+    torch.testing.assert_close(half_memory.tensors["cell"].float(), full_memory.tensors["cell"], rtol=0, atol=0.02)
     # single steps, as in a rollout, give what the whole segment gives in an update
     torch.testing.assert_close(torch.cat(steps).float(), half.float(), rtol=0, atol=1e-6 if not is_fast else 0.004)
