@@ -121,6 +121,7 @@ def test_a_policy_that_does_not_fit_is_refused(path: Path, make: Callable[[], Me
 
 ANOTHER_VALUE: dict[str, Any] = {
     "hidden_dim": 12,
+    "memory": "mingru",
     "lstm_layers": 2,
     "mlp_layers": 2,
     "backbone": "attention",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metta.agent.policy import make_agent
-from metta.config.agent import BACKBONES, OBSERVATION_TYPES, AgentModelConfig
+from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_TYPES, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.plan.network_size import num_weights
 from metta.spaces import ActionSpace, ObservationSpace
@@ -26,6 +26,7 @@ def random_settings(generator: random.Random) -> tuple[dict[str, Any], EnvConfig
     }
     settings = {
         "hidden_dim": generator.choice([1, 3, 32, 128, 256]),
+        "memory": generator.choice(MEMORIES.built_in),
         "lstm_layers": generator.randint(1, 3),
         "mlp_layers": generator.randint(0, 3),
         "forward_lstm": generator.random() < 0.7,

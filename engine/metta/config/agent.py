@@ -14,7 +14,7 @@ OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "glob
 
 BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
 """Networks from tokens to features by name; each is a `Backbone` (agent/backbones.py)."""
-MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm",))
+MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm", "mingru"))
 """Networks that remember earlier steps by name; each is a `MemoryNetwork` (agent/memory/network.py)."""
 OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
     "metta.observation_processors", "observation processor", ("flatten_obs_dict",)
@@ -37,7 +37,9 @@ class AgentModelConfig(FrozenModel):
         description="width of the features, of the memory and of the heads' hidden layers",
     )
     memory: Annotated[str, RegisteredName(MEMORIES)] = Field(
-        default="lstm", description="network that remembers earlier steps of an episode: lstm, or a custom one"
+        default="lstm",
+        description="network that remembers earlier steps of an episode: lstm, mingru (a quarter of the arithmetic of "
+        "an LSTM), or a custom one",
     )
     lstm_layers: int = Field(default=1, ge=1, le=64, description="number of layers of the memory")
     mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")

@@ -11,7 +11,7 @@ from typing import Final
 
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.env.env_spec import EnvSpec
-from metta.config.plan.network_size import CONV_CHANNELS, num_weights
+from metta.config.plan.network_size import CONV_CHANNELS, memory_state_size, num_weights
 from metta.config.run import RunConfig
 
 WEIGHT_COPIES: Final = 9
@@ -49,8 +49,8 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
     teacher_values = len(spec.flat_actions) + 1  # log probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
-    lstm_states = 2 * plan.segments_per_agent * config.agent.lstm_layers * plan.agents * config.agent.hidden_dim * 4
-    return observations + outcomes + teacher + (lstm_states if config.agent.forward_lstm else 0)
+    memory = plan.segments_per_agent * plan.agents * memory_state_size(config.agent) * 4
+    return observations + outcomes + teacher + memory
 
 
 def memory_parts(config: RunConfig, spec: EnvSpec, cells: int, weights: int | None = None) -> list[MemoryPart]:

@@ -27,7 +27,7 @@ PREVIOUS_STEP: Final = ("last_action", "last_action_arg", "last_reward")
 
 
 def num_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
-    """Weights of a policy without global features; those of a custom backbone are unknown and count as 0."""
+    """Weights of a policy without global features; those of a custom backbone or memory are unknown and count as 0."""
     hidden, channels = config.hidden_dim, _num_channels(spec)
     backbone = {"cnn": _cnn_weights, "mlp": _mlp_weights, "attention": _attention_weights}.get(config.backbone)
     hidden_layers = config.mlp_layers * _linear(hidden, hidden)
@@ -36,7 +36,7 @@ def num_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
         + (channels * hidden if config.use_cell_ahead else 0)
         + ((len(spec.flat_actions) + 1) * hidden if config.use_prev_action else 0)
         + (hidden if config.use_prev_reward else 0)
-        + (config.lstm_layers * 2 * _linear(hidden, 4 * hidden) if config.forward_lstm else 0)
+        + (config.lstm_layers * _memory_layer_weights(config) if config.forward_lstm else 0)
         + (hidden_layers + _linear(hidden, len(spec.flat_actions)))
         + (hidden_layers + _linear(hidden, 1))
     )
@@ -81,6 +81,18 @@ def _attention_weights(spec: EnvSpec, channels: int, hidden: int) -> int:
     width = max(ATTENTION_HEADS, min(64, hidden) // ATTENTION_HEADS * ATTENTION_HEADS)
     embeddings = (channels + spec.observation_height * spec.observation_width) * width
     return embeddings + 2 * width + LATENTS * width + _linear(width, 2 * width) + _linear(LATENTS * width, hidden)
+
+
+def _memory_layer_weights(config: AgentModelConfig) -> int:
+    """Weights of one layer of the memory."""
+    hidden = config.hidden_dim
+    return {"lstm": 2 * _linear(hidden, 4 * hidden), "mingru": _linear(hidden, 2 * hidden)}.get(config.memory, 0)
+
+
+def memory_state_size(config: AgentModelConfig) -> int:
+    """Numbers that the memory keeps of each agent between steps; 0 for a custom memory, whose state is unknown."""
+    layer = {"lstm": 2 * config.hidden_dim, "mingru": config.hidden_dim}.get(config.memory, 0)
+    return config.lstm_layers * layer if config.forward_lstm else 0
 
 
 def _linear(inputs: int, outputs: int) -> int:
