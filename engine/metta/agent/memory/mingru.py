@@ -2,9 +2,9 @@
 
     h_t = (1 - z_t) h_{t-1} + z_t c_t    with z_t = sigmoid(W_z x_t + b_z) and the candidate c_t = W_c x_t + b_c
 
-All products with weights are computed for a whole segment at once, with a quarter of the arithmetic of an LSTM; only the
-element-wise recurrence runs over time. The output of a layer is x_t + h_t, so that features of the current step pass
-unchanged and layers can be stacked (the paper, too, uses residual connections around its layers).
+All products with weights are computed for a whole segment at once, with a quarter of the arithmetic of an LSTM; only
+the element-wise recurrence runs over time. The output of a layer is x_t + h_t, so that features of the current step
+pass unchanged and layers can be stacked (the paper, too, uses residual connections around its layers).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def linear_recurrence(kept: Tensor, added: Tensor, initial: Tensor, bptt_horizon
     """
     if len(kept) == 1:
         return kept * initial + added
-    states: Tensor = _LinearRecurrence.apply(kept, added, initial, bptt_horizon)
+    states: Tensor = _LinearRecurrence.apply(kept, added, initial, bptt_horizon)  # type: ignore[no-untyped-call]
     return states
 
 
