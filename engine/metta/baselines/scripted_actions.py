@@ -25,7 +25,7 @@ class ScriptedActions:
         usable = [
             (action_id, action_type, action)
             for action_id, (_, action_type, action) in enumerate(env_config.action_table)
-            if spec.action_enabled[action_id]
+            if env_config.can_act(action)
         ]
         first_of_type = {action_type: action_id for action_id, action_type, _ in reversed(usable)}
         type_of = {name: env_config.object_types[name].type for name in recipes.names}

@@ -138,13 +138,14 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load the policy in a checkpoint file, with an agent built from the configs in the file.
 
-    `env_config` replaces the saved environment; names are matched as in `load_checkpoint`. The policy sees the window
-    with which it was trained: of a larger one the cells around the agent, of a smaller one all cells.
+    `env_config` replaces the saved environment, by default the evaluation world of the training, with its own actions;
+    names are matched as in `load_checkpoint`. The policy sees the window with which it was trained: of a larger one the
+    cells around the agent, of a smaller one all cells.
     Raises CheckpointError for the same reasons, except windows.
     """
     path = user_path(path)
     policy = _read_policy_file(path)
-    env_config = env_config or policy.env_config
+    env_config = env_config or policy.env_config.without_reserved
     saved = policy.env_config.spec
     agent = MettaAgent(
         ObservationSpace(env_config),
@@ -170,7 +171,7 @@ def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
     """
     policy = _read_policy_file(user_path(path))
     if policy.curriculum is None:
-        return {"evaluation world": policy.env_config}
+        return {"evaluation world": policy.env_config.without_reserved}
     names, worlds = policy.curriculum.names, policy.curriculum.env_configs
     if len(names) != len(worlds) or not names:
         raise CheckpointError(f"{path} is invalid: {len(names)} task names for {len(worlds)} environments")

@@ -71,7 +71,8 @@ class TrainingRun:
         self.teacher = self._load_teacher(saved_policies)
         self.opponents = self._load_opponents(saved_policies, opponents)
         torch.manual_seed(config.run.seed)
-        self.env = MettaGridEnv(evaluation_world(config.env, curriculum.tasks.scenes), seed=config.run.seed)
+        tasks = curriculum.tasks
+        self.env = MettaGridEnv(tasks.union.fit(evaluation_world(config.env, tasks)), seed=config.run.seed)
         """evaluation environment: the world that `evaluation_world` selects"""
         self.worlds = MettaGridEnv(curriculum.env_configs, seed=config.run.seed, task_weights=curriculum.weights)
         """training environment, for all tasks of the curriculum"""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from metta.adapters.gymnasium_vector import Autoreset, GymnasiumVectorEnv
 from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env.env_config import EnvConfig
+from metta.config.plan.world_union import unite_worlds
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.arguments import checked_actions, checked_mask, output_array
@@ -42,16 +43,16 @@ class MettaGridEnv:
     `agents` below, is num_worlds * num_agents. Array properties may be overwritten by the next `step` or `reset`: copy
     arrays that must not change.
 
-    `config` is one config or several ("tasks"), which must have the same `spec`. The task of each episode is drawn with
+    `config` is one config or several ("tasks"), whose `spec` must be the same except for actions: `configs` then have
+    the actions of all tasks, and those that a task lacks fail in it. The task of each episode is drawn with
     probabilities proportional to `task_weights`, by default uniformly.
 
-    With `auto_reset`, a world whose episode ends starts the next one in the same step. Without it, the world continues
-    past the end until `reset`.
+    With `auto_reset`, a world whose episode ends starts the next one in the same step; else it goes on until `reset`.
 
     `first_world` is the global index of the first world. Environments with the same seed that together have the global
     indices 0 to n - 1 give the same results as one environment of n worlds.
 
-    Raises UsageError for arguments that are out of range, ConfigError for configs that differ in their `spec`.
+    Raises UsageError for arguments that are out of range, ConfigError for configs that one policy cannot play.
     """
 
     def __init__(
@@ -69,8 +70,8 @@ class MettaGridEnv:
                 f"an environment needs at least one config, num_worlds of at least 1 and first_world of at least 0; "
                 f"got {len(configs)} configs, num_worlds {num_worlds}, first_world {first_world}"
             )
-        self.configs = tuple(configs)
-        self.config = configs[0]
+        self.configs = unite_worlds(configs)
+        self.config = self.configs[0]
         self.spec = self.config.spec
         self.num_worlds = num_worlds
         self.num_agents = self.spec.num_agents

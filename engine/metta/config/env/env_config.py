@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -21,6 +22,9 @@ from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.unknown_keys import OTHER_NAMES
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
 
+MAX_ACTIONS: Final = 100
+"""Largest length of `[[env.actions]]`: action ids, two of each attack, are bytes in tokens."""
+
 
 class EnvConfig(FrozenModel):
     """A world: game mechanics, objects, actions and the map builder."""
@@ -34,7 +38,7 @@ class EnvConfig(FrozenModel):
     actions: Annotated[list[ActionConfig], BeforeValidator(ActionConfig.listed)] = Field(
         default_factory=lambda: list(DEFAULT_ACTIONS),
         min_length=1,
-        max_length=100,
+        max_length=MAX_ACTIONS,
         description="all actions, in the order of their ids",
     )
     map_builder: MapBuilder = Field(default_factory=MapBuilderConfig, description="generation of maps")
@@ -81,7 +85,7 @@ class EnvConfig(FrozenModel):
                 0 if type_ == "rotate" and action.delta is not None else MAX_ARGUMENT[type_]
                 for _, type_, action in self.action_table
             ],
-            action_enabled=[self.can_act(action) for _, _, action in self.action_table],
+            action_enabled=[self.is_sampled(action) for _, _, action in self.action_table],
             feature_names=[*FEATURE_SCALES, *(f"{ITEM_PREFIX}{item}" for item in self.game.inventory_item_names)],
             feature_scales=[*FEATURE_SCALES.values(), *(ITEM_SCALE for _ in self.game.inventory_item_names)],
             object_type_names=[types.get(type_id, "") for type_id in range(max(types) + 1)],
@@ -96,6 +100,25 @@ class EnvConfig(FrozenModel):
         needed = {**(action.required_resources or {}), **action.consumed_resources}
         items = self.game.inventory_item_names
         return action.enabled and all(item in items for item, count in needed.items() if count > 0)
+
+    def is_sampled(self, action: ActionConfig) -> bool:
+        """Whether policies have an output for an action: it can succeed here, or in another world of theirs."""
+        return action.reserved or self.can_act(action)
+
+    @property
+    def without_reserved(self) -> EnvConfig:
+        """The world without actions that only other worlds of a policy have; itself, if it has no others."""
+        actions = [action for action in self.actions if not action.reserved or self.can_act(action)]
+        if len(actions) == len(self.actions) or not actions:
+            return self
+        return self.with_actions(actions)
+
+    def with_actions(self, actions: Sequence[ActionConfig]) -> EnvConfig:
+        """A copy with other actions, which are not validated."""
+        copy = self.model_copy(update={"actions": list(actions)})
+        for name in ("action_table", "rules_key", "spec"):
+            copy.__dict__.pop(name, None)
+        return copy
 
     def override(self, **values: Any) -> EnvConfig:
         """A copy with values replaced by key, such as `override(num_agents=8, border_width=1)`.

@@ -15,7 +15,7 @@ class EnvSpec(FrozenModel):
     num_agents: int = Field(description="number of agents per world")
     action_names: list[str] = Field(description="name of each action, by action id")
     max_action_args: list[int] = Field(description="largest argument of each action, by action id")
-    action_enabled: list[bool] = Field(description="whether each action may be sampled, by action id")
+    action_enabled: list[bool] = Field(description="whether policies have outputs for each action, by action id")
     feature_names: list[str] = Field(description="name of each feature, by feature id")
     feature_scales: list[float] = Field(description="divisor that normalizes each feature, by feature id")
     object_type_names: list[str] = Field(description="name of each object type, by type id; '' for unused ids")
@@ -26,7 +26,7 @@ class EnvSpec(FrozenModel):
 
     @cached_property
     def flat_actions(self) -> list[tuple[int, int]]:
-        """Every (action id, argument) that may be sampled, sorted."""
+        """Every (action id, argument) for which policies have an output, sorted."""
         return [
             (action, argument)
             for action, (largest, enabled) in enumerate(zip(self.max_action_args, self.action_enabled, strict=True))

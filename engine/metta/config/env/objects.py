@@ -110,6 +110,11 @@ class ActionConfig(NamedTable):
     enabled: bool = Field(
         default=True, description="false: the action keeps its id but always fails and is never sampled"
     )
+    reserved: bool = Field(
+        default=False,
+        description="true: policies have an output for the action even if it always fails here, since other worlds of "
+        "theirs have it; set automatically in the worlds of a curriculum",
+    )
     required_resources: dict[str, Count] | None = Field(
         default=None, description="items the agent must have, units by name; unset: consumed_resources"
     )

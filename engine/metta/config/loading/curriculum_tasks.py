@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from metta.config.curriculum import AnyCurriculum, BucketConfig, CurriculumConfig, ProgressiveConfig, Value
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.env_spec import EnvSpec
 from metta.config.env.map_sizes import without_inferred_sizes
 from metta.config.loading.overrides import put_value, read_path
+from metta.config.plan.world_union import WorldUnion
 from metta.config.validation.error_messages import problems_in, shown, validate
 from metta.config.validation.key_paths import KeyPath, annotation_at, named_entry, table_at, takes_number
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
@@ -34,15 +34,18 @@ class Tasks:
 
     names: tuple[str, ...]
     env_configs: tuple[EnvConfig, ...]
+    """world of each task, with the actions of all tasks"""
     scene_of: tuple[int, ...]
     """index of the scene of each task"""
     scenes: tuple[tuple[str, EnvConfig], ...]
-    """name and world of each scene"""
+    """name and world of each scene, with its own actions"""
+    union: WorldUnion
+    """the actions of all scenes and tasks"""
 
     @property
     def by_name(self) -> dict[str, EnvConfig]:
-        """The world of each task, by its name."""
-        return dict(zip(self.names, self.env_configs, strict=True))
+        """The world of each task with its own actions, by its name."""
+        return {name: env.without_reserved for name, env in zip(self.names, self.env_configs, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -99,35 +102,38 @@ def _make_tasks(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvCon
         variants = _Variants(env)
         for values in product(*(setting.values for setting in settings)):
             texts = [f"{setting.key}={text}" for setting, (_, text) in zip(settings, values, strict=True)]
-            name = ", ".join([scene_name, *texts])
             try:
                 variant = variants.make([(s.path, value) for s, (value, _) in zip(settings, values, strict=True)])
             except ConfigError as error:
                 made = ", ".join(texts) + (f" in {scene_name}" if len(scenes) > 1 else "")
                 problems += [Problem(place, f"with {made}, {p.key} {p.message}") for p in error.problems]
                 continue
-            if differing := differences(variant.spec, env.spec):
-                problems.append(
-                    Problem(place, f"must make worlds that one policy can play; with {name}, {differing[0]}")
-                )
-                continue
-            names.append(name)
+            names.append(", ".join([scene_name, *texts]))
             env_configs.append(variant)
             scene_of.append(scene)
+    union = WorldUnion([*(env for _, env in scenes), *env_configs])
+    problems += [
+        Problem(place, f"must make worlds that one policy can play; with {name}, {differences[0]}")
+        for name, variant in zip(names, env_configs, strict=True)
+        if (differences := union.differences(variant))
+    ]
     rules = len({config.rules_key for config in env_configs})
     if rules > MAX_RULES:
         message = f"make {rules:,} tasks that differ in more than their maps; the limit is {MAX_RULES}"
         problems.append(Problem(("curriculum", "buckets"), message))
-    return Tasks(_unique(names), tuple(env_configs), tuple(scene_of), tuple(scenes)), list(dict.fromkeys(problems))
+    if not problems:
+        env_configs = [union.fit(config) for config in env_configs]
+    tasks = Tasks(_unique(names), tuple(env_configs), tuple(scene_of), tuple(scenes), union)
+    return tasks, list(dict.fromkeys(problems))
 
 
-def evaluation_world(env: EnvConfig, scenes: Sequence[tuple[str, EnvConfig]]) -> EnvConfig:
-    """The world in which a run's policy is evaluated: the `[env]` of its file.
+def evaluation_world(env: EnvConfig, tasks: Tasks) -> EnvConfig:
+    """The world in which a run's policy is evaluated: the `[env]` of its file, with its own actions.
 
-    Where the file has no `[env]`, or one that a policy of the scenes cannot play, it is the world of the last scene.
+    Where the file has no `[env]`, or one that a policy of the tasks cannot play or has actions that no task has, it is
+    the world of the last scene.
     """
-    last = scenes[-1][1]
-    return env if env != EnvConfig() and not differences(env.spec, last.spec) else last
+    return env if env != EnvConfig() and tasks.union.covers(env) else tasks.scenes[-1][1]
 
 
 def fixed_probabilities(curriculum: CurriculumConfig, scene_of: Sequence[int]) -> list[float]:
@@ -135,31 +141,6 @@ def fixed_probabilities(curriculum: CurriculumConfig, scene_of: Sequence[int]) -
     weights = curriculum.weights or [1.0] * (max(scene_of) + 1)
     shares = Counter(scene_of)
     return [weights[scene] / shares[scene] / sum(weights) for scene in scene_of]
-
-
-def differences(spec: EnvSpec, first: EnvSpec) -> list[str]:
-    """The differences between two specs that prevent one policy from playing both, for messages."""
-    found = []
-    for field in EnvSpec.model_fields:
-        ours, theirs = getattr(spec, field), getattr(first, field)
-        follows = field in ("max_action_args", "action_enabled") and spec.action_names != first.action_names
-        if ours == theirs or follows:
-            continue
-        if field == "action_enabled":
-            found += [
-                f'the action "{name}" is {"enabled" if own else "disabled"}'
-                for name, own, other in zip(spec.action_names, ours, theirs, strict=True)
-                if own != other
-            ]
-        elif isinstance(ours, list) and (more := [entry for entry in ours if entry not in theirs]):
-            found.append(f"{field} has {_list_text(more)}")
-        elif isinstance(ours, list) and (less := [entry for entry in theirs if entry not in ours]):
-            found.append(f"{field} lacks {_list_text(less)}")
-        elif isinstance(ours, list):
-            found.append(f"{field} is {_list_text(ours)}, not {_list_text(theirs)}")
-        else:
-            found.append(f"{field} is {ours}, not {theirs}")
-    return found
 
 
 class _Variants:
@@ -248,8 +229,9 @@ def _integer_middles(low: int, size: int, bins: int) -> Iterator[tuple[int, str]
 
 
 def _scene_problems(scenes: Sequence[tuple[str, EnvConfig]]) -> Iterator[Problem]:
+    union = WorldUnion(env for _, env in scenes)
     for index, (name, env) in enumerate(scenes[1:], 1):
-        if found := differences(env.spec, scenes[0][1].spec):
+        if found := union.differences(env):
             differs = f'"{name}" differs from "{scenes[0][0]}": {"; ".join(found)}'
             message = f"must be worlds that one policy can play; {differs}"
             yield Problem(("curriculum", "scenes", index), message)
@@ -299,11 +281,6 @@ def _unique(names: Sequence[str]) -> tuple[str, ...]:
         seen[name] += 1
         result.append(f"{name} ({seen[name]})" if name in several else name)
     return tuple(result)
-
-
-def _list_text(entries: Sequence[Any]) -> str:
-    text = ", ".join(str(entry) for entry in entries[:5])
-    return f"{text}, ..." if len(entries) > 5 else text
 
 
 def _text(value: Value) -> str:

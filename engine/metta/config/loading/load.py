@@ -151,7 +151,7 @@ def load_tasks(config: RunConfig) -> Tasks:
 def load_world(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> EnvConfig:
     """The `evaluation_world` of a TOML file or preset. Raises the errors of `load_config`."""
     config = load_config(source, overrides)
-    return evaluation_world(config.env, load_tasks(config).scenes)
+    return evaluation_world(config.env, load_tasks(config))
 
 
 def dump_config(config: RunConfig) -> str:

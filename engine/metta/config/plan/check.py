@@ -117,12 +117,13 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
             yield _warning(f'curriculum.type = "{curriculum.type}" has no effect: there is only one task')
         return
     yield _number("tasks", count, f"{_count(max(tasks.scene_of) + 1, 'scene')}{_bins(curriculum)}")
-    is_env = evaluation_world(config.env, tasks.scenes) == config.env
+    is_env = evaluation_world(config.env, tasks) == config.env
     yield Derived(
         "evaluation world",
         "[env]" if is_env else tasks.scenes[-1][0],
         "of this file" if is_env else "the last scene: [env] is not set, or a policy of the scenes cannot play it",
     )
+    yield from _united_actions(tasks)
     if isinstance(curriculum, ProgressiveConfig):
         probabilities = [1.0] + [0.0] * (count - 1)
     elif isinstance(curriculum, CurriculumConfig):
@@ -133,6 +134,22 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
         yield Derived("task", f"{100 * probability:.3g} %", f"of resets, initially: {name}")
     if count > TASKS_SHOWN:
         yield _number("more tasks", count - TASKS_SHOWN, f"up to {tasks.names[-1]}")
+
+
+def _united_actions(tasks: Tasks) -> Iterator[Derived]:
+    """The number of actions of a policy whose tasks have different actions, and the tasks that lack some."""
+    tasks_lacking: dict[str, list[str]] = {}
+    for name, env in tasks.by_name.items():
+        if missing := tasks.union.lacking(env):
+            tasks_lacking.setdefault(", ".join(missing), []).append(name)
+    if not tasks_lacking:
+        return
+    spec = tasks.env_configs[0].spec
+    reason = f"(action, argument) pairs of {len(spec.action_names)} actions, those of all tasks"
+    yield _number("actions of the policy", len(spec.flat_actions), reason)
+    for lacked, names in tasks_lacking.items():
+        more = f" and {len(names) - TASKS_SHOWN} more" if len(names) > TASKS_SHOWN else ""
+        yield _warning(f"these actions of other tasks always fail in {', '.join(names[:TASKS_SHOWN])}{more}: {lacked}")
 
 
 def _bins(curriculum: AnyCurriculum) -> str:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.config.env.ranges import range_max, range_min
-from metta.errors import ConfigError, Problem
 
 NEVER = np.iinfo(np.int64).max
 """Step number of an event that does not happen."""
@@ -142,11 +141,10 @@ class CompiledConfig:
     """Lookup tables and sizes of a batch of worlds; constant during play."""
 
     def __init__(self, configs: Sequence[EnvConfig], shares_rulesets: bool = True):
-        """Compile one config per task. With `shares_rulesets`, tasks that differ only in their maps share a ruleset.
+        """Compile one config per task, all of the same `spec`.
 
-        Raises ConfigError if the configs differ in their `spec`.
+        With `shares_rulesets`, tasks that differ only in their maps share a ruleset.
         """
-        _check_same_spec(configs)
         self.tasks = tuple(configs)
         keys = [config.rules_key if shares_rulesets else index for index, config in enumerate(configs)]
         first_of = {key: task for task, key in reversed(list(enumerate(keys)))}
@@ -199,18 +197,6 @@ class CompiledConfig:
             kinds[:, action, : largest + 1] = kind_by_id[:, action, None]
         kinds[:, -1] = TurnKind.UNKNOWN_ACTION
         return kinds
-
-
-def _check_same_spec(configs: Sequence[EnvConfig]) -> None:
-    first = configs[0].spec
-    problems = []
-    for index, config in enumerate(configs):
-        for field in type(first).model_fields:
-            own, expected = getattr(config.spec, field), getattr(first, field)
-            if own != expected:
-                problems.append(Problem((f"task {index}", field), f"is {own}, but that of task 0 is {expected}"))
-    if problems:
-        raise ConfigError("the list of tasks", problems)
 
 
 def _amounts(table: Mapping[str, int], items: Sequence[str], absent: int) -> list[int]:
