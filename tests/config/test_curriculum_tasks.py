@@ -163,7 +163,7 @@ def test_tasks_with_equal_rules_share_unchanged_parts() -> None:
         ({"game.num_agents": {"values": [4, 5]}}, "num_agents is 5, not 4"),
         ({"game.observation_width": {"values": [11, 9]}}, "observation_width is 9, not 11"),
         ({"objects[0]": {"values": [1]}}, "must be a table"),
-        ({"actions[5].type": {"values": ["attack", "noop"]}}, 'the action "attack" is of type "noop", not "attack"'),
+        ({"actions[6].type": {"values": ["swap", "noop"]}}, 'the action "swap" is of type "noop", not "swap"'),
         (
             {"game.width": {"range": [9, 68], "bins": 60}, "game.max_steps": {"range": [1, 60], "bins": 60}},
             "make 60 of game.width x 60 of game.max_steps = 3,600 tasks; the limit is 2,000",

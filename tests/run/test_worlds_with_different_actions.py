@@ -7,14 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from test_resume import assert_same_run
-from tiny_runs import TINY, Recorder, ignore, interrupt, tiny_config, weights_of
+from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, tiny_config, train_epoch, weights_of
 from typer.testing import CliRunner
 
-from metta.api import Override, RunConfig, load_policy, load_world, resume_run, train_run
+from metta.api import (
+    Override,
+    RunConfig,
+    eval_policy,
+    load_policy,
+    load_world,
+    make_environment,
+    resume_run,
+    save_checkpoint,
+    train_run,
+)
 from metta.checkpoint.policy_checkpoint import newest_valid
 from metta.config.loading.load import load_config
+from metta.rl.curricula.curriculum import Curriculum
+from metta.run.training_run import TrainingRun
 from metta_cli.main import app
 
 WORLD = TINY[TINY.index("[env.game]") : TINY.index("[agent]")]
@@ -73,13 +84,15 @@ def test_a_stopped_run_resumes_bit_for_bit(worlds: Path, tmp_path: Path) -> None
 def test_the_evaluation_world_is_env_with_its_own_actions(worlds: Path, tmp_path: Path) -> None:
     """`[env]`, here with two of the policy's actions, is the world of `metta eval` without options, too."""
     actions = 'env.actions=[{ type = "move", key = "move" }, { type = "rotate", key = "rotate" }]'
-    own = config(worlds, tmp_path / "run", actions, "env.game.max_steps=7", "simulation.evaluate_interval=1")
-    train_run(own, ignore)
-    loaded = load_policy(newest(tmp_path / "run"))
-    assert loaded.agent.spec.action_names == ["move", "rotate"]
+    own = config(worlds, tmp_path, actions, "env.game.max_steps=7")
+    run = TrainingRun(own, Curriculum.from_config(own))
+    assert run.env.spec == run.worlds.spec
+    assert eval_policy(run.agent, run.env, 2)["mean_length"] == 7
+    save_checkpoint(run.agent, tmp_path)
+    loaded = load_policy(tmp_path / "checkpoint_000000.pt")
+    assert loaded.agent.env_config.spec.action_names == ["move", "rotate"]
     assert loaded.agent.env_config.game.max_steps == 7
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["evaluation"]["mean_length"] == 7
+    assert eval_policy(loaded.agent, make_environment(own.env), 2)["mean_length"] == 7
 
 
 @pytest.mark.parametrize("scene", ACTIONS)
@@ -124,8 +137,18 @@ def test_teachers_opponents_and_replays_have_the_actions_of_all_scenes(worlds: P
     for name, listener in (("straight", ignore), ("stopped", Recorder(3, interrupt))):
         train_run(config(worlds, tmp_path / name, *settings), listener)
     resume_run(tmp_path / "stopped", ignore)
-    straight, stopped = (weights_of(tmp_path / name, 8) for name in ("straight", "stopped"))
-    assert all(torch.equal(weight, stopped[name]) for name, weight in straight.items())
+    assert_same_weights(*(weights_of(tmp_path / name, 8) for name in ("straight", "stopped")))
+
+
+def test_the_scripted_teacher_chooses_actions_of_the_world_it_labels(worlds: Path, tmp_path: Path) -> None:
+    scenes = f'curriculum.scenes=["{worlds / "gather.toml"}", "{worlds / "build.toml"}"]'
+    own = config(worlds, tmp_path, scenes, 'kickstarting.teacher="scripted"')
+    run = TrainingRun(own, Curriculum.from_config(own))
+    train_epoch(run)
+    names = [run.worlds.spec.action_names[action] for action, _ in run.worlds.spec.flat_actions]
+    labels = run.experience.teacher_probs.sum((0, 1))
+    assert {name for name, share in zip(names, labels, strict=True) if share} <= {*ACTIONS["gather"]}
+    assert labels.sum() > 0
 
 
 def test_a_resumed_run_keeps_its_scenes(worlds: Path, tmp_path: Path) -> None:
