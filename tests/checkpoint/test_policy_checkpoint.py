@@ -132,6 +132,7 @@ ANOTHER_VALUE: dict[str, Any] = {
     "use_prev_reward": False,
     "use_cell_ahead": False,
     "egocentric": True,
+    "mask_actions": True,
     "observation_types": ["inventory"],
     "dtypes_fp16": True,
     "obs_scale": 2.0,

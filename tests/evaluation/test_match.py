@@ -53,6 +53,8 @@ def teams() -> MettaGridEnv:
 class Always:
     """Takes the same action in each of its first `steps` steps, by its own memory; then stands still."""
 
+    uses_action_masks = False
+
     def __init__(self, env: MettaGridEnv, action: tuple[int, int], steps: int = STEPS):
         self.spec = env.spec
         self.action, self.steps = action, steps
@@ -61,7 +63,7 @@ class Always:
     def initial_memory(self, agents: int) -> Memory:
         return Memory({"age": torch.zeros(1, agents, 1)})
 
-    def act(self, observations, memory, episode_starts=None, generator=None, deterministic=False) -> PolicyOutput:
+    def act(self, observations, memory, *others, **more_others) -> PolicyOutput:
         agents = len(observations)
         self.seen.append(agents)
         age = memory.tensors["age"][0, :, 0]

@@ -48,9 +48,9 @@ class CountingPolicy:
     def __getattr__(self, name):
         return getattr(self.agent, name)
 
-    def act(self, observations, *rest):
+    def act(self, observations, *rest, **keywords):
         self.played += len(observations)
-        return self.agent.act(observations, *rest)
+        return self.agent.act(observations, *rest, **keywords)
 
 
 def agent_for(env, seed=1, **config):

@@ -40,6 +40,7 @@ LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
     "agent.clip_range": ((), "1e-6"),
     "agent.use_cell_ahead": ((), "false"),
     "agent.egocentric": ((), "true"),
+    "agent.mask_actions": ((), "true"),
     "agent.use_prev_action": ((), "false"),
     "agent.use_prev_reward": ((), "false"),
     "agent.observation_types": ((), '["inventory"]'),

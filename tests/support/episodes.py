@@ -83,6 +83,8 @@ def is_lively(replay: Replay) -> bool:
 class ScriptedPolicy:
     """Plays a script: `script[step][agent]` is (action name, argument); the last step is repeated."""
 
+    uses_action_masks = False
+
     def __init__(self, spec: EnvSpec, script: Sequence[Sequence[tuple[str, int]]]):
         self.spec = spec
         self.script = script
@@ -98,6 +100,7 @@ class ScriptedPolicy:
         episode_starts: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        action_masks: torch.Tensor | None = None,
     ) -> PolicyOutput:
         step = self.script[min(self.played, len(self.script) - 1)]
         self.played += 1

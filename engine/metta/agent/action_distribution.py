@@ -10,12 +10,31 @@ def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Sample one action index per row of `logits [agents, actions]`: `[agents] int64`.
 
     Uses inverse transform sampling with one uniform number per agent. The numbers are drawn on the CPU, so that they do
-    not depend on the device. Actions of probability 0 are never sampled.
+    not depend on the device. Actions of probability 0 are never sampled, although the sums of a GPU need not ascend.
     """
-    cumulative = torch.softmax(logits, -1).cumsum(-1)
+    probabilities = torch.softmax(logits, -1)
+    cumulative = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0.0)
     uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
-    below = cumulative <= uniform * cumulative[:, -1:]
-    return below.sum(-1).clamp(max=logits.shape[-1] - 1)
+    exceeds = cumulative > uniform * cumulative.amax(-1, keepdim=True)
+    return exceeds.int().argmax(-1)
+
+
+def masked_logits(logits: Tensor, action_masks: Tensor | None) -> Tensor:
+    """`logits [..., actions]` with the smallest finite number where `action_masks [..., actions] bool` is false.
+
+    The probabilities of these actions are exactly 0 (Huang and Ontanon 2022, arXiv:2006.14171); with a finite number,
+    unlike with -inf, entropies and divergences stay finite. Without masks, the logits are returned unchanged.
+
+    Raises ValueError for masks of another shape or type.
+    """
+    if action_masks is None:
+        return logits
+    if action_masks.shape != logits.shape or action_masks.dtype != torch.bool:
+        raise ValueError(
+            f"action_masks must be {list(logits.shape)} bool, like the logits; "
+            f"got {list(action_masks.shape)} {action_masks.dtype}"
+        )
+    return logits.masked_fill(~action_masks, torch.finfo(logits.dtype).min)
 
 
 def log_prob(logits: Tensor, action_index: Tensor) -> Tensor:

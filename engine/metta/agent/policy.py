@@ -43,7 +43,8 @@ class PolicyOutput:
     memory: Memory
     """the memory after this step"""
     logits: Tensor | None = None
-    """`[agents, actions] float32`: unnormalized log-probabilities of `spec.flat_actions`; None if there are none"""
+    """`[agents, actions] float32`: unnormalized log-probabilities of `spec.flat_actions`, the smallest number for
+    masked ones; None if there are none"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ActionEvaluation:
     values: Tensor
     """`[horizon, segments] float32`"""
     logits: Tensor
-    """`[horizon, segments, actions] float32`"""
+    """`[horizon, segments, actions] float32`, of masked actions the smallest number"""
 
 
 class Policy(Protocol):
@@ -66,6 +67,10 @@ class Policy(Protocol):
     @property
     def spec(self) -> EnvSpec:
         """The observations and actions of the environments that the policy supports."""
+
+    @property
+    def uses_action_masks(self) -> bool:
+        """Whether `act` is called with the action masks of the environment; if not, with None."""
 
     def initial_memory(self, agents: int) -> Memory:
         """The memory before an episode's first step."""
@@ -77,10 +82,12 @@ class Policy(Protocol):
         episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> PolicyOutput:
         """Choose actions for `[agents, tokens, 3] uint8`.
 
-        Memory is cleared first where `episode_starts [agents] bool`.
+        Memory is cleared first where `episode_starts [agents] bool`. `action_masks [agents, actions] bool` are those of
+        `MettaGridEnv.action_masks`: actions, in the order of `spec.flat_actions`, that can succeed; None: all.
         """
 
 
@@ -162,6 +169,11 @@ class MettaAgent(nn.Module):
         """The device of the weights."""
         return self.flat_actions.device
 
+    @property
+    def uses_action_masks(self) -> bool:
+        """Whether actions that cannot succeed are never sampled: `config.mask_actions`."""
+        return self.config.mask_actions
+
     def initial_memory(self, agents: int) -> Memory:
         """Zeros `[layers, agents, ...] float32`; 0 layers for a policy without memory."""
         return initial_memory(self.memory, self.config.hidden_dim, agents).to(self.device)
@@ -174,34 +186,44 @@ class MettaAgent(nn.Module):
         episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> PolicyOutput:
         """Choose actions for `[agents, tokens, 3] uint8`.
 
         Memory is cleared first where `episode_starts [agents] bool`. Actions are sampled with `generator`, a CPU
-        generator (None: torch's global one), or are the most likely ones if `deterministic`.
+        generator (None: torch's global one), or are the most likely ones if `deterministic`. Those that `action_masks
+        [agents, actions] bool` (`MettaGridEnv.action_masks`) exclude are never taken.
         """
         if episode_starts is None:
             episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
         logits, values, memory = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
-        action_index = logits[0].argmax(-1) if deterministic else action_distribution.sample(logits[0], generator)
+        allowed = action_distribution.masked_logits(logits[0], action_masks)
+        action_index = allowed.argmax(-1) if deterministic else action_distribution.sample(allowed, generator)
         return PolicyOutput(
             self.flat_actions[action_index],
             action_index,
-            action_distribution.log_prob(logits[0], action_index),
+            action_distribution.log_prob(allowed, action_index),
             values[0],
             memory,
-            logits[0],
+            allowed,
         )
 
     def evaluate_actions(
-        self, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
+        self,
+        observations: Tensor,
+        action_index: Tensor,
+        memory: Memory,
+        episode_starts: Tensor,
+        action_masks: Tensor | None = None,
     ) -> ActionEvaluation:
         """Log-probabilities, entropies and values of recorded segments, differentiable.
 
         `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`. `memory` is that
         before the first step; it is cleared before each step that `episode_starts [horizon, segments] bool` marks.
+        `action_masks [horizon, segments, actions] bool` are those under which the actions were sampled.
         """
         logits, values, _ = self(observations, memory, episode_starts)
+        logits = action_distribution.masked_logits(logits, action_masks)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
         return ActionEvaluation(log_probs, entropy, values, logits)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from metta.agent import action_distribution
 from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
 from metta.config.env.env_config import EnvConfig
@@ -16,6 +15,8 @@ from metta.config.training import POLICIES
 
 class RandomPolicy:
     """Samples uniformly from `spec.flat_actions`; it has neither weights nor memory."""
+
+    uses_action_masks = False
 
     def __init__(self, spec: EnvSpec):
         self.spec = spec
@@ -32,12 +33,19 @@ class RandomPolicy:
         episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> PolicyOutput:
-        """Sample an action for each agent, even if `deterministic`, since all actions are equally likely."""
+        """Sample an action for each agent, even if `deterministic`, since all actions are equally likely.
+
+        With `action_masks [agents, actions] bool`, actions are sampled uniformly from those that are allowed.
+        """
         agents, actions = len(observations), len(self._flat_actions)
-        action_index = torch.randint(actions, (agents,), generator=generator)
-        log_probs = torch.full((agents,), -math.log(actions))
-        logits = torch.zeros(agents, actions)
+        logits = action_distribution.masked_logits(torch.zeros(agents, actions), action_masks)
+        if action_masks is None:
+            action_index = torch.randint(actions, (agents,), generator=generator)
+        else:
+            action_index = action_distribution.sample(logits, generator)
+        log_probs = action_distribution.log_prob(logits, action_index)
         return PolicyOutput(
             self._flat_actions[action_index], action_index, log_probs, torch.zeros(agents), memory, logits
         )

@@ -56,6 +56,8 @@ class ScriptedPolicy:
     the source with the largest discounted gain; the agent walks towards it. Visible agents are obstacles.
     """
 
+    uses_action_masks = False
+
     def __init__(self, env_config: EnvConfig):
         self.spec = env_config.spec
         self.recipes = RecipeValues.from_config(env_config)
@@ -81,12 +83,13 @@ class ScriptedPolicy:
         episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> PolicyOutput:
         """Choose actions for `[agents, tokens, 3] uint8`.
 
         One of the equally good actions is drawn at random, even if `deterministic`, so that agents do not block each
-        other forever; `logits` are the logarithms of the probabilities with which it is drawn. Values are 0. Raises
-        UsageError if `memory` is not a SpatialMemory.
+        other forever; `logits` are the logarithms of the probabilities with which it is drawn. Values are 0;
+        `action_masks` has no effect. Raises UsageError if `memory` is not a SpatialMemory.
         """
         if not isinstance(memory, SpatialMemory):
             raise UsageError(

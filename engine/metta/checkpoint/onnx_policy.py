@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metta.agent.action_distribution import masked_logits
 from metta.agent.backbones import AttentionBackbone, CnnBackbone, MlpBackbone
 from metta.agent.convolutions import GridConvolution
 from metta.agent.memory.lstm import SegmentLSTM
@@ -30,12 +31,18 @@ class OnnxPolicy(nn.Module):
         self.memory_names = tuple(agent.initial_memory(1).tensors)
         """names of the tensors of the memory, in the order of the model's inputs and outputs"""
 
-    def forward(self, observations: Tensor, memory: Sequence[Tensor], episode_starts: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        observations: Tensor,
+        memory: Sequence[Tensor],
+        episode_starts: Tensor,
+        action_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Logits `[agents, actions]`, values `[agents]`, and the memory after this step.
 
         `observations [agents, tokens, 3] uint8`; `memory`: the tensors of `agent.initial_memory`, in their order,
         initially zeros; `episode_starts [agents] bool`: memory is cleared first where it is true. Logit i belongs to
-        action i of `spec.flat_actions`.
+        action i of `spec.flat_actions`; it is the smallest number where `action_mask [agents, actions] bool` is false.
         """
         if self.agent.window is not None:
             observations = self.agent.window(observations)
@@ -54,7 +61,7 @@ class OnnxPolicy(nn.Module):
         logits, values = self.agent.policy_head(features), self.agent.value_head(features)
         if frame is not None and orientation is not None:
             logits = frame.world_logits(logits, orientation)
-        return logits, values, *(state.tensors[name] for name in self.memory_names)
+        return masked_logits(logits, action_mask), values, *(state.tensors[name] for name in self.memory_names)
 
     def _token_features(self, observations: Tensor) -> Tensor:
         """`[agents, hidden]`: the features of the backbone and of the cell ahead."""

@@ -26,9 +26,16 @@ class AgentModelConfig(FrozenModel):
     """The policy network: backbone, memory, policy head and value head."""
 
     TRAINING_FIELDS: ClassVar[frozenset[str]] = frozenset(
-        ("bptt_horizon", "clip_range", "dtypes_fp16", "analyze_weights_interval", "l2_init_weight_update_interval")
+        (
+            "mask_actions",
+            "bptt_horizon",
+            "clip_range",
+            "dtypes_fp16",
+            "analyze_weights_interval",
+            "l2_init_weight_update_interval",
+        )
     )
-    """Fields that affect training or floating-point precision, but not the architecture of the network."""
+    """Fields that affect sampling, training or floating-point precision, but not the architecture of the network."""
 
     hidden_dim: int = Field(
         default=1024,
@@ -69,6 +76,11 @@ class AgentModelConfig(FrozenModel):
         default=False,
         description="rotate observations so that the agent always faces up, and interpret rotate actions relative to "
         "that; needs a square observation window",
+    )
+    mask_actions: bool = Field(
+        default=False,
+        description="never sample actions that cannot succeed in the current state, such as a move into a wall; log-"
+        "probabilities and entropy are those of the other actions, in training and wherever the policy plays",
     )
     observation_types: list[ObservationType] = Field(
         default_factory=lambda: list(OBSERVATION_TYPES),

@@ -168,8 +168,11 @@ def play_episodes(
     first_episodes: dict[int, EpisodeSummary] = {}
     observations, _ = env.reset()
     assignments = assign(env)
-    masks = [assignment.is_controlled for assignment in assignments]
-    agents_by_policy = [slice(None) if mask is None else mask.nonzero()[0] for mask in masks]
+    agents_by_policy = [
+        slice(None) if assignment.is_controlled is None else assignment.is_controlled.nonzero()[0]
+        for assignment in assignments
+    ]
+    needs_masks = any(assignment.policy.uses_action_masks for assignment in assignments)
     memories = [
         assignment.policy.initial_memory(len(observations[agents]))
         for assignment, agents in zip(assignments, agents_by_policy, strict=True)
@@ -177,9 +180,10 @@ def play_episodes(
     episode_starts = torch.zeros(env.agents, dtype=torch.bool)
     actions = np.zeros((env.agents, 2), np.int32)
     while len(first_episodes) < env.num_worlds:
+        masks = env.action_masks() if needs_masks else None
         for index, (assignment, agents) in enumerate(zip(assignments, agents_by_policy, strict=True)):
             memory = memories[index]
-            device = memory.device
+            device, uses_masks = memory.device, assignment.policy.uses_action_masks
             with fast_matmul(device):
                 output = assignment.policy.act(
                     torch.from_numpy(observations[agents]).to(device),
@@ -187,6 +191,7 @@ def play_episodes(
                     episode_starts[agents].to(device),
                     generator,
                     deterministic,
+                    None if masks is None or not uses_masks else torch.from_numpy(masks[agents]).to(device),
                 )
             memories[index] = output.memory
             actions[agents] = output.actions.cpu().numpy()

@@ -52,7 +52,8 @@ class EpisodePlayer:
         device = self._memory.device
         with _evaluation_mode(self.policy):
             observations = torch.from_numpy(self._observations).to(device)
-            output = self.policy.act(observations, self._memory, generator=self._generator)
+            masks = torch.from_numpy(self.env.action_masks()).to(device) if self.policy.uses_action_masks else None
+            output = self.policy.act(observations, self._memory, generator=self._generator, action_masks=masks)
         self._memory = output.memory
         self.actions = output.actions.cpu().numpy().astype(np.int32)
         for agent_index, action in (overrides or {}).items():

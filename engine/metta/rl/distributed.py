@@ -158,19 +158,25 @@ class Processes:
         return [deserialize(message[:length]) for message, length in zip(received, lengths, strict=True)]
 
     def evaluate_actions(
-        self, agent: MettaAgent, observations: Tensor, action_index: Tensor, memory: Memory, episode_starts: Tensor
+        self,
+        agent: MettaAgent,
+        observations: Tensor,
+        action_index: Tensor,
+        memory: Memory,
+        episode_starts: Tensor,
+        action_masks: Tensor | None = None,
     ) -> ActionEvaluation:
         """`agent.evaluate_actions` through DistributedDataParallel: `backward` averages the gradients over processes.
 
         The first call for an agent copies its weights from rank 0 to every process.
         """
         if self.size == 1:
-            return agent.evaluate_actions(observations, action_index, memory, episode_starts)
+            return agent.evaluate_actions(observations, action_index, memory, episode_starts, action_masks)
         with process_group_errors():
             if self._evaluator is None or self._evaluator[0] is not agent:
                 self._evaluator = agent, _distributed_evaluator(agent, self._process_group)
             log_probs, entropy, values, logits = self._evaluator[1](
-                observations, action_index, dict(memory.tensors), episode_starts
+                observations, action_index, dict(memory.tensors), episode_starts, action_masks
             )
         return ActionEvaluation(log_probs, entropy, values, logits)
 
@@ -202,9 +208,16 @@ class _Evaluator(nn.Module):
         self.agent = agent
 
     def forward(
-        self, observations: Tensor, action_index: Tensor, memory: dict[str, Tensor], episode_starts: Tensor
+        self,
+        observations: Tensor,
+        action_index: Tensor,
+        memory: dict[str, Tensor],
+        episode_starts: Tensor,
+        action_masks: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        evaluation = self.agent.evaluate_actions(observations, action_index, Memory(memory), episode_starts)
+        evaluation = self.agent.evaluate_actions(
+            observations, action_index, Memory(memory), episode_starts, action_masks
+        )
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 
 

@@ -65,6 +65,8 @@ class Minibatch:
     """`[horizon, segments] int64`: indices into the experience's arrays, flattened to `[steps * agents, ...]`"""
     labels: Labels | None = None
     """what the teacher would do; None without a teacher"""
+    action_masks: Tensor | None = None
+    """`[horizon, segments, actions] bool`: actions that could succeed; None unless the agent uses action masks"""
 
 
 class Experience:
@@ -131,6 +133,10 @@ class Experience:
         """`[steps, agents] float32`: value of the final observation where an episode was truncated; elsewhere 0"""
         self.next_values = self._zeros(agents)
         """`[agents] float32`: values of the observations after the last step"""
+        self.action_masks: Tensor | None = None
+        """`[steps, agents, actions] bool`: masks under which actions were sampled; None if the agent uses none"""
+        if agent.uses_action_masks:
+            self.action_masks = self._zeros(steps, agents, len(spec.flat_actions), dtype=torch.bool)
         self.segment_memories = {
             name: self._zeros(plan.segments_per_agent, *tensor.shape) for name, tensor in memory.tensors.items()
         }
@@ -160,7 +166,9 @@ class Experience:
             )
             opponents = None if pool is None else Opponents(batch_env, pool, self.opponent_generator)
             learners = len(worlds) * plan.num_learners
-            batch = WorldBatch(batch_env, first_world, learners, agent.initial_memory(learners), opponents)
+            uses_masks = any(policy.uses_action_masks for policy in (agent, *(self.teacher or ())))
+            memory = agent.initial_memory(learners)
+            batch = WorldBatch(batch_env, first_world, learners, memory, opponents, uses_masks)
             if self.teacher is not None:
                 is_labelled = self.label_weights[batch.rows].cpu() > 0
                 batch.teacher = Teacher(self.teacher, is_labelled, plan.num_learners)
@@ -198,6 +206,7 @@ class Experience:
         batch.check_rewards(result.rewards, step)
         if batch.opponents is not None:
             result = learners_only(result, batch.opponents)
+        batch.set_action_masks(result.action_masks)
         rows = batch.rows
         if batch.opponents is not None or not self._writes_in_place:
             self.observations[step, rows].copy_(torch.from_numpy(result.observations))
@@ -293,6 +302,8 @@ class Experience:
         for batch, opponents in zip(batches, state.get("opponents", ()), strict=False):
             if batch.opponents is not None:
                 batch.opponents.load_state(opponents)
+        for batch in batches:
+            batch.set_action_masks(batch.current_action_masks())
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
 
@@ -303,6 +314,7 @@ class Experience:
             del self.teacher_probs, self.teacher_values
             for batch in self.world_batches:
                 batch.teacher = None
+                batch.uses_action_masks = self.action_masks is not None
 
     def close(self) -> None:
         """Stop the worker thread and close the worlds."""
@@ -337,6 +349,7 @@ class Experience:
             weights,
             rows,
             self._labels(rows, columns),
+            None if self.action_masks is None else self.select_rows(self.action_masks, rows),
         )
 
     def _labels(self, rows: Tensor, columns: Tensor) -> Labels | None:

@@ -212,7 +212,12 @@ def loss_terms(
     """
     config = settings.ppo
     evaluation = settings.processes.evaluate_actions(
-        agent, minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+        agent,
+        minibatch.observations,
+        minibatch.action_index,
+        minibatch.memory,
+        minibatch.episode_starts,
+        minibatch.action_masks,
     )
     log_ratio = evaluation.log_probs - minibatch.log_probs
     if correction is not None:
@@ -332,7 +337,11 @@ def _nonfinite_layers(agent: MettaAgent, minibatch: Minibatch) -> list[str]:
     try:
         with torch.no_grad():
             agent.evaluate_actions(
-                minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+                minibatch.observations,
+                minibatch.action_index,
+                minibatch.memory,
+                minibatch.episode_starts,
+                minibatch.action_masks,
             )
     finally:
         for hook in hooks:

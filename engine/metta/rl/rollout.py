@@ -17,7 +17,7 @@ from metta.agent.policy import MettaAgent
 from metta.errors import UsageError
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience
-from metta.rl.frozen_policies.kickstarting import Teacher
+from metta.rl.frozen_policies.kickstarting import Teacher, among_allowed
 from metta.rl.world_batch import StepResult, WorldBatch
 from metta.world.episode_summary import EpisodeSummary
 
@@ -73,8 +73,14 @@ def rollout(
     Collects `plan.batch_size` agent steps, or `num_steps` rounded up to whole segments of all agents. `on_progress` is
     called after each step.
 
-    Raises UsageError if `num_steps` is not from 1 to the batch size, TrainingError if a reward is not finite.
+    Raises UsageError if `num_steps` is not from 1 to the batch size, or if `experience` was made for an agent with
+    another `agent.mask_actions`; TrainingError if a reward is not finite.
     """
+    if agent.uses_action_masks != (experience.action_masks is not None):
+        raise UsageError(
+            f"the agent has mask_actions = {agent.uses_action_masks}, and the experience was made for an agent with "
+            f"{not agent.uses_action_masks}; make another experience: make_experience_manager(env, agent, ...)"
+        )
     plan = experience.plan
     steps_per_segment = plan.agents * plan.horizon
     segments_per_agent = plan.segments_per_agent if num_steps is None else -(-num_steps // steps_per_segment)
@@ -122,7 +128,11 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
             experience.segment_memories[name][segment, :, rows] = tensor.to(experience.storage_device)
     observations = experience.observations[t, rows].to(agent.device)
     episode_starts = experience.episode_starts[t, rows].to(agent.device)
-    output = agent.act(observations, batch.memory, episode_starts, experience.policy_generator)
+    masks = None
+    if experience.action_masks is not None and batch.action_masks is not None:
+        masks = batch.action_masks.to(agent.device)
+        experience.action_masks[t, rows] = masks.to(experience.storage_device)
+    output = agent.act(observations, batch.memory, episode_starts, experience.policy_generator, action_masks=masks)
     batch.memory = output.memory
     experience.action_index[t, rows] = output.action_index.to(experience.storage_device)
     experience.log_probs[t, rows] = output.log_probs.to(experience.storage_device)
@@ -140,7 +150,10 @@ def _label(experience: Experience, batch: WorldBatch, teacher: Teacher, t: int, 
     """Store what the teacher would do at step t, in worlds with `tasks [worlds]`."""
     rows = batch.rows.start + teacher.rows.to(experience.storage_device)
     observations, episode_starts = experience.observations[t, rows], experience.episode_starts[t, rows]
-    probabilities, values = teacher.label(observations, episode_starts, tasks, experience.teacher_generator)
+    masks = None if batch.action_masks is None else batch.action_masks[teacher.rows]
+    probabilities, values = teacher.label(observations, episode_starts, tasks, experience.teacher_generator, masks)
+    if experience.action_masks is not None:
+        probabilities = among_allowed(probabilities, experience.action_masks[t, rows])
     experience.teacher_probs[t, rows] = probabilities
     experience.teacher_values[t, rows] = values
 

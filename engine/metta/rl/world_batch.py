@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from metta.agent.memory.state import Memory
 from metta.errors import TrainingError
@@ -30,13 +32,21 @@ class StepResult:
     info: StepInfo
     opponent_returns: tuple[float, ...] = ()
     """undiscounted return of each episode that ended, mean over its opponents (self-play)"""
+    action_masks: np.ndarray | None = None
+    """`[agents, actions] bool`, always of all agents: actions that can succeed after the step; None if not needed"""
 
 
 class WorldBatch:
     """Worlds of an experience that are stepped by one call, with the recurrent memory of their learners."""
 
     def __init__(
-        self, env: MettaGridEnv, first_world: int, learners: int, memory: Memory, opponents: Opponents | None = None
+        self,
+        env: MettaGridEnv,
+        first_world: int,
+        learners: int,
+        memory: Memory,
+        opponents: Opponents | None = None,
+        uses_action_masks: bool = False,
     ):
         self.env = env
         self.first_world = first_world
@@ -48,19 +58,36 @@ class WorldBatch:
         self.teacher: Teacher | None = None
         self.opponents = opponents
         """agents that frozen policies control, or None without self-play"""
+        self.uses_action_masks = uses_action_masks
+        """whether the policy in training, or its teacher, uses action masks"""
+        self.action_masks: Tensor | None = None
+        """`[learners, actions] bool`: actions that can succeed in the next step; None if no policy needs them"""
         self.pending: Future[StepResult] | StepResult | None = None
         """result of a step that was started and not yet received"""
 
     def reset(self, staggered: bool) -> np.ndarray:
         """Start an episode in every world; the learners' observations, `[learners, tokens, 3] uint8`."""
         observations, _ = self.env.reset(staggered=staggered)
-        if self.opponents is None:
-            return observations
-        return self.opponents.observe(observations, np.ones(self.env.agents, np.bool_), range(self.env.num_worlds))
+        if self.opponents is not None:
+            is_done = np.ones(self.env.agents, np.bool_)
+            observations = self.opponents.observe(observations, is_done, range(self.env.num_worlds))
+        self.set_action_masks(self.current_action_masks())
+        return observations
 
     def step(self, actions: np.ndarray, out: np.ndarray | None) -> StepResult:
         """Step all worlds with `actions [agents, 2]`; with `out [agents, tokens, 3] uint8`, observations go there."""
-        return StepResult(*self.env.step(actions, out=out))
+        return StepResult(*self.env.step(actions, out=out), action_masks=self.current_action_masks())
+
+    def current_action_masks(self) -> np.ndarray | None:
+        """The environment's action masks, `[agents, actions] bool`; None if no policy needs them."""
+        is_needed = self.uses_action_masks or (self.opponents is not None and self.opponents.uses_action_masks)
+        return self.env.action_masks() if is_needed else None
+
+    def set_action_masks(self, action_masks: np.ndarray | None) -> None:
+        """Set the masks of the next step: `[agents, actions] bool`, after the sides of its worlds were chosen."""
+        if self.opponents is not None:
+            action_masks = self.opponents.observe_action_masks(action_masks)
+        self.action_masks = None if action_masks is None else torch.from_numpy(action_masks)
 
     def check_rewards(self, rewards: np.ndarray, step: int) -> None:
         """Raise TrainingError, with agent and world, if one of `rewards [agents]` (all agents) is not finite."""
@@ -102,4 +129,5 @@ def learners_only(result: StepResult, opponents: Opponents) -> StepResult:
         result.truncated[learners],
         learners_info,
         tuple(float(of_opponents.mean()) for _, of_opponents in rewards),
+        result.action_masks,
     )

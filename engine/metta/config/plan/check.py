@@ -185,6 +185,8 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
     )
     yield _number("segments per agent", plan.segments_per_agent, f"of {plan.horizon} steps, per epoch")
     yield _number("segments", plan.segments, f"{plan.agents:,} agents x {plan.segments_per_agent} segments per agent")
+    if config.agent.mask_actions:
+        yield Derived("action masks", "on", "actions that cannot succeed are never sampled: agent.mask_actions")
     yield _number("steps per epoch", plan.batch_size, f"{plan.segments:,} segments x {plan.horizon} steps")
     if plan.batch_size < experience.batch_size:
         yield _warning(

@@ -47,10 +47,11 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     steps = plan.segments_per_agent * plan.horizon
     observations = (steps + 1) * plan.agents * (spec.num_observation_tokens * 3 + 1)
     outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
+    action_masks = steps * plan.agents * len(spec.flat_actions) if config.agent.mask_actions else 0
     teacher_values = len(spec.flat_actions) + 1  # log probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
     memory = plan.segments_per_agent * plan.agents * memory_state_size(config.agent) * 4
-    return observations + outcomes + teacher + memory
+    return observations + action_masks + outcomes + teacher + memory
 
 
 def memory_parts(config: RunConfig, spec: EnvSpec, cells: int, weights: int | None = None) -> list[MemoryPart]:

@@ -48,11 +48,17 @@ class Teacher:
 
     @torch.no_grad()
     def label(
-        self, observations: Tensor, episode_starts: Tensor, tasks: np.ndarray, generator: torch.Generator
+        self,
+        observations: Tensor,
+        episode_starts: Tensor,
+        tasks: np.ndarray,
+        generator: torch.Generator,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Probabilities of the teacher's actions, `[labelled, actions] float32`, and its values, `[labelled] float32`.
 
-        `observations [labelled, tokens, 3] uint8`, `episode_starts [labelled] bool`, `tasks [worlds] int64`.
+        `observations [labelled, tokens, 3] uint8`, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
+        `action_masks [labelled, actions] bool`, which only the policies that use masks need.
         """
         policies = self._policy_of_task[tasks[self._world] if len(self._policy_of_task) > 1 else 0]
         labelled, home = len(self.rows), observations.device
@@ -61,7 +67,10 @@ class Teacher:
         for index, policy in enumerate(self.policies):
             memory = self.memories[index]
             device = memory.device
-            output = policy.act(observations.to(device), memory, episode_starts.to(device), generator)
+            masks = action_masks.to(device) if action_masks is not None and policy.uses_action_masks else None
+            output = policy.act(
+                observations.to(device), memory, episode_starts.to(device), generator, action_masks=masks
+            )
             self.memories[index] = output.memory
             is_taught = torch.from_numpy(np.broadcast_to(policies == index, labelled).copy()).to(home)
             probabilities[is_taught] = _probabilities(policy, output).to(home)[is_taught]
@@ -75,6 +84,15 @@ class Teacher:
     def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Restore the memories that `state()` returned."""
         self.memories = [_restored(memory, saved) for memory, saved in zip(self.memories, state, strict=True)]
+
+
+def among_allowed(probabilities: Tensor, action_masks: Tensor) -> Tensor:
+    """The teacher's distribution over the actions that `action_masks [labelled, actions] bool` allow to the student.
+
+    It is zero where all actions that the teacher may take are masked: such a step teaches nothing.
+    """
+    allowed = probabilities * action_masks
+    return allowed / allowed.sum(-1, keepdim=True).clamp(min=torch.finfo(allowed.dtype).tiny)
 
 
 def _probabilities(policy: Policy, output: PolicyOutput) -> Tensor:

@@ -141,10 +141,17 @@ class Opponents:
         """`[worlds]`: number of the frozen policy that controls the world's opponents"""
         self.observations = torch.zeros(0)
         """`[opponents, tokens, 3] uint8`"""
+        self.action_masks: torch.Tensor | None = None
+        """`[opponents, actions] bool`; None if no policy of the batch uses masks"""
         self.episode_starts = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
         """`[opponents] bool`: the next step is the first of an episode, and memory is cleared before it"""
         self.memories: dict[int, Memory] = {}
         """number of a policy that plays -> memories of all opponents; those that another policy controls are unused"""
+
+    @property
+    def uses_action_masks(self) -> bool:
+        """Whether a policy of the pool uses action masks."""
+        return any(policy.agent.uses_action_masks for policy in self.pool.policies)
 
     @property
     def learner_rows(self) -> np.ndarray:
@@ -171,6 +178,18 @@ class Opponents:
         learners: np.ndarray = observations[self.learner_rows]
         return learners
 
+    def observe_action_masks(self, action_masks: np.ndarray | None) -> np.ndarray | None:
+        """Store the opponents' part of `action_masks [agents, actions] bool` and return the learners' part.
+
+        Call after `observe`, which chooses the sides.
+        """
+        self.action_masks = None
+        if action_masks is None:
+            return None
+        self.action_masks = torch.from_numpy(action_masks[self.opponent_rows])
+        learners: np.ndarray = action_masks[self.learner_rows]
+        return learners
+
     def all_actions(self, learner_actions: np.ndarray) -> np.ndarray:
         """Actions of all agents, `[agents, 2]`: the given `[learners, 2]`, and those sampled for the opponents."""
         actions = np.empty((self.env.agents, 2), learner_actions.dtype)
@@ -184,11 +203,13 @@ class Opponents:
                     self.memories[policy.number] = self._initial_memory(policy)
                 device, memory = policy.agent.device, self.memories[policy.number]
                 on_device = controlled.to(device)
+                masks = self.action_masks if policy.agent.uses_action_masks else None
                 output = policy.agent.act(
                     self.observations[controlled].to(device),
                     memory.select(on_device),
                     self.episode_starts[controlled].to(device),
                     self.generator,
+                    action_masks=None if masks is None else masks[controlled].to(device),
                 )
                 memory.assign(on_device, output.memory)
                 opponent_actions[controlled.numpy()] = output.actions.cpu().numpy()
