@@ -26,8 +26,8 @@ def export_policy(agent: MettaAgent, path: str | Path, overwrite: bool = True) -
 
     Inputs: `observations [agents, tokens, 3] uint8`, the tensors of the memory (initially zeros; those of an LSTM are
     `hidden` and `cell [layers, agents, hidden] float32`), `episode_starts [agents] bool` (true where an episode
-    starts), and for policies that use action masks (`agent.mask_actions`) `action_mask [agents, actions] bool`, the rows
-    of `MettaGridEnv.action_masks()`, with which masked logits are the smallest number.
+    starts). Policies that use action masks (`agent.mask_actions`) also have `action_mask [agents, actions] bool`, the
+    rows of `MettaGridEnv.action_masks()`; masked logits are the smallest number.
     Outputs, all float32: `logits [agents, actions]`, `values [agents]`, and the memory after the step, each name with
     `next_` before it (`next_hidden` and `next_cell`).
     The metadata entry `metta` is JSON: `action_names`, `flat_actions` ((action id, argument) of each logit),
