@@ -1,39 +1,74 @@
-"""Observation parser of the scripted policy: from tokens to arrays over the cells of the window."""
+"""Observation parser of the scripted policy: from tokens to bitboards of the cells of the window."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.baselines.bitboards import Integers, Mask
+from metta.baselines.bitboards import Integers, Mask, Words
 from metta.baselines.recipe_values import MAX_FILL, RecipeValues
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE, NO_TOKEN
 
+Bytes = NDArray[np.uint8]
+
+SEEN: Final = 0
+"""Plane of the cells that an agent sees, or has seen."""
+
+OBJECTS: Final = 1
+"""Plane of the cells with an object."""
+
+FIRST_TYPE_PLANE: Final = 2
+"""First of the planes of converter types, see `Planes`."""
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes of a map, `[..., planes]`: SEEN, OBJECTS, and four for each converter type of `RecipeValues`."""
+
+    types: int
+
+    @property
+    def count(self) -> int:
+        """The number of planes."""
+        return FIRST_TYPE_PLANE + 4 * self.types
+
+    @property
+    def converters(self) -> slice:
+        """Planes, by type, of the cells with a converter."""
+        return self._of_kind(0)
+
+    @property
+    def converting(self) -> slice:
+        """Planes, by type, of the converters that will have output after their conversion or cooldown."""
+        return self._of_kind(1)
+
+    @property
+    def has_output(self) -> slice:
+        """Planes, by type, of the converters with output to take, by `RecipeValues.ready_at`."""
+        return self._of_kind(2)
+
+    @property
+    def has_room(self) -> slice:
+        """Planes, by type, of the converters that have room for ingredients."""
+        return self._of_kind(3)
+
+    def _of_kind(self, kind: int) -> slice:
+        first = FIRST_TYPE_PLANE + kind * self.types
+        return slice(first, first + self.types)
+
 
 @dataclass(frozen=True)
 class ParsedObservation:
-    """The content of observations as arrays, most of them over the cells of the window.
+    """The content of observations. Bit c of a word is column c of the window."""
 
-    Converter types are indexed as in `RecipeValues`.
-    """
-
-    visible: Mask
-    """`[agents, rows, cols]`: cells whose tokens are certainly not truncated by `num_observation_tokens`"""
-    objects: Mask
-    """`[agents, rows, cols]`: cells with an object"""
-    other_agents: Mask
-    """`[agents, rows, cols]`: cells with another agent"""
-    converters: Mask
-    """`[agents, types, rows, cols]`: cells with a converter of each type"""
-    has_output: Mask
-    """`[agents, types, rows, cols]`: converters with output to take, by `RecipeValues.ready_at`"""
-    converting: Mask
-    """`[agents, types, rows, cols]`: converters that will have output after their conversion or cooldown"""
-    has_room: Mask
-    """`[agents, types, rows, cols]`: converters that have room for ingredients"""
+    window: Words
+    """`[agents, rows, planes]`: the cells of the window; in SEEN, those whose tokens are certainly not truncated"""
+    other_agents: Words
+    """`[agents, rows]`: cells with another agent"""
     inventory: Integers
     """`[agents, items]`: units that the agent carries"""
     orientation: Integers
@@ -49,92 +84,108 @@ class ParsedObservation:
 
 
 class ObservationParser:
-    """Parses token observations of environments of `spec`."""
+    """Parses token observations of environments of `spec` into words of type `dtype`."""
 
-    def __init__(self, spec: EnvSpec, recipes: RecipeValues):
-        self.spec, self.recipes = spec, recipes
-        self.shape = (spec.observation_height, spec.observation_width)
-        self.num_items = len(spec.feature_names) - FIRST_ITEM_FEATURE
-        self.type_index = np.full(256, -1)
-        self.type_index[recipes.type_ids] = np.arange(len(recipes.type_ids))
-        self.group_index = np.zeros(256, np.int64)
-        self.group_index[spec.group_ids] = np.arange(len(spec.group_ids))
+    def __init__(self, spec: EnvSpec, recipes: RecipeValues, dtype: np.dtype[np.unsignedinteger]):
+        self.spec, self.recipes, self.dtype = spec, recipes, dtype
+        self.shape = height, width = spec.observation_height, spec.observation_width
+        self.planes = Planes(len(recipes.names))
+        self._inputs, self._ready_at = recipes.inputs.T.copy(), recipes.ready_at.T.copy()
+        self._type_index = np.full(256, -1)
+        self._type_index[recipes.type_ids] = np.arange(len(recipes.type_ids))
+        self._group_index = np.zeros(256, np.int64)
+        self._group_index[spec.group_ids] = np.arange(len(spec.group_ids))
+        location = np.arange(256)
+        row, col = location >> 4, location & 15
+        self._row, self._bit = row, 2.0**col
+        self._distance = abs(row - height // 2) + abs(col - width // 2)
         rows, cols = np.indices(self.shape)
-        self.distance = abs(rows - self.shape[0] // 2) + abs(cols - self.shape[1] // 2)
+        distance = abs(rows - height // 2) + abs(cols - width // 2)
+        nearer = distance < np.arange(distance.max() + 2)[:, None, None]
+        self._nearer = (nearer * 2 ** np.arange(width)).sum(axis=2).astype(dtype)
+        """`[distances, rows]`: the cells that are nearer than each distance; the last one has all cells"""
 
     def parse(self, observations: NDArray[np.uint8]) -> ParsedObservation:
         """Parse `[agents, tokens, 3] uint8`."""
-        agents, cells = len(observations), self.distance.size
         used = observations[:, :, 0] != NO_TOKEN
-        agent, _ = np.nonzero(used)
-        location, feature, value = observations[used].astype(np.int64).T
-        cell = (location >> 4) * self.shape[1] + (location & 15)
-        index = agent * cells + cell
-        is_own = location == self.spec.center
-
-        def cell_values(name: str) -> Integers:
-            """`[agents, cells]`: the value of a feature; -1 where no token has it."""
-            values = np.full(agents * cells, -1)
-            mask = feature == FEATURE_IDS[name]
-            values[index[mask]] = value[mask]
-            return values.reshape(agents, cells)
-
-        def own_value(name: str) -> Integers:
-            """`[agents]`: the value of a feature at the agent's own cell; 0 if no token has it."""
-            values = np.zeros(agents, np.int64)
-            mask = is_own & (feature == FEATURE_IDS[name])
-            values[agent[mask]] = value[mask]
-            return values
-
-        type_ids = cell_values("type_id")
-        items = np.zeros((agents * cells, self.num_items), np.int64)
-        is_item = feature >= FIRST_ITEM_FEATURE
-        items[index[is_item], feature[is_item] - FIRST_ITEM_FEATURE] = value[is_item]
-        contents = items.reshape(agents, cells, self.num_items)
-        converters, has_output, converting, has_room = self._converters(
-            type_ids, contents, cell_values("converting") > 0
-        )
-        center = cells // 2
-        other_agents = type_ids == 0
-        other_agents[:, center] = False
+        agent = np.arange(len(observations)).repeat(used.sum(axis=1))
+        tokens = observations.reshape(-1, 3)[used.ravel().nonzero()[0]]
+        location, feature, value = np.ascontiguousarray(tokens.T)
+        own = self._own_values(len(observations), agent, location, feature, value)
+        words = self._words(len(observations), agent, location, feature, value)
+        words[:, :, SEEN] = self._seen(observations, used)
         return ParsedObservation(
-            visible=self._visible(used, agent, cell),
-            objects=(type_ids > 0).reshape(agents, *self.shape),
-            other_agents=other_agents.reshape(agents, *self.shape),
-            converters=converters,
-            has_output=has_output,
-            converting=converting,
-            has_room=has_room,
-            inventory=contents[:, center],
-            orientation=own_value("agent:orientation") & 3,
-            group=self.group_index[own_value("agent:group")],
-            is_frozen=own_value("agent:frozen") > 0,
-            last_action=own_value("last_action"),
-            last_argument=own_value("last_action_arg"),
+            window=words[:, :, :-1],
+            other_agents=words[:, :, -1],
+            inventory=own[:, FIRST_ITEM_FEATURE:],
+            orientation=own[:, FEATURE_IDS["agent:orientation"]] & 3,
+            group=self._group_index[own[:, FEATURE_IDS["agent:group"]]],
+            is_frozen=own[:, FEATURE_IDS["agent:frozen"]] > 0,
+            last_action=own[:, FEATURE_IDS["last_action"]],
+            last_argument=own[:, FEATURE_IDS["last_action_arg"]],
         )
 
-    def _converters(self, type_ids: Integers, contents: Integers, is_busy: Mask) -> list[Mask]:
-        """The masks `converters`, `has_output`, `converting` and `has_room` of `ParsedObservation`."""
-        agents, types = len(type_ids), len(self.recipes.names)
-        index = np.where(type_ids >= 0, self.type_index[type_ids], -1)
-        masks = [np.zeros((agents, types, type_ids.shape[1]), bool) for _ in range(4)]
-        converters, has_output, converting, has_room = masks
-        for type_index, (ready_at, inputs) in enumerate(zip(self.recipes.ready_at, self.recipes.inputs, strict=True)):
-            agent, cell = np.nonzero(index == type_index)
-            content = contents[agent, cell]
-            converters[agent, type_index, cell] = True
-            has_output[agent, type_index, cell] = (content >= ready_at).any(axis=1)
-            converting[agent, type_index, cell] = (content >= inputs).all(axis=1) & is_busy[agent, cell]
-            has_room[agent, type_index, cell] = (content < MAX_FILL * inputs).any(axis=1)
-        return [mask.reshape(agents, types, *self.shape) for mask in masks]
+    def _own_values(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Integers:
+        """`[agents, features]`: the values of all features at the agent's own cell; 0 where no token has one."""
+        own = np.zeros((agents, len(self.spec.feature_names)), np.int64)
+        is_own = (location == self.spec.center).nonzero()[0]
+        own[agent[is_own], feature[is_own]] = value[is_own]
+        return own
 
-    def _visible(self, used: Mask, agent: Integers, cell: Integers) -> Mask:
-        """`[agents, rows, cols]`: cells whose tokens are certainly complete.
+    def _words(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Words:
+        """`[agents, rows, planes + 1]`: the cells of each plane except SEEN; the last one has other agents."""
+        planes, height = self.planes, self.shape[0]
+        entity = (feature == FEATURE_IDS["type_id"]).nonzero()[0]
+        of_agent, cell, type_id = agent[entity], location[entity], value[entity]
+        base, bit = (of_agent * height + self._row[cell]) * (planes.count + 1), self._bit[cell]
+        is_object = (type_id > 0).nonzero()[0]
+        is_other = ((type_id == 0) & (cell != self.spec.center)).nonzero()[0]
+        type_index = self._type_index[type_id]
+        is_converter = (type_index >= 0).nonzero()[0]
+        type_index = type_index[is_converter]
+        is_content = ((feature >= FIRST_ITEM_FEATURE) | (feature == FEATURE_IDS["converting"])).nonzero()[0]
+        place = np.full(agents * 256, -1, np.int32)  # of each converter in the list, by agent and location
+        place[of_agent[is_converter] * 256 + cell[is_converter]] = np.arange(len(is_converter))
+        converter = place[agent[is_content] * 256 + location[is_content]]
+        contents = self._contents(type_index, converter, feature[is_content], value[is_content])
+        of_kind = zip((planes.converting, planes.has_output, planes.has_room), contents, strict=True)
+        chosen = [is_object, is_other, is_converter, *(is_converter[mask] for mask in contents)]
+        plane = [
+            np.full(len(is_object), OBJECTS),
+            np.full(len(is_other), planes.count),
+            planes.converters.start + type_index,
+            *(kind.start + type_index[mask] for kind, mask in of_kind),
+        ]
+        rows = np.concatenate(chosen)
+        words = np.bincount(
+            base[rows] + np.concatenate(plane), bit[rows], agents * height * (planes.count + 1)
+        )  # each cell is in a plane at most once, so that the sum of bits is the word
+        return words.astype(self.dtype).reshape(agents, height, planes.count + 1)
+
+    def _contents(
+        self, type_index: Integers, converter: NDArray[np.int32], feature: Bytes, value: Bytes
+    ) -> tuple[Mask, Mask, Mask]:
+        """`[converters]` each: is converting, has output, has room; for converters of the types `type_index`.
+
+        `converter [tokens]` is the converter that each token of items or `converting` belongs to, or -1.
+        """
+        contents = np.zeros((self._inputs.shape[0], len(type_index)), np.int64)
+        is_busy = np.zeros(len(type_index), bool)
+        is_item = ((converter >= 0) & (feature >= FIRST_ITEM_FEATURE)).nonzero()[0]
+        contents[feature[is_item] - FIRST_ITEM_FEATURE, converter[is_item]] = value[is_item]
+        is_busy[converter[(converter >= 0) & (feature < FIRST_ITEM_FEATURE) & (value > 0)]] = True
+        inputs, ready_at = self._inputs[:, type_index], self._ready_at[:, type_index]
+        return (
+            np.asarray((contents >= inputs).all(axis=0) & is_busy),
+            np.asarray((contents >= ready_at).any(axis=0)),
+            np.asarray((contents < MAX_FILL * inputs).any(axis=0)),
+        )
+
+    def _seen(self, observations: NDArray[np.uint8], used: Mask) -> Words:
+        """`[agents, rows]`: cells whose tokens are certainly complete.
 
         Tokens are ordered by distance and truncated at the end: if all are used, tokens may be missing in cells at
-        least as far away as the farthest cell with a token.
+        least as far away as that of the last token.
         """
-        farthest = np.zeros(len(used), np.int64)
-        np.maximum.at(farthest, agent, self.distance.ravel()[cell])
-        is_complete = ~used[:, -1]
-        return np.asarray(is_complete[:, None, None] | (self.distance[None] < farthest[:, None, None]))
+        farthest = np.where(used[:, -1], self._distance[observations[:, -1, 0]], len(self._nearer) - 1)
+        return np.asarray(self._nearer[farthest])

@@ -12,20 +12,11 @@ from torch import Tensor
 
 from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
-from metta.baselines.bitboards import (
-    COL_STEPS,
-    ROW_STEPS,
-    Integers,
-    Mask,
-    Words,
-    cell_at,
-    single_cells,
-    window_to_words,
-)
-from metta.baselines.observation_parser import ObservationParser, ParsedObservation
+from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, Integers, Mask, Words, column_bit
+from metta.baselines.observation_parser import OBJECTS, SEEN, ObservationParser, ParsedObservation
 from metta.baselines.recipe_values import RecipeValues
 from metta.baselines.scripted_actions import ScriptedActions
-from metta.baselines.spatial_memory import MapUpdater, SpatialMemory
+from metta.baselines.spatial_memory import MapFormat, MapUpdater, SpatialMemory
 from metta.baselines.timed_flood import NO_ARRIVAL, timed_flood
 from metta.config.env.env_config import EnvConfig
 from metta.config.training import POLICIES
@@ -61,9 +52,13 @@ class ScriptedPolicy:
     def __init__(self, env_config: EnvConfig):
         self.spec = env_config.spec
         self.recipes = RecipeValues.from_config(env_config)
-        self._parser = ObservationParser(self.spec, self.recipes)
-        self._actions = ScriptedActions(env_config, self.recipes)
-        self._map = MapUpdater(self.recipes, self._parser.shape, self._actions.move_id, self._actions.put_ids)
+        self._size = MapFormat.of(env_config)
+        self._parser = ObservationParser(self.spec, self.recipes, self._size.dtype)
+        self._planes = self._parser.planes
+        self._actions = actions = ScriptedActions(env_config, self.recipes)
+        self._map = MapUpdater(
+            self.recipes, self._planes, self._size, self._parser.shape, actions.move_id, actions.put_ids
+        )
         self._needed = self.recipes.inputs.max(axis=0, initial=0)
         self._surplus_delay = round(_delay(SURPLUS_DISCOUNT))
         self._unseen_converter_delay = round(_delay(UNSEEN_CONVERTER_DISCOUNT))
@@ -71,10 +66,19 @@ class ScriptedPolicy:
         self._get_delays = _delays(self.recipes.gain_of_get, largest)
         self._put_delays = _delays(self.recipes.gain_of_put, largest)
         self._exploration_delay = int(_delays(np.array(EXPLORATION_VALUE * largest), largest))
+        arrays = [*vars(self.recipes).values(), *vars(actions).values()]
+        self._key = (self._size, self.spec.model_dump_json(), *map(str, map(_plain, arrays)))
 
-    def initial_memory(self, agents: int) -> SpatialMemory:
-        """The memory of agents with empty maps."""
-        return SpatialMemory.empty(agents, len(self.recipes.names))
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one decides alike: the tasks of a curriculum may differ in what it does not use."""
+        return isinstance(other, ScriptedPolicy) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def initial_memory(self, agents: int) -> Memory:
+        """The memory of agents with empty maps, see `SpatialMemory`."""
+        return SpatialMemory.empty(agents, self._planes, self._size).to_memory()
 
     def act(
         self,
@@ -89,24 +93,22 @@ class ScriptedPolicy:
 
         One of the equally good actions is drawn at random, even if `deterministic`, so that agents do not block each
         other forever; `logits` are the logarithms of the probabilities with which it is drawn. Values are 0;
-        `action_masks` has no effect. Raises UsageError if `memory` is not a SpatialMemory.
+        `action_masks` has no effect. Raises UsageError if `memory` is not one of `initial_memory`.
         """
-        if not isinstance(memory, SpatialMemory):
-            raise UsageError(
-                "memory is not a SpatialMemory; create it with initial_memory(agents) of the scripted policy"
-            )
+        if "maps" not in memory.tensors:
+            raise UsageError("memory has no maps; create it with initial_memory(agents) of the scripted policy")
         agents = len(observations)
         noise = torch.rand(agents, 5, generator=generator).numpy()
         observation = self._parser.parse(observations.cpu().numpy())
         if episode_starts is not None and bool(episode_starts.any()):
-            memory = memory.with_empty_maps(episode_starts.cpu().numpy())
-        memory = self._map.update(memory, observation)
-        decided, probabilities = self._decide(memory, observation, noise)
+            memory = memory.cleared(episode_starts.cpu())
+        maps = self._map.update(SpatialMemory.of(memory), observation)
+        decided, probabilities = self._decide(maps, observation, noise)
         action_index = torch.from_numpy(decided)
         logits = torch.from_numpy(probabilities).log()
         log_probs = logits.gather(1, action_index[:, None])[:, 0]
         actions = self._actions.flat_actions[action_index]
-        return PolicyOutput(actions, action_index, log_probs, torch.zeros(agents), memory, logits)
+        return PolicyOutput(actions, action_index, log_probs, torch.zeros(agents), maps.to_memory(), logits)
 
     def _decide(
         self, memory: SpatialMemory, observation: ParsedObservation, noise: NDArray[np.float32]
@@ -117,14 +119,17 @@ class ScriptedPolicy:
         """
         agents = np.arange(len(memory.row))
         sources, delays = self._sources(memory, observation)
-        free = memory.seen & ~memory.objects & ~memory.outside & ~self._other_agents(memory, observation)
+        blocked = memory.maps[:, :, OBJECTS] | memory.outside
+        rows = self._map.window_rows(memory.row)
+        blocked.reshape(-1)[rows] |= self._map.on_map(observation.other_agents, memory.col)
+        free = memory.maps[:, :, SEEN] & ~blocked
         directions, arrival = timed_flood(sources, delays, free, memory.row, memory.col)
         score = directions * (2 + noise[:, :4])
         score[agents, observation.orientation] += directions[agents, observation.orientation]  # prefer not to turn
         direction = np.where(directions.any(axis=1), score.argmax(axis=1), -1)
         row, col = memory.row + ROW_STEPS[direction], memory.col + COL_STEPS[direction]
         # of all sources in the next cell, the one whose flood arrived first
-        is_next = np.stack([cell_at(sources[:, index], row, col) for index in range(sources.shape[1])], axis=1)
+        is_next = (sources[agents, row % self._size.rows] & column_bit(col, sources.dtype)[:, None]) != 0
         next_delays = np.where(is_next, delays, NO_ARRIVAL + 1)
         source = next_delays.argmin(axis=1)
         is_at_source = (next_delays.min(axis=1) <= arrival) & (direction >= 0)
@@ -153,14 +158,16 @@ class ScriptedPolicy:
         has_best = directions[agents, orientation]
         probabilities[agents[has_best], action_index[has_best]] = 1
         targets = directions | is_lost[:, None]
-        agent, target = np.nonzero(targets & ~has_best[:, None])
-        turn = self._actions.turn[orientation[agent], target]
-        choice = np.where(target == orientation[agent], self._actions.step, turn)
-        np.add.at(probabilities, (agent, choice), np.float32(1) / targets.sum(axis=1)[agent].astype(np.float32))
+        share = 1 / targets.sum(axis=1, dtype=np.float32)
+        for target in range(4):
+            agent = (targets[:, target] & ~has_best).nonzero()[0]
+            turn = self._actions.turn[orientation[agent], target]
+            choice = np.where(orientation[agent] == target, self._actions.step, turn)
+            probabilities[agent, choice] += share[agent]
         return probabilities
 
     def _sources(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
-        """Sources of floods, `[agents, 3 * types + 1, 64]`, and their delays in steps, `[agents, 3 * types + 1]`.
+        """Sources of floods, `[agents, rows, 3 * types + 1]`, and their delays in steps, `[agents, 3 * types + 1]`.
 
         They are, in this order and by type: converters with output, converters with room, converters that will have
         output; last, all unknown cells.
@@ -174,41 +181,42 @@ class ScriptedPolicy:
         get = np.where(needs_output, self._get_delays[group] + is_surplus * self._surplus_delay, NO_ARRIVAL)
         put = np.where(can_put, self._put_delays[group], NO_ARRIVAL)
         expected, wait = self._expected_output(memory, observation)
+        maps, planes = memory.maps, self._planes
+        has_converter = np.bitwise_or.reduce(maps[:, :, planes.converters], axis=1) != 0
         # an agent with a recipe's ingredients gains more from unknown cells: they may contain a converter of the type,
         # or one that is nearer than the known ones, or reachable
-        exponent = np.where(memory.converters.any(axis=2), KNOWN_CONVERTER_EXPONENT, 1)
+        exponent = np.where(has_converter, KNOWN_CONVERTER_EXPONENT, 1)
         explore = np.minimum(put + self._unseen_converter_delay * exponent, NO_ARRIVAL)
         unknown = explore.min(axis=1, initial=self._exploration_delay, keepdims=True)
-        sources = np.concatenate([memory.has_output, memory.has_room, expected, ~memory.seen[:, None]], axis=1)
+        known = maps[:, :, planes.has_output], maps[:, :, planes.has_room]
+        sources = np.concatenate([*known, expected, ~maps[:, :, SEEN, None]], axis=2)
         return sources, np.concatenate([get, put, np.minimum(get + wait, NO_ARRIVAL), unknown], axis=1)
 
     def _expected_output(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
-        """Visible converters that will have output, `[agents, types, 64]`, and the wait in steps, `[agents, types]`.
+        """Visible converters that will have output, `[agents, rows, types]`, and the wait, `[agents, types]` in steps.
 
         If the agent has just filled a converter of a type, the wait is the duration of its conversion. For others, the
         start of the conversion is unknown, and the wait is estimated as the duration of conversion and cooldown.
         """
-        recipes = self.recipes
-        converting = np.zeros_like(memory.converters)
+        recipes, maps, planes = self.recipes, memory.maps, self._planes
+        agents, size, _ = maps.shape
+        cells = np.zeros((agents * size, planes.types), maps.dtype)
         rows = self._map.window_rows(memory.row)
-        index = (np.arange(len(rows))[:, None, None], np.arange(converting.shape[1])[:, None], rows[:, None])
-        converting[index] = window_to_words(observation.converting, self._map.first_col(memory.col))
-        filled = single_cells(memory.put_row, memory.put_col)[:, None] & memory.converters
+        cells[rows] = self._map.on_map(observation.window[:, :, planes.converting], memory.col)
+        expected = cells.reshape(agents, size, planes.types)
+        expected &= ~maps[:, :, planes.has_output]
+        put_row, put_bit = memory.put_row % size, column_bit(memory.put_col, maps.dtype)
+        is_put = maps[np.arange(agents), put_row, planes.converters] & put_bit[:, None]
         since_put = (memory.age - memory.put_age)[:, None]
-        is_recent = (memory.put_age[:, None] >= 0) & (since_put <= recipes.ticks + 1)
-        just_filled: Words = filled * np.asarray(is_recent, np.uint64)[:, :, None]
-        has_filled = np.asarray((just_filled != 0).any(axis=2))
-        wait = np.where(has_filled, recipes.ticks, recipes.ticks + recipes.cooldown)
-        return np.where(has_filled[:, :, None], just_filled, converting & ~memory.has_output), wait
+        has_filled = (is_put != 0) & (memory.put_age[:, None] > 0) & (since_put <= recipes.ticks + 1)
+        agent, type_index = has_filled.nonzero()
+        expected[agent, :, type_index] = 0
+        expected[agent, put_row[agent], type_index] = put_bit[agent]
+        return expected, np.where(has_filled, recipes.ticks, recipes.ticks + recipes.cooldown)
 
-    def _other_agents(self, memory: SpatialMemory, observation: ParsedObservation) -> Words:
-        """`[agents, 64]`: the cells of visible agents."""
-        others = np.zeros_like(memory.seen)
-        rows = self._map.window_rows(memory.row)
-        others[np.arange(len(rows))[:, None], rows] = window_to_words(
-            observation.other_agents, self._map.first_col(memory.col)
-        )
-        return others
+
+def _plain(value: object) -> object:
+    return value.tolist() if isinstance(value, np.ndarray | Tensor) else value
 
 
 def _delay(fraction: float) -> float:

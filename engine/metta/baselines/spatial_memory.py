@@ -1,34 +1,34 @@
 """Memory of the scripted policy: a map of the cells that each agent has seen, updated from its observations.
 
-A map consists of bitboards of 64 x 64 cells, on which the agent moves. Rows and columns wrap around: when the agent
-moves, the row or column 32 cells away is cleared, so that the map covers the surroundings of the agent.
+A map consists of bitboards, on which the agent moves, from cell (0, 0) on. Rows and columns wrap around. The map holds
+the whole world and what can be seen around it, or 64 x 64 cells if that is larger. When the agent moves, the row or
+column 32 cells away is then cleared, so that the map covers the surroundings of the agent.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from metta.agent.memory.state import Memory
 from metta.baselines.bitboards import (
     COL_STEPS,
     ROW_STEPS,
-    SIDE,
     Integers,
     Mask,
     Words,
+    column_bit,
+    count_bits,
     shift_columns,
-    single_cells,
-    window_to_words,
-    words_to_window,
+    word_size,
 )
-from metta.baselines.observation_parser import ParsedObservation
+from metta.baselines.observation_parser import OBJECTS, SEEN, ParsedObservation, Planes
 from metta.baselines.recipe_values import MAX_FILL, RecipeValues
+from metta.config.env.env_config import EnvConfig
 
 REVISIT_AFTER: Final = 20
 """Number of conversions after which an empty converter is assumed to have output: another agent may have filled it."""
@@ -36,73 +36,80 @@ REVISIT_AFTER: Final = 20
 MAX_MISMATCHES: Final = 4
 """The map is discarded if at least this many cells differ between map and observation."""
 
+MAX_ROWS: Final = 64
+"""Rows of the largest maps, which have as many columns."""
 
-@dataclass(frozen=True, kw_only=True)
-class SpatialMemory(Memory):
-    """Each agent's map. The base class has no tensors."""
+_SIGNED: Final = {4: np.int32, 8: np.int64}
+"""Bytes of a word -> the type of its tensors, since torch lacks most operations on unsigned integers."""
 
+
+@dataclass(frozen=True)
+class MapFormat:
+    """The size of the maps of an environment."""
+
+    rows: int
+    dtype: np.dtype[np.unsignedinteger[Any]]
+    """type of the words"""
+    wraps_rows: bool
+    """whether rows far from the agent are cleared, because the world and what is seen around it has more rows"""
+    wraps_cols: bool
+    """the same for columns"""
+
+    @classmethod
+    def of(cls, env_config: EnvConfig) -> MapFormat:
+        """The smallest format for these environments, with a multiple of 16 rows, so that few sizes of maps exist.
+
+        At least one row and one column are never seen, as a border.
+        """
+        game = env_config.game
+        rows = -(-(game.height + 2 * (game.observation_height // 2) + 1) // 16) * 16
+        cols = game.width + 2 * (game.observation_width // 2) + 1
+        small, large = np.dtype(np.uint32), np.dtype(np.uint64)
+        dtype: np.dtype[np.unsignedinteger[Any]] = small if cols <= word_size(small) else large
+        return cls(min(rows, MAX_ROWS), dtype, rows > MAX_ROWS, cols > word_size(dtype))
+
+
+@dataclass(frozen=True)
+class SpatialMemory:
+    """Each agent's map. A `Memory` has the same arrays as tensors `[1, agents, ...]`; those of empty maps are zero."""
+
+    maps: Words
+    """`[agents, rows, planes]`: the planes of `Planes`"""
+    outside: Words
+    """`[agents, rows]`: cells outside the world, which look free but could not be entered"""
     age: Integers
     """`[agents]`: steps since the map was empty"""
     row: Integers
-    """`[agents]`: the agent's row on the map"""
+    """`[agents]`: the agent's row on the map, which wraps around"""
     col: Integers
-    """`[agents]`: the agent's column on the map"""
-    seen: Words
-    """`[agents, 64]`: cells that the agent has seen"""
-    objects: Words
-    """`[agents, 64]`: cells with an object"""
-    outside: Words
-    """`[agents, 64]`: cells outside the world, which look free but could not be entered"""
-    converters: Words
-    """`[agents, types, 64]`: cells with a converter of each type"""
-    has_output: Words
-    """`[agents, types, 64]`: converters with output to take"""
-    converting: Words
-    """`[agents, types, 64]`: converters that will have output after their conversion or cooldown"""
-    has_room: Words
-    """`[agents, types, 64]`: converters with room for ingredients"""
+    """`[agents]`: the agent's column on the map, which wraps around"""
     put_row: Integers
-    """`[agents]`: row of the cell in front of the agent at its last attempt to fill a converter; -1 if never"""
+    """`[agents]`: row of the cell in front of the agent at its last attempt to fill a converter"""
     put_col: Integers
-    """`[agents]`: column of that cell; -1 if never"""
+    """`[agents]`: column of that cell"""
     put_age: Integers
-    """`[agents]`: `age` at that time; -1 if never"""
+    """`[agents]`: `age` at that time; 0 if never"""
 
     @classmethod
-    def empty(cls, agents: int, types: int) -> SpatialMemory:
-        """The memory of agents that have seen nothing; they are in the middle of their maps."""
-        middle = np.full(agents, SIDE // 2)
-        boards, by_type = np.zeros((agents, SIDE), np.uint64), np.zeros((agents, types, SIDE), np.uint64)
-        never = np.full(agents, -1)
-        return cls(
-            age=np.zeros(agents, np.int64),
-            row=middle,
-            col=middle.copy(),
-            seen=boards,
-            objects=boards.copy(),
-            outside=boards.copy(),
-            converters=by_type,
-            has_output=by_type.copy(),
-            converting=by_type.copy(),
-            has_room=by_type.copy(),
-            put_row=never,
-            put_col=never.copy(),
-            put_age=never.copy(),
-        )
+    def empty(cls, agents: int, planes: Planes, size: MapFormat) -> SpatialMemory:
+        """The memory of agents that have seen nothing."""
+        maps = np.zeros((agents, size.rows, planes.count), size.dtype)
+        return cls(maps, np.zeros((agents, size.rows), size.dtype), *np.zeros((6, agents), np.int64))
 
-    @property
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """The fields that the base class lacks, by name."""
-        return {name: value for name, value in vars(self).items() if name != "tensors"}
+    @classmethod
+    def of(cls, memory: Memory) -> SpatialMemory:
+        """The arrays of a memory, which share its storage."""
+        arrays = {name: tensor[0].numpy() for name, tensor in memory.tensors.items()}
+        for name in ("maps", "outside"):
+            arrays[name] = arrays[name].view(f"uint{word_size(arrays[name].dtype)}")
+        return cls(**arrays)
 
-    def with_empty_maps(self, episode_starts: Mask) -> SpatialMemory:
-        """The memory with empty maps where `episode_starts [agents]`."""
-        empty = SpatialMemory.empty(1, self.converters.shape[1]).arrays
-        cleared: dict[str, Any] = {
-            name: np.where(episode_starts.reshape(-1, *[1] * (values.ndim - 1)), empty[name], values)
-            for name, values in self.arrays.items()
-        }
-        return dataclasses.replace(self, **cleared)
+    def to_memory(self) -> Memory:
+        """The memory with these arrays, which shares their storage."""
+        arrays = dict(vars(self))
+        for name in ("maps", "outside"):
+            arrays[name] = arrays[name].view(_SIGNED[arrays[name].itemsize])
+        return Memory({name: torch.from_numpy(array)[None] for name, array in arrays.items()})
 
 
 class MapUpdater:
@@ -111,20 +118,31 @@ class MapUpdater:
     `move_id` is the action id of moves, `put_ids` are the action ids that may put items into a converter.
     """
 
-    def __init__(self, recipes: RecipeValues, shape: tuple[int, int], move_id: int, put_ids: Sequence[int]):
-        self._recipes = recipes
+    def __init__(
+        self,
+        recipes: RecipeValues,
+        planes: Planes,
+        size: MapFormat,
+        shape: tuple[int, int],
+        move_id: int,
+        put_ids: Sequence[int],
+    ):
+        self._recipes, self._planes, self._size = recipes, planes, size
         self._height, self._width = shape
-        self._move_id, self._put_ids = move_id, put_ids
+        self._move_id = move_id
+        self._is_put = np.zeros(256, bool)
+        self._is_put[put_ids] = True
         # converters that need ingredients produce only after an agent has put them in
         self._output_after = np.where(recipes.inputs.any(axis=1), REVISIT_AFTER, 1)
 
     def window_rows(self, row: Integers) -> Integers:
-        """`[agents, rows]`: the rows of the map that agents at `row [agents]` see."""
-        return (row[:, None] - self._height // 2 + np.arange(self._height)) & (SIDE - 1)
+        """`[agents, rows]`: the rows that agents at `row [agents]` see, as indices into the rows of all maps."""
+        rows = (row[:, None] - self._height // 2 + np.arange(self._height)) % self._size.rows
+        return np.asarray(rows + self._size.rows * np.arange(len(row))[:, None])
 
-    def first_col(self, col: Integers) -> Integers:
-        """`[agents]`: the first column of the map that agents at `col [agents]` see."""
-        return np.asarray(col - self._width // 2)
+    def on_map(self, window: Words, col: Integers) -> Words:
+        """Move the columns of windows `[agents, ...]` of agents at column `col [agents]` to those of their maps."""
+        return shift_columns(window, (col - self._width // 2).reshape(-1, *[1] * (window.ndim - 1)))
 
     def update(self, memory: SpatialMemory, observation: ParsedObservation) -> SpatialMemory:
         """The memory after an observation: the agent's new position and an updated map."""
@@ -132,65 +150,49 @@ class MapUpdater:
         did_move = (observation.last_action == self._move_id) & is_known
         direction = np.where(did_move, observation.orientation ^ observation.last_argument, -1)
         moved, blocked, is_lost = self._locate(memory, observation, direction)
-        row_step, col_step = ROW_STEPS[direction], COL_STEPS[direction]
-        outside = memory.outside | single_cells(memory.row + row_step, memory.col + col_step) * blocked[:, None]
-        row, col = memory.row + moved * row_step, memory.col + moved * col_step
-        agents = np.arange(len(row))
-        # clear the row and the column that are farthest from the agent, where the map wraps around
-        seen = memory.seen & ~shift_columns(np.array([1], np.uint64), col + SIDE // 2)[:, None]
-        seen[agents, (row + SIDE // 2) & (SIDE - 1)] = 0
-        seen[is_lost] = 0
-        write_window = self._window_writer(observation, row, col)
-        keep = (~is_lost).astype(np.uint64)[:, None, None]
-        converters, converting = memory.converters * keep, memory.converting * keep
-        # converters out of sight change, so output and room are assumed after a typical time
-        has_output, has_room = memory.has_output * keep, memory.has_room * keep
-        has_output = has_output | converting * self._is_due(memory, 1)
-        has_output = has_output | converters * self._is_due(memory, self._output_after)
-        has_room = has_room | converters * self._is_due(memory, MAX_FILL)
-        did_put = np.isin(observation.last_action, self._put_ids) & is_known
-        return dataclasses.replace(
+        row, col = memory.row + moved * ROW_STEPS[direction], memory.col + moved * COL_STEPS[direction]
+        maps, outside, size = memory.maps.copy(), memory.outside, self._size
+        if (hit := blocked.nonzero()[0]).size:
+            outside = outside.copy()
+            target = memory.row[hit] + ROW_STEPS[direction[hit]], memory.col[hit] + COL_STEPS[direction[hit]]
+            outside[hit, target[0] % size.rows] |= column_bit(target[1], outside.dtype)
+        if size.wraps_cols:
+            maps[:, :, SEEN] &= ~column_bit(col + word_size(size.dtype) // 2, size.dtype)[:, None]
+        if size.wraps_rows:
+            maps[np.arange(len(row)), (row + size.rows // 2) % size.rows, SEEN] = 0
+        if (lost := is_lost.nonzero()[0]).size:
+            objects = maps[lost, :, OBJECTS]
+            maps[lost] = 0
+            maps[lost, :, OBJECTS] = objects
+        self._assume(maps, memory.age)
+        rows = self.window_rows(row)
+        window = self.on_map(observation.window, col)
+        flat = maps.reshape(-1, self._planes.count)
+        flat[rows] = (flat[rows] & ~window[:, :, SEEN, None]) | (window & window[:, :, SEEN, None])
+        did_put = self._is_put[observation.last_action] & is_known
+        return replace(
             memory,
+            maps=maps,
+            outside=outside,
             age=memory.age + 1,
             row=row,
             col=col,
-            seen=write_window(seen, observation.visible),
-            objects=write_window(memory.objects, observation.objects),
-            outside=outside,
-            converters=write_window(converters, observation.converters),
-            has_output=write_window(has_output, observation.has_output),
-            converting=write_window(converting, observation.converting),
-            has_room=write_window(has_room, observation.has_room),
             put_row=np.where(did_put, row + ROW_STEPS[observation.orientation], memory.put_row),
             put_col=np.where(did_put, col + COL_STEPS[observation.orientation], memory.put_col),
             put_age=np.where(did_put, memory.age, memory.put_age),
         )
 
-    def _window_writer(
-        self, observation: ParsedObservation, row: Integers, col: Integers
-    ) -> Callable[[Words, Mask], Words]:
-        """Return a function that writes the visible cells of `[agents, (types,) rows, cols]` into a copy of boards."""
-        rows, first_col = self.window_rows(row), self.first_col(col)
-        visible = window_to_words(observation.visible, first_col)
-        agents = np.arange(len(row))
-
-        def write_window(boards: Words, window: Mask) -> Words:
-            boards = boards.copy()
-            if boards.ndim == 2:
-                index: tuple[Integers, ...] = (agents[:, None], rows)
-                is_visible = visible
-            else:
-                index = (agents[:, None, None], np.arange(boards.shape[1])[:, None], rows[:, None])
-                is_visible = visible[:, None]
-            boards[index] = (boards[index] & ~is_visible) | (window_to_words(window, first_col) & is_visible)
-            return boards
-
-        return write_window
-
-    def _is_due(self, memory: SpatialMemory, conversions: Integers | int) -> Words:
-        """`[agents, types, 1]`: 1 at one step per period, the duration of `conversions` with cooldowns; else 0."""
-        period = conversions * (self._recipes.ticks + self._recipes.cooldown) + 1
-        return np.asarray(memory.age[:, None] % period == 0, np.uint64)[:, :, None]
+    def _assume(self, maps: Words, age: Integers) -> None:
+        """Assume output and room after a typical time, in place, since converters out of sight change."""
+        planes = self._planes
+        for source, target, conversions in (
+            (planes.converting, planes.has_output, 1),
+            (planes.converters, planes.has_output, self._output_after),
+            (planes.converters, planes.has_room, MAX_FILL),
+        ):
+            period = conversions * (self._recipes.ticks + self._recipes.cooldown) + 1
+            agent, type_index = (age[:, None] % period == 0).nonzero()
+            maps[agent, :, target.start + type_index] |= maps[agent, :, source.start + type_index]
 
     def _locate(
         self, memory: SpatialMemory, observation: ParsedObservation, direction: Integers
@@ -201,22 +203,26 @@ class MapUpdater:
         new position than at the old one.
         """
         row_step, col_step = ROW_STEPS[direction], COL_STEPS[direction]
+        window = observation.window
+        flat = memory.maps.reshape(-1, self._planes.count)
 
         def mismatches(row: Integers, col: Integers) -> Integers:
             """`[agents]`: cells that differ between map and observation if the agent is at `row`, `col`."""
-            rows, first_col = self.window_rows(row), self.first_col(col)
-            is_known = words_to_window(memory.seen, rows, first_col, self._width) & observation.visible
-            differs = words_to_window(memory.objects, rows, first_col, self._width) != observation.objects
-            return np.asarray((is_known & differs).sum(axis=(1, 2)))
+            rows, first_col = self.window_rows(row), (col - self._width // 2)[:, None]
+            seen, objects = (shift_columns(flat[rows, plane], -first_col) for plane in (SEEN, OBJECTS))
+            differs = seen & window[:, :, SEEN] & (objects ^ window[:, :, OBJECTS])
+            return np.asarray(count_bits(differs).sum(axis=1, dtype=np.int64))
 
         if_stayed = mismatches(memory.row, memory.col)
         if_moved = mismatches(memory.row + row_step, memory.col + col_step)
         row, col = self._height // 2 + row_step, self._width // 2 + col_step
         is_in_window = (row >= 0) & (row < self._height) & (col >= 0) & (col < self._width)
-        target = (np.arange(len(row)), np.clip(row, 0, self._height - 1), np.clip(col, 0, self._width - 1))
-        is_occupied = observation.other_agents[target] & is_in_window
+        agents, target_row = np.arange(len(row)), np.clip(row, 0, self._height - 1)
+        bit = column_bit(np.clip(col, 0, self._width - 1), window.dtype)
+        is_occupied = ((observation.other_agents[agents, target_row] & bit) != 0) & is_in_window
+        has_object = (window[agents, target_row, OBJECTS] & bit) != 0
         tried = direction >= 0
         moved = tried & ((if_moved < if_stayed) | ((if_moved == if_stayed) & ~is_occupied))
-        is_free = is_in_window & ~observation.objects[target] & ~is_occupied
+        is_free = is_in_window & ~has_object & ~is_occupied
         blocked = tried & ~moved & is_free & ~observation.is_frozen
         return moved, blocked, np.where(moved, if_moved, if_stayed) >= MAX_MISMATCHES

@@ -6,54 +6,106 @@ from typing import Final
 
 import numpy as np
 
-from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, SIDE, Integers, Mask, Words, cell_at, shift_columns
+from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, Integers, Mask, Words, column_bit, word_size
 
 NO_ARRIVAL: Final = 1_000
 """Delay in steps of a source that is not used, and arrival time if no flood arrives; longer than any flood."""
+
+FEW_AGENTS: Final = 64
+"""With at most this many agents, calls cost more than arithmetic, and arrivals are looked for every BLOCK steps."""
+
+BLOCK: Final = 4
+
+COMPACT_BELOW: Final = 0.75
+"""Agents whose flood has ended are removed from the arrays if less than this fraction remains."""
 
 
 def timed_flood(sources: Words, delays: Integers, free: Words, row: Integers, col: Integers) -> tuple[Mask, Integers]:
     """The directions from which the first flood reaches each agent, `[agents, 4] bool`, and when, `[agents]` in steps.
 
-    Each source, a board of `sources [agents, sources, 64]`, starts to flood after `delays [agents, sources]` steps and
-    spreads by one cell per step over the cells `free [agents, 64]`. Agents are at `row [agents]`, `col [agents]`. If no
-    flood arrives, no direction is set and the time is NO_ARRIVAL.
+    Each source, a board of `sources [agents, rows, sources]`, starts to flood after `delays [agents, sources]` steps
+    and spreads by one cell per step over the cells `free [agents, rows]`. Agents are at `row [agents]`,
+    `col [agents]`. If no flood arrives, no direction is set and the time is NO_ARRIVAL.
     """
-    agents = len(row)
-    directions, arrival = np.zeros((agents, 4), bool), np.full(agents, NO_ARRIVAL)
-    is_used = sources.any(axis=2) & (delays < NO_ARRIVAL)
-    first = np.where(is_used, delays, NO_ARRIVAL).min(axis=1)
-    delays = np.where(is_used, delays - first[:, None], NO_ARRIVAL)
-    start_times = set(delays.ravel().tolist())
-    active = np.nonzero(first < NO_ARRIVAL)[0]
-    agent_row, agent_bit = row & (SIDE - 1), np.uint64(1) << (col & (SIDE - 1)).astype(np.uint64)
-    flooded = np.zeros((len(active), SIDE), np.uint64)
-    last = delays[active].max(axis=1, where=is_used[active], initial=0)
-    time = 0
+    agents, rows = free.shape
+    is_used = (np.bitwise_or.reduce(sources, axis=1) != 0) & (delays < NO_ARRIVAL)
+    first = np.where(is_used, delays, NO_ARRIVAL).min(axis=1, initial=NO_ARRIVAL)
+    delays = delays - first[:, None]
+    starts, last = _start_boards(sources, is_used, delays), np.where(is_used, delays, 0).max(axis=1, initial=0)
+    row, bit = row % rows, column_bit(col, free.dtype)
+    arrival, at_arrival = np.full(agents, NO_ARRIVAL), np.zeros((agents, rows), free.dtype)
+    # the agents whose flood goes on, and their boards, `[rows, active]`
+    active = (first < NO_ARRIVAL).nonzero()[0]
+    flooded, open_cells = np.zeros((rows, len(active)), free.dtype), np.ascontiguousarray(free[active].T)
+    is_going, time = np.ones(len(active), bool), 0
+    place = np.full(agents, -1)
+    place[active] = np.arange(len(active))
     while active.size:
-        if time in start_times:
-            for agent, source in zip(*np.nonzero(delays[active] == time), strict=True):
-                flooded[agent] |= sources[active[agent], source]
-        spread = _spread(flooded)
-        has_arrived = (spread[np.arange(len(active)), agent_row[active]] & agent_bit[active]) != 0
-        done = active[has_arrived]
-        for direction in range(4):
-            directions[done, direction] = cell_at(
-                flooded[has_arrived], row[done] + ROW_STEPS[direction], col[done] + COL_STEPS[direction]
-            )
-        arrival[done] = time + first[done]
-        after = flooded | (spread & free[active])
-        continues = ~has_arrived & ((last > time) | (after != flooded).any(axis=1))
-        active, flooded, last = active[continues], after[continues], last[continues]
-        time += 1
-    return directions, arrival
+        steps = range(time, time + (BLOCK if active.size <= FEW_AGENTS else 1))
+        before, reached, columns = [], [], np.arange(len(active))
+        for time in steps:
+            if time in starts:
+                agent, boards = starts[time]
+                is_active = place[agent] >= 0
+                flooded[:, place[agent[is_active]]] |= boards[is_active].T
+            spread = _spread(flooded)
+            before.append(flooded)
+            reached.append(spread[row[active], columns])
+            spread &= open_cells
+            spread |= flooded
+            flooded = spread
+        has_reached = (np.stack(reached) & bit[active]) != 0
+        has_arrived = has_reached.any(axis=0) & is_going
+        if has_arrived.any():
+            done, step = active[has_arrived], has_reached.argmax(axis=0)[has_arrived]
+            at_arrival[done] = np.stack(before)[step, :, has_arrived.nonzero()[0]]
+            arrival[done] = steps.start + step + first[done]
+            is_going &= ~has_arrived
+        time = steps.stop
+        if len(steps) == BLOCK or time % BLOCK == 0:
+            is_going &= (last[active] >= time) | (flooded != before[-1]).any(axis=0)
+        going = np.count_nonzero(is_going)
+        if going < COMPACT_BELOW * len(active):
+            place[active] = -1
+            active, flooded, open_cells = active[is_going], flooded[:, is_going], open_cells[:, is_going]
+            place[active], is_going = np.arange(going), is_going[is_going]
+    neighbor_rows, neighbor_cols = row[:, None] + ROW_STEPS, col[:, None] + COL_STEPS
+    neighbors = at_arrival[np.arange(agents)[:, None], neighbor_rows % rows]
+    return np.asarray((neighbors & column_bit(neighbor_cols, free.dtype)) != 0), arrival
+
+
+def _start_boards(sources: Words, is_used: Mask, delays: Integers) -> dict[int, tuple[Integers, Words]]:
+    """Time -> the agents `[n]` at which floods start then, each once, and the cells where they start `[n, rows]`."""
+    agent, source = is_used.nonzero()
+    if not agent.size:
+        return {}
+    start = delays[agent, source]
+    order = np.lexsort((agent, start))
+    agent, source, start = agent[order], source[order], start[order]
+    is_new = np.ones(len(agent), bool)
+    is_new[1:] = (agent[1:] != agent[:-1]) | (start[1:] != start[:-1])
+    first = is_new.nonzero()[0]
+    boards = np.bitwise_or.reduceat(sources[agent, :, source], first, axis=0)
+    agent, start = agent[first], start[first]
+    begin = np.flatnonzero(np.diff(start, prepend=-1))
+    ends = [*begin[1:].tolist(), len(start)]
+    return {
+        time: (agent[begin:end], boards[begin:end])
+        for time, begin, end in zip(start[begin].tolist(), begin.tolist(), ends, strict=True)
+    }
 
 
 def _spread(boards: Words) -> Words:
-    """The boards with the four neighbors of every set cell also set."""
-    spread = boards | shift_columns(boards, 1) | shift_columns(boards, -1)
-    spread[:, 1:] |= boards[:, :-1]
-    spread[:, :-1] |= boards[:, 1:]
-    spread[:, 0] |= boards[:, -1]
-    spread[:, -1] |= boards[:, 0]
+    """`[rows, agents]`: the boards with the four neighbors of every set cell also set."""
+    one, most = boards.dtype.type(1), boards.dtype.type(word_size(boards.dtype) - 1)
+    spread: Words = boards << one
+    shifted = boards >> one
+    spread |= shifted
+    spread |= np.left_shift(boards, most, out=shifted)
+    spread |= np.right_shift(boards, most, out=shifted)
+    spread |= boards
+    spread[1:] |= boards[:-1]
+    spread[:-1] |= boards[1:]
+    spread[0] |= boards[-1]
+    spread[-1] |= boards[0]
     return spread

@@ -6,17 +6,14 @@ The teacher is any `Policy`, and each task of the worlds has its own, since a sc
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metta.agent.memory.state import Memory
 from metta.agent.policy import Policy, PolicyOutput
-from metta.rl.plain_values import arrays_to_tensors
 
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 
@@ -60,30 +57,40 @@ class Teacher:
         `observations [labelled, tokens, 3] uint8`, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
         `action_masks [labelled, actions] bool`, which only the policies that use masks need.
         """
-        policies = self._policy_of_task[tasks[self._world] if len(self._policy_of_task) > 1 else 0]
         labelled, home = len(self.rows), observations.device
         probabilities = torch.zeros(labelled, len(self.policies[0].spec.flat_actions), device=home)
         values = torch.zeros(labelled, device=home)
+        policy_of_agent = self._policy_of_task[tasks[self._world] if len(self._policy_of_task) > 1 else 0]
         for index, policy in enumerate(self.policies):
             memory = self.memories[index]
-            device = memory.device
-            masks = action_masks.to(device) if action_masks is not None and policy.uses_action_masks else None
+            agents = torch.from_numpy(np.broadcast_to(policy_of_agent == index, labelled).nonzero()[0])
+            if not len(agents):
+                continue
+            is_alone = len(agents) == labelled
+            device, at_home, on_device = memory.device, agents.to(home), agents.to(memory.device)
+            masks = action_masks[agents].to(device) if action_masks is not None and policy.uses_action_masks else None
             output = policy.act(
-                observations.to(device), memory, episode_starts.to(device), generator, action_masks=masks
+                observations[at_home].to(device),
+                memory if is_alone else memory.select(on_device),
+                episode_starts[at_home].to(device),
+                generator,
+                action_masks=masks,
             )
-            self.memories[index] = output.memory
-            is_taught = torch.from_numpy(np.broadcast_to(policies == index, labelled).copy()).to(home)
-            probabilities[is_taught] = _probabilities(policy, output).to(home)[is_taught]
-            values[is_taught] = output.values.to(home)[is_taught]
+            if is_alone:
+                self.memories[index] = output.memory
+            else:
+                memory.assign(on_device, output.memory)
+            probabilities[at_home] = _probabilities(policy, output).to(home)
+            values[at_home] = output.values.to(home)
         return probabilities, values
 
-    def state(self) -> list[dict[str, Any]]:
+    def state(self) -> list[dict[str, Tensor]]:
         """The memory of each policy, as tensors."""
-        return [memory.state() | arrays_to_tensors(_added_fields(memory)) for memory in self.memories]
+        return [memory.state() for memory in self.memories]
 
-    def load_state(self, state: Sequence[Mapping[str, Any]]) -> None:
+    def load_state(self, state: Sequence[Mapping[str, Tensor]]) -> None:
         """Restore the memories that `state()` returned."""
-        self.memories = [_restored(memory, saved) for memory, saved in zip(self.memories, state, strict=True)]
+        self.memories = [memory.restored(saved) for memory, saved in zip(self.memories, state, strict=True)]
 
 
 def among_allowed(probabilities: Tensor, action_masks: Tensor) -> Tensor:
@@ -100,17 +107,3 @@ def _probabilities(policy: Policy, output: PolicyOutput) -> Tensor:
     if output.logits is not None:
         return output.logits.float().softmax(-1)
     return nn.functional.one_hot(output.action_index, len(policy.spec.flat_actions)).float()
-
-
-def _added_fields(memory: Memory) -> dict[str, Any]:
-    """The fields that a subclass of Memory adds, such as the maps of the scripted policy."""
-    return {entry.name: getattr(memory, entry.name) for entry in dataclasses.fields(memory) if entry.name != "tensors"}
-
-
-def _restored(memory: Memory, saved: Mapping[str, Any]) -> Memory:
-    """`memory` with the saved tensors, converted to arrays where it has arrays."""
-    fields = {
-        name: saved[name].cpu().numpy() if isinstance(value, np.ndarray) else saved[name].to(value.device)
-        for name, value in _added_fields(memory).items()
-    }
-    return dataclasses.replace(memory, tensors=memory.restored(saved).tensors, **fields)
