@@ -48,6 +48,16 @@ Source = Annotated[
     ),
 ]
 RunDir = Annotated[str | None, typer.Option(help="Run directory.  [default: a new one in runs/]")]
+RUN_HELP = "a run: its directory or its name, which stands for the newest run of that name in runs/"
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="CHECKPOINT.pt|RUN",
+        help=f"Start with the weights of a policy that fit: a policy file, or {RUN_HELP} (its newest policy).",
+        autocompletion=complete_run,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Torch device; auto: CUDA if available; cuda:1: the GPU 1."),
@@ -58,7 +68,6 @@ Set = Annotated[
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the file; repeatable."),
 ]
 Timesteps = Annotated[int | None, integer_option("Agent steps of the whole run, such as 500k, 2M or 1e6.")]
-RUN_HELP = "a run: its directory or its name, which stands for the newest run of that name in runs/"
 Run = Annotated[
     list[str],
     typer.Argument(

@@ -105,6 +105,8 @@ class PlainView(View):
         match event:
             case api.RunBegan():
                 self._print(start_summary(event))
+            case api.WeightTransfer():
+                self._print(transfer_summary(event))
             case api.PhaseProgressed() if time.monotonic() - self.printed_at > SLOW_SECONDS:
                 self._print([progress_line(self.progress)])
             case api.EpochEnded(metrics):
@@ -228,6 +230,8 @@ class JsonView(View):
                     "processes": event.processes,
                 }
                 self._print({"event": "begin"} | values)
+            case api.WeightTransfer():
+                self._print({"event": "weights"} | dataclasses.asdict(event) | {"path": str(event.path)})
             case api.EpochEnded(metrics):
                 self._print({"event": "epoch"} | dataclasses.asdict(metrics))
             case api.CheckpointSaved():
@@ -266,6 +270,15 @@ def start_summary(event: api.RunBegan) -> list[str]:
         f"{plan.num_worlds} worlds of {plan.num_agents} agents, {plan.batch_size:,} agent steps per epoch, "
         f"{event.parameters:,} parameters",
         f"run directory: {event.directory}",
+    ]
+
+
+def transfer_summary(event: api.WeightTransfer) -> list[str]:
+    """Lines that say which weights a run took over from another policy."""
+    lists = {"new": event.new, "dropped": event.dropped, "differing": event.differing}
+    return [
+        f"{event.num_loaded:,} of {event.num_weights:,} weights from {event.path}",
+        *(f"  {name}: {', '.join(entries)}" for name, entries in lists.items() if entries),
     ]
 
 

@@ -20,7 +20,16 @@ from rich.text import Text
 from metta import api
 from metta_cli import output
 from metta_cli.output import encodable, format_duration, format_number, plain_text
-from metta_cli.training_lines import PHASES, STOPPING, RunProgress, View, end_summary, main_losses, progress_numbers
+from metta_cli.training_lines import (
+    PHASES,
+    STOPPING,
+    RunProgress,
+    View,
+    end_summary,
+    main_losses,
+    progress_numbers,
+    transfer_summary,
+)
 
 try:
     import termios
@@ -93,6 +102,9 @@ class LiveView(View):
                     self.evaluation_metrics = metrics
             case api.CheckpointSaved():
                 self.checkpoint, self.saved_at = event, time.monotonic()
+            case api.WeightTransfer():
+                for line in transfer_summary(event):
+                    self.console.print(plain_text(line), soft_wrap=True)
             case api.Notice(text):
                 self.console.print(plain_text(f"note: {text}"))
             case api.RunEnded():

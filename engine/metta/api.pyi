@@ -15,6 +15,7 @@ from metta.checkpoint.policy_checkpoint import (
     trained_tasks,
 )
 from metta.checkpoint.trainer_state import TrainingState
+from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import (
     BucketConfig,
@@ -49,7 +50,7 @@ from metta.config.env.objects import (
     ObjectConfig,
 )
 from metta.config.loading.json_schema import config_schema
-from metta.config.loading.load import dump_config, load_config, load_tasks, load_world
+from metta.config.loading.load import dump_config, load_config, load_tasks, load_world, open_config
 from metta.config.loading.overrides import Override, whole_number
 from metta.config.loading.presets import Preset, broken_preset_packages, find_preset, presets
 from metta.config.loading.reference import KeyReference, TableReference, config_reference
@@ -111,6 +112,7 @@ from metta.run.memory_check import ConfigCheck, check_config
 from metta.run.metrics_file import json_line
 from metta.run.run_directory import find_runs, newest_checkpoint
 from metta.run.train import resume_run, train_run
+from metta.run.training_run import load_initial_weights
 from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
 from metta.world.action_failures import failure_reason, view_ahead
 from metta.world.env import MettaGridEnv
@@ -219,6 +221,7 @@ __all__ = [
     "TrainingState",
     "UpdateSettings",
     "VTraceConfig",
+    "WeightTransfer",
     "action_words",
     "agent_names",
     "broken_preset_packages",
@@ -245,6 +248,7 @@ __all__ = [
     "keep_freed_memory",
     "load_checkpoint",
     "load_config",
+    "load_initial_weights",
     "load_policy",
     "load_tasks",
     "load_world",
@@ -257,6 +261,7 @@ __all__ = [
     "make_policy",
     "mean_interval",
     "newest_checkpoint",
+    "open_config",
     "play_match",
     "presets",
     "record_episode",
@@ -267,6 +272,7 @@ __all__ = [
     "train_ppo",
     "train_run",
     "trained_tasks",
+    "transfer_weights",
     "update_policy",
     "user_path",
     "view_ahead",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from dataclasses import replace
 
 from metta import api
 from metta.errors import UsageError
 from metta_cli import output
-from metta_cli.parameters import Debug, Json, Set, Source
+from metta_cli.commands.train import overrides
+from metta_cli.parameters import Debug, From, Json, Set, Source
 
 
-def check(source: Source, set_: Set = None, json: Json = False, debug: Debug = False) -> None:
+def check(source: Source, from_: From = None, set_: Set = None, json: Json = False, debug: Debug = False) -> None:
     """Validate a TOML file; print all values and derived numbers.
 
     The output is a TOML file itself, in which the derived numbers are comments; in a terminal they come first. The exit
     code is 2 if the file is not valid or if the run needs more memory than this machine has.
     """
-    config = api.load_config(source, set_ or ())
-    result = _checked(config)
+    with api.open_config(source, overrides(set_, init_from=from_)) as config:
+        result = _checked(config)
     kept = "kept in the process" if api.keep_freed_memory() else "returned to the system (the C library is not glibc)"
     if json:
         output.print_json(_as_json(config, result))
@@ -31,20 +34,33 @@ def check(source: Source, set_: Set = None, json: Json = False, debug: Debug = F
 
 
 def _checked(config: api.RunConfig) -> api.ConfigCheck:
-    """The check of a config. Imports torch only to count the weights of a custom backbone, and to find a GPU."""
-    weights = None
-    if api.BACKBONES.is_custom(config.agent.backbone):
+    """The check of a config. Imports torch only for a custom backbone, for `run.init_from`, and to find a GPU."""
+    weights, transferred = None, []
+    if config.run.init_from or api.BACKBONES.is_custom(config.agent.backbone):
         world = api.load_tasks(config).env_configs[0]
         agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", config.agent)
         weights = sum(weight.numel() for weight in agent.parameters())
+        transferred = _transferred(api.load_initial_weights(agent, config))
     result = api.check_config(config, weights)
-    if result.fits or config.run.device == "cpu":
-        return result
-    try:
-        device = api.find_device(config.run.device)
-    except UsageError:  # the config is for another machine
-        return result
-    return api.check_config(config, weights, device.type, api.gpu_memory(device))
+    if not result.fits and config.run.device != "cpu":
+        with suppress(UsageError):  # the config is for another machine
+            device = api.find_device(config.run.device)
+            result = api.check_config(config, weights, device.type, api.gpu_memory(device))
+    return replace(result, rows=(*result.rows, *transferred))
+
+
+def _transferred(transfer: api.WeightTransfer | None) -> list[api.Derived]:
+    """What a new run would take over from the policy that it starts with."""
+    if transfer is None:
+        return []
+    loaded = api.Derived(
+        "weights taken over", f"{transfer.num_loaded:,}", f"from {transfer.path}", number=transfer.num_loaded
+    )
+    lists = {"new here": transfer.new, "not taken over": transfer.dropped, "differing": transfer.differing}
+    return [
+        loaded,
+        *(api.Derived(name, str(len(entries)), ", ".join(entries)) for name, entries in lists.items() if entries),
+    ]
 
 
 def _as_json(config: api.RunConfig, result: api.ConfigCheck) -> dict[str, object]:

@@ -8,7 +8,7 @@ import typer
 
 from metta import api
 from metta_cli import output
-from metta_cli.parameters import Debug, Device, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
+from metta_cli.parameters import Debug, Device, From, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.training_lines import JsonView, PlainView, View
 
@@ -16,6 +16,7 @@ from metta_cli.training_lines import JsonView, PlainView, View
 def train(
     source: Source,
     run_dir: RunDir = None,
+    from_: From = None,
     device: Device = None,
     seed: Seed = None,
     set_: Set = None,
@@ -25,19 +26,20 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a policy; print progress and a summary."""
-    config = api.load_config(
-        source, overrides(set_, run_dir=run_dir, device=device, seed=seed, total_timesteps=total_timesteps)
+    options = overrides(
+        set_, run_dir=run_dir, init_from=from_, device=device, seed=seed, total_timesteps=total_timesteps
     )
-    set_up_torch()
-    with training_view(json, quiet) as view:
-        ended = api.train_run(config, view)
+    with api.open_config(source, options) as config:
+        set_up_torch()
+        with training_view(json, quiet) as view:
+            ended = api.train_run(config, view)
     raise typer.Exit(130 if ended.reason == "interrupted" else 0)
 
 
 def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.Override]:
     """Overrides of values of the file: those of `--set`, and the options that set keys of `[run]`."""
     return [api.Override.parse(text) for text in set_ or ()] + [
-        api.Override(f"--{key.replace('_', '-')}", ("run", key), str(value))
+        api.Override("--from" if key == "init_from" else f"--{key.replace('_', '-')}", ("run", key), str(value))
         for key, value in options.items()
         if value is not None
     ]

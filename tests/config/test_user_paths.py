@@ -86,6 +86,7 @@ def test_every_key_that_names_a_file_expands_it() -> None:
     """A new key with such a word in its description must be a `FilePath`, or be listed here as another thing."""
     assert path_keys() == {
         "run.run_dir": False,
+        "run.init_from": False,
         "checkpoint.checkpoint_dir": False,
         "simulation.replay_dir": False,
         "kickstarting.teacher": False,
@@ -137,6 +138,8 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "load_checkpoint": lambda path: api.load_checkpoint(agent(), path("~/run/checkpoints/checkpoint_000001.pt")),
     "load_config": lambda path: api.load_config(path("~/tiny.toml")),
     "load_policy": lambda path: api.load_policy(path("~/run/checkpoints/checkpoint_000001.pt")),
+    "open_config": lambda path: api.open_config(path("~/tiny.toml")).__enter__(),
+    "transfer_weights": lambda path: api.transfer_weights(agent(), path("~/run/checkpoints/checkpoint_000001.pt")),
     "load_world": lambda path: api.load_world(path("~/tiny.toml")),
     "make_curriculum": lambda path: api.make_curriculum(path("~/tiny.toml")),
     "newest_checkpoint": lambda path: api.newest_checkpoint(path("~/run")),
@@ -183,6 +186,10 @@ def test_a_path_is_a_file_and_a_text_may_be_a_preset(home: Path) -> None:
 
 OPTIONS: dict[str, list[list[str]]] = {
     "train source": [["train", "~/tiny.toml", "--quiet", "--run-dir=runs/x"]],
+    "train from_": [
+        ["train", "~/tiny.toml", "--quiet", "--run-dir=runs/x", "--from=~/run"],
+        ["train", "~/tiny.toml", "--quiet", "--run-dir=runs/x", "--from=~/run/checkpoints/checkpoint_000001.pt"],
+    ],
     "train run_dir": [["train", "~/tiny.toml", "--quiet", "--run-dir=~/new"]],
     "resume run": [["resume", "~/run", "--quiet"]],
     "eval checkpoint": [["eval", "~/run", "--episodes=1"], ["eval", "~/run/checkpoints/checkpoint_000001.pt"]],
@@ -206,6 +213,7 @@ OPTIONS: dict[str, list[list[str]]] = {
     "report run": [["report", "~/run"]],
     "report out": [["report", "~/run", "--out=~/new/report.html"]],
     "check source": [["check", "~/tiny.toml"]],
+    "check from_": [["check", "~/tiny.toml", "--from=~/run"]],
 }
 """Commands for each argument and option that takes a path."""
 

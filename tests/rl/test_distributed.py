@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import TINY, Recorder, assert_same_weights, ignore, metrics_of, tiny_config, weights_of
+from tiny_runs import (
+    TINY,
+    Recorder,
+    assert_same_state,
+    assert_same_weights,
+    ignore,
+    metrics_of,
+    tiny_config,
+    weights_of,
+)
 
 from metta.api import Notice, Override, TrainingState, resume_run, train_run
 from metta.config.batch_plan import experience_of_process
@@ -92,6 +101,14 @@ def test_batch_sizes_are_of_all_processes_or_of_each(runs: Path) -> None:
         first, second = (torch.load(runs / f"{batch}_{rank}.pt", weights_only=True) for rank in (0, 1))
         assert int(first[1]) == int(second[1]) == collected
         assert int(first[0]) != int(second[0])  # worlds of their own
+
+
+def test_all_processes_start_with_the_same_weights_of_another_run(runs: Path) -> None:
+    first, second = (torch.load(runs / f"init_from_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert_same_state(first, second)
+    trained = weights_of(runs / "straight", 4)
+    assert_same_weights(first["weights"], trained)
+    assert_same_weights(first["reference"], {name: trained[name] for name in first["reference"]})
 
 
 def test_another_number_of_processes_resumes_in_new_worlds_with_a_notice(runs: Path, tmp_path: Path) -> None:

@@ -217,12 +217,18 @@ def test_policies_in_the_run_directory_move_with_it(original: Path) -> None:
     """A teacher that lay in the directory before the run began; a new run reads it from there, wherever it is now."""
     Path("t").mkdir()
     shutil.copy(original / "states" / "checkpoint_000001.pt", "t/teacher.pt")
-    options = ("kickstarting.teacher=t/teacher.pt", "self_play.share=0.5", 'self_play.policies=["t/teacher.pt"]')
+    options = (
+        "run.init_from=t/teacher.pt",
+        "kickstarting.teacher=t/teacher.pt",
+        "self_play.share=0.5",
+        'self_play.policies=["t/teacher.pt"]',
+    )
     train_run(tiny_config("t", *options), Recorder(1, interrupt))
     moved = Path("t").rename("u")
     assert str(original.parent) not in (moved / "config.toml").read_text()
     assert resume_run(moved, Recorder(2, interrupt)).epoch == 2
     config = load_config("u/config.toml")
+    assert config.run.init_from == "u/teacher.pt"
     assert (config.kickstarting.teacher, config.self_play.policies) == ("u/teacher.pt", ["u/teacher.pt"])
     metta("train", "u/config.toml", "--run-dir", "v", "--total-timesteps", "512", "--quiet")
     assert str(moved.absolute() / "teacher.pt") in Path("v/config.toml").read_text()

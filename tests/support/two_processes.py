@@ -98,6 +98,10 @@ def runs(directory: Path, processes: Processes) -> None:
         collected = run.collect().total_env_steps
         seen = torch.stack([run.experience.observations[0].long().sum(), torch.tensor(collected)])
         torch.save(seen, directory / f"{batch}_{processes.rank}.pt")
+    config = tiny_config("", *STEADY, f"run.init_from='{directory / 'straight'}'")
+    run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
+    weights = {"weights": run.agent.state_dict(), "reference": run.agent.initial_weights}
+    torch.save(weights, directory / f"init_from_{processes.rank}.pt")
 
 
 def resumed(directory: Path, processes: Processes) -> None:

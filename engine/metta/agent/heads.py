@@ -90,6 +90,14 @@ class ValueHead(MlpHead):
         self.std.copy_(std)
         return scale, shift
 
+    @torch.no_grad()
+    def fold_statistics(self) -> None:
+        """Scale and shift the output layer by the statistics, and reset these; values stay the same."""
+        self.output.weight.mul_(self.std)
+        self.output.bias.mul_(self.std).add_(self.mean)
+        for name, statistic in initial_statistics().items():
+            getattr(self, name).copy_(statistic)
+
 
 def initial_statistics() -> dict[str, Tensor]:
     """The statistics of a value head before the first `observe`, with which V equals the output."""

@@ -64,7 +64,9 @@ class _SavedTasks(BaseModel):
     config: AnyCurriculum
 
 
-class _PolicyFile(BaseModel):
+class PolicyFile(BaseModel):
+    """The content of a checkpoint file."""
+
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True)
 
     epoch: int
@@ -128,7 +130,7 @@ def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
     (`AgentModelConfig.architecture`) or no action that exists in the agent's environment.
     """
     path = user_path(path)
-    policy = _read_policy_file(path)
+    policy = read_policy_file(path)
     agent.load_state_dict(_matching_weights(agent, policy, path))
     return policy.metadata | {"epoch": policy.epoch}
 
@@ -144,7 +146,7 @@ def load_policy(
     Raises CheckpointError for the same reasons, except windows.
     """
     path = user_path(path)
-    policy = _read_policy_file(path)
+    policy = read_policy_file(path)
     env_config = env_config or policy.env_config.without_reserved
     saved = policy.env_config.spec
     agent = MettaAgent(
@@ -169,7 +171,7 @@ def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
 
     Raises CheckpointError if the file's tasks are invalid.
     """
-    policy = _read_policy_file(user_path(path))
+    policy = read_policy_file(user_path(path))
     if policy.curriculum is None:
         return {"evaluation world": policy.env_config.without_reserved}
     names, worlds = policy.curriculum.names, policy.curriculum.env_configs
@@ -218,7 +220,8 @@ def _check_policy_file(path: Path, mtime_ns: int, size: int) -> None:
     read_torch_file(path, KIND)
 
 
-def _read_policy_file(path: Path) -> _PolicyFile:
+def read_policy_file(path: Path) -> PolicyFile:
+    """Read and validate a checkpoint file. Raises CheckpointError if it is missing or not valid."""
     if os.path.isdir(path):  # unlike Path.is_dir, it raises no OSError for a name that is too long
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
@@ -227,7 +230,7 @@ def _read_policy_file(path: Path) -> _PolicyFile:
     rename_keys({"agent": content.get("agent_config"), "env": {"map_builder": env_configs}}, str(path))
     _check_extensions(path, content.get("agent_config"), content.get("env_config"))
     try:
-        policy = _PolicyFile.model_validate(content)
+        policy = PolicyFile.model_validate(content)
     except ValidationError as error:
         raise CheckpointError(f"{path} is not a valid {KIND}: {first_problem(error)}") from None
     # checked before the network is built: a config alone could describe one that does not fit in memory
@@ -237,7 +240,7 @@ def _read_policy_file(path: Path) -> _PolicyFile:
         raise CheckpointError(f"{path} is not a valid {KIND}: its config needs {expected:,} weights; it has {found:,}")
     # files written before value normalization existed have no statistics
     statistics = {f"value_head.{name}": statistic for name, statistic in initial_statistics().items()}
-    return policy.model_copy(update={"weights": statistics | policy.weights})
+    return policy.model_copy(update={"weights": policy.weights | (statistics | policy.weights)})
 
 
 def _check_extensions(path: Path, agent_config: object, env_config: object) -> None:
@@ -265,11 +268,11 @@ def _nested_tables(data: object) -> Iterator[dict[Any, Any]]:
         yield from _nested_tables(inner)
 
 
-def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dict[str, torch.Tensor]:
+def _matching_weights(agent: MettaAgent, policy: PolicyFile, path: Path) -> dict[str, torch.Tensor]:
     """The weights in the file, remapped to the agent's environment; raises CheckpointError if they do not fit."""
     current, saved = agent.network_spec, policy.env_config.spec
     mismatches = [
-        f"agent.{name} is {_quoted(ours)} here and {_quoted(theirs)} in the file"
+        f"agent.{name} is {quoted(ours)} here and {quoted(theirs)} in the file"
         for name, ours in agent.config.architecture.items()
         if ours != (theirs := policy.agent_config.architecture[name])
     ]
@@ -284,7 +287,7 @@ def _matching_weights(agent: MettaAgent, policy: _PolicyFile, path: Path) -> dic
         mismatches.append(f"global_features are {agent.global_features} here and {policy.global_features} in the file")
     weights = policy.weights
     if not mismatches:
-        mismatches = _row_mismatches(weights, saved, policy.agent_config)
+        mismatches = row_mismatches(weights, saved, policy.agent_config)
     if not mismatches:
         weights = remap_rows(weights, policy.agent_config, saved, current)
         mismatches = _shape_mismatches(agent.state_dict(), weights)
@@ -312,7 +315,7 @@ def _spec_mismatches(current: EnvSpec, saved: EnvSpec) -> list[str]:
     return mismatches
 
 
-def _row_mismatches(weights: Mapping[str, torch.Tensor], spec: EnvSpec, config: AgentModelConfig) -> list[str]:
+def row_mismatches(weights: Mapping[str, torch.Tensor], spec: EnvSpec, config: AgentModelConfig) -> list[str]:
     """Weights that are missing in the file or do not have the size that the configs in the file require."""
     return [
         f"{name} is missing in the file"
@@ -336,5 +339,6 @@ def _shape_mismatches(current: Mapping[str, torch.Tensor], saved: Mapping[str, t
     return mismatches
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
+    """The value in messages: texts in quotation marks."""
     return f'"{value}"' if isinstance(value, str) else str(value)

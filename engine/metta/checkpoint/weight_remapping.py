@@ -47,10 +47,16 @@ def row_names(spec: EnvSpec, config: AgentModelConfig) -> dict[str, tuple[int, N
         rows["backbone.convolution.weight"] = (1, channels)
     elif config.backbone == "attention":
         rows["backbone.channels.weight"] = (0, channels)
+        rows["backbone.cells.weight"] = (0, _cell_offsets(spec))
     elif config.backbone == "mlp":
-        cells = range(spec.observation_height * spec.observation_width)
-        rows["backbone.table"] = (0, [(cell, *channel) for cell in cells for channel in channels])
+        rows["backbone.table"] = (0, [(*cell, *channel) for cell in _cell_offsets(spec) for channel in channels])
     return rows
+
+
+def _cell_offsets(spec: EnvSpec) -> list[tuple[int, int]]:
+    """`[cells]`: (rows, cols) from the agent to each cell of its window."""
+    height, width = spec.observation_height, spec.observation_width
+    return [(row - height // 2, col - width // 2) for row in range(height) for col in range(width)]
 
 
 def flat_action_names(spec: EnvSpec) -> list[tuple[str, int, int]]:
@@ -76,12 +82,19 @@ def remap_rows(
     remapped = dict(weights)
     target_rows = row_names(target, config)
     for name, (dimension, names) in row_names(source, config).items():
-        index_of = {row: index for index, row in enumerate(names)}
-        indices = torch.tensor([index_of.get(row, -1) for row in target_rows[name][1]], dtype=torch.int64)
-        rows = weights[name].index_select(dimension, indices.clamp(min=0).to(weights[name].device))
-        unknown = (indices < 0).nonzero().squeeze(1).to(rows.device)
+        rows, unknown = select_rows(weights[name], dimension, names, target_rows[name][1])
         remapped[name] = rows.index_fill_(dimension, unknown, UNKNOWN_ACTION_BIAS if name == _LOGIT_BIAS else 0.0)
     return remapped
+
+
+def select_rows(weight: Tensor, dimension: int, names: Names, target: Names) -> tuple[Tensor, Tensor]:
+    """A copy of a weight with the indices `target` instead of `names`, and those that `names` lacks, `[unknown] int64`.
+
+    The rows of the latter are arbitrary.
+    """
+    index_of = {row: index for index, row in enumerate(names)}
+    indices = torch.tensor([index_of.get(row, -1) for row in target], dtype=torch.int64, device=weight.device)
+    return weight.index_select(dimension, indices.clamp(min=0)), (indices < 0).nonzero().squeeze(1)
 
 
 def missing_actions(source: EnvSpec, target: EnvSpec) -> list[str]:

@@ -62,6 +62,11 @@ class RunSection(FrozenModel):
     )
     total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="length of training, agent steps")
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
+    init_from: FilePath = Field(
+        default="",
+        description="policy checkpoint, or a run (its newest policy), whose weights the new run starts with as far as "
+        "they fit; empty: random weights",
+    )
 
 
 class RunConfig(FrozenModel):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from metta.checkpoint.weight_transfer import WeightTransfer
 from metta.config.batch_plan import BatchPlan
 from metta.config.run import RunConfig
 from metta.run.epoch_metrics import EpochMetrics
@@ -109,6 +110,7 @@ class RunEnded:
 
 Event = (
     RunBegan
+    | WeightTransfer
     | PhaseBegan
     | PhaseProgressed
     | EpochEnded

@@ -169,8 +169,7 @@ def _no_state_message(directory: RunDirectory) -> str:
     advice = f"metta train {shlex.quote(str(directory.root / CONFIG))} --run-dir NEW_DIRECTORY"
     try:
         policy = newest_valid(checkpoint_paths(directory.checkpoints))
-        teacher = shlex.quote(f"kickstarting.teacher={policy}")
-        advice += f" --set {teacher} starts a new run that learns from the newest policy"
+        advice += f" --from {shlex.quote(str(policy))} starts a new run with the weights of the newest policy"
     except CheckpointError:
         advice += " starts a new run with the same config"
     return (

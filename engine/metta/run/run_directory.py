@@ -33,6 +33,7 @@ from metta.errors import (
     UsageError,
     is_wrong_path,
     printable,
+    similar_name,
 )
 from metta.files import created_directories, new_directory, remove_temporary_files, write_atomically
 from metta.rl.frozen_policies.self_play import OPPONENTS
@@ -171,9 +172,10 @@ class RunDirectory:
         teacher = config.kickstarting.teacher
         teacher = teacher if teacher in POLICIES else _portable(self.root, teacher)
         policies = [_portable(self.root, policy) for policy in config.self_play.policies]
+        init_from = _portable(self.root, config.run.init_from)
         portable = config.model_copy(
             update={
-                "run": config.run.model_copy(update={"run_dir": ""}),
+                "run": config.run.model_copy(update={"run_dir": "", "init_from": init_from}),
                 "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
                 "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
                 "kickstarting": config.kickstarting.model_copy(update={"teacher": teacher}),
@@ -220,9 +222,16 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
 def policy_file(path: str | Path) -> Path:
     """The file of a policy: `path` itself, or the `newest_checkpoint` of a run or a directory of checkpoints.
 
-    Raises UsageError if the directory has no policy.
+    A name that is no path stands for the newest run of that name, as in `find_runs`. Raises UsageError if there is
+    no such run, or if the directory has no policy.
     """
     found = user_path(path)
+    if not os.path.lexists(found):
+        if runs := find_runs([path]):
+            found = runs[0]
+        elif found.name == os.fspath(path) and found.suffix != ".pt":
+            known = [name for run in find_runs(["runs/*"]) for name in (run.name, _run_name(run)) if name]
+            raise UsageError(f"{found} does not exist, here or as a run in runs/{similar_name(str(found), known)}")
     if os.path.isdir(found):
         if (newest := newest_checkpoint(found)) is None:
             raise UsageError(f"{found} has no checkpoint yet")
@@ -258,13 +267,15 @@ def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig
     """
     config = read_config(root / CONFIG, overrides)
     named = set(map(_key, overrides))
-    checkpoint, simulation = config.checkpoint, config.simulation
+    run, checkpoint, simulation = config.run, config.checkpoint, config.simulation
+    if run.init_from:
+        run = run.model_copy(update={"init_from": str(from_run(run.init_from, root))})
     if CHECKPOINT_DIR not in named:
         moved = _moved(root, checkpoint.checkpoint_dir)
         checkpoint = checkpoint.model_copy(update={"checkpoint_dir": moved})
     if REPLAY_DIR not in named:
         simulation = simulation.model_copy(update={"replay_dir": _moved(root, simulation.replay_dir)})
-    return config.model_copy(update={"checkpoint": checkpoint, "simulation": simulation})
+    return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
 
 
 def checkpoint_directory(root: Path, config: RunConfig) -> Path:

@@ -69,7 +69,7 @@ def train_run(config: RunConfig, listener: Listener) -> RunEnded:
             return _run_worker(processes)
         check_loggers(config.logging)
         run = _new_run(config, listener, processes)
-        with closing(run), RunDirectory.create(config) as directory, _wrap_errors(run, directory):
+        with closing(run), RunDirectory.create(run.config) as directory, _wrap_errors(run, directory):
             return _train_and_save(run, directory, listener, is_new=True)
 
 
@@ -193,6 +193,8 @@ def _train(
 def _announce(run: TrainingRun, directory: RunDirectory, saved: CheckpointSaved, listener: Listener) -> None:
     """Send the first events of a run to the listener."""
     listener(run.description(directory.root))
+    if run.transfer is not None:
+        listener(run.transfer)
     listener(saved)
     if run.config.simulation.evaluate_interval and not run.can_evaluate:
         listener(Notice("the policy is not evaluated because episodes never end; set env.game.max_steps"))

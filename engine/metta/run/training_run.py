@@ -15,10 +15,12 @@ from metta.baselines.registered import make_policy
 from metta.checkpoint.policy_checkpoint import checkpoint_content, checkpoint_name, load_policy
 from metta.checkpoint.state_validation import SCHEDULE_PROGRESS
 from metta.checkpoint.trainer_state import TrainingState
+from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
 from metta.config.batch_plan import experience_of_process
 from metta.config.loading.curriculum_tasks import evaluation_world
 from metta.config.run import RunConfig
 from metta.config.training import POLICIES
+from metta.errors import CheckpointError, ConfigError, Problem, UsageError
 from metta.evaluation.evaluate import evaluate
 from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
@@ -78,6 +80,11 @@ class TrainingRun:
         """training environment, for all tasks of the curriculum"""
         spaces = self.env.single_observation_space, self.env.single_action_space
         self.agent = make_agent(*spaces, global_features=[], device=self.device, config=config.agent)
+        self.transfer = load_initial_weights(self.agent, config) if saved_policies is None else None
+        """what a new run took over from the policy of `run.init_from`; None without one"""
+        if self.transfer is not None:  # the same file, if the run begins again
+            run = config.run.model_copy(update={"init_from": str(self.transfer.path)})
+            self.config = config.model_copy(update={"run": run})
         compile_agent(self.agent, config.compile)
         if self.opponents is not None and config.self_play.snapshot_interval and saved_policies is None:
             self.opponents.add_snapshot(0, self.agent)
@@ -337,6 +344,19 @@ class TrainingRun:
         self.experience.close()
         self.env.close()
         self.worlds.close()
+
+
+def load_initial_weights(agent: MettaAgent, config: RunConfig) -> WeightTransfer | None:
+    """Load the weights of the policy `run.init_from` that fit `agent`, as `transfer_weights` does; None without one.
+
+    Raises ConfigError if there is no such policy, or if nothing in it fits.
+    """
+    if not config.run.init_from:
+        return None
+    try:
+        return transfer_weights(agent, policy_file(config.run.init_from))
+    except (CheckpointError, UsageError) as error:
+        raise ConfigError("the config", [Problem(("run", "init_from"), str(error))]) from None
 
 
 def _is_due(epoch: int, interval: int) -> bool:

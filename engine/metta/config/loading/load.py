@@ -40,6 +40,16 @@ def load_config(source: str | os.PathLike[str], overrides: Sequence[str | Overri
     the curriculum's scenes are read and validated too. Raises UsageError if there is no such file or it is not a text
     file, ConfigError with every problem in it or in the curriculum's tasks.
     """
+    with open_config(source, overrides) as config:
+        return config
+
+
+@contextmanager
+def open_config(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> Iterator[RunConfig]:
+    """Context manager that gives the config of `load_config`.
+
+    A ConfigError raised inside names the lines and options that set the values in question.
+    """
     path = Path(STDIN) if source == STDIN else find_config(source)
     text, name = read_source(os.fspath(source), path)
     data = parse_toml(text, name)
@@ -47,10 +57,11 @@ def load_config(source: str | os.PathLike[str], overrides: Sequence[str | Overri
     _resolve_policies(data, path.parent)
     _name_run(data, path)
     config = _validated(data, text, name, overrides, path.parent)
-    if config.curriculum != CurriculumConfig():
-        with _locating(text, name, _parsed(overrides)):
+    written = [replace(override, written=override.path) for override in _parsed(overrides)]
+    with _locating(text, name, written):
+        if config.curriculum != CurriculumConfig():
             load_tasks(config)
-    return config
+        yield config
 
 
 def read_config(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> RunConfig:
@@ -108,7 +119,7 @@ def _resolve_policies(data: dict[str, Any], directory: Path) -> None:
     def resolved(path: Any) -> Any:
         return str(from_run(path, directory)) if isinstance(path, str) and path.startswith(IN_RUN) else path
 
-    for table, key in (("kickstarting", "teacher"), ("self_play", "policies")):
+    for table, key in (("run", "init_from"), ("kickstarting", "teacher"), ("self_play", "policies")):
         holder = data.get(table)
         if isinstance(holder, dict) and key in holder:
             value = holder[key]
