@@ -1,13 +1,21 @@
 """Final scores and learning curves of a preset over several seeds:
 
-    python tests/benchmarks/learning.py PRESET [SEED ...] [--minutes M] [--keep DIR]
+    python tests/benchmarks/learning.py PRESET [SEED ...] [--set KEY=VALUE ...] [--minutes M] [--label L] [--keep DIR]
+    python tests/benchmarks/learning.py PRESET --compare LABEL LABEL
 
-Trains the preset with `metta train` once per seed (0, 1, 2 by default) and evaluates each policy on new maps of the
-preset's own world, next to the scripted and the random policy. With `--minutes`, training is interrupted after that
-time, measured from the start of the command, as by Ctrl-C, and the saved policy is evaluated. Curves and scores are
-written to `learning_PRESET.json`; seeds stored there with the same settings and time are kept. With `--keep` the run
-directories are kept as DIR/PRESET_SEED. The curve of a curriculum is that of the preset's own world if it is a scene,
-else that of all scenes. Exits with 1 if a seed scores less than half of the scripted policy.
+Trains the preset with `metta train` once per seed (0, 1, 2 by default) and evaluates each policy on 40 new maps
+(`metta eval --seed 1000`) of the preset's own world, or of each of the worlds in its goal, next to the scripted and
+the random policy. With `--minutes`, training is interrupted after that time, measured from the start of the command, as
+by Ctrl-C, and the saved policy is evaluated. Exits with 1 if the mean over the seeds, or the training time, misses the
+goal of the preset (`GOALS` in tests/support/learning_scores.py).
+
+Curves and scores are written to a column of `learning_PRESET.json`: `teacher` if the settings have a teacher, else
+`reward alone`; with `--minutes`, ` after M min` follows. `--label` gives another name, for experiments. Seeds stored
+there with the same settings, `--set` and time are kept. `python tests/support/generated_docs.py` renews the tables of
+the documentation. With `--keep` the run directories are kept as DIR/PRESET_SEED.
+
+A curve is that of the preset's own world if it is a scene of its curriculum, else that of all scenes. `--compare`
+prints the curves of two columns over seconds, with the mean difference over the seeds that both have.
 """
 
 from __future__ import annotations
@@ -27,15 +35,20 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from metta.api import find_preset
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-ENOUGH = 0.5
-"""required share of the scripted policy's score"""
-EPISODES = "20"
+import numpy as np
+from learning_scores import ALONE, GOALS, TEACHER, missed_goals, path_of, read_scores
+
+from metta.api import find_preset, load_config, mean_interval
+
+EPISODES = "40"
 FRESH = "1000"
 """seed of the evaluation maps, different from all training seeds"""
 POINTS = 60
 """points of a stored curve, at most"""
+COMPARED = 12
+"""times at which two columns are compared"""
 INTERRUPTED = 130
 
 
@@ -84,58 +97,105 @@ def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
     return points
 
 
-def measure(preset: str, seed: str, folder: Path, minutes: float | None) -> dict[str, Any]:
-    """Train with one seed; the curve, and the reward on new maps."""
-    events, seconds = train(preset, seed, folder, minutes)
-    fresh = ("--env", preset, "--episodes", EPISODES, "--seed", FRESH, "--no-baseline")
-    (result,) = metta("eval", events[-1]["checkpoint"], *fresh)
-    scores = result["policy"]
+def on_new_maps(policy: str, world: str, name: str) -> list[float]:
+    """[mean reward, half of its confidence interval] of the policy `name` in the output of `metta eval`."""
+    (result,) = metta("eval", policy, "--env", world, "--episodes", EPISODES, "--seed", FRESH, "--no-baseline")
+    low, high = result[name]["reward_interval"]
+    return [round(result[name]["mean_reward"], 3), round((high - low) / 2, 3)]
+
+
+def measure(
+    preset: str, seed: str, folder: Path, minutes: float | None, sets: list[str], worlds: list[str]
+) -> dict[str, Any]:
+    """Train with one seed; the curve, and the rewards on new maps."""
+    given = [text for setting in sets for text in ("--set", setting)]
+    events, seconds = train(preset, seed, folder, minutes, *given)
     return {
-        "reward": round(scores["mean_reward"], 3),
-        "hearts": round(scores["stats"].get("heart.gained", 0.0), 3),
+        "rewards": {world: on_new_maps(events[-1]["checkpoint"], world, "policy") for world in worlds},
         "agent_steps": events[-1]["agent_step"],
         "seconds": round(seconds, 1),
         "curve": curve(preset, events),
     }
 
 
+def column_for(preset: str, minutes: float | None, sets: list[str], stored: dict[str, Any] | None) -> dict[str, Any]:
+    """The stored column if it has these settings, else a new one with the rewards of scripted and random policy."""
+    settings = json.dumps(tomllib.loads(find_preset(preset).text), sort_keys=True)  # independent of comments
+    identity = {
+        "set": sets,
+        "settings_sha256": hashlib.sha256(settings.encode()).hexdigest()[:16],
+        "minutes": minutes,
+        "episodes": int(EPISODES),
+    }
+    if stored and all(stored[key] == value for key, value in identity.items()):
+        return stored
+    worlds = (GOALS[preset].worlds if preset in GOALS else ()) or (preset,)
+    baselines = {world: {name: on_new_maps(name, world, name) for name in ("scripted", "random")} for world in worlds}
+    return {**identity, "machine": f"{os.cpu_count()} cores, {platform.machine()}", "worlds": baselines, "seeds": {}}
+
+
+def compare(preset: str, labels: list[str]) -> None:
+    """Print reward over seconds of two columns, and the mean difference over their common seeds with its interval."""
+    columns = [read_scores(preset)["columns"].get(label) for label in labels]
+    if None in columns:
+        raise SystemExit(f"{path_of(preset).name} has the columns {', '.join(read_scores(preset)['columns'])}")
+    first, second = ({seed: run["curve"] for seed, run in column["seeds"].items()} for column in columns)
+    seeds = [seed for seed in first if seed in second]
+    if not seeds:
+        raise SystemExit("the columns have no seed in common")
+    last = min(points[-1]["seconds"] for curves in (first, second) for points in curves.values())
+    print(f"{'seconds':>8}  {labels[0]:>14}  {labels[1]:>14}  difference over {len(seeds)} seeds")
+    for at in np.linspace(last / COMPARED, last, COMPARED):
+        rewards = np.array(
+            [
+                [
+                    np.interp(at, *([point[key] for point in curves[seed]] for key in ("seconds", "reward")))
+                    for seed in seeds
+                ]
+                for curves in (first, second)
+            ]
+        )
+        means, difference = rewards.mean(1), mean_interval(rewards[1] - rewards[0])
+        print(f"{at:8.0f}  {means[0]:14.2f}  {means[1]:14.2f}  {difference.mean:+.2f} ± {difference.half_width:.2f}")
+
+
 def main() -> int:
-    """Measure, print and store; 1 if a seed scores too low."""
+    """Measure, print and store; 1 if the preset's goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("preset")
     parser.add_argument("seeds", nargs="*", default=["0", "1", "2"])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting for metta train")
     parser.add_argument("--minutes", type=float, help="training time of each seed, including startup")
+    parser.add_argument("--label", help="column of the file")
     parser.add_argument("--keep", metavar="DIR", help="directory for the run directories, which are deleted otherwise")
+    parser.add_argument("--compare", nargs=2, metavar="LABEL", help="print the stored curves of two columns")
     options = parser.parse_args()
     preset, seeds, minutes = options.preset, options.seeds, options.minutes
-    path = Path(__file__).with_name(f"learning_{preset}.json")
-    settings = json.dumps(tomllib.loads(find_preset(preset).text), sort_keys=True)  # independent of comments
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if (kept.get("settings_sha256"), kept.get("minutes")) != (digest, minutes):
-        (scale,) = metta("eval", "scripted", "--env", preset, "--episodes", EPISODES, "--seed", FRESH)
-        kept = {
-            "preset": preset,
-            "settings_sha256": digest,
-            "minutes": minutes,
-            "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-            "episodes": int(EPISODES),
-            "scripted": round(scale["scripted"]["mean_reward"], 3),
-            "random": round(scale["random"]["mean_reward"], 3),
-            "seeds": {},
-        }
+    if options.compare:
+        compare(preset, options.compare)
+        return 0
+    has_teacher = load_config(preset, options.set).kickstarting.teacher
+    label = options.label or (TEACHER if has_teacher else ALONE) + (f" after {minutes:g} min" if minutes else "")
+    column = column_for(preset, minutes, options.set, read_scores(preset)["columns"].get(label))
     for seed in seeds:
         with tempfile.TemporaryDirectory() as runs:
             folder = Path(options.keep or runs, f"{preset}_{seed}")
-            kept["seeds"][seed] = measured = measure(preset, seed, folder, minutes)
-        path.write_text(json.dumps(kept, indent=1) + "\n")
+            measured = measure(preset, seed, folder, minutes, options.set, list(column["worlds"]))
+        column["seeds"][seed] = measured
+        scores = read_scores(preset)  # another process may have added a column
+        scores["columns"][label] = column
+        path_of(preset).write_text(json.dumps(scores, indent=1) + "\n")
         for point in measured["curve"][:: max(1, len(measured["curve"]) // 10)]:
             print(f"  {point['agent_step']:>11,} agent steps  {point['seconds']:5.0f} s  reward {point['reward']:.2f}")
-        share = measured["reward"] / kept["scripted"]
-        told = f"{measured['agent_steps']:,} agent steps in {measured['seconds']:.0f} s"
-        scripted = f"{share:.0%} of the scripted policy's {kept['scripted']:.2f}"
-        print(f"seed {seed}: {measured['reward']:.2f}, {scripted}; {told}")
-    return 0 if all(kept["seeds"][seed]["reward"] >= ENOUGH * kept["scripted"] for seed in seeds) else 1
+        for world, (reward, half) in measured["rewards"].items():
+            scripted = column["worlds"][world]["scripted"][0]
+            print(
+                f"seed {seed}, {world}: {reward:.2f} ± {half:.2f}, {reward / scripted:.0%} of scripted {scripted:.2f}"
+            )
+        print(f"seed {seed}: {measured['agent_steps']:,} agent steps in {measured['seconds']:.0f} s")
+    missed = missed_goals(preset, label, column, seeds)
+    print("\n".join(missed) or "all goals are met")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Generated parts of the documentation: TOML reference, Python API, table of metrics, characters of maps.
+"""Generated parts of the documentation: TOML reference, Python API, tables of metrics and scores, characters of maps.
 
 `python tests/support/generated_docs.py` writes them into the pages, each between its two markers.
 `tests/test_readme.py` fails when a page is out of date. The table of map builders is written by `pictures.py`.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from api_reference import api_reference
+from learning_scores import score_table, short_score_table
 
 from metta.config.env.glyphs import GLYPHS, LEGENDS
 from metta.config.loading.reference import DEFAULT_WORDS, KeyReference, TableReference, config_reference
@@ -52,6 +53,8 @@ def _glyphs_of(name: str, legend: dict[str, str]) -> str:
 
 PAGES: dict[str, tuple[str, Callable[[], str]]] = {
     "reference": ("presets/README.md", toml_reference),
+    "scores": ("presets/README.md", score_table),
+    "short-scores": ("README.md", short_score_table),
     "glyph-list": ("README.md", glyph_list),
     "glyphs": ("presets/README.md", glyph_table),
     "metrics": ("engine/README.md", metrics_table),
