@@ -232,9 +232,8 @@ def test_a_run_without_a_trainer_state_is_refused_with_what_to_do(tmp_path: Path
     }
     command = message.partition("or: metta ")[2].partition(" starts a new run")[0].split()
     command[command.index("NEW_DIRECTORY")] = str(tmp_path / "new")
-    assert (f"kickstarting.teacher={run_dir / 'checkpoints' / 'checkpoint_000001.pt'}" in command) == (
-        kept != "metrics.jsonl"
-    )
+    policy = str(run_dir / "checkpoints" / "checkpoint_000001.pt")
+    assert (["--from", policy] == command[-2:]) == (kept != "metrics.jsonl")
     result = CliRunner().invoke(app, [*command, "--total-timesteps", "512", "--quiet"])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "new" / "checkpoints" / "checkpoint_000001.pt").exists()
