@@ -181,7 +181,7 @@ def test_invalid_buckets_are_refused(buckets: dict[str, Any], message: str) -> N
     [
         ({"type": "progressive", "thresholds": [1.0]}, "needs at least 2 tasks"),
         ({"type": "progressive", "thresholds": [1.0] * 2, "scenes": ["simple"] * 4}, "of 4 tasks but the last; got 2"),
-        ({"scenes": ["simple", "quickstart"]}, '"quickstart" differs from "simple": num_agents is'),
+        ({"scenes": ["simple", "quickstart"]}, '"quickstart" differs from "simple": env.game.num_agents is'),
         ({"scenes": ["simple", "nope"]}, 'there is no preset or file "nope"'),
     ],
 )  # fmt: skip

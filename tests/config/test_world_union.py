@@ -14,6 +14,7 @@ from metta.api import load_policy, make_agent, make_curriculum, save_checkpoint
 from metta.baselines.scripted import ScriptedPolicy
 from metta.checkpoint.policy_checkpoint import trained_tasks
 from metta.config.env.env_config import MAX_ACTIONS, EnvConfig
+from metta.config.env.objects import DEFAULT_ITEMS
 from metta.config.loading.curriculum_tasks import evaluation_world
 from metta.config.loading.load import load_config, load_tasks, parse_config, read_config
 from metta.config.plan.check import derived
@@ -40,6 +41,10 @@ def off(action: dict[str, Any]) -> dict[str, Any]:
 def world(*actions: dict[str, Any], **game: Any) -> EnvConfig:
     values = {"num_agents": 4, "width": 10, "height": 10, "max_steps": 30} | game
     return EnvConfig.model_validate({"game": values, "actions": list(actions)})
+
+
+def objects(*entries: dict[str, Any]) -> EnvConfig:
+    return EnvConfig.model_validate(world(NOOP).model_dump(exclude_unset=True) | {"objects": list(entries)})
 
 
 PAIRS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]] = {
@@ -120,6 +125,25 @@ def test_a_united_world_plays_as_before_and_what_it_lacks_fails(pair: str) -> No
             np.testing.assert_array_equal(rewards, own_rewards)
 
 
+@pytest.mark.parametrize("pair", PAIRS)
+def test_masks_leave_out_what_a_world_lacks(pair: str) -> None:
+    worlds = [world(*actions) for actions in PAIRS[pair][:2]]
+    env = MettaGridEnv(worlds, 8, seed=3)
+    env.reset()
+    actions = np.array(env.spec.flat_actions)
+    names = np.array(env.spec.action_names)[actions[:, 0]]
+    able = np.array([np.isin(names, _able(config)) for config in worlds])
+    rng = np.random.default_rng(0)
+    for _ in range(70):  # two episodes
+        masks = env.action_masks()
+        allowed = able[np.repeat(env.tasks, env.num_agents)]
+        is_stuck = ~(masks & allowed).any(axis=1)
+        assert not (masks & ~allowed)[~is_stuck].any()
+        assert masks.any(axis=1).all()
+        scores = rng.random(masks.shape) * masks
+        env.step(actions[scores.argmax(axis=1)])
+
+
 CONFLICTS: dict[str, tuple[EnvConfig, EnvConfig, str]] = {
     "arguments": (world(ROTATE), world(TURN | {"key": "rotate"}), 'largest argument of the action "rotate" is 0'),
     "type": (world(NOOP, SWAP), world(NOOP, MOVE | {"key": "swap"}), '"swap" is of type "move", not "swap"'),
@@ -128,10 +152,24 @@ CONFLICTS: dict[str, tuple[EnvConfig, EnvConfig, str]] = {
         world(NOOP, SWAP | {"key": "attack_nearest"}),
         '"attack_nearest" is of type "swap", not "attack_nearest"; rename one of them',
     ),
-    "agents": (world(NOOP), world(NOOP, num_agents=3), "num_agents is 3, not 4"),
-    "window": (world(NOOP), world(NOOP, observation_width=5), "observation_width is 5, not 11"),
-    "tokens": (world(NOOP), world(NOOP, num_observation_tokens=9), "num_observation_tokens is 9, not 200"),
-    "groups": (world(NOOP), world(NOOP, groups={"red": {"id": 7}}), "group_ids has 7"),
+    "agents": (world(NOOP), world(NOOP, num_agents=3), "env.game.num_agents is 3, not 4"),
+    "window": (world(NOOP), world(NOOP, observation_width=5), "env.game.observation_width is 5, not 11"),
+    "tokens": (world(NOOP), world(NOOP, num_observation_tokens=9), "env.game.num_observation_tokens is 9, not 200"),
+    "groups": (world(NOOP), world(NOOP, groups={"red": {"id": 7}}), "env.game.groups, by id, has 7"),
+    "items": (world(NOOP), world(NOOP, inventory_item_names=[*DEFAULT_ITEMS, "coal"]), "item_names has coal"),
+    "fewer items": (world(NOOP), world(NOOP, inventory_item_names=DEFAULT_ITEMS[:-1]), "item_names lacks blueprint"),
+    "order of items": (
+        world(NOOP),
+        world(NOOP, inventory_item_names=DEFAULT_ITEMS[::-1]),
+        "env.game.inventory_item_names has the same entries with other ids",
+    ),
+    "objects": (objects(), objects({"type": "wall", "name": "lamp", "type_id": 20}), "env.objects has lamp"),
+    "fewer objects": (objects({"type": "wall", "name": "lamp", "type_id": 20}), objects(), "env.objects lacks lamp"),
+    "ids of objects": (
+        objects({"type": "wall", "name": "lamp", "type_id": 20}),
+        objects({"type": "wall", "name": "lamp"}),
+        "env.objects has the same entries with other ids",
+    ),
     "too many": (
         world(*({"type": "noop", "key": f"a{index}"} for index in range(60))),
         world(*({"type": "noop", "key": f"b{index}"} for index in range(60))),

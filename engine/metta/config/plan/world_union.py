@@ -8,9 +8,19 @@ from typing import Any
 from metta.config.env.env_config import MAX_ACTIONS, EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.objects import ActionConfig
+from metta.config.env.token_features import ITEM_PREFIX
 from metta.errors import ConfigError, Problem
 
-_OF_ACTIONS = ("action_names", "max_action_args", "action_enabled")
+_KEYS = {
+    "num_agents": "env.game.num_agents",
+    "feature_names": "env.game.inventory_item_names",
+    "object_type_names": "env.objects",
+    "group_ids": "env.game.groups, by id,",
+    "observation_height": "env.game.observation_height",
+    "observation_width": "env.game.observation_width",
+    "num_observation_tokens": "env.game.num_observation_tokens",
+}
+"""Fields of `EnvSpec` that must be equal in all worlds of a policy, with their keys in the TOML file."""
 
 
 def unite_worlds(configs: Sequence[EnvConfig]) -> tuple[EnvConfig, ...]:
@@ -118,20 +128,20 @@ def _signatures(config: EnvConfig) -> Iterator[tuple[str, tuple[str, int]]]:
 
 def _spec_differences(spec: EnvSpec, first: EnvSpec) -> Iterator[str]:
     """The differences between two specs, apart from actions."""
-    for field in EnvSpec.model_fields:
+    for field, key in _KEYS.items():
         ours, theirs = getattr(spec, field), getattr(first, field)
-        if ours == theirs or field in _OF_ACTIONS:
+        if ours == theirs:
             continue
-        if isinstance(ours, list) and (more := [entry for entry in ours if entry not in theirs]):
-            yield f"{field} has {_list_text(more)}"
-        elif isinstance(ours, list) and (less := [entry for entry in theirs if entry not in ours]):
-            yield f"{field} lacks {_list_text(less)}"
+        if isinstance(ours, list) and (more := [entry for entry in ours if entry not in ("", *theirs)]):
+            yield f"{key} has {_list_text(more)}"
+        elif isinstance(ours, list) and (less := [entry for entry in theirs if entry not in ("", *ours)]):
+            yield f"{key} lacks {_list_text(less)}"
         elif isinstance(ours, list):
-            yield f"{field} is {_list_text(ours)}, not {_list_text(theirs)}"
+            yield f"{key} has the same entries with other ids"
         else:
-            yield f"{field} is {ours}, not {theirs}"
+            yield f"{key} is {ours}, not {theirs}"
 
 
 def _list_text(entries: Sequence[Any]) -> str:
-    text = ", ".join(str(entry) for entry in entries[:5])
+    text = ", ".join(str(entry).removeprefix(ITEM_PREFIX) for entry in entries[:5])
     return f"{text}, ..." if len(entries) > 5 else text

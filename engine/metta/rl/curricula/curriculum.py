@@ -43,7 +43,8 @@ class _SavedCurriculum(BaseModel):
 class Curriculum:
     """Tasks (environment configs) with sampling probabilities.
 
-    One policy plays all tasks, so they have the same observation and action spaces and number of agents.
+    One policy plays all tasks: they have the same observations and number of agents, and each has the actions of all
+    tasks, of which those that its scene lacks fail.
 
     `MettaGridEnv(curriculum.env_configs, task_weights=curriculum.weights)` samples a task whenever a world resets. To
     adapt the probabilities to the rewards in a training loop:
