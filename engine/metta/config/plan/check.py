@@ -123,7 +123,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
         "[env]" if is_env else tasks.scenes[-1][0],
         "of this file" if is_env else "the last scene: [env] is not set, or a policy of the scenes cannot play it",
     )
-    yield from _united_actions(tasks)
+    yield from _united_actions(tasks, config.agent.mask_actions)
     if isinstance(curriculum, ProgressiveConfig):
         probabilities = [1.0] + [0.0] * (count - 1)
     elif isinstance(curriculum, CurriculumConfig):
@@ -136,7 +136,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
         yield _number("more tasks", count - TASKS_SHOWN, f"up to {tasks.names[-1]}")
 
 
-def _united_actions(tasks: Tasks) -> Iterator[Derived]:
+def _united_actions(tasks: Tasks, are_masked: bool) -> Iterator[Derived]:
     """The number of actions of a policy whose tasks have different actions, and the tasks that lack some."""
     tasks_lacking: dict[str, list[str]] = {}
     for name, env in tasks.by_name.items():
@@ -147,9 +147,12 @@ def _united_actions(tasks: Tasks) -> Iterator[Derived]:
     spec = tasks.env_configs[0].spec
     reason = f"(action, argument) pairs of {len(spec.action_names)} actions, those of all tasks"
     yield _number("actions of the policy", len(spec.flat_actions), reason)
-    for lacked, names in tasks_lacking.items():
+    for lacked, names in () if are_masked else tasks_lacking.items():
         more = f" and {len(names) - TASKS_SHOWN} more" if len(names) > TASKS_SHOWN else ""
-        yield _warning(f"these actions of other tasks always fail in {', '.join(names[:TASKS_SHOWN])}{more}: {lacked}")
+        yield _warning(
+            f"these actions of other tasks always fail in {', '.join(names[:TASKS_SHOWN])}{more}: {lacked}; "
+            "agent.mask_actions = true never samples them"
+        )
 
 
 def _bins(curriculum: AnyCurriculum) -> str:
