@@ -36,7 +36,8 @@ def check(source: Source, from_: From = None, set_: Set = None, json: Json = Fal
 def _checked(config: api.RunConfig) -> api.ConfigCheck:
     """The check of a config. Imports torch only for a custom backbone, for `run.init_from`, and to find a GPU."""
     weights, transferred = None, []
-    if config.run.init_from or api.BACKBONES.is_custom(config.agent.backbone):
+    policies = [config.run.init_from, config.kickstarting.teacher, *config.self_play.policies]
+    if any(policies) or api.BACKBONES.is_custom(config.agent.backbone):
         world = api.load_tasks(config).env_configs[0]
         agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", config.agent)
         weights = sum(weight.numel() for weight in agent.parameters())

@@ -161,7 +161,8 @@ def test_cells_of_another_window_are_matched_by_their_offset(window: int, tmp_pa
 
 NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], list[str]]] = {
     "backbone": ({"backbone": "mlp"}, {"backbone": "attention"}, ["backbone"], ["backbone"]),
-    "memory": ({}, {"forward_lstm": False}, [], ["memory"]),
+    "memory": ({}, {"memory": "mingru"}, ["memory"], ["memory"]),
+    "no memory": ({}, {"forward_lstm": False}, [], ["memory"]),
     "new memory": ({"forward_lstm": False}, {}, ["memory"], []),
     "lstm_layers": ({}, {"lstm_layers": 2}, ["memory (lstm.ih_l1, lstm.hh_l1)"], []),
     "mlp_layers": ({"mlp_layers": 2}, {}, [], ["policy head (hidden.2)", "value head (hidden.2)"]),

@@ -20,7 +20,7 @@ from metta.agent.policy import make_agent
 from metta.api import resume_run, train_run
 from metta.config.agent import AgentModelConfig
 from metta.config.training import KickstartingConfig, OptimizerConfig, PPOConfig
-from metta.errors import CheckpointError, UsageError
+from metta.errors import ConfigError, UsageError
 from metta.rl.advantages import compute_advantages
 from metta.rl.experience import make_experience_manager
 from metta.rl.losses import teacher_divergence
@@ -196,10 +196,10 @@ def test_each_setting_of_kickstarting_changes_the_run(teacher_path: Path, tmp_pa
 
 
 def test_a_missing_or_unfit_teacher_is_refused_before_anything_is_written(tmp_path: Path, teacher_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"gone\.pt does not exist"):
+    with pytest.raises(ConfigError, match=r"kickstarting\.teacher  .*gone\.pt does not exist"):
         train_run_of(tmp_path / "run", f"kickstarting.teacher='{tmp_path / 'gone.pt'}'")
     walk = "env.actions=[{ type = 'move', key = 'walk' }]"
-    with pytest.raises(CheckpointError, match="does not fit this agent: none of the policy's actions"):
+    with pytest.raises(ConfigError, match="does not fit this agent: none of the policy's actions"):
         train_run_of(tmp_path / "run", f"kickstarting.teacher='{teacher_path}'", walk)
     assert not (tmp_path / "run").exists()
 

@@ -21,7 +21,7 @@ from metta.config.loading.load import parse_config
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
 from metta.config.training import ExperienceConfig
-from metta.errors import CheckpointError, MettaError, TrainingError
+from metta.errors import ConfigError, MettaError, TrainingError
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.experience import make_experience_manager
 from metta.rl.frozen_policies.self_play import FrozenPolicy, OpponentPool
@@ -356,6 +356,6 @@ def test_an_unfit_policy_is_refused_before_anything_is_written(tmp_path: Path) -
     given = train_run(tiny_config(tmp_path / "given", "run.total_timesteps=512"), ignore).checkpoint
     walk = '[[env.actions]]\ntype = "move"\nkey = "walk"\n'
     settings = ["self_play.share=0.5", f"self_play.policies=['{given}']"]
-    with pytest.raises(CheckpointError, match="none of the policy's actions"):
+    with pytest.raises(ConfigError, match=r"self_play\.policies\[0\]  .*none of the policy's actions"):
         train_run(parse_config(TINY + walk, "tiny.toml", [f"run.run_dir={tmp_path / 'run'}", *settings]), ignore)
     assert not (tmp_path / "run").exists()

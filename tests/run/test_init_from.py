@@ -154,6 +154,44 @@ WRONG: dict[str, str] = {
 }
 
 
+def test_all_policies_that_a_file_names_are_checked_at_once(folder: Path) -> None:
+    Path("damaged.pt").write_bytes(Path("runs/old/checkpoints/checkpoint_000002.pt").read_bytes()[:-100])
+    text = Path("tiny.toml").read_text().replace("[run]", '[run]\ninit_from = "gone"')
+    tables = '[kickstarting]\nteacher = "x.pt"\n[self_play]\nshare = 0.5\npolicies = ["old", "damaged.pt"]\n'
+    Path("wrong.toml").write_text(tables + text)
+    line = text.splitlines().index('init_from = "gone"') + 1
+    for command in ("train", "check"):
+        printed = metta(command, "wrong.toml", code=2)
+        assert printed.splitlines()[:4] == [
+            "error: wrong.toml has 3 problems",
+            "  line 2  kickstarting.teacher   x.pt does not exist",
+            "  line 5  self_play.policies[1]  damaged.pt is damaged or truncated",
+            f"  line {len(tables.splitlines()) + line}  run.init_from          gone does not exist, here or as a run in runs/",
+        ]
+
+
+def test_a_run_notes_the_files_of_all_policies(folder: Path) -> None:
+    """Names mean other runs later, and elsewhere; the names of registered policies stay."""
+    metta(
+        "train",
+        "tiny.toml",
+        "--run-dir",
+        "new",
+        "--quiet",
+        "--set",
+        "kickstarting.teacher=old",
+        "--set",
+        'self_play.policies=["old", "runs/old"]',
+        "--set",
+        "self_play.share=0.5",
+    )
+    file = f"{folder}/runs/old/checkpoints/checkpoint_000002.pt"
+    config = load_config("new/config.toml")
+    assert (config.kickstarting.teacher, config.self_play.policies) == (file, [file, file])
+    metta("train", "tiny.toml", "--run-dir", "scripted", "--quiet", "--set", "kickstarting.teacher=scripted")
+    assert load_config("scripted/config.toml").kickstarting.teacher == "scripted"
+
+
 @pytest.mark.parametrize("command", ["train", "check"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_policy_is_an_error_with_its_place(name: str, command: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -13,6 +14,7 @@ from metta.config.curriculum import AnyCurriculum, CurriculumConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.self_play import SelfPlayConfig, num_opponents, self_play_problems
 from metta.config.training import (
+    POLICIES,
     CheckpointConfig,
     CompileConfig,
     DistributedConfig,
@@ -30,6 +32,7 @@ from metta.config.training import (
 from metta.config.validation.error_messages import shown
 from metta.config.validation.file_paths import FilePath
 from metta.config.validation.frozen_model import FrozenModel, Name
+from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, RulesError, similar_name
 
 DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
@@ -101,6 +104,26 @@ class RunConfig(FrozenModel):
         if problems := [*problems, *egocentric_problems(self.agent, self.env)]:
             raise RulesError(problems)
         return self
+
+    def with_policies(self, change: Callable[[KeyPath, str], str]) -> Self:
+        """A copy with `change(key, path)` instead of the path of each policy that the config names.
+
+        Names of registered policies stay as they are.
+        """
+
+        def changed(path: str, *key: str | int) -> str:
+            return change(key, path) if path and path not in POLICIES else path
+
+        init_from = changed(self.run.init_from, "run", "init_from")
+        teacher = changed(self.kickstarting.teacher, "kickstarting", "teacher")
+        policies = [changed(path, "self_play", "policies", i) for i, path in enumerate(self.self_play.policies)]
+        return self.model_copy(
+            update={
+                "run": self.run.model_copy(update={"init_from": init_from}),
+                "kickstarting": self.kickstarting.model_copy(update={"teacher": teacher}),
+                "self_play": self.self_play.model_copy(update={"policies": policies}),
+            }
+        )
 
 
 def egocentric_problems(agent: AgentModelConfig, env: EnvConfig) -> list[Problem]:

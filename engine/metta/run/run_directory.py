@@ -23,8 +23,7 @@ from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
-from metta.config.training import POLICIES
-from metta.config.validation.file_paths import IN_RUN, from_run, user_path
+from metta.config.validation.file_paths import IN_RUN, from_run, policy_from_run, user_path
 from metta.errors import (
     CheckpointError,
     MettaError,
@@ -169,17 +168,12 @@ class RunDirectory:
         config = self.config
         checkpoint_dir = _portable(self.root, config.checkpoint.checkpoint_dir)
         replay_dir = _portable(self.root, config.simulation.replay_dir)
-        teacher = config.kickstarting.teacher
-        teacher = teacher if teacher in POLICIES else _portable(self.root, teacher)
-        policies = [_portable(self.root, policy) for policy in config.self_play.policies]
-        init_from = _portable(self.root, config.run.init_from)
+        config = config.with_policies(lambda key, policy: _portable(self.root, policy))
         portable = config.model_copy(
             update={
-                "run": config.run.model_copy(update={"run_dir": "", "init_from": init_from}),
+                "run": config.run.model_copy(update={"run_dir": ""}),
                 "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
                 "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
-                "kickstarting": config.kickstarting.model_copy(update={"teacher": teacher}),
-                "self_play": config.self_play.model_copy(update={"policies": policies}),
             }
         )
         try:
@@ -266,16 +260,15 @@ def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig
     mean the directories where the run is now.
     """
     config = read_config(root / CONFIG, overrides)
+    config = config.with_policies(lambda key, policy: policy_from_run(policy, root))
     named = set(map(_key, overrides))
-    run, checkpoint, simulation = config.run, config.checkpoint, config.simulation
-    if run.init_from:
-        run = run.model_copy(update={"init_from": str(from_run(run.init_from, root))})
+    checkpoint, simulation = config.checkpoint, config.simulation
     if CHECKPOINT_DIR not in named:
         moved = _moved(root, checkpoint.checkpoint_dir)
         checkpoint = checkpoint.model_copy(update={"checkpoint_dir": moved})
     if REPLAY_DIR not in named:
         simulation = simulation.model_copy(update={"replay_dir": _moved(root, simulation.replay_dir)})
-    return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
+    return config.model_copy(update={"checkpoint": checkpoint, "simulation": simulation})
 
 
 def checkpoint_directory(root: Path, config: RunConfig) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from metta.agent.compile_layers import compile_agent
 from metta.agent.policy import MettaAgent, Policy, make_agent
 from metta.baselines.registered import make_policy
-from metta.checkpoint.policy_checkpoint import checkpoint_content, checkpoint_name, load_policy
+from metta.checkpoint.file_format import read_torch_file
+from metta.checkpoint.policy_checkpoint import KIND, checkpoint_content, checkpoint_name, load_policy
 from metta.checkpoint.state_validation import SCHEDULE_PROGRESS
 from metta.checkpoint.trainer_state import TrainingState
 from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
@@ -20,6 +22,7 @@ from metta.config.batch_plan import experience_of_process
 from metta.config.loading.curriculum_tasks import evaluation_world
 from metta.config.run import RunConfig
 from metta.config.training import POLICIES
+from metta.config.validation.key_paths import KeyPath
 from metta.errors import CheckpointError, ConfigError, Problem, UsageError
 from metta.evaluation.evaluate import evaluate
 from metta.random_streams import RandomStream
@@ -66,7 +69,7 @@ class TrainingRun:
         Teacher and opponents are loaded from the files in the config; for a resumed run, from their copies in the
         directory `saved_policies`, with `opponents` as the names of the opponents.
         """
-        self.config = config
+        self.config = config = config if saved_policies else with_policy_files(config)
         self.processes = processes
         self.curriculum = curriculum
         self.device = find_device(config.run.device)
@@ -82,9 +85,6 @@ class TrainingRun:
         self.agent = make_agent(*spaces, global_features=[], device=self.device, config=config.agent)
         self.transfer = load_initial_weights(self.agent, config) if saved_policies is None else None
         """what a new run took over from the policy of `run.init_from`; None without one"""
-        if self.transfer is not None:  # the same file, if the run begins again
-            run = config.run.model_copy(update={"init_from": str(self.transfer.path)})
-            self.config = config.model_copy(update={"run": run})
         compile_agent(self.agent, config.compile)
         if self.opponents is not None and config.self_play.snapshot_interval and saved_policies is None:
             self.opponents.add_snapshot(0, self.agent)
@@ -119,8 +119,8 @@ class TrainingRun:
             return None
         if teacher in POLICIES:
             return [make_policy(teacher, world) for world in worlds]
-        path = policy_file(teacher) if saved_policies is None else saved_policies / TEACHER
-        return [load_policy(path, self.device, worlds[0]).agent]
+        with _locating("kickstarting", "teacher", is_new=saved_policies is None):
+            return [load_policy(saved_policies / TEACHER if saved_policies else teacher, self.device, worlds[0]).agent]
 
     def _load_opponents(self, saved_policies: Path | None, names: Sequence[str]) -> OpponentPool | None:
         """The frozen policies of `[self_play]`, for the worlds of this run; None without self-play."""
@@ -128,11 +128,14 @@ class TrainingRun:
         if not config.is_on:
             return None
         if saved_policies is None:
-            paths = {f"{GIVEN}{index:03d}": policy_file(path) for index, path in enumerate(config.policies)}
+            paths = {f"{GIVEN}{index:03d}": Path(path) for index, path in enumerate(config.policies)}
         else:
             paths = {name: saved_policies / opponent_file(name) for name in names}
-        world = self.curriculum.env_configs[0]
-        policies = [FrozenPolicy(name, load_policy(path, self.device, world).agent) for name, path in paths.items()]
+        policies = []
+        for index, (name, path) in enumerate(paths.items()):
+            with _locating("self_play", "policies", index, is_new=saved_policies is None):
+                agent = load_policy(path, self.device, self.curriculum.env_configs[0]).agent
+            policies.append(FrozenPolicy(name, agent))
         return OpponentPool(config, policies)
 
     @property
@@ -349,14 +352,46 @@ class TrainingRun:
 def load_initial_weights(agent: MettaAgent, config: RunConfig) -> WeightTransfer | None:
     """Load the weights of the policy `run.init_from` that fit `agent`, as `transfer_weights` does; None without one.
 
-    Raises ConfigError if there is no such policy, or if nothing in it fits.
+    Raises ConfigError if nothing fits, or if a policy that the config names is missing or damaged.
     """
+    config = with_policy_files(config)
     if not config.run.init_from:
         return None
+    with _locating("run", "init_from"):
+        return transfer_weights(agent, config.run.init_from)
+
+
+def with_policy_files(config: RunConfig) -> RunConfig:
+    """The config with the file of each policy in it, such as the newest policy of a run.
+
+    Raises ConfigError with all policies that are missing or damaged.
+    """
+    problems: list[Problem] = []
+
+    def file_of(key: KeyPath, path: str) -> str:
+        try:
+            file = policy_file(path)
+            read_torch_file(file, KIND)
+        except (CheckpointError, UsageError) as error:
+            problems.append(Problem(key, str(error)))
+            return path
+        return str(file)
+
+    found = config.with_policies(file_of)
+    if problems:
+        raise ConfigError("the config", problems)
+    return found
+
+
+@contextmanager
+def _locating(*key: str | int, is_new: bool = True) -> Iterator[None]:
+    """For a new run, convert errors about a policy that does not fit to a ConfigError with the key that names it."""
     try:
-        return transfer_weights(agent, policy_file(config.run.init_from))
-    except (CheckpointError, UsageError) as error:
-        raise ConfigError("the config", [Problem(("run", "init_from"), str(error))]) from None
+        yield
+    except CheckpointError as error:
+        if not is_new:
+            raise
+        raise ConfigError("the config", [Problem(key, str(error))]) from None
 
 
 def _is_due(epoch: int, interval: int) -> bool:

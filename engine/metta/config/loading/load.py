@@ -26,7 +26,7 @@ from metta.config.loading.toml_parser import STDIN, parse_toml, read_source, rea
 from metta.config.run import RunConfig, experience_problems, opponent_problems
 from metta.config.self_play import num_opponents
 from metta.config.validation.error_messages import validate
-from metta.config.validation.file_paths import IN_RUN, from_run
+from metta.config.validation.file_paths import policy_from_run
 from metta.config.validation.frozen_model import MAX_NAME
 from metta.config.validation.key_paths import KeyPath
 from metta.config.validation.unknown_keys import UnknownKey
@@ -54,9 +54,9 @@ def open_config(source: str | os.PathLike[str], overrides: Sequence[str | Overri
     text, name = read_source(os.fspath(source), path)
     data = parse_toml(text, name)
     _resolve_scenes(data, path.parent)
-    _resolve_policies(data, path.parent)
     _name_run(data, path)
     config = _validated(data, text, name, overrides, path.parent)
+    config = config.with_policies(lambda key, policy: policy_from_run(policy, path.parent))
     written = [replace(override, written=override.path) for override in _parsed(overrides)]
     with _locating(text, name, written):
         if config.curriculum != CurriculumConfig():
@@ -111,19 +111,6 @@ def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:
     scenes = curriculum.get("scenes") if isinstance(curriculum, dict) else None
     if isinstance(scenes, list):
         scenes[:] = [resolve_scene(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
-
-
-def _resolve_policies(data: dict[str, Any], directory: Path) -> None:
-    """Replace paths of policies in the run directory, which a run's `config.toml` in `directory` can contain."""
-
-    def resolved(path: Any) -> Any:
-        return str(from_run(path, directory)) if isinstance(path, str) and path.startswith(IN_RUN) else path
-
-    for table, key in (("run", "init_from"), ("kickstarting", "teacher"), ("self_play", "policies")):
-        holder = data.get(table)
-        if isinstance(holder, dict) and key in holder:
-            value = holder[key]
-            holder[key] = [resolved(path) for path in value] if isinstance(value, list) else resolved(value)
 
 
 def _name_run(data: dict[str, Any], path: Path) -> None:

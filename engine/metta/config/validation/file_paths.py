@@ -31,6 +31,11 @@ def from_run(text: str, root: Path) -> Path:
     return root.joinpath(*path.parts[1:]) if path.parts[:1] == (IN_RUN,) else path
 
 
+def policy_from_run(text: str, root: Path) -> str:
+    """The path of a policy in the config of the run in `root`, with `IN_RUN` replaced."""
+    return str(from_run(text, root)) if text.startswith(IN_RUN) else text
+
+
 def _expanded(text: str) -> str:
     expanded = text if "\0" in text else os.path.expanduser(text)
     if expanded.startswith("~") and not os.path.lexists(text):
