@@ -159,14 +159,14 @@ def test_all_policies_that_a_file_names_are_checked_at_once(folder: Path) -> Non
     text = Path("tiny.toml").read_text().replace("[run]", '[run]\ninit_from = "gone"')
     tables = '[kickstarting]\nteacher = "x.pt"\n[self_play]\nshare = 0.5\npolicies = ["old", "damaged.pt"]\n'
     Path("wrong.toml").write_text(tables + text)
-    line = text.splitlines().index('init_from = "gone"') + 1
+    line = (tables + text).splitlines().index('init_from = "gone"') + 1
     for command in ("train", "check"):
         printed = metta(command, "wrong.toml", code=2)
         assert printed.splitlines()[:4] == [
             "error: wrong.toml has 3 problems",
             "  line 2  kickstarting.teacher   x.pt does not exist",
             "  line 5  self_play.policies[1]  damaged.pt is damaged or truncated",
-            f"  line {len(tables.splitlines()) + line}  run.init_from          gone does not exist, here or as a run in runs/",
+            f"  line {line}  run.init_from          gone does not exist, here or as a run in runs/",
         ]
 
 
