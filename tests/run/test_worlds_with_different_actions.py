@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, ti
 from typer.testing import CliRunner
 
 from metta.api import (
+    MettaGridEnv,
     Override,
     RunConfig,
     eval_policy,
+    evaluate,
     load_policy,
     load_world,
     make_environment,
@@ -138,6 +141,23 @@ def test_teachers_opponents_and_replays_have_the_actions_of_all_scenes(worlds: P
         train_run(config(worlds, tmp_path / name, *settings), listener)
     resume_run(tmp_path / "stopped", ignore)
     assert_same_weights(*(weights_of(tmp_path / name, 8) for name in ("straight", "stopped")))
+
+
+def test_masked_policies_never_take_what_a_scene_lacks(worlds: Path, tmp_path: Path) -> None:
+    """Also with a teacher that takes it, after a resume, and in the worlds of the curriculum themselves."""
+    teacher = f'kickstarting.teacher="{newest(worlds / "straight")}"'
+    settings = ("agent.mask_actions=true", teacher, "run.total_timesteps=2048", "experience.batch_size=256")
+    for name, listener in (("straight", ignore), ("stopped", Recorder(3, interrupt))):
+        train_run(config(worlds, tmp_path / name, *settings), listener)
+    resume_run(tmp_path / "stopped", ignore)
+    assert_same_weights(*(weights_of(tmp_path / name, 8) for name in ("straight", "stopped")))
+    lines = [json.loads(line) for line in (tmp_path / "straight" / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(line["losses"]["loss"]) for line in lines)
+    for scene, env in zip(ACTIONS, Curriculum.from_config(config(worlds, tmp_path)).env_configs, strict=True):
+        lacked = {name for name in ALL if name.removesuffix("_nearest") not in ACTIONS[scene]}
+        for run, is_masked in ((tmp_path / "straight", True), (worlds / "straight", False)):
+            stats = evaluate(load_policy(newest(run), env_config=env).agent, MettaGridEnv(env), 4).stats
+            assert is_masked is not any(f"action.{name}.failed" in stats for name in lacked)
 
 
 def test_the_scripted_teacher_chooses_actions_of_the_world_it_labels(worlds: Path, tmp_path: Path) -> None:
