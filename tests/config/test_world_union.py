@@ -246,11 +246,14 @@ def test_check_counts_the_actions_and_names_those_that_fail() -> None:
     assert not any("actions of" in row.name or "actions of" in row.reason for row in alike)
 
 
-def test_the_scripted_policy_uses_what_its_world_has() -> None:
-    united = unite_worlds([read_config("quickstart").env, world(NOOP, OPEN | {"use": None})])
-    env = MettaGridEnv(united[0], 2, seed=0)
-    policy = ScriptedPolicy(united[0])
-    able = {action for action, (_, _, entry) in enumerate(united[0].action_table) if united[0].can_act(entry)}
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_scripted_policy_uses_what_its_world_has(index: int) -> None:
+    """In the second world `use` takes the place of the other world's actions at converters."""
+    get, put = {"type": "get_items", "key": "get"}, {"type": "put_items", "key": "put"}
+    config = unite_worlds([world(MOVE, ROTATE, get, put), world(MOVE, ROTATE, OPEN | {"use": None})])[index]
+    env = MettaGridEnv(config, 2, seed=0)
+    policy = ScriptedPolicy(config)
+    able = {action for action, (_, _, entry) in enumerate(config.action_table) if config.can_act(entry)}
     observations, _ = env.reset()
     memory = policy.initial_memory(env.agents)
     for _ in range(30):
