@@ -24,56 +24,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.env.objects import ATTACK_RANGE
 from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE
 from metta.geometry import STEPS
-from metta.world.observation.mask_tables import ALWAYS, ATTACKS, CONVERTER_KINDS, Mask, MaskTables, Slots
-from metta.world.observation.observe import Observer, window_cells
-from metta.world.rules.combat import AHEAD, LEFT
+from metta.world.observation.mask_tables import (
+    ALWAYS,
+    FACES_EDGE,
+    SIDE_AT_EDGE,
+    SIDES,
+    AttackColumns,
+    CellCodes,
+    Mask,
+    MaskTables,
+    Slot,
+)
+from metta.world.observation.observe import Observer
 from metta.world.rules.converters import MAX_HELD
 from metta.world.rules.inventory import Rows
 from metta.world.state.compiled_config import ABSENT, TurnKind
-from metta.world.state.worlds import EMPTY, IDLE, Worlds
+from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 
 GROUP, FROZEN = FEATURE_IDS["agent:group"], FEATURE_IDS["agent:frozen"]
 ORIENTATION, CONVERTING = FEATURE_IDS["agent:orientation"], FEATURE_IDS["converting"]
 
-SIDES = (1, 0, -1)
-REACHED = tuple((ahead, left) for ahead in range(ATTACK_RANGE + 1) for left in SIDES)
-"""(cells ahead, cells to the left) of all cells that attacks can hit: at the edge of the map the attacker's own and
-those beside it, then the targets of `attack` in the order of its arguments."""
-
-FACES_EDGE = np.array([True, False, True, False])
-"""By orientation: whether the agent faces the top or left edge of the map."""
-
-EDGE_SIDE = np.array([0, 2, 2, 0])
-"""By orientation: the index in SIDES of the side that is towards the top or left edge of the map."""
-
 Array = NDArray[Any]
+Entities = NDArray[np.int32]
 ALL_ROWS = slice(None)
-
-
-class CellCodes:
-    """Codes of the cells around an agent, as in `Observer.last_tokens`."""
-
-    def __init__(self, height: int, width: int):
-        window = window_cells(height, width)
-        ranks = {cell: rank for rank, cell in enumerate(window)}
-        reach = range(-ATTACK_RANGE, ATTACK_RANGE + 1)
-        self.end = len(window) << 8
-        """larger than the codes of all tokens in the window, smaller than those of cells outside"""
-        self._codes = np.array([[ranks.get((row, col), len(window) + 1) << 8 for col in reach] for row in reach])
-        steps = np.array(REACHED)
-        self.reached_offsets = steps[:, :1] * AHEAD[:, None] + steps[:, 1:] * LEFT[:, None]
-        self.reached = self.at(self.reached_offsets)  # [orientations, REACHED]
-        self.adjacent = self.at(np.array(STEPS))  # [orientations]
-        self.holds_adjacent = bool((self.adjacent < self.end).all())
-        self.holds_reached = bool((self.reached < self.end).all())
-
-    def at(self, offsets: Array) -> Array:
-        """The code of the first token of each cell at (row, col) `offsets [..., 2]` from the agent."""
-        codes: Array = self._codes[offsets[..., 0] + ATTACK_RANGE, offsets[..., 1] + ATTACK_RANGE]
-        return codes
 
 
 class ActionMasks:
@@ -82,43 +57,75 @@ class ActionMasks:
     def __init__(self, worlds: Worlds, observer: Observer):
         spec = worlds.compiled.spec
         self._worlds, self._observer, self._tables = worlds, observer, MaskTables(worlds.compiled)
-        self._cells = CellCodes(spec.observation_height, spec.observation_width)
+        self._cells = CellCodes(spec.observation_height, spec.observation_width, worlds.stride)
+        # by entity id: whether its cell can be entered, and whether it can be swapped; the last two entries are those
+        # of cells that are not seen, and of the outside (-1)
+        self._passable = self._swappable = np.zeros(0, np.bool_)
 
     def compute(self) -> Mask:
         """The actions that stay allowed: see `MettaGridEnv.action_masks`. `[agents, flat actions] bool`"""
-        return _Step(self._worlds, self._tables, self._cells, self._observer.last_tokens()).masks()
+        last_tokens = self._observer.last_tokens()
+        self._update_entities()
+        return _Step(self._worlds, self._tables, self._cells, last_tokens, self._passable, self._swappable).masks()
+
+    def _update_entities(self) -> None:
+        worlds, tables = self._worlds, self._tables
+        agents = slice(worlds.first_agent, worlds.first_plain_wall)
+        if len(self._passable) != worlds.num_entity_ids + 2:
+            self._passable = np.zeros(worlds.num_entity_ids + 2, np.bool_)
+            self._passable[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = True
+            self._swappable = np.zeros_like(self._passable)
+            self._swappable[worlds.first_swappable : worlds.first_plain_wall] = True
+        self._passable[agents] = worlds.freeze == 0
+        if not tables.all_swap_agents:
+            swaps = tables.swaps_agents[worlds.ruleset].repeat(worlds.num_agents)
+            self._swappable[agents] = swaps | (worlds.freeze != 0)
 
 
 class _Step:
     """The masks before one step; `last_tokens` is None if all observations hold their whole window."""
 
-    def __init__(self, worlds: Worlds, tables: MaskTables, cells: CellCodes, last_tokens: Array | None):
+    def __init__(
+        self,
+        worlds: Worlds,
+        tables: MaskTables,
+        cells: CellCodes,
+        last_tokens: Array | None,
+        passable: Mask,
+        swappable: Mask,
+    ):
         self.worlds, self.tables, self.cells, self.last = worlds, tables, cells, last_tokens
+        self.passable, self.swappable = passable, swappable
         self.ruleset = worlds.ruleset.repeat(worlds.num_agents) if len(worlds.compiled.configs) > 1 else None
         self.unseen = worlds.num_entity_ids
         """entity id of cells that the observation does not hold, larger than all others"""
-        self.ahead = self._look(ALL_ROWS, worlds.orientation)
-        self.can = np.zeros((len(tables.slots), worlds.agents), np.bool_)
+        self.sees_neighbors = last_tokens is None and cells.holds_neighbors
+        self.ahead = self._look(worlds.orientation)
+        self.can = np.zeros((worlds.agents, tables.num_columns), np.bool_)
         self.affordable: dict[int, Mask] = {}
 
     def masks(self) -> Mask:
         """`[agents, flat actions] bool`"""
-        tables, can = self.tables, self.can
-        can[ALWAYS] = True
-        for kinds, fill in (
-            ((TurnKind.MOVE,), self._fill_moves),
-            ((TurnKind.SWAP,), self._fill_swaps),
-            (CONVERTER_KINDS, self._fill_converter_actions),
-            ((TurnKind.GIFT,), self._fill_gifts),
-            (ATTACKS, self._fill_attacks),
-            ((TurnKind.ROTATE,), self._fill_affordable),
-        ):
-            if slots := tables.slots_of(kinds):
-                fill(slots)
+        self.can[:, ALWAYS] = True
+        tables = self.tables
+        for index, slot in tables.own_slots:
+            self.can[:, index] = self._affords(slot.action)
+        for index, slot in tables.move_slots:
+            self._fill(index, slot, self._may_move(slot.argument))
+        if tables.swap_slots:
+            can_swap = self._may_swap()
+            for index, slot in tables.swap_slots:
+                self._fill(index, slot, can_swap)
+        if tables.converter_slots:
+            self._fill_converter_actions()
+        for index, slot in tables.gift_slots:
+            self._fill_gift(index, slot)
+        for attack in tables.attacks:
+            self._fill_attacks(attack)
         if self.ruleset is None:
-            masks: Mask = can.take(tables.slot_of_action[0], axis=0).T.copy()
+            masks: Mask = self.can.take(tables.column_of_action[0], axis=1)
         else:
-            masks = np.take_along_axis(can.T, tables.slot_of_action[self.ruleset], axis=1)
+            masks = np.take_along_axis(self.can, tables.column_of_action[self.ruleset], axis=1)
         self._leave_last_resorts(masks)
         return masks
 
@@ -142,23 +149,22 @@ class _Step:
         """The entries of a table `[rulesets, ...]` for agents; one entry if there is one ruleset."""
         return table[0] if self.ruleset is None else table[self.ruleset[rows]]
 
-    def _hides(self, rows: Rows | slice, codes: Array | int) -> Mask:
+    def _hides(self, rows: Rows | slice, codes: Array) -> Mask:
         """Whether the observations of `rows` do not hold tokens, given by code. `[rows, ...]`, like `codes`"""
-        codes = np.asarray(codes)
         if self.last is None:
             return codes > self.cells.end
         last = self.last[rows]
         return codes > last.reshape(-1, *(1,) * (codes.ndim - 1))
 
-    def _look(self, rows: Rows | slice, direction: Array) -> NDArray[np.int32]:
+    def _look(self, direction: Array) -> Entities:
         """The entity in the next cell in a direction (an orientation) from each agent, without the edge rule."""
         worlds = self.worlds
-        entities: NDArray[np.int32] = worlds.grid.take(worlds.cell[rows] + worlds.step_offset.take(direction))
-        if self.last is not None or not self.cells.holds_adjacent:
-            entities[self._hides(rows, self.cells.adjacent.take(direction))] = self.unseen
+        entities: Entities = worlds.grid.take(worlds.cell + worlds.step_offset.take(direction))
+        if not self.sees_neighbors:
+            entities[self._hides(ALL_ROWS, self.cells.neighbors.take(direction))] = self.unseen
         return entities
 
-    def _active_agents(self, rows: Rows | slice, entities: NDArray[np.int32], codes: Array) -> tuple[Mask, Array]:
+    def _active_agents(self, rows: Rows | slice, entities: Entities, codes: Array) -> tuple[Mask, Array]:
         """Whether each entity is an agent that may act in this step, and its orientation, -1 if that is not seen.
 
         `entities [rows]` are in cells with `codes [rows]`. Cells that are not seen may hold such an agent.
@@ -166,131 +172,153 @@ class _Step:
         agents = self.worlds.agents_among(entities)
         orientation = self.worlds.orientation[agents]
         is_active = (agents >= 0) & (self.worlds.freeze[agents] == 0)
-        if self.last is not None:
+        if not self.sees_neighbors:
             is_active |= (agents >= 0) & self._hides(rows, codes + FROZEN)
             orientation[self._hides(rows, codes + ORIENTATION)] = -1
         is_unseen = entities == self.unseen
-        if is_unseen.any():
-            is_active |= is_unseen & (self.tables.other_agents > 0)
-            orientation[is_unseen] = -1
+        is_active |= is_unseen & (self.tables.other_agents > 0)
+        orientation[is_unseen] = -1
         return is_active, orientation
 
     @cached_property
     def givers(self) -> Array:
         """How many agents may give each agent an item before its turn: active ones that face it. `[agents]`"""
-        worlds = self.worlds
-        givers = np.zeros(worlds.agents, np.int64)
+        givers = np.zeros(self.worlds.agents, np.int64)
         for direction in range(len(STEPS)):
-            directions = np.full(worlds.agents, direction)
-            entities = self._look(ALL_ROWS, directions)
-            is_active, orientation = self._active_agents(ALL_ROWS, entities, self.cells.adjacent[directions])
+            directions = np.full(self.worlds.agents, direction)
+            codes = self.cells.neighbors[directions]
+            is_active, orientation = self._active_agents(ALL_ROWS, self._look(directions), codes)
             givers += is_active & ((orientation == direction ^ 1) | (orientation < 0))
         return np.minimum(givers, self.tables.other_agents)
 
-    def _caps(self, rows: Rows | slice) -> Array:
-        """The caps of each agent; the largest ones of its world where its group is not seen. `[rows, items]`"""
-        caps: Array = self.worlds.compiled.groups.cap[self.worlds.group_row[rows]]
-        if self.last is not None:
-            is_hidden = self._hides(rows, np.array([[GROUP]]))
-            caps = np.where(is_hidden, self._of_ruleset(self.tables.largest_cap, rows), caps)
-        return caps
+    def _by_group(self, table: Array, largest: Array, rows: Rows | slice) -> Array:
+        """A table `[group rows, items]` for agents; where the group is not seen, `largest [rulesets, items]`.
 
-    def _items(self, rows: Rows | slice) -> tuple[Array, Array]:
-        """(least, most) units of each item that agents hold in the main phase, before their costs. `[rows, items]`"""
-        worlds, tables = self.worlds, self.tables
-        least = most = worlds.inventory[rows]
+        A table of one row is returned as it is.
+        """
+        if len(table) == 1:
+            return table
+        values: Array = table.take(self.worlds.group_row[rows], axis=0)
         if self.last is not None:
-            is_hidden = self._hides(rows, FIRST_ITEM_FEATURE + np.arange(least.shape[1])[None])
-            least, most = np.where(is_hidden, 0, least), np.where(is_hidden, self._caps(rows), most)
-        if tables.loses_any:
-            least = np.where(tables.loses[worlds.group_row[rows]], 0, least)
-        if tables.has_gifts:
-            given = self.givers[rows, None] * self._of_ruleset(tables.gifts, rows)
-            most = np.minimum(most + given, self._caps(rows))
+            values = np.where(self.last[rows, None] < GROUP, self._of_ruleset(largest, rows), values)
+        return values
+
+    @cached_property
+    def caps(self) -> Array:
+        """`[agents, items]`"""
+        caps = self._by_group(self.worlds.compiled.groups.cap, self.tables.largest_cap, ALL_ROWS)
+        return np.broadcast_to(caps, self.worlds.inventory.shape)
+
+    def _items(self, rows: Rows) -> tuple[Array, Array]:
+        """(least, most) units of each item that agents hold in the main phase, before their costs. `[rows, items]`
+
+        Units that they may lose in the attack phase are left out here: see `MaskTables.room_cap`.
+        """
+        least = most = self.worlds.inventory.take(rows, axis=0)
+        if self.last is not None:
+            is_hidden = self.last[rows, None] < FIRST_ITEM_FEATURE + np.arange(least.shape[1])
+            least, most = np.where(is_hidden, 0, least), np.where(is_hidden, self.caps[rows], most)
+        if self.tables.has_gifts:
+            given = self.givers[rows, None] * self._of_ruleset(self.tables.gifts, rows)
+            most = np.minimum(most + given, self.caps[rows])
         return least, most
 
     def _affords(self, action: int) -> Mask:
         """Whether agents may have the resources for an action at their turn. `[agents] bool`"""
-        if action not in self.affordable:
-            worlds, tables = self.worlds, self.tables
-            can_receive = tables.has_gifts and action not in tables.attack_actions  # attacks come before gifts
-            affords = np.ones(worlds.agents, np.bool_)
-            missing: Array | int = 0
-            for item in tables.required_items[action]:
-                required = self._of_ruleset(tables.required)[..., action, item]
-                held: Array = worlds.inventory[:, item]
-                if self.last is not None:
-                    held = np.where(self.last < FIRST_ITEM_FEATURE + item, self._caps(ALL_ROWS)[:, item], held)
-                if can_receive:
-                    lacks = np.maximum(required - held, 0)
-                    affords &= (lacks == 0) | (
-                        self._of_ruleset(tables.gifts)[..., item] & (self._caps(ALL_ROWS)[:, item] >= required)
-                    )
-                    missing = missing + lacks
-                else:
-                    affords &= held >= required
-            if can_receive:
-                affords &= missing <= self.givers
-            self.affordable[action] = affords
-        return self.affordable[action]
+        cost = self.tables.same_cost[action]
+        if cost not in self.affordable:
+            self.affordable[cost] = self._affords_cost(cost)
+        return self.affordable[cost]
 
-    def _consumed(self, action: int, rows: Rows) -> Array | int:
-        """Units of each item that an action consumes, also if it then fails. `[rows, items]`, or 0"""
-        return 0 if action == ABSENT else self._of_ruleset(self.tables.consumed, rows)[..., action, :]
+    def _affords_cost(self, action: int) -> Mask:
+        worlds, tables = self.worlds, self.tables
+        can_receive = tables.has_gifts and action not in tables.attack_actions  # attacks come before gifts
+        affords: Mask | None = None
+        missing: Array | int = 0
+        for item in tables.required_items[action]:
+            required = self._of_ruleset(tables.required)[..., action, item]
+            held: Array = worlds.inventory[:, item]
+            if self.last is not None:
+                held = np.where(self.last < FIRST_ITEM_FEATURE + item, self.caps[:, item], held)
+            enough: Mask = held >= required
+            if can_receive:
+                missing = missing + np.maximum(required - held, 0)
+                enough |= self._of_ruleset(tables.gifts)[..., item] & (self.caps[:, item] >= required)
+            affords = enough if affords is None else affords & enough
+        if affords is None:
+            return np.ones(worlds.agents, np.bool_)
+        return affords & (missing <= self.givers) if can_receive else affords
+
+    def _consumed(self, action: int, rows: Rows) -> Array | None:
+        """Units of each item that an action consumes, also if it then fails. `[rows, items]`; None: nothing"""
+        return None if action == ABSENT else self._of_ruleset(self.tables.consumed, rows)[..., action, :]
 
     # -- conditions of each kind of action ----------------------------------------------------------------------
 
-    def _fill_affordable(self, slots: Slots) -> None:
-        for index, slot in slots:
-            self.can[index] = self._affords(slot.action)
+    def _fill(self, index: int, slot: Slot, can: Mask) -> None:
+        self.can[:, index] = can if slot.action == ABSENT else can & self._affords(slot.action)
 
-    def _fill_moves(self, slots: Slots) -> None:
-        worlds = self.worlds
-        for index, slot in slots:
-            direction = worlds.orientation ^ slot.argument
-            entities = self._look(ALL_ROWS, direction) if slot.argument else self.ahead
-            can = (entities <= EMPTY) | (entities == self.unseen)
-            can |= self._active_agents(ALL_ROWS, entities, self.cells.adjacent[direction])[0]
-            self.can[index] = can if slot.action == ABSENT else can & self._affords(slot.action)
-
-    def _fill_swaps(self, slots: Slots) -> None:
-        worlds, tables, entities = self.worlds, self.tables, self.ahead
-        can = (entities >= worlds.first_swappable) & (entities < worlds.first_agent)
-        agents = worlds.agents_among(entities)
-        is_frozen = worlds.freeze[agents] != 0
-        can |= (agents >= 0) & (is_frozen | self._of_ruleset(tables.swaps_agents))
-        may_hide = entities == self.unseen
+    def _may_move(self, argument: int) -> Mask:
+        direction = self.worlds.orientation ^ argument if argument else self.worlds.orientation
+        entities = self._look(direction) if argument else self.ahead
+        can: Mask = self.passable.take(entities)
         if self.last is not None:
-            may_hide |= (agents >= 0) & self._hides(ALL_ROWS, self.cells.adjacent[worlds.orientation] + FROZEN)
-        can |= may_hide & self._of_ruleset(tables.swaps_unseen)
-        for index, slot in slots:
-            self.can[index] = can if slot.action == ABSENT else can & self._affords(slot.action)
+            is_agent = self.worlds.agents_among(entities) >= 0
+            can |= is_agent & self._hides(ALL_ROWS, self.cells.neighbors[direction] + FROZEN)
+        return can
 
-    def _fill_converter_actions(self, slots: Slots) -> None:
-        worlds, tables = self.worlds, self.tables
-        rows = (self.ahead >= worlds.first_converter).nonzero()[0]
+    def _may_swap(self) -> Mask:
+        can: Mask = self.swappable.take(self.ahead)
+        if not self.sees_neighbors:
+            codes = self.cells.neighbors[self.worlds.orientation] + FROZEN
+            may_hide = (self.worlds.agents_among(self.ahead) >= 0) & self._hides(ALL_ROWS, codes)
+            may_hide |= self.ahead == self.unseen
+            can |= may_hide & self._of_ruleset(self.tables.swaps_unseen)
+        return can
+
+    def _fill_converter_actions(self) -> None:
+        rows = (self.ahead >= self.worlds.first_converter).nonzero()[0]
         if not rows.size:
             return
-        type_rows, held, is_busy = self._converters(rows)
-        stocked = (held > 0) | is_busy[:, None]
-        if tables.has_refilled:
-            stocked |= tables.refilled[type_rows]
-        outputs, inputs = tables.output[type_rows] & stocked, tables.input[type_rows]
-        if not tables.other_agents:
-            inputs &= (held < MAX_HELD) | is_busy[:, None]
-        (least, most), cap = self._items(rows), self._caps(rows)
-        for index, slot in slots:
+        tables, (type_rows, held, is_busy) = self.tables, self._converters(rows)
+        least, most = self._items(rows)
+        room_cap = self._by_group(tables.room_cap, tables.largest_room_cap, rows)
+        is_busy = is_busy[:, None]
+        stocked = held.astype(np.bool_)
+        stocked |= is_busy
+
+        # for booleans, `dot` with ones is `any(axis=1)`, and faster
+
+        def gives(type_rows: Array, consumed: Array | None) -> Mask:
+            outputs = tables.output.take(type_rows, axis=0)
+            outputs &= stocked
+            if tables.has_refilled:
+                outputs |= tables.refilled[type_rows]
+            outputs &= (least if consumed is None else np.maximum(least - consumed, 0)) < room_cap
+            return np.asarray(outputs.dot(tables.every_item))
+
+        def takes(type_rows: Array, consumed: Array | None) -> Mask:
+            inputs = tables.input.take(type_rows, axis=0)
+            inputs &= most.astype(np.bool_) if consumed is None else most > consumed
+            if not tables.other_agents:  # nobody else makes room in a full converter
+                inputs &= (held < MAX_HELD) | is_busy
+            return np.asarray(inputs.dot(tables.every_item))
+
+        for index, slot in tables.converter_slots:
             consumed = self._consumed(slot.action, rows)
-            can = np.zeros(len(rows), np.bool_)
-            if slot.kind != TurnKind.PUT_ITEMS:
-                can |= (outputs & (np.maximum(least - consumed, 0) < cap)).any(axis=1)
-            if slot.kind != TurnKind.GET_ITEMS:
-                can |= (inputs & (most > consumed)).any(axis=1)
-            if slot.kind == TurnKind.USE:
-                can &= tables.usable[self._action_rows(slot.action, rows), type_rows]
-            if slot.action != ABSENT:
-                can &= self._affords(slot.action)[rows]
-            self.can[index, rows] = can
+            if slot.kind == TurnKind.GET_ITEMS:
+                can = gives(type_rows, consumed)
+            elif slot.kind == TurnKind.PUT_ITEMS:
+                can = takes(type_rows, consumed)
+            else:
+                action_rows = self._action_rows(slot.action, rows)
+                is_seen = self.ahead[rows] != self.unseen
+                any_usable = np.where(is_seen, type_rows, tables.first_usable + action_rows)
+                can = gives(any_usable, consumed) | takes(any_usable, consumed)
+                usable = self.worlds.compiled.actions.usable_types
+                can &= usable[action_rows, np.where(is_seen, type_rows, 0)] | ~is_seen
+            # faster than `can[rows, index] =`
+            self.can[:, index][rows] = can if slot.action == ABSENT else can & self._affords(slot.action)[rows]
 
     def _action_rows(self, action: int, rows: Rows) -> Array | int:
         """The row of an action in the tables of the world of each agent."""
@@ -299,14 +327,14 @@ class _Step:
     def _converters(self, rows: Rows) -> tuple[Array, Array, Mask]:
         """(type rows, units held `[rows, items]`, whether it is busy) of the converter ahead of each agent.
 
-        Where an observation does not hold the units of an item, the converter has some; where it does not hold the
-        converter at all, the type row is that of any type.
+        Where an observation does not hold the units of an item, the converter has one; where it does not hold the
+        converter at all, the converter is busy and its type row is that of any type.
         """
         worlds = self.worlds
-        converters = self.ahead[rows] - worlds.first_converter
-        if self.last is None and self.cells.holds_adjacent:
-            is_busy = worlds.converter_phase[converters] != IDLE
-            return worlds.converter_type[converters], worlds.converter_inventory[converters], is_busy
+        converters = self.ahead.take(rows) - worlds.first_converter
+        if self.sees_neighbors:
+            is_busy = worlds.converter_phase.take(converters).astype(np.bool_)  # IDLE is 0
+            return worlds.converter_type.take(converters), worlds.converter_inventory.take(converters, axis=0), is_busy
         is_seen = self.ahead[rows] != self.unseen
         seen = converters[is_seen]
         type_rows = np.full(len(rows), self.tables.num_types)
@@ -317,97 +345,71 @@ class _Step:
         held[is_seen] = worlds.converter_inventory[seen]
         is_busy = np.ones(len(rows), np.bool_)
         is_busy[is_seen] = worlds.converter_phase[seen] != IDLE
-        codes = self.cells.adjacent[worlds.orientation[rows]]
+        codes = self.cells.neighbors[worlds.orientation[rows]]
         is_busy |= self._hides(rows, codes + CONVERTING)
-        item_codes = codes[:, None] + FIRST_ITEM_FEATURE + np.arange(held.shape[1])
-        held[self._hides(rows, item_codes)] = 1
+        held[self._hides(rows, codes[:, None] + FIRST_ITEM_FEATURE + np.arange(held.shape[1]))] = 1
         return type_rows, held, is_busy
 
-    def _fill_attacks(self, slots: Slots) -> None:
-        worlds = self.worlds
-        affords = {slot.action: self._affords(slot.action) for _, slot in slots if slot.action != ABSENT}
-        is_free = any(slot.action == ABSENT for _, slot in slots)
-        rows = worlds.all_agents if is_free else np.logical_or.reduce(list(affords.values())).nonzero()[0]
-        if not rows.size:
-            return
-        hits = self._reached_agents(rows)
-        for index, slot in slots:
-            targets = hits[:, len(SIDES) :]
-            # arguments count the targets from 1
-            can = targets[:, slot.argument - 1] if slot.kind == TurnKind.ATTACK else targets.any(axis=1)
-            self.can[index, rows] = can if slot.action == ABSENT else can & affords[slot.action][rows]
+    def _fill_attacks(self, attack: AttackColumns) -> None:
+        free = attack.action == ABSENT
+        rows = self.worlds.all_agents if free else self._affords(attack.action).nonzero()[0]
+        if rows.size:
+            self.can[:, attack.columns][rows] = self._hits(rows)
 
-    def _reached_agents(self, rows: Rows) -> Mask:
-        """Whether an agent may be hit by an attack at each of REACHED. `[rows, REACHED]`"""
-        worlds, cells = self.worlds, self.cells
-        orientation = worlds.orientation[rows]
-        offsets = cells.reached_offsets[..., 0] * worlds.stride + cells.reached_offsets[..., 1]
-        entities = worlds.grid[worlds.cell[rows, None] + offsets[orientation]]
-        hits: Mask = (entities >= worlds.first_agent) & (entities < worlds.first_plain_wall)
-        is_occupied = entities > EMPTY
+    def _hits(self, rows: Rows) -> Mask:
+        """Whether an attack may hit an agent at each of REACHED; last at any target. `[rows, REACHED + 1]`"""
+        worlds, cells, tables = self.worlds, self.cells, self.tables
+        orientation = worlds.orientation.take(rows)
+        hits = np.empty((len(rows), cells.reached_offsets.shape[1] + 1), np.bool_)
+        reached = hits[:, :-1]
+        entities = worlds.grid.take(worlds.cell.take(rows)[:, None] + cells.reached_offsets.take(orientation, axis=0))
+        np.greater_equal(entities, worlds.first_agent, out=reached)
+        reached &= entities < worlds.first_plain_wall
         if self.last is not None or not cells.holds_reached:
-            is_hidden = self._hides(rows, cells.reached[orientation])
-            hits = np.where(is_hidden, self.tables.other_agents > 0, hits)
-            is_occupied &= ~is_hidden
-        # the attacker's own cell is known
-        hits[:, 1] = is_occupied[:, 1] = True
-        at_edge = np.flatnonzero(~self.tables.is_walled[worlds.task[worlds.world_of_agent[rows]]])
-        if at_edge.size:
-            self._apply_edge_rule(hits, is_occupied, at_edge, orientation[at_edge])
+            is_hidden = self._hides(rows, cells.reached.take(orientation, axis=0))
+            reached[is_hidden] = tables.other_agents > 0
+            entities[is_hidden] = EMPTY
+        if not tables.all_walled:
+            is_open = ~tables.is_walled[worlds.task[worlds.world_of_agent[rows]]]
+            if is_open.any():
+                reached[is_open] = _after_edge_rule(reached[is_open], entities[is_open] > EMPTY, orientation[is_open])
+            if self.last is not None:
+                reached[is_open & (self.last[rows] < ORIENTATION)] = True  # it may face a corner
+        np.logical_or.reduce(reached[:, len(SIDES) :], axis=1, out=hits[:, -1])
         return hits
 
-    def _apply_edge_rule(self, hits: Mask, is_occupied: Mask, rows: Rows, orientation: Array) -> None:
-        """Add the hits of agents `rows` that may be at the top or left edge, where targets outside are moved to it.
-
-        An agent may be at any distance from the edge at which no cell outside is seen to be occupied.
-        """
-        hit = hits[rows].reshape(len(rows), -1, len(SIDES))
-        occupied = is_occupied[rows].reshape(hit.shape)
-        number, side = np.arange(len(rows)), EDGE_SIDE[orientation]
-        may_be_beside = np.asarray(~occupied[number, :, side].any(axis=1))
-        hit[number, :, side] |= hit[:, :, 1] & may_be_beside[:, None]
-        for ahead in range(1, hit.shape[1]):
-            may_be_before = FACES_EDGE[orientation] & ~occupied[:, ahead:].any(axis=(1, 2))
-            hit[:, ahead] |= hit[:, ahead - 1] & may_be_before[:, None]
-        hits[rows] = hit.reshape(len(rows), -1)
-
-    def _fill_gifts(self, slots: Slots) -> None:
+    def _fill_gift(self, index: int, slot: Slot) -> None:
         worlds, tables = self.worlds, self.tables
-        for index, slot in slots:
-            items = np.broadcast_to(self._of_ruleset(tables.gift_item)[..., slot.action], worlds.agents)
-            remaining = self._items(ALL_ROWS)[1] - self._consumed(slot.action, worlds.all_agents)
-            rows = (self._affords(slot.action) & (remaining[worlds.all_agents, items] > 0)).nonzero()[0]
-            self.can[index, rows] = self._receives(rows, items[rows])
+        items = np.broadcast_to(self._of_ruleset(tables.gift_item)[..., slot.action], worlds.agents)
+        remaining = self._items(worlds.all_agents)[1] - self._of_ruleset(tables.consumed)[..., slot.action, :]
+        rows = (self._affords(slot.action) & (remaining[worlds.all_agents, items] > 0)).nonzero()[0]
+        self.can[rows, index] = self._receives(rows, items[rows])
 
     def _receives(self, rows: Rows, items: Array) -> Mask:
         """Whether an agent that takes a unit of an item may be ahead of each agent at its turn. `[rows] bool`"""
         worlds, tables, groups = self.worlds, self.tables, self.worlds.compiled.groups
-        entities, codes = self.ahead[rows], self.cells.adjacent[worlds.orientation[rows]]
+        entities, codes = self.ahead[rows], self.cells.neighbors[worlds.orientation[rows]]
         agents = worlds.agents_among(entities)
         cap = groups.cap[worlds.group_row[agents], items]
-        has_room = worlds.inventory[agents, items] < cap
-        can_hold = cap > 0
-        if self.last is not None:
-            has_room |= self._hides(rows, codes + FIRST_ITEM_FEATURE + items)
+        can_hold, has_room = cap > 0, worlds.inventory[agents, items] < cap
+        if not self.sees_neighbors:
             can_hold |= self._hides(rows, codes + GROUP)
+            has_room |= self._hides(rows, codes + FIRST_ITEM_FEATURE + items)
         is_active, _ = self._active_agents(rows, entities, codes)
-        # an active agent may make room first; a third agent may take the place of any agent
-        receives = ((agents >= 0) & (tables.other_agents > 1)) | np.where(is_active, can_hold, (agents >= 0) & has_room)
+        # an active agent may make room before; if there is a third agent, it may take the place of the one ahead
+        receives = (agents >= 0) & (np.where(is_active, can_hold, has_room) | (tables.other_agents > 1))
         receives |= (entities == self.unseen) & is_active
         receives |= self._is_entered(rows, entities)
         ruleset = 0 if self.ruleset is None else self.ruleset[rows]
         fits: Mask = tables.largest_cap[ruleset, items] > 0
         return receives & fits
 
-    def _is_entered(self, rows: Rows, entities: NDArray[np.int32]) -> Mask:
+    def _is_entered(self, rows: Rows, entities: Entities) -> Mask:
         """Whether another agent may move into the empty cell ahead of each agent, or swap with the wall in it."""
-        worlds, steps = self.worlds, np.array(STEPS)
-        is_empty = entities <= EMPTY
+        worlds, tables, steps = self.worlds, self.tables, np.array(STEPS)
+        can_move = (entities <= EMPTY) & self._of_ruleset(tables.moves, rows)
         is_swappable = (entities >= worlds.first_swappable) & (entities < worlds.first_agent)
-        can_move, can_swap = (
-            condition & self._of_ruleset(table, rows)
-            for condition, table in ((is_empty, self.tables.moves), (is_swappable, self.tables.swaps))
-        )
+        can_swap = is_swappable & self._of_ruleset(tables.swaps, rows)
         is_entered = np.zeros(len(rows), np.bool_)
         ahead = worlds.orientation[rows]
         for direction in range(len(steps)):
@@ -417,5 +419,21 @@ class _Step:
             is_active, orientation = self._active_agents(rows, around, codes)
             faces = (orientation == direction ^ 1) | (orientation < 0)
             comes = ((can_move | can_swap) & faces) | (can_move & (orientation == direction))
-            is_entered |= is_active & comes & (ahead != direction ^ 1)  # its own cell is behind
+            is_entered |= is_active & comes & (ahead != direction ^ 1)  # behind that cell is the agent itself
         return is_entered
+
+
+def _after_edge_rule(hits: Mask, is_occupied: Mask, orientation: Array) -> Mask:
+    """The hits of attackers that may be near the top or left edge, to which targets outside are moved. `[n, REACHED]`
+
+    An agent may be at any distance from the edge at which no cell of REACHED outside is seen to be occupied.
+    """
+    number, side, own = np.arange(len(hits)), SIDE_AT_EDGE[orientation], SIDES.index(0)
+    hit, occupied = (array.reshape(len(hits), -1, len(SIDES)) for array in (hits.copy(), is_occupied.copy()))
+    hit[:, 0, own] = occupied[:, 0, own] = True  # the attacker
+    has_edge_beside = np.asarray(~occupied[number, :, side].any(axis=1))
+    hit[number, :, side] |= hit[:, :, own] & has_edge_beside[:, None]
+    for ahead in range(1, hit.shape[1]):
+        has_edge_before = FACES_EDGE[orientation] & ~occupied[:, ahead:].any(axis=(1, 2))
+        hit[:, ahead] |= hit[:, ahead - 1] & has_edge_before[:, None]
+    return hit.reshape(hits.shape)

@@ -1,25 +1,43 @@
-"""MaskTables: what action masks need of the rules of each world, compiled once."""
+"""MaskTables and CellCodes: what action masks need of the rules and of the observation window, computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_builder import AsciiConfig, ChoiceConfig, MapBuilder
-from metta.config.env.objects import ObjectConfig
+from metta.config.env.objects import ATTACK_RANGE, ObjectConfig
 from metta.config.env.ranges import range_min
+from metta.geometry import STEPS
+from metta.world.observation.observe import window_cells
+from metta.world.rules.combat import AHEAD, LEFT
 from metta.world.state.compiled_config import ABSENT, CompiledConfig, TurnKind
 
 Mask = NDArray[np.bool_]
 
+SIDES = (1, 0, -1)
+"""Cells to the left, in the order of the targets of `attack`."""
+
+REACHED = tuple((ahead, left) for ahead in range(ATTACK_RANGE + 1) for left in SIDES)
+"""(cells ahead, cells to the left) of all cells that attacks can hit. The first ones, the attacker's own cell and those
+beside it, can be hit at the edge of the map; the others are the targets of `attack` in the order of its arguments."""
+
+FACES_EDGE = np.array([True, False, True, False])
+"""By orientation: whether the agent faces the top or left edge of the map."""
+
+SIDE_AT_EDGE = np.array([0, 2, 2, 0])
+"""By orientation: the index in SIDES of the side that is towards the top or left edge of the map."""
+
 ATTACKS = (TurnKind.ATTACK, TurnKind.ATTACK_NEAREST)
-CONVERTER_KINDS = (TurnKind.PUT_ITEMS, TurnKind.GET_ITEMS, TurnKind.USE)
-TURNS_ONLY = (TurnKind.ROTATE, TurnKind.ROTATE_BY, TurnKind.CHANGE_COLOR)
-"""Kinds that change nothing but the agent itself, and therefore succeed if it has the resources."""
+OWN_KINDS = (TurnKind.ROTATE, TurnKind.ROTATE_BY, TurnKind.CHANGE_COLOR)
+"""Kinds that change only the agent itself: they succeed if it has the resources."""
+
+MANY = np.iinfo(np.int16).max
+"""More units than an agent can hold."""
 
 NEVER, ALWAYS = 0, 1
 """The slots of actions that certainly fail, and of those that certainly succeed."""
@@ -29,98 +47,167 @@ class Slot(NamedTuple):
     """Flat actions that may succeed under the same conditions."""
 
     kind: int
+    """a TurnKind; ROTATE stands for all of OWN_KINDS"""
     argument: int
     action: int
-    """action id; ABSENT where the conditions are those of all actions of the kind"""
+    """action id, for `use`, `gift` and actions with costs; otherwise ABSENT"""
 
 
-Slots = list[tuple[int, Slot]]
-"""Slots, each with its index."""
+class AttackColumns(NamedTuple):
+    """Attacks with the same cost, and where their conditions are stored."""
+
+    action: int
+    """id of one of the attacks; ABSENT if they are free"""
+    columns: slice
+    """one column for each of REACHED, then one for the nearest agent"""
+
+
+class CellCodes:
+    """Codes of the cells around an agent, as in `Observer.last_tokens`, in a grid with `stride` columns."""
+
+    def __init__(self, height: int, width: int, stride: int):
+        window = window_cells(height, width)
+        ranks = {cell: rank for rank, cell in enumerate(window)}
+        reach = range(-ATTACK_RANGE, ATTACK_RANGE + 1)
+        self.end = len(window) << 8
+        """larger than the codes of all tokens in the window, smaller than those of cells outside"""
+        self._codes = np.array([[ranks.get((row, col), len(window) + 1) << 8 for col in reach] for row in reach])
+        targets = np.array(REACHED)
+        offsets = targets[:, :1] * AHEAD[:, None] + targets[:, 1:] * LEFT[:, None]
+        self.reached = self.at(offsets)  # [orientations, REACHED]
+        self.reached_offsets = offsets[..., 0] * stride + offsets[..., 1]  # in the grid, [orientations, REACHED]
+        self.neighbors = self.at(np.array(STEPS))  # by direction
+        self.holds_neighbors = bool((self.neighbors < self.end).all())
+        self.holds_reached = bool((self.reached < self.end).all())
+
+    def at(self, offsets: NDArray[Any]) -> NDArray[Any]:
+        """The code of the first token of each cell at (row, col) `offsets [..., 2]` from the agent."""
+        codes: NDArray[Any] = self._codes[offsets[..., 0] + ATTACK_RANGE, offsets[..., 1] + ATTACK_RANGE]
+        return codes
 
 
 class MaskTables:
     """Tables by task, ruleset, group row, action row or type row, as in CompiledConfig."""
 
     def __init__(self, compiled: CompiledConfig):
-        actions, types, groups = compiled.actions, compiled.types, compiled.groups
-        rulesets, num_groups = len(compiled.configs), compiled.num_groups
-        others = compiled.spec.num_agents - 1
-        by_ruleset = (rulesets, compiled.num_actions)
-        kind, possible = actions.kind.reshape(by_ruleset), actions.possible.reshape(by_ruleset)
+        self.other_agents = compiled.spec.num_agents - 1
+        self.is_walled = np.array([is_walled(config) for config in compiled.tasks])  # [tasks]
+        self.all_walled = bool(self.is_walled.all())
+        self._compile_actions(compiled)
+        self._compile_interference(compiled)
+        self._compile_types(compiled)
 
-        def any_possible(*kinds: int) -> Mask:
-            """Whether each world has an action of these kinds. `[rulesets]`"""
-            return np.asarray((possible & np.isin(kind, kinds)).any(axis=1))
+    def _compile_actions(self, compiled: CompiledConfig) -> None:
+        actions = compiled.actions
+        self._by_ruleset = (len(compiled.configs), compiled.num_actions)
+        self._kind, self._possible = actions.kind.reshape(self._by_ruleset), actions.possible.reshape(self._by_ruleset)
+        self.required, self.consumed = (  # [rulesets, actions, items]
+            np.maximum(table, 0).reshape(*self._by_ruleset, compiled.num_items)
+            for table in (actions.required, actions.consumed)
+        )
+        self.gift_item = actions.gift_item.reshape(self._by_ruleset)
+        self.moves, self.swaps = self._has(TurnKind.MOVE), self._has(TurnKind.SWAP)
+        self.may_be_stuck = not self._has(TurnKind.NOOP).all()
 
-        self.slots, self.slot_of_action, self.last_resort = _slots(compiled)
-        self._slots_of: dict[tuple[int, ...], Slots] = {}
-        is_noop = actions.kind == TurnKind.NOOP
-        self.may_be_stuck = not (is_noop & actions.possible).reshape(by_ruleset).any(axis=1).all()
-        by_item = (*by_ruleset, compiled.num_items)
-        self.required = np.maximum(actions.required, 0).reshape(by_item)
-        self.consumed = np.maximum(actions.consumed, 0).reshape(by_item)
+        # by action
         needs_item = np.asarray((self.required > 0).any(axis=0))
         self.required_items = [np.flatnonzero(needed).tolist() for needed in needs_item]
-        self.gift_item = actions.gift_item.reshape(by_ruleset)
-        self.attack_actions = set(np.flatnonzero(np.isin(kind, ATTACKS).any(axis=0)).tolist())
-        self.is_walled = np.array([is_walled(config) for config in compiled.tasks])  # [tasks]
-        self.moves, self.swaps = any_possible(TurnKind.MOVE), any_possible(TurnKind.SWAP)  # [rulesets]
-        self.other_agents = others
+        is_attack = np.asarray(np.isin(self._kind, ATTACKS).any(axis=0))
+        costs = [(self.required[:, action].tobytes(), is_attack[action]) for action in range(compiled.num_actions)]
+        self.same_cost = [costs.index(cost) for cost in costs]  # the first action with the same conditions
+        self.attack_actions = set(np.flatnonzero(is_attack).tolist())
 
-        is_swappable = (compiled.rulesets.type_row >= types.num_plain_walls) & (
-            compiled.rulesets.type_row < types.num_walls
-        )
-        attacks = any_possible(*ATTACKS) & (others > 0)
+        self.slots, slot_of_action, self.last_resort = _slots(compiled)
+        self.own_slots = self._slots_of(TurnKind.ROTATE)
+        self.move_slots, self.swap_slots = self._slots_of(TurnKind.MOVE), self._slots_of(TurnKind.SWAP)
+        self.converter_slots = self._slots_of(TurnKind.PUT_ITEMS, TurnKind.GET_ITEMS, TurnKind.USE)
+        self.gift_slots = self._slots_of(TurnKind.GIFT)
+        self.attacks: list[AttackColumns] = []
+        column_of_slot = np.arange(len(self.slots))
+        for index, slot in self._slots_of(*ATTACKS):
+            attack = self._attack_columns(ABSENT if slot.action == ABSENT else self.same_cost[slot.action])
+            # arguments number the targets from 1
+            target = len(SIDES) + slot.argument - 1 if slot.kind == TurnKind.ATTACK else len(REACHED)
+            column_of_slot[index] = attack.columns.start + target
+        self.column_of_action = column_of_slot[slot_of_action]  # [rulesets, flat actions]
+        self.num_columns = len(self.slots) + len(self.attacks) * (len(REACHED) + 1)
+
+    def _attack_columns(self, cost: int) -> AttackColumns:
+        for attack in self.attacks:
+            if attack.action == cost:
+                return attack
+        start = len(self.slots) + len(self.attacks) * (len(REACHED) + 1)
+        self.attacks.append(AttackColumns(cost, slice(start, start + len(REACHED) + 1)))
+        return self.attacks[-1]
+
+    def _slots_of(self, *kinds: int) -> list[tuple[int, Slot]]:
+        """The slots of some kinds, each with its index."""
+        return [(index, slot) for index, slot in enumerate(self.slots) if slot.kind in kinds]
+
+    def _has(self, *kinds: int) -> Mask:
+        """Whether the worlds of each ruleset have an enabled action of one of these kinds. `[rulesets]`"""
+        return np.asarray((self._possible & np.isin(self._kind, kinds)).any(axis=1))
+
+    def _compile_interference(self, compiled: CompiledConfig) -> None:
+        """Compile what other agents can do before the turn of an agent."""
+        actions, types, groups = compiled.actions, compiled.types, compiled.groups
+        rulesets, num_groups, others = len(compiled.configs), compiled.num_groups, self.other_agents
+        type_row = compiled.rulesets.type_row
+        has_swappable = ((type_row >= types.num_plain_walls) & (type_row < types.num_walls)).any(axis=1)
+        attacks = self._has(*ATTACKS) & (others > 0)
         freezes = attacks & (groups.freeze_duration != 0).reshape(rulesets, num_groups).any(axis=1)
         # an agent ahead is frozen by a third one, or by its own attack at the edge of the map
         open_rulesets = np.isin(np.arange(rulesets), compiled.ruleset_of_task[~self.is_walled])
-        freezes_ahead = freezes & ((others > 1) | open_rulesets)
-        # [rulesets]: an agent ahead that is not frozen can be frozen, or swap places with something else, before a swap
-        self.swaps_agents = (others > 0) & (is_swappable.any(axis=1) | freezes_ahead)
+        # [rulesets]: an agent ahead that is not frozen can be frozen, or can swap places with something else, in time
+        self.swaps_agents = (others > 0) & (has_swappable | (freezes & ((others > 1) | open_rulesets)))
         # [rulesets]: the same of a cell that is not seen
-        self.swaps_unseen = is_swappable.any(axis=1) | freezes
+        self.swaps_unseen = has_swappable | freezes
+        self.all_swap_agents = bool(self.swaps_agents.all())
 
-        # [group rows, items]: an agent can lose units in the attack phase without being frozen
+        # [group rows, items]: units at which there is no room for another one, unless attacks can take units from an
+        # agent without freezing it
         is_attack = np.isin(actions.kind, ATTACKS) & actions.possible
-        blocks = ((actions.defense > 0) & is_attack[:, None]).reshape(*by_ruleset, compiled.num_items).any(axis=1)
+        blocks = ((actions.defense > 0) & is_attack[:, None]).reshape(rulesets, -1, compiled.num_items).any(axis=1)
         is_robbed = (groups.freeze_duration == 0)[:, None] | blocks.repeat(num_groups, axis=0)
-        self.loses = attacks.repeat(num_groups)[:, None] & is_robbed
-        self.loses_any = bool(self.loses.any())
+        loses = attacks.repeat(num_groups)[:, None] & is_robbed & (groups.cap > 0)
+        self.room_cap = np.where(loses, MANY, groups.cap).astype(np.int16)
 
         # [rulesets, items]: items that other agents can give
         self.gifts = np.zeros((rulesets, compiled.num_items), np.bool_)
-        is_gift = (kind == TurnKind.GIFT) & possible & (others > 0)
-        self.gifts[is_gift.nonzero()[0], actions.gift_item.reshape(by_ruleset)[is_gift]] = True
+        is_gift = (self._kind == TurnKind.GIFT) & self._possible & (others > 0)
+        self.gifts[is_gift.nonzero()[0], self.gift_item[is_gift]] = True
         self.has_gifts = bool(self.gifts.any())
 
-        # [rulesets, items]: the largest cap of any group
-        self.largest_cap = groups.cap.reshape(rulesets, num_groups, compiled.num_items).max(axis=1)
-        self._compile_types(compiled, any_possible(TurnKind.PUT_ITEMS, TurnKind.USE) & (others > 0))
+        # [rulesets, items]: the values of an agent whose group is not seen
+        by_group = (rulesets, num_groups, compiled.num_items)
+        self.largest_cap = groups.cap.reshape(by_group).max(axis=1)
+        self.largest_room_cap = self.room_cap.reshape(by_group).max(axis=1)
 
-    def slots_of(self, kinds: tuple[int, ...]) -> Slots:
-        """The slots of some kinds, each with its index."""
-        if kinds not in self._slots_of:
-            self._slots_of[kinds] = [(index, slot) for index, slot in enumerate(self.slots) if slot.kind in kinds]
-        return self._slots_of[kinds]
+    def _compile_types(self, compiled: CompiledConfig) -> None:
+        """Compile recipes by type row.
 
-    def _compile_types(self, compiled: CompiledConfig, others_put: Mask) -> None:
-        """Compile recipes by type row. Rows after those of the types, one per ruleset, are for cells that are not seen:
-        any type of the ruleset.
+        Further rows are for converters that are not seen, which can be of any type: one per ruleset, then one per
+        action row for the types on which `use` works.
         """
-        types, type_row = compiled.types, compiled.rulesets.type_row
+        types, type_row, usable = compiled.types, compiled.rulesets.type_row, compiled.actions.usable_types
         self.num_types = len(types.names)
-        members = np.zeros((len(type_row), self.num_types), np.bool_)
-        for member, rows in zip(members, type_row, strict=True):
-            member[rows[rows >= 0]] = True
-        self.input, self.output = (  # [type rows, items]
-            np.concatenate([table > 0, members @ (table > 0)]) for table in (types.input, types.output)
+        self.first_usable = self.num_types + len(type_row)
+        others_put = self._has(TurnKind.PUT_ITEMS, TurnKind.USE) & (self.other_agents > 0)
+        members = [rows[rows >= 0] for rows in type_row]
+        can_refill = np.zeros(self.num_types, np.bool_)
+        for ruleset, rows in enumerate(members):
+            can_refill[rows] = others_put[ruleset]
+        input_, output = types.input > 0, types.output > 0
+        # outputs that other agents can put in, because they are inputs too
+        refilled = input_ & output & can_refill[:, None]
+        uses = compiled.actions.kind == TurnKind.USE
+        members += [row.nonzero()[0] if is_use else row[:0] for row, is_use in zip(usable, uses, strict=True)]
+        self.input, self.output, self.refilled = (  # [type rows, items]
+            np.concatenate([table, [table[rows].any(axis=0) for rows in members]])
+            for table in (input_, output, refilled)
         )
-        # [type rows, items]: outputs that other agents can put in, because they are inputs too
-        ruleset = np.concatenate([members.argmax(axis=0), np.arange(len(type_row))])
-        self.refilled = self.input & self.output & others_put[ruleset][:, None]
         self.has_refilled = bool(self.refilled.any())
-        usable = compiled.actions.usable_types
-        self.usable = np.concatenate([usable, usable @ members.T], axis=1)  # [action rows, type rows]
+        self.every_item = np.ones(compiled.num_items, np.bool_)
 
 
 def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mask]:
@@ -140,10 +227,10 @@ def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mas
             if not actions.possible[ruleset * compiled.num_actions + action] or (kind, argument) == (ATTACKS[0], 0):
                 continue
             stays[index] = kind == TurnKind.NOOP
-            if kind == TurnKind.NOOP or (kind in TURNS_ONLY and not has_cost[action]):
+            if kind == TurnKind.NOOP or (kind in OWN_KINDS and not has_cost[action]):
                 own_slots[index] = ALWAYS
                 continue
-            if kind in TURNS_ONLY:
+            if kind in OWN_KINDS:
                 kind, argument = TurnKind.ROTATE, 0
             is_own = has_cost[action] or kind in (TurnKind.USE, TurnKind.GIFT)
             slot = Slot(kind, argument, action if is_own else ABSENT)

@@ -155,7 +155,7 @@ class Observer:
         observations. `[agents] int64`
         """
         streams = self._last_streams()
-        if all(np.max(stream.totals) < self._num_tokens for stream in streams):
+        if max(stream.totals.max() for stream in streams) < self._num_tokens:
             return None
         codes = []
         for stream in streams:
