@@ -85,10 +85,13 @@ def test_a_python_example_runs(block: Block, tmp_path: Path) -> None:
         assert (tmp_path / name / "checkpoint_000003.pt").exists()
 
 
-def example(library: str, *replaced: tuple[str, str]) -> str:
-    """The example of a library that may be missing, with parts replaced so that it takes less time."""
+def example(library: str, *replaced: tuple[str, str], use: str = "") -> str:
+    """The example of a library that may be missing, with parts replaced so that it takes less time.
+
+    `use` is a part of it that no other example has, by default the name of the library.
+    """
     pytest.importorskip(library)
-    (code,) = [block.code for block in blocks("py") if library in block.code]
+    (code,) = [block.code for block in blocks("py") if (use or library) in block.code]
     for part, by in replaced:
         assert code.count(part) == 1, part
         code = code.replace(part, by)
@@ -106,8 +109,16 @@ def last_line(code: str, folder: Path) -> str:
 @pytest.mark.slow
 def test_the_stable_baselines_example_trains(tmp_path: Path) -> None:
     pytest.importorskip("supersuit")
-    code = example("stable_baselines3", ("100_000", "2_048"), ("n_steps=64", "n_steps=64, n_epochs=1"))
+    parts = [("100_000", "2_048"), ("n_steps=64", "n_steps=64, n_epochs=1")]
+    code = example("stable_baselines3", *parts, use="stable_baselines3.PPO")
     assert last_line(code + "print(env.num_agents, worlds.num_envs)", tmp_path) == "4 32"
+
+
+@pytest.mark.slow
+def test_the_example_with_action_masks_trains(tmp_path: Path) -> None:
+    pytest.importorskip("supersuit")
+    code = example("sb3_contrib", ("100_000", "2_048"), ("n_steps=64", "n_steps=64, n_epochs=1"))
+    assert last_line(code + "print(worlds.num_envs, model.num_timesteps)", tmp_path) == "32 2048"
 
 
 LITTLE = """

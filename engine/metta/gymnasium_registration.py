@@ -35,19 +35,20 @@ def make_vector_env(
     render_mode: str | None = "ansi",
     autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
     flat_actions: bool = False,
+    action_masks: bool = False,
     max_episode_steps: int | None = None,
     **overrides: Any,
 ) -> gymnasium.vector.VectorEnv[Any, Any, Any]:
     """Make `num_envs` worlds of a preset: one vector environment with `num_envs` x agents sub-environments.
 
-    `render_mode`, `autoreset_mode` and `flat_actions` are those of `MettaGridEnv.to_gymnasium_vector`.
+    `render_mode`, `autoreset_mode`, `flat_actions` and `action_masks` are those of `MettaGridEnv.to_gymnasium_vector`.
     `max_episode_steps` replaces `env.game.max_steps` of the preset (None or -1: does not). `overrides` are those of
     `make_environment`.
     """
     if max_episode_steps not in (None, -1):
         overrides["max_steps"] = max_episode_steps
     worlds = metta.api.make_environment(metta.api.load_config(preset).env, num_envs, seed, **overrides)
-    return worlds.to_gymnasium_vector(autoreset_mode, render_mode, flat_actions)
+    return worlds.to_gymnasium_vector(autoreset_mode, render_mode, flat_actions, action_masks)
 
 
 def refuse_single_env(preset: str, **options: Any) -> NoReturn:

@@ -21,6 +21,7 @@ from metta.adapters.gymnasium_vector import GymnasiumVectorEnv
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.presets import presets
 from metta.errors import ConfigError, UsageError
+from metta.spaces import FlatActionSpace
 from metta.world.env import MettaGridEnv
 
 TINY = EnvConfig.model_validate(
@@ -171,6 +172,75 @@ def test_flat_actions_are_the_pairs() -> None:
         MettaGridEnv(nothing).to_gymnasium_vector(flat_actions=True)
 
 
+class OneMasked(OneAgent):
+    """A world of one agent with flat actions and masks in its infos."""
+
+    def __init__(self, first_world: int):
+        super().__init__(first_world)
+        self.flat = FlatActionSpace(TINY)
+        self.action_space = self.flat
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        return super().reset(**arguments)[0], self.info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return *super().step(self.flat.pairs(np.array([action]))[0])[:4], self.info()
+
+    def info(self) -> dict[str, Any]:
+        return {"action_mask": self.world.action_masks()[0].astype(np.int8)}
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_action_masks_equal_those_of_a_vector_environment_of_gymnasium(mode: AutoresetMode) -> None:
+    """In all modes, after resets and steps, the masks in the infos; actions are sampled with them."""
+    single = SyncVectorEnv(
+        [lambda index=index: OneMasked(index) for index in range(3)],  # type: ignore[misc]
+        autoreset_mode=mode,
+    )
+    env = MettaGridEnv(TINY, num_worlds=3).to_gymnasium_vector(mode, flat_actions=True, action_masks=True)
+    seeds: list[int | None] = [9, 9, 9]
+    their_info, our_info = single.reset(seed=seeds)[1], env.reset(seed=9)[1]
+    endings = masked = 0
+    for _ in range(30):
+        masks = our_info["action_mask"]
+        assert set(our_info) & {"action_mask", "_action_mask"} == {"action_mask", "_action_mask"}
+        assert masks.dtype == np.int8
+        assert np.array_equal(masks, their_info["action_mask"])
+        assert np.array_equal(our_info["_action_mask"], their_info["_action_mask"])
+        assert np.array_equal(masks, env.action_masks())
+        masked += (masks == 0).sum()
+        actions = env.action_space.sample(mask=tuple(masks))
+        assert masks[np.arange(3), actions].all()
+        *_, terminated, truncated, our_info = env.step(actions)
+        *_, their_info = single.step(actions)
+        done = terminated | truncated
+        endings += int(done.sum())
+        if mode == AutoresetMode.DISABLED and done.any():
+            their_info, our_info = (one.reset(options={"reset_mask": done})[1] for one in (single, env))
+            their_info["action_mask"][~done] = our_info["action_mask"][~done]  # Gymnasium leaves out other worlds
+            their_info["_action_mask"][:] = True
+    assert endings >= 12
+    assert masked > 50
+    single.close()
+
+
+def test_masks_are_computed_only_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds = MettaGridEnv(TINY, 2)
+    asked = []
+    monkeypatch.setattr(worlds, "action_masks", lambda: asked.append(1) or np.ones((2, 20), np.bool_))
+    for options in ({"flat_actions": True}, {}):
+        env = worlds.to_gymnasium_vector(**options)  # type: ignore[arg-type]
+        assert env.reset(seed=0)[1] == env.step(env.action_space.sample())[-1] == {}
+    assert not asked
+    env = worlds.to_gymnasium_vector(flat_actions=True, action_masks=True)
+    assert env.reset(seed=0)[1]
+    assert len(asked) == 1
+    with pytest.raises(UsageError, match="action_masks=True needs flat_actions=True"):
+        worlds.to_gymnasium_vector(action_masks=True)
+    with pytest.raises(UsageError, match="action_masks=True needs flat_actions=True"):
+        gymnasium.make_vec("metta/quickstart", action_masks=True)
+
+
 def test_a_list_of_seeds(env: GymnasiumVectorEnv) -> None:
     """The agents of a world share its seed; a list has one entry for each of them."""
     by_list = [env.reset(seed=seeds)[0].tolist() for seeds in ([5, 6, 7], [5, 5, 5], [5, 5, 5], [5, 5, 6])]
@@ -294,9 +364,12 @@ def test_every_preset_is_made_by_its_name(name: str) -> None:
     assert worlds.seed == env.np_random_seed == 3
     assert env.observation_space.contains(env.reset()[0])
     for mode in env.metadata["render_modes"]:
-        other = gymnasium.make_vec(f"metta/{name}", 2, render_mode=mode, max_episode_steps=3, flat_actions=True)
+        other = gymnasium.make_vec(
+            f"metta/{name}", 2, render_mode=mode, max_episode_steps=3, flat_actions=True, action_masks=True
+        )
         assert other.render_mode == mode
-        other.reset(seed=1)
+        count = int(other.single_action_space.n)  # type: ignore[attr-defined]
+        assert other.reset(seed=1)[1]["action_mask"].shape == (other.num_envs, count)
         flags = [other.step(other.action_space.sample())[3].all() for _ in range(6)]
         assert flags == [False, False, True] * 2
         assert len(other.render() or ()) == other.num_envs

@@ -25,22 +25,22 @@ def make(auto_reset: bool = True, **modes: Any) -> PettingZooEnv:
     return MettaGridEnv(TINY, auto_reset=auto_reset, seed=0).to_pettingzoo(**modes)
 
 
-@pytest.mark.parametrize("flat_actions", [False, True])
+@pytest.mark.parametrize("options", [{}, {"flat_actions": True}, {"flat_actions": True, "action_masks": True}])
 @pytest.mark.parametrize("auto_reset", [True, False])
-def test_pettingzoos_own_tests_pass(auto_reset: bool, flat_actions: bool) -> None:
+def test_pettingzoos_own_tests_pass(auto_reset: bool, options: dict[str, bool]) -> None:
     from pettingzoo.test import api_test, parallel_api_test, parallel_seed_test  # noqa: PLC0415  # the extra may be missing
     from pettingzoo.test.state_test import state_test  # noqa: PLC0415
     from pettingzoo.utils import parallel_to_aec  # noqa: PLC0415
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        env = make(auto_reset, flat_actions=flat_actions)
+        env = make(auto_reset, **options)
         parallel_api_test(env, num_cycles=50)
-        parallel_seed_test(lambda: make(auto_reset, flat_actions=flat_actions), num_cycles=50)
+        parallel_seed_test(lambda: make(auto_reset, **options), num_cycles=50)
         state_test(parallel_to_aec(env), env)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about attributes of the conversion
-        api_test(parallel_to_aec(make(auto_reset, flat_actions=flat_actions)), num_cycles=50)
+        api_test(parallel_to_aec(make(auto_reset, **options)), num_cycles=50)
 
 
 def test_episodes_are_those_of_the_world() -> None:
@@ -104,6 +104,31 @@ def test_flat_actions_are_the_pairs() -> None:
     flat.reset()
     with pytest.raises(UsageError, match=f"from 0 to {len(table) - 1}"):
         flat.step(dict.fromkeys(flat.agents, len(table)))
+
+
+def test_infos_have_action_masks() -> None:
+    """Of each agent, after every reset and step; sampling with them never takes a masked action."""
+    env, world = make(flat_actions=True, action_masks=True), MettaGridEnv(TINY, auto_reset=False)
+    table = np.array(env.action_space("agent_0").spec.flat_actions)
+    world.reset(seed=5)
+    masked = 0
+    for _ in range(3):
+        infos = env.reset(seed=5)[1] if not masked else env.reset()[1]
+        while env.agents:
+            masks = np.stack([infos[name]["action_mask"] for name in env.possible_agents])
+            assert masks.dtype == np.int8
+            assert np.array_equal(masks, world.action_masks())
+            assert np.array_equal(masks, env.action_masks())
+            masked += (masks == 0).sum()
+            actions = {name: env.action_space(name).sample(infos[name]["action_mask"]) for name in env.agents}
+            assert all(infos[name]["action_mask"][action] for name, action in actions.items())
+            *_, infos = env.step(actions)
+            world.step(table[list(actions.values())])
+        assert all({"action_mask", "episode"} == set(info) for info in infos.values())
+        world.reset()
+    assert masked > 100
+    with pytest.raises(UsageError, match="action_masks=True needs flat_actions=True"):
+        make(action_masks=True)
 
 
 def test_the_state_has_the_values_of_all_tokens() -> None:

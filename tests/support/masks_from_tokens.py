@@ -128,7 +128,9 @@ class Rules:
 
     def cap(self, entity: Entity, item: int) -> int:
         """The most units of an item that an agent can hold."""
-        return max(self.config.game.group_settings(group).item_cap(self.items[item]) for group in self.groups_of(entity))
+        return max(
+            self.config.game.group_settings(group).item_cap(self.items[item]) for group in self.groups_of(entity)
+        )
 
     @property
     def attacks(self) -> list[ActionConfig]:

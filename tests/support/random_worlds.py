@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,19 @@ ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "s
 
 
 def random_tasks(
-    generator: np.random.Generator, count: int = 2, with_costs: bool = True, every_action: bool = False
+    generator: np.random.Generator,
+    count: int = 2,
+    with_costs: bool = True,
+    every_action: bool = False,
+    num_agents: int | None = None,
 ) -> list[EnvConfig]:
-    """Configs that can share a batch: equal specs, all else different.
+    """Configs that can share a batch: equal specs, all else different. By default a random number of agents.
 
     Without costs, actions and defense consume nothing, so only recipes and caps create or destroy items.
     """
     frame = _Frame.random(generator, with_costs, every_action)
+    if num_agents is not None:
+        frame = replace(frame, num_agents=num_agents)
     return [_Task(generator, frame).config() for _ in range(count)]
 
 

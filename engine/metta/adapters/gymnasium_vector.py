@@ -15,6 +15,7 @@ from metta.adapters.vector_env_protocol import (
     RENDER_MODES,
     StepInfoProtocol,
     VectorEnvProtocol,
+    check_mask_options,
     checked_render_mode,
 )
 from metta.errors import UsageError
@@ -49,7 +50,14 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
     `render_mode` is "ansi" (text), "rgb_array" (pictures) or None. With `flat_actions`, an action is an index into
     `spec.flat_actions` instead of a pair. `worlds.auto_reset` is set to fit the mode.
 
-    Raises UsageError for an unknown mode.
+    With `action_masks`, which needs `flat_actions`, the `info` of every `step` and `reset` contains
+
+        action_mask   [num_envs, flat actions] int8   1 where an action may be taken next, as `Discrete.sample` expects
+                                                      it; after the last step of an episode, those of the next episode
+                                                      with `SAME_STEP`
+        _action_mask  [num_envs] bool                 true
+
+    Raises UsageError for an unknown mode, and for `action_masks` without `flat_actions`.
     """
 
     def __init__(
@@ -58,7 +66,9 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
         autoreset_mode: Autoreset | None = None,
         render_mode: str | None = "ansi",
         flat_actions: bool = False,
+        action_masks: bool = False,
     ):
+        check_mask_options(action_masks, flat_actions)
         if autoreset_mode is None:
             autoreset_mode = AutoresetMode.SAME_STEP if worlds.auto_reset else AutoresetMode.DISABLED
         self.autoreset_mode = _checked_mode(autoreset_mode)
@@ -76,6 +86,7 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
         self.single_action_space = FlatActionSpace(env_config) if flat_actions else worlds.single_action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._has_masks = action_masks
         self._has_ended = np.zeros(worlds.num_worlds, np.bool_)
         """worlds whose episode has ended and that are not yet reset; none with SAME_STEP"""
 
@@ -95,12 +106,13 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
         With `options={"reset_mask": mask}`, `mask [num_envs] bool`, only the worlds of these sub-environments start a
         new episode. It must be true for all agents of a world or for none, and cannot be combined with a seed.
 
-        Returns observations `[num_envs, tokens, 3] uint8` and an empty dictionary. Raises UsageError for other options.
+        Returns observations `[num_envs, tokens, 3] uint8` and `info`, which is empty without `action_masks`. Raises
+        UsageError for other options.
         """
         number = seed if seed is None or isinstance(seed, int | np.integer) else self._one_seed(list(seed))
         worlds = self._worlds_to_reset(options or {})
         self._has_ended[slice(None) if worlds is None else worlds] = False
-        return self.worlds.reset(seed=number, worlds=worlds)[0], {}
+        return self.worlds.reset(seed=number, worlds=worlds)[0], self._mask_info()
 
     def _worlds_to_reset(self, options: dict[str, Any]) -> NDArray[np.bool_] | None:
         """The worlds that `reset_mask` selects, `[worlds] bool`; None for all."""
@@ -161,7 +173,21 @@ class GymnasiumVectorEnv(VectorEnv[Observations, Actions, NDArray[Any]]):
                 array.reshape(len(resets), -1)[resets] = 0
         if self.autoreset_mode != AutoresetMode.SAME_STEP:
             self._has_ended = np.asarray(terminated | truncated)[:: self.worlds.num_agents]
-        return observations, rewards, terminated, truncated, self._gymnasium_info(info) if info.episodes else {}
+        episodes = self._gymnasium_info(info) if info.episodes else {}
+        return observations, rewards, terminated, truncated, episodes | self._mask_info()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions each sub-environment may take next: see `MettaGridEnv.action_masks`.
+
+        `[num_envs, flat actions] bool`, in the order of `spec.flat_actions`. The name is that which sb3-contrib's
+        MaskablePPO calls.
+        """
+        return self.worlds.action_masks()
+
+    def _mask_info(self) -> dict[str, Any]:
+        if not self._has_masks:
+            return {}
+        return {"action_mask": self.action_masks().view(np.int8), "_action_mask": np.ones(self.num_envs, np.bool_)}
 
     def _gymnasium_info(self, info: StepInfoProtocol) -> dict[str, Any]:
         has_ended = np.zeros(self.num_envs, np.bool_)

@@ -8,7 +8,13 @@ import numpy as np
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
-from metta.adapters.vector_env_protocol import RENDER_FPS, RENDER_MODES, VectorEnvProtocol, checked_render_mode
+from metta.adapters.vector_env_protocol import (
+    RENDER_FPS,
+    RENDER_MODES,
+    VectorEnvProtocol,
+    check_mask_options,
+    checked_render_mode,
+)
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
 
@@ -28,7 +34,11 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
     `spec.flat_actions` instead of a pair. `world.auto_reset` is set to false: `reset` starts every episode, so that the
     world can be rendered after the last step.
 
-    Raises UsageError if PettingZoo is not installed, if `world` has more than one world, or for an unknown render mode.
+    With `action_masks`, which needs `flat_actions`, the info of each agent has the key `action_mask`,
+    `[flat actions] int8`, after every `step` and `reset`: 1 where the agent may take the action next.
+
+    Raises UsageError if PettingZoo is not installed, if `world` has more than one world, for an unknown render mode, or
+    for `action_masks` without `flat_actions`.
     """
 
     metadata: ClassVar[dict[str, Any]] = {
@@ -38,13 +48,21 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
         "is_parallelizable": True,
     }
 
-    def __init__(self, world: VectorEnvProtocol, render_mode: str | None = "ansi", flat_actions: bool = False):
+    def __init__(
+        self,
+        world: VectorEnvProtocol,
+        render_mode: str | None = "ansi",
+        flat_actions: bool = False,
+        action_masks: bool = False,
+    ):
         if not HAS_PETTINGZOO:
             raise UsageError("to_pettingzoo() needs PettingZoo: pip install 'metta-gridworlds[pettingzoo]'")
         if world.num_worlds != 1:
             raise UsageError(f"a PettingZoo environment has one world; got {world.num_worlds} worlds")
+        check_mask_options(action_masks, flat_actions)
         self.render_mode = checked_render_mode(render_mode)
         self.world = world
+        self._has_masks = action_masks
         world.auto_reset = False
         self.possible_agents = [f"agent_{index}" for index in range(world.num_agents)]
         self.agents: list[str] = []
@@ -73,11 +91,11 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
 
         There are no `options`; those that programs pass to every environment are ignored.
 
-        Returns the observation `[tokens, 3] uint8` and an empty info of each agent.
+        Returns the observation `[tokens, 3] uint8` and the info of each agent, which is empty without `action_masks`.
         """
         observations = self.world.reset(seed=seed)[0]
         self.agents = list(self.possible_agents)
-        return self._by_name(observations), {name: {} for name in self.agents}
+        return self._by_name(observations), self._new_infos()
 
     def step(
         self, actions: dict[str, NDArray[np.integer[Any]]]
@@ -108,7 +126,7 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
         if isinstance(space, FlatActionSpace):
             rows = space.pairs(rows)
         observations, rewards, terminated, truncated, info = self.world.step(rows)
-        infos: dict[str, dict[str, Any]] = {name: {} for name in self.agents}
+        infos = self._new_infos()
         if info.episodes:
             (episode,) = info.episodes
             for name, reward in zip(self.possible_agents, episode.rewards, strict=True):
@@ -135,6 +153,17 @@ class PettingZooEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo's base cla
     def close(self) -> None:
         """Close the MettaGridEnv."""
         self.world.close()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions each agent may take next. `[agents, flat actions] bool`, in the order of `spec.flat_actions`"""
+        return self.world.action_masks()
+
+    def _new_infos(self) -> dict[str, dict[str, Any]]:
+        """Infos by agent with their action masks, or without entries."""
+        if not self._has_masks:
+            return {name: {} for name in self.agents}
+        masks = self.action_masks().view(np.int8)
+        return {name: {"action_mask": mask} for name, mask in zip(self.possible_agents, masks, strict=True)}
 
     def _by_name(self, observations: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
         return dict(zip(self.possible_agents, observations, strict=True))

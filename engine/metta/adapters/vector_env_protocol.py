@@ -79,6 +79,9 @@ class VectorEnvProtocol(Protocol):
     def step(self, actions: NDArray[np.integer[Any]]) -> Transition:
         """Advance every world by one step. `actions [agents, 2]` are integers: action id and argument."""
 
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which actions each agent may take in the next step. `[agents, flat actions] bool`, as `spec.flat_actions`"""
+
     def render(self, world: int = 0) -> str:
         """A text drawing of a world."""
 
@@ -97,6 +100,12 @@ RENDER_MODES = ("ansi", "rgb_array")
 
 RENDER_FPS = 8
 """Steps per second at which one can follow a video of an episode."""
+
+
+def check_mask_options(action_masks: bool, flat_actions: bool) -> None:
+    """Raise UsageError for action masks without flat actions."""
+    if action_masks and not flat_actions:
+        raise UsageError("action_masks=True needs flat_actions=True: a mask has one entry for each flat action")
 
 
 def checked_render_mode(render_mode: str | None) -> str | None:

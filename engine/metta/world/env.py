@@ -427,17 +427,20 @@ class MettaGridEnv:
         autoreset_mode: Autoreset | None = None,
         render_mode: str | None = "ansi",
         flat_actions: bool = False,
+        action_masks: bool = False,
     ) -> GymnasiumVectorEnv:
         """This environment as a Gymnasium vector environment with one sub-environment per agent.
 
         The arguments are those of `GymnasiumVectorEnv`. `auto_reset` is set to fit `autoreset_mode`.
         """
-        return GymnasiumVectorEnv(self, autoreset_mode, render_mode, flat_actions)
+        return GymnasiumVectorEnv(self, autoreset_mode, render_mode, flat_actions, action_masks)
 
-    def to_pettingzoo(self, render_mode: str | None = "ansi", flat_actions: bool = False) -> PettingZooEnv:
+    def to_pettingzoo(
+        self, render_mode: str | None = "ansi", flat_actions: bool = False, action_masks: bool = False
+    ) -> PettingZooEnv:
         """This environment as a PettingZoo parallel environment; `auto_reset` is set to false.
 
         The arguments are those of `PettingZooEnv`. Raises UsageError if this environment has more than one world, or if
         PettingZoo is not installed.
         """
-        return PettingZooEnv(self, render_mode, flat_actions)
+        return PettingZooEnv(self, render_mode, flat_actions, action_masks)

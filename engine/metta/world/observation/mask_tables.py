@@ -221,10 +221,11 @@ def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mas
     slot_of = np.full((len(compiled.configs), len(flat)), NEVER)
     last_resort: Mask = np.zeros(slot_of.shape, np.bool_)
     for ruleset in range(len(slot_of)):
-        own_slots, stays = slot_of[ruleset], last_resort[ruleset]
+        own_slots, stays, is_possible = slot_of[ruleset], last_resort[ruleset], np.zeros(len(flat), np.bool_)
         for index, (action, argument) in enumerate(flat):
             kind = int(compiled.kind_by_action[ruleset, action, argument])
-            if not actions.possible[ruleset * compiled.num_actions + action] or (kind, argument) == (ATTACKS[0], 0):
+            is_possible[index] = actions.possible[ruleset * compiled.num_actions + action]
+            if not is_possible[index] or (kind, argument) == (TurnKind.ATTACK, 0):
                 continue
             stays[index] = kind == TurnKind.NOOP
             if kind == TurnKind.NOOP or (kind in OWN_KINDS and not has_cost[action]):
@@ -236,7 +237,7 @@ def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mas
             slot = Slot(kind, argument, action if is_own else ABSENT)
             own_slots[index] = slots.setdefault(slot, len(slots))
         if flat and not stays.any():
-            stays[(own_slots != NEVER).argmax()] = True
+            stays[is_possible.argmax()] = True
     return list(slots), slot_of, last_resort
 
 
