@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from metta.agent import action_distribution
@@ -22,6 +23,33 @@ def test_the_same_generator_draws_the_same_and_another_something_else():
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_masked_logits_by_hand():
+    # softmax over the first two of three actions: 1/4, 3/4, whatever the logit of the third is
+    three = float(torch.tensor(3.0).log())
+    logits = torch.tensor([[0.0, three, 50.0], [0.0, three, 50.0]], requires_grad=True)
+    masks = torch.tensor([[True, True, False], [False, False, True]])
+    masked = action_distribution.masked_logits(logits, masks)
+    log_prob, entropy = action_distribution.log_prob_and_entropy(masked, torch.tensor([1, 2]))
+    torch.testing.assert_close(log_prob.exp(), torch.tensor([0.75, 1.0]))
+    torch.testing.assert_close(entropy[0], torch.tensor(4.0).log() - 0.75 * three)
+    assert float(entropy[1].detach()) == 0
+    (log_prob.sum() + entropy.sum()).backward()
+    # d log pi_1 / d z = (-1/4, 1/4); d H / d z_i = -pi_i (log pi_i + H): of pi = (1/4, 3/4), -+ 3/16 ln 3
+    expected = [0.25 - 3 / 16 * three, -(0.25 - 3 / 16 * three)]
+    torch.testing.assert_close(logits.grad, torch.tensor([[-expected[0], -expected[1], 0.0], [0.0, 0.0, 0.0]]))
+    drawn = action_distribution.sample(masked.detach().repeat(2_000, 1), torch.Generator().manual_seed(0)).view(-1, 2)
+    assert set(drawn[:, 0].tolist()) == {0, 1}
+    assert set(drawn[:, 1].tolist()) == {2}
+    assert action_distribution.masked_logits(logits, None) is logits
+
+
+def test_masks_of_another_shape_or_type_are_refused():
+    logits = torch.zeros(4, 3)
+    for masks in (torch.ones(3, dtype=torch.bool), torch.ones(4, 2, dtype=torch.bool), torch.ones(4, 3)):
+        with pytest.raises(ValueError, match=r"action_masks must be \[4, 3\] bool, like the logits; got "):
+            action_distribution.masked_logits(logits, masks)
 
 
 def test_log_prob_and_entropy_by_hand():

@@ -32,7 +32,7 @@ ENV = EnvConfig().override(
 
 KINDS = [
     {"backbone": "cnn", "lstm_layers": 1},
-    {"backbone": "mlp", "lstm_layers": 2, "egocentric": True},
+    {"backbone": "mlp", "lstm_layers": 2, "egocentric": True, "mask_actions": True},
     {"backbone": "attention", "lstm_layers": 1},
     {"backbone": "cnn", "forward_lstm": False},
 ]
@@ -65,8 +65,10 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
     env = MettaGridEnv(world, num_worlds=2)
     assert ran.stdout == f"{tmp_path / 'checkpoint_000007.onnx'}\n"
     session = onnxruntime.InferenceSession(tmp_path / "checkpoint_000007.onnx")
+    assert ("action_mask" in [each.name for each in session.get_inputs()]) == agent.uses_action_masks
     meaning = json.loads(session.get_modelmeta().custom_metadata_map["metta"])
     assert [tuple(action) for action in meaning["flat_actions"]] == env.spec.flat_actions
+    assert meaning["mask_actions"] == agent.uses_action_masks
     assert meaning["feature_names"] == env.spec.feature_names
     observations, _ = env.reset(seed=0)
     memory = agent.initial_memory(env.agents)
@@ -83,6 +85,9 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
                 torch.from_numpy(observations).unsqueeze(0), memory, torch.from_numpy(episode_starts).unsqueeze(0)
             )
         inputs = {"observations": observations, **state, "episode_starts": episode_starts}
+        if agent.uses_action_masks:
+            inputs["action_mask"] = env.action_masks()
+            logits = logits.masked_fill(~torch.from_numpy(env.action_masks()), torch.finfo(torch.float32).min)
         their_logits, their_values, *after = session.run(None, inputs)
         state = dict(zip(state, after, strict=True))
         np.testing.assert_allclose(their_logits, logits[0], rtol=1e-4, atol=1e-5)

@@ -55,6 +55,7 @@ def some_observations() -> tuple[MettaGridEnv, np.ndarray]:
         {"backbone": "attention"},
         {"forward_lstm": False},
         {"egocentric": True},
+        {"egocentric": True, "mask_actions": True},
         {"use_prev_action": False, "use_prev_reward": False, "observation_types": ["grid_obs"], "obs_scale": 0.5},
     ],
     ids=str,
@@ -68,7 +69,11 @@ def test_outputs_are_those_of_the_agent(settings: dict[str, Any]) -> None:
     tokens = torch.from_numpy(observations)
     with torch.no_grad():
         logits, values, after = agent(tokens.unsqueeze(0), memory, episode_starts.unsqueeze(0))
-        plain = OnnxPolicy(agent)(tokens, tuple(memory.tensors.values()), episode_starts)
+        masks = torch.from_numpy(env.action_masks()) if agent.uses_action_masks else None
+        plain = OnnxPolicy(agent)(tokens, tuple(memory.tensors.values()), episode_starts, masks)
+    if masks is not None:
+        logits = logits.masked_fill(~masks, torch.finfo(torch.float32).min)
+        torch.testing.assert_close(logits[0], agent.act(tokens, memory, episode_starts, action_masks=masks).logits)
     assert float(logits.std()) > 0.01
     for fast, slow in zip((logits[0], values[0], *after.tensors.values()), plain, strict=True):
         torch.testing.assert_close(slow, fast, rtol=1e-4, atol=1e-5)

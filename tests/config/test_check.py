@@ -202,12 +202,12 @@ def test_the_text_is_a_config_itself(preset: str) -> None:
     assert parse_config(check_text(config), "check.toml") == config
 
 
-@pytest.mark.parametrize("forward_lstm", [True, False])
-def test_the_estimate_of_experience_is_exact(forward_lstm: bool) -> None:
+@pytest.mark.parametrize(("forward_lstm", "mask_actions"), [(True, True), (False, False)])
+def test_the_estimate_of_experience_is_exact(forward_lstm: bool, mask_actions: bool) -> None:
     config = RunConfig.model_validate(
         {
             "env": {"game": {"num_agents": 3, "width": 12, "height": 12, "num_observation_tokens": 50}},
-            "agent": {"hidden_dim": 16, "lstm_layers": 2, "forward_lstm": forward_lstm},
+            "agent": {"hidden_dim": 16, "lstm_layers": 2, "forward_lstm": forward_lstm, "mask_actions": mask_actions},
             "experience": {"batch_size": 384, "minibatch_size": 192, "bptt_horizon": 8},
         }
     )

@@ -22,7 +22,8 @@ ARRAYS += ("final_values", "next_values")
 
 def arrays(experience) -> dict[str, torch.Tensor]:
     memories = {f"memory {name}": tensor.clone() for name, tensor in experience.segment_memories.items()}
-    return {name: getattr(experience, name).clone() for name in ARRAYS} | memories
+    masks = {} if experience.action_masks is None else {"action_masks": experience.action_masks.clone()}
+    return {name: getattr(experience, name).clone() for name in ARRAYS} | memories | masks
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -40,13 +41,15 @@ def by_hand(env, agent, experience, seed):
     episode_starts = torch.ones(worlds.agents, dtype=torch.bool)
     steps = []
     for _ in range(plan.segments_per_agent * plan.horizon):
-        before = memory
-        decision = agent.act(torch.from_numpy(frame.copy()), memory, episode_starts, generator)
+        before, masks = memory, torch.from_numpy(worlds.action_masks())
+        allowed = masks if agent.uses_action_masks else None
+        decision = agent.act(torch.from_numpy(frame.copy()), memory, episode_starts, generator, action_masks=allowed)
         memory = decision.memory
         step = {
             "observations": torch.from_numpy(frame.copy()),
             "episode_starts": episode_starts,
             "action_index": decision.action_index,
+            "action_masks": masks,
         }
         step |= {"log_probs": decision.log_probs, "values": decision.values, "memory": before}
         frame, rewards, terminated, truncated, info = worlds.step(decision.actions.numpy())
@@ -61,11 +64,14 @@ def by_hand(env, agent, experience, seed):
     return steps, agent.value(torch.from_numpy(frame.copy()), memory, episode_starts)
 
 
-def test_a_rollout_stores_every_array_as_a_plain_loop_does(busy_env, set_up):
-    agent, experience = set_up()
+@pytest.mark.parametrize("mask_actions", [False, True])
+def test_a_rollout_stores_every_array_as_a_plain_loop_does(busy_env, set_up, mask_actions):
+    agent, experience = set_up(agent={"mask_actions": mask_actions})
     steps, next_values = by_hand(busy_env, agent, experience, seed=4)
     rollout(experience, agent)
-    for name in ("observations", "episode_starts", "action_index", "rewards", "terminated", "truncated"):
+    exact = ["observations", "episode_starts", "action_index", "rewards", "terminated", "truncated"]
+    assert (experience.action_masks is not None) == mask_actions
+    for name in [*exact, "action_masks"] if mask_actions else exact:
         for t, step in enumerate(steps):
             assert torch.equal(getattr(experience, name)[t], step[name]), (name, t)
     for name in ("log_probs", "values", "final_values"):
@@ -95,8 +101,9 @@ def test_the_next_rollout_continues_after_the_last_step(set_up):
         torch.testing.assert_close(joined, getattr(experience_long, name)[: 2 * steps], rtol=1e-5, atol=1e-6)
 
 
-def test_minibatches_hold_every_segment_once_with_its_memory(set_up):
-    agent, experience = set_up()
+@pytest.mark.parametrize("mask_actions", [False, True])
+def test_minibatches_hold_every_segment_once_with_its_memory(set_up, mask_actions):
+    agent, experience = set_up(agent={"mask_actions": mask_actions})
     rollout(experience, agent)
     compute_advantages(experience)
     seen = []
@@ -104,7 +111,11 @@ def test_minibatches_hold_every_segment_once_with_its_memory(set_up):
         assert minibatch.observations.shape[:2] == (8, 16)
         assert torch.equal(minibatch.returns, minibatch.advantages + minibatch.values)
         evaluation = agent.evaluate_actions(
-            minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+            minibatch.observations,
+            minibatch.action_index,
+            minibatch.memory,
+            minibatch.episode_starts,
+            minibatch.action_masks,
         )
         torch.testing.assert_close(evaluation.log_probs, minibatch.log_probs, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(evaluation.values, minibatch.values, rtol=1e-4, atol=1e-5)
@@ -154,9 +165,11 @@ def test_num_steps_is_rounded_up_to_whole_segments(set_up):
             rollout(experience, agent, num_steps=steps)
 
 
+@pytest.mark.parametrize("mask_actions", [False, True])
 @pytest.mark.parametrize("async_factor", [1, 2])
-def test_a_loaded_experience_continues_bit_identically(set_up, async_factor):
-    agent, experience = set_up(async_factor=async_factor)
+def test_a_loaded_experience_continues_bit_identically(set_up, async_factor, mask_actions):
+    settings = {"agent": {"mask_actions": mask_actions}, "async_factor": async_factor}
+    agent, experience = set_up(**settings)
     rollout(experience, agent)
     file = io.BytesIO()
     torch.save(experience.state(), file)
@@ -164,7 +177,7 @@ def test_a_loaded_experience_continues_bit_identically(set_up, async_factor):
     compute_advantages(experience)
     expected = arrays(experience), [m.action_index for m in experience.minibatches()]
     file.seek(0)
-    agent, fresh = set_up(async_factor=async_factor)
+    agent, fresh = set_up(**settings)
     fresh.load_state(torch.load(file, weights_only=True))
     rollout(fresh, agent)
     compute_advantages(fresh)
@@ -246,7 +259,7 @@ def test_zero_copy(set_up, async_factor):
 @pytest.mark.parametrize("offload", [False, True])
 def test_cpu_offload(set_up, busy_env, offload):
     """The agent is on torch's meta device, which stores no data; with `cpu_offload` the arrays are on the CPU."""
-    agent, experience = set_up()
+    agent, experience = set_up(agent={"mask_actions": True})
     rollout(experience, agent)
     compute_advantages(experience)
     agent.to("meta")
@@ -259,7 +272,7 @@ def test_cpu_offload(set_up, busy_env, offload):
     )
     elsewhere.steps_collected = experience.steps_collected
     for minibatch in elsewhere.minibatches():  # minibatches are on the agent's device in either case
-        sent = (minibatch.observations, minibatch.returns, minibatch.memory.tensors["hidden"])
+        sent = (minibatch.observations, minibatch.returns, minibatch.memory.tensors["hidden"], minibatch.action_masks)
         assert {array.device.type for array in sent} == {"meta"}
 
 
@@ -298,7 +311,7 @@ def test_async_factor_splits_the_worlds_into_world_batches(set_up):
 def test_results_do_not_depend_on_the_timing_of_threads(set_up):
     results = []
     for delay in (0.0, 0.002):
-        agent, experience = set_up(async_factor=2)
+        agent, experience = set_up(async_factor=2, agent={"mask_actions": True})
         slow = experience.world_batches[0].env
         step = slow.step
 

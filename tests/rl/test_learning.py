@@ -45,12 +45,14 @@ def trained_agent(env, epochs, learning_rate=3e-3, ent_coef=0.03, **agent_settin
     return agent
 
 
-@pytest.mark.parametrize("backbone", ["cnn", "mlp", "attention"])
-def test_the_agent_learns_to_fetch_the_ore_of_a_corridor(backbone):
+@pytest.mark.parametrize(
+    ("backbone", "mask_actions"), [("cnn", False), ("mlp", False), ("attention", False), ("mlp", True)]
+)
+def test_the_agent_learns_to_fetch_the_ore_of_a_corridor(backbone, mask_actions):
     """The optimal policy turns right, moves twice and takes the ore: 4 of at most 8 steps."""
     corridor = drawn_world("######\n#@..r#\n######", max_steps=8, height=3, width=9)
     env = MettaGridEnv(corridor)
-    agent = trained_agent(env, 30, backbone=backbone)
+    agent = trained_agent(env, 30, backbone=backbone, mask_actions=mask_actions)
     result = evaluate(agent, env, 50)
     assert result.mean_reward >= 0.95
     assert evaluate(agent, env, 1, deterministic=True).mean_reward == 1

@@ -80,8 +80,9 @@ def test_an_update_without_experience_is_refused(set_up):
         train_ppo(agent, make_optimizer(agent), experience)
 
 
-def test_the_gradient_is_that_of_the_loss_written_out(set_up):
-    agent, experience = set_up()
+@pytest.mark.parametrize("mask_actions", [False, True])
+def test_the_gradient_is_that_of_the_loss_written_out(set_up, mask_actions):
+    agent, experience = set_up(agent={"mask_actions": mask_actions})
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)
     with torch.no_grad():  # far enough from the policy of the rollout that ratios and values are clipped
@@ -95,10 +96,13 @@ def test_the_gradient_is_that_of_the_loss_written_out(set_up):
     logits, values, _ = agent(minibatch.observations, minibatch.memory, minibatch.episode_starts)
     advantages = (minibatch.advantages - minibatch.advantages.mean()) / (minibatch.advantages.std() + 1e-8)
     total = 0.0
+    masks = minibatch.action_masks if mask_actions else torch.ones(logits.shape, dtype=torch.bool)
+    assert bool(masks.all()) != mask_actions
     for t in range(logits.shape[0]):
         for segment in range(logits.shape[1]):
-            chosen = minibatch.action_index[t, segment]
-            probabilities = logits[t, segment].softmax(0)
+            allowed = masks[t, segment]
+            chosen = int(allowed[: minibatch.action_index[t, segment]].sum())  # index among the allowed actions
+            probabilities = logits[t, segment][allowed].softmax(0)
             ratio = probabilities[chosen] / minibatch.log_probs[t, segment].exp()
             advantage = advantages[t, segment]
             total = total - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)

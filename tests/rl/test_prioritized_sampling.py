@@ -85,9 +85,10 @@ def test_minibatches_are_whole_segments_with_their_weights(set_up):
     assert float(chances[drawn].mean()) > 1.2 / 64
 
 
-def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up):
+@pytest.mark.parametrize("mask_actions", [False, True])
+def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up, mask_actions):
     """The exact expectation over all segments: sum P(i) w_i grad_i = mean grad_i."""
-    agent, experience = set_up(minibatch_size=512)
+    agent, experience = set_up(minibatch_size=512, agent={"mask_actions": mask_actions})
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)
     config = PPOConfig(norm_adv=False, ent_coef=0.01)

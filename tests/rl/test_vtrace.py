@@ -104,9 +104,10 @@ def test_on_policy_it_is_gae():
 # -- during an update -----------------------------------------------------------------------------------------
 
 
-def test_minibatches_are_corrected_with_the_current_policy(set_up):
+@pytest.mark.parametrize("mask_actions", [False, True])
+def test_minibatches_are_corrected_with_the_current_policy(set_up, mask_actions):
     """The minibatch has current ratios and values; other segments have those of their last minibatch."""
-    agent, experience = set_up()
+    agent, experience = set_up(agent={"mask_actions": mask_actions})
     rollout(experience, agent)
     compute_advantages(experience, 0.9, 0.8)
     assert experience.truncated.any()
@@ -118,7 +119,11 @@ def test_minibatches_are_corrected_with_the_current_policy(set_up):
     for minibatch in experience.minibatches():
         terms = loss_terms(agent, minibatch, UpdateSettings(config), correction)
         now = agent.evaluate_actions(
-            minibatch.observations, minibatch.action_index, minibatch.memory, minibatch.episode_starts
+            minibatch.observations,
+            minibatch.action_index,
+            minibatch.memory,
+            minibatch.episode_starts,
+            minibatch.action_masks,
         )
         for segment in range(minibatch.rows.shape[1]):
             for t in range(minibatch.rows.shape[0]):

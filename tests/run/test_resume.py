@@ -78,6 +78,14 @@ def test_metrics_show_that_episodes_ended_and_weights_changed(straight: Path) ->
     assert {name for name in before if torch.equal(before[name], after[name])} == statistics
 
 
+def test_a_run_with_action_masks_is_resumed_as_the_run_in_one_go(tmp_path: Path) -> None:
+    masked = ("agent.mask_actions=true", "experience.stagger_episodes=true", "agent.egocentric=true")
+    train_run(tiny_config(tmp_path / "straight", *masked), ignore)
+    train_run(tiny_config(tmp_path / "stopped", *masked), Recorder(3, interrupt))
+    resume_run(tmp_path / "stopped", ignore)
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+
+
 @pytest.mark.parametrize("epoch", [1, 3, 6])
 def test_interrupted_and_resumed_is_the_run_in_one_go(straight: Path, tmp_path: Path, epoch: int) -> None:
     run_dir = tmp_path / "interrupted"

@@ -27,7 +27,7 @@ from metta.rl.rollout import rollout
 from metta.run.training_run import TrainingRun
 from metta.world.env import MettaGridEnv
 
-CONFIG = tiny_config("", "agent.lstm_layers=2")
+CONFIG = tiny_config("", "agent.lstm_layers=2", "agent.mask_actions=true")
 STEADY = ("lr_schedule.anneal_lr=false", "agent.hidden_dim=8")
 # episodes outlive the snapshots that play in them, and end at other times in the two processes
 SELF_PLAY = (

@@ -46,7 +46,7 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     """Bytes of one epoch's experience in worlds of `spec`."""
     steps = plan.segments_per_agent * plan.horizon
     observations = (steps + 1) * plan.agents * (spec.num_observation_tokens * 3 + 1)
-    outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * 4
+    outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * (4 + 4)
     action_masks = steps * plan.agents * len(spec.flat_actions) if config.agent.mask_actions else 0
     teacher_values = len(spec.flat_actions) + 1  # log probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
