@@ -103,7 +103,7 @@ def test_masked_actions_are_never_sampled_and_the_first_ratios_are_one(preset: s
         terms = loss_terms(agent, minibatch, UpdateSettings(PPOConfig()))
         assert abs(float(terms["approx_kl"])) < tolerance
         assert all(bool(term.isfinite()) for term in terms.values())
-        entropy = minibatch.action_masks.sum(-1).log().mean()  # type: ignore[union-attr]
+        entropy = minibatch.action_masks.sum(-1).log().mean()
         assert float(terms["entropy"]) <= float(entropy) + 1e-5
 
 
@@ -256,7 +256,8 @@ def test_commands_let_the_policy_act_with_masks(
     monkeypatch.chdir(tmp_path)
     few = ["--episodes", "1"] if command[0] == "eval" else []
     words = [str(masked_run) if word == "RUN" else word for word in command]
-    ran = CliRunner().invoke(app, [*words, *few, "--set", "env.game.max_steps=20"])
+    short = ["--set", "env.game.max_steps=20"] if "--env" in command else []
+    ran = CliRunner().invoke(app, [*words, *few, *short])
     assert ran.exit_code == 0, ran.output
     assert acted
     assert all(acted)
@@ -295,7 +296,7 @@ def test_opponents_act_with_the_masks_of_their_own_agents(learner_masks: bool, c
     plain = Watched(opinionated(env, 3, mask_actions=False), computed)
     pool = OpponentPool(
         SelfPlayConfig(policies=["some.pt"], share=0.5),
-        [FrozenPolicy("given_000", masked), FrozenPolicy("given_001", plain)],  # type: ignore[arg-type]
+        [FrozenPolicy("given_000", masked), FrozenPolicy("given_001", plain)],
     )
     config = ExperienceConfig(
         batch_size=768, minibatch_size=384, bptt_horizon=24, forward_pass_minibatch_target_size=32, async_factor=1
@@ -309,7 +310,7 @@ def test_opponents_act_with_the_masks_of_their_own_agents(learner_masks: bool, c
         played.append((actions.copy(), batch.opponents.learner_rows, batch.opponents.opponent_rows))
         return step(actions, out=out)
 
-    batch.env.step = recorded  # type: ignore[method-assign]
+    batch.env.step = recorded
     rollout(experience, agent)
     assert masked.calls
     assert plain.calls
