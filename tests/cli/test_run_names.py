@@ -13,7 +13,7 @@ from tiny_runs import TINY, ignore, tiny_config
 from typer.testing import CliRunner, Result
 
 from metta.api import find_runs, load_config, newest_checkpoint, train_run
-from metta.errors import CheckpointError, SkippedFileWarning
+from metta.errors import ConfigError, SkippedFileWarning
 from metta_cli.main import app
 
 SHORT = TINY.replace("total_timesteps = 4096", "total_timesteps = 512")
@@ -171,7 +171,8 @@ def test_a_run_is_a_teacher_or_an_opponent_by_its_newest_valid_policy(here: Path
     with pytest.warns(SkippedFileWarning):
         train_run(tiny_config("taught", "run.total_timesteps=512", *settings), ignore)
     newest.with_name("checkpoint_000000.pt").unlink()
-    with pytest.raises(CheckpointError, match="no policy is valid"):
+    message = r"kickstarting\.teacher   no policy is valid: runs/\S+ is damaged: it is empty\n  self_play"
+    with pytest.raises(ConfigError, match=message):
         train_run(tiny_config("untaught", *settings), ignore)
     assert not Path("untaught").exists()
 

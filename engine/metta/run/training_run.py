@@ -373,7 +373,7 @@ def with_policy_files(config: RunConfig) -> RunConfig:
             file = policy_file(path)
             read_torch_file(file, KIND)
         except (CheckpointError, UsageError) as error:
-            problems.append(Problem(key, str(error)))
+            problems.append(Problem(key, str(error).replace("\n  ", " ")))
             return path
         return str(file)
 
