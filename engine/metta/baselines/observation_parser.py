@@ -62,6 +62,24 @@ class Planes:
 
 
 @dataclass(frozen=True)
+class OtherAgents:
+    """Every other agent that agents see, in a list."""
+
+    observer: Integers
+    """`[others]`: index of the agent that sees it"""
+    row: Integers
+    """`[others]`: row of its cell relative to the observer"""
+    col: Integers
+    """`[others]`: column of that cell"""
+    group: Integers
+    """`[others]`: index into `spec.group_ids`"""
+    is_frozen: Mask
+    """`[others]`"""
+    inventory: Integers
+    """`[others, items]`: units that it carries"""
+
+
+@dataclass(frozen=True)
 class ParsedObservation:
     """The content of observations. Bit c of a word is column c of the window."""
 
@@ -81,13 +99,20 @@ class ParsedObservation:
     """`[agents]`: action id"""
     last_argument: Integers
     """`[agents]`"""
+    others: OtherAgents
+    """empty unless the parser lists others"""
 
 
 class ObservationParser:
-    """Parses token observations of environments of `spec` into words of type `dtype`."""
+    """Parses token observations of environments of `spec` into words of type `dtype`.
 
-    def __init__(self, spec: EnvSpec, recipes: RecipeValues, dtype: np.dtype[np.unsignedinteger]):
-        self.spec, self.recipes, self.dtype = spec, recipes, dtype
+    With `lists_others`, the result has a list of the other agents that agents see.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, recipes: RecipeValues, dtype: np.dtype[np.unsignedinteger], lists_others: bool = False
+    ):
+        self.spec, self.recipes, self.dtype, self.lists_others = spec, recipes, dtype, lists_others
         self.shape = height, width = spec.observation_height, spec.observation_width
         self.planes = Planes(len(recipes.names))
         self._inputs, self._ready_at = recipes.inputs.T.copy(), recipes.ready_at.T.copy()
@@ -104,6 +129,7 @@ class ObservationParser:
         nearer = distance < np.arange(distance.max() + 2)[:, None, None]
         self._nearer = (nearer * 2 ** np.arange(width)).sum(axis=2).astype(dtype)
         """`[distances, rows]`: the cells that are nearer than each distance; the last one has all cells"""
+        self._nobody = self._others(0, np.zeros(0, np.int64), *np.zeros((3, 0), np.uint8))
 
     def parse(self, observations: NDArray[np.uint8]) -> ParsedObservation:
         """Parse `[agents, tokens, 3] uint8`."""
@@ -123,6 +149,9 @@ class ObservationParser:
             is_frozen=own[:, FEATURE_IDS["agent:frozen"]] > 0,
             last_action=own[:, FEATURE_IDS["last_action"]],
             last_argument=own[:, FEATURE_IDS["last_action_arg"]],
+            others=self._others(len(observations), agent, location, feature, value)
+            if self.lists_others
+            else self._nobody,
         )
 
     def _own_values(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Integers:
@@ -131,6 +160,26 @@ class ObservationParser:
         is_own = (location == self.spec.center).nonzero()[0]
         own[agent[is_own], feature[is_own]] = value[is_own]
         return own
+
+    def _others(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> OtherAgents:
+        """The list of all other agents."""
+        is_type = feature == FEATURE_IDS["type_id"]
+        listed = (is_type & (value == 0) & (location != self.spec.center)).nonzero()[0]
+        observer, cell = agent[listed], location[listed]
+        place = np.full(agents * 256, -1, np.int32)  # in the list, by observer and location
+        place[observer * 256 + cell] = np.arange(len(listed))
+        other = place[agent * 256 + location]
+        tokens = (other >= 0).nonzero()[0]
+        values = np.zeros((len(listed), len(self.spec.feature_names)), np.int64)
+        values[other[tokens], feature[tokens]] = value[tokens]
+        return OtherAgents(
+            observer=observer,
+            row=(cell >> 4) - np.int64(self.shape[0] // 2),
+            col=(cell & 15) - np.int64(self.shape[1] // 2),
+            group=self._group_index[values[:, FEATURE_IDS["agent:group"]]],
+            is_frozen=values[:, FEATURE_IDS["agent:frozen"]] > 0,
+            inventory=values[:, FIRST_ITEM_FEATURE:],
+        )
 
     def _words(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Words:
         """`[agents, rows, planes + 1]`: the cells of each plane except SEEN; the last one has other agents."""

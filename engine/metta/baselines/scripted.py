@@ -1,8 +1,10 @@
-"""The scripted policy, a greedy baseline: walk to useful converters, put ingredients in, take products out."""
+"""The scripted policy, a greedy baseline: walk to useful converters, put ingredients in, take products out.
+
+Agents also attack those of other teams that hold items of value.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
@@ -12,18 +14,17 @@ from torch import Tensor
 
 from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
+from metta.baselines.attacks import AttackOptions, Attacks
 from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, Integers, Mask, Words, column_bit
 from metta.baselines.observation_parser import OBJECTS, SEEN, ObservationParser, ParsedObservation
-from metta.baselines.recipe_values import RecipeValues
+from metta.baselines.recipe_values import RecipeValues, discount_steps
 from metta.baselines.scripted_actions import ScriptedActions
 from metta.baselines.spatial_memory import MapFormat, MapUpdater, SpatialMemory
 from metta.baselines.timed_flood import NO_ARRIVAL, timed_flood
 from metta.config.env.env_config import EnvConfig
+from metta.config.env.objects import ATTACK_RANGE
 from metta.config.training import POLICIES
 from metta.errors import UsageError
-
-STEP_DISCOUNT: Final = 0.9
-"""Discount per step: a gain at a distance of d steps has the value gain * STEP_DISCOUNT ** d."""
 
 EXPLORATION_VALUE: Final = 0.01
 """Gain of seeing an unknown cell as a fraction of the largest gain."""
@@ -33,6 +34,9 @@ SURPLUS_DISCOUNT: Final = 0.5
 
 UNSEEN_CONVERTER_DISCOUNT: Final = 0.5
 """Gain of seeing an unknown cell as a fraction of the gain at a converter that may be there."""
+
+CHASE_DISCOUNT: Final = 0.5
+"""Factor on the gain of an attack on an agent that is out of reach: it moves."""
 
 KNOWN_CONVERTER_EXPONENT: Final = 2
 """Exponent of UNSEEN_CONVERTER_DISCOUNT if the agent already knows a converter of the type."""
@@ -44,7 +48,8 @@ class ScriptedPolicy:
 
     Each possible gain (an output to take, a converter to fill, an unknown cell to see) is the source of a flood fill
     over the free cells of the agent's map. Smaller gains start later, so that the flood which arrives first comes from
-    the source with the largest discounted gain; the agent walks towards it. Visible agents are obstacles.
+    the source with the largest discounted gain; the agent walks towards it. Visible agents are obstacles, and those
+    that can be robbed are sources, too: an agent attacks if that gains more than what it would do otherwise.
     """
 
     uses_action_masks = False
@@ -53,20 +58,22 @@ class ScriptedPolicy:
         self.spec = env_config.spec
         self.recipes = RecipeValues.from_config(env_config)
         self._size = MapFormat.of(env_config)
-        self._parser = ObservationParser(self.spec, self.recipes, self._size.dtype)
+        attacks = Attacks(env_config, self.recipes)
+        self._attacks = attacks if attacks.is_useful else None
+        self._parser = ObservationParser(self.spec, self.recipes, self._size.dtype, attacks.is_useful)
         self._planes = self._parser.planes
         self._actions = actions = ScriptedActions(env_config, self.recipes)
         self._map = MapUpdater(
             self.recipes, self._planes, self._size, self._parser.shape, actions.move_id, actions.put_ids
         )
-        self._needed = self.recipes.inputs.max(axis=0, initial=0)
-        self._surplus_delay = round(_delay(SURPLUS_DISCOUNT))
-        self._unseen_converter_delay = round(_delay(UNSEEN_CONVERTER_DISCOUNT))
-        largest = float(np.max(self.recipes.gain_of_get, initial=0.0)) or 1.0
-        self._get_delays = _delays(self.recipes.gain_of_get, largest)
-        self._put_delays = _delays(self.recipes.gain_of_put, largest)
-        self._exploration_delay = int(_delays(np.array(EXPLORATION_VALUE * largest), largest))
-        arrays = [*vars(self.recipes).values(), *vars(actions).values()]
+        self._surplus_delay = round(discount_steps(SURPLUS_DISCOUNT))
+        self._unseen_converter_delay = round(discount_steps(UNSEEN_CONVERTER_DISCOUNT))
+        self._chase_delay = round(discount_steps(CHASE_DISCOUNT)) - (ATTACK_RANGE - 1)
+        self._get_delays = self.recipes.delays(self.recipes.gain_of_get)
+        self._put_delays = self.recipes.delays(self.recipes.gain_of_put)
+        self._exploration_delay = round(discount_steps(EXPLORATION_VALUE))
+        used = [self.recipes, actions, *([attacks] if attacks.is_useful else [])]
+        arrays = [value for part in used for value in vars(part).values()]
         self._key = (self._size, self.spec.model_dump_json(), *map(str, map(_plain, arrays)))
 
     def __eq__(self, other: object) -> bool:
@@ -119,11 +126,16 @@ class ScriptedPolicy:
         """
         agents = np.arange(len(memory.row))
         sources, delays = self._sources(memory, observation)
+        attacks = self._attacks.options(observation) if self._attacks else None
+        if attacks is not None:
+            sources, delays = self._with_victims(sources, delays, memory, attacks)
         blocked = memory.maps[:, :, OBJECTS] | memory.outside
         rows = self._map.window_rows(memory.row)
         blocked.reshape(-1)[rows] |= self._map.on_map(observation.other_agents, memory.col)
         free = memory.maps[:, :, SEEN] & ~blocked
         directions, arrival = timed_flood(sources, delays, free, memory.row, memory.col)
+        if attacks is not None:
+            is_attack, directions = attacks.compare(directions, arrival, observation.orientation)
         score = directions * (2 + noise[:, :4])
         score[agents, observation.orientation] += directions[agents, observation.orientation]  # prefer not to turn
         direction = np.where(directions.any(axis=1), score.argmax(axis=1), -1)
@@ -144,7 +156,24 @@ class ScriptedPolicy:
             type_index = source % types
             action_index = np.where(is_facing & gets, actions.get[type_index], action_index)
             action_index = np.where(is_facing & puts, actions.put[type_index], action_index)
-        return action_index, self._probabilities(action_index, directions, observation.orientation)
+        probabilities = self._probabilities(action_index, directions, observation.orientation)
+        if attacks is not None:
+            is_best = attacks.is_best[is_attack]
+            count = is_best.sum(axis=1, keepdims=True)
+            probabilities[is_attack] = is_best / count
+            action_index[is_attack] = (is_best.cumsum(axis=1) > noise[is_attack, 4:] * count).argmax(axis=1)
+        return action_index, probabilities
+
+    def _with_victims(
+        self, sources: Words, delays: Integers, memory: SpatialMemory, attacks: AttackOptions
+    ) -> tuple[Words, Integers]:
+        """The sources and their delays with one more: the cell of the victim in sight that is worth most."""
+        agents = np.arange(len(memory.row))
+        cells = np.zeros((*sources.shape[:2], 1), sources.dtype)
+        row, col = memory.row + attacks.victim_row, memory.col + attacks.victim_col
+        cells[agents, row % self._size.rows, 0] = column_bit(col, sources.dtype)
+        delay = np.minimum(attacks.chase + self._chase_delay, NO_ARRIVAL)
+        return np.concatenate([sources, cells], axis=2), np.concatenate([delays, delay[:, None]], axis=1)
 
     def _probabilities(self, action_index: Integers, directions: Mask, orientation: Integers) -> NDArray[np.float32]:
         """`[agents, actions] float32`: probabilities of the actions of which `action_index [agents]` was drawn.
@@ -175,7 +204,7 @@ class ScriptedPolicy:
         recipes, group = self.recipes, observation.group
         can_use_more = observation.inventory < recipes.enough[group]
         needs_output = (can_use_more[:, None] & (recipes.outputs > 0)).any(axis=2)
-        has_enough = (observation.inventory >= self._needed) & (self._needed > 0)
+        has_enough = (observation.inventory >= recipes.needed) & (recipes.needed > 0)
         is_surplus = (has_enough[:, None] & (recipes.outputs > 0)).any(axis=2)
         can_put = (observation.inventory[:, None] >= recipes.inputs).all(axis=2)
         get = np.where(needs_output, self._get_delays[group] + is_surplus * self._surplus_delay, NO_ARRIVAL)
@@ -217,15 +246,3 @@ class ScriptedPolicy:
 
 def _plain(value: object) -> object:
     return value.tolist() if isinstance(value, np.ndarray | Tensor) else value
-
-
-def _delay(fraction: float) -> float:
-    """Number of steps that discount a gain to `fraction` of its value."""
-    return math.log(fraction) / math.log(STEP_DISCOUNT)
-
-
-def _delays(gains: NDArray[np.float64], largest: float) -> Integers:
-    """`[...] int64`: delay in steps of the flood of each of `gains [...]`, relative to that of the largest gain."""
-    with np.errstate(divide="ignore"):
-        steps = np.log(gains / largest) / math.log(STEP_DISCOUNT)
-    return np.minimum(steps, NO_ARRIVAL).round().astype(np.int64)
