@@ -189,6 +189,26 @@ def test_what_cannot_be_united_is_named(conflict: str) -> None:
     assert not WorldUnion([first]).covers(second)
 
 
+def test_the_scene_that_differs_is_named_with_the_one_it_differs_from(tmp_path: Any) -> None:
+    for name, actions in {
+        "a": '{ type = "noop", key = "noop" }',
+        "b": "",
+        "c": '{ type = "move", key = "swap" }',
+    }.items():
+        (tmp_path / f"{name}.toml").write_text(f"env.actions = [{actions}]\n" if actions else "")
+    scenes = [str(tmp_path / f"{name}.toml") for name in "abc"]
+    with pytest.raises(ConfigError, match=r'c.toml" differs from ".*b.toml": the action "swap" is of type "move"'):
+        make_curriculum(scenes=scenes)
+
+
+def test_a_world_in_which_nothing_can_succeed_keeps_the_actions_of_the_others(tmp_path: Any) -> None:
+    curriculum = make_curriculum(scenes=[world(off(NOOP)), world(NOOP, MOVE)])
+    env = MettaGridEnv(curriculum.env_configs)
+    agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu")
+    save_checkpoint(agent, tmp_path)
+    assert load_policy(tmp_path / "checkpoint_000000.pt").agent.spec == env.spec
+
+
 def test_a_bucket_can_disable_an_action() -> None:
     buckets = 'curriculum.buckets."actions.attack.enabled" = { values = [true, false] }\n'
     tasks = load_tasks(parse_config(f"env.game = {{ num_agents = 4 }}\n{buckets}", "a.toml"))

@@ -107,9 +107,9 @@ class EnvConfig(FrozenModel):
 
     @property
     def without_reserved(self) -> EnvConfig:
-        """The world without actions that only other worlds of a policy have; itself, if it has no others."""
+        """The world without actions that only other worlds of a policy have; itself, if no other action can succeed."""
         actions = [action for action in self.actions if not action.reserved or self.can_act(action)]
-        if len(actions) == len(self.actions) or not actions:
+        if len(actions) == len(self.actions) or not any(map(self.can_act, actions)):
             return self
         return self.with_actions(actions)
 

@@ -229,10 +229,12 @@ def _integer_middles(low: int, size: int, bins: int) -> Iterator[tuple[int, str]
 
 
 def _scene_problems(scenes: Sequence[tuple[str, EnvConfig]]) -> Iterator[Problem]:
+    """Scenes that a policy of the scenes before them cannot play."""
     union = WorldUnion(env for _, env in scenes)
     for index, (name, env) in enumerate(scenes[1:], 1):
         if found := union.differences(env):
-            differs = f'"{name}" differs from "{scenes[0][0]}": {"; ".join(found)}'
+            others = (other for other, earlier in scenes[:index] if WorldUnion([earlier]).differences(env))
+            differs = f'"{name}" differs from "{next(others, scenes[0][0])}": {"; ".join(found)}'
             message = f"must be worlds that one policy can play; {differs}"
             yield Problem(("curriculum", "scenes", index), message)
 

@@ -30,7 +30,7 @@ def unite_worlds(configs: Sequence[EnvConfig]) -> tuple[EnvConfig, ...]:
     """
     union = WorldUnion(configs)
     problems = [
-        Problem((f"task {index}",), f"must be a world that the policy of task 0 can play; {difference}")
+        Problem((f"task {index}",), f"must be a world that the policy of the other tasks can play; {difference}")
         for index, config in enumerate(configs)
         for difference in union.differences(config)
     ]
