@@ -74,12 +74,12 @@ Run = Annotated[
         metavar="RUN", help=f"{RUN_HELP[0].upper()}{RUN_HELP[1:]}.", autocompletion=complete_run, show_default=False
     ),
 ]
+POLICY_HELP = "random, scripted (walks to the nearest useful object), or a registered one"
 Checkpoint = Annotated[
     list[str],
     typer.Argument(
-        metavar="CHECKPOINT.pt|RUN|random|scripted",
-        help=f"A policy file, {RUN_HELP} (its newest policy), or a baseline policy: random, or scripted, which walks "
-        "to the nearest useful object.",
+        metavar="CHECKPOINT.pt|RUN|POLICY",
+        help=f"A policy file, {RUN_HELP} (its newest policy), or a policy without weights: {POLICY_HELP}.",
         autocompletion=complete_run,
     ),
 ]

@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from metta import api
 from metta.errors import UsageError, closest_name
 from metta_cli import output
 from metta_cli.torch_setup import set_up_torch
-
-BASELINE_POLICIES: dict[str, Callable[[api.EnvConfig], api.Policy]] = {
-    "random": lambda env_config: api.RandomPolicy(env_config.spec),
-    "scripted": lambda env_config: api.ScriptedPolicy(env_config),
-}
-"""Name -> constructor of the policies without a checkpoint."""
 
 MAX_LISTED = 8
 """Maximum number of names listed in a note; the others are counted."""
@@ -27,12 +21,12 @@ def newest_run(sources: Sequence[str]) -> str:
     """The file or directory that arguments name, where one is expected: the newest run, if they stand for several.
 
     A run is named by its directory, by its name or by a glob pattern; a note says which one is used. A path, the name
-    of a baseline policy, and a path that does not exist are returned unchanged, with `~` expanded.
+    of a registered policy, and a path that does not exist are returned unchanged, with `~` expanded.
 
     Raises UsageError if there is no run of that name, or if several arguments contain no run.
     """
     first = str(api.user_path(sources[0]))
-    if len(sources) == 1 and (sources[0] in BASELINE_POLICIES or os.path.exists(first)):
+    if len(sources) == 1 and (sources[0] in api.POLICIES or os.path.exists(first)):
         return first
     set_up_torch()  # to find runs imports it
     if runs := api.find_runs(sources):
@@ -73,7 +67,7 @@ def _no_run(name: str) -> str:
         return f"{missing}; to train one: metta train {name}"
     runs = [run.name for run in api.find_runs(["runs/*"])]
     undated = [re.sub(r"-\d{8}-\d{6}(-\d+)?$", "", run) for run in runs]
-    if closest := closest_name(name, [*undated, *BASELINE_POLICIES]):
+    if closest := closest_name(name, [*undated, *api.POLICIES.names()]):
         return f'{missing}; did you mean "{closest}"?'
     if closest := closest_name(name, presets):
         return f"{missing}; to train the preset {closest}: metta train {closest}"
@@ -85,11 +79,11 @@ def _no_run(name: str) -> str:
 def newest_policy(*sources: str) -> str:
     """Path of the newest policy of the run, or of the directory of checkpoints, that arguments name: see `newest_run`.
 
-    The path of a file and the name of a baseline policy are returned unchanged. Raises UsageError for a run without a
+    The path of a file and the name of a registered policy are returned unchanged. Raises UsageError for a run without a
     policy.
     """
     source = newest_run(sources)
-    if source in BASELINE_POLICIES or not os.path.isdir(source):  # unlike Path, isdir takes names of any length
+    if source in api.POLICIES or not os.path.isdir(source):  # unlike Path, isdir takes names of any length
         return source
     if (newest := api.newest_checkpoint(source)) is None:
         raise UsageError(f"{source} has no checkpoint yet")
@@ -115,9 +109,9 @@ def load(
 def load_env(command: str, checkpoint: str, env: str | None, set_: list[str] | None) -> api.EnvConfig | None:
     """The world that `--env` names; None for the policy's training world.
 
-    Raises UsageError if `--env` is missing for a baseline policy or with `--set`.
+    Raises UsageError if `--env` is missing for a registered policy or with `--set`.
     """
-    if env is None and checkpoint in BASELINE_POLICIES:
+    if env is None and checkpoint in api.POLICIES:
         raise UsageError(
             f"the {checkpoint} policy was not trained in a world; name one: metta {command} {checkpoint} --env PRESET"
         )
@@ -147,9 +141,9 @@ def load_policy(
 
     A printed note starts with `note_prefix`. Raises CheckpointError if the policy does not fit the world.
     """
-    if checkpoint in BASELINE_POLICIES:
+    if checkpoint in api.POLICIES:
         assert env_config is not None
-        return BASELINE_POLICIES[checkpoint](env_config), env_config
+        return api.make_policy(checkpoint, env_config), env_config
     loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config)
     agent = loaded.agent
     prefix = f"{note_prefix}: " if note_prefix else ""
@@ -167,6 +161,13 @@ def load_policy(
             f"{prefix}the policy was trained with these, which do not exist here: {_listed(loaded.missing)}"
         )
     return agent, agent.env_config
+
+
+def check_teacher(config: api.RunConfig) -> None:
+    """Raise ConfigError if a registered policy is the teacher and cannot play in a world of the config."""
+    if config.kickstarting.teacher in api.POLICIES:
+        tasks = api.load_tasks(config)
+        api.teacher_policies(config.kickstarting.teacher, dict(zip(tasks.names, tasks.env_configs, strict=True)))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -57,6 +57,28 @@ class Lines(RunLogger):
 """
 
 
+POLICY = """
+import torch
+from metta.api import Memory, PolicyOutput
+
+class Circle:
+    uses_action_masks = False
+
+    def __init__(self, env_config):
+        self.spec = env_config.spec
+        self.actions = torch.tensor(self.spec.flat_actions)
+
+    def initial_memory(self, agents):
+        return Memory({"steps": torch.zeros(1, agents, dtype=torch.int64)})
+
+    def act(self, observations, memory, episode_starts=None, generator=None, deterministic=False, action_masks=None):
+        memory = memory if episode_starts is None else memory.cleared(episode_starts)
+        steps = memory.tensors["steps"]
+        index, zeros = steps[0] % len(self.actions), torch.zeros(len(observations))
+        return PolicyOutput(self.actions[index], index, zeros, zeros, Memory({"steps": steps + 1}))
+"""
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with a tiny config in it, the packages in its `site` among those installed."""
@@ -113,6 +135,31 @@ def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) ->
     message = refused(metta_here("resume", "run"))
     assert 'agent.backbone  must be one of "cnn", "attention", "mlp", ' in message
     assert 'got "sums"' in message
+
+
+def test_a_policy_of_a_package_plays_in_every_command_and_teaches(here: Path) -> None:
+    site = install(here / "site", "circle", {"metta.policies": {"circle": "circle:Circle"}}, circle=POLICY)
+    world = ("--env", "tiny.toml", "--set", "env.game.max_steps=5")
+    values = json.loads(done(metta(here, "eval", "circle", *world, "--episodes", "2", "--json")))
+    assert values["checkpoint"] == "circle"
+    done(metta(here, "eval", "random", *world, "--against", "circle", "--episodes", "2", "--quiet"))
+    done(metta(here, "replay", "circle", *world, "--out", "replays"))
+    assert list(here.glob("replays/circle_tiny_seed_0*.html"))
+    assert "the policy was not trained in a world" not in refused(metta(here, "watch", "circle", *world))  # no terminal
+    teacher = ("--set", "kickstarting.teacher=circle")
+    done(metta(here, "check", "tiny.toml", *teacher))
+    done(metta(here, "train", "tiny.toml", *teacher, "--run-dir", "run", "--quiet"))
+    done(metta(here, "resume", "run", "--total-timesteps", "1536", "--quiet"))
+    assert "teacher_kl" in json.loads((here / "run/metrics.jsonl").read_text().splitlines()[-1])["losses"]
+    assert 'did you mean "circle"?' in refused(metta(here, "eval", "circl", *world))
+    assert 'did you mean "circle"?' in refused(metta(here, "train", "tiny.toml", "--set", "kickstarting.teacher=circl"))
+    assert "the circle policy is no network" in refused(metta(here, "export", "circle", "--env", "tiny.toml"))
+    # after the package is uninstalled
+    for file in site.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    message = refused(metta_here("resume", "run", "--total-timesteps", "2048"))
+    assert 'the policy "circle", the teacher of this run, is not installed; install the package' in message
 
 
 def test_a_logger_of_a_package_gets_each_epoch_and_the_epoch_it_resumes_from(here: Path) -> None:

@@ -37,7 +37,7 @@ NAMES = (
 )
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 LARGEST_README = 15 * 1024
-EXTENSIONS = ("map_builders", "backbones", "loggers", "observation_processors", "presets")
+EXTENSIONS = ("map_builders", "backbones", "policies", "loggers", "observation_processors", "presets")
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,7 @@ def test_the_example_package_extends_metta(tmp_path: Path) -> None:
     agent = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["agent"]
     assert (agent["backbone"], agent["obs_process_func"]) == ("sums", "only_near")
     assert "run/checkpoints" in metta("eval", "run/checkpoints/checkpoint_000002.pt", "--episodes", "1", "--json")
+    assert "circle" in metta("eval", "circle", "--env", "mine.striped", "--episodes", "1", "--json")
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)

@@ -1,10 +1,11 @@
 """The public names of metta and their types. `api.py` reads this list and imports each name when it is first used."""
 
 from metta.agent.backbones import Backbone
+from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput, make_agent
 from metta.allocator import keep_freed_memory
 from metta.baselines.random_policy import RandomPolicy
-from metta.baselines.registered import make_policy
+from metta.baselines.registered import make_policy, teacher_policies
 from metta.baselines.scripted import ScriptedPolicy
 from metta.checkpoint.onnx_export import export_policy
 from metta.checkpoint.policy_checkpoint import (
@@ -184,6 +185,7 @@ __all__ = [
     "LowRewardConfig",
     "MapBuilderConfig",
     "MatchResult",
+    "Memory",
     "MettaAgent",
     "MettaGridEnv",
     "NormalizationConfig",
@@ -269,6 +271,7 @@ __all__ = [
     "resume_run",
     "rollout",
     "save_checkpoint",
+    "teacher_policies",
     "train_ppo",
     "train_run",
     "trained_tasks",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from metta import api
 from metta.errors import UsageError
-from metta_cli import output
+from metta_cli import output, resolve
 from metta_cli.commands.train import overrides
 from metta_cli.parameters import Debug, From, Json, Set, Source
 
@@ -42,6 +42,7 @@ def _checked(config: api.RunConfig) -> api.ConfigCheck:
         agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", config.agent)
         weights = sum(weight.numel() for weight in agent.parameters())
         transferred = _transferred(api.load_initial_weights(agent, config))
+        resolve.check_teacher(config)
     result = api.check_config(config, weights)
     if not result.fits and config.run.device != "cpu":
         with suppress(UsageError):  # the config is for another machine

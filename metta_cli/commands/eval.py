@@ -25,7 +25,7 @@ Suite = Annotated[
 Opponent = Annotated[
     str | None,
     typer.Option(
-        metavar="OTHER.pt|RUN|random|scripted",
+        metavar="OTHER.pt|RUN|POLICY",
         help="Play a match against this policy, which controls the other agents.",
     ),
 ]
@@ -72,7 +72,7 @@ def eval_(
     policy, against = resolve.newest_policy(*checkpoint), against and resolve.newest_policy(against)
     evaluation = _Evaluation(policy, against, share, tuple(group or ()), episodes, baseline, seed, device)
     for path in (policy, against):  # a policy that plays nowhere is one error, without the name of a world
-        if path and path not in resolve.BASELINE_POLICIES:
+        if path and path not in api.POLICIES:
             api.load_policy(path)
     rows: list[EvaluationRow] = []
     refusals: list[MettaError] = []
@@ -135,7 +135,7 @@ class _Evaluation:
             share = 0.5 if self.share is None else self.share
             match = api.play_match(policy, opponent, env, self.episodes, self.seed, share, self.groups)
             return EvaluationRow(name, match=match)
-        policies = {self.checkpoint if self.checkpoint in resolve.BASELINE_POLICIES else "policy": policy}
+        policies = {self.checkpoint if self.checkpoint in api.POLICIES else "policy": policy}
         if self.baseline:
             policies["random"] = api.RandomPolicy(env_config.spec)
         results = {column: api.evaluate(policies[column], env, self.episodes, self.seed) for column in policies}

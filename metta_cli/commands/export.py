@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from metta import api
+from metta.errors import UsageError
 from metta_cli import output, resolve
 from metta_cli.parameters import RUN_HELP, Debug, Set, World, complete_run
 from metta_cli.torch_setup import set_up_torch
@@ -35,6 +36,8 @@ def export(
     """
     set_up_torch()
     path_of_policy = resolve.newest_policy(*checkpoint)
+    if path_of_policy in api.POLICIES:
+        raise UsageError(f"the {path_of_policy} policy is no network; only the policy of a checkpoint can be exported")
     env_config = resolve.load_env("export", path_of_policy, env, set_) if env or set_ else None
     policy = api.load_policy(path_of_policy, env_config=env_config).agent
     path = out or Path(path_of_policy).with_suffix(".onnx")

@@ -18,7 +18,7 @@ def play(
     source: Source,
     agent: Annotated[int, integer_option("Index of the agent to control.", 0)] = 0,
     policy: Annotated[
-        str, typer.Option(metavar="CHECKPOINT.pt|RUN|random|scripted", help="Policy of the other agents.")
+        str, typer.Option(metavar="CHECKPOINT.pt|RUN|POLICY", help="Policy of the other agents.")
     ] = "random",
     seed: Annotated[int, integer_option("Seed of the first episode.", 0)] = 0,
     set_: Set = None,

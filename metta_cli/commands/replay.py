@@ -53,7 +53,7 @@ def _name_and_title(source: str, checkpoint: str, env: str | None, set_: list[st
     """Start of the names of the files, and title of the page: run, policy and world. `source` led to `checkpoint`."""
     world = Path(env).name.removesuffix(".toml").strip("-") or "world" if env else ""
     shown_world = f"{world} with {', '.join(set_)}" if set_ else world
-    if checkpoint in resolve.BASELINE_POLICIES:
+    if checkpoint in api.POLICIES:
         return f"{checkpoint}_{world}", api.replay_title("", f"{checkpoint} policy", shown_world)
     policy = Path(checkpoint).stem
     epoch = re.fullmatch(r"checkpoint_(\d+)", policy)

@@ -19,7 +19,7 @@ def watch(
     source: Annotated[
         list[str],
         typer.Argument(
-            metavar="CHECKPOINT.pt|RUN|random|scripted",
+            metavar="CHECKPOINT.pt|RUN|POLICY",
             help=f"A policy file, {RUN_HELP}, which is followed, or a baseline policy.",
             autocompletion=complete_run,
         ),

@@ -213,11 +213,11 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     return newest_valid(found) if found else None
 
 
-def policy_file(path: str | Path) -> Path:
+def policy_file(path: str | Path, registered: Sequence[str] = ()) -> Path:
     """The file of a policy: `path` itself, or the `newest_checkpoint` of a run or a directory of checkpoints.
 
     A name that is no path stands for the newest run of that name, as in `find_runs`. Raises UsageError if there is
-    no such run, or if the directory has no policy.
+    no such run, or if the directory has no policy; the message may suggest one of the names `registered`.
     """
     found = user_path(path)
     if not os.path.lexists(found):
@@ -225,7 +225,8 @@ def policy_file(path: str | Path) -> Path:
             found = runs[0]
         elif found.name == os.fspath(path) and found.suffix != ".pt":
             known = [name for run in find_runs(["runs/*"]) for name in (run.name, _run_name(run)) if name]
-            raise UsageError(f"{found} does not exist, here or as a run in runs/{similar_name(str(found), known)}")
+            hint = similar_name(str(found), [*known, *registered])
+            raise UsageError(f"{found} does not exist, here or as a run in runs/{hint}")
     if os.path.isdir(found):
         if (newest := newest_checkpoint(found)) is None:
             raise UsageError(f"{found} has no checkpoint yet")

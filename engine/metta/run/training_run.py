@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from metta.agent.compile_layers import compile_agent
 from metta.agent.policy import MettaAgent, Policy, make_agent
-from metta.baselines.registered import make_policy
+from metta.baselines.registered import teacher_policies
 from metta.checkpoint.file_format import read_torch_file
 from metta.checkpoint.policy_checkpoint import KIND, checkpoint_content, checkpoint_name, load_policy
 from metta.checkpoint.state_validation import SCHEDULE_PROGRESS
@@ -114,13 +114,19 @@ class TrainingRun:
 
     def _load_teacher(self, saved_policies: Path | None) -> list[Policy] | None:
         """The teacher of `[kickstarting]` in the world of each task, or in all of them; None without a teacher."""
-        teacher, worlds = self.config.kickstarting.teacher, self.curriculum.env_configs
+        teacher, curriculum = self.config.kickstarting.teacher, self.curriculum
         if not teacher:
             return None
         if teacher in POLICIES:
-            return [make_policy(teacher, world) for world in worlds]
+            return teacher_policies(teacher, dict(zip(curriculum.names, curriculum.env_configs, strict=True)))
+        if saved_policies is not None and Path(teacher).name == teacher:  # paths in `config.toml` have a directory
+            raise UsageError(
+                f'kickstarting.teacher: the policy "{teacher}", the teacher of this run, is not installed; install the '
+                f"package that provides it, or register it in your program (available: {', '.join(POLICIES.names())})"
+            )
+        path = saved_policies / TEACHER if saved_policies else teacher
         with _locating("kickstarting", "teacher", is_new=saved_policies is None):
-            return [load_policy(saved_policies / TEACHER if saved_policies else teacher, self.device, worlds[0]).agent]
+            return [load_policy(path, self.device, curriculum.env_configs[0]).agent]
 
     def _load_opponents(self, saved_policies: Path | None, names: Sequence[str]) -> OpponentPool | None:
         """The frozen policies of `[self_play]`, for the worlds of this run; None without self-play."""
@@ -370,7 +376,7 @@ def with_policy_files(config: RunConfig) -> RunConfig:
 
     def file_of(key: KeyPath, path: str) -> str:
         try:
-            file = policy_file(path)
+            file = policy_file(path, POLICIES.names() if key[0] == "kickstarting" else ())
             read_torch_file(file, KIND)
         except (CheckpointError, UsageError) as error:
             problems.append(Problem(key, str(error).replace("\n  ", " ")))
