@@ -87,13 +87,15 @@ def test_resumed_by_equally_many_processes_the_run_is_bit_identical(runs: Path) 
     lines = metrics_of(straight)
     assert [line["agent_step"] for line in lines] == [512, 1024, 1536, 2048]
     assert lines == metrics_of(stopped)
+    assert all(line["losses"]["teacher_kl"] > 0 for line in lines)
     assert_same_weights(weights_of(straight, 4), weights_of(stopped, 4))
     state = TrainingState.load(stopped / "checkpoints" / "trainer_state_000004.pt")
     assert (state.agent_step, state.total_agent_step) == (1024, 2048)
     own, others = state.extra_args["experience"], state.extra_args["other_experiences"]
     assert len(others) == 1
     assert not torch.equal(own["observations"], others[0]["observations"])
-    assert not torch.equal(own["policy_generator"], others[0]["policy_generator"])
+    for name in ("policy_generator", "teacher_generator"):
+        assert not torch.equal(own[name], others[0][name])
 
 
 def test_batch_sizes_are_of_all_processes_or_of_each(runs: Path) -> None:

@@ -182,6 +182,7 @@ def test_each_setting_of_kickstarting_changes_the_run(teacher_path: Path, tmp_pa
     runs = {
         "teacher": [],
         "coef": ["kickstarting.coef=0.5"],
+        "label_share": ["kickstarting.label_share=0.5"],
         "value_coef": ["kickstarting.value_coef=1.0"],
         "anneal_steps": ["kickstarting.anneal_steps=4096"],
         "hold_steps": ["kickstarting.anneal_steps=4096", "kickstarting.hold_steps=512"],

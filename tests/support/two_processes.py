@@ -37,6 +37,7 @@ SELF_PLAY = (
     "env.game.max_steps=30",
     "experience.stagger_episodes=true",
 )
+TEACHER = ("kickstarting.teacher='scripted'", "kickstarting.label_share=0.5")
 PPO = PPOConfig(ent_coef=0.02, vf_coef=0.7, l2_reg_loss_coef=0.001, max_grad_norm=0.5, norm_adv=True)
 
 
@@ -88,8 +89,8 @@ def gradients(directory: Path, processes: Processes) -> None:
 
 def runs(directory: Path, processes: Processes) -> None:
     """A run without a break, the same run stopped and resumed, and the observations of this process."""
-    train_run(tiny_config(directory / "straight", *STEADY, *SELF_PLAY, "run.total_timesteps=2048"), ignore)
-    train_run(tiny_config(directory / "stopped", *STEADY, *SELF_PLAY, "run.total_timesteps=1024"), ignore)
+    train_run(tiny_config(directory / "straight", *STEADY, *SELF_PLAY, *TEACHER, "run.total_timesteps=2048"), ignore)
+    train_run(tiny_config(directory / "stopped", *STEADY, *SELF_PLAY, *TEACHER, "run.total_timesteps=1024"), ignore)
     resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
     for batch in ("global", "per_process"):
         config = tiny_config("", f"distributed.batch='{batch}'")

@@ -48,7 +48,7 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     observations = (steps + 1) * plan.agents * (spec.num_observation_tokens * 3 + 1)
     outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * (4 + 4)
     action_masks = steps * plan.agents * len(spec.flat_actions) if config.agent.mask_actions else 0
-    teacher_values = len(spec.flat_actions) + 1  # log probabilities and the value
+    teacher_values = len(spec.flat_actions) + 1  # probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
     memory = plan.segments_per_agent * plan.agents * memory_state_size(config.agent) * 4
     return observations + action_masks + outcomes + teacher + memory
