@@ -38,6 +38,7 @@ from peer import START_SECONDS, Peer
 import metta.world.env as world_env
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.token_features import NO_TOKEN
+from metta.config.loading.load import load_config
 from metta.world.env import MettaGridEnv
 from metta.world.observation.observe import Observer
 
@@ -341,6 +342,36 @@ def growth(repeats: int, seconds: float) -> list[Target]:
     ]
 
 
+def masks(repeats: int) -> list[Target]:
+    """Time of action masks as a share of the time of a step, with actions sampled from the masks."""
+    print("\naction masks, us: of a step (share)")
+    targets = []
+    for preset in ("quickstart", "simple", "arena"):
+        for num_worlds in (1, 8, 32, 128):
+            env, generator = MettaGridEnv(load_config(preset).env, num_worlds, seed=0), np.random.default_rng(0)
+            pairs = np.array(env.spec.flat_actions)
+            observations, _ = env.reset(staggered=True)
+            shares, steps, all_masks = [], [], []
+            for number in range(WARM_UP_STEPS + 20 * repeats):
+                begin = time.process_time()
+                allowed = env.action_masks()
+                middle = time.process_time()
+                actions = pairs[(allowed * generator.random(allowed.shape, np.float32)).argmax(axis=1)]
+                start = time.process_time()
+                env.step(actions, out=observations)
+                if number >= WARM_UP_STEPS:
+                    all_masks.append(middle - begin)
+                    steps.append(time.process_time() - start)
+                    shares.append(all_masks[-1] / steps[-1])
+            share = statistics.median(shares)
+            mask, step = (statistics.median(spent) * 1e6 for spent in (all_masks, steps))
+            print(
+                f"  {preset:<12} {num_worlds:>4} worlds {env.agents:>5} agents {mask:>6.0f}: {step:>6.0f} ({share:.1%})"
+            )
+            targets.append(Target(f"{preset}, {num_worlds} worlds, action masks, share of a step", share, 0.15, False))
+    return targets
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("batches", nargs="*", default=list(BATCHES), help="a, b, c, d; default: all")
@@ -348,7 +379,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=0.3, help="duration of each measurement")
     parser.add_argument("--growth", action="store_true", help="also measure batches of up to 65,536 agents")
+    parser.add_argument("--masks", action="store_true", help="measure only action masks, in presets")
     options = parser.parse_args()
+    if options.masks:
+        print("", *masks(options.repeats), sep="\n")
+        return
     original = options.original or find_original()
     print(f"Python {sys.version.split()[0]}, NumPy {np.__version__}; medians of {options.repeats} interleaved runs")
     if not original:
