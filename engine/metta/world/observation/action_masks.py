@@ -29,6 +29,7 @@ from metta.geometry import STEPS
 from metta.world.observation.mask_tables import (
     ALWAYS,
     FACES_EDGE,
+    REACHED,
     SIDE_AT_EDGE,
     SIDES,
     AttackColumns,
@@ -46,9 +47,33 @@ from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
 GROUP, FROZEN = FEATURE_IDS["agent:group"], FEATURE_IDS["agent:frozen"]
 ORIENTATION, CONVERTING = FEATURE_IDS["agent:orientation"], FEATURE_IDS["converting"]
 
+IS_TARGET = np.array([ahead > 0 for ahead, _ in REACHED])
+
 Array = NDArray[Any]
 Entities = NDArray[np.int32]
 ALL_ROWS = slice(None)
+
+
+class EntityTables:
+    """Tables by entity id. After the entities, they have an entry for cells that are not seen, and the outside (-1)."""
+
+    def __init__(self, worlds: Worlds):
+        self.is_passable: Mask = np.zeros(worlds.num_entity_ids + 2, np.bool_)
+        """a move may enter the cell"""
+        self.is_passable[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = True
+        self.is_swappable = np.zeros_like(self.is_passable)
+        """a swap may exchange it"""
+        self.is_swappable[worlds.first_swappable : worlds.first_plain_wall] = True
+        self.is_agent = np.zeros_like(self.is_passable)
+        self.is_agent[worlds.first_agent : worlds.first_plain_wall] = True
+
+    def update(self, worlds: Worlds, tables: MaskTables) -> None:
+        """Update the entries of agents, some of which are frozen."""
+        agents = slice(worlds.first_agent, worlds.first_plain_wall)
+        self.is_passable[agents] = worlds.freeze == 0
+        if not tables.all_swap_agents:
+            swaps = tables.swaps_agents[worlds.ruleset].repeat(worlds.num_agents)
+            self.is_swappable[agents] = swaps | (worlds.freeze != 0)
 
 
 class ActionMasks:
@@ -58,44 +83,26 @@ class ActionMasks:
         spec = worlds.compiled.spec
         self._worlds, self._observer, self._tables = worlds, observer, MaskTables(worlds.compiled)
         self._cells = CellCodes(spec.observation_height, spec.observation_width, worlds.stride)
-        # by entity id: whether its cell can be entered, and whether it can be swapped; the last two entries are those
-        # of cells that are not seen, and of the outside (-1)
-        self._passable = self._swappable = np.zeros(0, np.bool_)
+        self._entities = EntityTables(worlds)
 
     def compute(self) -> Mask:
         """The actions that stay allowed: see `MettaGridEnv.action_masks`. `[agents, flat actions] bool`"""
+        worlds = self._worlds
+        worlds.check_episode(0)
         last_tokens = self._observer.last_tokens()
-        self._update_entities()
-        return _Step(self._worlds, self._tables, self._cells, last_tokens, self._passable, self._swappable).masks()
-
-    def _update_entities(self) -> None:
-        worlds, tables = self._worlds, self._tables
-        agents = slice(worlds.first_agent, worlds.first_plain_wall)
-        if len(self._passable) != worlds.num_entity_ids + 2:
-            self._passable = np.zeros(worlds.num_entity_ids + 2, np.bool_)
-            self._passable[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = True
-            self._swappable = np.zeros_like(self._passable)
-            self._swappable[worlds.first_swappable : worlds.first_plain_wall] = True
-        self._passable[agents] = worlds.freeze == 0
-        if not tables.all_swap_agents:
-            swaps = tables.swaps_agents[worlds.ruleset].repeat(worlds.num_agents)
-            self._swappable[agents] = swaps | (worlds.freeze != 0)
+        if len(self._entities.is_agent) != worlds.num_entity_ids + 2:
+            self._entities = EntityTables(worlds)
+        self._entities.update(worlds, self._tables)
+        return _Step(worlds, self._tables, self._cells, self._entities, last_tokens).masks()
 
 
 class _Step:
     """The masks before one step; `last_tokens` is None if all observations hold their whole window."""
 
     def __init__(
-        self,
-        worlds: Worlds,
-        tables: MaskTables,
-        cells: CellCodes,
-        last_tokens: Array | None,
-        passable: Mask,
-        swappable: Mask,
+        self, worlds: Worlds, tables: MaskTables, cells: CellCodes, entities: EntityTables, last_tokens: Array | None
     ):
-        self.worlds, self.tables, self.cells, self.last = worlds, tables, cells, last_tokens
-        self.passable, self.swappable = passable, swappable
+        self.worlds, self.tables, self.cells, self.entities, self.last = worlds, tables, cells, entities, last_tokens
         self.ruleset = worlds.ruleset.repeat(worlds.num_agents) if len(worlds.compiled.configs) > 1 else None
         self.unseen = worlds.num_entity_ids
         """entity id of cells that the observation does not hold, larger than all others"""
@@ -235,8 +242,9 @@ class _Step:
         can_receive = tables.has_gifts and action not in tables.attack_actions  # attacks come before gifts
         affords: Mask | None = None
         missing: Array | int = 0
-        for item in tables.required_items[action]:
-            required = self._of_ruleset(tables.required)[..., action, item]
+        for item, required in tables.required_units[action]:
+            if self.ruleset is not None:
+                required = tables.required[self.ruleset, action, item]
             held: Array = worlds.inventory[:, item]
             if self.last is not None:
                 held = np.where(self.last < FIRST_ITEM_FEATURE + item, self.caps[:, item], held)
@@ -261,14 +269,14 @@ class _Step:
     def _may_move(self, argument: int) -> Mask:
         direction = self.worlds.orientation ^ argument if argument else self.worlds.orientation
         entities = self._look(direction) if argument else self.ahead
-        can: Mask = self.passable.take(entities)
+        can: Mask = self.entities.is_passable.take(entities)
         if self.last is not None:
             is_agent = self.worlds.agents_among(entities) >= 0
             can |= is_agent & self._hides(ALL_ROWS, self.cells.neighbors[direction] + FROZEN)
         return can
 
     def _may_swap(self) -> Mask:
-        can: Mask = self.swappable.take(self.ahead)
+        can: Mask = self.entities.is_swappable.take(self.ahead)
         if not self.sees_neighbors:
             codes = self.cells.neighbors[self.worlds.orientation] + FROZEN
             may_hide = (self.worlds.agents_among(self.ahead) >= 0) & self._hides(ALL_ROWS, codes)
@@ -354,28 +362,26 @@ class _Step:
         free = attack.action == ABSENT
         rows = self.worlds.all_agents if free else self._affords(attack.action).nonzero()[0]
         if rows.size:
-            self.can[:, attack.columns][rows] = self._hits(rows)
+            hits = self._hits(rows)
+            self.can[:, attack.reached][rows] = hits
+            self.can[:, attack.reached.stop][rows] = hits.dot(IS_TARGET)  # whether any target is hit
 
     def _hits(self, rows: Rows) -> Mask:
-        """Whether an attack may hit an agent at each of REACHED; last at any target. `[rows, REACHED + 1]`"""
+        """Whether an attack may hit an agent at each of REACHED. `[rows, REACHED]`"""
         worlds, cells, tables = self.worlds, self.cells, self.tables
         orientation = worlds.orientation.take(rows)
-        hits = np.empty((len(rows), cells.reached_offsets.shape[1] + 1), np.bool_)
-        reached = hits[:, :-1]
         entities = worlds.grid.take(worlds.cell.take(rows)[:, None] + cells.reached_offsets.take(orientation, axis=0))
-        np.greater_equal(entities, worlds.first_agent, out=reached)
-        reached &= entities < worlds.first_plain_wall
+        hits: Mask = self.entities.is_agent.take(entities)
         if self.last is not None or not cells.holds_reached:
             is_hidden = self._hides(rows, cells.reached.take(orientation, axis=0))
-            reached[is_hidden] = tables.other_agents > 0
+            hits[is_hidden] = tables.other_agents > 0
             entities[is_hidden] = EMPTY
         if not tables.all_walled:
             is_open = ~tables.is_walled[worlds.task[worlds.world_of_agent[rows]]]
             if is_open.any():
-                reached[is_open] = _after_edge_rule(reached[is_open], entities[is_open] > EMPTY, orientation[is_open])
+                hits[is_open] = _after_edge_rule(hits[is_open], entities[is_open] > EMPTY, orientation[is_open])
             if self.last is not None:
-                reached[is_open & (self.last[rows] < ORIENTATION)] = True  # it may face a corner
-        np.logical_or.reduce(reached[:, len(SIDES) :], axis=1, out=hits[:, -1])
+                hits[is_open & (self.last[rows] < ORIENTATION)] = True  # it may face a corner
         return hits
 
     def _fill_gift(self, index: int, slot: Slot) -> None:

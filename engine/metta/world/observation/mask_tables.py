@@ -58,8 +58,8 @@ class AttackColumns(NamedTuple):
 
     action: int
     """id of one of the attacks; ABSENT if they are free"""
-    columns: slice
-    """one column for each of REACHED, then one for the nearest agent"""
+    reached: slice
+    """one column for each of REACHED; the next one is for the nearest agent"""
 
 
 class CellCodes:
@@ -111,7 +111,11 @@ class MaskTables:
 
         # by action
         needs_item = np.asarray((self.required > 0).any(axis=0))
-        self.required_items = [np.flatnonzero(needed).tolist() for needed in needs_item]
+        # the items that each action requires, and their units with the first ruleset
+        self.required_units: list[list[tuple[int, Any]]] = [
+            [(item, int(self.required[0, action, item])) for item in np.flatnonzero(needed).tolist()]
+            for action, needed in enumerate(needs_item)
+        ]
         is_attack = np.asarray(np.isin(self._kind, ATTACKS).any(axis=0))
         costs = [(self.required[:, action].tobytes(), is_attack[action]) for action in range(compiled.num_actions)]
         self.same_cost = [costs.index(cost) for cost in costs]  # the first action with the same conditions
@@ -128,7 +132,7 @@ class MaskTables:
             attack = self._attack_columns(ABSENT if slot.action == ABSENT else self.same_cost[slot.action])
             # arguments number the targets from 1
             target = len(SIDES) + slot.argument - 1 if slot.kind == TurnKind.ATTACK else len(REACHED)
-            column_of_slot[index] = attack.columns.start + target
+            column_of_slot[index] = attack.reached.start + target
         self.column_of_action = column_of_slot[slot_of_action]  # [rulesets, flat actions]
         self.num_columns = len(self.slots) + len(self.attacks) * (len(REACHED) + 1)
 
@@ -137,7 +141,7 @@ class MaskTables:
             if attack.action == cost:
                 return attack
         start = len(self.slots) + len(self.attacks) * (len(REACHED) + 1)
-        self.attacks.append(AttackColumns(cost, slice(start, start + len(REACHED) + 1)))
+        self.attacks.append(AttackColumns(cost, slice(start, start + len(REACHED))))
         return self.attacks[-1]
 
     def _slots_of(self, *kinds: int) -> list[tuple[int, Slot]]:

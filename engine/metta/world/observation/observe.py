@@ -99,18 +99,16 @@ class Observer:
         self._num_tokens = window.num_tokens
         self._num_features = len(worlds.compiled.spec.feature_names)
         self._streams: dict[int, _TokenStream] = {}  # last observations, by first agent of each chunk
+        self._restarted: list[int] = []  # worlds whose cached observations are outdated
 
     def rebuild(self) -> None:
         """Rebuild the token table and discard cached observations, after the state of the worlds was replaced."""
         self.table.rebuild()
-        self._streams = {}
+        self._streams, self._restarted = {}, []
 
     def discard(self, restarted: Sequence[int]) -> None:
         """Discard the cached observations of worlds that have started a new episode."""
-        for world in restarted:
-            rows = self.worlds.rows_of(world)
-            for start in range(rows.start - rows.start % CHUNK, rows.stop, CHUNK):
-                self._streams.pop(start, None)
+        self._restarted += restarted
 
     def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8], is_counted: bool = True) -> None:
         """Write observations of agents `rows` (None: all) to `out [rows, tokens, 3] uint8`.
@@ -128,7 +126,7 @@ class Observer:
                 worlds.tokens_dropped[chunk] += stream.totals - written
             self._copy_rows(stream, written, out[start : start + CHUNK])
             streams[start] = stream
-        self._streams = streams if rows is None else {}
+        self._streams, self._restarted = streams if rows is None else {}, []
 
     def compact(self) -> CompactObservations:
         """The last observations of all agents: see CompactObservations."""
@@ -154,9 +152,9 @@ class Observer:
         token slots, which holds all entities of the window, it is the number of cells. None if that is true of all
         observations. `[agents] int64`
         """
-        streams = self._last_streams()
-        if max(stream.totals.max() for stream in streams) < self._num_tokens:
+        if not self._may_be_full():
             return None
+        streams = self._last_streams()
         codes = []
         for stream in streams:
             code = np.full(len(stream.totals), self.window.num_cells << 8)
@@ -168,10 +166,28 @@ class Observer:
             codes.append(code)
         return np.concatenate(codes)
 
+    def _may_be_full(self) -> bool:
+        """Whether any observation may have no unused token slots, without encoding observations again."""
+        worlds, streams = self.worlds, self._streams
+        if len(streams) * CHUNK < worlds.agents:
+            return True
+        for stream in streams.values():
+            if stream.totals.max() >= self._num_tokens:
+                return True
+        if not self._restarted:
+            return False
+        rows = worlds.rows_of_worlds(np.array(self._restarted))
+        return bool(worlds.tokens_written[rows].max() >= self._num_tokens)  # of their first observations
+
     def _last_streams(self) -> list[_TokenStream]:
         """The tokens of the last observations, in chunks of agents; encoded again in worlds that were reset since."""
         self.worlds.check_episode(0)
         starts = range(0, self.worlds.agents, CHUNK)
+        for world in self._restarted:
+            rows = self.worlds.rows_of(world)
+            for start in range(rows.start - rows.start % CHUNK, rows.stop, CHUNK):
+                self._streams.pop(start, None)
+        self._restarted = []
         if len(self._streams) < len(starts):
             self.table.update()
             for start in starts:
