@@ -42,10 +42,10 @@ from metta.world.observation.observe import Observer
 from metta.world.rules.converters import MAX_HELD
 from metta.world.rules.inventory import Rows
 from metta.world.state.compiled_config import ABSENT, TurnKind
-from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
+from metta.world.state.worlds import CONVERTING, EMPTY, IDLE, OUTSIDE, Worlds
 
 GROUP, FROZEN = FEATURE_IDS["agent:group"], FEATURE_IDS["agent:frozen"]
-ORIENTATION, CONVERTING = FEATURE_IDS["agent:orientation"], FEATURE_IDS["converting"]
+ORIENTATION, CONVERTING_FEATURE = FEATURE_IDS["agent:orientation"], FEATURE_IDS["converting"]
 
 IS_TARGET = np.array([ahead > 0 for ahead, _ in REACHED])
 
@@ -107,7 +107,8 @@ class _Step:
         self.unseen = worlds.num_entity_ids
         """entity id of cells that the observation does not hold, larger than all others"""
         self.sees_neighbors = last_tokens is None and cells.holds_neighbors
-        self.ahead = self._look(worlds.orientation)
+        self.step_ahead = worlds.step_offset.take(worlds.orientation)
+        self.ahead = self._look(worlds.cell + self.step_ahead, worlds.orientation)
         self.can = np.zeros((worlds.agents, tables.num_columns), np.bool_)
         self.affordable: dict[int, Mask] = {}
 
@@ -163,10 +164,9 @@ class _Step:
         last = self.last[rows]
         return codes > last.reshape(-1, *(1,) * (codes.ndim - 1))
 
-    def _look(self, direction: Array) -> Entities:
-        """The entity in the next cell in a direction (an orientation) from each agent, without the edge rule."""
-        worlds = self.worlds
-        entities: Entities = worlds.grid.take(worlds.cell + worlds.step_offset.take(direction))
+    def _look(self, cells: Array, direction: Array) -> Entities:
+        """The entities in `cells`, which lie next to the agents in a direction (an orientation). No edge rule."""
+        entities: Entities = self.worlds.grid.take(cells)
         if not self.sees_neighbors:
             entities[self._hides(ALL_ROWS, self.cells.neighbors.take(direction))] = self.unseen
         return entities
@@ -191,10 +191,12 @@ class _Step:
     def givers(self) -> Array:
         """How many agents may give each agent an item before its turn: active ones that face it. `[agents]`"""
         givers = np.zeros(self.worlds.agents, np.int64)
+        worlds = self.worlds
         for direction in range(len(STEPS)):
-            directions = np.full(self.worlds.agents, direction)
+            directions = np.full(worlds.agents, direction)
             codes = self.cells.neighbors[directions]
-            is_active, orientation = self._active_agents(ALL_ROWS, self._look(directions), codes)
+            entities = self._look(worlds.cell + worlds.step_offset[direction], directions)
+            is_active, orientation = self._active_agents(ALL_ROWS, entities, codes)
             givers += is_active & ((orientation == direction ^ 1) | (orientation < 0))
         return np.minimum(givers, self.tables.other_agents)
 
@@ -257,21 +259,18 @@ class _Step:
             return np.ones(worlds.agents, np.bool_)
         return affords & (missing <= self.givers) if can_receive else affords
 
-    def _consumed(self, action: int, rows: Rows) -> Array | None:
-        """Units of each item that an action consumes, also if it then fails. `[rows, items]`; None: nothing"""
-        return None if action == ABSENT else self._of_ruleset(self.tables.consumed, rows)[..., action, :]
-
     # -- conditions of each kind of action ----------------------------------------------------------------------
 
     def _fill(self, index: int, slot: Slot, can: Mask) -> None:
         self.can[:, index] = can if slot.action == ABSENT else can & self._affords(slot.action)
 
     def _may_move(self, argument: int) -> Mask:
-        direction = self.worlds.orientation ^ argument if argument else self.worlds.orientation
-        entities = self._look(direction) if argument else self.ahead
+        worlds = self.worlds
+        direction = worlds.orientation ^ 1 if argument and not self.sees_neighbors else worlds.orientation
+        entities = self._look(worlds.cell - self.step_ahead, direction) if argument else self.ahead
         can: Mask = self.entities.is_passable.take(entities)
         if self.last is not None:
-            is_agent = self.worlds.agents_among(entities) >= 0
+            is_agent = worlds.agents_among(entities) >= 0
             can |= is_agent & self._hides(ALL_ROWS, self.cells.neighbors[direction] + FROZEN)
         return can
 
@@ -288,75 +287,75 @@ class _Step:
         rows = (self.ahead >= self.worlds.first_converter).nonzero()[0]
         if not rows.size:
             return
-        tables, (type_rows, held, is_busy) = self.tables, self._converters(rows)
+        tables, (type_rows, held, phase) = self.tables, self._converters(rows)
         least, most = self._items(rows)
         room_cap = self._by_group(tables.room_cap, tables.largest_room_cap, rows)
-        is_busy = is_busy[:, None]
-        stocked = held.astype(np.bool_)
-        stocked |= is_busy
+        stocked = held | phase  # not 0: the converter has units of the item, or may have
 
-        # for booleans, `dot` with ones is `any(axis=1)`, and faster
-
-        def gives(type_rows: Array, consumed: Array | None) -> Mask:
+        def gets(type_rows: Array, least: Array) -> Mask:
+            fits = least < room_cap
             outputs = tables.output.take(type_rows, axis=0)
-            outputs &= stocked
+            np.logical_and(outputs, stocked, out=outputs)
             if tables.has_refilled:
                 outputs |= tables.refilled[type_rows]
-            outputs &= (least if consumed is None else np.maximum(least - consumed, 0)) < room_cap
-            return np.asarray(outputs.dot(tables.every_item))
+            fits &= outputs
+            return np.asarray(fits.dot(tables.every_item))  # for booleans it is `any(axis=1)`, and faster
 
-        def takes(type_rows: Array, consumed: Array | None) -> Mask:
+        def puts(type_rows: Array, most: Array) -> Mask:
             inputs = tables.input.take(type_rows, axis=0)
-            inputs &= most.astype(np.bool_) if consumed is None else most > consumed
+            np.logical_and(inputs, most, out=inputs)
             if not tables.other_agents:  # nobody else makes room in a full converter
-                inputs &= (held < MAX_HELD) | is_busy
+                inputs &= (held < MAX_HELD) | (phase != IDLE)
             return np.asarray(inputs.dot(tables.every_item))
 
         for index, slot in tables.converter_slots:
-            consumed = self._consumed(slot.action, rows)
-            if slot.kind == TurnKind.GET_ITEMS:
-                can = gives(type_rows, consumed)
-            elif slot.kind == TurnKind.PUT_ITEMS:
-                can = takes(type_rows, consumed)
+            left, offered, types = least, most, type_rows
+            if slot.action != ABSENT:
+                consumed = self._of_ruleset(tables.consumed, rows)[..., slot.action, :]
+                left, offered = np.maximum(least - consumed, 0), np.maximum(most - consumed, 0)
+            if slot.kind == TurnKind.USE:
+                types, is_usable = self._usable_types(slot.action, rows, type_rows)
+                can = is_usable & (gets(types, left) | puts(types, offered))
             else:
-                action_rows = self._action_rows(slot.action, rows)
-                is_seen = self.ahead[rows] != self.unseen
-                any_usable = np.where(is_seen, type_rows, tables.first_usable + action_rows)
-                can = gives(any_usable, consumed) | takes(any_usable, consumed)
-                usable = self.worlds.compiled.actions.usable_types
-                can &= usable[action_rows, np.where(is_seen, type_rows, 0)] | ~is_seen
-            # faster than `can[rows, index] =`
-            self.can[:, index][rows] = can if slot.action == ABSENT else can & self._affords(slot.action)[rows]
+                can = gets(types, left) if slot.kind == TurnKind.GET_ITEMS else puts(types, offered)
+            if slot.action != ABSENT:
+                can &= self._affords(slot.action)[rows]
+            self.can[:, index][rows] = can  # faster than `can[rows, index] =`
 
-    def _action_rows(self, action: int, rows: Rows) -> Array | int:
-        """The row of an action in the tables of the world of each agent."""
-        return action if self.ruleset is None else self.ruleset[rows] * self.worlds.compiled.num_actions + action
+    def _usable_types(self, action: int, rows: Rows, type_rows: Array) -> tuple[Array, Mask]:
+        """The type row of each converter, that of any usable type if it is not seen; and whether `use` works on it."""
+        first_rows = 0 if self.ruleset is None else self.ruleset[rows] * self.worlds.compiled.num_actions
+        action_rows = first_rows + action
+        is_seen = type_rows < self.tables.num_types
+        usable = self.worlds.compiled.actions.usable_types[action_rows, np.where(is_seen, type_rows, 0)]
+        return np.where(is_seen, type_rows, self.tables.first_usable + action_rows), usable | ~is_seen
 
-    def _converters(self, rows: Rows) -> tuple[Array, Array, Mask]:
-        """(type rows, units held `[rows, items]`, whether it is busy) of the converter ahead of each agent.
+    def _converters(self, rows: Rows) -> tuple[Array, Array, Array]:
+        """(type rows `[rows]`, units held `[rows, items]`, phase `[rows, 1]`) of the converter ahead of each agent.
 
-        Where an observation does not hold the units of an item, the converter has one; where it does not hold the
-        converter at all, the converter is busy and its type row is that of any type.
+        Where an observation does not hold the units of an item, they are 1; where it does not hold the converter at
+        all, the type row is that of any type. A phase that is not seen is not IDLE.
         """
         worlds = self.worlds
-        converters = self.ahead.take(rows) - worlds.first_converter
+        converters = self.ahead.take(rows)
+        converters -= worlds.first_converter
         if self.sees_neighbors:
-            is_busy = worlds.converter_phase.take(converters).astype(np.bool_)  # IDLE is 0
-            return worlds.converter_type.take(converters), worlds.converter_inventory.take(converters, axis=0), is_busy
+            phase = worlds.converter_phase.take(converters)[:, None]
+            return worlds.converter_type.take(converters), worlds.converter_inventory.take(converters, axis=0), phase
         is_seen = self.ahead[rows] != self.unseen
         seen = converters[is_seen]
         type_rows = np.full(len(rows), self.tables.num_types)
         if self.ruleset is not None:
             type_rows += self.ruleset[rows]
         type_rows[is_seen] = worlds.converter_type[seen]
-        held = np.ones((len(rows), worlds.compiled.num_items), np.int64)
+        held = np.ones((len(rows), worlds.compiled.num_items), np.int16)
         held[is_seen] = worlds.converter_inventory[seen]
-        is_busy = np.ones(len(rows), np.bool_)
-        is_busy[is_seen] = worlds.converter_phase[seen] != IDLE
-        codes = self.cells.neighbors[worlds.orientation[rows]]
-        is_busy |= self._hides(rows, codes + CONVERTING)
-        held[self._hides(rows, codes[:, None] + FIRST_ITEM_FEATURE + np.arange(held.shape[1]))] = 1
-        return type_rows, held, is_busy
+        phase = np.full((len(rows), 1), CONVERTING, np.int8)
+        phase[is_seen, 0] = worlds.converter_phase[seen]
+        codes = self.cells.neighbors[worlds.orientation[rows], None]
+        phase[self._hides(rows, codes + CONVERTING_FEATURE)] = CONVERTING
+        held[self._hides(rows, codes + FIRST_ITEM_FEATURE + np.arange(held.shape[1]))] = 1
+        return type_rows, held, phase
 
     def _fill_attacks(self, attack: AttackColumns) -> None:
         free = attack.action == ABSENT
