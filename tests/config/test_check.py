@@ -218,3 +218,9 @@ def test_the_estimate_of_experience_is_exact(forward_lstm: bool, mask_actions: b
     plan = plan_batch(config.experience, 3)
     advantages = plan.batch_size * 4
     assert experience_bytes(config, plan, config.env.spec) == taken + advantages
+
+
+@pytest.mark.parametrize("mask_actions", [True, False])
+def test_action_masks_are_shown_if_the_policy_uses_them(mask_actions: bool) -> None:
+    config = parse_config(f"agent.mask_actions = {str(mask_actions).lower()}", "masks.toml")
+    assert ("action masks" in {row.name for row in derived(config)}) == mask_actions

@@ -307,7 +307,9 @@ def test_opponents_act_with_the_masks_of_their_own_agents(learner_masks: bool, c
     played, step = [], batch.env.step
 
     def recorded(actions: np.ndarray, out: Any = None) -> Any:
-        played.append((actions.copy(), batch.opponents.learner_rows, batch.opponents.opponent_rows))
+        sides = batch.opponents
+        plays_masked = np.repeat(sides.policy_numbers == -1, sides.count)  # the number of given_000
+        played.append((actions.copy(), sides.learner_rows, sides.opponent_rows[plays_masked]))
         return step(actions, out=out)
 
     batch.env.step = recorded
@@ -318,8 +320,9 @@ def test_opponents_act_with_the_masks_of_their_own_agents(learner_masks: bool, c
     worlds = MettaGridEnv(env.configs, experience.plan.num_worlds, 4)
     worlds.reset()
     index_of = {action: index for index, action in enumerate(env.spec.flat_actions)}
-    for t, (actions, learners, _) in enumerate(played):
+    for t, (actions, learners, masked_opponents) in enumerate(played):
         masks = worlds.action_masks()
+        assert masks[masked_opponents, [index_of[tuple(action)] for action in actions[masked_opponents].tolist()]].all()
         if learner_masks:
             np.testing.assert_array_equal(experience.action_masks[t], masks[learners])
             taken = [index_of[tuple(action)] for action in actions[learners].tolist()]
