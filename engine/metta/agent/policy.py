@@ -280,8 +280,11 @@ class MettaAgent(nn.Module):
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         """The 2-D weights that the Muon optimizer trains: all except first layers, embeddings and output layers."""
-        excluded_modules = [self.policy_head.output, self.value_head.output, self.extra_inputs, self.action_embedding]
-        excluded = {id(weight) for module in excluded_modules if module is not None for weight in module.parameters()}
+        outputs = (self.policy_head.output, self.value_head.output)
+        embeddings = [module for module in self.modules() if isinstance(module, nn.Embedding)]
+        first_layers = [] if self.extra_inputs is None else [self.extra_inputs]
+        excluded_modules: list[nn.Module] = [*outputs, *embeddings, *first_layers]
+        excluded = {id(weight) for module in excluded_modules for weight in module.parameters()}
         excluded |= {id(weight) for weight in self.backbone.first_layer()} | {id(self.ahead)}
         return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
 

@@ -14,7 +14,7 @@ OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "glob
 
 BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
 """Networks from tokens to features by name; each is a `Backbone` (agent/backbones.py)."""
-MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm", "mingru"))
+MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm", "mingru", "attention"))
 """Networks that remember earlier steps by name; each is a `MemoryNetwork` (agent/memory/network.py)."""
 OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
     "metta.observation_processors", "observation processor", ("flatten_obs_dict",)
@@ -46,7 +46,13 @@ class AgentModelConfig(FrozenModel):
     memory: Annotated[str, RegisteredName(MEMORIES)] = Field(
         default="lstm",
         description="network that remembers earlier steps of an episode: lstm, mingru (a quarter of the arithmetic of "
-        "an LSTM), or a custom one",
+        "an LSTM), attention (to the last memory_window steps), or a custom one",
+    )
+    memory_window: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        description='steps before the current one that memory = "attention" reads; no effect on other memories',
     )
     lstm_layers: int = Field(default=1, ge=1, le=64, description="number of layers of the memory")
     mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from metta.agent.memory import mingru  # noqa: F401  # registers itself
+from metta.agent.memory import attention, mingru  # noqa: F401  # they register themselves
 from metta.agent.memory.lstm import empty_state
 from metta.agent.memory.network import MemoryNetwork
 from metta.agent.memory.state import Memory

@@ -18,6 +18,8 @@ LATENTS: Final = 4
 """Latent queries of the attention backbone."""
 ATTENTION_HEADS: Final = 4
 """Heads of the attention backbone."""
+HEAD_WIDTH: Final = 32
+"""Width of the heads of memory = "attention", if `agent.hidden_dim` is not smaller."""
 ITEM_LEVELS: Final = 4
 """Channels of an inventory feature, for 1, 2, 3, and more units, the counts that recipes need."""
 ORIENTATIONS: Final = 4
@@ -86,13 +88,30 @@ def _attention_weights(spec: EnvSpec, channels: int, hidden: int) -> int:
 def _memory_layer_weights(config: AgentModelConfig) -> int:
     """Weights of one layer of the memory."""
     hidden = config.hidden_dim
-    return {"lstm": 2 * _linear(hidden, 4 * hidden), "mingru": _linear(hidden, 2 * hidden)}.get(config.memory, 0)
+    heads, width = memory_heads(hidden)
+    projections = _linear(hidden, (heads + 2) * width) + _linear(heads * width, hidden)
+    return {
+        "lstm": 2 * _linear(hidden, 4 * hidden),
+        "mingru": _linear(hidden, 2 * hidden),
+        "attention": 2 * hidden + projections + (config.memory_window + 1) * heads,
+    }.get(config.memory, 0)
+
+
+def memory_heads(hidden: int) -> tuple[int, int]:
+    """Heads of memory = "attention", and the width of each."""
+    width = min(HEAD_WIDTH, hidden)
+    return hidden // width, width
 
 
 def memory_state_size(config: AgentModelConfig) -> int:
     """Numbers that the memory keeps of each agent between steps; 0 for a custom memory, whose state is unknown."""
-    layer = {"lstm": 2 * config.hidden_dim, "mingru": config.hidden_dim}.get(config.memory, 0)
-    return config.lstm_layers * layer if config.forward_lstm else 0
+    hidden, layers = config.hidden_dim, config.lstm_layers
+    size = {
+        "lstm": layers * 2 * hidden,
+        "mingru": layers * hidden,
+        "attention": layers * config.memory_window * 2 * memory_heads(hidden)[1] + 1,
+    }.get(config.memory, 0)
+    return size if config.forward_lstm else 0
 
 
 def _linear(inputs: int, outputs: int) -> int:
