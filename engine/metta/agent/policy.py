@@ -17,6 +17,7 @@ from metta.agent.egocentric import EgocentricFrame
 from metta.agent.heads import POLICY_GAIN, MlpHead, ValueHead, initialize_weights
 from metta.agent.memory.lstm import SegmentLSTM
 from metta.agent.memory.make_memory import initial_memory, make_memory
+from metta.agent.memory.network import run_memory
 from metta.agent.memory.state import Memory
 from metta.agent.observation_processors import ObservationProcessor
 from metta.agent.sparse_tokens import token_sums
@@ -257,7 +258,7 @@ class MettaAgent(nn.Module):
         with self._autocast():
             features = self._features(flat).view(horizon, agents, -1)
             if self.memory is not None:
-                features, memory = self.memory(features, memory, episode_starts)
+                features, memory = run_memory(self.memory, features, memory, episode_starts, self.config.bptt_horizon)
             logits = self.policy_head(features)
             values = self.value_head(features)
         if self.egocentric_frame is not None and orientation is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metta.config.validation.frozen_model import FrozenModel, RegisteredName
+from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
@@ -14,6 +15,7 @@ OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "glob
 
 BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
 """Networks from tokens to features by name; each is a `Backbone` (agent/backbones.py)."""
+DEFAULT_MEMORY_WINDOW: Final = 32
 MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm", "mingru", "attention"))
 """Networks that remember earlier steps by name; each is a `MemoryNetwork` (agent/memory/network.py)."""
 OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
@@ -49,7 +51,7 @@ class AgentModelConfig(FrozenModel):
         "an LSTM), attention (to the last memory_window steps), or a custom one",
     )
     memory_window: int = Field(
-        default=32,
+        default=DEFAULT_MEMORY_WINDOW,
         ge=1,
         le=4096,
         description='steps before the current one that memory = "attention" reads; no effect on other memories',
@@ -115,6 +117,13 @@ class AgentModelConfig(FrozenModel):
         description="epochs between updates of the reference weights of ppo.l2_init_loss_coef to the current ones; "
         "0: never",
     )
+
+    @model_validator(mode="after")
+    def _memory_is_used(self) -> Self:
+        if not self.forward_lstm and self.memory != "lstm":
+            message = f'must be true with memory = "{self.memory}"; false: a policy without memory'
+            raise RulesError([Problem(("forward_lstm",), message)])
+        return self
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Memory "attention": multi-head attention of each step to the last `agent.memory_window` steps of its episode.
 
 Layers are residual, with the normalization inside (Parisotto et al. 2019, arXiv:1910.06764), and gradients do not
-reach steps before a segment (Dai et al. 2019, arXiv:1901.02860). All heads share one key and one value per step (Shazeer
-2019, arXiv:1911.02150): the keys and values of the window are the state of each agent, and have to be small. Positions
-are relative: each head has a learned bias for each distance in steps (Raffel et al. 2020, arXiv:1910.10683).
+reach steps before a segment (Dai et al. 2019, arXiv:1901.02860). All heads share one key and one value per step
+(Shazeer 2019, arXiv:1911.02150): the keys and values of the window are the state of each agent, and have to be small.
+Positions are relative: each head has a learned bias for each distance in steps (Raffel et al. 2020, arXiv:1910.10683).
 """
 
 from __future__ import annotations
@@ -19,14 +19,11 @@ from metta.config.plan.network_size import memory_heads
 
 @MEMORIES.register("attention")
 class AttentionMemory(MemoryNetwork):
-    """Attention over segments `[horizon, agents, hidden]`; steps of earlier episodes are masked.
-
-    The gradient through time is truncated every `bptt_horizon` steps: the steps before are part of the stored window.
-    """
+    """Attention over segments `[horizon, agents, hidden]`; steps of earlier episodes are masked."""
 
     def __init__(self, config: AgentModelConfig):
         super().__init__(config)
-        self.window, self.bptt_horizon = config.memory_window, config.bptt_horizon
+        self.window = config.memory_window
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.lstm_layers))
         self.key_width = memory_heads(config.hidden_dim)[1]
 
@@ -53,14 +50,9 @@ class AttentionMemory(MemoryNetwork):
         for layer, stored in zip(self.layers, memory.tensors["window"], strict=True):
             assert isinstance(layer, _Layer)
             queries, entries = layer.project(inputs)
-            window, attended = stored.view(agents, self.window, -1), []
-            for begin in range(0, len(inputs), self.bptt_horizon):
-                part = slice(begin, begin + self.bptt_horizon)
-                window = torch.cat((window, entries[:, part]), 1)
-                attended.append(layer.attend(queries[:, part], window, visible_steps[:, part]))
-                window = window[:, -self.window :].detach()
-            inputs = inputs + layer.output(torch.cat(attended, 1).transpose(0, 1))
-            windows.append(window.flatten(1))
+            window = torch.cat((stored.view(agents, self.window, -1), entries), 1)
+            inputs = inputs + layer.output(layer.attend(queries, window, visible_steps).transpose(0, 1))
+            windows.append(window[:, -self.window :].flatten(1))
         return inputs, Memory({"window": torch.stack(windows), "steps": steps.unsqueeze(0)})
 
 
@@ -95,7 +87,7 @@ class _Layer(nn.Module):
         """
         agents, steps, _ = queries.shape
         keys, values = window.chunk(2, -1)
-        rows = queries.view(agents, steps * self.heads, self.width)
+        rows = queries.reshape(agents, steps * self.heads, self.width)
         scores = (rows @ keys.transpose(1, 2) / self.width**0.5).view(agents, steps, self.heads, -1)
         places = torch.arange(window.shape[1], device=window.device)
         distances = self.window + places[:steps].unsqueeze(1) - places  # [steps, window + steps], in steps

@@ -17,31 +17,24 @@ class SegmentLSTM(MemoryNetwork):
     """An LSTM over segments `[horizon, agents, hidden]` whose memory is cleared wherever an episode starts.
 
     The segment is split at each step at which an episode of any agent starts, and `nn.LSTM` is called once per part.
-    This is exact, and as fast as `nn.LSTM` if no episode starts. Memory is detached every `bptt_horizon` steps, which
-    truncates gradients and does not change outputs.
+    This is exact, and as fast as `nn.LSTM` if no episode starts.
     """
 
     def __init__(self, config: AgentModelConfig):
         super().__init__(config)
         self.lstm = nn.LSTM(config.hidden_dim, config.hidden_dim, config.lstm_layers)
-        self.bptt_horizon = config.bptt_horizon
 
     def initial_state(self, agents: int) -> dict[str, Tensor]:
         """`hidden` and `cell`, zeros `[layers, agents, hidden] float32`."""
         return empty_state(self.lstm.num_layers, agents, self.lstm.hidden_size)
 
     def forward(self, inputs: Tensor, memory: Memory, episode_starts: Tensor) -> tuple[Tensor, Memory]:
-        """Outputs `[horizon, agents, hidden]` and the memory after the last step.
-
-        Memory is cleared before each step that `episode_starts [horizon, agents] bool` marks.
-        """
+        """Outputs `[horizon, agents, hidden]` and the memory after the last step."""
         horizon = len(inputs)
         has_start = episode_starts.any(1).tolist()
-        part_starts = [t for t in range(horizon) if t == 0 or has_start[t] or t % self.bptt_horizon == 0]
+        part_starts = [t for t in range(horizon) if t == 0 or has_start[t]]
         outputs = []
         for start, end in zip(part_starts, [*part_starts[1:], horizon], strict=True):
-            if start and start % self.bptt_horizon == 0:
-                memory = memory.detach()
             if has_start[start]:
                 memory = memory.cleared(episode_starts[start])
             output, memory = self._run_lstm(inputs[start:end], memory)

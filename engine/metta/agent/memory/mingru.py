@@ -27,12 +27,12 @@ LONGEST_TIME_SCALE: Final = 64.0
 class MinGRU(MemoryNetwork):
     """minGRU over segments `[horizon, agents, hidden]`; at an episode start, (1 - z_t) is zero.
 
-    The gradient through time is truncated every `bptt_horizon` steps. The recurrence is computed in float32.
+    The recurrence is computed in float32.
     """
 
     def __init__(self, config: AgentModelConfig):
         super().__init__(config)
-        self.hidden, self.bptt_horizon = config.hidden_dim, config.bptt_horizon
+        self.hidden = config.hidden_dim
         self.layers = nn.ModuleList(nn.Linear(self.hidden, 2 * self.hidden) for _ in range(config.lstm_layers))
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
@@ -55,20 +55,20 @@ class MinGRU(MemoryNetwork):
         for layer, hidden in zip(self.layers, memory.tensors["hidden"], strict=True):
             gates, candidates = layer(inputs).float().chunk(2, -1)
             update = gates.sigmoid()
-            states = linear_recurrence((1 - update) * continues, update * candidates, hidden, self.bptt_horizon)
+            states = linear_recurrence((1 - update) * continues, update * candidates, hidden)
             inputs = inputs + states
             last.append(states[-1])
         return inputs, Memory({"hidden": torch.stack(last)})
 
 
-def linear_recurrence(kept: Tensor, added: Tensor, initial: Tensor, bptt_horizon: int) -> Tensor:
+def linear_recurrence(kept: Tensor, added: Tensor, initial: Tensor) -> Tensor:
     """`[horizon, agents, hidden]`: h_t = kept_t h_{t-1} + added_t, with h_{-1} = initial `[agents, hidden]`.
 
-    The gradient from step t to t - 1 is cut where t is a multiple of `bptt_horizon`, and not passed to `initial`.
+    `initial` has no gradient.
     """
-    if len(kept) == 1:
+    if len(kept) == 1:  # also for ONNX, which lacks custom functions
         return kept * initial + added
-    states: Tensor = _LinearRecurrence.apply(kept, added, initial, bptt_horizon)  # type: ignore[no-untyped-call]
+    states: Tensor = _LinearRecurrence.apply(kept, added, initial)  # type: ignore[no-untyped-call]
     return states
 
 
@@ -76,24 +76,22 @@ class _LinearRecurrence(torch.autograd.Function):
     """The recurrence with its gradient as a second recurrence, instead of one node of autograd's graph per step."""
 
     @staticmethod
-    def forward(ctx: Any, kept: Tensor, added: Tensor, initial: Tensor, bptt_horizon: int) -> Tensor:
+    def forward(ctx: Any, kept: Tensor, added: Tensor, initial: Tensor) -> Tensor:
         states = torch.empty_like(added)
         previous = initial
         for kept_t, added_t, state in zip(kept, added, states, strict=True):
             torch.addcmul(added_t, kept_t, previous, out=state)
             previous = state
         ctx.save_for_backward(kept, states, initial)
-        ctx.bptt_horizon = bptt_horizon
         return states
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
         kept, states, initial = ctx.saved_tensors
         grad_added = grad_outputs[0].clone()
         for t in range(len(kept) - 1, 0, -1):
-            if t % ctx.bptt_horizon:
-                grad_added[t - 1].addcmul_(kept[t], grad_added[t])
+            grad_added[t - 1].addcmul_(kept[t], grad_added[t])
         grad_kept = torch.empty_like(kept)
         torch.mul(grad_added[0], initial, out=grad_kept[0])
         torch.mul(grad_added[1:], states[:-1], out=grad_kept[1:])
-        return grad_kept, grad_added, None, None
+        return grad_kept, grad_added, None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from metta.agent.memory.state import Memory
@@ -21,7 +22,7 @@ from metta.config.agent import AgentModelConfig
 class MemoryNetwork(nn.Module, ABC):
     """Base class of memories: `forward` maps features of steps to features that depend on earlier steps, too.
 
-    A custom memory must initialize its weights, and returns the same for a segment as for its steps one by one.
+    A custom memory must initialize its weights, and must return for a segment what it returns for its steps one by one.
     """
 
     def __init__(self, config: AgentModelConfig):
@@ -38,3 +39,15 @@ class MemoryNetwork(nn.Module, ABC):
         `memory` is that before the first step. An agent's outputs must not depend on anything before a step that
         `episode_starts [horizon, agents] bool` marks; `Memory.cleared` sets its memory to zero.
         """
+
+
+def run_memory(
+    network: MemoryNetwork, inputs: Tensor, memory: Memory, episode_starts: Tensor, bptt_horizon: int
+) -> tuple[Tensor, Memory]:
+    """`network.forward` of a segment of any length, whose gradient through time is cut every `bptt_horizon` steps."""
+    outputs = []
+    for begin in range(0, len(inputs), bptt_horizon):
+        part = slice(begin, begin + bptt_horizon)
+        output, memory = network(inputs[part], memory.detach() if begin else memory, episode_starts[part])
+        outputs.append(output)
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from metta.config.agent import DEFAULT_MEMORY_WINDOW
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
@@ -232,6 +233,11 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"agent.bptt_horizon = {config.agent.bptt_horizon} has no effect: "
             f"segments have experience.bptt_horizon = {experience.bptt_horizon} steps"
         )
+    if config.agent.memory != "attention" and config.agent.memory_window != DEFAULT_MEMORY_WINDOW:
+        yield _warning(
+            f"agent.memory_window = {config.agent.memory_window} has no effect: "
+            f'agent.memory = "{config.agent.memory}" has no window'
+        )
     if config.lr_schedule.warmup_steps is not None and config.lr_schedule.warmup_steps >= config.run.total_timesteps:
         yield _warning(
             f"lr_schedule.warmup_steps = {config.lr_schedule.warmup_steps:,} exceeds the run of "
@@ -242,8 +248,9 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
 def _memory(config: RunConfig, worlds: Sequence[EnvConfig], weights: int) -> Iterator[Derived]:
     largest = max(env.game.height * env.game.width for env in worlds)
     parts = memory_parts(config, worlds[0].spec, largest, weights)
-    lstm = f"LSTM of {_count(config.agent.lstm_layers, 'layer')}" if config.agent.forward_lstm else "no LSTM"
-    yield _number("weights", weights, f"of the policy: backbone {config.agent.backbone}, {lstm} and heads")
+    agent = config.agent
+    memory = f"memory {agent.memory} of {_count(agent.lstm_layers, 'layer')}" if agent.forward_lstm else "no memory"
+    yield _number("weights", weights, f"of the policy: backbone {agent.backbone}, {memory} and heads")
     where = "in host memory" if config.experience.cpu_offload else "in device memory"
     for part in parts:
         is_experience = part.name == "experience"

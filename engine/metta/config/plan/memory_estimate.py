@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.env.env_spec import EnvSpec
-from metta.config.plan.network_size import CONV_CHANNELS, memory_state_size, num_weights
+from metta.config.plan.network_size import CONV_CHANNELS, memory_heads, memory_state_size, num_weights
 from metta.config.run import RunConfig
 
 WEIGHT_COPIES: Final = 9
@@ -105,9 +106,18 @@ def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
         "mlp": 12 * TYPICAL_TOKENS,
         "attention": 64 * 8 * TYPICAL_TOKENS,
     }.get(agent.backbone, agent.hidden_dim)
-    lstm = 12 * agent.hidden_dim * agent.lstm_layers if agent.forward_lstm else 0
+    memory = agent.lstm_layers * _memory_activations(agent) if agent.forward_lstm else 0
     heads = 4 * agent.hidden_dim * (agent.mlp_layers + 1) + 6 * len(spec.flat_actions)
-    return ACTIVATION_BYTES * (backbone + lstm + heads) + 2 * 3 * spec.num_observation_tokens
+    return ACTIVATION_BYTES * (backbone + memory + heads) + 2 * 3 * spec.num_observation_tokens
+
+
+def _memory_activations(agent: AgentModelConfig) -> int:
+    """Activations of one layer of the memory for one step."""
+    hidden, (heads, width) = agent.hidden_dim, memory_heads(agent.hidden_dim)
+    # of attention: the scores of each head, and the part of the window that all steps of a part of the segment share
+    keys = agent.memory_window + agent.bptt_horizon
+    attention = 8 * hidden + 4 * heads * keys + 2 * width * keys // agent.bptt_horizon
+    return {"lstm": 12 * hidden, "mingru": 10 * hidden, "attention": attention}.get(agent.memory, hidden)
 
 
 def too_large(parts: list[MemoryPart], available: int, owner: str = "") -> str | None:
