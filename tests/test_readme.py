@@ -37,7 +37,7 @@ NAMES = (
 )
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 LARGEST_README = 15 * 1024
-EXTENSIONS = ("map_builders", "backbones", "policies", "loggers", "observation_processors", "presets")
+EXTENSIONS = ("map_builders", "backbones", "memories", "policies", "loggers", "observation_processors", "presets")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def test_the_example_package_extends_metta(tmp_path: Path) -> None:
     assert rewards == [line["reward"] for line in epochs]
     assert len(rewards) == 2
     agent = tomllib.loads((tmp_path / "run" / "config.toml").read_text())["agent"]
-    assert (agent["backbone"], agent["obs_process_func"]) == ("sums", "only_near")
+    assert (agent["backbone"], agent["memory"], agent["obs_process_func"]) == ("sums", "average", "only_near")
     assert "run/checkpoints" in metta("eval", "run/checkpoints/checkpoint_000002.pt", "--episodes", "1", "--json")
     assert "circle" in metta("eval", "circle", "--env", "mine.striped", "--episodes", "1", "--json")
 

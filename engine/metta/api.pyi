@@ -1,6 +1,7 @@
 """The public names of metta and their types. `api.py` reads this list and imports each name when it is first used."""
 
 from metta.agent.backbones import Backbone
+from metta.agent.memory.network import MemoryNetwork
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput, make_agent
 from metta.allocator import keep_freed_memory
@@ -17,7 +18,7 @@ from metta.checkpoint.policy_checkpoint import (
 )
 from metta.checkpoint.trainer_state import TrainingState
 from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
-from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
+from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import (
     BucketConfig,
     CurriculumConfig,
@@ -126,6 +127,7 @@ __all__ = [
     "BACKBONES",
     "LOGGERS",
     "MAP_BUILDERS",
+    "MEMORIES",
     "OBSERVATION_PROCESSORS",
     "POLICIES",
     "SUITES",
@@ -186,6 +188,7 @@ __all__ = [
     "MapBuilderConfig",
     "MatchResult",
     "Memory",
+    "MemoryNetwork",
     "MettaAgent",
     "MettaGridEnv",
     "NormalizationConfig",

@@ -34,10 +34,11 @@ def check(source: Source, from_: From = None, set_: Set = None, json: Json = Fal
 
 
 def _checked(config: api.RunConfig) -> api.ConfigCheck:
-    """The check of a config. Imports torch only for a custom backbone, for `run.init_from`, and to find a GPU."""
+    """The check of a config. Imports torch only for custom networks, for `run.init_from`, and to find a GPU."""
     weights, transferred = None, []
     policies = [config.run.init_from, config.kickstarting.teacher, *config.self_play.policies]
-    if any(policies) or api.BACKBONES.is_custom(config.agent.backbone):
+    is_custom = api.BACKBONES.is_custom(config.agent.backbone) or api.MEMORIES.is_custom(config.agent.memory)
+    if any(policies) or is_custom:
         world = api.load_tasks(config).env_configs[0]
         agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", config.agent)
         weights = sum(weight.numel() for weight in agent.parameters())

@@ -35,12 +35,16 @@ KINDS = [
     {"backbone": "mlp", "lstm_layers": 2, "egocentric": True, "mask_actions": True},
     {"backbone": "attention", "lstm_layers": 1},
     {"backbone": "cnn", "forward_lstm": False},
+    {"backbone": "mlp", "memory": "mingru", "lstm_layers": 2},
+    {"backbone": "mlp", "memory": "attention", "lstm_layers": 2, "memory_window": 3},
+    {"backbone": "mlp", "memory": "average"},
 ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [11, 7])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+@pytest.mark.usefixtures("average_memory")
 def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, Any], window: int) -> None:
     """Over several steps with an episode start, for another number of agents than in the trace.
 

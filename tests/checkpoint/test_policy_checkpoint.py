@@ -122,6 +122,7 @@ def test_a_policy_that_does_not_fit_is_refused(path: Path, make: Callable[[], Me
 ANOTHER_VALUE: dict[str, Any] = {
     "hidden_dim": 12,
     "memory": "mingru",
+    "memory_window": 3,
     "lstm_layers": 2,
     "mlp_layers": 2,
     "backbone": "attention",
@@ -161,7 +162,8 @@ def test_every_agent_field_that_shapes_the_function_is_compared(
 ) -> None:
     monkeypatch.setattr(OBSERVATION_PROCESSORS, "_registered", dict(OBSERVATION_PROCESSORS._registered))
     OBSERVATION_PROCESSORS.register("first five tokens")(lambda tokens, spec: tokens[:, :5])
-    saved, other = agent_for(), agent_for(**{field: ANOTHER_VALUE[field]})
+    used = {"memory": "attention"} if field == "memory_window" else {}
+    saved, other = agent_for(**used), agent_for(**used, **{field: ANOTHER_VALUE[field]})
     with torch.no_grad():
         for weight in saved.parameters():
             weight += 0.5 * torch.randn_like(weight)

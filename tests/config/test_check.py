@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metta.agent.policy import make_agent
-from metta.config.agent import BACKBONES
+from metta.config.agent import BACKBONES, MEMORIES
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.loading.load import load_config, load_tasks, parse_config
 from metta.config.loading.presets import presets
@@ -122,6 +122,10 @@ def test_the_numbers_of_quickstart() -> None:
             "agent.bptt_horizon = 128 has no effect: segments have experience.bptt_horizon = 64 steps",
         ),
         (
+            "agent.memory_window = 8",
+            'agent.memory_window = 8 has no effect: agent.memory = "lstm" has no window',
+        ),
+        (
             "lr_schedule.warmup_steps = 10_000_000",
             "lr_schedule.warmup_steps = 10,000,000 exceeds the run of 10,000,000 steps: "
             "the learning rate never reaches its full value",
@@ -202,12 +206,14 @@ def test_the_text_is_a_config_itself(preset: str) -> None:
     assert parse_config(check_text(config), "check.toml") == config
 
 
-@pytest.mark.parametrize(("forward_lstm", "mask_actions"), [(True, True), (False, False)])
-def test_the_estimate_of_experience_is_exact(forward_lstm: bool, mask_actions: bool) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"forward_lstm": False}, *({"memory": memory, "mask_actions": True} for memory in MEMORIES.built_in)]
+)
+def test_the_estimate_of_experience_is_exact(settings: dict[str, object]) -> None:
     config = RunConfig.model_validate(
         {
             "env": {"game": {"num_agents": 3, "width": 12, "height": 12, "num_observation_tokens": 50}},
-            "agent": {"hidden_dim": 16, "lstm_layers": 2, "forward_lstm": forward_lstm, "mask_actions": mask_actions},
+            "agent": {"hidden_dim": 16, "lstm_layers": 2} | settings,
             "experience": {"batch_size": 384, "minibatch_size": 192, "bptt_horizon": 8},
         }
     )

@@ -32,6 +32,7 @@ SHORT = ("run.total_timesteps=1536", "agent.analyze_weights_interval=0", "agent.
 LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
     "agent.hidden_dim": ((), "24"),
     "agent.memory": ((), '"mingru"'),
+    "agent.memory_window": (('agent.memory="attention"',), "2"),
     "agent.lstm_layers": ((), "2"),
     "agent.mlp_layers": ((), "2"),
     "agent.backbone": ((), '"mlp"'),

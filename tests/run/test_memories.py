@@ -25,12 +25,9 @@ from metta.agent.policy import MettaAgent, make_agent
 from metta.api import TrainingState, evaluate, load_policy, resume_run, train_run
 from metta.checkpoint.onnx_policy import OnnxPolicy
 from metta.config.agent import MEMORIES, AgentModelConfig
-from metta.config.batch_plan import plan_batch
-from metta.config.plan.memory_estimate import experience_bytes
 from metta.config.plan.network_size import memory_state_size, num_weights
 from metta.config.run import RunConfig
 from metta.errors import CheckpointError, ConfigError
-from metta.rl.experience import make_experience_manager
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv
 
@@ -120,18 +117,13 @@ def test_the_exported_network_computes_the_same(memory: str) -> None:
 
 @pytest.mark.parametrize("hidden", [16, 80])
 @pytest.mark.parametrize("memory", [*MEMORIES.built_in, None])
-def test_estimates_are_the_sizes_of_what_is_allocated(memory: str | None, hidden: int) -> None:
+def test_formulas_give_the_sizes_of_real_networks_and_states(memory: str | None, hidden: int) -> None:
     choice = "agent.forward_lstm=false" if memory is None else f"agent.memory={memory}"
     config = tiny_config("", *SHORT, choice, f"agent.hidden_dim={hidden}")
     agent = agent_with(config)
     assert num_weights(config.agent, config.env.spec) == sum(weight.numel() for weight in agent.parameters())
     state = agent.initial_memory(10).tensors.values()
     assert memory_state_size(config.agent) * 10 == sum(tensor.numel() for tensor in state)
-    experience = make_experience_manager(MettaGridEnv(config.env), agent, config.experience)
-    held = [value for value in vars(experience).values() if isinstance(value, torch.Tensor)]
-    allocated = sum(array.nbytes for array in [*held, *experience.segment_memories.values()])
-    plan = plan_batch(config.experience, config.env.game.num_agents)
-    assert experience_bytes(config, plan, config.env.spec) == allocated + plan.batch_size * 4  # the advantages
 
 
 def test_a_memory_that_forward_lstm_turns_off_is_refused() -> None:

@@ -152,9 +152,11 @@ class MettaAgent(nn.Module):
         extra = config.use_prev_reward + len(self.global_features)
         self.extra_inputs = nn.Linear(extra, hidden, bias=False) if extra else None
         self.memory = make_memory(config)
-        own_weights: list[nn.Module] = [self.backbone] if BACKBONES.is_custom(config.backbone) else []
-        own_weights += [] if self.memory is None or isinstance(self.memory, SegmentLSTM) else [self.memory]
-        initialize_weights(self, exclude=own_weights)
+        initialized = (
+            self.backbone if BACKBONES.is_custom(config.backbone) else None,
+            None if isinstance(self.memory, SegmentLSTM) else self.memory,
+        )
+        initialize_weights(self, exclude=[module for module in initialized if module is not None])
         self.policy_head = MlpHead(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
         self.value_head = ValueHead(hidden, config.mlp_layers)
         if self.action_embedding is not None:

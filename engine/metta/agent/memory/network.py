@@ -23,6 +23,7 @@ class MemoryNetwork(nn.Module, ABC):
     """Base class of memories: `forward` maps features of steps to features that depend on earlier steps, too.
 
     A custom memory must initialize its weights, and must return for a segment what it returns for its steps one by one.
+    ONNX export traces a step, which has a horizon of 1.
     """
 
     def __init__(self, config: AgentModelConfig):
