@@ -24,12 +24,14 @@ def random_settings(generator: random.Random) -> tuple[dict[str, Any], EnvConfig
         "groups": {f"team_{index}": {"id": index} for index in range(generator.randint(1, 4))},
         "inventory_item_names": items + [f"item_{index}" for index in range(generator.randint(0, 20))],
     }
+    memory = generator.choice(MEMORIES.built_in)
     settings = {
         "hidden_dim": generator.choice([1, 3, 32, 128, 256]),
-        "memory": generator.choice(MEMORIES.built_in),
+        "memory": memory,
+        "memory_window": generator.randint(1, 40),
         "lstm_layers": generator.randint(1, 3),
         "mlp_layers": generator.randint(0, 3),
-        "forward_lstm": generator.random() < 0.7,
+        "forward_lstm": memory != "lstm" or generator.random() < 0.5,
         "use_prev_action": generator.random() < 0.5,
         "use_prev_reward": generator.random() < 0.5,
         "use_cell_ahead": generator.random() < 0.5,
