@@ -128,3 +128,29 @@ def test_acting_does_not_change_the_memory_and_episode_starts_clear_it(crowded_c
     for name, values in once.memory.tensors.items():
         assert torch.equal(values[:, [0, 2]], fresh.tensors[name][:, [0, 2]])
     assert once.memory.tensors["age"].tolist() == [[1, 7, 1, 7]]
+
+
+@pytest.mark.parametrize(
+    ("drawing", "expected"),
+    [
+        ("#####\n##.##\n#r@r#\n#####", {"left": 0.5, "right": 0.5}),  # equally near
+        ("#####\n##r##\n#r@r#\n#####", {"get": 1.0}),  # ahead, so that no turn is needed
+        ("#####\n##.##\n#@.r#\n#####", {"right": 1.0}),
+        ("###\n#@#\n###", {"move": 0.25, "left": 0.25, "right": 0.5}),  # nothing to reach: any of four directions
+    ],
+    ids=["two", "ahead", "one", "none"],
+)
+def test_logits_are_the_distribution_over_equally_good_actions(drawing, expected):
+    """With relative turns: `right` also is the first of two quarter turns to look back."""
+    config = drawn(drawing, objects=[{"type": "mine", "name": "mine_red"}], ore_red_reward=1.0, max_steps=20)
+    env = MettaGridEnv(config, num_worlds=600, seed=1)
+    observations = torch.from_numpy(env.reset()[0])
+    policy = ScriptedPolicy(config)
+    output = policy.act(observations, policy.initial_memory(600), None, torch.Generator().manual_seed(0))
+    names = [env.spec.action_names[action] for action, _ in env.spec.flat_actions]
+    probabilities = zip(names, output.logits[0].exp().tolist(), strict=True)
+    assert {name: share for name, share in probabilities if share} == pytest.approx(expected)
+    assert (output.logits == output.logits[0]).all()
+    drawn_share = torch.bincount(output.action_index, minlength=len(names)) / 600
+    torch.testing.assert_close(drawn_share, output.logits[0].exp(), atol=0.06, rtol=0)
+    torch.testing.assert_close(output.log_probs, output.logits.gather(1, output.action_index[:, None])[:, 0])
