@@ -297,3 +297,94 @@ def test_an_allowed_action_succeeds_in_a_world_that_looks_the_same() -> None:
     assert {type_ for type_, is_direct in counts if is_direct} >= {"move", "attack", "swap"}
     assert {type_ for type_, _ in counts} >= ALL_TYPES - {"noop", "gift"}
     assert sum(counts.values()) > 300
+
+
+ACTIONS = [
+    {"type": "noop", "key": "noop"},
+    {"type": "move", "key": "move"},
+    {"type": "rotate", "key": "rotate"},
+    {"type": "put_items", "key": "put"},
+    {"type": "get_items", "key": "get"},
+    {"type": "attack", "key": "hit", "defense_resources": {"ore_blue": 1}},
+    {"type": "swap", "key": "swap"},
+    {"type": "gift", "key": "gift", "item": "ore_red"},
+    {"type": "move", "key": "walk", "required_resources": {"ore_red": 1}},
+]
+MINE = {"type": "mine", "name": "mine_red", "cooldown": 50, "initial_items": 2, "max_output": 1}
+BLUE = {"type": "mine", "name": "mine_blue", "cooldown": 50, "initial_items": 2, "max_output": 1}
+STUCK_BLOCK = {"type": "wall", "name": "block", "type_id": 14, "swappable": False}
+CASES = [
+    # (map; settings; actions before, of agents in row-major order; action of the first agent; allowed)
+    # a converter ahead: what it holds, what the agent holds, whether it is busy
+    ("r\n@", {}, [], ("get", 0), True),
+    ("r\n@", {}, [["get"]], ("get", 0), True),  # it has started a conversion
+    ("_\n@", {}, [["get"]], ("get", 0), False),
+    ("R\n@", {}, [], ("put", 0), False),
+    (".\n@", {}, [], ("get", 0), False),
+    ("r\n@", {"default_item_max": 0}, [], ("get", 0), False),
+    # a full agent: another one may rob it, if that does not freeze it, or use up what defends it
+    ("rr\n@@", {"default_item_max": 1, "freeze_duration": 3}, [["get", "noop"]], ("get", 0), False),
+    ("rr\n@@", {"default_item_max": 1, "freeze_duration": 0}, [["get", "noop"]], ("get", 0), True),
+    ("bb\n@@", {"default_item_max": 1, "freeze_duration": 3}, [["get", "noop"]], ("get", 0), True),
+    ("bb\n@.", {"default_item_max": 1, "freeze_duration": 0}, [["get"]], ("get", 0), False),
+    # an observation that is exactly full may have been cut off before the cell ahead
+    (".\n@", {"num_observation_tokens": 9}, [], ("get", 0), True),
+    (".\n@", {"num_observation_tokens": 10}, [], ("get", 0), False),
+    ("#\n@", {"num_observation_tokens": 9}, [], ("move", 0), True),
+    ("#\n@", {"num_observation_tokens": 10}, [], ("move", 0), False),
+    # swaps: an agent ahead is frozen by a third one, or by its own attack at an open edge
+    ("@.\n@@", {"freeze_duration": 3}, [[("rotate", 1), "noop", "noop"]], ("swap", 0), True),
+    ("@.\n@@", {"freeze_duration": 0}, [[("rotate", 1), "noop", "noop"]], ("swap", 0), False),
+    ("####\n#@.#\n#@@#", {"freeze_duration": 3}, [[("rotate", 1), "noop", "noop"]], ("swap", 0), True),
+    ("###\n#@#\n#@#", {"freeze_duration": 3}, [[("rotate", 1), "noop"]], ("swap", 0), False),
+    ("@\n@", {"freeze_duration": 3}, [[("rotate", 1), "noop"]], ("swap", 0), True),
+    ("s\n@", {}, [], ("swap", 0), False),
+    # moves into the cell of an agent: it may leave, unless it is frozen
+    ("@.\n@@", {"freeze_duration": 3}, [[("rotate", 1), "noop", "noop"]], ("move", 0), True),
+    ("@\n@", {"freeze_duration": 3}, [[("rotate", 1), "noop"], [("hit", 2), "noop"]], ("move", 0), False),
+    ("@\n@", {"freeze_duration": 3}, [[("rotate", 1), "noop"], [("hit", 2), "noop"]], ("swap", 0), True),
+    # attacks: the attacker itself at the top and left edge, unless it sees what is there or the map is walled
+    ("@", {}, [], ("hit", 2), True),
+    ("@", {}, [[("rotate", 1)]], ("hit", 2), False),
+    ("#\n.\n@", {}, [], ("hit", 2), False),
+    ("#\n.\n@", {}, [], ("hit", 8), False),
+    (".\n.\n@", {}, [], ("hit", 8), True),
+    ("###\n#@#\n###", {}, [], ("hit", 8), False),
+    ("@\n@", {}, [[("rotate", 1), "noop"]], ("hit", 2), True),
+    ("@\n@", {}, [[("rotate", 1), "noop"]], ("hit", 5), False),
+    # gifts: the agent ahead, one that can come there, and items that another agent may give first
+    ("r.\n@.\n@.", {}, [["get", "noop"], [("rotate", 1), "noop"]], ("gift", 0), True),
+    ("r.\n@.\n@.", {}, [[("rotate", 1), "noop"]], ("gift", 0), True),
+    ("r.\n@.\n@.", {}, [[("rotate", 1), ("rotate", 1)]], ("gift", 0), False),
+    ("r.\n@.", {}, [["get"], [("rotate", 3)]], ("gift", 0), False),
+    ("r..\n@.@", {}, [["get", ("rotate", 2)], [("rotate", 3), "noop"]], ("gift", 0), True),
+    ("r..\n@.@", {}, [["get", ("rotate", 0)], [("rotate", 3), "noop"]], ("gift", 0), False),
+    # resources that another agent may give first
+    (".\n@\n@", {}, [], ("walk", 0), True),
+    (".\n@\n@", {}, [["noop", ("rotate", 1)]], ("walk", 0), False),
+    ("r\n@\n.", {}, [["get"]], ("walk", 1), True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("drawing", "settings", "before", "action", "allowed"), CASES)
+def test_masks_of_drawn_worlds(
+    drawing: str, settings: dict[str, Any], before: list[list[Any]], action: tuple[str, int], allowed: bool
+) -> None:
+    """In the engine, and from the tokens."""
+    config = EnvConfig.model_validate(
+        {
+            "game": settings,
+            "objects": [MINE, BLUE, STUCK_BLOCK],
+            "actions": ACTIONS,
+            "map_builder": {"type": "Ascii", "map": drawing, "legend": {"b": "mine_blue", "s": "block"}},
+        }
+    )
+    env = MettaGridEnv(config)
+    observations, _ = env.reset()
+    names = config.spec.action_names
+    for actions in before:
+        pairs = [one if isinstance(one, tuple) else (one, 0) for one in actions]
+        observations = env.step(np.array([(names.index(name), argument) for name, argument in pairs]))[0]
+    index = config.spec.flat_actions.index((names.index(action[0]), action[1]))
+    assert env.action_masks()[0, index] == allowed
+    assert mask_from_tokens(config, is_walled(config), observations[0])[index] == allowed
