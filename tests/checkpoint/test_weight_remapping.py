@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from custom_memory import EVERY_MEMORY
 from typer.testing import CliRunner
 
 from metta.api import (
@@ -75,11 +76,11 @@ LARGER = world(
 )
 
 
-def trained(config: EnvConfig, backbone: str) -> MettaAgent:
+def trained(config: EnvConfig, backbone: str, **settings: Any) -> MettaAgent:
     """A policy whose actions depend strongly on its inputs, as those of trained policies do."""
     torch.manual_seed(3)
     env = make_environment(config, seed=0)
-    model = AgentModelConfig.model_validate({"hidden_dim": 16, "mlp_layers": 1, "backbone": backbone})
+    model = AgentModelConfig.model_validate({"hidden_dim": 16, "mlp_layers": 1, "backbone": backbone} | settings)
     agent = make_agent(env.single_observation_space, env.single_action_space, ["hp"], torch.device("cpu"), model)
     with torch.no_grad():
         agent.policy_head.output.weight *= 300
@@ -109,10 +110,16 @@ def by_name(agent: MettaAgent, logits: torch.Tensor) -> dict[tuple[str, int], to
     return dict(zip(names, logits.log_softmax(-1).unbind(-1), strict=True))
 
 
-@BACKBONES
+@pytest.mark.usefixtures("average_memory")
+@pytest.mark.parametrize(
+    ("backbone", "memory"),
+    [("cnn", "lstm"), ("mlp", "lstm"), ("attention", "lstm"), *(("mlp", memory) for memory in EVERY_MEMORY[1:])],
+)
 @pytest.mark.parametrize("other", [PERMUTED, LARGER], ids=["permuted", "larger"])
-def test_logits_and_values_are_equal_for_equal_observations(backbone: str, other: EnvConfig, tmp_path: Path) -> None:
-    home = trained(HOME, backbone)
+def test_logits_and_values_are_equal_for_equal_observations(
+    backbone: str, memory: str, other: EnvConfig, tmp_path: Path
+) -> None:
+    home = trained(HOME, backbone, memory=memory, memory_window=4)
     save_checkpoint(home, tmp_path)
     abroad = load_policy(tmp_path / "checkpoint_000000.pt", env_config=other).agent
     assert abroad.spec == other.spec
