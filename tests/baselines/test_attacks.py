@@ -117,8 +117,8 @@ def test_targets_turn_with_the_agent(facing, row, col, action):
         (arena(freeze_duration=-1), rival(-1, 0, is_frozen=True), {}, True),
         (arena(), rival(-1, 0, ore_red=9), {}, False),  # of no value
         (arena(heart_reward=0.0), rival(-1, 0), {}, False),
-        (arena(heart_max=3), rival(-1, 0), {"heart": 3}, False),
-        (arena(heart_max_reward=3.0), rival(-1, 0), {"heart": 3}, False),
+        (arena(heart_max=3), rival(-1, 0, heart=3), {"heart": 3}, False),
+        (arena(heart_max_reward=3.0), rival(-1, 0, heart=3), {"heart": 3}, False),
         (arena(heart_max=3), rival(-1, 0), {"heart": 2}, True),
         (arena(reward_sharing_groups={"blue": {"red": 0.5}}), rival(-1, 0), {}, False),
         (arena({"enabled": False}), rival(-1, 0), {}, False),
@@ -133,8 +133,33 @@ def test_it_attacks_only_if_it_can_and_gains(config, other, held, attacks):
     assert any("attack" in label for label in choices(config, other, **held)) == attacks
 
 
+@pytest.mark.parametrize(
+    ("config", "other", "held", "attacks"),
+    [
+        (arena(), rival(-1, 0, heart=0), {"heart": 2}, True),
+        (arena(), rival(-1, 0, heart=0), {}, False),  # nothing to lose
+        (arena(), rival(-1, 0, group=3, heart=0), {"heart": 2}, False),
+        (arena(), rival(-1, 0, is_frozen=True, heart=0), {"heart": 2}, False),
+        (arena(freeze_duration=0), rival(-1, 0, heart=0), {"heart": 2}, False),
+        (arena(LASER), rival(-1, 0, heart=0), {"heart": 2, "laser": 1}, False),  # it has no laser
+        (arena(LASER), rival(-1, 0, laser=1), {"heart": 2, "laser": 1}, True),
+        (arena(LASER), rival(-1, 0, laser=1, armor=1), {"heart": 2, "laser": 1}, False),
+        (arena(LASER), rival(-1, 0, laser=1), {"heart": 2, "laser": 1, "armor": 1}, False),
+        (
+            arena(LASER, heart_max=2),
+            rival(-1, 0, laser=1, heart=2),
+            {"heart": 2, "laser": 1},
+            False,
+        ),  # cannot take more
+    ],
+)
+def test_it_freezes_who_could_rob_it(config, other, held, attacks):
+    assert any("attack" in label for label in choices(config, other, **held)) == attacks
+
+
 def test_it_turns_to_a_victim_in_reach_and_walks_to_one_in_sight():
     assert choices(arena(), rival(0, 3), facing=UP) == {"rotate 3": 1.0}
+    assert choices(arena(), rival(-1, 2), facing=UP) == {"rotate 3": 1.0}  # also one step nearer if it moved up
     assert choices(arena(), rival(0, 5), facing=RIGHT) == {"move 0": 1.0}
 
 

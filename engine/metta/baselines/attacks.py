@@ -1,4 +1,4 @@
-"""Attacks of the scripted policy: which rivals in sight hold loot, and which actions take it now."""
+"""Attacks of the scripted policy: which agents in sight hold loot or could rob the attacker, and how to hit them."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ class AttackKind:
     """what blocks the attack if the victim has all of it; zeros: nothing does"""
     action_index: Integers
     """`[targets + 1]`: the flat actions that hit the targets, in the order of ATTACK_TARGETS, then the nearest one"""
+
+    def is_affordable(self, inventory: Integers) -> Mask:
+        """Whether agents with `inventory [agents, items]` can attack."""
+        return np.asarray((inventory >= self.needed).all(axis=1))
+
+    def is_blocked(self, inventory: Integers) -> Mask:
+        """Whether victims with `inventory [agents, items]` block the attack."""
+        return np.asarray((inventory >= self.defense).all(axis=1) & self.defense.any())
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,7 @@ class Attacks:
                 )
         groups = env_config.game.groups
         freezing = [env_config.game.group_settings(group).freeze_duration for group in groups]
+        self.can_freeze = np.array(freezing) != 0
         self.can_rob_frozen = np.array(freezing) < 0  # as in MettaGrid, see `combat`
         self.is_useful = bool(self.kinds) and bool(recipes.is_rival.any())
 
@@ -104,8 +113,9 @@ class Attacks:
         """The attacks on the agents that are seen."""
         others, agents = observation.others, len(observation.group)
         row, col, observer = others.row, others.col, others.observer
-        kind_delays = self.recipes.delays(self._gains(observation))
-        delays = kind_delays.min(axis=0)
+        loot, protection = self._gains(observation)
+        hit_delays = self.recipes.delays(loot + protection)
+        chase_delays = self.recipes.delays(loot.max(axis=0))
         # `[others, 4]`: cells ahead and to the left of the observer, if it had each orientation
         ahead = row[:, None] * ROW_STEPS + col[:, None] * COL_STEPS
         left = ahead[:, COUNTERCLOCKWISE]
@@ -116,32 +126,42 @@ class Attacks:
         is_occupied[observer, target] = True
         nearest = _NEAREST[is_occupied[:, _NEAREST].argmax(axis=1)]
         action_delays = np.full((agents, self.num_actions), NO_ARRIVAL)
-        for kind, kind_delay in zip(self.kinds, kind_delays, strict=True):
+        for kind, hit_delay in zip(self.kinds, hit_delays, strict=True):
             hits = np.full((agents, OUT_OF_REACH + 1), NO_ARRIVAL)
-            hits[observer, target] = kind_delay
+            hits[observer, target] = hit_delay
             hits[:, OUT_OF_REACH] = hits[np.arange(agents), nearest]  # in the place of those out of reach
             action_delays[:, kind.action_index] = hits
         now = action_delays.min(axis=1)
         after_turn = np.full((agents, 4), NO_ARRIVAL)
-        np.minimum.at(after_turn, observer, np.where(in_reach, delays[:, None], NO_ARRIVAL))
+        np.minimum.at(after_turn, observer, np.where(in_reach, hit_delays.min(axis=0)[:, None], NO_ARRIVAL))
         victims = np.array([np.full(agents, NO_ARRIVAL), *np.zeros((2, agents), np.int64)])
-        last_is_best = np.argsort(-delays - abs(row) - abs(col), kind="stable")
-        victims[:, observer[last_is_best]] = np.array([delays, row, col])[:, last_is_best]
+        last_is_best = np.argsort(-chase_delays - abs(row) - abs(col), kind="stable")
+        victims[:, observer[last_is_best]] = np.array([chase_delays, row, col])[:, last_is_best]
         is_best = (action_delays == now[:, None]) & (action_delays < NO_ARRIVAL)
         return AttackOptions(now, is_best, after_turn, *victims)
 
-    def _gains(self, observation: ParsedObservation) -> NDArray[np.float64]:
-        """`[kinds, others]`: value of what each attack on each agent in sight would take, less what it consumes."""
+    def _gains(self, observation: ParsedObservation) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`[kinds, others]` each: what an attack on each agent in sight takes, less its cost; and what it protects.
+
+        A frozen rival cannot rob the attacker, which otherwise might lose what it carries.
+        """
         others, recipes = observation.others, self.recipes
         own, group = observation.inventory[others.observer], observation.group[others.observer]
         values, enough = recipes.loot_values[group], recipes.enough[group]
         usable = np.minimum(own, enough)
         loot = (values * np.minimum(others.inventory, enough - usable)).sum(axis=1)
-        can_rob = recipes.is_rival[group, others.group] & (~others.is_frozen | self.can_rob_frozen[others.group])
-        gains = np.zeros((len(self.kinds), len(group)))
-        for gain, kind in zip(gains, self.kinds, strict=True):
+        room = np.maximum(recipes.enough[others.group] - others.inventory, 0)
+        at_risk = (values * np.minimum(usable, room)).sum(axis=1)
+        is_threat = np.zeros(len(group), bool)
+        for kind in self.kinds:
+            is_threat |= kind.is_affordable(others.inventory) & ~kind.is_blocked(own)
+        is_threat &= recipes.is_rival[others.group, group] & self.can_freeze[others.group] & ~others.is_frozen
+        is_rival = recipes.is_rival[group, others.group]
+        can_rob = ~others.is_frozen | self.can_rob_frozen[others.group]
+        takes, protects = np.zeros((2, len(self.kinds), len(group)))
+        for take, protect, kind in zip(takes, protects, self.kinds, strict=True):
             cost = (values * (usable - np.minimum(own - kind.consumed, enough))).sum(axis=1)
-            is_blocked = (others.inventory >= kind.defense).all(axis=1) & kind.defense.any()
-            can_hit = can_rob & ~is_blocked & (own >= kind.needed).all(axis=1)
-            gain[can_hit] = np.maximum(loot - cost, 0)[can_hit]
-        return gains
+            hits = is_rival & kind.is_affordable(own) & ~kind.is_blocked(others.inventory)
+            take[:] = np.where(hits & can_rob, np.maximum(loot - cost, 0), 0)
+            protect[:] = np.where(hits & is_threat, np.maximum(at_risk - np.maximum(cost - loot, 0), 0), 0)
+        return takes, protects

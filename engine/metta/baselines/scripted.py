@@ -1,6 +1,6 @@
 """The scripted policy, a greedy baseline: walk to useful converters, put ingredients in, take products out.
 
-Agents also attack those of other teams that hold items of value.
+Agents also attack those of other teams that hold items of value, or that could take theirs.
 """
 
 from __future__ import annotations
