@@ -74,7 +74,7 @@ Run = Annotated[
         metavar="RUN", help=f"{RUN_HELP[0].upper()}{RUN_HELP[1:]}.", autocompletion=complete_run, show_default=False
     ),
 ]
-POLICY_HELP = "random, scripted (walks to the nearest useful object), or a registered one"
+POLICY_HELP = "random, scripted (walks to the nearest useful object, attacks when that pays), or a registered one"
 Checkpoint = Annotated[
     list[str],
     typer.Argument(
