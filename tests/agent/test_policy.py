@@ -174,7 +174,17 @@ def test_forward_lstm(crowded_env, seen):
 
 
 def test_bptt_horizon(crowded_env):
-    assert new_agent(crowded_env, bptt_horizon=5).memory.bptt_horizon == 5
+    observations = torch.from_numpy(crowded_env.reset()[0]).expand(10, -1, -1, -1)
+    agents = observations.shape[1]
+    values, gradients = [], []
+    for horizon in (5, 10):
+        agent = new_agent(crowded_env, bptt_horizon=horizon)
+        _, value, _ = agent(observations, agent.initial_memory(agents), torch.zeros(10, agents, dtype=torch.bool))
+        value[-1].sum().backward()
+        values.append(value.detach())
+        gradients.append(agent.memory.lstm.weight_hh_l0.grad)
+    torch.testing.assert_close(*values)
+    assert not torch.allclose(*gradients)
 
 
 def test_use_prev_action(crowded_env, seen):
