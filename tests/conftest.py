@@ -11,7 +11,7 @@ import pytest
 import torch
 from agent_fixtures import *  # noqa: F403  # fixtures of several rooms
 from chromium import browser  # noqa: F401  # of replays and reports
-from custom_memory import average_memory  # noqa: F401
+from custom_memory import average_memory  # noqa: F401  # a fixture
 from hypothesis import settings
 from rl_fixtures import *  # noqa: F403
 

@@ -34,7 +34,7 @@ def check(source: Source, from_: From = None, set_: Set = None, json: Json = Fal
 
 
 def _checked(config: api.RunConfig) -> api.ConfigCheck:
-    """The check of a config. Imports torch only for custom networks, for `run.init_from`, and to find a GPU."""
+    """The check of a config. Imports torch only for custom networks and policies it names, and to find a GPU."""
     weights, transferred = None, []
     policies = [config.run.init_from, config.kickstarting.teacher, *config.self_play.policies]
     is_custom = api.BACKBONES.is_custom(config.agent.backbone) or api.MEMORIES.is_custom(config.agent.memory)

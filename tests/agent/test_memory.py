@@ -130,7 +130,7 @@ def slow_mingru(mingru: MinGRU, inputs: torch.Tensor, memory: Memory, episode_st
 def slow_attention(
     attention: AttentionMemory, inputs: torch.Tensor, memory: Memory, episode_starts: torch.Tensor
 ) -> torch.Tensor:
-    """Attention of each head, agent and step by itself, one layer, from an empty memory."""
+    """Attention computed separately for each head, agent and step: one layer, from an empty memory."""
     assert not any(tensor.any() for tensor in memory.tensors.values())
     (layer,) = attention.layers
     horizon, agents, hidden = inputs.shape

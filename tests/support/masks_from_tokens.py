@@ -49,13 +49,13 @@ class Seen:
         return cell in self.rank and (self.rank[cell], feature) <= self.end
 
     def look(self, cell: Offset) -> Entity:
-        """The entity at a (row, col) offset from the agent, as far as it is seen."""
+        """What the observation holds of the entity at a (row, col) offset from the agent."""
         return Entity(self, cell)
 
 
 @dataclass(frozen=True)
 class Entity:
-    """What is seen of the entity in a cell, if there is one."""
+    """What the observation holds of the entity in a cell."""
 
     seen: Seen
     cell: Offset

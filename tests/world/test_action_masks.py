@@ -275,9 +275,9 @@ def test_with_two_other_agents_masked_actions_fail_in_all_orders(seed: int) -> N
 def test_an_allowed_action_succeeds_in_a_world_that_looks_the_same() -> None:
     """In the reference simulator, with the agent's turn after what other agents can do (`consistent_worlds.py`).
 
-    The worlds agree in the agent, as far as it is seen, and in the cells that the action reaches. They may differ in
-    what masks do not examine: what other agents hold, and whether they have space to move; when converters finish; and
-    what the observation does not hold.
+    What the observation holds of the agent, and of the cells that the action reaches, is equal in both worlds. They may
+    differ in what masks do not examine: what other agents hold, and whether they have space to move; when converters
+    finish; and what the observation does not hold.
     """
     counts: Counter[tuple[str, bool]] = Counter()
     for seed in range(15):

@@ -34,7 +34,7 @@ def timed_flood(sources: Words, delays: Integers, free: Words, row: Integers, co
     starts, last = _start_boards(sources, is_used, delays), np.where(is_used, delays, 0).max(axis=1, initial=0)
     row, bit = row % rows, column_bit(col, free.dtype)
     arrival, at_arrival = np.full(agents, NO_ARRIVAL), np.zeros((agents, rows), free.dtype)
-    # the agents whose flood goes on, and their boards, `[rows, active]`
+    # agents that no flood has reached yet, and their boards, `[rows, active]`
     active = (first < NO_ARRIVAL).nonzero()[0]
     flooded, open_cells = np.zeros((rows, len(active)), free.dtype), np.ascontiguousarray(free[active].T)
     is_going, time = np.ones(len(active), bool), 0

@@ -47,7 +47,8 @@ class MettaGridEnv:
     the actions of all tasks, and those that a task lacks fail in it. The task of each episode is drawn with
     probabilities proportional to `task_weights`, by default uniformly.
 
-    With `auto_reset`, a world whose episode ends starts the next one in the same step; else it goes on until `reset`.
+    With `auto_reset`, a world whose episode ends starts the next one in the same step. Without it, the world continues
+    past the end until `reset`.
 
     `first_world` is the global index of the first world. Environments with the same seed that together have the global
     indices 0 to n - 1 give the same results as one environment of n worlds.
@@ -163,7 +164,7 @@ class MettaGridEnv:
         """Which actions each agent may take in the next step. `[agents, flat actions] bool`, as `spec.flat_actions`
 
         False where an action is certain to fail, whatever the turn order and whatever other agents do, as far as the
-        agent's observation tells. At least one action of each agent is true: noop always is.
+        agent's observation tells. noop is always true; without it, an agent whose actions all fail keeps the first one.
         """
         if self._action_masks is None:
             self._action_masks = ActionMasks(self._worlds, self._observer)

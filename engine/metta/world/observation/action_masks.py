@@ -203,7 +203,7 @@ class _Step:
     def _by_group(self, table: Array, largest: Array, rows: Rows | slice) -> Array:
         """A table `[group rows, items]` for agents; where the group is not seen, `largest [rulesets, items]`.
 
-        A table of one row is returned as it is.
+        A table of one row is returned unchanged.
         """
         if len(table) == 1:
             return table
