@@ -21,7 +21,7 @@ TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in SOU
 PUBLIC_NAMES = ast.parse((ENGINE / "metta" / "api.pyi").read_text(encoding="utf-8"))
 """The imports of `metta.api`, which makes them when a name is first used."""
 
-FOUNDATION = {"errors", "files", "allocator", "geometry", "job_environment", "random_streams"}
+FOUNDATION = {"errors", "files", "allocator", "geometry", "job_environment", "random_streams", "spans"}
 ORDER = [
     FOUNDATION,
     {"extensions"},
@@ -55,6 +55,7 @@ PACKAGES: dict[str, set[str]] = {
     "geometry": set(),
     "job_environment": set(),
     "random_streams": {"numpy"},
+    "spans": set(),
     "extensions": set(),
     "config": {"pydantic", "pydantic_core", "tomli_w"},
     "spaces": {"gymnasium", "numpy"},

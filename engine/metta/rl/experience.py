@@ -24,6 +24,7 @@ from metta.rl.plain_values import arrays_to_tensors, tensors_to_arrays
 from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScaler
 from metta.rl.world_batch import StepResult, WorldBatch, learners_only
+from metta.spans import span
 from metta.world.env import MettaGridEnv
 
 
@@ -201,7 +202,10 @@ class Experience:
         Raises TrainingError if a reward is not finite.
         """
         assert batch.pending is not None
-        result = batch.pending.result() if isinstance(batch.pending, Future) else batch.pending
+        result = batch.pending
+        if isinstance(result, Future):
+            with span("wait"):
+                result = result.result()
         batch.pending = None
         batch.check_rewards(result.rewards, step)
         if batch.opponents is not None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from metta.rl.distributed import Processes
 from metta.rl.experience import Experience
 from metta.rl.frozen_policies.kickstarting import Teacher, among_allowed
 from metta.rl.world_batch import StepResult, WorldBatch
+from metta.spans import span
 from metta.world.episode_summary import EpisodeSummary
 
 
@@ -107,20 +108,30 @@ def _collect(experience: Experience, agent: MettaAgent, steps: int, on_progress:
     for batch in experience.world_batches:
         _receive(experience, agent, batch, steps, totals)
     experience.steps_collected = steps
-    begin = time.perf_counter()
-    for batch in experience.world_batches:
-        rows = batch.rows
-        observations = experience.observations[steps, rows].to(agent.device)
-        episode_starts = experience.episode_starts[steps, rows].to(agent.device)
-        values = agent.value(observations, batch.memory, episode_starts)
-        experience.next_values[rows] = values.to(experience.storage_device)
-    totals.seconds_infer += time.perf_counter() - begin
+    with totals.infer():
+        for batch in experience.world_batches:
+            rows = batch.rows
+            observations = experience.observations[steps, rows].to(agent.device)
+            episode_starts = experience.episode_starts[steps, rows].to(agent.device)
+            values = agent.value(observations, batch.memory, episode_starts)
+            experience.next_values[rows] = values.to(experience.storage_device)
     return totals.batch_info(steps * experience.plan.agents)
 
 
 def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, totals: _RolloutTotals) -> None:
-    """Sample the actions of step t in a world batch, store them, and start the step."""
-    begin = time.perf_counter()
+    """Choose the actions of step t in a world batch, and start the step."""
+    with totals.infer():
+        actions, tasks = _choose_actions(experience, agent, batch, t)
+    experience.submit(batch, actions, t + 1)
+    if batch.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
+        with totals.infer():
+            _label(experience, batch, batch.teacher, t, tasks)
+
+
+def _choose_actions(
+    experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sample the actions of step t in a world batch, and store them: `[learners, 2]`, and the tasks of its worlds."""
     rows = batch.rows
     segment, step_of_segment = divmod(t, experience.plan.horizon)
     if step_of_segment == 0:
@@ -138,12 +149,7 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     experience.log_probs[t, rows] = output.log_probs.to(experience.storage_device)
     experience.values[t, rows] = output.values.to(experience.storage_device)
     actions, tasks = output.actions.cpu().numpy(), batch.env.tasks.copy()
-    totals.seconds_infer += time.perf_counter() - begin
-    experience.submit(batch, actions, t + 1)
-    if batch.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
-        begin = time.perf_counter()
-        _label(experience, batch, batch.teacher, t, tasks)
-        totals.seconds_infer += time.perf_counter() - begin
+    return actions, tasks
 
 
 def _label(experience: Experience, batch: WorldBatch, teacher: Teacher, t: int, tasks: NDArray[np.int64]) -> None:
@@ -163,9 +169,8 @@ def _receive(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: in
     result = experience.receive(batch, t)
     totals.episodes += result.info.episodes
     totals.opponent_returns += result.opponent_returns
-    begin = time.perf_counter()
-    _value_final_observations(experience, agent, batch, result, t)
-    totals.seconds_infer += time.perf_counter() - begin
+    with totals.infer():
+        _value_final_observations(experience, agent, batch, result, t)
 
 
 def _value_final_observations(
@@ -190,6 +195,13 @@ class _RolloutTotals:
         self.episodes: list[EpisodeSummary] = []
         self.opponent_returns: list[float] = []
         self.seconds_infer = 0.0
+
+    @contextmanager
+    def infer(self) -> Iterator[None]:
+        """Context in which the policy or the teacher computes."""
+        with span("infer") as measured:
+            yield
+        self.seconds_infer += measured.seconds
 
     def batch_info(self, agent_steps: int) -> BatchInfo:
         counters: Counter[str] = Counter()

@@ -13,6 +13,7 @@ from metta.agent.memory.state import Memory
 from metta.errors import TrainingError
 from metta.rl.frozen_policies.kickstarting import Teacher
 from metta.rl.frozen_policies.self_play import Opponents
+from metta.spans import span
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
 
@@ -76,7 +77,8 @@ class WorldBatch:
 
     def step(self, actions: np.ndarray, out: np.ndarray | None) -> StepResult:
         """Step all worlds with `actions [agents, 2]`; with `out [agents, tokens, 3] uint8`, observations go there."""
-        return StepResult(*self.env.step(actions, out=out), action_masks=self.current_action_masks())
+        with span("simulate"):
+            return StepResult(*self.env.step(actions, out=out), action_masks=self.current_action_masks())
 
     def current_action_masks(self) -> np.ndarray | None:
         """The environment's action masks, `[agents, actions] bool`; None if no policy needs them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
 from metta.config.batch_plan import experience_of_process
 from metta.config.loading.curriculum_tasks import evaluation_world
 from metta.config.run import RunConfig
-from metta.config.training import POLICIES
+from metta.config.training import POLICIES, ExperienceConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import CheckpointError, ConfigError, Problem, UsageError
 from metta.evaluation.evaluate import evaluate
@@ -31,7 +30,7 @@ from metta.replay.replay_files import replay_title, write_replay
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes, serialize
-from metta.rl.experience import make_experience_manager
+from metta.rl.experience import Experience, make_experience_manager
 from metta.rl.frozen_policies.self_play import GIVEN, FrozenPolicy, OpponentPool, opponent_file
 from metta.rl.optimizer import make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, update_policy
@@ -41,6 +40,7 @@ from metta.run.epoch_metrics import EpochProgress
 from metta.run.events import ReplaySaved, RunBegan
 from metta.run.pending_checkpoint import PendingCheckpoint, with_other_experiences
 from metta.run.run_directory import policy_file
+from metta.spans import span
 from metta.world.env import MettaGridEnv
 
 EVALUATION_EPISODES = 10
@@ -89,14 +89,8 @@ class TrainingRun:
         if self.opponents is not None and config.self_play.snapshot_interval and saved_policies is None:
             self.opponents.add_snapshot(0, self.agent)
         self.optimizer = make_optimizer(self.agent, config.optimizer)
-        self.experience = make_experience_manager(
-            self.worlds,
-            self.agent,
-            experience_of_process(config.experience, config.distributed, processes.size),
-            teacher=self.teacher,
-            rank=processes.rank,
-            opponents=self.opponents,
-            label_share=config.kickstarting.label_share,
+        self.experience = self.make_experience(
+            experience_of_process(config.experience, config.distributed, processes.size)
         )
         self._batch_size = self.experience.plan.batch_size * processes.size
         schedule, steps = config.lr_schedule, config.run.total_timesteps
@@ -175,21 +169,19 @@ class TrainingRun:
 
     def collect(self, on_progress: ProgressCallback | None = None) -> BatchInfo:
         """Collect one batch of experience. Returns its statistics, merged over all processes."""
-        begin = time.perf_counter()
-        if not self.config.kickstarting.share(self.agent_step):
-            self.experience.remove_teacher()
-            self.teacher = None
-        own = rollout(self.experience, self.agent, on_progress=on_progress)
-        batch = own.merged(self.processes)
+        with span("collect") as measured:
+            if not self.config.kickstarting.share(self.agent_step):
+                self.experience.remove_teacher()
+                self.teacher = None
+            own = rollout(self.experience, self.agent, on_progress=on_progress)
+            batch = own.merged(self.processes)
         self._own_steps += own.total_env_steps
-        self._collect_seconds = time.perf_counter() - begin
+        self._collect_seconds = measured.seconds
         return batch
 
     def update(self, on_progress: ProgressCallback | None = None) -> dict[str, float]:
         """Update the policy on the collected batch. Returns the statistics of `update_policy`."""
-        begin = time.perf_counter()
         config = self.config
-        compute_advantages(self.experience, config.ppo.gamma, config.ppo.gae_lambda, config.normalization)
         share = config.kickstarting.share(self.agent_step)
         settings = UpdateSettings(
             ppo=config.ppo,
@@ -203,8 +195,10 @@ class TrainingRun:
             processes=self.processes,
             on_progress=on_progress,
         )
-        losses = update_policy(self.agent, self.optimizer, self.experience, settings)
-        self._update_seconds = time.perf_counter() - begin
+        with span("learn") as measured:
+            compute_advantages(self.experience, config.ppo.gamma, config.ppo.gae_lambda, config.normalization)
+            losses = update_policy(self.agent, self.optimizer, self.experience, settings)
+        self._update_seconds = measured.seconds
         return losses
 
     def finish_epoch(self, batch: BatchInfo) -> EpochProgress:
@@ -333,10 +327,14 @@ class TrainingRun:
         """Reset all worlds with a new seed, and the recurrent memory of the policy to its initial value."""
         self.experience.close()
         seed = RandomStream.NEW_WORLDS.seed(self.config.run.seed, epoch)
-        self.experience = make_experience_manager(
+        self.experience = self.make_experience(self.experience.config, seed)
+
+    def make_experience(self, config: ExperienceConfig, seed: int | None = None) -> Experience:
+        """An experience with new worlds of this run; `seed` is by default that of the run."""
+        return make_experience_manager(
             self.worlds,
             self.agent,
-            self.experience.config,
+            config,
             seed,
             self.teacher,
             self.processes.rank,
