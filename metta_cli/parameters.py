@@ -60,7 +60,10 @@ From = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda|cuda:N", help="Torch device; auto: CUDA if available; cuda:1: the GPU 1."),
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="Torch device; auto: CUDA if available; cuda:1: the GPU 1; mps: the GPU of an Apple computer.",
+    ),
 ]
 Seed = Annotated[int | None, integer_option("Seed of all random number generators.")]
 Set = Annotated[

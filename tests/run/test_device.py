@@ -7,7 +7,7 @@ import torch
 
 from metta.config.loading.load import parse_config
 from metta.errors import ConfigError, UsageError
-from metta.run.device import find_device
+from metta.run.device import find_device, gpu_memory
 
 
 @pytest.fixture
@@ -48,6 +48,22 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
             find_device(name)
 
 
+def test_an_apple_gpu_where_torch_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse_config('run.device = "mps"', "a.toml").run.device == "mps"
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(UsageError, match='device is "mps", but torch finds no Apple GPU'):
+        find_device("mps")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert find_device("mps") == torch.device("mps")
+    assert gpu_memory(torch.device("mps")) is None
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match='device is "mps", but 2 processes cannot share the GPU'):
+        find_device("mps")
+
+
 def test_processes_of_a_job_take_a_gpu_each(gpus: list[torch.device], monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
     for name, value in {**variables, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
@@ -61,10 +77,10 @@ def test_processes_of_a_job_take_a_gpu_each(gpus: list[torch.device], monkeypatc
 
 
 @pytest.mark.parametrize(
-    "name", ["cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "gpu", "mps", "", "CUDA", "cuda: 1"]
+    "name", ["cuda:", "cuda:x", "cuda:-1", "cuda:1:2", "cpu:0", "gpu", "mps:0", "MPS", "", "CUDA", "cuda: 1"]
 )
 def test_other_names_are_refused_in_files_and_options(name: str) -> None:
-    with pytest.raises(ConfigError, match='must be "auto", "cpu", "cuda" or a GPU such as "cuda:1"'):
+    with pytest.raises(ConfigError, match='must be "auto", "cpu", "cuda", a GPU such as "cuda:1", or "mps"'):
         parse_config(f'run.device = "{name}"', "a.toml")
-    with pytest.raises(UsageError, match="device must be auto, cpu, cuda or a GPU such as cuda:1"):
+    with pytest.raises(UsageError, match="device must be auto, cpu, cuda, a GPU such as cuda:1, or mps"):
         find_device(name)

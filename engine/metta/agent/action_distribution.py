@@ -5,16 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metta.agent.devices import to_device
+
 
 def sample(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Sample one action index per row of `logits [agents, actions]`: `[agents] int64`.
 
-    Uses inverse transform sampling with one uniform number per agent. The numbers are drawn on the CPU, so that they do
-    not depend on the device. Actions of probability 0 are never sampled, although the sums of a GPU need not ascend.
+    Uses inverse transform sampling with one uniform number per agent. The numbers are drawn on the generator's device,
+    those of a CPU generator are the same on every device. Without a generator, the global one of the logits' device is
+    used. Actions of probability 0 are never sampled, although the sums of a GPU need not ascend.
     """
     probabilities = torch.softmax(logits, -1)
     cumulative = probabilities.cumsum(-1).masked_fill(probabilities == 0, 0.0)
-    uniform = torch.rand(len(logits), 1, generator=generator).to(logits.device)
+    device = logits.device if generator is None else generator.device
+    uniform = to_device(torch.rand(len(logits), 1, generator=generator, device=device), logits.device)
     exceeds = cumulative > uniform * cumulative.amax(-1, keepdim=True)
     return exceeds.int().argmax(-1)
 

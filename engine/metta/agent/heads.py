@@ -9,6 +9,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from metta.agent.devices import exact_dtype
+
 POLICY_GAIN: Final = 0.01
 """Gain of the policy's output layer: small, so that the initial policy is almost uniform and explores (Andrychowicz et
 al. 2021, arXiv:2006.05990, section 3.2)."""
@@ -75,9 +77,9 @@ class ValueHead(MlpHead):
         The standard deviation does not change while all targets are equal.
         Returns (scale, shift): the output layer was multiplied by scale, and shift was added to its bias.
         """
-        targets = targets.double()
-        new = [float(targets.mean()), float(targets.square().mean()), 1.0]
-        self.moments.mul_(decay).add_((1 - decay) * self.moments.new_tensor(new))
+        targets = targets.to(exact_dtype(targets.device))
+        new = torch.stack([targets.mean(), targets.square().mean(), torch.ones_like(self.moments[2])])
+        self.moments.mul_(decay).add_((1 - decay) * new)
         mean, square = self.moments[:2] / self.moments[2]
         variance = square - mean.square()
         # equal targets, such as a single one, have no spread: their variance is 0 but for rounding

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from metta.agent import action_distribution
 from metta.agent.backbones import make_backbone
+from metta.agent.devices import exact_dtype
 from metta.agent.direct_inputs import DirectInputs
 from metta.agent.egocentric import EgocentricFrame
 from metta.agent.heads import POLICY_GAIN, MlpHead, ValueHead, initialize_weights
@@ -163,6 +164,7 @@ class MettaAgent(nn.Module):
             nn.init.normal_(self.action_embedding.weight, std=0.1)
         self.flat_actions: Tensor
         self.register_buffer("flat_actions", torch.tensor(spec.flat_actions, dtype=torch.int32), persistent=False)
+        self.value_head.moments = self.value_head.moments.to(exact_dtype(torch.device(device)))
         self.to(device)
         self.initial_weights: dict[str, Tensor] = {}
         self.update_initial_weights()
@@ -193,9 +195,10 @@ class MettaAgent(nn.Module):
     ) -> PolicyOutput:
         """Choose actions for `[agents, tokens, 3] uint8`.
 
-        Memory is cleared first where `episode_starts [agents] bool`. Actions are sampled with `generator`, a CPU
-        generator (None: torch's global one), or are the most likely ones if `deterministic`. Those that `action_masks
-        [agents, actions] bool` (`MettaGridEnv.action_masks`) exclude are never taken.
+        Memory is cleared first where `episode_starts [agents] bool`. Actions are sampled with `generator`, which is of
+        the agent's device or of the CPU (None: torch's global one of the agent's device), or are the most likely ones
+        if `deterministic`. Those that `action_masks [agents, actions] bool` (`MettaGridEnv.action_masks`) exclude are
+        never taken.
         """
         if episode_starts is None:
             episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
@@ -218,14 +221,16 @@ class MettaAgent(nn.Module):
         memory: Memory,
         episode_starts: Tensor,
         action_masks: Tensor | None = None,
+        start_steps: Sequence[bool] | None = None,
     ) -> ActionEvaluation:
         """Log-probabilities, entropies and values of recorded segments, differentiable.
 
         `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`. `memory` is that
         before the first step; it is cleared before each step that `episode_starts [horizon, segments] bool` marks.
-        `action_masks [horizon, segments, actions] bool` are those under which the actions were sampled.
+        `action_masks [horizon, segments, actions] bool` are those under which the actions were sampled. `start_steps
+        [horizon]`, whether any segment has an episode start at a step, saves time on a GPU.
         """
-        logits, values, _ = self(observations, memory, episode_starts)
+        logits, values, _ = self(observations, memory, episode_starts, start_steps)
         logits = action_distribution.masked_logits(logits, action_masks)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
         return ActionEvaluation(log_probs, entropy, values, logits)
@@ -238,10 +243,13 @@ class MettaAgent(nn.Module):
         _, values, _ = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
         return torch.as_tensor(values[0])
 
-    def forward(self, observations: Tensor, memory: Memory, episode_starts: Tensor) -> tuple[Tensor, Tensor, Memory]:
+    def forward(
+        self, observations: Tensor, memory: Memory, episode_starts: Tensor, start_steps: Sequence[bool] | None = None
+    ) -> tuple[Tensor, Tensor, Memory]:
         """Logits `[horizon, agents, actions]`, values `[horizon, agents]`, both float32, and the memory afterwards.
 
-        `observations [horizon, agents, tokens, 3] uint8`, `episode_starts [horizon, agents] bool`.
+        `observations [horizon, agents, tokens, 3] uint8`, `episode_starts [horizon, agents] bool`; `start_steps` as in
+        `evaluate_actions`.
         """
         horizon, agents, tokens, width = observations.shape
         expected = (self.spec.num_observation_tokens, 3)
@@ -260,7 +268,9 @@ class MettaAgent(nn.Module):
         with self._autocast():
             features = self._features(flat).view(horizon, agents, -1)
             if self.memory is not None:
-                features, memory = run_memory(self.memory, features, memory, episode_starts, self.config.bptt_horizon)
+                features, memory = run_memory(
+                    self.memory, features, memory, episode_starts, self.config.bptt_horizon, start_steps
+                )
             logits = self.policy_head(features)
             values = self.value_head(features)
         if self.egocentric_frame is not None and orientation is not None:

@@ -20,6 +20,10 @@ from metta.rl.plain_values import tensors_to_arrays
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MUON = ("momentum_buffer",)
+_CUDA_STATE_BYTES = 16
+"""Length of the state of a generator of a GPU: a seed, and an offset into the random numbers, a multiple of 4."""
+
+_GENERATORS = ("policy_generator", "shuffle_generator", "opponent_generator", "teacher_generator")
 
 SCHEDULE_PROGRESS = ("last_epoch", "_step_count", "_last_lr")
 """The entries of a scheduler's state that `step` changes."""
@@ -50,12 +54,19 @@ def check_like(found: Any, expected: Any, where: str) -> None:
 
 
 def check_generator(found: Any, where: str) -> None:
-    """Raise CheckpointError unless `found` is the state of a random generator."""
-    check_like(found, torch.Generator().get_state(), where)
-    try:
-        torch.Generator().set_state(found)
-    except RuntimeError:
-        raise CheckpointError(f"its {where} is not the state of a random generator") from None
+    """Raise CheckpointError unless `found` is the state of a random generator of the CPU or of a GPU."""
+    if isinstance(found, Tensor) and found.shape == (_CUDA_STATE_BYTES,):
+        check_like(found, torch.zeros(_CUDA_STATE_BYTES, dtype=torch.uint8), where)
+        offset = int.from_bytes(found[8:].numpy().tobytes(), "little", signed=True)
+        is_valid = offset >= 0 and offset % 4 == 0
+    else:
+        check_like(found, torch.Generator().get_state(), where)
+        try:
+            torch.Generator().set_state(found)
+            is_valid = True
+        except RuntimeError:
+            is_valid = False
+    _check(is_valid, f"{where} is not the state of a random generator")
 
 
 def check_optimizer_state(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
@@ -83,12 +94,14 @@ def check_experience(found: Any, experience: Experience, where: str) -> None:
     """Raise CheckpointError unless `experience.load_state` can load `found`, including the states of its worlds."""
     own = experience.state()
     added = ("reward_scale", "opponent_generator", "opponents", "teacher_generator")  # missing in states of version 1
-    check_like(found, {key: own[key] for key in own if key not in ("worlds", "teacher_memory", *added)}, where)
+    apart = ("worlds", "teacher_memory", "policy_generator", *added)  # a generator of another device has another state
+    check_like(found, {key: own[key] for key in own if key not in apart}, where)
+    _check("policy_generator" in found, f"{where}.policy_generator is missing")
     defaults = {key: own[key] for key in ("reward_scale", "opponent_generator", "teacher_generator")}
     found = {**defaults, **found}
     check_like(found, defaults, where)
     _check_teacher_memory(found.get("teacher_memory"), own["teacher_memory"], f"{where}.teacher_memory")
-    for key in ("policy_generator", "shuffle_generator", "opponent_generator", "teacher_generator"):
+    for key in _GENERATORS:
         check_generator(found[key], f"{where}.{key}")
     orientation = experience.world_batches[0].env.spec.feature_names.index("agent:orientation")
     _check_orientations(found, orientation, where)

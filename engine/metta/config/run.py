@@ -35,19 +35,19 @@ from metta.config.validation.frozen_model import FrozenModel, Name
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem, RulesError, similar_name
 
-DEVICE_PATTERN = r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"
+DEVICE_PATTERN = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"
 
 
 def _known_device(device: str) -> str:
     if not re.match(DEVICE_PATTERN, device):
-        hint = similar_name("cuda" if device == "gpu" else device, ("auto", "cpu", "cuda"))
-        message = f'must be "auto", "cpu", "cuda" or a GPU such as "cuda:1"; got {shown(device)}{hint}'
+        hint = similar_name("cuda" if device == "gpu" else device, ("auto", "cpu", "cuda", "mps"))
+        message = f'must be "auto", "cpu", "cuda", a GPU such as "cuda:1", or "mps"; got {shown(device)}{hint}'
         raise RulesError([Problem((), message)])
     return device
 
 
 Device = Annotated[str, AfterValidator(_known_device)]
-"""A torch device: `auto`, `cpu`, `cuda` or `cuda:INDEX`."""
+"""A torch device: `auto`, `cpu`, `cuda`, `cuda:INDEX` or `mps`."""
 
 
 class RunSection(FrozenModel):
@@ -60,8 +60,9 @@ class RunSection(FrozenModel):
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of all random numbers")
     device: Device = Field(
         default="auto",
-        json_schema_extra={"pattern": DEVICE_PATTERN, "examples": ["auto", "cpu", "cuda", "cuda:1"]},
-        description="Torch device: auto (CUDA if available, else CPU), cpu, cuda, or a GPU by its index such as cuda:1",
+        json_schema_extra={"pattern": DEVICE_PATTERN, "examples": ["auto", "cpu", "cuda", "cuda:1", "mps"]},
+        description="Torch device: auto (CUDA if available, else CPU), cpu, cuda, a GPU by its index such as cuda:1, or "
+        "mps (the GPU of an Apple computer)",
     )
     total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="length of training, agent steps")
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")

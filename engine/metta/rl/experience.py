@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metta.agent.devices import make_generator, set_generator_state
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
@@ -107,7 +108,7 @@ class Experience:
         self.label_weights = (is_labelled / is_labelled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents, self.storage_device)
-        self.policy_generator = _generator(RandomStream.POLICY, seed, rank)
+        self.policy_generator = _generator(RandomStream.POLICY, seed, rank, agent.device)
         self.shuffle_generator = _generator(RandomStream.SHUFFLE, seed, rank)
         self.opponent_generator = _generator(RandomStream.OPPONENTS, seed, rank)
         self.teacher_generator = _generator(RandomStream.TEACHER, seed, rank)
@@ -295,7 +296,7 @@ class Experience:
                     batch.teacher.load_state(memories if isinstance(memories, list) else [memories])
         self.observations[0].copy_(state["observations"])
         self.episode_starts[0].copy_(state["episode_starts"])
-        self.policy_generator.set_state(state["policy_generator"].cpu())
+        set_generator_state(self.policy_generator, state["policy_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
         if "reward_scale" in state:  # states of older versions lack this key and the next ones
             self.reward_scaler.load_state(state["reward_scale"])
@@ -441,6 +442,6 @@ def _check_and_plan(
     return plan_batch(config, env.num_agents, opponents_per_world)
 
 
-def _generator(stream: RandomStream, seed: int, rank: int) -> torch.Generator:
+def _generator(stream: RandomStream, seed: int, rank: int, device: torch.device | None = None) -> torch.Generator:
     """The stream's generator. Rank 0 has the numbers of a run in one process, every other rank different ones."""
-    return torch.Generator().manual_seed(stream.seed(seed, *((rank - 1,) if rank else ())))
+    return make_generator(stream.seed(seed, *((rank - 1,) if rank else ())), device or torch.device("cpu"))

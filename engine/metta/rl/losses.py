@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from metta.agent.devices import exact_dtype
+
 
 def policy_loss(log_ratio: Tensor, advantages: Tensor, clip_coef: float, weights: Tensor | None = None) -> Tensor:
     """Clipped surrogate loss: mean max(-A rho, -A clip(rho, 1 - eps, 1 + eps)), rho = exp(log_ratio).
@@ -67,8 +69,8 @@ def normalize_advantages(
     concatenates the tensors `[1, 3]` of all processes along the first axis. The moments of the processes are merged
     (Chan, Golub, LeVeque 1979), so that one collective operation is enough.
     """
-    exact = advantages.double()
-    expanded = (torch.ones_like(exact[0]) if weights is None else weights.double()).expand_as(exact)
+    exact = advantages.to(exact_dtype(advantages.device))
+    expanded = (torch.ones_like(exact[0]) if weights is None else weights.to(exact.dtype)).expand_as(exact)
     total = expanded.sum()
     mean = (expanded * exact).sum() / total
     moments = torch.stack([total, mean, (expanded * (exact - mean).square()).sum()]).unsqueeze(0)
@@ -93,13 +95,12 @@ def clip_fraction(log_ratio: Tensor, clip_coef: float) -> Tensor:
     return ((log_ratio.exp() - 1).abs() > clip_coef).float().mean()
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> float:
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     """1 - var(R - V) / var(R): 1 for exact values, 0 for constant values; also 0 if the returns are constant."""
-    values, returns = values.double(), returns.double()  # in float32, equal returns have a variance above 0
+    exact = exact_dtype(returns.device)  # in float32, equal returns have a variance above 0
+    values, returns = values.to(exact), returns.to(exact)
     variance = returns.var(correction=0)
-    if not variance > 0:
-        return 0.0
-    return float(1 - (returns - values).var(correction=0) / variance)
+    return torch.where(variance > 0, 1 - (returns - values).var(correction=0) / variance, 0.0)
 
 
 def l2_loss(model: nn.Module, reference: Mapping[str, Tensor] | None = None) -> Tensor:

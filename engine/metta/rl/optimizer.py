@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from metta.agent.devices import HostCopy
 from metta.agent.policy import MettaAgent
 from metta.config.training import OptimizerConfig
 from metta.errors import UsageError
@@ -131,16 +132,13 @@ def compute_gradient_stats(model: nn.Module) -> dict[str, float]:
     Mean, maximum and minimum are over the norms of the model's parameter tensors. Parameters without a gradient are
     left out; if none has a gradient, the gradient norms are 0.
     """
-    gradients = _norms(weight.grad for weight in model.parameters() if weight.grad is not None)
     weights = _norms(model.parameters())
-    return {
-        "grad_norm_mean": float(gradients.mean()),
-        "grad_norm_max": float(gradients.max()),
-        "grad_norm_min": float(gradients.min()),
-        "param_norm_mean": float(weights.mean()),
-    }
+    grads = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    gradients = _norms(grads) if grads else torch.zeros_like(weights)
+    norms = torch.stack([gradients.mean(), gradients.max(), gradients.min(), weights.mean()])
+    names = ("grad_norm_mean", "grad_norm_max", "grad_norm_min", "param_norm_mean")
+    return dict(zip(names, HostCopy(norms).wait().tolist(), strict=True))
 
 
 def _norms(tensors: Iterable[Tensor]) -> Tensor:
-    norms = [tensor.detach().norm() for tensor in tensors]
-    return torch.stack(norms) if norms else torch.zeros(1)
+    return torch.stack([tensor.detach().norm() for tensor in tensors])

@@ -7,14 +7,17 @@ before its first step. The terms of the loss are in `metta.rl.losses`.
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from metta.agent.devices import HostCopy, exact_dtype
 from metta.agent.matmul_backend import fast_matmul
+from metta.agent.heads import ValueHead
 from metta.agent.policy import ActionEvaluation, MettaAgent
 from metta.config.training import NormalizationConfig, PPOConfig, PrioritizedSamplingConfig, VTraceConfig
 from metta.errors import TrainingError, UsageError
@@ -106,11 +109,9 @@ def update_policy(
         assert experience.returns is not None
         # V-trace replaces experience.returns during the update; the statistics are those before it
         values, returns = experience.values[: experience.steps_collected], experience.returns
-        head = agent.value_head
         steps = _take_gradient_steps(agent, optimizer, experience, settings)
-        statistics = steps | _batch_statistics(values, returns, experience.reward_scaler.std, settings.processes)
-        if head.moments[2]:
-            statistics |= {"value_target_mean": float(head.mean), "value_target_std": float(head.std)}
+        batch = _batch_statistics(values, returns, experience.reward_scaler.std, settings.processes)
+        statistics = steps | batch | _value_target_statistics(agent.value_head)
         if experience.reward_scaler.count:
             statistics["reward_std"] = experience.reward_scaler.std
         return statistics
@@ -124,7 +125,7 @@ def _take_gradient_steps(
     correction = VTraceCorrection(experience, settings.ppo, settings.vtrace) if settings.vtrace.enabled else None
     restore_value_head = _normalize_value_targets(agent, experience, settings)
     totals: defaultdict[str, float] = defaultdict(float)
-    terms: dict[str, Tensor] = {}
+    values: dict[str, float] = {}
     updates, stopped_early, position = 0, False, ""
     optimizer.zero_grad(set_to_none=True)  # gradient statistics never come from an earlier update
     try:
@@ -134,29 +135,37 @@ def _take_gradient_steps(
             # the all-reduce of the terms runs during the backward pass
             wait_for_means = processes.all_reduce_async(torch.stack([term.detach() for term in terms.values()]))
             processes.backward(terms["loss"])
-            terms = dict(zip(terms, wait_for_means(), strict=True))
-            if not bool(torch.isfinite(terms["loss"])):  # before target_kl: an infinite KL is an error, no early stop
+            norm = _gradient_norm(agent)
+            # the only wait of a gradient step
+            fetched = HostCopy(torch.cat([wait_for_means(), norm.unsqueeze(0)])).wait().tolist()
+            values = dict(zip([*terms, "grad_norm"], fetched, strict=True))
+            if not math.isfinite(values["loss"]):  # before target_kl: an infinite KL is an error, no early stop
                 optimizer.zero_grad(set_to_none=True)
-                raise TrainingError(_nonfinite_loss_message(agent, minibatch, terms, position))
-            stopped_early = target_kl is not None and float(terms["approx_kl"]) > target_kl
+                raise TrainingError(_nonfinite_loss_message(agent, minibatch, values, position))
+            stopped_early = target_kl is not None and values["approx_kl"] > target_kl
             if stopped_early:
                 optimizer.zero_grad(set_to_none=True)
                 break
-            totals["grad_norm"] += _take_gradient_step(agent, optimizer, settings.ppo, position)
+            if not math.isfinite(values["grad_norm"]):
+                raise TrainingError(_nonfinite_gradient_message(agent, optimizer, position))
+            if settings.ppo.max_grad_norm:
+                weights = [weight for weight in agent.parameters() if weight.grad is not None]
+                torch.nn.utils.clip_grads_with_norm_(weights, settings.ppo.max_grad_norm, norm)
+            optimizer.step()
             updates += 1
-            for name, value in terms.items():
-                totals[name] += float(value)
+            for name, value in values.items():
+                totals[name] += value
     except TrainingError:
         if not updates:
             restore_value_head()
         raise
-    if nonfinite := _nonfinite_weights(agent):  # after the last step; after earlier ones, the next loss shows it
+    if nonfinite := _nonfinite(agent.named_parameters()):  # after the last step; after earlier ones, the next loss shows it
         raise TrainingError(
             f"a gradient step made weights infinite or NaN ({position}): {', '.join(nonfinite)}; "
             "lower optimizer.learning_rate"
         )
     if not updates:  # the first minibatch exceeded target_kl; its terms are reported
-        totals |= {name: float(value) for name, value in terms.items()} | {"grad_norm": 0.0}
+        totals |= values | {"grad_norm": 0.0}
     means = {name: total / max(1, updates) for name, total in totals.items()}
     return means | {"updates": float(updates), "stopped_early": float(stopped_early)}
 
@@ -182,7 +191,7 @@ def _normalize_value_targets(agent: MettaAgent, experience: Experience, settings
         return lambda: None
     assert experience.returns is not None
     targets = settings.processes.all_gather_tensor(experience.returns)
-    if not bool(targets.isfinite().all()):
+    if not HostCopy(targets.isfinite().all()).wait():
         raise TrainingError("a value target (return) is not finite; the weights were not changed")
     head = copy.deepcopy(agent.value_head.state_dict())
     initial = {name: weight.clone() for name, weight in agent.initial_weights.items()}
@@ -197,10 +206,16 @@ def _normalize_value_targets(agent: MettaAgent, experience: Experience, settings
 
 def _batch_statistics(values: Tensor, returns: Tensor, reward_std: float, processes: Processes) -> dict[str, float]:
     """Statistics of the whole batch, averaged over processes."""
-    explained = losses.explained_variance(values, returns)
-    means = float(values.mean()) * reward_std, float(returns.mean()) * reward_std
-    batch = processes.all_reduce_mean(torch.tensor([explained, *means])).tolist()
-    return dict(zip(("explained_variance", "mean_value", "mean_return"), batch, strict=True))
+    means = torch.stack([values.mean(), returns.mean()]).to(exact_dtype(values.device)) * reward_std
+    batch = torch.cat([losses.explained_variance(values, returns).unsqueeze(0), means]).float()
+    fetched = HostCopy(processes.all_reduce_mean(batch)).wait().tolist()
+    return dict(zip(("explained_variance", "mean_value", "mean_return"), fetched, strict=True))
+
+
+def _value_target_statistics(head: ValueHead) -> dict[str, float]:
+    """Mean and standard deviation with which value targets are normalized; empty if they were never updated."""
+    weight, mean, std = HostCopy(torch.stack([head.moments[2].float(), head.mean, head.std])).wait().tolist()
+    return {"value_target_mean": mean, "value_target_std": std} if weight else {}
 
 
 def loss_terms(
@@ -275,48 +290,44 @@ def _teacher_terms(evaluation: ActionEvaluation, minibatch: Minibatch, value_std
     return terms
 
 
-def _take_gradient_step(agent: MettaAgent, optimizer: torch.optim.Optimizer, config: PPOConfig, position: str) -> float:
-    """Clip the gradients, take one gradient step, and return the gradient norm before clipping by norm.
-
-    Raises TrainingError without a step if a gradient is not finite.
-    """
-    clip_range = agent.config.clip_range
-    named = [(name, weight) for name, weight in agent.named_parameters() if weight.grad is not None]
-    if clip_range:
-        torch.nn.utils.clip_grad_value_([weight for _, weight in named], clip_range)
-    gradients = [weight.grad for _, weight in named if weight.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if not bool(torch.isfinite(norm)):
-        bad = [name for name, weight in named if weight.grad is not None and not bool(weight.grad.isfinite().all())]
-        optimizer.zero_grad(set_to_none=True)
-        raise TrainingError(
-            f"the gradient of {', '.join(bad)} is not finite ({position}); the weights were not changed"
-        )
-    if config.max_grad_norm:
-        torch.nn.utils.clip_grads_with_norm_([weight for _, weight in named], config.max_grad_norm, norm)
-    optimizer.step()
-    return float(norm)
+def _gradient_norm(agent: MettaAgent) -> Tensor:
+    """Clip the gradients by value, if so configured; the L2 norm of all of them together, before clipping by norm."""
+    weights = [weight for weight in agent.parameters() if weight.grad is not None]
+    if agent.config.clip_range:
+        torch.nn.utils.clip_grad_value_(weights, agent.config.clip_range)
+    return torch.nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
 
 
-def _nonfinite_weights(agent: MettaAgent) -> list[str]:
-    """Names of the weights with elements that are not finite."""
-    return [name for name, weight in agent.named_parameters() if not bool(weight.isfinite().all())]
+def _nonfinite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Names of the tensors with elements that are not finite."""
+    named = dict(tensors)
+    are_finite = HostCopy(torch.stack([tensor.isfinite().all() for tensor in named.values()])).wait().tolist()
+    return [name for name, is_finite in zip(named, are_finite, strict=True) if not is_finite]
 
 
-def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict[str, Tensor], position: str) -> str:
+def _nonfinite_gradient_message(agent: MettaAgent, optimizer: torch.optim.Optimizer, position: str) -> str:
+    """Error message with the weights whose gradient is not finite. Discards the gradients."""
+    bad = _nonfinite((name, weight.grad) for name, weight in agent.named_parameters() if weight.grad is not None)
+    optimizer.zero_grad(set_to_none=True)
+    return f"the gradient of {', '.join(bad)} is not finite ({position}); the weights were not changed"
+
+
+def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict[str, float], position: str) -> str:
     """Error message with the terms that are not finite, and the first source found.
 
     Sources are checked in the order weights, inputs from the experience, outputs of layers.
     """
-    nonfinite = [f"{name} = {float(term.detach())}" for name, term in terms.items() if not bool(torch.isfinite(term))]
+    nonfinite = [
+        f"{name} = {term}" for name, term in terms.items() if not math.isfinite(term) and name != "grad_norm"
+    ]
     inputs = {
         "old log_probs": minibatch.log_probs,
         "old values": minibatch.values,
         "advantages": minibatch.advantages,
         **{f"memory {name}": tensor for name, tensor in minibatch.memory.tensors.items()},
     }
-    sources = [f"weight {name}" for name in _nonfinite_weights(agent)]
-    sources = sources or [name for name, values in inputs.items() if not bool(values.isfinite().all())]
+    sources = [f"weight {name}" for name in _nonfinite(agent.named_parameters())]
+    sources = sources or _nonfinite(inputs.items())
     sources = sources or [f"the output of layer {name}" for name in _nonfinite_layers(agent, minibatch)[:1]]
     source = f" from {', '.join(sources)}" if sources else ""
     return f"the loss is not finite ({position}): {', '.join(nonfinite)}{source}; the weights were not changed"

@@ -32,7 +32,7 @@ def effective_rank(matrix: Tensor) -> float:
     It is exp(-sum p log p), p the singular values divided by their sum.
     """
     gram = matrix.T @ matrix if matrix.shape[0] > matrix.shape[1] else matrix @ matrix.T
-    singular_values = torch.linalg.eigvalsh(gram.double()).clamp(min=0).sqrt()
+    singular_values = torch.linalg.eigvalsh(gram.cpu().double()).clamp(min=0).sqrt()
     if not bool(singular_values.sum() > 0):
         return 0.0
     return float(torch.exp(torch.special.entr(singular_values / singular_values.sum()).sum()))

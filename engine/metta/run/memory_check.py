@@ -54,14 +54,14 @@ def check_memory(
 ) -> str | None:
     """Return a warning if a run may exceed the free memory or nearly fills it, else None. Allocates nothing.
 
-    `device` is the type of the device, cpu or cuda, and `gpu_bytes` the memory of the GPU. `processes` is the number of
+    `device` is the type of the device, cpu, cuda or mps, and `gpu_bytes` the memory of the GPU. `processes` is the number of
     processes of the job, of which `processes_here` share the memory of this machine. Raises UsageError if the run
     cannot fit on this machine, TrainingError if it cannot fit into the memory that is free. Both messages, and the
     warning if the run may not fit, say which setting to lower.
     """
     experience = experience_of_process(config.experience, config.distributed, processes)
     parts = memory_parts(config.model_copy(update={"experience": experience}), worlds[0].spec, _largest_map(worlds))
-    names = {part.name for part in parts} if device == "cpu" else {"worlds"}
+    names = {part.name for part in parts} if device != "cuda" else {"worlds"}
     names |= {"experience"} if config.experience.cpu_offload else set()
     here = [part for part in parts if part.name in names]
     if processes_here > 1:

@@ -51,6 +51,7 @@ class _RunState(BaseModel):
     episodes_recorded: _Count
     torch_generator: torch.Tensor
     torch_threads: _Count
+    device: str = ""  # missing in states of earlier versions
 
 
 def restore_newest(directory: RunDirectory, listener: Listener, processes: Processes) -> TrainingRun:
@@ -81,7 +82,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             ) from error
         for problem in problems:
             listener(Notice(f"{problem}; resuming from {path.name}"))
-        _announce_changes(state, listener, processes)
+        _announce_changes(state, run, listener, processes)
         return run
     raise CheckpointError("\n  ".join([f"{directory.root} has no valid trainer state:", *problems]))
 
@@ -152,8 +153,11 @@ def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> No
             check_experience(experience, run.experience, f"extra_args.other_experiences.{index}")
 
 
-def _announce_changes(state: TrainingState, listener: Listener, processes: Processes) -> None:
+def _announce_changes(state: TrainingState, run: TrainingRun, listener: Listener, processes: Processes) -> None:
     """Send a notice for each difference that may change the results of the resumed run."""
+    device, device_now = state.extra_args.get("device", run.device.type), run.device.type
+    if device != device_now:
+        listener(Notice(f"The device changed from {device} to {device_now}: results may not be bit-identical"))
     threads, threads_now = state.extra_args["torch_threads"], torch.get_num_threads()
     if threads != threads_now:
         listener(

@@ -285,6 +285,7 @@ class TrainingRun:
                 "episodes_recorded": self._episodes_recorded,
                 "torch_generator": torch.get_rng_state(),
                 "torch_threads": torch.get_num_threads(),
+                "device": self.device.type,
             },
         )
 

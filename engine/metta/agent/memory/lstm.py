@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from metta.agent.devices import is_host
 from metta.agent.matmul_backend import cpu_is_fast_in_bfloat16
 from metta.agent.memory.network import MemoryNetwork
 from metta.agent.memory.state import Memory
@@ -17,8 +20,11 @@ class SegmentLSTM(MemoryNetwork):
     """An LSTM over segments `[horizon, agents, hidden]` whose memory is cleared wherever an episode starts.
 
     The segment is split at each step at which an episode of any agent starts, and `nn.LSTM` is called once per part.
-    This is exact, and as fast as `nn.LSTM` if no episode starts.
+    This is exact, and as fast as `nn.LSTM` if no episode starts. On a GPU, which would have to be waited for to find
+    these steps, the segment is split at all steps unless the caller knows them.
     """
+
+    uses_start_steps = True
 
     def __init__(self, config: AgentModelConfig):
         super().__init__(config)
@@ -28,14 +34,17 @@ class SegmentLSTM(MemoryNetwork):
         """`hidden` and `cell`, zeros `[layers, agents, hidden] float32`."""
         return empty_state(self.lstm.num_layers, agents, self.lstm.hidden_size)
 
-    def forward(self, inputs: Tensor, memory: Memory, episode_starts: Tensor) -> tuple[Tensor, Memory]:
+    def forward(
+        self, inputs: Tensor, memory: Memory, episode_starts: Tensor, start_steps: Sequence[bool] | None = None
+    ) -> tuple[Tensor, Memory]:
         """Outputs `[horizon, agents, hidden]` and the memory after the last step."""
         horizon = len(inputs)
-        has_start = episode_starts.any(1).tolist()
-        part_starts = [t for t in range(horizon) if t == 0 or has_start[t]]
+        if start_steps is None:
+            start_steps = episode_starts.any(1).tolist() if is_host(inputs.device) else [True] * horizon
+        part_starts = [t for t in range(horizon) if t == 0 or start_steps[t]]
         outputs = []
         for start, end in zip(part_starts, [*part_starts[1:], horizon], strict=True):
-            if has_start[start]:
+            if start_steps[start]:
                 memory = memory.cleared(episode_starts[start])
             output, memory = self._run_lstm(inputs[start:end], memory)
             outputs.append(output)

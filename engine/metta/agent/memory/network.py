@@ -11,6 +11,8 @@ Register a custom one with the decorator, or as an entry point in the group `met
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,9 @@ class MemoryNetwork(nn.Module, ABC):
     A custom memory must initialize its weights, and must return for a segment what it returns for its steps one by one.
     ONNX export traces a step, which has a horizon of 1.
     """
+
+    uses_start_steps: ClassVar[bool] = False
+    """whether `forward` takes `start_steps [horizon]`: whether an episode of any agent starts at a step"""
 
     def __init__(self, config: AgentModelConfig):
         super().__init__()
@@ -43,12 +48,21 @@ class MemoryNetwork(nn.Module, ABC):
 
 
 def run_memory(
-    network: MemoryNetwork, inputs: Tensor, memory: Memory, episode_starts: Tensor, bptt_horizon: int
+    network: MemoryNetwork,
+    inputs: Tensor,
+    memory: Memory,
+    episode_starts: Tensor,
+    bptt_horizon: int,
+    start_steps: Sequence[bool] | None = None,
 ) -> tuple[Tensor, Memory]:
-    """`network.forward` of a segment of any length, whose gradient through time is cut every `bptt_horizon` steps."""
+    """`network.forward` of a segment of any length, whose gradient through time is cut every `bptt_horizon` steps.
+
+    `start_steps [horizon]` says whether an episode of any agent starts at a step, if the caller knows.
+    """
     outputs = []
     for begin in range(0, len(inputs), bptt_horizon):
         part = slice(begin, begin + bptt_horizon)
-        output, memory = network(inputs[part], memory.detach() if begin else memory, episode_starts[part])
+        known = {"start_steps": start_steps[part]} if start_steps is not None and network.uses_start_steps else {}
+        output, memory = network(inputs[part], memory.detach() if begin else memory, episode_starts[part], **known)
         outputs.append(output)
     return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
