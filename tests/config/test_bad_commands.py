@@ -46,7 +46,8 @@ CASES = {
         ["train", "quickstart", "--set", "ppo.gamma=2", "--seed", "-1", "--device", "gpu", "--total-timesteps", "0"],
         "the command line has 4 problems\n"
         "  --seed             run.seed             must be at least 0; got -1\n"
-        '  --device           run.device           must be "auto", "cpu", "cuda", a GPU such as "cuda:1", or "mps"; got "gpu"; '
+        '  --device           run.device           must be "auto", "cpu", "cuda", a GPU such as "cuda:1", or "mps"; '
+        'got "gpu"; '
         'did you mean "cuda"?\n'
         "  --total-timesteps  run.total_timesteps  must be at least 1; got 0\n"
         "  --set              ppo.gamma            must be at most 1; got 2",

@@ -50,7 +50,7 @@ class HostCopy:
             with torch.cuda.stream(stream):
                 self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 self._copy.copy_(tensor, non_blocking=True)
-                self._is_done = torch.cuda.Event()
+                self._is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 self._is_done.record(stream)
             tensor.record_stream(stream)
 
@@ -65,7 +65,7 @@ class HostCopy:
 @cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     """The stream of a GPU on which copies to and from host memory run."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:

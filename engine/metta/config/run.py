@@ -61,8 +61,8 @@ class RunSection(FrozenModel):
     device: Device = Field(
         default="auto",
         json_schema_extra={"pattern": DEVICE_PATTERN, "examples": ["auto", "cpu", "cuda", "cuda:1", "mps"]},
-        description="Torch device: auto (CUDA if available, else CPU), cpu, cuda, a GPU by its index such as cuda:1, or "
-        "mps (the GPU of an Apple computer)",
+        description="Torch device: auto (CUDA if available, else CPU), cpu, cuda, a GPU by its index such as cuda:1, "
+        "or mps (the GPU of an Apple computer)",
     )
     total_timesteps: int = Field(default=10_000_000, ge=1, lt=2**53, description="length of training, agent steps")
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from metta.agent.devices import HostCopy, exact_dtype
-from metta.agent.matmul_backend import fast_matmul
 from metta.agent.heads import ValueHead
+from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import ActionEvaluation, MettaAgent
 from metta.config.training import NormalizationConfig, PPOConfig, PrioritizedSamplingConfig, VTraceConfig
 from metta.errors import TrainingError, UsageError
@@ -159,7 +159,9 @@ def _take_gradient_steps(
         if not updates:
             restore_value_head()
         raise
-    if nonfinite := _nonfinite(agent.named_parameters()):  # after the last step; after earlier ones, the next loss shows it
+    if nonfinite := _nonfinite(
+        agent.named_parameters()
+    ):  # after the last step; after earlier ones, the next loss shows it
         raise TrainingError(
             f"a gradient step made weights infinite or NaN ({position}): {', '.join(nonfinite)}; "
             "lower optimizer.learning_rate"
@@ -317,9 +319,7 @@ def _nonfinite_loss_message(agent: MettaAgent, minibatch: Minibatch, terms: dict
 
     Sources are checked in the order weights, inputs from the experience, outputs of layers.
     """
-    nonfinite = [
-        f"{name} = {term}" for name, term in terms.items() if not math.isfinite(term) and name != "grad_norm"
-    ]
+    nonfinite = [f"{name} = {term}" for name, term in terms.items() if not math.isfinite(term) and name != "grad_norm"]
     inputs = {
         "old log_probs": minibatch.log_probs,
         "old values": minibatch.values,

@@ -54,9 +54,9 @@ def check_memory(
 ) -> str | None:
     """Return a warning if a run may exceed the free memory or nearly fills it, else None. Allocates nothing.
 
-    `device` is the type of the device, cpu, cuda or mps, and `gpu_bytes` the memory of the GPU. `processes` is the number of
-    processes of the job, of which `processes_here` share the memory of this machine. Raises UsageError if the run
-    cannot fit on this machine, TrainingError if it cannot fit into the memory that is free. Both messages, and the
+    `device` is the type of the device, cpu, cuda or mps, and `gpu_bytes` the memory of the GPU. `processes` is the
+    number of processes of the job, of which `processes_here` share the memory of this machine. Raises UsageError if the
+    run cannot fit on this machine, TrainingError if it cannot fit into the memory that is free. Both messages, and the
     warning if the run may not fit, say which setting to lower.
     """
     experience = experience_of_process(config.experience, config.distributed, processes)
