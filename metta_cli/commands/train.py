@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -12,10 +13,19 @@ from metta_cli.parameters import Debug, Device, From, Json, Quiet, RunDir, Seed,
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.training_lines import JsonView, PlainView, View
 
+OrResume = Annotated[
+    bool,
+    typer.Option(
+        "--or-resume",
+        help="Resume the run in --run-dir if there is one, so that the same command can be repeated until it is done.",
+    ),
+]
+
 
 def train(
     source: Source,
     run_dir: RunDir = None,
+    or_resume: OrResume = False,
     from_: From = None,
     device: Device = None,
     seed: Seed = None,
@@ -32,7 +42,7 @@ def train(
     with api.open_config(source, options) as config:
         set_up_torch()
         with training_view(json, quiet) as view:
-            ended = api.train_run(config, view)
+            ended = api.train_run(config, view, or_resume)
     raise typer.Exit(130 if ended.reason == "interrupted" else 0)
 
 

@@ -214,25 +214,57 @@ def test_a_process_that_loses_the_other_reports_it_and_leaves_a_valid_checkpoint
     assert len(metrics_of(tmp_path / "0" / "run")) == ended.epoch
 
 
-def test_torchrun_stops_the_job_when_one_process_dies(tmp_path: Path) -> None:
-    (tmp_path / "long.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 100_000_000"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", f"--master-port={free_port()}"]
-    job = subprocess.Popen(
-        [*command, "-m", "metta_cli", "train", str(tmp_path / "long.toml"), "--run-dir", str(tmp_path / "run")],
+def torchrun(directory: Path, *options: str, steps: int = 100_000_000, restarts: int = 0) -> subprocess.Popen[str]:
+    """Train the tiny run in `directory / "run"` with two processes."""
+    (directory / "long.toml").write_text(TINY.replace("total_timesteps = 4096", f"total_timesteps = {steps}"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    train = ["-m", "metta_cli", "train", str(directory / "long.toml"), "--run-dir", str(directory / "run"), *options]
+    return subprocess.Popen(
+        [*command, f"--max-restarts={restarts}", *train],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
     )
+
+
+def wait_for_line(job: subprocess.Popen[str], pattern: str) -> None:
     assert job.stdout is not None
     for line in job.stdout:
-        if re.match("epoch 2 ", line):
-            break
+        if re.search(pattern, line):
+            return
+    raise AssertionError(job.communicate()[1])
+
+
+def test_torchrun_stops_the_job_when_one_process_dies(tmp_path: Path) -> None:
+    job = torchrun(tmp_path)
+    wait_for_line(job, "^epoch 2 ")
     os.kill(process_of_rank(job.pid, 1), signal.SIGKILL)
     output, _ = job.communicate(timeout=DEADLINE)
     assert job.returncode != 0
     assert len(re.findall(r"^epoch 3 ", output, re.MULTILINE)) <= 1  # only rank 0 prints
     assert resume_run(tmp_path / "run", ignore, [Override.parse("run.total_timesteps=512")]).epoch >= 2
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_job_that_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Both processes are killed, one after the other: `torchrun --max-restarts 3` and `metta train --or-resume`."""
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    jobs = []
+    for place in (killed, undisturbed):
+        place.mkdir()
+        jobs.append(torchrun(place, "--or-resume", steps=40 * 512, restarts=3))
+    wait_for_line(jobs[0], "^epoch 5 ")
+    os.kill(process_of_rank(jobs[0].pid, 1), signal.SIGKILL)
+    wait_for_line(jobs[0], "resumed at epoch")
+    wait_for_line(jobs[0], "^epoch ")
+    os.kill(process_of_rank(jobs[0].pid, 0), signal.SIGKILL)
+    outputs = [job.communicate(timeout=DEADLINE) for job in jobs]
+    assert [job.returncode for job in jobs] == [0, 0], outputs
+    assert "resumed at epoch" in outputs[0][0]
+    assert metrics_of(killed / "run") == metrics_of(undisturbed / "run")
+    assert len(metrics_of(killed / "run")) == 40
+    assert_same_weights(weights_of(killed / "run", 40), weights_of(undisturbed / "run", 40))
 
 
 def test_a_run_of_one_process_resumes_with_two(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ class ReplaySaved:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """The first Ctrl-C, SIGTERM or SIGHUP arrived. Sent from the signal handler: the listener must return quickly."""
+    """A signal requested a stop, such as Ctrl-C. Sent from the signal handler: the listener must return quickly."""
 
     signal: str
 

@@ -234,6 +234,17 @@ def policy_file(path: str | Path, registered: Sequence[str] = ()) -> Path:
     return found
 
 
+def is_policy_of(file: str, path: str) -> bool:
+    """Whether a policy file is the one that `path` means, or a policy of the run or directory that it means.
+
+    A run has newer policies after a while than when its name was used, see `policy_file`.
+    """
+    found, named = Path(file).resolve(), user_path(path).resolve()
+    if named in (found, *found.parents):
+        return True
+    return any(checkpoint_directory(run, read_run_config(run)).resolve() == found.parent for run in find_runs([path]))
+
+
 def find_runs(sources: Iterable[str | Path]) -> list[Path]:
     """Run directories by path, by glob pattern, or by the name of a run in `./runs`, begun last first.
 

@@ -1,13 +1,22 @@
-"""Signals that stop a run: the first Ctrl-C, SIGTERM or SIGHUP requests a stop, the second ends the process at once."""
+"""Signals that stop a run: the first of `STOP_SIGNALS` requests a stop, the second ends the process at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import Final, Self
+
+from metta.job_environment import job_size
+
+STOP_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Ctrl-C, a closed terminal, and what batch systems send before a job's time is over. Windows lacks some of them."""
+
+SPREAD_SECONDS = 2.0
+"""Seconds within which a signal to all processes of a job reaches each of them; torchrun sends it to them again."""
 
 
 class Interrupted(BaseException):
@@ -17,13 +26,16 @@ class Interrupted(BaseException):
 class StopSignals:
     """Context manager that installs signal handlers; `requested` records whether a stop was requested.
 
-    A second signal restores the previous handlers and raises KeyboardInterrupt. Outside of the main
-    thread, where Python receives no signals, a stop is never requested. With `nohup`, SIGHUP stays ignored.
+    A second signal restores the previous handlers and raises KeyboardInterrupt; in a job of several processes, only
+    after `SPREAD_SECONDS`. Outside of the main thread, where Python receives no signals, a stop is never requested. A
+    signal that is ignored stays ignored, as SIGHUP with `nohup`; the program's own handlers of other signals than
+    SIGINT and SIGTERM stay installed.
     """
 
     def __init__(self, on_request: Callable[[str], None]):
         """`on_request` is called with the name of the first signal, inside its handler."""
         self.requested = False
+        self._requested_at = 0.0
         self._on_request = on_request
         self._is_interruptible = False
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
@@ -44,22 +56,22 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            hang_up = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
-            numbers = {signal.SIGINT, signal.SIGTERM}
-            if signal.getsignal(hang_up) is not signal.SIG_IGN:
-                numbers.add(hang_up)
-            for number in numbers:
-                self._previous[number] = signal.signal(number, self._receive)
+            for number in (signal.Signals[name] for name in STOP_SIGNALS if name in signal.Signals.__members__):
+                if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) == signal.SIG_DFL:
+                    self._previous[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self.requested:
+            if job_size() > 1 and now - self._requested_at < SPREAD_SECONDS:
+                return
             self._restore()
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self._requested_at = True, now
         self._on_request(signal.Signals(number).name)
         if self._is_interruptible:
             raise Interrupted

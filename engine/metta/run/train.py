@@ -11,10 +11,13 @@ from typing import Literal
 
 from metta.checkpoint.policy_checkpoint import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
-from metta.config.loading.load import dump_config, parse_config
+from metta.config.loading.config_changes import config_changes, value_text
+from metta.config.loading.load import dump_config, load_tasks, parse_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
-from metta.errors import TrainingError, UsageError
+from metta.config.validation.file_paths import user_path
+from metta.config.validation.key_paths import KeyPath
+from metta.errors import ConfigError, Problem, TrainingError, UsageError
 from metta.job_environment import JOB_VARIABLES, ignored_job_variables, local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
@@ -38,9 +41,17 @@ from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_e
 from metta.run.metrics_file import MetricsFile
 from metta.run.pending_checkpoint import PendingCheckpoint
 from metta.run.restore_run import restore_newest, restore_run
-from metta.run.run_directory import RunDirectory, replay_prefix
-from metta.run.signals import Interrupted, StopSignals
+from metta.run.run_directory import (
+    RunDirectory,
+    checkpoint_directory,
+    is_policy_of,
+    read_run_config,
+    replay_directory,
+    replay_prefix,
+)
+from metta.run.signals import SPREAD_SECONDS, Interrupted, StopSignals
 from metta.run.training_run import TrainingRun
+from metta.run.write_permissions import is_run
 
 CHANGEABLE = (
     "run.total_timesteps",
@@ -58,15 +69,27 @@ CHANGEABLE = (
 PROGRESS_SECONDS = 0.25
 """Seconds between two `PhaseProgressed` events."""
 
-SIGNAL_SPREAD_SECONDS = 2.0
-"""Seconds within which a signal sent to all processes of a job reaches each of them."""
 
+def train_run(config: RunConfig, listener: Listener, or_resume: bool = False) -> RunEnded:
+    """Train a new run in a new directory. Writes no files until the run has been built.
 
-def train_run(config: RunConfig, listener: Listener) -> RunEnded:
-    """Train a new run in a new directory. Writes no files until the run has been built."""
+    With `or_resume`, if the directory `run.run_dir` already holds a run, resume it: so the same command can be repeated
+    until the run is finished. Settings of `CHANGEABLE` keys are then those of `config`, with a Notice for each that has
+    changed.
+
+    Raises UsageError if the directory already holds a run, or with `or_resume` if no directory is given; ConfigError,
+    with all keys, if other settings than the `CHANGEABLE` ones differ from those of the run that would be resumed.
+    """
+    root = user_path(config.run.run_dir)
+    if or_resume and not config.run.run_dir:
+        raise UsageError(
+            "--or-resume needs a run directory, in which the repeated command finds the run; add --run-dir DIRECTORY"
+        )
     with _connect(listener) as processes:
         if not processes.is_rank_zero:
             return _run_worker(processes)
+        if or_resume and is_run(root):
+            return _resume(root, listener, processes, _changes_of_run(root, config, listener), config)
         check_loggers(config.logging)
         run = _new_run(config, listener, processes)
         with closing(run), RunDirectory.create(run.config) as directory, _wrap_errors(run, directory):
@@ -86,19 +109,89 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
     with _connect(listener) as processes:
         if not processes.is_rank_zero:
             return _run_worker(processes)
-        with RunDirectory.open(root, overrides) as directory:
-            check_loggers(directory.config.logging)
-            is_new = not directory.has_progress  # stopped before its first checkpoint
-            if is_new:
-                run = _new_run(directory.config, listener, processes)
-            else:
-                run = restore_newest(directory, listener, processes)
+        return _resume(root, listener, processes, overrides)
+
+
+def _resume(
+    root: str | Path,
+    listener: Listener,
+    processes: Processes,
+    overrides: Sequence[Override],
+    config: RunConfig | None = None,
+) -> RunEnded:
+    """Resume a run on rank 0; with `config`, only if its scenes are those with which the run began."""
+    with RunDirectory.open(root, overrides) as directory:
+        check_loggers(directory.config.logging)
+        is_new = not directory.has_progress  # stopped before its first checkpoint
+        if is_new:
+            run = _new_run(directory.config, listener, processes)
+        else:
+            run = restore_newest(directory, listener, processes)
+        with closing(run):
+            if config is not None:
+                _check_scenes(config, run, directory)
             if overrides:  # saved only after a run could be built with them
                 directory.write_config()
             if run.is_finished:
                 listener(Notice(f"all {run.agent_step:,} agent steps are done; increase --total-timesteps to continue"))
-            with closing(run), _wrap_errors(run, directory):
+            with _wrap_errors(run, directory):
                 return _train_and_save(run, directory, listener, is_new)
+
+
+def _changes_of_run(root: Path, config: RunConfig, listener: Listener) -> list[Override]:
+    """The overrides with which the run in `root` resumes with the settings of `config`; a Notice for each.
+
+    Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
+    """
+    before = read_run_config(root)
+    problems, overrides, notices = [], [], []
+    for change in config_changes(before, _as_in_run(root, before, config)):
+        if change.key.startswith(CHANGEABLE):
+            overrides.append(change.override("--or-resume"))
+            notices.append(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
+        else:
+            message = f"must be {value_text(change.before)} to resume the run in {root}; got {value_text(change.now)}"
+            problems.append(Problem(change.path, message))
+    if problems:
+        raise ConfigError("the config", problems)
+    for notice in notices:
+        listener(notice)
+    return overrides
+
+
+def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
+    """`config` with the paths of the run in `root`, written as in its config `before` where they name the same."""
+    recorded: dict[KeyPath, str] = {}
+    before.with_policies(lambda key, path: recorded.setdefault(key, path))
+
+    def same_policy(key: KeyPath, path: str) -> str:
+        return recorded[key] if key in recorded and is_policy_of(recorded[key], path) else path
+
+    config = config.with_policies(same_policy)
+    checkpoint, simulation = config.checkpoint, config.simulation
+    if _is_same_path(checkpoint_directory(root, before), checkpoint_directory(root, config)):
+        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": before.checkpoint.checkpoint_dir})
+    if _is_same_path(replay_directory(root, before), replay_directory(root, config)):
+        simulation = simulation.model_copy(update={"replay_dir": before.simulation.replay_dir})
+    run = config.run.model_copy(update={"run_dir": before.run.run_dir})
+    return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
+
+
+def _is_same_path(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()
+
+
+def _check_scenes(config: RunConfig, run: TrainingRun, directory: RunDirectory) -> None:
+    """Raise ConfigError for each scene of `config` whose file has changed since the run began."""
+    problems = [
+        Problem(("curriculum", "scenes", index), f"{name} has changed since the run in {directory.root} began")
+        for index, ((name, now), (_, before)) in enumerate(
+            zip(load_tasks(config).scenes, run.curriculum.tasks.scenes, strict=True)
+        )
+        if now != before
+    ]
+    if problems:
+        raise ConfigError("the config", problems)
 
 
 @contextmanager
@@ -283,9 +376,9 @@ def _run_worker(processes: Processes) -> RunEnded:
 
 
 def _stop_follows(signals: StopSignals) -> bool:
-    """Whether a stop is requested within `SIGNAL_SPREAD_SECONDS`: the processes of a job are not signaled at once."""
+    """Whether a stop is requested within `SPREAD_SECONDS`: the processes of a job are not signaled at once."""
     with suppress(Interrupted), signals.interruptible():
-        time.sleep(SIGNAL_SPREAD_SECONDS)
+        time.sleep(SPREAD_SECONDS)
     return signals.requested
 
 
