@@ -4,6 +4,7 @@ from metta.agent.backbones import Backbone
 from metta.agent.memory.network import MemoryNetwork
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput, make_agent
+from metta.agent.sparse_tokens import PackedTokens
 from metta.allocator import keep_freed_memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.registered import make_policy, teacher_policies
@@ -122,6 +123,7 @@ from metta.world.episode_summary import EpisodeSummary, StepInfo
 from metta.world.make_environment import make_environment
 from metta.world.maps.drawing import draw_map
 from metta.world.observation.observe import CompactObservations
+from metta.world.observation.packed import PackedObservations
 
 __all__ = [
     "BACKBONES",
@@ -199,6 +201,8 @@ __all__ = [
     "OptimizerConfig",
     "Override",
     "PPOConfig",
+    "PackedObservations",
+    "PackedTokens",
     "PhaseBegan",
     "PhaseProgressed",
     "Policy",

@@ -410,36 +410,3 @@ def test_render_draws_the_map() -> None:
     assert env.render() == drawing.replace("@", "^")
     env.step(np.array([[2, 3]]))
     assert env.render() == drawing.replace("@", ">")
-
-
-class TestCompactObservations:
-    @pytest.mark.parametrize("capacity", [200, 9])
-    def test_equal_the_padded_ones_without_padding(self, capacity: int) -> None:
-        """Also where tokens were dropped, and where episodes have just started."""
-        env = MettaGridEnv(crowded(max_steps=5, num_observation_tokens=capacity), 3, seed=0)
-        observations, _ = env.reset()
-        generator = np.random.default_rng(0)
-        for _ in range(12):
-            compact = env.compact_observations()
-            location, feature, value = (observations[..., part].astype(int) for part in range(3))
-            used = location != 0xFF
-            np.testing.assert_array_equal(compact.indices, (location * len(env.spec.feature_names) + feature)[used])
-            np.testing.assert_array_equal(compact.values, value[used])
-            np.testing.assert_array_equal(np.diff(compact.offsets), used.sum(axis=1))
-            assert compact.offsets[0] == 0
-            observations = env.step(random_actions(env, generator))[0]
-
-    def test_index_a_table_of_first_layer_weights(self) -> None:
-        """A weighted sum of table rows equals the product of dense features with the table."""
-        env = MettaGridEnv(crowded(), 3, seed=0)
-        observations, _ = env.reset()
-        features = len(env.spec.feature_names)
-        table = np.random.default_rng(0).integers(-9, 9, (256 * features, 7))
-        compact = env.compact_observations()
-        bags = np.add.reduceat(table[compact.indices] * compact.values[:, None], compact.offsets[:-1])
-        box = np.zeros((env.agents, 256, features), np.int64)
-        for agent, tokens in enumerate(observations.tolist()):
-            for location, feature, value in tokens:
-                if location != 0xFF:
-                    box[agent, location, feature] += value
-        assert np.array_equal(bags, box.reshape(env.agents, -1) @ table)

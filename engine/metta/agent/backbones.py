@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metta.agent.convolutions import ConvolutionAxis, FlattenGrid, GridConvolution, TokenConvolution
-from metta.agent.sparse_tokens import token_sums
+from metta.agent.sparse_tokens import Observations, token_sums
 from metta.agent.tokens import TokenCodes
 from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
@@ -79,8 +79,8 @@ class CnnBackbone(Backbone):
         """All layers after the first; none on a CPU, where `GridConvolution` would take minutes to compile."""
         return [] if self.convolution.weight.device.type == "cpu" else [self.layers]
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""
+    def forward(self, observations: Observations) -> Tensor:
+        """Observations, packed or `[agents, tokens, 3] uint8`, to `[agents, hidden]`."""
         features: Tensor = self.layers(self.convolution(self.codes.sparse(observations)))
         return features
 
@@ -111,8 +111,8 @@ class MlpBackbone(Backbone):
         """All layers after the first."""
         return [self.layers]
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""
+    def forward(self, observations: Observations) -> Tensor:
+        """Observations, packed or `[agents, tokens, 3] uint8`, to `[agents, hidden]`."""
         sums = token_sums(self.table, self.codes.sparse(observations))
         features: Tensor = self.layers(sums + self.bias)
         return features
@@ -141,12 +141,12 @@ class AttentionBackbone(Backbone):
         """The layer after the attention; the attention already runs as one fused kernel."""
         return [self.layers]
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """`[agents, tokens, 3] uint8` to `[agents, hidden]`."""
+    def forward(self, observations: Observations) -> Tensor:
+        """Observations, packed or `[agents, tokens, 3] uint8`, to `[agents, hidden]`."""
         cell, channel, magnitude = self.codes.padded(observations)
         tokens = self.norm(self.channels(channel) * magnitude.unsqueeze(-1) + self.cells(cell))
         keys, values = self.keys_values(tokens).chunk(2, -1)
-        agents = len(observations)
+        agents = len(cell)
         is_visible = magnitude > 0
         is_visible = is_visible | ~is_visible.any(1, keepdim=True)  # without any, softmax would be NaN
         attended = functional.scaled_dot_product_attention(

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from metta.agent.matmul_backend import cpu_has_bfloat16
-from metta.agent.sparse_tokens import SparseTokens, lower_bounds, nonzero_indices, token_sums
+from metta.agent.sparse_tokens import SparseTokens, kept_offsets, nonzero_indices, token_sums
 from metta.config.plan.network_size import CONV_CHANNELS
 
 
@@ -96,11 +96,13 @@ class TokenConvolution(nn.Conv2d):
         weight_rows += self.weight_of_cell.index_select(0, cell)
         rows, magnitudes, offsets = [], [], []
         total = 0
+        bounds = torch.cat([tokens.offsets, tokens.offsets.new_full((1,), len(cell))])
         for is_covered, shift in zip(self.is_covered, self.weight_shifts, strict=True):
-            entry = nonzero_indices(is_covered.index_select(0, cell))
+            is_under = is_covered.index_select(0, cell)
+            entry = nonzero_indices(is_under)
             rows.append(weight_rows.index_select(0, entry) - shift)
             magnitudes.append(tokens.magnitudes.index_select(0, entry))
-            offsets.append(lower_bounds(entry, tokens.offsets) + total)
+            offsets.append(kept_offsets(is_under, bounds)[:-1].int() + total)
             total += len(entry)
         return SparseTokens(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
 

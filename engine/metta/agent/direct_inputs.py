@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, LAST_REWARD, NUM_GLOBAL_TOKENS, own_cell_value
+from metta.agent.sparse_tokens import Observations
+from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, LAST_REWARD, own_cell_value
 from metta.config.env.env_spec import EnvSpec
 
 
 class DirectInputs(nn.Module):
-    """Reads the previous action, the previous reward and `global_features` from the tokens at the agent's own cell."""
+    """Reads the previous action, the previous reward and `global_features` from the tokens at the agent's own cell.
+
+    `observations` are packed or `[agents, tokens, 3] uint8`.
+    """
 
     action_index: Tensor
     """`[256 * 256] int32`: index into `spec.flat_actions`, by `256 * action id + argument`"""
@@ -28,23 +32,20 @@ class DirectInputs(nn.Module):
             action_index[action, argument] = index
         self.register_buffer("action_index", action_index.reshape(-1), persistent=False)
 
-    def previous_action(self, observations: Tensor) -> Tensor:
+    def previous_action(self, observations: Observations) -> Tensor:
         """`[agents] int32`: the previous action as an index into `spec.flat_actions`.
 
         The last index, `len(spec.flat_actions)`, stands for every (action, argument) that cannot be sampled.
         """
-        global_tokens = observations[:, :NUM_GLOBAL_TOKENS]
-        action, argument = (
-            own_cell_value(global_tokens, feature, self.center) for feature in (self.action, self.argument)
-        )
+        action, argument = (own_cell_value(observations, each, self.center) for each in (self.action, self.argument))
         return self.action_index.index_select(0, action * 256 + argument)
 
-    def previous_reward(self, observations: Tensor) -> Tensor:
+    def previous_reward(self, observations: Observations) -> Tensor:
         """`[agents, 1] float32`: the previous reward as in its token, clipped to 0 to 2.55, times `obs_scale`."""
-        reward = own_cell_value(observations[:, :NUM_GLOBAL_TOKENS], self.reward, self.center)
+        reward = own_cell_value(observations, self.reward, self.center)
         return reward.float().unsqueeze(-1) * self.reward_scale
 
-    def global_features(self, observations: Tensor) -> Tensor:
+    def global_features(self, observations: Observations) -> Tensor:
         """`[agents, global features] float32`: scaled values at the agent's own cell; 0 if there is no such token."""
         values = [own_cell_value(observations, feature, self.center) * scale for feature, scale in self.features]
         return torch.stack(values, -1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, NUM_GLOBAL_TOKENS, own_cell_value
+from metta.agent.sparse_tokens import Observations, PackedTokens
+from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, own_cell_value
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.errors import UsageError
@@ -63,21 +64,34 @@ class EgocentricFrame(nn.Module):
         self.register_buffer("is_absolute", is_absolute, persistent=False)
         self.register_buffer("logit_index", torch.tensor(logit_index), persistent=False)
 
-    def agent_orientation(self, observations: Tensor) -> Tensor:
-        """`[agents] int64`: each agent's orientation in `[agents, tokens, 3] uint8`; 0 (up) if no token shows it."""
+    def agent_orientation(self, observations: Observations) -> Tensor:
+        """`[agents] int64`: each agent's orientation in its observation; 0 (up) if no token shows it."""
         return own_cell_value(observations, self.orientation, self.center).long() & 3
 
-    def forward(self, observations: Tensor, orientation: Tensor) -> Tensor:
-        """Rotate `[agents, tokens, 3] uint8` so that every agent faces up; `orientation [agents] int64`."""
-        location, feature, value = observations.unbind(-1)
-        directions = self.directions[orientation].gather(1, (value & 3).long())
-        global_tokens = observations[:, :NUM_GLOBAL_TOKENS]
-        last_action = own_cell_value(global_tokens, self.last_action, self.center)
-        is_argument = (feature == self.last_argument) & (location == self.center)
-        is_direction = is_argument & self.is_absolute.index_select(0, last_action).unsqueeze(1)
-        is_direction = is_direction | (feature == self.orientation)
-        rotated_location = self.locations[orientation].gather(1, location.long())
-        return torch.stack([rotated_location, feature, torch.where(is_direction, directions, value)], -1)
+    def forward(self, observations: Observations, orientation: Tensor) -> Observations:
+        """Rotate observations, packed or `[agents, tokens, 3] uint8`, so that every agent faces up.
+
+        `orientation [agents] int64`.
+        """
+        last_action = own_cell_value(observations, self.last_action, self.center)
+        is_absolute = self.is_absolute.index_select(0, last_action)
+        if isinstance(observations, Tensor):
+            each = (values.unsqueeze(1).expand(observations.shape[:2]) for values in (orientation, is_absolute))
+            return self._rotate(observations, *each)
+        each = (observations.per_token(values) for values in (orientation, is_absolute))
+        return PackedTokens(self._rotate(observations.tokens, *each), observations.offsets)
+
+    def _rotate(self, tokens: Tensor, facing: Tensor, is_absolute: Tensor) -> Tensor:
+        """Rotate tokens `[..., 3] uint8` of agents with the orientations `facing [...] int64`.
+
+        `is_absolute [...] bool`: whether the previous action of the agent was an absolute rotation.
+        """
+        location, feature, value = tokens.unbind(-1)
+        direction = self.directions.flatten()[facing * 4 + (value & 3)]
+        is_argument = (feature == self.last_argument) & (location == self.center) & is_absolute
+        is_direction = is_argument | (feature == self.orientation)
+        rotated = self.locations.flatten()[facing * 256 + location]
+        return torch.stack([rotated, feature, torch.where(is_direction, direction, value)], -1)
 
     def world_logits(self, logits: Tensor, orientation: Tensor) -> Tensor:
         """Logits `[..., actions]` in the world frame, from those in the agent's frame; `orientation [...] int64`."""

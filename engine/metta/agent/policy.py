@@ -20,8 +20,8 @@ from metta.agent.memory.lstm import SegmentLSTM
 from metta.agent.memory.make_memory import initial_memory, make_memory
 from metta.agent.memory.network import run_memory
 from metta.agent.memory.state import Memory
-from metta.agent.observation_processors import ObservationProcessor
-from metta.agent.sparse_tokens import token_sums
+from metta.agent.observation_processors import ObservationProcessor, unchanged
+from metta.agent.sparse_tokens import Observations, PackedTokens, token_sums
 from metta.agent.window import WINDOW_FIELDS, WindowConversion
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
@@ -186,37 +186,35 @@ class MettaAgent(nn.Module):
     @torch.no_grad()
     def act(
         self,
-        observations: Tensor,
+        observations: Observations,
         memory: Memory,
         episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> PolicyOutput:
-        """Choose actions for `[agents, tokens, 3] uint8`.
+        """Choose actions for observations, `[agents, tokens, 3] uint8` or packed.
 
         Memory is cleared first where `episode_starts [agents] bool`. Actions are sampled with `generator`, which is of
         the agent's device or of the CPU (None: torch's global one of the agent's device), or are the most likely ones
         if `deterministic`. Those that `action_masks [agents, actions] bool` (`MettaGridEnv.action_masks`) exclude are
         never taken.
         """
-        if episode_starts is None:
-            episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
-        logits, values, memory = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
-        allowed = action_distribution.masked_logits(logits[0], action_masks)
+        logits, values, memory = self._one_step(observations, memory, episode_starts)
+        allowed = action_distribution.masked_logits(logits, action_masks)
         action_index = allowed.argmax(-1) if deterministic else action_distribution.sample(allowed, generator)
         return PolicyOutput(
             self.flat_actions[action_index],
             action_index,
             action_distribution.log_prob(allowed, action_index),
-            values[0],
+            values,
             memory,
             allowed,
         )
 
     def evaluate_actions(
         self,
-        observations: Tensor,
+        observations: Observations,
         action_index: Tensor,
         memory: Memory,
         episode_starts: Tensor,
@@ -225,10 +223,11 @@ class MettaAgent(nn.Module):
     ) -> ActionEvaluation:
         """Log-probabilities, entropies and values of recorded segments, differentiable.
 
-        `observations [horizon, segments, tokens, 3] uint8`, `action_index [horizon, segments] int64`. `memory` is that
-        before the first step; it is cleared before each step that `episode_starts [horizon, segments] bool` marks.
-        `action_masks [horizon, segments, actions] bool` are those under which the actions were sampled. `start_steps
-        [horizon]`, whether any segment has an episode start at a step, saves time on a GPU.
+        `observations [horizon, segments, tokens, 3] uint8`, or packed, those of the first step first; `action_index
+        [horizon, segments] int64`. `memory` is that before the first step; it is cleared before each step that
+        `episode_starts [horizon, segments] bool` marks. `action_masks [horizon, segments, actions] bool` are those
+        under which the actions were sampled. `start_steps [horizon]`, whether any segment has an episode start at a
+        step, saves time on a GPU.
         """
         logits, values, _ = self(observations, memory, episode_starts, start_steps)
         logits = action_distribution.masked_logits(logits, action_masks)
@@ -236,37 +235,32 @@ class MettaAgent(nn.Module):
         return ActionEvaluation(log_probs, entropy, values, logits)
 
     @torch.no_grad()
-    def value(self, observations: Tensor, memory: Memory, episode_starts: Tensor | None = None) -> Tensor:
-        """`[agents] float32`: the values of `[agents, tokens, 3] uint8`; `memory` is not changed."""
-        if episode_starts is None:
-            episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
-        _, values, _ = self(observations.unsqueeze(0), memory, episode_starts.unsqueeze(0))
-        return torch.as_tensor(values[0])
+    def value(self, observations: Observations, memory: Memory, episode_starts: Tensor | None = None) -> Tensor:
+        """`[agents] float32`: the values of observations, as those of `act`; `memory` is not changed."""
+        return torch.as_tensor(self._one_step(observations, memory, episode_starts)[1])
 
     def forward(
-        self, observations: Tensor, memory: Memory, episode_starts: Tensor, start_steps: Sequence[bool] | None = None
+        self,
+        observations: Observations,
+        memory: Memory,
+        episode_starts: Tensor,
+        start_steps: Sequence[bool] | None = None,
     ) -> tuple[Tensor, Tensor, Memory]:
         """Logits `[horizon, agents, actions]`, values `[horizon, agents]`, both float32, and the memory afterwards.
 
-        `observations [horizon, agents, tokens, 3] uint8`, `episode_starts [horizon, agents] bool`; `start_steps` as in
-        `evaluate_actions`.
+        `observations [horizon, agents, tokens, 3] uint8`, or packed, those of the first step first; `episode_starts
+        [horizon, agents] bool`; `start_steps` as in `evaluate_actions`.
         """
-        horizon, agents, tokens, width = observations.shape
-        expected = (self.spec.num_observation_tokens, 3)
-        if (tokens, width) != expected or observations.dtype != torch.uint8:
-            raise ValueError(
-                f"observations must be [horizon, agents, {expected[0]}, {expected[1]}] uint8; "
-                f"got {list(observations.shape)} {observations.dtype}"
-            )
-        flat = observations.reshape(-1, tokens, width)
+        horizon, agents = episode_starts.shape
+        packed = self._packed(observations, horizon, agents)
         if self.window is not None:
-            flat = self.window(flat)
+            packed = self.window(packed)
         orientation: Tensor | None = None
         if self.egocentric_frame is not None:
-            orientation = self.egocentric_frame.agent_orientation(flat)
-            flat = self.egocentric_frame(flat, orientation)
+            orientation = self.egocentric_frame.agent_orientation(packed)
+            packed = self.egocentric_frame(packed, orientation)
         with self._autocast():
-            features = self._features(flat).view(horizon, agents, -1)
+            features = self._features(packed).view(horizon, agents, -1)
             if self.memory is not None:
                 features, memory = run_memory(
                     self.memory, features, memory, episode_starts, self.config.bptt_horizon, start_steps
@@ -301,7 +295,7 @@ class MettaAgent(nn.Module):
         excluded |= {id(weight) for weight in self.backbone.first_layer()} | {id(self.ahead)}
         return [weight for weight in self.parameters() if weight.ndim == 2 and id(weight) not in excluded]
 
-    def add_direct_inputs(self, features: Tensor, observations: Tensor) -> Tensor:
+    def add_direct_inputs(self, features: Tensor, observations: Observations) -> Tensor:
         """Add the embedded previous action, previous reward and global features to `features [agents, hidden]`."""
         inputs = self.direct_inputs
         if self.action_embedding is not None:
@@ -312,9 +306,42 @@ class MettaAgent(nn.Module):
             features = features + self.extra_inputs(torch.cat(extra, -1))
         return features
 
-    def _features(self, observations: Tensor) -> Tensor:
-        """Map `[agents, tokens, 3] uint8`, in the agent's frame if `egocentric`, to features `[agents, hidden]`."""
-        tokens = self.observation_processor(observations, self.network_spec)
+    def _one_step(
+        self, observations: Observations, memory: Memory, episode_starts: Tensor | None
+    ) -> tuple[Tensor, Tensor, Memory]:
+        """Logits `[agents, actions]`, values `[agents]` and the memory after one step; see `forward`."""
+        if episode_starts is None:
+            episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+        if isinstance(observations, Tensor):
+            observations = observations.unsqueeze(0)
+        logits, values, memory = self(observations, memory, episode_starts.unsqueeze(0))
+        return logits[0], values[0], memory
+
+    def _packed(self, observations: Observations, horizon: int, agents: int) -> PackedTokens:
+        """The packed observations of all steps. Raises ValueError for another shape or dtype than `forward` expects."""
+        if isinstance(observations, PackedTokens):
+            if len(observations) != horizon * agents:
+                raise ValueError(f"packed observations must be of {horizon} * {agents} agents; got {len(observations)}")
+            return observations
+        expected = [horizon, agents, self.spec.num_observation_tokens, 3]
+        if list(observations.shape) != expected or observations.dtype != torch.uint8:
+            raise ValueError(
+                f"observations must be [horizon, agents, tokens, 3] = {expected} uint8; "
+                f"got {list(observations.shape)} {observations.dtype}"
+            )
+        return PackedTokens.pack(observations.flatten(0, 1))
+
+    def _features(self, observations: PackedTokens) -> Tensor:
+        """Map observations, in the agent's frame if `egocentric`, to features `[agents, hidden]`.
+
+        Custom processors and backbones read them padded.
+        """
+        tokens: PackedTokens | Tensor = observations
+        capacity = self.network_spec.num_observation_tokens
+        if self.observation_processor is not unchanged:
+            tokens = self.observation_processor(observations.padded(capacity), self.network_spec)
+        if BACKBONES.is_custom(self.config.backbone) and isinstance(tokens, PackedTokens):
+            tokens = tokens.padded(capacity)
         features: Tensor = self.backbone(tokens)
         if self.ahead is not None:
             features = features + token_sums(self.ahead, self.backbone.codes.sparse_ahead(tokens))

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from metta.agent.sparse_tokens import SparseTokens, lower_bounds, nonzero_indices
+from metta.agent.sparse_tokens import Observations, PackedTokens, SparseTokens, kept_offsets, nonzero_indices
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.token_features import GLOBAL_FEATURES, ITEM_PREFIX, NO_TOKEN
@@ -84,44 +84,40 @@ class TokenCodes(nn.Module):
         """Number of weight rows of a first layer with one row for each channel of each cell."""
         return self.num_cells * self.num_channels
 
-    def sparse(self, observations: Tensor) -> SparseTokens:
-        """The tokens of `[agents, tokens, 3] uint8` with nonzero magnitude."""
-        return self._sparse(observations, observations[:, :, 0] != NO_TOKEN, by_cell=True)
+    def sparse(self, observations: Observations) -> SparseTokens:
+        """The tokens of nonzero magnitude in observations, packed or `[agents, tokens, 3] uint8`."""
+        return self._sparse(PackedTokens.pack(observations), by_cell=True)
 
-    def sparse_ahead(self, observations: Tensor) -> SparseTokens:
-        """The tokens with nonzero magnitude in the cell ahead of each agent; their `rows` are channels."""
-        location = observations[:, :, 0]
-        own = nonzero_indices((observations[:, :, 1] == self.orientation) & (location == self.center))
-        orientation = observations.reshape(-1, 3)[:, 2].index_select(0, own).int()
+    def sparse_ahead(self, observations: Observations) -> SparseTokens:
+        """The tokens of nonzero magnitude in the cell ahead of each agent; their `rows` are channels."""
+        packed = PackedTokens.pack(observations)
+        location, feature = packed.tokens[:, 0], packed.tokens[:, 1]
+        own = nonzero_indices((feature == self.orientation) & (location == self.center))
         # 1 + orientation; 0 for an agent without an orientation token
-        ahead_index = torch.zeros(len(location), dtype=torch.int32, device=own.device)
-        ahead_index.scatter_reduce_(0, own // location.shape[1], 1 + orientation, "amax")
-        is_ahead = location == self.ahead.index_select(0, ahead_index).unsqueeze(1)
-        return self._sparse(observations, is_ahead, by_cell=False)
+        ahead_index = torch.zeros(len(packed), dtype=torch.int32, device=own.device)
+        orientation = 1 + packed.tokens[:, 2].index_select(0, own).int()
+        ahead_index.scatter_reduce_(0, packed.agent_index.index_select(0, own), orientation, "amax")
+        is_ahead = location == packed.per_token(self.ahead.index_select(0, ahead_index))
+        return self._sparse(packed.filter(is_ahead), by_cell=False)
 
-    def _sparse(self, observations: Tensor, is_chosen: Tensor, by_cell: bool) -> SparseTokens:
-        """The tokens with nonzero magnitude where `is_chosen [agents, tokens] bool`.
-
-        `rows` are weight rows if `by_cell`, else channels.
-        """
-        agents, capacity = is_chosen.shape
-        index = nonzero_indices(is_chosen)
-        first_row, channel, magnitude = self.look_up(observations.reshape(-1, 3).index_select(0, index))
-        nonzero = nonzero_indices(magnitude != 0)  # NumPy scans booleans six times as fast as floats
-        first_index = torch.arange(agents, device=index.device) * capacity
+    def _sparse(self, packed: PackedTokens, by_cell: bool) -> SparseTokens:
+        """The tokens of nonzero magnitude. `rows` are weight rows if `by_cell`, else channels."""
+        first_row, channel, magnitude = self.look_up(packed.tokens)
+        is_kept = magnitude != 0
+        kept = nonzero_indices(is_kept)  # NumPy scans booleans six times as fast as floats
         return SparseTokens(
-            (first_row + channel if by_cell else channel).index_select(0, nonzero),
-            magnitude.index_select(0, nonzero),
-            lower_bounds(index.index_select(0, nonzero), first_index),
+            (first_row + channel if by_cell else channel).index_select(0, kept),
+            magnitude.index_select(0, kept),
+            kept_offsets(is_kept, packed.offsets)[:-1].int(),
         )
 
-    def padded(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def padded(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
         """Cells, channels and magnitudes, each `[agents, length of the longest list]`; padding has magnitude 0."""
-        used = (observations[:, :, 0] != NO_TOKEN).any(0)
-        longest = int(used.nonzero().max()) + 1 if bool(used.any()) else 1
-        first_row, channel, magnitude = self.look_up(observations[:, :longest].reshape(-1, 3))
-        shape = (len(observations), longest)
-        return (first_row // self.num_channels).view(shape), channel.view(shape), magnitude.view(shape)
+        packed = PackedTokens.pack(observations)
+        longest = max(1, int(packed.offsets.diff().max()))
+        entries = self.look_up(packed.padded(longest).reshape(-1, 3))
+        first_row, channel, magnitude = (entry.view(len(packed), longest) for entry in entries)
+        return first_row // self.num_channels, channel, magnitude
 
     def look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """First weight row of the cell, channel and magnitude of tokens `[tokens, 3] uint8`, each `[tokens]`."""
@@ -141,13 +137,19 @@ def channel_names(spec: EnvSpec) -> list[tuple[object, ...]]:
     ]
 
 
-def own_cell_value(observations: Tensor, feature: int, center: int) -> Tensor:
+def own_cell_value(observations: Observations, feature: int, center: int) -> Tensor:
     """`[agents] int32`: the value of a feature at each agent's own cell, 0 if no token of `observations` has it.
 
-    `observations [agents, tokens, 3] uint8`; `center` is the location byte of the own cell.
+    `observations` are packed or `[agents, tokens, 3] uint8`; `center` is the location byte of the own cell.
     """
-    is_own = (observations[:, :, 1] == feature) & (observations[:, :, 0] == center)
-    return (observations[:, :, 2] * is_own).amax(1).int()
+    if isinstance(observations, Tensor):
+        is_own = (observations[:, :, 1] == feature) & (observations[:, :, 0] == center)
+        return (observations[:, :, 2] * is_own).amax(1).int()
+    tokens = observations.tokens
+    own = nonzero_indices((tokens[:, 1] == feature) & (tokens[:, 0] == center))
+    values = torch.zeros(len(observations), dtype=torch.int32, device=tokens.device)
+    agents = observations.agent_index.index_select(0, own)
+    return values.scatter_reduce_(0, agents, tokens[:, 2].index_select(0, own).int(), "amax")
 
 
 def _feature_channels(spec: EnvSpec, name: str) -> list[tuple[object, ...]]:

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from metta.agent.sparse_tokens import Observations, PackedTokens
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.token_features import NO_TOKEN
 
@@ -39,8 +40,18 @@ class WindowConversion(nn.Module):
                     locations[source_row << 4 | source_col] = row << 4 | col
         self.register_buffer("locations", locations, persistent=False)
 
-    def forward(self, observations: Tensor) -> Tensor:
-        """Convert `[agents, tokens, 3] uint8`; the result has the number of tokens of `target`."""
+    def forward(self, observations: Observations) -> Observations:
+        """Convert observations, packed or `[agents, tokens, 3] uint8`; the result has the token limit of `target`."""
+        if isinstance(observations, Tensor):
+            return self._padded(observations)
+        tokens = observations.tokens.clone()
+        tokens[:, 0] = self.locations.index_select(0, observations.tokens[:, 0].int())
+        inside = PackedTokens(tokens, observations.offsets).filter(tokens[:, 0] != NO_TOKEN)
+        position = torch.arange(len(inside.tokens), device=tokens.device) - inside.per_token(inside.offsets[:-1])
+        return inside.filter(position < self.num_tokens)
+
+    def _padded(self, observations: Tensor) -> Tensor:
+        """Convert padded observations, without shapes that depend on the data."""
         agents, capacity, _ = observations.shape
         location = self.locations.index_select(0, observations[:, :, 0].reshape(-1).int()).view(agents, capacity)
         is_kept = location != NO_TOKEN

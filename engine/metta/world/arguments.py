@@ -1,7 +1,8 @@
-"""Checks of the arrays that are given to MettaGridEnv."""
+"""Checks of the arguments that are given to MettaGridEnv."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from metta.config.env.token_features import NO_TOKEN
 from metta.errors import UsageError
+from metta.world.observation.packed import Observations, PackedObservations
 
 
 def checked_actions(actions: NDArray[np.integer[Any]], agents: int) -> NDArray[np.int64]:
@@ -27,10 +29,32 @@ def checked_mask(mask: NDArray[np.bool_], num_worlds: int) -> NDArray[np.bool_]:
     return given
 
 
-def output_array(out: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """`out`, or a new array of unused tokens. Raises UsageError unless `out` is contiguous uint8 of this shape."""
+def output_array(out: Observations | None, shape: tuple[int, ...]) -> Observations:
+    """`out`, or a new array of unused tokens. Raises UsageError unless `out` fits observations of this shape."""
     if out is None:
         return np.full(shape, NO_TOKEN, np.uint8)
-    if out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+    if isinstance(out, PackedObservations):
+        if (len(out), out.num_tokens) != shape[:2]:
+            raise UsageError(
+                f"out must hold {shape[0]} agents with at most {shape[1]} tokens; got {len(out)} agents with "
+                f"{out.num_tokens}: make it with PackedObservations(env.agents, env.spec.num_observation_tokens)"
+            )
+    elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise UsageError(f"out must be contiguous uint8 {list(shape)}; got {out.dtype} {list(out.shape)}")
     return out
+
+
+def cumulative_shares(weights: Sequence[float], tasks: int) -> NDArray[np.float64]:
+    """Cumulative probabilities `[tasks]` of tasks with these relative weights.
+
+    Raises UsageError unless there is one finite weight of at least 0 per task, and their sum is positive.
+    """
+    values = np.asarray(weights, np.float64)
+    with np.errstate(over="ignore"):  # an infinite sum raises UsageError below
+        shares: NDArray[np.float64] = np.cumsum(values)
+    if not (values.shape == (tasks,) and bool((values >= 0).all()) and 0 < shares[-1] < np.inf):
+        raise UsageError(
+            f"task_weights must be {tasks} finite numbers of at least 0 with a positive sum; got {values.tolist()}"
+        )
+    shares /= shares[-1]
+    return shares

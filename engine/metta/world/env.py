@@ -17,11 +17,12 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.plan.world_union import unite_worlds
 from metta.errors import UsageError
 from metta.spaces import ActionSpace, ObservationSpace
-from metta.world.arguments import checked_actions, checked_mask, output_array
+from metta.world.arguments import checked_actions, checked_mask, cumulative_shares, output_array
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
 from metta.world.episodes import EpisodeStreams, episode_ends, stagger
 from metta.world.observation.action_masks import ActionMasks
 from metta.world.observation.observe import CompactObservations, Observer, Window
+from metta.world.observation.packed import Observations, padded_rows, token_array
 from metta.world.picture import paint_world
 from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
@@ -101,7 +102,7 @@ class MettaGridEnv:
     def reset(
         self,
         seed: int | None = None,
-        out: NDArray[np.uint8] | None = None,
+        out: Observations | None = None,
         staggered: bool = False,
         worlds: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.uint8], StepInfo]:
@@ -117,7 +118,8 @@ class MettaGridEnv:
         rows of `out` are not written. Raises UsageError if it is combined with `seed` or `staggered`, or before the
         first reset of all worlds.
 
-        Returns observations `[agents, tokens, 3] uint8` (written to `out` if given) and an empty StepInfo.
+        Returns observations `[agents, tokens, 3] uint8` (written to `out`, if given, as in `step`) and an empty
+        StepInfo.
         """
         if worlds is not None:
             return self._reset_some(worlds, out, seed is None and not staggered)
@@ -129,10 +131,10 @@ class MettaGridEnv:
         if staggered:
             stagger(self._worlds, self._streams.first_world)
             self._observer.observe(None, observations)
-        return observations, self._no_episode_ended
+        return token_array(observations), self._no_episode_ended
 
     def _reset_some(
-        self, worlds: NDArray[np.bool_], out: NDArray[np.uint8] | None, is_alone: bool
+        self, worlds: NDArray[np.bool_], out: Observations | None, is_alone: bool
     ) -> tuple[NDArray[np.uint8], StepInfo]:
         mask = checked_mask(worlds, self.num_worlds)
         if not self._was_reset or not is_alone:
@@ -144,7 +146,7 @@ class MettaGridEnv:
         if out is None:
             self._observer.observe(None, observations, is_counted=False)
         self._start_episodes(mask.nonzero()[0].tolist(), observations)
-        return observations, self._no_episode_ended
+        return token_array(observations), self._no_episode_ended
 
     def compact_observations(self) -> CompactObservations:
         """The observations of the last `step` or `reset` in compressed sparse row format, without padding.
@@ -173,7 +175,7 @@ class MettaGridEnv:
     def step(
         self,
         actions: NDArray[np.integer[Any]],
-        out: NDArray[np.uint8] | None = None,
+        out: Observations | None = None,
         order: NDArray[np.integer[Any]] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], StepInfo]:
         """Advance every world by one step.
@@ -188,8 +190,9 @@ class MettaGridEnv:
             truncated     [agents] bool               the episode ended by `max_steps`
             info          StepInfo                    the episodes that ended, with their final observations
 
-        Observations are written to `out` if given (`[agents, tokens, 3] uint8`, contiguous). Raises UsageError before
-        the first `reset`, and for actions or `out` of another shape or type.
+        Observations are written to `out` if given: `[agents, tokens, 3] uint8`, contiguous, or PackedObservations, to
+        hold them without padding; its `tokens` are then returned. Raises UsageError before the first `reset`, and for
+        actions or `out` of another shape or type.
         """
         if not self._was_reset:
             raise UsageError("call reset() before the first step()")
@@ -216,23 +219,24 @@ class MettaGridEnv:
         add_diversity_bonus(self._worlds, ended, rewards)
         worlds.returned_rewards += rewards
         info = self._finish_episodes(ended, terminated, observations) if ended.size else self._no_episode_ended
-        return observations, rewards, terminated.repeat(self.num_agents), truncated.repeat(self.num_agents), info
+        ends = terminated.repeat(self.num_agents), truncated.repeat(self.num_agents)
+        return token_array(observations), rewards, *ends, info
 
     def _finish_episodes(
-        self, ended: NDArray[np.int64], terminated: NDArray[np.bool_], observations: NDArray[np.uint8]
+        self, ended: NDArray[np.int64], terminated: NDArray[np.bool_], observations: Observations
     ) -> StepInfo:
         """Summarize the episodes that ended and, with `auto_reset`, start the next ones."""
         rows = self._worlds.rows_of_worlds(ended)
         info = StepInfo(
             ended_agents=rows,
-            final_observations=observations[rows],
+            final_observations=padded_rows(observations, rows),
             episodes=summarize(self._worlds, ended, terminated),
         )
         if self.auto_reset:
             self._start_episodes(ended.tolist(), observations)
         return info
 
-    def _start_episodes(self, ended: Sequence[int], observations: NDArray[np.uint8]) -> None:
+    def _start_episodes(self, ended: Sequence[int], observations: Observations) -> None:
         self._reset_pool.start_episodes(ended, self._task_shares, observations)
         self._observer.discard(ended)
         self._was_reset = True
@@ -367,16 +371,7 @@ class MettaGridEnv:
 
         Raises UsageError unless there is one finite weight of at least 0 per config, and their sum is positive.
         """
-        values = np.asarray(weights, np.float64)
-        with np.errstate(over="ignore"):  # an infinite sum raises UsageError below
-            shares = np.cumsum(values)
-        is_valid = values.shape == (len(self.configs),) and bool((values >= 0).all()) and 0 < shares[-1] < np.inf
-        if not is_valid:
-            raise UsageError(
-                f"task_weights must be {len(self.configs)} finite numbers of at least 0 with a positive sum; "
-                f"got {values.tolist()}"
-            )
-        self._task_shares = shares / shares[-1]
+        self._task_shares = cumulative_shares(weights, len(self.configs))
 
     def state(self) -> dict[str, Any]:
         """A copy of the complete state, including random streams and running episodes, for `load_state`.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from metta.world.episodes import EpisodeStreams, choose_task, draw_episode, start_episodes
 from metta.world.observation.observe import Observer, Window
+from metta.world.observation.packed import Observations, PackedObservations, write_parts
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
 
@@ -38,7 +39,7 @@ class ResetPool:
         self._capacity = min(worlds.num_worlds, max(1, AGENTS_PER_BATCH // worlds.num_agents))
         self._pool = Worlds(worlds.compiled, self._capacity)
         self._observer = Observer(self._pool, window)
-        self._observations = np.empty((self._capacity, worlds.num_agents, worlds.compiled.num_tokens, 3), np.uint8)
+        self._observations: dict[int, PackedObservations] = {}  # by pool index: the first observations of the episode
         self._task_uniforms = np.zeros(self._capacity)  # by pool index, see EpisodeDraw
         self._walls = self._wall_ids()
         self.discard_all()
@@ -47,20 +48,22 @@ class ResetPool:
         """Discard all prepared episodes. Required after the seed or the episode numbers have changed."""
         self._pool_index: dict[int, int] = {}  # by world: index in the pool of its prepared episode
 
-    def start_episodes(self, ended: Sequence[int], task_shares: NDArray[np.float64], out: NDArray[np.uint8]) -> None:
-        """Start the next episode in each world of `ended`, and write its first observations to the rows of its agents.
+    def start_episodes(self, ended: Sequence[int], task_shares: NDArray[np.float64], out: Observations) -> None:
+        """Start the next episode in each world of `ended`, and write the first observations of its agents to `out`.
 
-        `task_shares [tasks]` are cumulative probabilities; `out [agents, tokens, 3] uint8`.
+        `task_shares [tasks]` are cumulative probabilities; `out` is `[agents, tokens, 3] uint8` or packed.
         """
+        first_observations = {}
         prepared = [world for world in ended if self._is_prepared(world, task_shares)]
         others = sorted(set(ended) - set(prepared))
         for world in prepared:
-            self._swap_in(world, out)
+            first_observations[world * self._worlds.num_agents] = self._swap_in(world)
         for start in range(0, len(others), self._capacity):
             batch = others[start : start + self._capacity]
             self._prepare(batch, task_shares)
             for world in batch:
-                self._swap_in(world, out)
+                first_observations[world * self._worlds.num_agents] = self._swap_in(world)
+        write_parts(out, first_observations)
         self._clear_invalid_counts(set(ended))
 
     def _is_prepared(self, world: int, task_shares: NDArray[np.float64]) -> bool:
@@ -94,14 +97,18 @@ class ResetPool:
         ]
         start_episodes(self._pool, indices, draws)
         rows = self._pool.rows_of_worlds(indices)
-        observations = np.empty((len(rows), *self._observations.shape[2:]), np.uint8)
+        observations = PackedObservations(len(rows), worlds.compiled.num_tokens)
         self._observer.observe(rows, observations)
-        self._observations[indices] = observations.reshape(len(indices), *self._observations.shape[1:])
+        for first, index in zip(range(0, len(rows), worlds.num_agents), indices.tolist(), strict=True):
+            self._observations[index] = observations.part(first, first + worlds.num_agents)
         self._task_uniforms[indices] = [draw.task_uniform for draw in draws]
         self._pool_index |= dict(zip(chosen.tolist(), indices.tolist(), strict=True))
 
-    def _swap_in(self, world: int, out: NDArray[np.uint8]) -> None:
-        """Copy the prepared episode of a world into it, with cells and entity ids translated."""
+    def _swap_in(self, world: int) -> PackedObservations:
+        """Copy the prepared episode of a world into it, with cells and entity ids translated.
+
+        Returns the first observations of its agents.
+        """
         worlds, pool = self._worlds, self._pool
         index = self._pool_index.pop(world)
         num_converters = int(pool.num_converters[index])
@@ -126,7 +133,7 @@ class ResetPool:
         worlds.grid[worlds.converter_cell[converters]] = worlds.first_converter + np.arange(first, converters.stop)
         worlds.items_changed[rows] = True
         worlds.converter_changed[converters] = True
-        out[rows] = self._observations[index]
+        return self._observations[index]
 
     def _wall_ids(self) -> NDArray[np.int32]:
         """Entity ids of walls in `worlds`, indexed by the ids in the pool; arbitrary for other entities."""

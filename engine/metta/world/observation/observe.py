@@ -1,7 +1,8 @@
 """Observation encoding: the window around each agent as a list of (location, feature id, value) tokens.
 
 The cells of each window are gathered in token order, each entity in them is expanded to its tokens from a table
-(`token_table.py`), and the tokens of each agent are copied to its row, truncated to `num_observation_tokens`.
+(`token_table.py`), and the tokens of each agent, truncated to `num_observation_tokens`, are copied to its row, or one
+agent after the other to a buffer without padding (`packed.py`).
 
 `tests/benchmarks/README.md` lists where the time of these steps goes.
 """
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.token_features import GLOBAL_FEATURES, NO_TOKEN
+from metta.world.observation.packed import Observations, PackedObservations
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
 
@@ -110,13 +112,13 @@ class Observer:
         """Discard the cached observations of worlds that have started a new episode."""
         self._restarted += restarted
 
-    def observe(self, rows: NDArray[np.int64] | None, out: NDArray[np.uint8], is_counted: bool = True) -> None:
-        """Write observations of agents `rows` (None: all) to `out [rows, tokens, 3] uint8`.
+    def observe(self, rows: NDArray[np.int64] | None, out: Observations, is_counted: bool = True) -> None:
+        """Write observations of agents `rows` (None: all) to `out`, `[rows, tokens, 3] uint8` or packed.
 
         With `is_counted`, their tokens are added to the statistics of the episodes.
         """
         self.table.update()
-        worlds, streams = self.worlds, {}
+        worlds, streams, end = self.worlds, {}, 0
         for start in range(0, len(out), CHUNK):
             chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
             stream = self._tokens(chunk)
@@ -124,26 +126,24 @@ class Observer:
             if is_counted:
                 worlds.tokens_written[chunk] += written
                 worlds.tokens_dropped[chunk] += stream.totals - written
-            self._copy_rows(stream, written, out[start : start + CHUNK])
+            if isinstance(out, PackedObservations):
+                tokens = self._truncated(stream)
+                out.buffer[end : end + len(tokens)] = tokens
+                out.counts[start : start + CHUNK] = written
+                end += len(tokens)
+            else:
+                self._copy_rows(stream, written, out[start : start + CHUNK])
             streams[start] = stream
         self._streams, self._restarted = streams if rows is None else {}, []
 
     def compact(self) -> CompactObservations:
         """The last observations of all agents: see CompactObservations."""
-        tokens, counts = [], []
-        for stream in self._last_streams():
-            end = int(stream.starts[-1] + stream.totals[-1])
-            chunk_tokens = stream.tokens[: end * 3].reshape(-1, 3)
-            if np.max(stream.totals) > self._num_tokens:
-                position = np.arange(end) - stream.starts.repeat(stream.totals)
-                chunk_tokens = chunk_tokens[position < self._num_tokens]
-            tokens.append(chunk_tokens)
-            counts.append(np.minimum(stream.totals, self._num_tokens))
-        location, feature, value = np.concatenate(tokens).T
+        streams = self._last_streams()
+        location, feature, value = np.concatenate([self._truncated(stream) for stream in streams]).T
         indices = location * np.int32(self._num_features)
         indices += feature
-        offsets = np.concatenate([[0], *counts]).cumsum()
-        return CompactObservations(indices, np.ascontiguousarray(value), offsets)
+        counts = np.minimum(np.concatenate([stream.totals for stream in streams]), self._num_tokens)
+        return CompactObservations(indices, np.ascontiguousarray(value), np.concatenate([[0], counts.cumsum()]))
 
     def last_tokens(self) -> NDArray[np.int64] | None:
         """The last token of each full observation, as `rank << 8 | feature id` (tokens are in ascending order of it).
@@ -247,6 +247,15 @@ class Observer:
         np.subtract(agent_starts[1:], agent_starts[:-1], out=totals[:-1])
         totals[-1] = total - agent_starts[-1]
         return _TokenStream(tokens, agent_starts, totals)
+
+    def _truncated(self, stream: _TokenStream) -> NDArray[np.uint8]:
+        """The tokens of all agents, at most `num_observation_tokens` of each. `[tokens, 3] uint8`"""
+        end = int(stream.starts[-1] + stream.totals[-1])
+        tokens = stream.tokens[: end * 3].reshape(-1, 3)
+        if stream.totals.max() <= self._num_tokens:
+            return tokens
+        position = np.arange(end) - stream.starts.repeat(stream.totals)
+        return tokens[position < self._num_tokens]
 
     def _copy_rows(self, stream: _TokenStream, written: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Copy the tokens of each agent to its row of `out`, and fill the row with 0xff.
