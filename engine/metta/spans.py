@@ -1,7 +1,7 @@
 """Spans: named intervals of wall-clock time that parts of training take, by thread, for measurements and traces.
 
 The names: `collect` is a rollout, in which `simulate` steps worlds, `wait` waits for that and `infer` computes actions;
-`learn` is an update of the policy.
+`learn` is an update of the policy. In both, on a GPU, `transfer` starts copies to it, and `device` waits for results.
 """
 
 from __future__ import annotations

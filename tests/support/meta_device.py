@@ -52,7 +52,9 @@ class NoWaits(TorchDispatchMode):
         elif any(is_there):
             if packet in SIZED_BY_VALUES | READ_BY_HOST:
                 raise WaitError(f"{func} waits for the device")
-            if packet in INDEXED and any(tensor.dtype in (torch.bool, torch.uint8) for tensor in args[1] if tensor is not None):
+            if packet in INDEXED and any(
+                tensor.dtype in (torch.bool, torch.uint8) for tensor in args[1] if tensor is not None
+            ):
                 raise WaitError(f"{func} with a mask waits for the device")
             if packet is _ATEN.repeat_interleave and kwargs.get("output_size") is None:
                 raise WaitError(f"{func} without output_size waits for the device")

@@ -12,6 +12,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from metta.spans import span
+
 
 def is_host(device: torch.device) -> bool:
     """Whether tensors of the device are in host memory and results are there when a call returns."""
@@ -29,12 +31,13 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
         return tensor
     if device.type != "cuda" or not is_host(tensor.device):
         return tensor.to(device, non_blocking=device.type not in ("cpu", "mps"))  # MPS would read it after the call
-    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
-    current, stream = torch.cuda.current_stream(device), _copy_stream(device)
-    with torch.cuda.stream(stream):
-        copied = pinned.to(device, non_blocking=True)
-    current.wait_stream(stream)
-    copied.record_stream(current)  # its memory is not reused for another copy before these kernels are done
+    with span("transfer"):
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        current, stream = torch.cuda.current_stream(device), _copy_stream(device)
+        with torch.cuda.stream(stream):
+            copied = pinned.to(device, non_blocking=True)
+        current.wait_stream(stream)
+        copied.record_stream(current)  # its memory is not reused for another copy before these kernels are done
     return copied
 
 
@@ -56,9 +59,12 @@ class HostCopy:
 
     def wait(self) -> Tensor:
         """The tensor in host memory, after waiting for the kernels that compute it and for the copy."""
-        if self._is_done is None:
-            return self._copy.cpu()
-        self._is_done.synchronize()
+        if is_host(self._copy.device) and self._is_done is None:
+            return self._copy
+        with span("device"):
+            if self._is_done is None:
+                return self._copy.cpu()
+            self._is_done.synchronize()
         return self._copy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from metta.agent import devices
 from metta.config.env.token_features import NO_TOKEN
 
 
@@ -125,16 +127,36 @@ class _TokenSums(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         tokens: SparseTokens = ctx.tokens
         fits_int16 = ctx.num_rows <= torch.iinfo(torch.int16).max  # int16 is sorted four times as fast
-        rows, order = (tokens.rows.to(torch.int16) if fits_int16 else tokens.rows).sort(stable=True)
-        offsets = torch.searchsorted(rows, torch.arange(ctx.num_rows, dtype=rows.dtype, device=rows.device))
-        weight_gradient = functional.embedding_bag(
-            tokens.agent_index().index_select(0, order),
-            gradient.contiguous(),
-            offsets,
-            mode="sum",
-            per_sample_weights=tokens.magnitudes.index_select(0, order).to(gradient.dtype),
-        )
-        return weight_gradient, None
+        on_host = devices.is_host(gradient.device)
+        rows = tokens.rows if on_host else tokens.rows.where(tokens.magnitudes != 0, ctx.num_rows)
+        rows, order = (rows.to(torch.int16) if fits_int16 else rows).sort(stable=True)
+        offsets = torch.searchsorted(rows, torch.arange(ctx.num_rows + 1, dtype=rows.dtype, device=rows.device))
+        agents = tokens.agent_index().index_select(0, order)
+        magnitudes = tokens.magnitudes.index_select(0, order).to(gradient.dtype)
+        sums = _sums_of_lists if on_host else _sums_of_long_lists
+        return sums(agents, gradient.contiguous(), offsets, magnitudes), None
+
+
+def _sums_of_lists(index: Tensor, table: Tensor, offsets: Tensor, factors: Tensor) -> Tensor:
+    """`[lists, width]`: the sum of the rows `index [entries]` of `table`, each times its factor, of each list.
+
+    List i has the entries `offsets[i]` to `offsets[i + 1] - 1`.
+    """
+    return functional.embedding_bag(index, table, offsets[:-1], mode="sum", per_sample_weights=factors)
+
+
+def _sums_of_long_lists(index: Tensor, table: Tensor, offsets: Tensor, factors: Tensor) -> Tensor:
+    """`_sums_of_lists` with lists cut into parts, whose sums are summed.
+
+    A GPU sums a list one entry after the other, and the longest lists, such as those of the agent's own cell, have an
+    entry for each agent. Unlike atomic additions, this gives the same sums every time.
+    """
+    longest_part = max(32, math.isqrt(len(table)))
+    cuts = torch.cat([torch.arange(0, len(index), longest_part, device=index.device), offsets]).sort().values
+    parts = functional.embedding_bag(index, table, cuts, mode="sum", per_sample_weights=factors)
+    part_index = torch.arange(len(cuts), device=cuts.device)
+    first_part = torch.searchsorted(cuts, offsets)
+    return functional.embedding_bag(part_index, parts, first_part, mode="sum", include_last_offset=True)
 
 
 def repeat(values: Tensor, counts: Tensor, total: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from metta.agent.devices import HostCopy, is_host
 from metta.errors import UsageError
 
 
@@ -21,7 +22,8 @@ def plain(value: Any, where: str) -> Any:
     Raises UsageError for a value of another type; the message gives its location, which starts with `where`.
     """
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()  # torch.save writes the whole storage of a view
+        copied = HostCopy(value.detach()).wait()
+        return copied.clone() if is_host(value.device) else copied  # torch.save writes the whole storage of a view
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):

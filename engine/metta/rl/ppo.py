@@ -159,9 +159,8 @@ def _take_gradient_steps(
         if not updates:
             restore_value_head()
         raise
-    if nonfinite := _nonfinite(
-        agent.named_parameters()
-    ):  # after the last step; after earlier ones, the next loss shows it
+    nonfinite = _nonfinite(agent.named_parameters())  # of the last step; those of earlier ones show in the next loss
+    if nonfinite:
         raise TrainingError(
             f"a gradient step made weights infinite or NaN ({position}): {', '.join(nonfinite)}; "
             "lower optimizer.learning_rate"
