@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from metta.agent import devices
 from metta.agent.matmul_backend import cpu_has_bfloat16
 from metta.agent.sparse_tokens import SparseTokens, kept_offsets, nonzero_indices, token_sums
 from metta.config.plan.network_size import CONV_CHANNELS
@@ -64,6 +65,8 @@ class TokenConvolution(nn.Conv2d):
     """`[output positions, cells] bool`: whether a cell is under the kernel"""
     weight_of_cell: Tensor
     """`[cells] int32`: `row * kernel cols + col`, the kernel weight over a cell if the kernel starts at cell (0, 0)"""
+    weight_shifts: Tensor
+    """`[output positions] int32`: subtracted from `weight_of_cell` for the kernel weight over a cell at a position"""
 
     def __init__(self, num_channels: int, rows: ConvolutionAxis, cols: ConvolutionAxis):
         super().__init__(
@@ -78,8 +81,8 @@ class TokenConvolution(nn.Conv2d):
         self.register_buffer("is_covered", is_covered.flatten(2).flatten(0, 1), persistent=False)
         weight_of_cell = torch.arange(rows.size).unsqueeze(1) * cols.kernel + torch.arange(cols.size)
         self.register_buffer("weight_of_cell", weight_of_cell.flatten().int(), persistent=False)
-        self.weight_shifts = [row * cols.kernel + col for row, col in product(rows.starts, cols.starts)]
-        """by output position: subtract it from `weight_of_cell` for the kernel weight over a cell at that position"""
+        shifts = [row * cols.kernel + col for row, col in product(rows.starts, cols.starts)]
+        self.register_buffer("weight_shifts", torch.tensor(shifts, dtype=torch.int32), persistent=False)
 
     def forward(self, tokens: SparseTokens) -> Tensor:  # type: ignore[override]  # sparse tokens, not a dense tensor
         """`[output positions * agents, outputs]`, ordered by output position (row-major), then by agent."""
@@ -94,10 +97,18 @@ class TokenConvolution(nn.Conv2d):
         cell = tokens.rows // self.in_channels
         weight_rows = (tokens.rows - cell * self.in_channels) * self.weight[0, 0].numel()
         weight_rows += self.weight_of_cell.index_select(0, cell)
+        if not devices.is_host(cell.device):  # all tokens at all positions, in few kernels
+            is_under = self.is_covered.index_select(1, cell)
+            first = torch.arange(len(is_under), device=cell.device, dtype=torch.int32).unsqueeze(1) * len(cell)
+            return SparseTokens(
+                ((weight_rows - self.weight_shifts.unsqueeze(1)) * is_under).flatten(),
+                (tokens.magnitudes * is_under).flatten(),
+                (tokens.offsets + first).flatten(),
+            )
         rows, magnitudes, offsets = [], [], []
         total = 0
         bounds = torch.cat([tokens.offsets, tokens.offsets.new_full((1,), len(cell))])
-        for is_covered, shift in zip(self.is_covered, self.weight_shifts, strict=True):
+        for is_covered, shift in zip(self.is_covered, self.weight_shifts.tolist(), strict=True):
             is_under = is_covered.index_select(0, cell)
             entry = nonzero_indices(is_under)
             rows.append(weight_rows.index_select(0, entry) - shift)

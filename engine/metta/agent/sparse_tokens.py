@@ -1,4 +1,8 @@
-"""Tokens of a batch as one flat list: `PackedTokens`, their bytes; `SparseTokens` and `token_sums`, a linear layer."""
+"""Tokens of a batch as one flat list: `PackedTokens`, their bytes; `SparseTokens` and `token_sums`, a linear layer.
+
+On a CPU, lists are shortened to the entries that matter. A GPU would have to be waited for to learn how many these are,
+so there the other entries stay, with values that change nothing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ class PackedTokens:
     """
 
     tokens: Tensor
-    """`[tokens, 3] uint8`: (location, feature, value)"""
+    """`[tokens, 3] uint8`: (location, feature, value); on a GPU also padding, with location 255"""
     offsets: Tensor
     """`[agents + 1] int64`: agent i has the tokens `offsets[i]` to `offsets[i + 1] - 1`"""
 
@@ -34,6 +38,10 @@ class PackedTokens:
         """The used tokens of `[agents, tokens, 3] uint8`; observations that are packed already are returned."""
         if isinstance(observations, PackedTokens):
             return observations
+        if not devices.is_host(observations.device):
+            agents, capacity, _ = observations.shape
+            ends = torch.arange(0, (agents + 1) * capacity, capacity, device=observations.device)
+            return cls(observations.reshape(-1, 3), ends)
         is_used = observations[:, :, 0] != NO_TOKEN
         tokens = observations.reshape(-1, 3).index_select(0, nonzero_indices(is_used))
         return cls(tokens, functional.pad(is_used.sum(1).cumsum(0), (1, 0)))
@@ -63,15 +71,34 @@ class PackedTokens:
         )
 
     def filter(self, is_kept: Tensor) -> PackedTokens:
-        """Only the tokens that `is_kept [tokens] bool` marks, of the same agents."""
+        """Only the tokens that `is_kept [tokens] bool` marks; the others become padding on a GPU."""
+        if not devices.is_host(self.device):
+            return PackedTokens(self.tokens.masked_fill(~is_kept.unsqueeze(1), NO_TOKEN), self.offsets)
         return PackedTokens(self.tokens.index_select(0, nonzero_indices(is_kept)), kept_offsets(is_kept, self.offsets))
 
-    def select(self, agents: Tensor) -> PackedTokens:
-        """The tokens of some agents, `agents [selected] int64`, in this order; copied."""
+    def largest_values(self, is_chosen: Tensor) -> Tensor:
+        """`[agents] int32`: 1 + the largest value among those tokens of an agent that `is_chosen` marks; 0 without one.
+
+        `is_chosen [tokens] bool`.
+        """
+        if devices.is_host(self.device):
+            chosen = nonzero_indices(is_chosen)
+            agents, values = self.agent_index.index_select(0, chosen), self.tokens[:, 2].index_select(0, chosen)
+            values = 1 + values.int()
+        else:
+            agents, values = self.agent_index, (1 + self.tokens[:, 2].int()) * is_chosen
+        largest = torch.zeros(len(self), dtype=torch.int32, device=self.device)
+        return largest.scatter_reduce_(0, agents, values, "amax")
+
+    def select(self, agents: Tensor, total: int | None = None) -> PackedTokens:
+        """The tokens of some agents, `agents [selected] int64`, in this order; copied.
+
+        `total` is their number, without which a GPU has to be waited for.
+        """
         starts = self.offsets.index_select(0, agents)
         counts = self.offsets.index_select(0, agents + 1) - starts
         offsets = functional.pad(counts.cumsum(0), (1, 0))
-        return PackedTokens(copied_lists(self.tokens, starts, offsets), offsets)
+        return PackedTokens(copied_lists(self.tokens, starts, offsets, total), offsets)
 
     def padded(self, num_tokens: int) -> Tensor:
         """`[agents, num_tokens, 3] uint8`: the first `num_tokens` tokens of each agent; location 255 is padding."""
@@ -102,14 +129,34 @@ class SparseTokens:
         agents = torch.arange(len(self.offsets), device=self.offsets.device)
         return repeat(agents, ends - self.offsets, len(self.rows))
 
+    def filter(self, is_kept: Tensor) -> SparseTokens:
+        """Only the entries that `is_kept [entries] bool` marks; on a GPU the others get row 0 and magnitude 0."""
+        if not devices.is_host(self.rows.device):
+            return SparseTokens(self.rows * is_kept, self.magnitudes * is_kept, self.offsets)
+        kept = nonzero_indices(is_kept)  # NumPy scans booleans six times as fast as floats
+        ends = torch.cat([self.offsets, self.offsets.new_full((1,), len(self.rows))])
+        return SparseTokens(
+            self.rows.index_select(0, kept),
+            self.magnitudes.index_select(0, kept),
+            kept_offsets(is_kept, ends)[:-1].int(),
+        )
+
 
 def token_sums(weight: Tensor, tokens: SparseTokens) -> Tensor:
     """`[agents, width]`: for each agent the sum of its rows of `weight [rows, width]`, each times its magnitude.
 
     Equals the matrix product of the dense encoding `[agents, rows]`, which is nearly all zeros, and `weight`.
     """
+    if weight.device.type == "mps":
+        return added_rows(weight, tokens)
     sums: Tensor = _TokenSums.apply(weight, tokens)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     return sums
+
+
+def added_rows(weight: Tensor, tokens: SparseTokens) -> Tensor:
+    """`token_sums` without `embedding_bag`, which torch lacks on MPS in older versions."""
+    rows = weight.index_select(0, tokens.rows) * tokens.magnitudes.unsqueeze(1)
+    return weight.new_zeros(len(tokens.offsets), weight.shape[1]).index_add(0, tokens.agent_index(), rows)
 
 
 class _TokenSums(torch.autograd.Function):
@@ -164,40 +211,36 @@ def repeat(values: Tensor, counts: Tensor, total: int) -> Tensor:
 
     On a CPU NumPy is ten times as fast as torch.
     """
-    if values.device.type == "cpu":
+    if devices.is_host(values.device):
         return torch.from_numpy(np.repeat(values.numpy(), counts.numpy()))
     return values.repeat_interleave(counts, output_size=total)
 
 
-def copied_lists(tokens: Tensor, starts: Tensor, offsets: Tensor) -> Tensor:
+def copied_lists(tokens: Tensor, starts: Tensor, offsets: Tensor, total: int | None = None) -> Tensor:
     """`[offsets[-1], 3] uint8`: lists of tokens, copied one after the other.
 
-    List i begins at `starts[i]` in `tokens` and at `offsets[i]` in the result, where list i + 1 follows it.
+    List i begins at `starts[i]` in `tokens` and at `offsets[i]` in the result, where list i + 1 follows it. `total` is
+    `offsets[-1]`, if the caller knows it.
     """
-    total = int(offsets[-1])
+    total = int(devices.HostCopy(offsets[-1]).wait()) if total is None else total
     source = repeat(starts - offsets[:-1], offsets.diff(), total)
     source += torch.arange(total, device=source.device)
-    if tokens.device.type == "cpu":
+    if devices.is_host(tokens.device):
         return torch.from_numpy(tokens.numpy().take(source.numpy(), axis=0))
     return tokens.index_select(0, source)
 
 
 def nonzero_indices(mask: Tensor) -> Tensor:
-    """`int64`: indices of the nonzero elements of the flattened `mask`.
+    """`int64`: indices of the nonzero elements of the flattened `mask` in host memory.
 
-    On a CPU NumPy computes them several times as fast as torch.
+    NumPy computes them several times as fast as torch.
     """
-    if mask.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.flatten().nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def kept_offsets(is_kept: Tensor, offsets: Tensor) -> Tensor:
     """`[lists + 1] int64`: the offsets of lists of which only the entries remain that `is_kept [entries] bool` marks.
 
-    `offsets [lists + 1] int64` are those of the whole lists.
+    `offsets [lists + 1] int64` are those of the whole lists. Both are in host memory.
     """
-    if is_kept.device.type == "cpu":
-        kept_before = np.searchsorted(np.flatnonzero(is_kept.numpy()), offsets.numpy())
-        return torch.from_numpy(kept_before)
-    return functional.pad(is_kept.cumsum(0), (1, 0)).index_select(0, offsets)
+    return torch.from_numpy(np.searchsorted(np.flatnonzero(is_kept.numpy()), offsets.numpy()))

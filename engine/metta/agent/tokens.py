@@ -7,7 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from metta.agent.sparse_tokens import Observations, PackedTokens, SparseTokens, kept_offsets, nonzero_indices
+from metta.agent import devices
+from metta.agent.sparse_tokens import Observations, PackedTokens, SparseTokens
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.token_features import GLOBAL_FEATURES, ITEM_PREFIX, NO_TOKEN
@@ -50,6 +51,7 @@ class TokenCodes(nn.Module):
 
     def __init__(self, spec: EnvSpec, config: AgentModelConfig):
         super().__init__()
+        self.num_tokens = spec.num_observation_tokens
         self.num_cells = spec.observation_height * spec.observation_width
         channels = torch.zeros(len(_ZONES), 256, 256, dtype=torch.int32)
         magnitudes = torch.zeros(len(_ZONES), 256, 256)
@@ -92,29 +94,25 @@ class TokenCodes(nn.Module):
         """The tokens of nonzero magnitude in the cell ahead of each agent; their `rows` are channels."""
         packed = PackedTokens.pack(observations)
         location, feature = packed.tokens[:, 0], packed.tokens[:, 1]
-        own = nonzero_indices((feature == self.orientation) & (location == self.center))
-        # 1 + orientation; 0 for an agent without an orientation token
-        ahead_index = torch.zeros(len(packed), dtype=torch.int32, device=own.device)
-        orientation = 1 + packed.tokens[:, 2].index_select(0, own).int()
-        ahead_index.scatter_reduce_(0, packed.agent_index.index_select(0, own), orientation, "amax")
+        ahead_index = packed.largest_values((feature == self.orientation) & (location == self.center))
         is_ahead = location == packed.per_token(self.ahead.index_select(0, ahead_index))
         return self._sparse(packed.filter(is_ahead), by_cell=False)
 
     def _sparse(self, packed: PackedTokens, by_cell: bool) -> SparseTokens:
         """The tokens of nonzero magnitude. `rows` are weight rows if `by_cell`, else channels."""
         first_row, channel, magnitude = self.look_up(packed.tokens)
-        is_kept = magnitude != 0
-        kept = nonzero_indices(is_kept)  # NumPy scans booleans six times as fast as floats
-        return SparseTokens(
-            (first_row + channel if by_cell else channel).index_select(0, kept),
-            magnitude.index_select(0, kept),
-            kept_offsets(is_kept, packed.offsets)[:-1].int(),
-        )
+        rows = first_row + channel if by_cell else channel
+        return SparseTokens(rows, magnitude, packed.offsets[:-1].int()).filter(magnitude != 0)
 
     def padded(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells, channels and magnitudes, each `[agents, length of the longest list]`; padding has magnitude 0."""
+        """Cells, channels and magnitudes, each `[agents, length of the longest list]`; padding has magnitude 0.
+
+        On a GPU they are as long as the longest possible list.
+        """
         packed = PackedTokens.pack(observations)
-        longest = max(1, int(packed.offsets.diff().max()))
+        longest = self.num_tokens
+        if devices.is_host(packed.device):
+            longest = max(1, int(packed.offsets.diff().max()))
         entries = self.look_up(packed.padded(longest).reshape(-1, 3))
         first_row, channel, magnitude = (entry.view(len(packed), longest) for entry in entries)
         return first_row // self.num_channels, channel, magnitude
@@ -146,10 +144,8 @@ def own_cell_value(observations: Observations, feature: int, center: int) -> Ten
         is_own = (observations[:, :, 1] == feature) & (observations[:, :, 0] == center)
         return (observations[:, :, 2] * is_own).amax(1).int()
     tokens = observations.tokens
-    own = nonzero_indices((tokens[:, 1] == feature) & (tokens[:, 0] == center))
-    values = torch.zeros(len(observations), dtype=torch.int32, device=tokens.device)
-    agents = observations.agent_index.index_select(0, own)
-    return values.scatter_reduce_(0, agents, tokens[:, 2].index_select(0, own).int(), "amax")
+    is_own = (tokens[:, 1] == feature) & (tokens[:, 0] == center)
+    return (observations.largest_values(is_own) - 1).clamp(min=0)
 
 
 def _feature_channels(spec: EnvSpec, name: str) -> list[tuple[object, ...]]:

@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from metta.agent import devices
 from metta.agent.sparse_tokens import Observations, PackedTokens
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.token_features import NO_TOKEN
@@ -29,7 +30,7 @@ class WindowConversion(nn.Module):
 
     def __init__(self, source: EnvSpec, target: EnvSpec):
         super().__init__()
-        self.num_tokens = target.num_observation_tokens
+        self.num_source_tokens, self.num_tokens = source.num_observation_tokens, target.num_observation_tokens
         height, width = target.observation_height, target.observation_width
         locations = torch.full((256,), NO_TOKEN, dtype=torch.uint8)
         for source_row in range(source.observation_height):
@@ -44,6 +45,8 @@ class WindowConversion(nn.Module):
         """Convert observations, packed or `[agents, tokens, 3] uint8`; the result has the token limit of `target`."""
         if isinstance(observations, Tensor):
             return self._padded(observations)
+        if not devices.is_host(observations.device):
+            return PackedTokens.pack(self._padded(observations.padded(self.num_source_tokens)))
         tokens = observations.tokens.clone()
         tokens[:, 0] = self.locations.index_select(0, observations.tokens[:, 0].int())
         inside = PackedTokens(tokens, observations.offsets).filter(tokens[:, 0] != NO_TOKEN)

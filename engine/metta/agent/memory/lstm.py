@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metta.agent.devices import is_host
+from metta.agent import devices
 from metta.agent.matmul_backend import cpu_is_fast_in_bfloat16
 from metta.agent.memory.network import MemoryNetwork
 from metta.agent.memory.state import Memory
@@ -40,7 +40,7 @@ class SegmentLSTM(MemoryNetwork):
         """Outputs `[horizon, agents, hidden]` and the memory after the last step."""
         horizon = len(inputs)
         if start_steps is None:
-            start_steps = episode_starts.any(1).tolist() if is_host(inputs.device) else [True] * horizon
+            start_steps = episode_starts.any(1).tolist() if devices.is_host(inputs.device) else [True] * horizon
         part_starts = [t for t in range(horizon) if t == 0 or start_steps[t]]
         outputs = []
         for start, end in zip(part_starts, [*part_starts[1:], horizon], strict=True):
