@@ -88,16 +88,6 @@ def test_windows_are_converted_the_same(crowded_env, seen, as_gpu, height: int, 
         torch.testing.assert_close(found[name], tensor, rtol=2e-4, atol=2e-5)
 
 
-def test_selected_tokens_are_those_of_their_agents(seen, as_gpu) -> None:
-    packed, agents = PackedTokens.pack(seen[4]), torch.tensor([3, 0, 15, 3])
-    expected = packed.select(agents)
-    as_gpu()
-    for total in (None, len(expected.tokens)):
-        found = packed.select(agents, total)
-        assert torch.equal(found.tokens, expected.tokens)
-        assert torch.equal(found.offsets, expected.offsets)
-
-
 def test_gradients_of_rows_with_many_entries(crowded_env, seen, as_gpu) -> None:
     """The same token for each of many agents: one row has all entries."""
     codes = TokenCodes(crowded_env.spec, AgentModelConfig())

@@ -90,15 +90,12 @@ class PackedTokens:
         largest = torch.zeros(len(self), dtype=torch.int32, device=self.device)
         return largest.scatter_reduce_(0, agents, values, "amax")
 
-    def select(self, agents: Tensor, total: int | None = None) -> PackedTokens:
-        """The tokens of some agents, `agents [selected] int64`, in this order; copied.
-
-        `total` is their number, without which a GPU has to be waited for.
-        """
+    def select(self, agents: Tensor) -> PackedTokens:
+        """The tokens of some agents, `agents [selected] int64`, in this order; copied."""
         starts = self.offsets.index_select(0, agents)
         counts = self.offsets.index_select(0, agents + 1) - starts
         offsets = functional.pad(counts.cumsum(0), (1, 0))
-        return PackedTokens(copied_lists(self.tokens, starts, offsets, total), offsets)
+        return PackedTokens(copied_lists(self.tokens, starts, offsets), offsets)
 
     def padded(self, num_tokens: int) -> Tensor:
         """`[agents, num_tokens, 3] uint8`: the first `num_tokens` tokens of each agent; location 255 is padding."""
@@ -216,13 +213,12 @@ def repeat(values: Tensor, counts: Tensor, total: int) -> Tensor:
     return values.repeat_interleave(counts, output_size=total)
 
 
-def copied_lists(tokens: Tensor, starts: Tensor, offsets: Tensor, total: int | None = None) -> Tensor:
+def copied_lists(tokens: Tensor, starts: Tensor, offsets: Tensor) -> Tensor:
     """`[offsets[-1], 3] uint8`: lists of tokens, copied one after the other.
 
-    List i begins at `starts[i]` in `tokens` and at `offsets[i]` in the result, where list i + 1 follows it. `total` is
-    `offsets[-1]`, if the caller knows it.
+    List i begins at `starts[i]` in `tokens` and at `offsets[i]` in the result, where list i + 1 follows it.
     """
-    total = int(devices.HostCopy(offsets[-1]).wait()) if total is None else total
+    total = int(offsets[-1])
     source = repeat(starts - offsets[:-1], offsets.diff(), total)
     source += torch.arange(total, device=source.device)
     if devices.is_host(tokens.device):
