@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from rl_fixtures import padded_observations
 
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, MettaError
@@ -16,14 +17,15 @@ from metta.rl.experience import make_experience_manager
 from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
-ARRAYS = ("observations", "action_index", "log_probs", "values", "rewards", "terminated", "truncated", "episode_starts")
+ARRAYS = ("action_index", "log_probs", "values", "rewards", "terminated", "truncated", "episode_starts")
 ARRAYS += ("final_values", "next_values")
 
 
 def arrays(experience) -> dict[str, torch.Tensor]:
     memories = {f"memory {name}": tensor.clone() for name, tensor in experience.segment_memories.items()}
     masks = {} if experience.action_masks is None else {"action_masks": experience.action_masks.clone()}
-    return {name: getattr(experience, name).clone() for name in ARRAYS} | memories | masks
+    observations = {"observations": padded_observations(experience)}
+    return observations | {name: getattr(experience, name).clone() for name in ARRAYS} | memories | masks
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -71,9 +73,10 @@ def test_a_rollout_stores_every_array_as_a_plain_loop_does(busy_env, set_up, mas
     rollout(experience, agent)
     exact = ["observations", "episode_starts", "action_index", "rewards", "terminated", "truncated"]
     assert (experience.action_masks is not None) == mask_actions
+    stored = arrays(experience)
     for name in [*exact, "action_masks"] if mask_actions else exact:
         for t, step in enumerate(steps):
-            assert torch.equal(getattr(experience, name)[t], step[name]), (name, t)
+            assert torch.equal(stored[name][t], step[name]), (name, t)
     for name in ("log_probs", "values", "final_values"):
         expected = torch.stack([step[name] for step in steps])
         torch.testing.assert_close(getattr(experience, name), expected, rtol=1e-4, atol=1e-6)
@@ -95,10 +98,11 @@ def test_the_next_rollout_continues_after_the_last_step(set_up):
         rollout(experience, agent)
         halves.append(arrays(experience))
     rollout(experience_long, agent_long)
+    whole = arrays(experience_long)
     for name in ("observations", "action_index", "rewards", "log_probs", "episode_starts", "final_values"):
         steps = experience.plan.segments_per_agent * experience.plan.horizon
         joined = torch.cat([halves[0][name][:steps], halves[1][name][:steps]])
-        torch.testing.assert_close(joined, getattr(experience_long, name)[: 2 * steps], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(joined, whole[name][: 2 * steps], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mask_actions", [False, True])
@@ -108,7 +112,8 @@ def test_minibatches_hold_every_segment_once_with_its_memory(set_up, mask_action
     compute_advantages(experience)
     seen = []
     for minibatch in experience.minibatches():
-        assert minibatch.observations.shape[:2] == (8, 16)
+        assert minibatch.action_index.shape == (8, 16)
+        assert len(minibatch.observations) == 8 * 16
         assert torch.equal(minibatch.returns, minibatch.advantages + minibatch.values)
         evaluation = agent.evaluate_actions(
             minibatch.observations,
@@ -244,9 +249,9 @@ def test_zero_copy(set_up, async_factor):
         for batch in experience.world_batches:
             step = batch.env.step
 
-            def watched(actions, out=None, step=step, shared=shared, experience=experience):
+            def watched(actions, out=None, step=step, shared=shared):
                 result = step(actions, out=out)
-                shared.append(np.shares_memory(result[0], experience.observations.numpy()))
+                shared.append(out is not None and np.shares_memory(result[0], out.buffer))
                 return result
 
             batch.env.step = watched
@@ -266,13 +271,20 @@ def test_cpu_offload(set_up, busy_env, offload):
     elsewhere = make_experience_manager(busy_env, agent, experience.config.model_copy(update={"cpu_offload": offload}))
     held = {name: array.device.type for name, array in arrays(elsewhere).items()}
     assert set(held.values()) == {"cpu" if offload else "meta"}
-    assert elsewhere._writes_in_place == offload
     elsewhere.advantages, elsewhere.returns = (
         array.to(elsewhere.storage_device) for array in (experience.advantages, experience.returns)
     )
     elsewhere.steps_collected = experience.steps_collected
+    elsewhere.observations.restart(experience.observations.at(0))
+    for step in range(experience.steps_collected):
+        elsewhere.observations.append(experience.observations.at(step + 1))
     for minibatch in elsewhere.minibatches():  # minibatches are on the agent's device in either case
-        sent = (minibatch.observations, minibatch.returns, minibatch.memory.tensors["hidden"], minibatch.action_masks)
+        sent = (
+            minibatch.observations.tokens,
+            minibatch.returns,
+            minibatch.memory.tensors["hidden"],
+            minibatch.action_masks,
+        )
         assert {array.device.type for array in sent} == {"meta"}
 
 
@@ -290,12 +302,12 @@ def test_minibatches_for_a_gpu_are_gathered_in_pinned_memory(set_up, monkeypatch
 
     monkeypatch.setattr(torch, "empty", unpinned)
     rows = torch.tensor([[3, 1], [5, 3]])
-    plain = experience.select_rows(experience.observations, rows)
+    plain = experience.select_rows(experience.log_probs, rows)
     assert not asked
     monkeypatch.setattr(type(experience), "_pins_memory", True)
-    pinned = experience.select_rows(experience.observations, rows)
+    pinned = experience.select_rows(experience.log_probs, rows)
     assert torch.equal(plain, pinned)
-    assert torch.equal(plain, experience.observations.flatten(0, 1)[rows])
+    assert torch.equal(plain, experience.log_probs.flatten(0, 1)[rows])
     assert [buffer.data_ptr() for buffer in asked] == [pinned.data_ptr()]  # gathered directly into pinned memory
 
 

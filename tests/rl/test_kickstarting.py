@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rl_fixtures import padded_observations
 from tiny_runs import (
     Recorder,
     assert_same_weights,
@@ -64,7 +65,7 @@ def test_the_teacher_sees_whole_episodes_with_its_own_memory(taught, busy_env, c
     for _ in range(2):
         rollout(experience, agent)
         steps = experience.steps_collected
-        observations.append(experience.observations[:steps].clone())
+        observations.append(padded_observations(experience)[:steps])
         episode_starts.append(experience.episode_starts[:steps].clone())
         probabilities.append(experience.teacher_probs.clone())
         teacher_values.append(experience.teacher_values.clone())
@@ -81,7 +82,7 @@ def test_a_teacher_does_not_change_the_rollout(taught, set_up):
     other, plain = set_up()
     for policy, collected in ((agent, experience), (other, plain)):
         rollout(collected, policy)
-    assert torch.equal(experience.observations, plain.observations)
+    assert torch.equal(padded_observations(experience), padded_observations(plain))
     assert torch.equal(experience.log_probs, plain.log_probs)
 
 

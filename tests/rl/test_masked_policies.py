@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rl_fixtures import padded_observations
 from tiny_runs import (
     TINY,
     Recorder,
@@ -95,7 +96,9 @@ def test_masked_actions_are_never_sampled_and_the_first_ratios_are_one(preset: s
     assert bool(is_allowed(masks, experience.action_index).all())
     for t, expected in enumerate(replayed_masks(experience, env, 5)):
         np.testing.assert_array_equal(masks[t], expected)
-    preferred = agent(experience.observations[:1], agent.initial_memory(masks.shape[1]), experience.episode_starts[:1])
+    preferred = agent(
+        experience.observations.at(0), agent.initial_memory(masks.shape[1]), experience.episode_starts[:1]
+    )
     assert not bool(is_allowed(masks[:1], preferred[0].argmax(-1)).all()), "the masks of this test never matter"
     compute_advantages(experience)
     tolerance = 0.2 if agent.config.dtypes_fp16 else 1e-3
@@ -342,7 +345,7 @@ def test_a_teacher_is_compared_over_the_actions_that_the_student_may_take(masked
     masks = torch.from_numpy(np.stack(list(replayed_masks(experience, busy_env, 4))))
     with torch.no_grad():
         memory = teacher.initial_memory(experience.plan.agents)
-        logits, _, _ = teacher(experience.observations[:-1], memory, experience.episode_starts[:-1])
+        logits, _, _ = teacher(padded_observations(experience)[:-1], memory, experience.episode_starts[:-1])
     expected = logits.masked_fill(~masks, float("-inf")).softmax(-1)
     torch.testing.assert_close(experience.teacher_probs, expected, rtol=1e-3, atol=1e-4)
     optimizer = make_optimizer(agent, OptimizerConfig(learning_rate=0.01))

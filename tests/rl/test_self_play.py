@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rl_fixtures import padded_observations
 from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
 
 from metta.agent.policy import make_agent
+from metta.agent.sparse_tokens import PackedTokens
 from metta.api import resume_run, train_run
 from metta.checkpoint.policy_checkpoint import checkpoint_paths
 from metta.checkpoint.trainer_state import training_state_paths
@@ -95,7 +97,7 @@ def test_opponents_are_exactly_the_agents_of_the_named_groups(teams) -> None:
     assert len(seen) > 1  # each map has the groups in other cells
     steps = 4 * experience.plan.segments_per_agent * experience.plan.horizon
     assert other.played == steps * experience.plan.num_worlds * 3
-    assert experience.observations.shape[1] == experience.plan.agents == experience.plan.num_worlds * 2
+    assert experience.observations.agents == experience.plan.agents == experience.plan.num_worlds * 2
 
 
 def test_a_share_is_sampled_again_for_each_episode(teams) -> None:
@@ -133,8 +135,11 @@ def test_the_experience_is_that_of_the_learners(teams) -> None:
         assert np.array_equal(rewards[opponents.learner_rows], experience.rewards[t])
         assert np.array_equal(truncated[opponents.learner_rows], experience.truncated[t])
         ended = [episode.world for episode in info.episodes]
-        seen = opponents.observe(observations, terminated | truncated, ended)
-        assert np.array_equal(seen, experience.observations[t + 1])
+        packed = PackedTokens.pack(torch.from_numpy(observations))
+        seen = opponents.observe(packed, terminated | truncated, ended)
+        stored = experience.observations.at(t + 1)
+        assert torch.equal(seen.tokens, stored.tokens)
+        assert torch.equal(seen.offsets, stored.offsets)
     assert len(returns) > 3
     assert batch.episode_returns == pytest.approx(returns)
     assert len(batch.opponent_returns) == len(returns)
@@ -185,7 +190,7 @@ def test_a_reward_that_is_not_finite_is_reported_with_its_agent_and_world(teams,
     assert len(experience.world_batches) == 2
     for batch in experience.world_batches:
         for row in range(batch.env.agents):
-            result = batch.step(np.zeros((batch.env.agents, 2), np.int32), None)
+            result = batch.step(np.zeros((batch.env.agents, 2), np.int32))
             result.rewards[row] = np.nan
             batch.pending = result
             world, agent = divmod(row, 5)
@@ -218,7 +223,7 @@ def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
         experience = experience_against(teams, pool_of(teams, other, groups=["green"]), agent)
         rollout(experience, agent)
         assert bool(experience.world_batches[0].opponents.memories[-1].tensors["hidden"].any())
-        ends.append(experience.observations.clone())
+        ends.append(padded_observations(experience))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
 

@@ -46,3 +46,9 @@ def set_up(busy_env) -> Callable[..., tuple[MettaAgent, Experience]]:
         return policy, make_experience_manager(env, policy, config, seed)
 
     return build
+
+
+def padded_observations(experience: Experience) -> torch.Tensor:
+    """The observations of all steps that were stored, `[steps, agents, tokens, 3] uint8`."""
+    store = experience.observations
+    return torch.stack([store.padded(step) for step in range(store.length // store.agents)])

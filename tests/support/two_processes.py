@@ -97,7 +97,7 @@ def runs(directory: Path, processes: Processes) -> None:
         run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
         run.sync_ranks()
         collected = run.collect().total_env_steps
-        seen = torch.stack([run.experience.observations[0].long().sum(), torch.tensor(collected)])
+        seen = torch.stack([run.experience.observations.padded(0).long().sum(), torch.tensor(collected)])
         torch.save(seen, directory / f"{batch}_{processes.rank}.pt")
     config = tiny_config("", *STEADY, f"run.init_from='{directory / 'straight'}'")
     run = TrainingRun(config, Curriculum.from_config(config), processes=processes)

@@ -64,11 +64,9 @@ class PackedTokens:
         """`[tokens]`: for each token the entry of its agent in `values [agents]`."""
         return repeat(values, self.offsets.diff(), len(self.tokens))
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> PackedTokens:
-        """The same tokens on another device."""
-        return PackedTokens(
-            self.tokens.to(device, non_blocking=non_blocking), self.offsets.to(device, non_blocking=non_blocking)
-        )
+    def to(self, device: torch.device) -> PackedTokens:
+        """The same tokens on another device; from host memory, copied without waiting."""
+        return PackedTokens(devices.to_device(self.tokens, device), devices.to_device(self.offsets, device))
 
     def filter(self, is_kept: Tensor) -> PackedTokens:
         """Only the tokens that `is_kept [tokens] bool` marks; the others become padding on a GPU."""
@@ -92,10 +90,10 @@ class PackedTokens:
 
     def select(self, agents: Tensor) -> PackedTokens:
         """The tokens of some agents, `agents [selected] int64`, in this order; copied."""
-        starts = self.offsets.index_select(0, agents)
-        counts = self.offsets.index_select(0, agents + 1) - starts
-        offsets = functional.pad(counts.cumsum(0), (1, 0))
-        return PackedTokens(copied_lists(self.tokens, starts, offsets), offsets)
+        offsets, agents = self.offsets.cpu(), agents.cpu()
+        starts = offsets[agents]
+        selected = functional.pad((offsets[agents + 1] - starts).cumsum(0), (1, 0))
+        return PackedTokens(copied_lists(self.tokens, starts, selected), devices.to_device(selected, self.device))
 
     def padded(self, num_tokens: int) -> Tensor:
         """`[agents, num_tokens, 3] uint8`: the first `num_tokens` tokens of each agent; location 255 is padding."""
@@ -216,11 +214,13 @@ def repeat(values: Tensor, counts: Tensor, total: int) -> Tensor:
 def copied_lists(tokens: Tensor, starts: Tensor, offsets: Tensor) -> Tensor:
     """`[offsets[-1], 3] uint8`: lists of tokens, copied one after the other.
 
-    List i begins at `starts[i]` in `tokens` and at `offsets[i]` in the result, where list i + 1 follows it.
+    List i begins at `starts[i]` in `tokens`, and its copy at `offsets[i]`, where that of list i - 1 ends. Both are in
+    host memory, so that the size of the result is known without waiting for a GPU.
     """
     total = int(offsets[-1])
-    source = repeat(starts - offsets[:-1], offsets.diff(), total)
-    source += torch.arange(total, device=source.device)
+    shift, counts = (devices.to_device(each, tokens.device) for each in (starts - offsets[:-1], offsets.diff()))
+    source = repeat(shift, counts, total)
+    source += torch.arange(total, device=tokens.device)
     if devices.is_host(tokens.device):
         return torch.from_numpy(tokens.numpy().take(source.numpy(), axis=0))
     return tokens.index_select(0, source)

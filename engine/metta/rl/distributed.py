@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from metta.agent.memory.state import Memory
 from metta.agent.policy import ActionEvaluation, MettaAgent
+from metta.agent.sparse_tokens import Observations
 from metta.errors import TrainingError, UsageError
 from metta.job_environment import JOB_VARIABLES, job_problem, job_size
 from metta.rl.plain_values import plain
@@ -160,7 +161,7 @@ class Processes:
     def evaluate_actions(
         self,
         agent: MettaAgent,
-        observations: Tensor,
+        observations: Observations,
         action_index: Tensor,
         memory: Memory,
         episode_starts: Tensor,
@@ -209,7 +210,7 @@ class _Evaluator(nn.Module):
 
     def forward(
         self,
-        observations: Tensor,
+        observations: Observations,
         action_index: Tensor,
         memory: dict[str, Tensor],
         episode_starts: Tensor,

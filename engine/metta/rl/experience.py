@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,14 @@ from torch import Tensor
 from metta.agent.devices import make_generator, set_generator_state
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
+from metta.agent.sparse_tokens import PackedTokens
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
 from metta.random_streams import RandomStream
+from metta.rl.buffers.minibatch import Labels, Minibatch
+from metta.rl.buffers.token_store import TokenStore
 from metta.rl.frozen_policies.kickstarting import Teacher, labelled_agents
 from metta.rl.frozen_policies.self_play import OpponentPool, Opponents
 from metta.rl.plain_values import arrays_to_tensors, tensors_to_arrays
@@ -29,57 +31,15 @@ from metta.spans import span
 from metta.world.env import MettaGridEnv
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The teacher's choices and values in the steps of a minibatch (kickstarting)."""
-
-    probabilities: Tensor
-    """`[horizon, segments, actions] float32`: probabilities of the teacher's actions; 0 where it was not asked"""
-    values: Tensor | None
-    """`[horizon, segments] float32`; None if the teacher has no values"""
-    weights: Tensor
-    """`[segments] float32`: 1 / fraction of labelled agents, or 0 for agents that are not labelled"""
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """Segments of `horizon` consecutive steps of an agent, in time-major tensors on the agent's device."""
-
-    observations: Tensor
-    """`[horizon, segments, tokens, 3] uint8`"""
-    action_index: Tensor
-    """`[horizon, segments] int64`: indices of the actions taken, in `EnvSpec.flat_actions`"""
-    log_probs: Tensor
-    """`[horizon, segments] float32`: log-probabilities of these actions under the policy that collected them"""
-    values: Tensor
-    """`[horizon, segments] float32`: values from the policy that collected the steps"""
-    advantages: Tensor
-    """`[horizon, segments] float32`"""
-    returns: Tensor
-    """`[horizon, segments] float32`: value targets"""
-    episode_starts: Tensor
-    """`[horizon, segments] bool`: first step of an episode, before which the memory is cleared"""
-    memory: Memory
-    """the policy's memory before the first step"""
-    weights: Tensor | None
-    """`[segments] float32`: importance weights; None without prioritized sampling"""
-    rows: Tensor
-    """`[horizon, segments] int64`: indices into the experience's arrays, flattened to `[steps * agents, ...]`"""
-    labels: Labels | None = None
-    """what the teacher would do; None without a teacher"""
-    action_masks: Tensor | None = None
-    """`[horizon, segments, actions] bool`: actions that could succeed; None unless the agent uses action masks"""
-
-
 class Experience:
     """Rollout buffer of the current epoch, and the worlds whose steps it stores.
 
     The worlds have the configs and task weights of `env`, which itself is not stepped. `rollout` fills the arrays,
     `compute_advantages` adds advantages and returns, and `minibatches` yields their segments.
 
-    Arrays are time-major, `[steps, agents, ...]`. `agents` counts the learners of all worlds, in world-major order, so
-    that the simulator writes the observations of a step to one contiguous block. `observations` and `episode_starts`
-    have `steps + 1` entries: the last is the first step of the next epoch.
+    Arrays are time-major, `[steps, agents, ...]`. `agents` counts the learners of all worlds, in world-major order.
+    Observations are one list of tokens in the same order. `observations` and `episode_starts` have `steps + 1` entries:
+    the last is the first step of the next epoch.
 
     Worlds are split into `async_factor` world batches. With more than one, a worker thread steps one batch while the
     policy computes the actions of another. Each world is in one batch, and the policy acts in the batches in a fixed
@@ -115,7 +75,7 @@ class Experience:
         self._allocate(agent)
         self.world_batches = self._make_world_batches(env, agent, seed, rank, opponents)
         for batch in self.world_batches:
-            self.observations[0, batch.rows].copy_(torch.from_numpy(batch.reset(config.stagger_episodes)))
+            self.observations.append(batch.reset(config.stagger_episodes))
         self.episode_starts[0] = True
         self._worker = ThreadPoolExecutor(1, "simulator") if len(self.world_batches) > 1 else None
 
@@ -123,7 +83,9 @@ class Experience:
         """Allocate the arrays of an epoch on the storage device."""
         plan, spec, memory = self.plan, agent.spec, agent.initial_memory(self.plan.agents)
         steps, agents = plan.segments_per_agent * plan.horizon, plan.agents
-        self.observations = self._zeros(steps + 1, agents, spec.num_observation_tokens, 3, dtype=torch.uint8)
+        self.observations = TokenStore(
+            steps + 1, agents, spec.num_observation_tokens, self.storage_device, self._pins_memory
+        )
         self.episode_starts = self._zeros(steps + 1, agents, dtype=torch.bool)
         self.action_index = self._zeros(steps, agents, dtype=torch.int64)
         self.log_probs = self._zeros(steps, agents)
@@ -170,7 +132,7 @@ class Experience:
             learners = len(worlds) * plan.num_learners
             uses_masks = any(policy.uses_action_masks for policy in (agent, *(self.teacher or ())))
             memory = agent.initial_memory(learners)
-            batch = WorldBatch(batch_env, first_world, learners, memory, opponents, uses_masks)
+            batch = WorldBatch(batch_env, first_world, learners, memory, opponents, uses_masks, self.config.zero_copy)
             if self.teacher is not None:
                 is_labelled = self.label_weights[batch.rows].cpu() > 0
                 batch.teacher = Teacher(self.teacher, is_labelled, plan.num_learners)
@@ -179,23 +141,20 @@ class Experience:
 
     def start_epoch(self) -> None:
         """Discard the stored steps; the first observations of the new epoch are those after the last step."""
-        self.observations[0].copy_(self.observations[self.steps_collected])
+        self.observations.restart(self.observations.at(self.steps_collected))
         self.episode_starts[0].copy_(self.episode_starts[self.steps_collected])
         self.final_values.zero_()
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
 
-    def submit(self, batch: WorldBatch, actions: np.ndarray, step: int) -> None:
-        """Start stepping a world batch from time `step - 1` to `step`, with the learners' `actions [learners, 2]`."""
-        out = None
+    def submit(self, batch: WorldBatch, actions: np.ndarray) -> None:
+        """Start stepping a world batch, with the learners' `actions [learners, 2]`."""
         if batch.opponents is not None:
             actions = batch.opponents.all_actions(actions)
-        elif self._writes_in_place:
-            out = self.observations[step, batch.rows].numpy()
         if self._worker is None:
-            batch.pending = batch.step(actions, out)
+            batch.pending = batch.step(actions)
         else:
-            batch.pending = self._worker.submit(batch.step, actions, out)
+            batch.pending = self._worker.submit(batch.step, actions)
 
     def receive(self, batch: WorldBatch, step: int) -> StepResult:
         """Wait for the step that `submit` started, to time `step`, and store its result.
@@ -213,8 +172,7 @@ class Experience:
             result = learners_only(result, batch.opponents)
         batch.set_action_masks(result.action_masks)
         rows = batch.rows
-        if batch.opponents is not None or not self._writes_in_place:
-            self.observations[step, rows].copy_(torch.from_numpy(result.observations))
+        self.observations.append(result.observations)
         self.rewards[step - 1, rows] = torch.from_numpy(result.rewards).to(self.storage_device)
         terminated = torch.from_numpy(result.terminated).to(self.storage_device)
         truncated = torch.from_numpy(result.truncated).to(self.storage_device)
@@ -263,7 +221,7 @@ class Experience:
             "worlds": [arrays_to_tensors(batch.env.state()) for batch in batches],
             "memory": [batch.memory.state() for batch in batches],
             "teacher_memory": [batch.teacher.state() for batch in batches if batch.teacher is not None],
-            "observations": self.observations[self.steps_collected].clone(),
+            "observations": self.observations.padded(self.steps_collected),
             "episode_starts": self.episode_starts[self.steps_collected].clone(),
             "policy_generator": self.policy_generator.get_state(),
             "shuffle_generator": self.shuffle_generator.get_state(),
@@ -294,7 +252,7 @@ class Experience:
             for batch, memories in zip(batches, state["teacher_memory"], strict=True):
                 if batch.teacher is not None:
                     batch.teacher.load_state(memories if isinstance(memories, list) else [memories])
-        self.observations[0].copy_(state["observations"])
+        self.observations.restart(PackedTokens.pack(state["observations"]))
         self.episode_starts[0].copy_(state["episode_starts"])
         set_generator_state(self.policy_generator, state["policy_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
@@ -335,10 +293,12 @@ class Experience:
         horizon, agents = self.plan.horizon, self.plan.agents
         segment_of_agent, columns = segments // agents, segments % agents
         first = segment_of_agent * horizon * agents + columns
-        rows = (first + torch.arange(horizon).unsqueeze(1) * agents).to(self.storage_device)
+        rows = first + torch.arange(horizon).unsqueeze(1) * agents
+        observations = self.observations.gather(rows).to(self.device)
+        rows = rows.to(self.storage_device)
         segment_of_agent, columns = segment_of_agent.to(self.storage_device), columns.to(self.storage_device)
         return Minibatch(
-            self.select_rows(self.observations, rows),
+            observations,
             self.select_rows(self.action_index, rows),
             self.select_rows(self.log_probs, rows),
             self.select_rows(self.values, rows),
@@ -376,11 +336,6 @@ class Experience:
         selected = torch.empty(rows.numel(), *flat.shape[1:], dtype=flat.dtype, device=flat.device, pin_memory=pin)
         torch.index_select(flat, 0, rows.flatten(), out=selected)
         return selected.view(*rows.shape, *flat.shape[1:]).to(self.device, non_blocking=True)
-
-    @property
-    def _writes_in_place(self) -> bool:
-        """Whether the simulator writes observations directly into the experience's array."""
-        return self.config.zero_copy and self.storage_device.type == "cpu"
 
     def _zeros(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=self.storage_device, pin_memory=self._pins_memory)

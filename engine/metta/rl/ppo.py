@@ -23,8 +23,9 @@ from metta.config.training import NormalizationConfig, PPOConfig, PrioritizedSam
 from metta.errors import TrainingError, UsageError
 from metta.rl import losses
 from metta.rl.advantages import compute_advantages
+from metta.rl.buffers.minibatch import Minibatch
 from metta.rl.distributed import SINGLE_PROCESS, Processes
-from metta.rl.experience import Experience, Minibatch
+from metta.rl.experience import Experience
 from metta.rl.prioritized_sampling import PrioritizedSampling, annealed_beta
 from metta.rl.rollout import ProgressCallback
 from metta.rl.vtrace import VTraceCorrection

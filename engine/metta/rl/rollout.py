@@ -111,7 +111,7 @@ def _collect(experience: Experience, agent: MettaAgent, steps: int, on_progress:
     with totals.infer():
         for batch in experience.world_batches:
             rows = batch.rows
-            observations = experience.observations[steps, rows].to(agent.device)
+            observations = experience.observations.at(steps, rows).to(agent.device)
             episode_starts = experience.episode_starts[steps, rows].to(agent.device)
             values = agent.value(observations, batch.memory, episode_starts)
             experience.next_values[rows] = values.to(experience.storage_device)
@@ -122,7 +122,7 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     """Choose the actions of step t in a world batch, and start the step."""
     with totals.infer():
         actions, tasks = _choose_actions(experience, agent, batch, t)
-    experience.submit(batch, actions, t + 1)
+    experience.submit(batch, actions)
     if batch.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
         with totals.infer():
             _label(experience, batch, batch.teacher, t, tasks)
@@ -137,7 +137,7 @@ def _choose_actions(
     if step_of_segment == 0:
         for name, tensor in batch.memory.tensors.items():
             experience.segment_memories[name][segment, :, rows] = tensor.to(experience.storage_device)
-    observations = experience.observations[t, rows].to(agent.device)
+    observations = experience.observations.at(t, rows).to(agent.device)
     episode_starts = experience.episode_starts[t, rows].to(agent.device)
     masks = None
     if experience.action_masks is not None and batch.action_masks is not None:
@@ -154,8 +154,10 @@ def _choose_actions(
 
 def _label(experience: Experience, batch: WorldBatch, teacher: Teacher, t: int, tasks: NDArray[np.int64]) -> None:
     """Store what the teacher would do at step t, in worlds with `tasks [worlds]`."""
-    rows = batch.rows.start + teacher.rows.to(experience.storage_device)
-    observations, episode_starts = experience.observations[t, rows], experience.episode_starts[t, rows]
+    labelled = batch.rows.start + teacher.rows
+    observations = experience.observations.gather(t * experience.plan.agents + labelled)
+    rows = labelled.to(experience.storage_device)
+    episode_starts = experience.episode_starts[t, rows]
     masks = None if batch.action_masks is None else batch.action_masks[teacher.rows]
     probabilities, values = teacher.label(observations, episode_starts, tasks, experience.teacher_generator, masks)
     if experience.action_masks is not None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from metta.config.training import PPOConfig, VTraceConfig
 from metta.rl.advantages import temporal_differences
-from metta.rl.experience import Experience, Minibatch
+from metta.rl.buffers.minibatch import Minibatch
+from metta.rl.experience import Experience
 
 
 def vtrace(

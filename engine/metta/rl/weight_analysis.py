@@ -53,7 +53,7 @@ def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
     ]
     try:
         for batch in experience.world_batches:
-            observations = experience.observations[experience.steps_collected, batch.rows]
+            observations = experience.observations.at(experience.steps_collected, batch.rows)
             agent.value(observations.to(agent.device), batch.memory)
     finally:
         for hook in hooks:

@@ -10,20 +10,22 @@ import torch
 from torch import Tensor
 
 from metta.agent.memory.state import Memory
+from metta.agent.sparse_tokens import PackedTokens
 from metta.errors import TrainingError
 from metta.rl.frozen_policies.kickstarting import Teacher
 from metta.rl.frozen_policies.self_play import Opponents
 from metta.spans import span
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
+from metta.world.observation.packed import PackedObservations
 
 
 @dataclass(frozen=True)
 class StepResult:
     """The result of one step of a world batch, for all its agents or only for its learners (see `learners_only`)."""
 
-    observations: np.ndarray
-    """`[agents, tokens, 3] uint8`"""
+    observations: PackedTokens
+    """in memory that the next step of the world batch overwrites"""
     rewards: np.ndarray
     """`[agents] float32`"""
     terminated: np.ndarray
@@ -48,6 +50,7 @@ class WorldBatch:
         memory: Memory,
         opponents: Opponents | None = None,
         uses_action_masks: bool = False,
+        zero_copy: bool = True,
     ):
         self.env = env
         self.first_world = first_world
@@ -63,22 +66,32 @@ class WorldBatch:
         """whether the policy in training, or its teacher, uses action masks"""
         self.action_masks: Tensor | None = None
         """`[learners, actions] bool`: actions that can succeed in the next step; None if no policy needs them"""
+        self.buffer = PackedObservations(env.agents, env.spec.num_observation_tokens) if zero_copy else None
+        """where the simulator writes observations without padding; None: it makes padded ones, which are then packed"""
         self.pending: Future[StepResult] | StepResult | None = None
         """result of a step that was started and not yet received"""
 
-    def reset(self, staggered: bool) -> np.ndarray:
-        """Start an episode in every world; the learners' observations, `[learners, tokens, 3] uint8`."""
-        observations, _ = self.env.reset(staggered=staggered)
+    def reset(self, staggered: bool) -> PackedTokens:
+        """Start an episode in every world; the learners' observations."""
+        observations = self._packed(self.env.reset(staggered=staggered, out=self.buffer)[0])
         if self.opponents is not None:
             is_done = np.ones(self.env.agents, np.bool_)
             observations = self.opponents.observe(observations, is_done, range(self.env.num_worlds))
         self.set_action_masks(self.current_action_masks())
         return observations
 
-    def step(self, actions: np.ndarray, out: np.ndarray | None) -> StepResult:
-        """Step all worlds with `actions [agents, 2]`; with `out [agents, tokens, 3] uint8`, observations go there."""
+    def step(self, actions: np.ndarray) -> StepResult:
+        """Step all worlds with `actions [agents, 2]`."""
         with span("simulate"):
-            return StepResult(*self.env.step(actions, out=out), action_masks=self.current_action_masks())
+            observations, rewards, terminated, truncated, info = self.env.step(actions, out=self.buffer)
+            masks = self.current_action_masks()
+            return StepResult(self._packed(observations), rewards, terminated, truncated, info, action_masks=masks)
+
+    def _packed(self, observations: np.ndarray) -> PackedTokens:
+        """What `env.step` returned as observations, as tensors that share its memory if it wrote to the buffer."""
+        if self.buffer is None:
+            return PackedTokens.pack(torch.from_numpy(observations))
+        return PackedTokens(torch.from_numpy(observations), torch.from_numpy(self.buffer.offsets))
 
     def current_action_masks(self) -> np.ndarray | None:
         """The environment's action masks, `[agents, actions] bool`; None if no policy needs them."""

@@ -7,13 +7,14 @@ The teacher is any `Policy`, and each task of the worlds has its own, since a sc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metta.agent.policy import Policy, PolicyOutput
+from metta.agent.policy import MettaAgent, Policy, PolicyOutput
+from metta.agent.sparse_tokens import PackedTokens
 
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 
@@ -46,7 +47,7 @@ class Teacher:
     @torch.no_grad()
     def label(
         self,
-        observations: Tensor,
+        observations: PackedTokens,
         episode_starts: Tensor,
         tasks: np.ndarray,
         generator: torch.Generator,
@@ -54,7 +55,7 @@ class Teacher:
     ) -> tuple[Tensor, Tensor]:
         """Probabilities of the teacher's actions, `[labelled, actions] float32`, and its values, `[labelled] float32`.
 
-        `observations [labelled, tokens, 3] uint8`, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
+        `observations` of the labelled agents, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
         `action_masks [labelled, actions] bool`, which only the policies that use masks need.
         """
         labelled, home = len(self.rows), observations.device
@@ -70,7 +71,7 @@ class Teacher:
             device, at_home, on_device = memory.device, agents.to(home), agents.to(memory.device)
             masks = action_masks[agents].to(device) if action_masks is not None and policy.uses_action_masks else None
             output = policy.act(
-                observations[at_home].to(device),
+                _readable(policy, observations if is_alone else observations.select(agents)).to(device),
                 memory if is_alone else memory.select(on_device),
                 episode_starts[at_home].to(device),
                 generator,
@@ -100,6 +101,11 @@ def among_allowed(probabilities: Tensor, action_masks: Tensor) -> Tensor:
     """
     allowed = probabilities * action_masks
     return allowed / allowed.sum(-1, keepdim=True).clamp(min=torch.finfo(allowed.dtype).tiny)
+
+
+def _readable(policy: Policy, observations: PackedTokens) -> Any:
+    """The observations as `policy.act` reads them: packed if it is a network, else padded."""
+    return observations if isinstance(policy, MettaAgent) else observations.padded(policy.spec.num_observation_tokens)
 
 
 def _probabilities(policy: Policy, output: PolicyOutput) -> Tensor:

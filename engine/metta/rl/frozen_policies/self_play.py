@@ -19,6 +19,7 @@ import torch
 
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, check_policy_fits
+from metta.agent.sparse_tokens import PackedTokens
 from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig, num_opponents
 from metta.errors import CheckpointError, UsageError
@@ -139,8 +140,8 @@ class Opponents:
         """`[worlds, agents]`: agent indices in each world: first its learners, then its opponents, both ascending"""
         self.policy_numbers = np.zeros(env.num_worlds, np.int64)
         """`[worlds]`: number of the frozen policy that controls the world's opponents"""
-        self.observations = torch.zeros(0)
-        """`[opponents, tokens, 3] uint8`"""
+        self.observations = PackedTokens(torch.zeros(0, 3, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+        """of the opponents"""
         self.action_masks: torch.Tensor | None = None
         """`[opponents, actions] bool`; None if no policy of the batch uses masks"""
         self.episode_starts = torch.ones(env.num_worlds * self.count, dtype=torch.bool)
@@ -163,8 +164,8 @@ class Opponents:
         """`[opponents] int64`: rows of the opponents among the batch's agents, world by world."""
         return self._rows(self.agent_order[:, self.env.num_agents - self.count :])
 
-    def observe(self, observations: np.ndarray, done: np.ndarray, ended_worlds: Iterable[int]) -> np.ndarray:
-        """Store the opponents' part of `observations [agents, tokens, 3] uint8` and return the learners' part.
+    def observe(self, observations: PackedTokens, done: np.ndarray, ended_worlds: Iterable[int]) -> PackedTokens:
+        """Store the opponents' part of the observations of all agents, and return the learners' part.
 
         `done [agents] bool` marks the agents whose episode ended. Sides and policies of `ended_worlds` are sampled
         again before the observations are split.
@@ -174,9 +175,8 @@ class Opponents:
             self._sample_sides(world)
         in_use = set(self.policy_numbers.tolist())
         self.memories = {number: memory for number, memory in self.memories.items() if number in in_use}
-        self.observations = torch.from_numpy(observations[self.opponent_rows])
-        learners: np.ndarray = observations[self.learner_rows]
-        return learners
+        self.observations = observations.select(torch.from_numpy(self.opponent_rows))
+        return observations.select(torch.from_numpy(self.learner_rows))
 
     def observe_action_masks(self, action_masks: np.ndarray | None) -> np.ndarray | None:
         """Store the opponents' part of `action_masks [agents, actions] bool` and return the learners' part.
@@ -205,7 +205,7 @@ class Opponents:
                 on_device = controlled.to(device)
                 masks = self.action_masks if policy.agent.uses_action_masks else None
                 output = policy.agent.act(
-                    self.observations[controlled].to(device),
+                    self.observations.select(controlled).to(device),
                     memory.select(on_device),
                     self.episode_starts[controlled].to(device),
                     self.generator,
@@ -232,7 +232,7 @@ class Opponents:
         return {
             "seats": torch.from_numpy(self.agent_order.copy()),
             "places": torch.tensor([index_of[number] for number in self.policy_numbers.tolist()]),
-            "observations": self.observations,
+            "observations": self.observations.padded(self.env.spec.num_observation_tokens),
             "episode_starts": self.episode_starts,
             "memories": [memory.state() for memory in memories],
         }
@@ -242,7 +242,7 @@ class Opponents:
         policies = self.pool.policies
         self.agent_order = state["seats"].numpy().copy()
         self.policy_numbers = np.array([policies[index].number for index in state["places"].tolist()])
-        self.observations, self.episode_starts = state["observations"], state["episode_starts"]
+        self.observations, self.episode_starts = PackedTokens.pack(state["observations"]), state["episode_starts"]
         self.memories = {
             policy.number: self._initial_memory(policy).restored(memory)
             for memory, policy in zip(state["memories"], policies, strict=False)
