@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metta.agent.convolutions import ConvolutionAxis, FlattenGrid, GridConvolution, TokenConvolution
-from metta.agent.sparse_tokens import Observations, token_sums
+from metta.agent.sparse_tokens import Observations, PackedTokens, token_sums
 from metta.agent.tokens import TokenCodes
 from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
@@ -81,7 +81,7 @@ class CnnBackbone(Backbone):
 
     def forward(self, observations: Observations) -> Tensor:
         """Observations, packed or `[agents, tokens, 3] uint8`, to `[agents, hidden]`."""
-        features: Tensor = self.layers(self.convolution(self.codes.sparse(observations)))
+        features: Tensor = self.layers(self.convolution(PackedTokens.pack(observations), self.codes))
         return features
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -17,7 +18,8 @@ from torch.nn import functional
 
 from metta.agent import devices
 from metta.agent.matmul_backend import cpu_has_bfloat16
-from metta.agent.sparse_tokens import SparseTokens, kept_offsets, nonzero_indices, token_sums
+from metta.agent.sparse_tokens import PackedTokens, SparseTokens, token_sums
+from metta.agent.tokens import TokenCodes
 from metta.config.plan.network_size import CONV_CHANNELS
 
 
@@ -62,11 +64,13 @@ class TokenConvolution(nn.Conv2d):
     """
 
     is_covered: Tensor
-    """`[output positions, cells] bool`: whether a cell is under the kernel"""
-    weight_of_cell: Tensor
-    """`[cells] int32`: `row * kernel cols + col`, the kernel weight over a cell if the kernel starts at cell (0, 0)"""
+    """`[output positions, 256] bool`: whether a cell is under the kernel, by location byte"""
+    positions: Tensor
+    """`[256] int16` or int32: the output positions with a cell under the kernel, as bits, by location byte"""
+    weight_of_location: Tensor
+    """`[256] int32`: `row * kernel cols + col`, the kernel weight over a cell if the kernel starts at cell (0, 0)"""
     weight_shifts: Tensor
-    """`[output positions] int32`: subtracted from `weight_of_cell` for the kernel weight over a cell at a position"""
+    """`[output positions] int32`: subtracted from `weight_of_location` for the kernel weight at a position"""
 
     def __init__(self, num_channels: int, rows: ConvolutionAxis, cols: ConvolutionAxis):
         super().__init__(
@@ -77,45 +81,60 @@ class TokenConvolution(nn.Conv2d):
             (rows.padding, cols.padding),
         )
         self.rows, self.cols = rows, cols
-        is_covered = rows.is_covered()[:, None, :, None] & cols.is_covered()[None, :, None, :]
-        self.register_buffer("is_covered", is_covered.flatten(2).flatten(0, 1), persistent=False)
-        weight_of_cell = torch.arange(rows.size).unsqueeze(1) * cols.kernel + torch.arange(cols.size)
-        self.register_buffer("weight_of_cell", weight_of_cell.flatten().int(), persistent=False)
+        covers = (rows.is_covered()[:, None, :, None] & cols.is_covered()[None, :, None, :]).flatten(0, 1)
+        is_covered, weights = torch.zeros(len(covers), 256, dtype=torch.bool), torch.zeros(256, dtype=torch.int32)
+        for row, col in product(range(rows.size), range(cols.size)):
+            is_covered[:, row << 4 | col] = covers[:, row, col]
+            weights[row << 4 | col] = row * cols.kernel + col
+        bits = is_covered.int() << torch.arange(len(covers)).unsqueeze(1)
+        positions = bits.sum(0, dtype=torch.int32).to(torch.int16 if len(covers) < 16 else torch.int32)
+        self.register_buffer("is_covered", is_covered, persistent=False)
+        self.register_buffer("positions", positions, persistent=False)
+        self.register_buffer("weight_of_location", weights, persistent=False)
         shifts = [row * cols.kernel + col for row, col in product(rows.starts, cols.starts)]
         self.register_buffer("weight_shifts", torch.tensor(shifts, dtype=torch.int32), persistent=False)
 
-    def forward(self, tokens: SparseTokens) -> Tensor:  # type: ignore[override]  # sparse tokens, not a dense tensor
+    def forward(self, tokens: PackedTokens, codes: TokenCodes) -> Tensor:  # type: ignore[override]  # not a dense tensor
         """`[output positions * agents, outputs]`, ordered by output position (row-major), then by agent."""
         # contiguous rows are summed six times as fast
         matrix = self.weight.permute(1, 2, 3, 0).reshape(-1, self.out_channels).contiguous()
-        sums = token_sums(matrix, self._tokens_by_position(tokens))
+        sums = token_sums(matrix, self._tokens_by_position(tokens, codes))
         sums += self.bias  # type: ignore[arg-type]  # Conv2d has a bias by default
         return sums  # not a view: the gradient of a view that is changed in place is copied three times
 
-    def _tokens_by_position(self, tokens: SparseTokens) -> SparseTokens:
+    def _tokens_by_position(self, tokens: PackedTokens, codes: TokenCodes) -> SparseTokens:
         """The tokens under the kernel, ordered by output position, then by agent."""
-        cell = tokens.rows // self.in_channels
-        weight_rows = (tokens.rows - cell * self.in_channels) * self.weight[0, 0].numel()
-        weight_rows += self.weight_of_cell.index_select(0, cell)
-        if not devices.is_host(cell.device):  # all tokens at all positions, in few kernels
-            is_under = self.is_covered.index_select(1, cell)
-            first = torch.arange(len(is_under), device=cell.device, dtype=torch.int32).unsqueeze(1) * len(cell)
-            return SparseTokens(
-                ((weight_rows - self.weight_shifts.unsqueeze(1)) * is_under).flatten(),
-                (tokens.magnitudes * is_under).flatten(),
-                (tokens.offsets + first).flatten(),
-            )
-        rows, magnitudes, offsets = [], [], []
-        total = 0
-        bounds = torch.cat([tokens.offsets, tokens.offsets.new_full((1,), len(cell))])
-        for is_covered, shift in zip(self.is_covered, self.weight_shifts.tolist(), strict=True):
-            is_under = is_covered.index_select(0, cell)
-            entry = nonzero_indices(is_under)
-            rows.append(weight_rows.index_select(0, entry) - shift)
-            magnitudes.append(tokens.magnitudes.index_select(0, entry))
-            offsets.append(kept_offsets(is_under, bounds)[:-1].int() + total)
-            total += len(entry)
-        return SparseTokens(torch.cat(rows), torch.cat(magnitudes), torch.cat(offsets))
+        location, channel, magnitudes = codes.look_up(tokens.tokens)
+        rows = channel * self.weight[0, 0].numel() + self.weight_of_location.index_select(0, location)
+        if devices.is_host(location.device):
+            positions = self.positions.index_select(0, location) * (magnitudes != 0)
+            return self._gather(tokens, positions, rows, magnitudes)
+        # all tokens at all positions, in few kernels
+        is_under = self.is_covered.index_select(1, location)
+        first = torch.arange(len(is_under), device=location.device, dtype=torch.int32).unsqueeze(1) * len(location)
+        return SparseTokens(
+            ((rows - self.weight_shifts.unsqueeze(1)) * is_under).flatten(),
+            (magnitudes * is_under).flatten(),
+            (tokens.offsets[:-1].int() + first).flatten(),
+        )
+
+    def _gather(self, tokens: PackedTokens, positions: Tensor, rows: Tensor, magnitudes: Tensor) -> SparseTokens:
+        """The tokens under the kernel, from the `positions`, weight rows and magnitudes of each, all in host memory."""
+        bits, agent_index = positions.numpy(), tokens.agent_index.numpy()
+        entries = [np.flatnonzero(bits & bits.dtype.type(1 << n) != 0) for n in range(len(self.is_covered))]
+        total, end = sum(map(len, entries)), 0
+        chosen_rows, chosen_magnitudes = np.empty(total, np.int32), np.empty(total, np.float32)
+        output_index = np.empty(total, np.int64)
+        for position, (entry, shift) in enumerate(zip(entries, self.weight_shifts.tolist(), strict=True)):
+            part = slice(end, end := end + len(entry))
+            rows.numpy().take(entry, out=chosen_rows[part], mode="wrap")  # no index is out of range; the fastest mode
+            chosen_rows[part] -= shift
+            magnitudes.numpy().take(entry, out=chosen_magnitudes[part], mode="wrap")
+            agent_index.take(entry, out=output_index[part], mode="wrap")
+            output_index[part] += position * len(tokens)
+        counts = np.bincount(output_index, minlength=len(entries) * len(tokens))
+        starts = (counts.cumsum() - counts).astype(np.int32)
+        return SparseTokens(*map(torch.from_numpy, (chosen_rows, chosen_magnitudes, starts)))
 
 
 class GridConvolution(nn.Conv2d):

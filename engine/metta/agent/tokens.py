@@ -100,8 +100,8 @@ class TokenCodes(nn.Module):
 
     def _sparse(self, packed: PackedTokens, by_cell: bool) -> SparseTokens:
         """The tokens of nonzero magnitude. `rows` are weight rows if `by_cell`, else channels."""
-        first_row, channel, magnitude = self.look_up(packed.tokens)
-        rows = first_row + channel if by_cell else channel
+        location, channel, magnitude = self.look_up(packed.tokens)
+        rows = self.first_rows.index_select(0, location) + channel if by_cell else channel
         return SparseTokens(rows, magnitude, packed.offsets[:-1].int()).filter(magnitude != 0)
 
     def padded(self, observations: Observations) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,15 +114,14 @@ class TokenCodes(nn.Module):
         if devices.is_host(packed.device):
             longest = max(1, int(packed.offsets.diff().max()))
         entries = self.look_up(packed.padded(longest).reshape(-1, 3))
-        first_row, channel, magnitude = (entry.view(len(packed), longest) for entry in entries)
-        return first_row // self.num_channels, channel, magnitude
+        location, channel, magnitude = (entry.view(len(packed), longest) for entry in entries)
+        return self.first_rows[location] // self.num_channels, channel, magnitude
 
     def look_up(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """First weight row of the cell, channel and magnitude of tokens `[tokens, 3] uint8`, each `[tokens]`."""
+        """Location, channel and magnitude of tokens `[tokens, 3] uint8`, each `[tokens]`."""
         location, feature, value = (tokens[:, byte].int() for byte in range(3))
         key = self.zones.index_select(0, location).add_(feature, alpha=256).add_(value)
-        first_row = self.first_rows.index_select(0, location)
-        return first_row, self.channels.index_select(0, key), self.magnitudes.index_select(0, key)
+        return location, self.channels.index_select(0, key), self.magnitudes.index_select(0, key)
 
 
 def channel_names(spec: EnvSpec) -> list[tuple[object, ...]]:

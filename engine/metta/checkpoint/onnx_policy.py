@@ -68,9 +68,10 @@ class OnnxPolicy(nn.Module):
         agent, codes = self.agent, self.codes
         tokens = agent.observation_processor(observations, agent.network_spec)
         agents, capacity, _ = tokens.shape
-        rows, channels, magnitudes = (
+        locations, channels, magnitudes = (
             entries.view(agents, capacity) for entries in codes.look_up(tokens.reshape(-1, 3))
         )
+        rows = codes.first_rows[locations]
         features: Tensor
         if isinstance(agent.backbone, AttentionBackbone):
             features = _attention_features(agent.backbone, rows // codes.num_channels, channels, magnitudes)
