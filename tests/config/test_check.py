@@ -9,13 +9,14 @@ from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.loading.load import load_config, load_tasks, parse_config
 from metta.config.loading.presets import presets
 from metta.config.plan.check import check_text, derived
-from metta.config.plan.memory_estimate import experience_bytes
+from metta.config.plan.memory_estimate import crowded_tokens, experience_bytes
 from metta.config.run import RunConfig
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError
 from metta.rl.experience import make_experience_manager
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.env import MettaGridEnv
+from metta.world.observation.packed import PackedObservations
 
 
 def rows(text: str) -> dict[str, str]:
@@ -209,7 +210,7 @@ def test_the_text_is_a_config_itself(preset: str) -> None:
 @pytest.mark.parametrize(
     "settings", [{"forward_lstm": False}, *({"memory": memory, "mask_actions": True} for memory in MEMORIES.built_in)]
 )
-def test_the_estimate_of_experience_is_exact(settings: dict[str, object]) -> None:
+def test_the_estimate_of_experience_is_exact_but_for_the_number_of_tokens(settings: dict[str, object]) -> None:
     config = RunConfig.model_validate(
         {
             "env": {"game": {"num_agents": 3, "width": 12, "height": 12, "num_observation_tokens": 50}},
@@ -220,10 +221,22 @@ def test_the_estimate_of_experience_is_exact(settings: dict[str, object]) -> Non
     agent = make_agent(ObservationSpace(config.env), ActionSpace(config.env), [], torch.device("cpu"), config.agent)
     experience = make_experience_manager(MettaGridEnv(config.env), agent, config.experience)
     arrays = [value for value in vars(experience).values() if isinstance(value, torch.Tensor)]
-    taken = sum(array.nbytes for array in [*arrays, *experience.segment_memories.values()])
+    store = experience.observations
+    taken = sum(array.nbytes for array in [*arrays, *experience.segment_memories.values(), store.offsets])
+    taken += (len(store.offsets) - 1) * 3 * crowded_tokens(config.env.spec)
     plan = plan_batch(config.experience, 3)
     advantages = plan.batch_size * 4
     assert experience_bytes(config, plan, config.env.spec) == taken + advantages
+
+
+@pytest.mark.parametrize("preset", ["cooperation", "object_use", "memory", "quickstart", "foraging"])
+def test_observations_of_presets_have_at_most_about_as_many_tokens_as_are_expected(preset: str) -> None:
+    env = MettaGridEnv(load_config(preset).env, 4, seed=0)
+    packed = PackedObservations(env.agents, env.spec.num_observation_tokens)
+    env.reset(out=packed)
+    expected = crowded_tokens(env.spec)
+    assert expected / 4 < packed.counts.mean() < 1.25 * expected
+    assert expected < env.spec.num_observation_tokens
 
 
 @pytest.mark.parametrize("mask_actions", [True, False])

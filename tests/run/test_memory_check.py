@@ -132,7 +132,7 @@ if sys.argv[1] == "unchecked":
     metta.run.train.check_memory = lambda *_: None
 size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + (500 << 20),) * 2)
-app(["train", "default", "--device", "cpu", "--run-dir", "run", "--set", "experience.batch_size=4194304"])
+app(["train", "default", "--device", "cpu", "--run-dir", "run", "--set", "experience.batch_size=8388608"])
 """
 
 

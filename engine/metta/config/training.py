@@ -158,7 +158,9 @@ class ExperienceConfig(FrozenModel):
         description="start the first episodes of the worlds at different steps, so that not all episodes end at once",
     )
     zero_copy: bool = Field(
-        default=True, description="the simulator writes observations directly into the experience in host memory"
+        default=True,
+        description="the simulator writes observations without padding into a buffer that is reused; false: it makes a "
+        "padded array at each step, which is then packed",
     )
     cpu_offload: bool = Field(
         default=False, description="keep experience in host memory and move it to the device one minibatch at a time"

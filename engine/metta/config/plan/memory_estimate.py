@@ -26,6 +26,10 @@ ACTIVATION_BYTES: Final = 4
 """Bytes per activation, float32."""
 TYPICAL_TOKENS: Final = 60
 """Tokens of a typical observation."""
+OWN_TOKENS: Final = 16
+"""Tokens of an agent's own cell in an observation."""
+TOKENS_PER_CELL: Final = 0.7
+"""Tokens of each other cell of the window, on average, in a crowded world; in the presets 0.1 to 0.9."""
 WARN_ABOVE: Final = 0.8
 """Fraction of the free memory above which a run gets a warning."""
 
@@ -43,10 +47,22 @@ class MemoryPart:
     """current value of that key"""
 
 
+def crowded_tokens(spec: EnvSpec) -> int:
+    """Tokens of an observation in a crowded world of `spec`, on average.
+
+    The experience stores only the tokens that agents see. How many these are is known once worlds exist; this is about
+    as many as in the most crowded preset. The upper bound is `num_observation_tokens`, several times as many in most
+    worlds, and runs that fit would be refused by it.
+    """
+    cells = spec.observation_height * spec.observation_width
+    return min(spec.num_observation_tokens, OWN_TOKENS + round(TOKENS_PER_CELL * cells))
+
+
 def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
-    """Bytes of one epoch's experience in worlds of `spec`."""
+    """Bytes of one epoch's experience in crowded worlds of `spec`."""
     steps = plan.segments_per_agent * plan.horizon
-    observations = (steps + 1) * plan.agents * (spec.num_observation_tokens * 3 + 1)
+    # tokens of three bytes, an index of 8 bytes and the start of an episode
+    observations = (steps + 1) * plan.agents * (3 * crowded_tokens(spec) + 8 + 1) + 8
     outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * (4 + 4)
     action_masks = steps * plan.agents * len(spec.flat_actions) if config.agent.mask_actions else 0
     teacher_values = len(spec.flat_actions) + 1  # probabilities and the value
@@ -69,7 +85,7 @@ def memory_parts(config: RunConfig, spec: EnvSpec, cells: int, weights: int | No
         MemoryPart(
             "experience",
             experience_bytes(config, plan, spec),
-            f"{plan.batch_size:,} steps",
+            f"{plan.batch_size:,} steps, each with about {crowded_tokens(spec)} tokens",
             "experience.batch_size",
             config.experience.batch_size,
         ),
@@ -108,7 +124,7 @@ def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
     }.get(agent.backbone, agent.hidden_dim)
     memory = agent.lstm_layers * _memory_activations(agent) if agent.forward_lstm else 0
     heads = 4 * agent.hidden_dim * (agent.mlp_layers + 1) + 6 * len(spec.flat_actions)
-    return ACTIVATION_BYTES * (backbone + memory + heads) + 2 * 3 * spec.num_observation_tokens
+    return ACTIVATION_BYTES * (backbone + memory + heads) + 2 * 3 * crowded_tokens(spec)
 
 
 def _memory_activations(agent: AgentModelConfig) -> int:
