@@ -17,7 +17,7 @@ from metta.world.episodes import EpisodeStreams, choose_task, draw_episode, star
 from metta.world.observation.observe import Observer, Window
 from metta.world.observation.packed import Observations, PackedObservations, write_parts
 from metta.world.state.compiled_config import NEVER
-from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, OUTSIDE, Worlds
+from metta.world.state.worlds import CONVERTER_ARRAYS, Worlds
 
 COPIED_ARRAYS = tuple(name for name in Worlds.ARRAYS if name not in ("grid", *CONVERTER_ARRAYS))
 """Arrays of worlds and agents to copy; the grid is translated instead, since entity ids differ between batches."""
@@ -41,7 +41,7 @@ class ResetPool:
         self._observer = Observer(self._pool, window)
         self._observations: dict[int, PackedObservations] = {}  # by pool index: the first observations of the episode
         self._task_uniforms = np.zeros(self._capacity)  # by pool index, see EpisodeDraw
-        self._walls = self._wall_ids()
+        self._walls = worlds.wall_ids_of(self._pool)
         self.discard_all()
 
     def discard_all(self) -> None:
@@ -134,17 +134,6 @@ class ResetPool:
         worlds.items_changed[rows] = True
         worlds.converter_changed[converters] = True
         return self._observations[index]
-
-    def _wall_ids(self) -> NDArray[np.int32]:
-        """Entity ids of walls in `worlds`, indexed by the ids in the pool; arbitrary for other entities."""
-        worlds, pool = self._worlds, self._pool
-        entities = np.full(pool.first_converter + 1, OUTSIDE, np.int32)
-        entities[EMPTY] = EMPTY
-        entities[pool.first_swappable : pool.first_agent] = np.arange(worlds.first_swappable, worlds.first_agent)
-        entities[pool.first_plain_wall : pool.first_converter] = np.arange(
-            worlds.first_plain_wall, worlds.first_converter
-        )
-        return entities
 
     def _clear_invalid_counts(self, ended: set[int]) -> None:
         """Remove the counts of invalid actions, which are stored in a Counter instead of an array."""

@@ -19,7 +19,9 @@ def save_worlds(worlds: Worlds) -> dict[str, Any]:
     arrays = {name: getattr(worlds, name).copy() for name in Worlds.ARRAYS}
     # stored as int64, since torch has little support for uint64
     arrays["turn_stream"] = arrays["turn_stream"].view(np.int64)
-    invalid = [(row, what == "invalid_type", *pair, n) for (row, what, *pair), n in worlds.invalid.items()]
+    # in the order of worlds, so that it does not depend on the order in which the worlds of a batch are stepped
+    counted = sorted(worlds.invalid.items(), key=lambda entry: entry[0][0] // worlds.num_agents)
+    invalid = [(row, what == "invalid_type", *pair, n) for (row, what, *pair), n in counted]
     return arrays | {
         "format": STATE_FORMAT,
         "clock": worlds.clock,

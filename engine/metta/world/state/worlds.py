@@ -237,6 +237,19 @@ class Worlds:
         row, col = np.divmod(cells, self.stride)
         return np.stack([row - self.pad, col - self.pad], axis=1)
 
+    def wall_ids_of(self, other: Worlds) -> NDArray[np.int32]:
+        """Entity ids of walls in these worlds, indexed by their ids in `other` worlds of the same compiled config.
+
+        Arbitrary for agents and converters. Index it with `take(..., mode="wrap")`: the last entry is OUTSIDE.
+        """
+        entities = np.full(other.first_converter + 1, OUTSIDE, np.int32)
+        entities[EMPTY] = EMPTY
+        entities[other.first_swappable : other.first_agent] = np.arange(self.first_swappable, self.first_agent)
+        entities[other.first_plain_wall : other.first_converter] = np.arange(
+            self.first_plain_wall, self.first_converter
+        )
+        return entities
+
     # -- cells around agents ---------------------------------------------------------------------------------------
 
     def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndEntities:
