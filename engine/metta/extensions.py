@@ -50,6 +50,14 @@ class Registry(Generic[Extension]):
 
         return decorator
 
+    def registered(self, name: str) -> Extension | None:
+        """The extension that this program registered under `name`; None if it comes from a package, or is unknown."""
+        return self._registered.get(name)
+
+    def register_missing(self, name: str, extension: Extension) -> None:
+        """Register an extension that another process has registered, unless this one has, too."""
+        self._registered.setdefault(name, extension)
+
     def names(self) -> list[str]:
         """Every available name, the built-in ones first."""
         return list(dict.fromkeys([*self.built_in, *self._registered, *(entry.name for entry in self._entries())]))

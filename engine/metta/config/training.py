@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from metta.config.validation.file_paths import FilePath
-from metta.config.validation.frozen_model import FrozenModel, RegisteredName
+from metta.config.validation.frozen_model import FrozenModel, IntegerOrAuto, RegisteredName
 from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
@@ -170,6 +170,11 @@ class ExperienceConfig(FrozenModel):
         ge=1,
         le=1024,
         description="number of world batches; one steps while the policy runs on another",
+    )
+    workers: Annotated[int | Literal["auto"], IntegerOrAuto(1024)] = Field(
+        default=0,
+        description="number of processes that step the worlds, each a share of every world batch; 0: the worlds step in "
+        "this process; auto: what the machine has; the results are the same",
     )
     forward_pass_minibatch_target_size: int = Field(
         default=4096, ge=1, le=2**40, description="approximate number of agents per forward pass of the policy"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.agent.sparse_tokens import PackedTokens
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
+from metta.config.plan.worker_count import worker_count
 from metta.config.self_play import num_opponents
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
@@ -27,8 +28,8 @@ from metta.rl.plain_values import arrays_to_tensors, tensors_to_arrays
 from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScaler
 from metta.rl.world_batch import StepResult, WorldBatch, learners_only
-from metta.spans import span
 from metta.world.env import MettaGridEnv
+from metta.world.processes.process_worlds import make_worlds
 
 
 class Experience:
@@ -41,9 +42,10 @@ class Experience:
     Observations are one list of tokens in the same order. `observations` and `episode_starts` have `steps + 1` entries:
     the last is the first step of the next epoch.
 
-    Worlds are split into `async_factor` world batches. With more than one, a worker thread steps one batch while the
-    policy computes the actions of another. Each world is in one batch, and the policy acts in the batches in a fixed
-    order, so results do not depend on the timing of threads.
+    Worlds are split into `async_factor` world batches. With more than one, a thread steps one batch while the policy
+    computes the actions of another. With `workers`, processes step the worlds instead, each a share of every batch.
+    Each world is in one batch, and the policy acts in the batches in a fixed order, so results depend neither on the
+    timing of threads and processes nor on their number.
     """
 
     def __init__(
@@ -74,10 +76,15 @@ class Experience:
         self.teacher_generator = _generator(RandomStream.TEACHER, seed, rank)
         self._allocate(agent)
         self.world_batches = self._make_world_batches(env, agent, seed, rank, opponents)
-        for batch in self.world_batches:
-            self.observations.append(batch.reset(config.stagger_episodes))
+        needs_thread = len(self.world_batches) > 1 and not self.world_batches[0].in_processes
+        self._thread = ThreadPoolExecutor(1, "simulator") if needs_thread else None
+        try:
+            for batch in self.world_batches:
+                self.observations.append(batch.reset(config.stagger_episodes))
+        except BaseException:
+            self.close()
+            raise
         self.episode_starts[0] = True
-        self._worker = ThreadPoolExecutor(1, "simulator") if len(self.world_batches) > 1 else None
 
     def _allocate(self, agent: MettaAgent) -> None:
         """Allocate the arrays of an epoch on the storage device."""
@@ -121,15 +128,13 @@ class Experience:
         self, env: MettaGridEnv, agent: MettaAgent, seed: int, rank: int, pool: OpponentPool | None
     ) -> list[WorldBatch]:
         """Make the worlds of this process, in world batches. World indices are unique across all ranks."""
-        plan = self.plan
-        batches = []
-        for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_world_batches):
-            first_world = int(worlds[0])
-            batch_env = MettaGridEnv(
-                env.configs, len(worlds), seed, rank * plan.num_worlds + first_world, env.task_weights
-            )
+        plan, batches, first_world = self.plan, [], 0
+        sizes = [len(worlds) for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_world_batches)]
+        workers = worker_count(self.config, plan, agent.device.type).count
+        is_auto = self.config.workers == "auto"
+        for batch_env in make_worlds(env, sizes, seed, rank * plan.num_worlds, workers, is_auto):
             opponents = None if pool is None else Opponents(batch_env, pool, self.opponent_generator)
-            learners = len(worlds) * plan.num_learners
+            learners = batch_env.num_worlds * plan.num_learners
             uses_masks = any(policy.uses_action_masks for policy in (agent, *(self.teacher or ())))
             memory = agent.initial_memory(learners)
             batch = WorldBatch(batch_env, first_world, learners, memory, opponents, uses_masks, self.config.zero_copy)
@@ -137,6 +142,7 @@ class Experience:
                 is_labelled = self.label_weights[batch.rows].cpu() > 0
                 batch.teacher = Teacher(self.teacher, is_labelled, plan.num_learners)
             batches.append(batch)
+            first_world += batch_env.num_worlds
         return batches
 
     def start_epoch(self) -> None:
@@ -151,22 +157,14 @@ class Experience:
         """Start stepping a world batch, with the learners' `actions [learners, 2]`."""
         if batch.opponents is not None:
             actions = batch.opponents.all_actions(actions)
-        if self._worker is None:
-            batch.pending = batch.step(actions)
-        else:
-            batch.pending = self._worker.submit(batch.step, actions)
+        batch.start_step(actions, self._thread)
 
     def receive(self, batch: WorldBatch, step: int) -> StepResult:
         """Wait for the step that `submit` started, to time `step`, and store its result.
 
         Raises TrainingError if a reward is not finite.
         """
-        assert batch.pending is not None
-        result = batch.pending
-        if isinstance(result, Future):
-            with span("wait"):
-                result = result.result()
-        batch.pending = None
+        result = batch.finish_step()
         batch.check_rewards(result.rewards, step)
         if batch.opponents is not None:
             result = learners_only(result, batch.opponents)
@@ -280,9 +278,9 @@ class Experience:
                 batch.uses_action_masks = self.action_masks is not None
 
     def close(self) -> None:
-        """Stop the worker thread and close the worlds."""
-        if self._worker is not None:
-            self._worker.shutdown()
+        """Close the worlds, and end the thread or the processes that step them."""
+        if self._thread is not None:
+            self._thread.shutdown()
         for batch in self.world_batches:
             batch.env.close()
 

@@ -123,7 +123,7 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     with totals.infer():
         actions, tasks = _choose_actions(experience, agent, batch, t)
     experience.submit(batch, actions)
-    if batch.teacher is not None:  # after submit: a worker thread can step the worlds at the same time
+    if batch.teacher is not None:  # after submit: the worlds step at the same time
         with totals.infer():
             _label(experience, batch, batch.teacher, t, tasks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from metta.spans import span
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
 from metta.world.observation.packed import PackedObservations
+from metta.world.processes.process_worlds import ProcessWorlds
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class WorldBatch:
 
     def __init__(
         self,
-        env: MettaGridEnv,
+        env: MettaGridEnv | ProcessWorlds,
         first_world: int,
         learners: int,
         memory: Memory,
@@ -66,26 +67,67 @@ class WorldBatch:
         """whether the policy in training, or its teacher, uses action masks"""
         self.action_masks: Tensor | None = None
         """`[learners, actions] bool`: actions that can succeed in the next step; None if no policy needs them"""
-        self.buffer = PackedObservations(env.agents, env.spec.num_observation_tokens) if zero_copy else None
+        self.buffer: PackedObservations | None = None
         """where the simulator writes observations without padding; None: it makes padded ones, which are then packed"""
+        if isinstance(env, ProcessWorlds):
+            self.buffer = env.observations
+        elif zero_copy:
+            self.buffer = PackedObservations(env.agents, env.spec.num_observation_tokens)
         self.pending: Future[StepResult] | StepResult | None = None
-        """result of a step that was started and not yet received"""
+        """result of a step that was started in this process and not yet received"""
 
     def reset(self, staggered: bool) -> PackedTokens:
         """Start an episode in every world; the learners' observations."""
-        observations = self._packed(self.env.reset(staggered=staggered, out=self.buffer)[0])
+        if isinstance(self.env, ProcessWorlds):
+            observations = self._packed(self.env.reset(staggered))
+        else:
+            observations = self._packed(self.env.reset(staggered=staggered, out=self.buffer)[0])
         if self.opponents is not None:
             is_done = np.ones(self.env.agents, np.bool_)
             observations = self.opponents.observe(observations, is_done, range(self.env.num_worlds))
         self.set_action_masks(self.current_action_masks())
         return observations
 
+    @property
+    def in_processes(self) -> bool:
+        """Whether worker processes step the worlds."""
+        return isinstance(self.env, ProcessWorlds)
+
+    def start_step(self, actions: np.ndarray, thread: Executor | None) -> None:
+        """Start stepping all worlds with `actions [agents, 2]`: in worker processes, in `thread`, or here without one."""
+        if isinstance(self.env, ProcessWorlds):
+            self.env.start_step(actions, self.needs_action_masks)
+        elif thread is not None:
+            self.pending = thread.submit(self.step, actions)
+        else:
+            self.pending = self.step(actions)
+
+    def finish_step(self) -> StepResult:
+        """Wait for the step that was started last. The next one may overwrite the arrays, except masks."""
+        if isinstance(self.env, ProcessWorlds):
+            with span("wait"):
+                observations, rewards, terminated, truncated, info = self.env.finish_step()
+            masks = self.env.stepped_action_masks.copy() if self.needs_action_masks else None
+            return StepResult(self._packed(observations), rewards, terminated, truncated, info, action_masks=masks)
+        result, self.pending = self.pending, None
+        if isinstance(result, Future):
+            with span("wait"):
+                result = result.result()
+        assert result is not None
+        return result
+
     def step(self, actions: np.ndarray) -> StepResult:
-        """Step all worlds with `actions [agents, 2]`."""
+        """Step worlds of this process: see `start_step`."""
+        assert isinstance(self.env, MettaGridEnv)
         with span("simulate"):
             observations, rewards, terminated, truncated, info = self.env.step(actions, out=self.buffer)
             masks = self.current_action_masks()
             return StepResult(self._packed(observations), rewards, terminated, truncated, info, action_masks=masks)
+
+    @property
+    def needs_action_masks(self) -> bool:
+        """Whether the policy in training, its teacher or one of its opponents uses action masks."""
+        return self.uses_action_masks or (self.opponents is not None and self.opponents.uses_action_masks)
 
     def _packed(self, observations: np.ndarray) -> PackedTokens:
         """What `env.step` returned as observations, as tensors that share its memory if it wrote to the buffer."""
@@ -94,9 +136,11 @@ class WorldBatch:
         return PackedTokens(torch.from_numpy(observations), torch.from_numpy(self.buffer.offsets))
 
     def current_action_masks(self) -> np.ndarray | None:
-        """The environment's action masks, `[agents, actions] bool`; None if no policy needs them."""
-        is_needed = self.uses_action_masks or (self.opponents is not None and self.opponents.uses_action_masks)
-        return self.env.action_masks() if is_needed else None
+        """The environment's action masks, `[agents, actions] bool`, in a new array; None if no policy needs them."""
+        if not self.needs_action_masks:
+            return None
+        masks = self.env.action_masks()
+        return masks.copy() if isinstance(self.env, ProcessWorlds) else masks
 
     def set_action_masks(self, action_masks: np.ndarray | None) -> None:
         """Set the masks of the next step: `[agents, actions] bool`, after the sides of its worlds were chosen."""

@@ -52,6 +52,7 @@ from metta.run.run_directory import (
 from metta.run.signals import SPREAD_SECONDS, Interrupted, StopSignals
 from metta.run.training_run import TrainingRun
 from metta.run.write_permissions import is_run
+from metta.world.processes.worker_processes import WorkerError
 
 CHANGEABLE = (
     "run.total_timesteps",
@@ -61,6 +62,7 @@ CHANGEABLE = (
     "checkpoint.wandb_checkpoint_interval",
     "compile.",
     "distributed.timeout_seconds",
+    "experience.workers",
     "simulation.",
     "logging.",
 )
@@ -87,7 +89,7 @@ def train_run(config: RunConfig, listener: Listener, or_resume: bool = False) ->
         )
     with _connect(listener) as processes:
         if not processes.is_rank_zero:
-            return _run_worker(processes)
+            return _run_other_rank(processes)
         if or_resume and is_run(root):
             return _resume(root, listener, processes, _changes_of_run(root, config, listener), config)
         check_loggers(config.logging)
@@ -108,7 +110,7 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
             raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
     with _connect(listener) as processes:
         if not processes.is_rank_zero:
-            return _run_worker(processes)
+            return _run_other_rank(processes)
         return _resume(root, listener, processes, overrides)
 
 
@@ -252,7 +254,7 @@ def _train(
                 metrics = _train_epoch(run, listener, signals)
             except Interrupted:
                 break  # `pending` was copied before this epoch; a resumed run repeats the epoch exactly
-            except ProcessGroupError as error:
+            except (ProcessGroupError, WorkerError) as error:
                 process_error = None if _stop_follows(signals) else error
                 break
             if evaluations.is_due():
@@ -269,7 +271,11 @@ def _train(
                 listener(PhaseBegan("record"))
                 with suppress(Interrupted), signals.interruptible():
                     listener(_record_replay(run, directory))
-            pending = run.pending_checkpoint()
+            try:
+                pending = run.pending_checkpoint()
+            except WorkerError as error:  # died during the evaluation; the earlier copy is saved
+                process_error = error
+                break
             if checkpoints.is_due():
                 saved = _save(pending, directory, metrics_file, loggers, listener)
                 loggers.upload(saved.path)
@@ -350,7 +356,7 @@ def _broadcast_run(run: TrainingRun, directory: RunDirectory, is_new: bool) -> N
         run.processes.set_timeout(run.config.distributed.timeout_seconds)
 
 
-def _run_worker(processes: Processes) -> RunEnded:
+def _run_other_rank(processes: Processes) -> RunEnded:
     """Train on a rank other than 0, without writing files, until all agent steps are done or a stop is requested."""
     message = processes.broadcast()
     directory, checkpoints = Path(message["directory"]), Path(message["checkpoints"])
@@ -368,7 +374,7 @@ def _run_worker(processes: Processes) -> RunEnded:
                 last = _train_epoch(run, lambda event: None, signals)
             except Interrupted:
                 break
-            except ProcessGroupError:
+            except (ProcessGroupError, WorkerError):
                 if not _stop_follows(signals):
                     raise
     checkpoint = checkpoints / checkpoint_name(run.epoch)

@@ -38,6 +38,28 @@ class RegisteredName:
         return name
 
 
+@dataclass(frozen=True)
+class IntegerOrAuto:
+    """Marks a field of type `int | Literal["auto"]`: an integer of at most `maximum` and at least 0, or "auto"."""
+
+    maximum: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        integer = core_schema.int_schema(ge=0, le=self.maximum)
+        return core_schema.no_info_wrap_validator_function(self._read, integer)
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"oneOf": [handler(schema), {"const": "auto"}]}
+
+    def _read(self, value: Any, integer: core_schema.ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(value, str) and value != "auto":
+            hint = "; leave out the quotes" if value.isdecimal() else ""
+            raise RulesError([Problem((), f'must be an integer or "auto"; got "{value}"{hint}')])
+        return value if value == "auto" else integer(value)
+
+
 class FrozenModel(BaseModel):
     """One table of the TOML file. A value of a wrong type is an error; nothing is converted."""
 

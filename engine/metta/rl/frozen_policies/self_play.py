@@ -25,6 +25,7 @@ from metta.config.self_play import SelfPlayConfig, num_opponents
 from metta.errors import CheckpointError, UsageError
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
+from metta.world.processes.process_worlds import ProcessWorlds
 
 OPPONENTS = "opponents"
 """Name of the directory of frozen policies, inside the checkpoint directory."""
@@ -124,7 +125,7 @@ class OpponentPool:
 class Opponents:
     """The opponents in the worlds of one world batch: their sides, observations and recurrent memories."""
 
-    def __init__(self, env: MettaGridEnv, pool: OpponentPool, generator: torch.Generator):
+    def __init__(self, env: MettaGridEnv | ProcessWorlds, pool: OpponentPool, generator: torch.Generator):
         self.env = env
         self.pool = pool
         self.generator = generator

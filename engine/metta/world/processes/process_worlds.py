@@ -1,0 +1,244 @@
+"""ProcessWorlds: a batch of worlds of which each worker process steps a share, with the results of one environment."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.config.env.env_config import EnvConfig
+from metta.config.env.map_builder import walk_builders
+from metta.config.env.map_generators import MAP_BUILDERS, CustomConfig
+from metta.errors import ConfigWarning, TrainingError, UsageError
+from metta.spans import Span, add_span
+from metta.world.env import MettaGridEnv
+from metta.world.episode_summary import StepInfo
+from metta.world.processes.shared_arrays import BatchArrays, BatchShape, SharedMemory, batch_bytes
+from metta.world.processes.worker import BatchSetup, WorkerSetup
+from metta.world.processes.worker_processes import WorkerProcesses
+from metta.world.state.divided_state import divide_state, join_states
+
+
+class ProcessWorlds:
+    """A batch of worlds in worker processes, with the methods and properties of MettaGridEnv that training uses.
+
+    Arrays are views of shared memory, which the next `reset` or `start_step` overwrites.
+    """
+
+    def __init__(
+        self, workers: WorkerProcesses, index: int, setup: BatchSetup, env: MettaGridEnv, memory: SharedMemory
+    ):
+        """`index` is that of the batch. `env` has the configs of the worlds."""
+        self.configs = env.configs
+        self.spec = env.spec
+        self.num_worlds = setup.shape.num_worlds
+        self.num_agents = setup.shape.num_agents
+        self.agents = setup.shape.agents
+        self._workers = workers
+        self._index = index
+        self._arrays = BatchArrays.of(memory, setup.offset, setup.shape)
+        self._shares = setup.shares
+        # the shares in order of their worlds, by the number of the worker
+        self._ordered = sorted(range(len(setup.shares)), key=lambda worker: setup.shares[worker].start)
+        self._pending: dict[int, int] = {}  # by worker: number of the message that started a step
+        self._stepped: dict[int, StepInfo | None] = {}  # by worker: its result
+        self._no_episode_ended = StepInfo(
+            np.zeros(0, np.int64), np.zeros((0, *self._arrays.observations.shape[1:]), np.uint8), ()
+        )
+
+    @property
+    def tasks(self) -> NDArray[np.int64]:
+        """Task of each world, as an index into `configs`. `[worlds] int64`"""
+        return self._arrays.tasks
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Group of each agent, as an index into `config.game.groups`. `[agents] int64`"""
+        return self._arrays.groups
+
+    def reset(self, staggered: bool = False) -> tuple[NDArray[np.uint8], StepInfo]:
+        """Start a new episode in every world: see MettaGridEnv."""
+        self._call("reset", staggered)
+        return self._arrays.observations, self._no_episode_ended
+
+    def start_step(self, actions: NDArray[np.integer[Any]], needs_masks: bool) -> None:
+        """Start stepping all worlds with `actions [agents, 2]`; `finish_step` returns the result.
+
+        `needs_masks`: whether the result has action masks.
+        """
+        if self._pending:  # an earlier step whose result nobody waited for, since an exception came in between
+            self.finish_step()
+        self._arrays.actions[:] = actions
+        for worker in self._ordered:
+            self._pending[worker] = self._workers.send(worker, (self._index, "step", needs_masks))
+
+    def finish_step(
+        self,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], StepInfo]:
+        """Wait for the step that `start_step` started. Returns what `MettaGridEnv.step` returns.
+
+        Raises the error that a step raised, or WorkerError if a worker has died or hangs.
+        """
+        for worker, number in list(self._pending.items()):
+            self._stepped[worker] = self._workers.result(worker, number)
+            del self._pending[worker]
+        infos, self._stepped = self._stepped, {}
+        arrays = self._arrays
+        for worker, (begin, end) in enumerate(arrays.step_times.tolist()):
+            add_span(Span("simulate", f"worker {worker + 1}", begin, end))
+        return arrays.observations, arrays.rewards, arrays.terminated, arrays.truncated, self._joined(infos)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """The action masks of the next step: see MettaGridEnv."""
+        self._call("write_action_masks")
+        return self._arrays.action_masks
+
+    @property
+    def stepped_action_masks(self) -> NDArray[np.bool_]:
+        """The action masks after a step that was started with `needs_masks`."""
+        return self._arrays.action_masks
+
+    def set_task_weights(self, weights: Sequence[float]) -> None:
+        """Set the weights of the tasks of future episodes: see MettaGridEnv."""
+        self._call("set_task_weights", list(weights))
+
+    def state(self) -> dict[str, Any]:
+        """The state that one environment with all these worlds would have: see MettaGridEnv."""
+        states = self._call("state")
+        return join_states(self.configs, [states[worker] for worker in self._ordered], self._counts)
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise CheckpointError, naming the invalid entry, unless `load_state` can load this state."""
+        MettaGridEnv(self.configs, self.num_worlds).check_state(state)
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore a state of one environment with all these worlds. Raises CheckpointError if it does not fit."""
+        self.check_state(state)
+        states = dict(zip(self._ordered, divide_state(self.configs, state, self._counts), strict=True))
+        self._call_each("load_state", {worker: (state,) for worker, state in states.items()})
+
+    def close(self) -> None:
+        """End the worker processes, and with them the other batches of worlds."""
+        self._workers.close()
+
+    @property
+    def _counts(self) -> list[int]:
+        """The number of worlds of each share, in order of the worlds."""
+        return [self._shares[worker].stop - self._shares[worker].start for worker in self._ordered]
+
+    def _call(self, method: str, *arguments: Any) -> dict[int, Any]:
+        """Call a method of all shares. Returns the results by worker."""
+        return self._call_each(method, dict.fromkeys(self._ordered, arguments))
+
+    def _call_each(self, method: str, arguments: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
+        numbers = {
+            worker: self._workers.send(worker, (self._index, method, *values)) for worker, values in arguments.items()
+        }
+        return {worker: self._workers.result(worker, number) for worker, number in numbers.items()}
+
+    def _joined(self, infos: Mapping[int, StepInfo | None]) -> StepInfo:
+        """The episodes that ended in all shares, in order of their worlds."""
+        ended, observations, episodes = [], [], []
+        for worker in self._ordered:
+            info, first = infos[worker], self._shares[worker].start
+            if info is not None:
+                ended.append(info.ended_agents + first * self.num_agents)
+                observations.append(info.final_observations)
+                episodes += [replace(episode, world=episode.world + first) for episode in info.episodes]
+        if not ended:
+            return self._no_episode_ended
+        return StepInfo(np.concatenate(ended), np.concatenate(observations), tuple(episodes))
+
+
+def make_worlds(
+    env: MettaGridEnv, sizes: Sequence[int], seed: int, first_world: int, workers: int, is_auto: bool = False
+) -> Sequence[MettaGridEnv | ProcessWorlds]:
+    """Batches of `sizes [batches]` worlds with the configs and task weights of `env`, stepped by `workers` processes.
+
+    `first_world` is the global index of the first world of all (see MettaGridEnv). With 0 `workers`, the worlds are in
+    this process. Every batch must have at least as many worlds as there are workers.
+
+    Raises UsageError if workers could not import a map builder that this program registered; if their number `is_auto`,
+    the worlds are in this process then, with a ConfigWarning. Raises TrainingError if the system cannot start them.
+    """
+    if workers and is_auto:
+        try:
+            _registered_map_builders(env.configs)
+        except UsageError as error:
+            warnings.warn(f"no worker processes: {error}", ConfigWarning, stacklevel=2)
+            workers = 0
+    if workers:
+        return _start_workers(env, sizes, seed, first_world, workers)
+    starts = [first_world + sum(sizes[:index]) for index in range(len(sizes))]
+    return [
+        MettaGridEnv(env.configs, size, seed, start, env.task_weights)
+        for size, start in zip(sizes, starts, strict=True)
+    ]
+
+
+def _start_workers(
+    env: MettaGridEnv, sizes: Sequence[int], seed: int, first_world: int, num_workers: int
+) -> list[ProcessWorlds]:
+    map_builders = _registered_map_builders(env.configs)
+    spec = env.spec
+    batches, offset = [], 0
+    for index, size in enumerate(sizes):
+        shape = BatchShape(size, spec.num_agents, spec.num_observation_tokens, len(spec.flat_actions), num_workers)
+        batches.append(BatchSetup(shape, offset, first_world, _shares(size, num_workers, index)))
+        offset += batch_bytes(shape)
+        first_world += size
+    setup = WorkerSetup(env.configs, seed, env.task_weights, batches, map_builders)
+    try:
+        with SharedMemory.allocate(offset) as memory:
+            workers = WorkerProcesses(num_workers, memory, setup)
+    except OSError as error:
+        raise TrainingError(
+            f"{num_workers} worker processes cannot be started: {error.strerror or error}; lower experience.workers"
+        ) from error
+    return [ProcessWorlds(workers, index, batch, env, memory) for index, batch in enumerate(batches)]
+
+
+def _shares(num_worlds: int, num_workers: int, batch: int) -> tuple[slice, ...]:
+    """The worlds of each worker. Shares differ by a world at most, and the larger ones go to other workers per batch."""
+    edges = [num_worlds * index // num_workers for index in range(num_workers + 1)]
+    shares = [slice(start, stop) for start, stop in pairwise(edges)]
+    return tuple(shares[(worker + batch) % num_workers] for worker in range(num_workers))
+
+
+def _registered_map_builders(configs: Sequence[EnvConfig]) -> dict[str, bytes]:
+    """The map builders of the configs that this program has registered, by name, pickled.
+
+    Raises UsageError if another process cannot import one of them.
+    """
+    parts = [part for config in configs for _, part, _ in walk_builders(config.map_builder)]
+    names = sorted({part.name for part in parts if isinstance(part, CustomConfig)})
+    registered = {name: MAP_BUILDERS.registered(name) for name in names}
+    return {name: _pickled_builder(name, builder) for name, builder in registered.items() if builder is not None}
+
+
+def _pickled_builder(name: str, builder: object) -> bytes:
+    try:
+        content = pickle.dumps(builder)
+        _ImportableOnly(io.BytesIO(content)).load()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f'worker processes cannot import the registered map builder "{name}": {error}; define it at the top level '
+            "of a module that the program imports, or set experience.workers = 0"
+        ) from None
+    return content
+
+
+class _ImportableOnly(pickle.Unpickler):
+    """Raises PicklingError for what is defined in the program's main module, which other processes cannot import."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__main__":
+            raise pickle.PicklingError(f"{name} is defined in the program itself (__main__)")
+        return super().find_class(module, name)
