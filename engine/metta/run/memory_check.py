@@ -60,8 +60,9 @@ def check_memory(
     warning if the run may not fit, say which setting to lower.
     """
     experience = experience_of_process(config.experience, config.distributed, processes)
-    parts = memory_parts(config.model_copy(update={"experience": experience}), worlds[0].spec, _largest_map(worlds))
-    names = {part.name for part in parts} if device != "cuda" else {"worlds"}
+    config = config.model_copy(update={"experience": experience})
+    parts = memory_parts(config, worlds[0].spec, _largest_map(worlds), device=device)
+    names = {part.name for part in parts} if device != "cuda" else {"worlds", "workers"}
     names |= {"experience"} if config.experience.cpu_offload else set()
     here = [part for part in parts if part.name in names]
     if processes_here > 1:

@@ -14,6 +14,7 @@ from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, fixed
 from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
 from metta.config.plan.network_size import num_weights
+from metta.config.plan.worker_count import worker_count
 from metta.config.run import RunConfig
 from metta.config.self_play import num_opponents
 
@@ -182,6 +183,7 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"experience.async_factor = {experience.async_factor} is reduced to {plan.num_world_batches}: "
             f"there {'is' if plan.num_worlds == 1 else 'are'} only {_count(plan.num_worlds, 'world')}"
         )
+    yield from _workers(config, plan)
     yield _number(
         "agents per forward pass",
         -(-plan.num_worlds // plan.num_world_batches) * plan.num_learners,
@@ -197,6 +199,21 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"experience.batch_size = {experience.batch_size:,} is rounded down to {plan.batch_size:,}: "
             f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.segments_per_agent} segments "
             f"x {plan.horizon} steps"
+        )
+
+
+def _workers(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
+    """The number of worker processes; "auto" is another one on a GPU, which is not looked for here."""
+    setting, device = config.experience.workers, config.run.device.partition(":")[0]
+    workers = worker_count(config.experience, plan, "cpu" if device == "auto" else device)
+    yield Derived("workers", str(workers.count), workers.reason, number=workers.count)
+    if setting == "auto" and device == "auto":
+        on_gpu = worker_count(config.experience, plan, "cuda")
+        yield Derived("workers on a GPU", str(on_gpu.count), on_gpu.reason, number=on_gpu.count)
+    if setting != "auto" and setting > workers.count:
+        smallest = _count(plan.num_worlds // plan.num_world_batches, "world")
+        yield _warning(
+            f"experience.workers = {setting} is reduced to {workers.count}: a world batch has only {smallest}"
         )
 
 

@@ -13,6 +13,7 @@ from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.env.env_spec import EnvSpec
 from metta.config.plan.network_size import CONV_CHANNELS, memory_heads, memory_state_size, num_weights
+from metta.config.plan.worker_count import worker_count
 from metta.config.run import RunConfig
 
 WEIGHT_COPIES: Final = 9
@@ -30,6 +31,8 @@ OWN_TOKENS: Final = 16
 """Tokens of an agent's own cell in an observation."""
 TOKENS_PER_CELL: Final = 0.7
 """Tokens of each other cell of the window, on average, in a crowded world; in the presets 0.1 to 0.9."""
+WORKER_BYTES: Final = 60_000_000
+"""Bytes of a worker process without its worlds: Python, NumPy and metta."""
 WARN_ABOVE: Final = 0.8
 """Fraction of the free memory above which a run gets a warning."""
 
@@ -71,17 +74,21 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     return observations + action_masks + outcomes + teacher + memory
 
 
-def memory_parts(config: RunConfig, spec: EnvSpec, cells: int, weights: int | None = None) -> list[MemoryPart]:
+def memory_parts(
+    config: RunConfig, spec: EnvSpec, cells: int, weights: int | None = None, device: str = "cpu"
+) -> list[MemoryPart]:
     """The parts of a run's memory, in worlds of `spec` with maps of `cells` cells.
 
     `weights` is the number of weights of the policy; by default it follows from the config, see `num_weights`.
+    `device` is the type of the policy's device, on which the number of workers may depend.
     """
     plan = plan_batch(config.experience, spec.num_agents)
     weights = num_weights(config.agent, spec) if weights is None else weights
     steps = max(1, plan.batch_size // plan.num_minibatches)
     forward = -(-plan.num_worlds // plan.num_world_batches) * plan.num_agents
     step = step_bytes(config, spec)
-    return [
+    workers = worker_count(config.experience, plan, device).count
+    parts = [
         MemoryPart(
             "experience",
             experience_bytes(config, plan, spec),
@@ -110,7 +117,15 @@ def memory_parts(config: RunConfig, spec: EnvSpec, cells: int, weights: int | No
             "experience.minibatch_size",
             config.experience.minibatch_size,
         ),
+        MemoryPart(
+            "workers",
+            workers * WORKER_BYTES,
+            f"{workers} processes that step the worlds",
+            "experience.workers",
+            workers,
+        ),
     ]
+    return parts if workers else parts[:-1]
 
 
 def step_bytes(config: RunConfig, spec: EnvSpec) -> int:

@@ -13,7 +13,7 @@ from metta.config.training import ExperienceConfig
 from metta.job_environment import local_size
 
 AUTO_AGENTS: Final = 128
-"""Agents of a worker's share of a world batch from which "auto" divides them: a step of fewer takes hardly less time."""
+"""Smallest number of agents of a worker's share of a world batch: a step of fewer agents takes hardly less time."""
 AUTO_CORES_PER_CPU_WORKER: Final = 8
 """With the policy on the CPU, the worlds take about an eighth of its time, so that one worker keeps up with 8 cores."""
 AUTO_OTHER_CORES: Final = 2
@@ -39,7 +39,9 @@ def worker_count(experience: ExperienceConfig, plan: BatchPlan, device: str) -> 
     worlds = plan.num_worlds // plan.num_world_batches
     if experience.workers != "auto":
         count = min(experience.workers, worlds)
-        return WorkerCount(count, "processes that step the worlds" if count else "the worlds step in this process")
+        return WorkerCount(
+            count, "processes that step the worlds" if count else "the policy's process steps the worlds"
+        )
     cores, processes = available_cores(), local_size()
     own = max(1, cores // processes)
     if device == "cpu":

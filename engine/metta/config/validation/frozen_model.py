@@ -46,7 +46,8 @@ class IntegerOrAuto:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         integer = core_schema.int_schema(ge=0, le=self.maximum)
-        return core_schema.no_info_wrap_validator_function(self._read, integer)
+        as_given = core_schema.plain_serializer_function_ser_schema(lambda value: value)
+        return core_schema.no_info_wrap_validator_function(self._read, integer, serialization=as_given)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler

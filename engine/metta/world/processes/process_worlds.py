@@ -68,8 +68,13 @@ class ProcessWorlds:
         self._call("reset", staggered)
         return self._arrays.observations, self._no_episode_ended
 
-    def start_step(self, actions: NDArray[np.integer[Any]], needs_masks: bool) -> None:
-        """Start stepping all worlds with `actions [agents, 2]`; `finish_step` returns the result.
+    def start_step(
+        self,
+        actions: NDArray[np.integer[Any]],
+        needs_masks: bool = False,
+        order: NDArray[np.integer[Any]] | None = None,
+    ) -> None:
+        """Start stepping all worlds with `actions [agents, 2]` and `order [agents]`: see `MettaGridEnv.step`.
 
         `needs_masks`: whether the result has action masks.
         """
@@ -77,7 +82,8 @@ class ProcessWorlds:
             self.finish_step()
         self._arrays.actions[:] = actions
         for worker in self._ordered:
-            self._pending[worker] = self._workers.send(worker, (self._index, "step", needs_masks))
+            own = None if order is None else order.reshape(self.num_worlds, -1)[self._shares[worker]].ravel()
+            self._pending[worker] = self._workers.send(worker, (self._index, "step", needs_masks, own))
 
     def finish_step(
         self,
@@ -206,7 +212,7 @@ def _start_workers(
 
 
 def _shares(num_worlds: int, num_workers: int, batch: int) -> tuple[slice, ...]:
-    """The worlds of each worker. Shares differ by a world at most, and the larger ones go to other workers per batch."""
+    """The worlds of each worker. Shares differ by at most one world; the larger ones rotate from batch to batch."""
     edges = [num_worlds * index // num_workers for index in range(num_workers + 1)]
     shares = [slice(start, stop) for start, stop in pairwise(edges)]
     return tuple(shares[(worker + batch) % num_workers] for worker in range(num_workers))

@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.world.env import MettaGridEnv
@@ -66,11 +69,11 @@ class Share:
         self.env.reset(staggered=staggered, out=self.arrays.observations)
         self._write_episodes()
 
-    def step(self, needs_masks: bool) -> StepInfo | None:
+    def step(self, needs_masks: bool, order: NDArray[np.integer[Any]] | None) -> StepInfo | None:
         """Step the worlds with the shared actions. Returns the episodes that ended, or None if none did."""
         arrays, begin = self.arrays, time.perf_counter()
         _, arrays.rewards[:], arrays.terminated[:], arrays.truncated[:], info = self.env.step(
-            arrays.actions, out=arrays.observations
+            arrays.actions, out=arrays.observations, order=order
         )
         if needs_masks:
             self.write_action_masks()

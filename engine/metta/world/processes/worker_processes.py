@@ -150,7 +150,7 @@ class WorkerProcesses:
         name = f"worker {worker + 1} of {len(self._processes)} (process {process.pid})"
         if isinstance(error, TimeoutError):
             return WorkerError(
-                f"{name} has not answered for {TIMEOUT_SECONDS} seconds: it was stopped, or a map takes too long to make"
+                f"{name} has not answered for {TIMEOUT_SECONDS} seconds: it was stopped, or map generation takes longer"
             )
         code = process.wait(timeout=_EXIT_SECONDS)
         if code >= 0:

@@ -59,16 +59,15 @@ def copy_worlds(source: Worlds, chosen: range, target: Worlds, first: int) -> No
     from_, to = slice(chosen.start, chosen.stop), slice(first, first + len(chosen))
     for name in Worlds.ARRAYS:
         target.by_world(name)[to] = source.by_world(name)[from_]
-    shift = (first - chosen.start) * target.slot_size
-    rows = slice(to.start * target.num_agents, to.stop * target.num_agents)
-    target.cell[rows] += shift
-    converter_cell = target.by_world("converter_cell")[to]
-    converter_cell[converter_cell >= 0] += shift
-    placed = to.start * slots + np.flatnonzero(converter_cell >= 0)
-
     target.by_world("grid")[to] = target.wall_ids_of(source).take(source.by_world("grid")[from_], mode="wrap")
     if (source.episode[from_] >= 0).all():  # before their first episode, worlds are empty
+        shift = (first - chosen.start) * target.slot_size
+        rows = slice(to.start * target.num_agents, to.stop * target.num_agents)
+        target.cell[rows] += shift
         target.grid[target.cell[rows]] = target.first_agent + target.all_agents[rows]
+        converter_cell = target.converter_cell[to.start * slots : to.stop * slots]
+        converter_cell[converter_cell >= 0] += shift
+        placed = to.start * slots + np.flatnonzero(converter_cell >= 0)
         target.grid[target.converter_cell[placed]] = target.first_converter + placed
 
     moved_rows = (first - chosen.start) * target.num_agents
