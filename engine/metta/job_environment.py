@@ -15,6 +15,12 @@ JOB_VARIABLES: Final = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MAST
 
 MAX_PROCESSES: Final = 1_000_000
 
+STOP_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+"""Signals that stop a run: Ctrl-C, a closed terminal, and what batch systems send before a job's time is over.
+
+Windows lacks some of them.
+"""
+
 
 def job_rank() -> int:
     """Rank of this process in the job (`RANK`); 0 outside a job."""

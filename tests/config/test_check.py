@@ -79,6 +79,7 @@ def test_the_numbers_of_quickstart() -> None:
         "worlds": "128",
         "agents": "1,024",
         "world batches": "2",
+        "workers": "0",
         "agents per forward pass": "512",
         "segments per agent": "1",
         "segments": "1,024",
@@ -108,6 +109,10 @@ def test_the_numbers_of_quickstart() -> None:
         (
             "experience = { batch_size = 4096, minibatch_size = 4096 }",
             "experience.async_factor = 2 is reduced to 1: there is only 1 world",
+        ),
+        (
+            "env.game.num_agents = 24\nexperience = { batch_size = 32256, minibatch_size = 4032, workers = 11 }",
+            "experience.workers = 11 is reduced to 10: a world batch has only 10 worlds",
         ),
         (
             "env.game = { max_steps = 0, episode_lifetime = 0 }",

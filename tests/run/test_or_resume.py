@@ -30,8 +30,9 @@ from metta.api import Notice, load_config, train_run
 from metta.config.loading.config_changes import config_changes
 from metta.config.loading.load import parse_config
 from metta.errors import ConfigError, TrainingError
+from metta.job_environment import STOP_SIGNALS
 from metta.run.run_directory import RunDirectory
-from metta.run.signals import STOP_SIGNALS, StopSignals
+from metta.run.signals import StopSignals
 from metta.run.train import CHANGEABLE
 from metta_cli.main import app
 

@@ -8,12 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final, Self
+from typing import Self
 
-from metta.job_environment import job_size
-
-STOP_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
-"""Ctrl-C, a closed terminal, and what batch systems send before a job's time is over. Windows lacks some of them."""
+from metta.job_environment import STOP_SIGNALS, job_size
 
 SPREAD_SECONDS = 2.0
 """Seconds within which a signal to all processes of a job reaches each of them; torchrun sends it to them again."""

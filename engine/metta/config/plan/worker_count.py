@@ -40,7 +40,7 @@ def worker_count(experience: ExperienceConfig, plan: BatchPlan, device: str) -> 
     if experience.workers != "auto":
         count = min(experience.workers, worlds)
         return WorkerCount(
-            count, "processes that step the worlds" if count else "the policy's process steps the worlds"
+            count, "processes that step the worlds" if count else "the worlds step in the policy's process"
         )
     cores, processes = available_cores(), local_size()
     own = max(1, cores // processes)

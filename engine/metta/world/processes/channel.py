@@ -23,7 +23,7 @@ class Channel:
 
     def __init__(self, read_fd: int, write_fd: int, timeout_seconds: int | None = None):
         self._read_fd, self._write_fd = read_fd, write_fd
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._received = bytearray()
         self._has_ended = False
         self._readable, self._any_ready = select.poll(), select.poll()
@@ -82,5 +82,5 @@ class Channel:
         waited = 0
         while not poll.poll(_POLL_MILLISECONDS):
             waited += _POLL_MILLISECONDS
-            if self._timeout_seconds is not None and waited >= 1000 * self._timeout_seconds:
+            if self.timeout_seconds is not None and waited >= 1000 * self.timeout_seconds:
                 raise TimeoutError

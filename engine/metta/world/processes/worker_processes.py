@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from metta.errors import TrainingError, UsageError
+from metta.job_environment import STOP_SIGNALS
 from metta.world.processes.channel import Channel
 from metta.world.processes.shared_arrays import SharedMemory
 from metta.world.processes.worker import Reply, WorkerSetup
@@ -58,6 +59,7 @@ class WorkerProcesses:
         """Start `count` workers and wait until they have made their worlds. Raises what making them raises."""
         if os.name != "posix" or not sys.executable:
             raise UsageError("worker processes need Linux or macOS, and a Python interpreter; set workers = 0")
+        self.timeout_seconds = TIMEOUT_SECONDS
         self._owner = os.getpid()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._channels: list[Channel] = []
@@ -101,7 +103,7 @@ class WorkerProcesses:
         paths = json.dumps([path for path in sys.path if isinstance(path, str)])
         warnings = [f"-W{option}" for option in sys.warnoptions]
         command = [sys.executable, "-u", *warnings, "-c", _PROGRAM, f"metta-worker-{index + 1}-of-{count}", paths]
-        self._channels.append(Channel(parent_reads, parent_writes, TIMEOUT_SECONDS))
+        self._channels.append(Channel(parent_reads, parent_writes, self.timeout_seconds))
         try:
             with _blocked_stop_signals():
                 self._processes.append(
@@ -150,7 +152,7 @@ class WorkerProcesses:
         name = f"worker {worker + 1} of {len(self._processes)} (process {process.pid})"
         if isinstance(error, TimeoutError):
             return WorkerError(
-                f"{name} has not answered for {TIMEOUT_SECONDS} seconds: it was stopped, or map generation takes longer"
+                f"{name} has not answered for {self.timeout_seconds} seconds: it is stopped, or a map takes longer"
             )
         code = process.wait(timeout=_EXIT_SECONDS)
         if code >= 0:
@@ -180,8 +182,7 @@ def _blocked_stop_signals() -> Iterator[None]:
 
     They are delivered to this process afterwards.
     """
-    stop = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.Signals[name] for name in STOP_SIGNALS})
     try:
         yield
     finally:
