@@ -71,9 +71,6 @@ def copy_worlds(source: Worlds, chosen: range, target: Worlds, first: int) -> No
         target.grid[target.converter_cell[placed]] = target.first_converter + placed
 
     moved_rows = (first - chosen.start) * target.num_agents
-    invalid = {
-        (row + moved_rows, *action): times
-        for (row, *action), times in source.invalid.items()
-        if row // source.num_agents in chosen
-    }
-    target.invalid.update(invalid)
+    for (row, what, action, argument), times in source.invalid.items():
+        if row // source.num_agents in chosen:
+            target.invalid[row + moved_rows, what, action, argument] = times
