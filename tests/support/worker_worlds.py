@@ -39,14 +39,14 @@ class WorkerEnv:
 
     def reset(self, seed: int | None = None, staggered: bool = False) -> tuple[np.ndarray, StepInfo]:
         self._is_shown = False
-        observations, info = self.worlds.reset(staggered)
-        return observations.copy(), info
+        self.worlds.reset(staggered)
+        return self.worlds.observations.padded(), StepInfo(np.zeros(0, np.int64), np.zeros(0, np.uint8), ())
 
     def step(self, actions: np.ndarray, order: np.ndarray | None = None) -> tuple[Any, ...]:
         self._is_shown = False
         self.worlds.start_step(actions, order=order)
-        *arrays, info = self.worlds.finish_step()
-        return *(array.copy() for array in arrays), info
+        _, *arrays, info = self.worlds.finish_step()
+        return self.worlds.observations.padded(), *(np.array(array) for array in arrays), info
 
     def __getattr__(self, name: str) -> Any:
         if not self._is_shown:

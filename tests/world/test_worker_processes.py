@@ -79,14 +79,18 @@ def test_results_are_those_of_one_environment(start: Start, workers: int) -> Non
     batches = start(given, *sizes, workers=workers)
     alone = [MettaGridEnv(given.configs, 5, 3, 0, [1, 2, 1]), MettaGridEnv(given.configs, 3, 3, 5, [1, 2, 1])]
     for batch, env in zip(batches, alone, strict=True):
-        np.testing.assert_array_equal(batch.reset(staggered=True)[0], env.reset(staggered=True)[0])
+        tokens = batch.reset(staggered=True)
+        np.testing.assert_array_equal(batch.observations.padded(), env.reset(staggered=True)[0])
+        np.testing.assert_array_equal(tokens, batch.observations.tokens)
     for step in range(40):
         actions = [random_actions(generator, env.config, env.agents) for env in alone]
         for batch, chosen in zip(batches, actions, strict=True):
             batch.start_step(chosen, needs_masks=step % 2 == 0)
         for batch, env, chosen in zip(batches, alone, actions, strict=True):
-            *arrays, info = batch.finish_step()
-            *expected, expected_info = env.step(chosen)
+            tokens, *arrays, info = batch.finish_step()
+            observations, *expected, expected_info = env.step(chosen)
+            np.testing.assert_array_equal(batch.observations.padded(), observations)
+            np.testing.assert_array_equal(tokens, batch.observations.tokens)
             for found, wanted in zip(arrays, expected, strict=True):
                 assert found.dtype == wanted.dtype
                 np.testing.assert_array_equal(found, wanted)
@@ -157,7 +161,8 @@ def test_a_registered_map_builder_is_used_by_workers(start: Start) -> None:
     assert MAP_BUILDERS.registered("striped") is registered_maps.striped
     (batch,) = start(custom("striped"), 4)
     env = MettaGridEnv(custom("striped").config, 4, 3)
-    np.testing.assert_array_equal(batch.reset()[0], env.reset()[0])
+    batch.reset()
+    np.testing.assert_array_equal(batch.observations.padded(), env.reset()[0])
 
 
 def test_a_map_builder_that_workers_cannot_import_is_named_before_they_start() -> None:
@@ -309,7 +314,7 @@ def test_an_interrupted_step_is_finished_before_the_next_one(start: Start) -> No
     actions = np.ones((batch.agents, 2), np.int64)
     batch.start_step(actions)
     batch.start_step(actions)
-    observations, *_ = batch.finish_step()
+    batch.finish_step()
     env.step(actions)
-    np.testing.assert_array_equal(observations, env.step(actions)[0])
+    np.testing.assert_array_equal(batch.observations.padded(), env.step(actions)[0])
     batch.close()

@@ -94,7 +94,7 @@ class WorldBatch:
         return isinstance(self.env, ProcessWorlds)
 
     def start_step(self, actions: np.ndarray, thread: Executor | None) -> None:
-        """Start stepping all worlds with `actions [agents, 2]`: in worker processes, in `thread`, or here without one."""
+        """Start stepping all worlds with `actions [agents, 2]`: in workers, in `thread`, or without one here."""
         if isinstance(self.env, ProcessWorlds):
             self.env.start_step(actions, self.needs_action_masks)
         elif thread is not None:

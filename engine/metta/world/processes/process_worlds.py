@@ -44,13 +44,15 @@ class ProcessWorlds:
         self._workers = workers
         self._index = index
         self._arrays = BatchArrays.of(memory, setup.offset, setup.shape)
+        self.observations = self._arrays.observations
+        """the observations after the last `reset` or step"""
         self._shares = setup.shares
         # the shares in order of their worlds, by the number of the worker
         self._ordered = sorted(range(len(setup.shares)), key=lambda worker: setup.shares[worker].start)
         self._pending: dict[int, int] = {}  # by worker: number of the message that started a step
         self._stepped: dict[int, StepInfo | None] = {}  # by worker: its result
         self._no_episode_ended = StepInfo(
-            np.zeros(0, np.int64), np.zeros((0, *self._arrays.observations.shape[1:]), np.uint8), ()
+            np.zeros(0, np.int64), np.zeros((0, self.observations.num_tokens, 3), np.uint8), ()
         )
 
     @property
@@ -63,10 +65,10 @@ class ProcessWorlds:
         """Group of each agent, as an index into `config.game.groups`. `[agents] int64`"""
         return self._arrays.groups
 
-    def reset(self, staggered: bool = False) -> tuple[NDArray[np.uint8], StepInfo]:
-        """Start a new episode in every world: see MettaGridEnv."""
+    def reset(self, staggered: bool = False) -> NDArray[np.uint8]:
+        """Start a new episode in every world: see MettaGridEnv. Returns the tokens of `observations`. `[tokens, 3]`"""
         self._call("reset", staggered)
-        return self._arrays.observations, self._no_episode_ended
+        return self._joined_tokens()
 
     def start_step(
         self,
@@ -88,7 +90,7 @@ class ProcessWorlds:
     def finish_step(
         self,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], StepInfo]:
-        """Wait for the step that `start_step` started. Returns what `MettaGridEnv.step` returns.
+        """Wait for the step that `start_step` started. Returns what `MettaGridEnv.step` returns with `observations`.
 
         Raises the error that a step raised, or WorkerError if a worker has died or hangs.
         """
@@ -99,7 +101,7 @@ class ProcessWorlds:
         arrays = self._arrays
         for worker, (begin, end) in enumerate(arrays.step_times.tolist()):
             add_span(Span("simulate", f"worker {worker + 1}", begin, end))
-        return arrays.observations, arrays.rewards, arrays.terminated, arrays.truncated, self._joined(infos)
+        return self._joined_tokens(), arrays.rewards, arrays.terminated, arrays.truncated, self._joined(infos)
 
     def action_masks(self) -> NDArray[np.bool_]:
         """The action masks of the next step: see MettaGridEnv."""
@@ -148,6 +150,18 @@ class ProcessWorlds:
             worker: self._workers.send(worker, (self._index, method, *values)) for worker, values in arguments.items()
         }
         return {worker: self._workers.result(worker, number) for worker, number in numbers.items()}
+
+    def _joined_tokens(self) -> NDArray[np.uint8]:
+        """The tokens of all shares, after each was moved to the end of those before it."""
+        observations, end = self.observations, 0
+        for worker in self._ordered:
+            worlds = self._shares[worker]
+            first, last = worlds.start * self.num_agents, worlds.stop * self.num_agents
+            start, count = first * observations.num_tokens, int(observations.counts[first:last].sum())
+            if start > end:
+                observations.buffer[end : end + count] = observations.buffer[start : start + count]
+            end += count
+        return observations.buffer[:end]
 
     def _joined(self, infos: Mapping[int, StepInfo | None]) -> StepInfo:
         """The episodes that ended in all shares, in order of their worlds."""

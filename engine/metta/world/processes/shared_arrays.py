@@ -15,6 +15,8 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from metta.world.observation.packed import PackedObservations
+
 _ALIGNMENT: Final = 4096
 """Batches begin on different pages, and arrays on different cache lines."""
 _CACHE_LINE: Final = 64
@@ -44,8 +46,10 @@ class BatchArrays:
 
     actions: NDArray[np.int64]
     """`[agents, 2]`: written by the policy's process; all others by the workers"""
-    observations: NDArray[np.uint8]
-    """`[agents, tokens, 3]`"""
+    tokens: NDArray[np.uint8]
+    """`[agents * tokens, 3]`: packed observations; those of a worker begin at the tokens of its first agent"""
+    token_counts: NDArray[np.int64]
+    """`[agents]`"""
     action_masks: NDArray[np.bool_]
     """`[agents, actions]`"""
     rewards: NDArray[np.float32]
@@ -74,16 +78,28 @@ class BatchArrays:
     def share(self, worlds: slice, num_agents: int, worker: int) -> BatchArrays:
         """Views of the arrays of the consecutive `worlds`, which `worker` steps."""
         rows = slice(worlds.start * num_agents, worlds.stop * num_agents)
+        num_tokens = len(self.tokens) // len(self.token_counts)
         parts = {name: array[rows] for name, array in vars(self).items()}
-        others = {"tasks": self.tasks[worlds], "step_times": self.step_times[worker : worker + 1]}
+        others = {
+            "tokens": self.tokens[rows.start * num_tokens : rows.stop * num_tokens],
+            "tasks": self.tasks[worlds],
+            "step_times": self.step_times[worker : worker + 1],
+        }
         return BatchArrays(**parts | others)
+
+    @property
+    def observations(self) -> PackedObservations:
+        """The packed observations, in these arrays."""
+        agents = len(self.token_counts)
+        return PackedObservations(agents, len(self.tokens) // agents, self.tokens, self.token_counts)
 
 
 def _layout(shape: BatchShape) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
     agents = shape.agents
     return {
         "actions": ((agents, 2), np.int64),
-        "observations": ((agents, shape.num_tokens, 3), np.uint8),
+        "tokens": ((agents * shape.num_tokens, 3), np.uint8),
+        "token_counts": ((agents,), np.int64),
         "action_masks": ((agents, shape.num_actions), np.bool_),
         "rewards": ((agents,), np.float32),
         "terminated": ((agents,), np.bool_),

@@ -63,17 +63,18 @@ class Share:
     def __init__(self, env: MettaGridEnv, arrays: BatchArrays):
         self.env = env
         self.arrays = arrays
+        self.observations = arrays.observations
 
     def reset(self, staggered: bool) -> None:
         """Start an episode in every world."""
-        self.env.reset(staggered=staggered, out=self.arrays.observations)
+        self.env.reset(staggered=staggered, out=self.observations)
         self._write_episodes()
 
     def step(self, needs_masks: bool, order: NDArray[np.integer[Any]] | None) -> StepInfo | None:
         """Step the worlds with the shared actions. Returns the episodes that ended, or None if none did."""
         arrays, begin = self.arrays, time.perf_counter()
         _, arrays.rewards[:], arrays.terminated[:], arrays.truncated[:], info = self.env.step(
-            arrays.actions, out=arrays.observations, order=order
+            arrays.actions, out=self.observations, order=order
         )
         if needs_masks:
             self.write_action_masks()
