@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import registered_maps
 import torch
 from tiny_runs import (
     TINY,
@@ -18,6 +19,7 @@ from tiny_runs import (
     assert_same_state,
     assert_same_weights,
     ignore,
+    interrupt,
     metrics_of,
     tiny_config,
     train_epoch,
@@ -27,11 +29,12 @@ from worker_worlds import children_of, is_running, wait_until_ended
 
 from metta.api import Override, RunConfig, resume_run, train_run
 from metta.config.batch_plan import plan_batch
+from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.plan import worker_count as counting
 from metta.config.plan.memory_estimate import WORKER_BYTES, memory_parts
 from metta.config.plan.worker_count import available_cores, worker_count
 from metta.config.training import ExperienceConfig
-from metta.errors import TrainingError
+from metta.errors import MapError, TrainingError
 from metta.rl.curricula.curriculum import Curriculum
 from metta.run.training_run import TrainingRun
 
@@ -101,11 +104,10 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 def test_resume_may_change_the_number_of_workers(straight: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    common = (*BATCH, "run.total_timesteps=1024", "simulation.replay_interval=0")
-    train_run(tiny_config(run_dir, *common, "experience.workers=2"), ignore)
-    for steps, workers in ((2048, 0), (2560, 3), (3072, 2)):
-        options = [f"run.total_timesteps={steps}", f"experience.workers={workers}"]
-        resume_run(run_dir, ignore, [Override.parse(text) for text in options])
+    common = (*BATCH, "run.total_timesteps=3072", "simulation.replay_interval=0")
+    train_run(tiny_config(run_dir, *common, "experience.workers=2"), Recorder(2, interrupt))
+    for workers, stop in ((0, 3), (3, 5), (2, 9)):
+        resume_run(run_dir, Recorder(stop, interrupt), [Override.parse(f"experience.workers={workers}")])
     assert_same_run(straight, run_dir)
     assert "workers = 2" in (run_dir / "config.toml").read_text()
 
@@ -125,14 +127,10 @@ def test_a_worker_that_dies_ends_the_run_and_nothing_is_lost(straight: Path, tmp
 
 
 def test_a_run_that_cannot_begin_leaves_no_workers() -> None:
-    config = tiny_config(
-        "",
-        *BATCH,
-        "experience.workers=2",
-        "env.map_builder.objects={ mine_red = 36 }",
-        "env.map_builder.border_width=1",
-    )
-    with pytest.raises(Exception, match="map"):
+    builder = "{ type = 'Custom', name = 'wrong shape', border_width = 1, objects = {} }"
+    assert MAP_BUILDERS.registered("wrong shape") is registered_maps.wrong_shape
+    config = tiny_config("", *BATCH, "experience.workers=2", f"env.map_builder={builder}")
+    with pytest.raises(MapError, match='"wrong shape" returned'):
         TrainingRun(config, Curriculum.from_config(config))
     deadline = time.monotonic() + DEADLINE
     while children_of(os.getpid()) and time.monotonic() < deadline:
