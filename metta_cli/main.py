@@ -10,6 +10,7 @@ import typer
 
 import metta.api
 from metta_cli import output
+from metta_cli.commands.bench import bench
 from metta_cli.commands.check import check
 from metta_cli.commands.eval import eval_
 from metta_cli.commands.export import export
@@ -41,6 +42,7 @@ app.command()(play)
 app.command()(export)
 app.command()(report)
 app.command()(check)
+app.command()(bench)
 app.command()(reference)
 app.command()(schema)
 app.add_typer(presets, name="presets")

@@ -60,6 +60,11 @@ def print_wrapped(text: str, indent: int = 0) -> None:
     print_lines(textwrap.wrap(text, _width(), initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False))
 
 
+def terminal_columns() -> int:
+    """Width of the terminal, in columns."""
+    return shutil.get_terminal_size().columns
+
+
 def is_narrow() -> bool:
     """Whether the terminal is too narrow for columns of text beside each other."""
     return _width() < MIN_GLOSSARY_WIDTH
@@ -230,4 +235,4 @@ def format_duration(seconds: float | None) -> str:
 
 
 def _width() -> int:
-    return min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    return min(terminal_columns(), MAX_WIDTH)

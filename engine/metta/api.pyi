@@ -95,6 +95,10 @@ from metta.rl.frozen_policies.self_play import FrozenPolicy, OpponentPool
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
 from metta.rl.rollout import BatchInfo, rollout
+from metta.run.benchmark.bench import BenchResult, bench
+from metta.run.benchmark.speed_sampler import DeviceUse, Split
+from metta.run.benchmark.trace import check_trace_path, write_trace
+from metta.run.benchmark.trials import Trial, TrialResult
 from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics
 from metta.run.events import (
@@ -154,6 +158,7 @@ __all__ = [
     "AsciiConfig",
     "Backbone",
     "BatchInfo",
+    "BenchResult",
     "BucketConfig",
     "CheckpointConfig",
     "CheckpointSaved",
@@ -163,6 +168,7 @@ __all__ = [
     "Curriculum",
     "CurriculumConfig",
     "Derived",
+    "DeviceUse",
     "DistributedConfig",
     "EnvConfig",
     "EnvSpec",
@@ -223,20 +229,25 @@ __all__ = [
     "ScriptedPolicy",
     "SelfPlayConfig",
     "SimulationConfig",
+    "Split",
     "StepInfo",
     "StopRequested",
     "Suite",
     "TableReference",
     "TrainingState",
+    "Trial",
+    "TrialResult",
     "UpdateSettings",
     "VTraceConfig",
     "WeightTransfer",
     "action_words",
     "agent_names",
+    "bench",
     "broken_preset_packages",
     "cell_glyphs",
     "check_config",
     "check_text",
+    "check_trace_path",
     "compute_advantages",
     "compute_gradient_stats",
     "config_reference",
@@ -289,4 +300,5 @@ __all__ = [
     "whole_number",
     "write_replay",
     "write_report",
+    "write_trace",
 ]

@@ -1,0 +1,192 @@
+"""Speed of training with a config: samples of what an agent step costs, each from a part of an epoch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]  # torch does not list it
+
+from metta.config.batch_plan import BatchPlan
+from metta.config.run import RunConfig
+from metta.rl.curricula.curriculum import Curriculum
+from metta.rl.experience import Experience
+from metta.rl.rollout import rollout
+from metta.run.training_run import TrainingRun
+from metta.spans import Span, record_spans
+
+SAMPLE_SECONDS = 0.4
+"""Length of a sample's rollout, roughly; its updates take half of it, or what one of them takes."""
+MAX_STEPS = 128
+"""Maximum number of steps of a sample's rollout."""
+FIRST_STEPS = 3
+"""Steps of the first rollout, which shows how long a step takes."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Seconds per agent step, by what training does."""
+
+    infer: float
+    """the policy computes actions"""
+    learn: float
+    """the policy is updated"""
+    simulate: float
+    """the worlds step while nothing else happens (`experience.async_factor = 1` without workers)"""
+    wait: float
+    """the policy waits for the simulator, which runs in a thread or in worker processes"""
+    other: float
+    """experience is stored, opponents and statistics are computed"""
+    beside: float = 0.0
+    """the worlds step while the policy computes, summed over threads and processes; no part of `total`"""
+
+    @property
+    def collect(self) -> float:
+        """Seconds per agent step in which experience is collected."""
+        return self.infer + self.simulate + self.wait + self.other
+
+    @property
+    def total(self) -> float:
+        """Seconds per agent step."""
+        return self.collect + self.learn
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    """What a GPU does during training."""
+
+    busy: float
+    """fraction of the time in which it computes or copies"""
+    transfer: float
+    """seconds of copies from and to the CPU's memory per agent step, while the policy or the CPU may compute"""
+
+
+class SpeedSampler:
+    """A training run that is sampled rather than trained: its worlds, its policy and its optimizer.
+
+    Rollouts have all worlds of the config, but fewer steps than an epoch; updates have minibatches of the config's size
+    and segments of its length, but fewer of them. The policy keeps its initial weights, and episodes are staggered, so
+    that some end in every sample. A context manager, which closes the worlds.
+    """
+
+    def __init__(self, config: RunConfig, plan: BatchPlan, threads: int, steps: int | None = None):
+        """`plan` is the batch plan of `config`; `steps` the length of rollouts, by default chosen from a first one."""
+        self.plan = plan
+        self.threads = threads
+        with self._threads():
+            self._run = TrainingRun(_for_updates(config, plan), Curriculum.from_config(config))
+            self._run.collect()
+            self.steps = steps or FIRST_STEPS
+            """steps of a rollout"""
+            self._experience = self._make_experience(config)
+            self.sample()  # the first one is slower, above all where layers are compiled
+            if steps is None:
+                seconds = self.collect().collect * plan.agents
+                self.steps = min(MAX_STEPS, max(FIRST_STEPS, round(SAMPLE_SECONDS / seconds)))
+                self._experience.close()
+                self._experience = self._make_experience(config)
+
+    def _make_experience(self, config: RunConfig) -> Experience:
+        """The experience of rollouts: all worlds of the config, and segments of `steps` steps."""
+        size = self.plan.agents * self.steps
+        sizes = {"batch_size": size, "minibatch_size": size, "bptt_horizon": self.steps, "stagger_episodes": True}
+        return self._run.make_experience(config.experience.model_copy(update=sizes))
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the policy."""
+        return self._run.device
+
+    @property
+    def num_weights(self) -> int:
+        """Number of weights of the policy."""
+        return sum(weight.numel() for weight in self._run.agent.parameters())
+
+    def collect(self) -> Split:
+        """A sample of collecting, without learning: all steps of a rollout but the first."""
+        moments: list[float] = []
+        with self._threads(), record_spans() as spans:
+            rollout(self._experience, self._run.agent, on_progress=lambda *counts: moments.append(time.perf_counter()))
+        return _split(spans, moments[0], moments[-1], (len(moments) - 1) * self.plan.agents, self.plan)
+
+    def learn(self) -> float:
+        """A sample of learning: seconds per agent step of an epoch."""
+        with self._threads(), record_spans() as spans:
+            self._run.update()
+            self._synchronize()
+        return (
+            sum(span.end - span.begin for span in spans if span.name == "learn") / self._run.experience.plan.batch_size
+        )
+
+    def sample(self) -> Split:
+        """A sample of both."""
+        return replace(self.collect(), learn=self.learn())
+
+    def device_use(self, split: Split) -> DeviceUse:
+        """How much the GPU computes and copies in training with the costs `split`, from profiles of both phases."""
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        ) as profile:
+            sample = self.sample()
+        learned = self._run.experience.plan.batch_size
+        seconds = sample.collect * self.plan.agents * self.steps + sample.learn * learned
+        return _device_use(profile.events() or (), seconds, self.plan.agents * self.steps)
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self._experience.close()
+        self._run.close()
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Context in which torch computes in this sampler's number of threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _for_updates(config: RunConfig, plan: BatchPlan) -> RunConfig:
+    """The config with the smallest batch of whole minibatches, and without what ends or changes updates over time."""
+    least = plan.num_learners * plan.horizon
+    minibatch = config.experience.minibatch_size
+    sizes = {"batch_size": -(-least // minibatch) * minibatch, "stagger_episodes": True}
+    return config.model_copy(
+        update={
+            "experience": config.experience.model_copy(update=sizes),
+            # repeated updates on one batch with the config's learning rate could diverge
+            "optimizer": config.optimizer.model_copy(update={"learning_rate": 1e-12}),
+            "ppo": config.ppo.model_copy(update={"target_kl": None}),
+        }
+    )
+
+
+def _split(spans: Sequence[Span], begin: float, end: float, agent_steps: int, plan: BatchPlan) -> Split:
+    """The costs of collecting `agent_steps` agent steps between two moments."""
+    here = threading.current_thread().name
+    seconds = dict.fromkeys(("infer", "wait", "simulate", "beside"), 0.0)
+    for span in spans:
+        name = "beside" if span.name == "simulate" and span.thread != here else span.name
+        if name in seconds:
+            seconds[name] += max(0.0, min(end, span.end) - max(begin, span.begin))
+    costs = {name: value / agent_steps for name, value in seconds.items()}
+    other = (end - begin) / agent_steps - costs["infer"] - costs["wait"] - costs["simulate"]
+    # the values of the observations after the last step cost about as much as a step of the policy
+    costs["infer"] *= 1 + 1 / (plan.segments_per_agent * plan.horizon)
+    return Split(learn=0.0, other=max(0.0, other), **costs)
+
+
+def _device_use(events: Iterable[Any], seconds: float, agent_steps: int) -> DeviceUse:
+    """The use of a GPU in a profile of `seconds`, from the events of `torch.profiler`."""
+    on_device = [event for event in events if event.device_type == DeviceType.CUDA]
+    kernels = [event for event in on_device if not event.is_user_annotation]
+    copies = [event for event in kernels if event.name.startswith(("Memcpy HtoD", "Memcpy DtoH"))]
+    busy, copied = (sum(event.time_range.elapsed_us() for event in part) / 1e6 for part in (kernels, copies))
+    return DeviceUse(min(1.0, busy / seconds), copied / agent_steps)
