@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -42,11 +43,12 @@ def bench(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the speed of training: what bounds it, and which settings change it.
+    """Measure the speed of training here, and what would change it.
 
-    Trains parts of epochs without saving anything. Each trial of a setting alternates with the file as it is; the
+    Says what bounds the speed. Trains parts of epochs without saving anything. Each trial of a setting alternates with the file as it is; the
     table has ratios of speeds with their uncertainty. Other programs on the same cores make all of it uncertain.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or torch's profiler prints two lines of its log
     with api.open_config(source, overrides(set_, device=device)) as config:
         set_up_torch()
         if profile is not None:

@@ -83,6 +83,8 @@ def completed(here: Path, line: str) -> list[str]:
     return ran.stdout.split()
 
 
-@pytest.mark.parametrize("line", ["metta train quick", "metta presets show quick", "metta eval scripted --env quick"])
+@pytest.mark.parametrize(
+    "line", ["metta train quick", "metta bench quick", "metta presets show quick", "metta eval scripted --env quick"]
+)
 def test_the_shell_completes_presets(tmp_path: Path, line: str) -> None:
     assert completed(tmp_path, line) == ["quickstart"]

@@ -220,6 +220,7 @@ def test_a_run_is_named_by_its_file(here: Path) -> None:
 PIPED = {
     "train": ["train", "-", "--quiet", "--run-dir", "piped"],
     "check": ["check", "-"],
+    "bench": ["bench", "-", "--seconds", "1"],
     "map": ["map", "-"],
     "eval --env": ["eval", "random", "--env", "-", "--episodes", "1"],
     "eval --tasks": ["eval", "random", "--env", "-", "--tasks", "--episodes", "1"],

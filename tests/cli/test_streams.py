@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("export", NAME, "--out", f"out/{NAME}.onnx"),
     "report": ("report", NAME, "--out", f"out/{NAME}.html"),
     "check": ("check", f"{NAME}.toml"),
+    "bench": ("bench", f"{NAME}.toml", "--seconds", "1", "--profile", f"out/{NAME}.json"),
     "reference": ("reference", "ppo"),
     "schema": ("schema",),
     "presets": ("presets", "show", "quickstart"),
@@ -168,7 +169,7 @@ def test_a_command_ends_as_it_does_without_the_disturbance(here: Path, command: 
         disturbed = ran(here, COMMANDS[command], **streams)
         assert (disturbed.code, disturbed.files) == (plain.code, plain.files), f"{name}: {disturbed.stderr.decode()}"
         assert b"Traceback" not in disturbed.stderr, f"{name}: {disturbed.stderr.decode()}"
-        if "stdout" not in streams and command not in ("train", "resume"):  # whose lines have times
+        if "stdout" not in streams and command not in ("train", "resume", "bench"):  # whose lines have times
             assert disturbed.stdout == plain.stdout, name
     if command in PACKAGES:
         return

@@ -213,6 +213,8 @@ OPTIONS: dict[str, list[list[str]]] = {
     "report run": [["report", "~/run"]],
     "report out": [["report", "~/run", "--out=~/new/report.html"]],
     "check source": [["check", "~/tiny.toml"]],
+    "bench source": [["bench", "~/tiny.toml", "--seconds=1"]],
+    "bench profile": [["bench", "~/tiny.toml", "--seconds=1", "--profile=~/new/trace.json"]],
     "check from_": [["check", "~/tiny.toml", "--from=~/run"]],
 }
 """Commands for each argument and option that takes a path."""
@@ -232,6 +234,8 @@ NO_PATHS = {
     "watch set_",
     "play set_",
     "check set_",
+    "bench device",
+    "bench set_",
     "export set_",
     "reference name",
 }

@@ -71,7 +71,8 @@ class BenchResult:
         split = self.split
         simulator = (split.simulate + split.wait) / split.total
         learn, infer = split.learn / split.total, split.infer / split.total
-        faster = f"{1 / (1 - simulator):.2f} times"
+        has_idle_core = self.gpu is not None or self.cores > self.threads
+        faster = f"at most {split.most_without_simulator(has_idle_core):.2f} times"
         if simulator > max(learn, infer):
             text = (
                 f"The simulator bounds the speed: {'the policy waits for it' if split.wait else 'the worlds step'} "
@@ -189,7 +190,7 @@ def _compare_all(
             yield TrialResult(trial, reason=f"can bring at most {trial.most:.2f}")
         elif trial.needs_seconds > clock.seconds:
             yield TrialResult(trial, reason=f"compiling takes long; --seconds {trial.needs_seconds:.0f} measures it")
-        elif not clock.left:
+        elif not clock.left and trial is not made[0]:
             yield TrialResult(trial, reason="no time left")
         else:
             yield _compare(config, trial, base, split, clock, clock.left / (len(made) - made.index(trial)))

@@ -55,6 +55,14 @@ class Split:
         """Seconds per agent step."""
         return self.collect + self.learn
 
+    def most_without_simulator(self, has_idle_core: bool) -> float:
+        """How many times as fast training can be at most if the simulator costs nothing.
+
+        Without an idle core, worlds that step beside the policy take time from it.
+        """
+        simulator = self.wait + self.simulate + (0.0 if has_idle_core else self.beside)
+        return self.total / max(self.learn, self.total - simulator)
+
 
 @dataclass(frozen=True)
 class DeviceUse:
@@ -116,12 +124,12 @@ class SpeedSampler:
 
     def learn(self) -> float:
         """A sample of learning: seconds per agent step of an epoch."""
+        begin = time.perf_counter()
         with self._threads(), record_spans() as spans:
-            self._run.update()
-            self._synchronize()
-        return (
-            sum(span.end - span.begin for span in spans if span.name == "learn") / self._run.experience.plan.batch_size
-        )
+            while not spans or time.perf_counter() - begin < SAMPLE_SECONDS / 2:
+                self._run.update()
+        seconds = [span.end - span.begin for span in spans if span.name == "learn"]
+        return sum(seconds) / len(seconds) / self._run.experience.plan.batch_size
 
     def sample(self) -> Split:
         """A sample of both."""
@@ -129,13 +137,17 @@ class SpeedSampler:
 
     def device_use(self, split: Split) -> DeviceUse:
         """How much the GPU computes and copies in training with the costs `split`, from profiles of both phases."""
-        with torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-        ) as profile:
-            sample = self.sample()
-        learned = self._run.experience.plan.batch_size
-        seconds = sample.collect * self.plan.agents * self.steps + sample.learn * learned
-        return _device_use(profile.events() or (), seconds, self.plan.agents * self.steps)
+        with torch.profiler.profile() as collecting:
+            cost = self.collect().collect
+        agent_steps = self.plan.agents * self.steps
+        collected = _device_use(collecting.events() or (), cost * agent_steps, agent_steps)
+        begin = time.perf_counter()
+        with torch.profiler.profile() as learning:
+            self._run.update()
+        seconds, agent_steps = time.perf_counter() - begin, self._run.experience.plan.batch_size
+        learned = _device_use(learning.events() or (), seconds, agent_steps)
+        busy = (split.collect * collected.busy + split.learn * learned.busy) / split.total
+        return DeviceUse(busy, collected.transfer + learned.transfer)
 
     def close(self) -> None:
         """Close the worlds."""

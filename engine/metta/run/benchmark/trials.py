@@ -70,7 +70,8 @@ def batch_plan(config: RunConfig) -> BatchPlan:
 def make_trials(config: RunConfig, split: Split, threads: int, cores: int, device: str) -> list[Trial]:
     """The trials that could help, those that do not change what is learned first."""
     plan = batch_plan(config)
-    found = [*_thread_trials(threads, cores, device), *_worker_trials(config, split, cores)]
+    most = split.most_without_simulator(device != "cpu" or cores > threads)
+    found = [*_thread_trials(threads, cores, device), *_worker_trials(config, most, cores)]
     found += [*_batch_trials(config, plan), *_precision_trials(config), *_learning_trials(config, plan, split)]
     return [trial for trial in found if _is_valid(config, trial)]
 
@@ -83,9 +84,8 @@ def _is_valid(config: RunConfig, trial: Trial) -> bool:
     return True
 
 
-def _worker_trials(config: RunConfig, split: Split, cores: int) -> Iterator[Trial]:
+def _worker_trials(config: RunConfig, most: float, cores: int) -> Iterator[Trial]:
     """Worker processes, which take the worlds' steps from this process."""
-    most = split.total / (split.total - split.wait - split.simulate)
     now = getattr(config.experience, "workers", None)
     if now == 0:
         for count in dict.fromkeys((1, max(1, cores // 2), max(1, cores - 1))):
