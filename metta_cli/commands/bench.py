@@ -13,7 +13,7 @@ import typer
 from metta import api
 from metta_cli import output
 from metta_cli.commands.train import overrides
-from metta_cli.parameters import Debug, Device, Json, Quiet, Set, Source, integer_option
+from metta_cli.parameters import Debug, Device, Json, Set, Source, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 Seconds = Annotated[int, integer_option("Seconds that the measurement takes, roughly.", 1)]
@@ -40,20 +40,19 @@ def bench(
     device: Device = None,
     set_: Set = None,
     json: Json = False,
-    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Measure the speed of training here, and what would change it.
 
-    Says what bounds the speed. Trains parts of epochs without saving anything. Each trial of a setting alternates with the file as it is; the
-    table has ratios of speeds with their uncertainty. Other programs on the same cores make all of it uncertain.
+    Says what bounds the speed. Trains parts of epochs without saving anything. Each trial of a setting alternates with
+    the file as it is; the table has ratios of speeds with their uncertainty. Other programs on the same cores make all of it uncertain.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or torch's profiler prints two lines of its log
     with api.open_config(source, overrides(set_, device=device)) as config:
         set_up_torch()
         if profile is not None:
             api.check_trace_path(api.user_path(profile))
-        with _Progress(quiet) as progress:
+        with _Progress() as progress:
             result = api.bench(config, seconds, progress)
             if profile is not None:
                 progress("tracing an epoch", 1.0)
@@ -69,8 +68,8 @@ def bench(
 class _Progress:
     """What is being measured, on one line of the terminal; nothing where stderr is no terminal."""
 
-    def __init__(self, quiet: bool):
-        self._is_shown = not quiet and sys.stderr.isatty()
+    def __init__(self) -> None:
+        self._is_shown = sys.stderr.isatty()
 
     def __enter__(self) -> _Progress:
         return self
