@@ -79,8 +79,8 @@ class TestPackedObservations:
                 padded.reset(out=expected, worlds=mask)
                 tokens, _ = packing.reset(out=packed, worlds=mask)
         assert packing.episode_stats() == padded.episode_stats()
-        assert len(ends) > 2
-        assert staggered or {0, worlds} < ends
+        assert len(ends) > (2 if auto_reset else 1)
+        assert staggered or {0, worlds} <= ends
 
     def test_is_a_buffer_that_may_lie_in_memory_of_others(self) -> None:
         env = MettaGridEnv(crowded(), 3, seed=0)
