@@ -203,8 +203,9 @@ class MettaGridEnv:
 
         worlds.clock += 1
         worlds.steps += 1
-        worlds.success[:] = False
-        worlds.reward[:] = worlds.compiled.rulesets.time_punishment[worlds.ruleset].repeat(self.num_agents)
+        worlds.success.fill(False)
+        by_world = worlds.reward.reshape(self.num_worlds, -1)
+        by_world[...] = worlds.by_ruleset(worlds.compiled.rulesets.time_punishment)[:, None]
         worlds.last_action[:] = actions  # modulo 256: a token value is one byte
 
         advance_converters(worlds)

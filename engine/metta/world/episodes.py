@@ -195,11 +195,11 @@ def episode_ends(worlds: Worlds) -> tuple[NDArray[np.bool_], NDArray[np.bool_], 
     No world is both terminated and truncated. Without `auto_reset`, a flag stays true until `reset`.
     """
     rulesets = worlds.compiled.rulesets
-    last_step = rulesets.last_step[worlds.ruleset]
+    last_step = worlds.by_ruleset(rulesets.last_step)
     is_over = worlds.steps >= last_step
     if not np.count_nonzero(is_over):
         return is_over, is_over, NO_WORLDS
-    terminated = is_over & rulesets.terminates[worlds.ruleset]
+    terminated = is_over & worlds.by_ruleset(rulesets.terminates)
     return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
 
 

@@ -1,8 +1,8 @@
 """Observation encoding: the window around each agent as a list of (location, feature id, value) tokens.
 
-The cells of each window are gathered in token order, each entity in them is expanded to its tokens from a table
-(`token_table.py`), and the tokens of each agent, truncated to `num_observation_tokens`, are copied to its row, or one
-agent after the other to a buffer without padding (`packed.py`).
+The rows of each window are gathered, the occupied cells in them are sorted into token order, and each entity is expanded
+to its tokens from a table (`token_table.py`). The tokens of each agent, truncated to `num_observation_tokens`, are copied
+to its row, or one agent after the other to a buffer without padding (`packed.py`).
 
 `tests/benchmarks/README.md` lists where the time of these steps goes.
 """
@@ -20,6 +20,10 @@ from metta.config.env.token_features import GLOBAL_FEATURES, NO_TOKEN
 from metta.world.observation.packed import Observations, PackedObservations
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
+
+# constants as arrays, see compiled_config.py
+NOTHING = np.array(EMPTY, np.int32)
+INDEX_BITS = np.array(0xFFFFFFFF)
 
 CHUNK = 512
 """Number of agents encoded at once: fewer take more NumPy calls, more cause cache misses."""
@@ -74,14 +78,31 @@ class Window:
         half_height, half_width = spec.observation_height // 2, spec.observation_width // 2
         # first the global tokens, which have the location of the agent's own cell, then the cells of the window
         locations = [spec.center, *((row + half_height) << 4 | (col + half_width) for row, col in cells)]
-        self.num_cells = len(cells)
+        self.num_cells, self.width = len(cells), spec.observation_width
         self.rank_of_location = np.zeros(256, np.int64)
         self.rank_of_location[locations[1:]] = np.arange(len(cells))
-        agents = min(CHUNK, worlds.agents)
-        self.locations = np.tile(np.array(locations, np.int64) << 32, agents)
-        self.offsets = np.array([0, *(row * worlds.stride + col for row, col in cells)])
-        self.gathered = np.empty((agents, len(locations)), np.int64)
-        self.found = np.empty((agents, len(locations)), np.int32)
+        # What the agents of a chunk see has keys in the order of their tokens: agent * places + place, where places are
+        # the globals and then the cells in token order. Tables are indexed by key.
+        places, height, width = len(locations), spec.observation_height, spec.observation_width
+        self.chunk = min(CHUNK, worlds.agents, (1 << 16) // places)  # keys are uint16
+        first_key = np.arange(self.chunk)[:, None] * places
+        self.global_keys = first_key.ravel().astype(np.uint16)  # by agent
+        self.is_global = np.tile(np.arange(places) == 0, self.chunk)
+        self.locations = np.tile(np.array(locations, np.int64) << 32, self.chunk)
+        # each row of a window is copied as one element, and its cells are found row by row
+        self.row_offsets = (np.arange(height) - half_height) * worlds.stride - half_width
+        self.grid_row = np.dtype((np.void, width * worlds.grid.itemsize))
+        in_rows = np.array([(row + half_height) * width + (col + half_width) for row, col in cells])
+        keys = np.empty((self.chunk, len(cells)), np.uint16)
+        keys[:, in_rows] = first_key + 1 + np.arange(len(cells))
+        self.keys = keys.ravel()  # by agent and cell, row by row
+        self.cell_of_key = np.zeros(self.chunk * places, np.int64)  # the inverse
+        self.cell_of_key[self.keys] = np.arange(len(self.keys))
+        # Ends with cells that count as occupied, since NumPy finds the true values of an array in half the time if they
+        # are more than a tenth of it; here they would often be just under a tenth.
+        self.tail = len(self.keys) // 20 + 1
+        self.is_occupied = np.ones(len(self.keys) + self.tail, np.bool_)
+        self.numbers = np.arange(self.chunk * spec.num_observation_tokens)  # as many as the largest chunk has tokens
 
         self.num_tokens = spec.num_observation_tokens
         # a whole observation as one array element, so that NumPy copies it at once
@@ -118,9 +139,9 @@ class Observer:
         With `is_counted`, their tokens are added to the statistics of the episodes.
         """
         self.table.update()
-        worlds, streams, end = self.worlds, {}, 0
-        for start in range(0, len(out), CHUNK):
-            chunk = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
+        worlds, streams, end, size = self.worlds, {}, 0, self.window.chunk
+        for start in range(0, len(out), size):
+            chunk = slice(start, start + size) if rows is None else rows[start : start + size]
             stream = self._tokens(chunk)
             written = np.minimum(stream.totals, self._num_tokens)
             if is_counted:
@@ -129,10 +150,10 @@ class Observer:
             if isinstance(out, PackedObservations):
                 tokens = self._truncated(stream)
                 out.buffer[end : end + len(tokens)] = tokens
-                out.counts[start : start + CHUNK] = written
+                out.counts[start : start + size] = written
                 end += len(tokens)
             else:
-                self._copy_rows(stream, written, out[start : start + CHUNK])
+                self._copy_rows(stream, written, out[start : start + size])
             streams[start] = stream
         self._streams, self._restarted = streams if rows is None else {}, []
 
@@ -169,7 +190,7 @@ class Observer:
     def _may_be_full(self) -> bool:
         """Whether any observation may have no unused token slots, without encoding observations again."""
         worlds, streams = self.worlds, self._streams
-        if len(streams) * CHUNK < worlds.agents:
+        if len(streams) * self.window.chunk < worlds.agents:
             return True
         for stream in streams.values():
             if stream.totals.max() >= self._num_tokens:
@@ -182,17 +203,17 @@ class Observer:
     def _last_streams(self) -> list[_TokenStream]:
         """The tokens of the last observations, in chunks of agents; encoded again in worlds that were reset since."""
         self.worlds.check_episode(0)
-        starts = range(0, self.worlds.agents, CHUNK)
+        starts = range(0, self.worlds.agents, self.window.chunk)
         for world in self._restarted:
             rows = self.worlds.rows_of(world)
-            for start in range(rows.start - rows.start % CHUNK, rows.stop, CHUNK):
+            for start in range(rows.start - rows.start % self.window.chunk, rows.stop, self.window.chunk):
                 self._streams.pop(start, None)
         self._restarted = []
         if len(self._streams) < len(starts):
             self.table.update()
             for start in starts:
                 if start not in self._streams:
-                    self._streams[start] = self._tokens(slice(start, start + CHUNK))
+                    self._streams[start] = self._tokens(slice(start, start + self.window.chunk))
         return [self._streams[start] for start in starts]
 
     def feature_grid(self, world: int) -> NDArray[np.uint8]:
@@ -215,35 +236,43 @@ class Observer:
         return grid.reshape(*slot.shape, -1)
 
     def _tokens(self, rows: NDArray[np.int64] | slice) -> _TokenStream:
-        """All tokens of at most CHUNK agents, not truncated to `num_observation_tokens`."""
+        """All tokens of at most `window.chunk` agents, not truncated to `num_observation_tokens`."""
         worlds, window = self.worlds, self.window
-        cells = worlds.cell[rows]
-        gathered, found = window.gathered[: len(cells)], window.found[: len(cells)]
-        np.add(cells[:, None], window.offsets, out=gathered)
-        gathered[:, 0] = worlds.globals_cell[rows]
-        # no index is out of range; mode="wrap" is the fastest of NumPy's modes
-        worlds.grid.take(gathered, out=found, mode="wrap")
-        occupied = (found > EMPTY).ravel().nonzero()[0]
-        entities = found.ravel().take(occupied)
+        corners = worlds.cell[rows][:, None] + window.row_offsets
+        grid = worlds.grid
+        grid_rows = np.ndarray(len(grid) - window.width, window.grid_row, grid, 0, (grid.itemsize,))  # they overlap
+        found = grid_rows[corners].view(np.int32).ravel()
+        is_occupied = window.is_occupied[-len(found) - window.tail :]
+        np.greater(found, NOTHING, out=is_occupied[: len(found)])
+        occupied = is_occupied.nonzero()[0][: -window.tail]
+        sorted_keys = np.concatenate((window.keys.take(occupied), window.global_keys[: len(corners)]))
+        sorted_keys.sort()
+        keys = sorted_keys.astype(np.int64)
+        entities = found.take(window.cell_of_key.take(keys)).astype(np.int64)
+        globals_ = window.is_global.take(keys).nonzero()[0]
+        entities[globals_] = grid[worlds.globals_start :][rows]
         counts = self.table.counts.take(entities)
-        ends = counts.cumsum()
+        ends = np.add.accumulate(counts)
         starts = ends - counts
         total = int(ends[-1])
 
         # low 32 bits: index of each token in the table; high 32 bits: its location
-        first = window.locations.take(occupied)
-        first += entities * np.int64(self.table.slots)
+        first = window.locations.take(keys)
+        entities *= self.table.slots
+        first += entities
         first -= starts
         source = first.repeat(counts)
-        source += np.arange(total)
+        if total > len(window.numbers):
+            window.numbers = np.arange(2 * total)
+        source += window.numbers[:total]
 
         tokens = np.empty((total + self._num_tokens) * 3, np.uint8)
         tokens[: total * 3 : 3] = source.view(np.uint8)[4::8]
-        source &= 0xFFFFFFFF
+        source &= INDEX_BITS
         np.ndarray(total, np.uint16, tokens, 1, (3,))[...] = self.table.tokens.ravel().take(source)
 
-        agent_starts = starts[(entities < worlds.first_swappable).nonzero()[0]]  # each agent starts with its globals
-        totals = np.empty(len(cells), np.int64)
+        agent_starts = starts.take(globals_)
+        totals = np.empty(len(corners), np.int64)
         np.subtract(agent_starts[1:], agent_starts[:-1], out=totals[:-1])
         totals[-1] = total - agent_starts[-1]
         return _TokenStream(tokens, agent_starts, totals)

@@ -30,6 +30,10 @@ CONVERTING = CONVERTER_FEATURES.index("converting")
 SWAPPABLE = SWAPPABLE_FEATURES.index("swappable")
 
 
+# constants as arrays, see compiled_config.py
+NO_REWARD, NOT_FROZEN, COMPLETE, ONE = np.array(0, np.float32), np.array(0), np.array(255.0), np.array(1)
+
+
 class TokenTable:
     """Tokens of all entities, indexed by entity id.
 
@@ -86,9 +90,9 @@ class TokenTable:
         global_values = values[worlds.first_global : worlds.first_swappable]
         global_values[:, COMPLETION] = self._completion().repeat(worlds.num_agents)
         global_values[:, LAST_ACTION : LAST_ACTION + 2] = worlds.last_action
-        global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > 0) else 0
+        global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > NO_REWARD) else 0
         agent_values = values[worlds.first_agent : worlds.first_plain_wall]
-        agent_values[:, FROZEN] = worlds.freeze != 0
+        agent_values[:, FROZEN] = worlds.freeze != NOT_FROZEN
         agent_values[:, ORIENTATION] = worlds.orientation
         agent_values[:, AGENT_COLOR] = worlds.color
         agents = worlds.items_changed.nonzero()[0]
@@ -101,12 +105,12 @@ class TokenTable:
             worlds.converter_changed[converters] = False
 
     def _completion(self) -> NDArray[np.int64]:
-        """Value of the episode_completion_pct token: 255 * steps / max_steps, rounded. `[worlds]`
+        """Value of the episode_completion_pct token: 255 * steps / max_steps, rounded. `[worlds] int64`
 
         A value above 255 is stored modulo 256.
         """
         worlds = self._worlds
-        return rounded(worlds.steps / worlds.compiled.rulesets.max_steps[worlds.ruleset] * 255.0)
+        return rounded(worlds.steps / worlds.by_ruleset(worlds.compiled.rulesets.max_steps) * COMPLETE)
 
     def _write_agents(self, agents: NDArray[np.int64]) -> None:
         worlds = self._worlds
@@ -151,6 +155,6 @@ def rounded(values: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     `floor(x + 0.5)` would be inexact, because the sum is rounded too: for the largest double below 0.5 it gives 1.
     """
     halves: NDArray[np.int64] = (values + values).astype(np.int64)
-    halves += 1
-    halves >>= 1
+    halves += ONE
+    halves >>= ONE
     return halves

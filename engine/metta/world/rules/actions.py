@@ -15,8 +15,9 @@ from metta.world.rules.turn_order import RowsByKind, Turns, conflict_free_batche
 from metta.world.state.compiled_config import (
     ALWAYS_SUCCEEDS,
     CHANGES_CELL,
-    COUNTED,
+    FIRST_ATTACK,
     INVALID,
+    LAST_REFUSED,
     MAIN_PHASE,
     USES_CONVERTER,
     TurnKind,
@@ -47,11 +48,13 @@ def run_main_phase(worlds: Worlds, turns: Turns) -> None:
 
 def count_actions(worlds: Worlds, turns: Turns) -> None:
     """Count each agent's action as a success or failure, unless it is invalid or the agent is frozen."""
-    counts = turns.kind >= COUNTED[0]
+    is_counted = turns.kind >= FIRST_ATTACK
     # unknown actions have no column; for them, 0 is added to the column of another action
-    column = worlds.failed_start + turns.known_action
-    column += worlds.compiled.num_actions * worlds.success
-    worlds.agent_counters.ravel()[column] += counts
+    column = worlds.success * worlds.compiled.success_columns
+    column += worlds.failed_start
+    column += turns.known_action
+    counters = worlds.agent_counters.ravel()
+    counters[column] += is_counted
 
 
 def _split_at_gifts(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
@@ -76,17 +79,18 @@ def _execute(worlds: Worlds, turns: Turns, rows: Rows) -> None:
     Costs, rotations and color changes affect only the acting agent.
     """
     if np.count_nonzero(worlds.freeze):
-        skip_frozen(worlds, turns, rows[turns.kind[rows] > TurnKind.REFUSED])
+        skip_frozen(worlds, turns, rows[turns.kind[rows] > LAST_REFUSED])
     if worlds.compiled.main_phase_has_costs:
-        acting = rows[turns.kind[rows] > TurnKind.REFUSED]
+        acting = rows[turns.kind[rows] > LAST_REFUSED]
         turns.kind[acting[~pay(worlds, acting, turns.action_row[acting])]] = TurnKind.REFUSED
     by_kind = RowsByKind(turns, rows)
     penalize_invalid(worlds, turns, by_kind[INVALID])
     worlds.success[by_kind[ALWAYS_SUCCEEDS]] = True
-    for kind, act in ACTION_FUNCTIONS.items():
-        if (agents := by_kind[kind]).size:
+    for kinds, act in ACTION_FUNCTIONS.items():
+        if (agents := by_kind[kinds]).size:
             act(worlds, turns, agents)
-    penalize_failed(worlds, by_kind[MAIN_PHASE])
+    if worlds.compiled.has_penalty:
+        penalize_failed(worlds, by_kind[MAIN_PHASE])
 
 
 def _rotate(worlds: Worlds, turns: Turns, rows: Rows) -> None:
@@ -205,12 +209,12 @@ def _gift(worlds: Worlds, turns: Turns, rows: Rows) -> None:
     worlds.success[rows] = True
 
 
-ACTION_FUNCTIONS: dict[int | tuple[int, int], Callable[[Worlds, Turns, Rows], None]] = {
-    TurnKind.ROTATE: _rotate,
-    TurnKind.ROTATE_BY: _rotate_by,
-    TurnKind.CHANGE_COLOR: _change_color,
+ACTION_FUNCTIONS: dict[tuple[int, int], Callable[[Worlds, Turns, Rows], None]] = {
+    (TurnKind.ROTATE, TurnKind.ROTATE): _rotate,
+    (TurnKind.ROTATE_BY, TurnKind.ROTATE_BY): _rotate_by,
+    (TurnKind.CHANGE_COLOR, TurnKind.CHANGE_COLOR): _change_color,
     USES_CONVERTER: _use_converters,
     CHANGES_CELL: _move_and_swap,
-    TurnKind.GIFT: _gift,
+    (TurnKind.GIFT, TurnKind.GIFT): _gift,
 }
-"""The function that executes each kind of turn; kinds that can conflict with each other have the same function."""
+"""The function that executes each range of kinds; kinds that can conflict with each other have the same function."""

@@ -11,7 +11,7 @@ from metta.config.env.objects import ATTACK_RANGE, ATTACK_TARGETS
 from metta.geometry import COUNTERCLOCKWISE, STEPS
 from metta.world.rules.inventory import Rows, can_afford, check_items, pay, update_items
 from metta.world.rules.turn_order import Turns, conflict_free_batches
-from metta.world.state.compiled_config import ABSENT, ATTACK_PHASE, TurnKind
+from metta.world.state.compiled_config import ABSENT, FIRST_ATTACK, TurnKind
 from metta.world.state.worlds import Worlds
 
 # (row, col) offsets of the cell ahead and the cell to the left, indexed by orientation. `[4, 2]`
@@ -22,6 +22,7 @@ NEAREST_ORDER = [(distance, side) for distance in range(1, ATTACK_RANGE + 1) for
 """(cells ahead, cells to the left) of the targets of `attack_nearest`, in the order in which they are searched."""
 
 NO_AGENT = -1
+NOT_FROZEN = np.array(0)
 
 
 def attack_offsets(worlds: Worlds, order: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
@@ -38,11 +39,11 @@ def run_attack_phase(worlds: Worlds, turns: Turns) -> None:
     An attack changes only the attacker and the victim, and no agent moves in this phase. Victims are therefore found in
     advance, and attacks that have no agent in common are executed at once.
     """
-    rows = turns.rows_of(ATTACK_PHASE)
+    rows = turns.in_attack_phase()
     if not rows.size:
         return
     # agents that are frozen or lack resources now cannot attack later in this phase, and affect no other agent
-    able = ((turns.kind[rows] >= TurnKind.ATTACK) & (worlds.freeze[rows] == 0)).nonzero()[0]
+    able = ((turns.kind[rows] >= FIRST_ATTACK) & (worlds.freeze[rows] == NOT_FROZEN)).nonzero()[0]
     attackers = rows[able]
     able = able[can_afford(worlds, attackers, turns.action_row[attackers])]
     if not able.size:
@@ -60,11 +61,11 @@ def _execute(worlds: Worlds, turns: Turns, rows: Rows, victims: Rows | None) -> 
 
     `victims [rows]` are rows of agents or NO_AGENT; None: no attack hits. An agent can hit itself (see `look_at`).
     """
-    is_attack = turns.kind[rows] >= TurnKind.ATTACK
+    is_attack = turns.kind[rows] >= FIRST_ATTACK
     penalize_invalid(worlds, turns, rows[~is_attack])
     if np.count_nonzero(worlds.freeze):
         skip_frozen(worlds, turns, rows[is_attack])
-        is_attack = turns.kind[rows] >= TurnKind.ATTACK
+        is_attack = turns.kind[rows] >= FIRST_ATTACK
     attackers = rows[is_attack]
     pays = pay(worlds, attackers, turns.action_row[attackers])
     if victims is not None:

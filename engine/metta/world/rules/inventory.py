@@ -11,6 +11,8 @@ from metta.world.state.worlds import Worlds
 Rows = NDArray[np.int64]
 """Rows of agents, distinct unless stated otherwise."""
 
+IS_ABSENT = np.array(ABSENT)
+
 
 def update_items(worlds: Worlds, rows: Rows, items: Rows | int, change: NDArray[np.int64]) -> NDArray[np.int64]:
     """Add `change [rows]` to the amount of an item of each agent, clipped to [0, cap]; update counters and rewards.
@@ -55,13 +57,13 @@ def check_items(
     enough = np.ones(len(rows), np.bool_)
     for item in items:
         amount = needed[:, item][action_rows]
-        checked = (enough & (amount != ABSENT)).nonzero()[0]
-        agents = rows[checked]
-        untokened = agents[~worlds.has_token[:, item][agents]]
-        if untokened.size:
+        is_checked = enough & (amount != IS_ABSENT)
+        is_untokened = is_checked & ~worlds.has_token[:, item][rows]
+        if np.count_nonzero(is_untokened):
+            untokened = rows[is_untokened]
             worlds.has_token[untokened, item] = True
             worlds.items_changed[untokened] = True
-        enough[checked] = worlds.inventory[:, item][agents] >= amount[checked]
+        enough &= worlds.inventory[:, item][rows] >= amount  # an amount that is ABSENT is below all others
     return enough
 
 
@@ -85,12 +87,12 @@ def pay(worlds: Worlds, rows: Rows, action_rows: Rows) -> NDArray[np.bool_]:
     """
     actions, items = worlds.compiled.actions, worlds.compiled.cost_items
     may_act = actions.possible[action_rows]
-    costly = (may_act & actions.has_cost[action_rows]).nonzero()[0]
+    costly = actions.pays[action_rows].nonzero()[0]
     if costly.size:
         enough = check_items(worlds, rows[costly], actions.required, action_rows[costly], items)
         may_act[costly] = enough
-        paying = costly[enough]
-        if paying.size:
+        if np.count_nonzero(enough):
+            paying = costly[enough]
             _consume(worlds, rows[paying], action_rows[paying])
     return may_act
 

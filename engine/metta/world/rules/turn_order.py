@@ -9,14 +9,18 @@ one or two batches, on a crowded map three.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metta.random_streams import SPLITMIX64_STEP, splitmix64
-from metta.world.state.compiled_config import NUM_KINDS
+from metta.world.state.compiled_config import ATTACK_PHASE, NUM_KINDS
 from metta.world.state.worlds import Worlds
+
+FIRST_IN_ATTACK_PHASE = np.array(ATTACK_PHASE[0], np.uint8)
+KINDS_IN_ATTACK_PHASE = np.array(ATTACK_PHASE[1] - ATTACK_PHASE[0] + 1, np.uint8)
 
 
 def order_keys(worlds: Worlds, rows: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -42,17 +46,18 @@ class Turns:
     def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.integer[Any]] | None):
         compiled = worlds.compiled
         self._worlds = worlds
-        self.action, self.argument = actions.T
+        self.action, self.argument = actions[:, 0], actions[:, 1]
         # viewed as unsigned, negative numbers are large, so that one comparison finds all invalid numbers
-        self.known_action, argument = np.minimum(actions.view(np.uint64), compiled.first_invalid).view(np.int64).T
-        kind_index = self.known_action * (compiled.num_arguments + 1)
-        kind_index += argument
+        known = np.minimum(actions.view(np.uint64), compiled.first_invalid).view(np.int64)
+        self.known_action = known[:, 0]
+        kind_index = self.known_action * compiled.kinds_of_action
+        kind_index += known[:, 1]
         self.action_row = self.known_action  # row of ActionTables; arbitrary where the action id is unknown
         if len(compiled.configs) > 1:
             ruleset = worlds.ruleset.repeat(worlds.num_agents)
-            kind_index += ruleset * compiled.kind_by_action[0].size
+            kind_index += ruleset * compiled.kinds_of_ruleset
             self.action_row = self.known_action + ruleset * compiled.num_actions
-        self.kind: NDArray[np.uint8] = compiled.kind_by_action.ravel().take(kind_index)
+        self.kind: NDArray[np.uint8] = compiled.flat_kinds.take(kind_index)
         self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze counter reached 0 in this phase
         self._position: NDArray[np.uint64] | None = None if order is None else self._positions(order)
 
@@ -68,23 +73,24 @@ class Turns:
         # computed on demand, since only the few agents whose turns conflict need them
         return order_keys(self._worlds, rows, self._worlds.steps) if self._position is None else self._position[rows]
 
-    def rows_of(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
-        """Rows of the agents whose turn kind is in the inclusive range `kinds` (first, last)."""
-        first, last = kinds
-        return ((self.kind >= first) & (self.kind <= last)).nonzero()[0]
+    def in_attack_phase(self) -> NDArray[np.int64]:
+        """Rows of the agents with a turn in the attack phase."""
+        # unsigned: kinds before the first one become large
+        return ((self.kind - FIRST_IN_ATTACK_PHASE) < KINDS_IN_ATTACK_PHASE).nonzero()[0]
 
 
 class RowsByKind:
-    """Rows of agents by turn kind: `rows_by_kind[kind]`, or `rows_by_kind[first, last]` for an inclusive range."""
+    """Rows of agents by turn kind: `rows_by_kind[first, last]` for an inclusive range of kinds."""
 
     def __init__(self, turns: Turns, rows: NDArray[np.int64]):
-        kind = turns.kind[rows]
-        self._rows = rows[kind.argsort(kind="stable")]  # for uint8 this is a radix sort
-        self._ends: list[int] = [0, *np.bincount(kind, minlength=NUM_KINDS).cumsum().tolist()]
+        is_everyone = len(rows) == len(turns.kind)
+        kind = turns.kind if is_everyone else turns.kind[rows]
+        order = kind.argsort(kind="stable")  # for uint8 this is a radix sort
+        self._rows = order if is_everyone else rows[order]
+        self._ends = list(accumulate(np.bincount(kind, minlength=NUM_KINDS).tolist(), initial=0))
 
-    def __getitem__(self, kinds: int | tuple[int, int]) -> NDArray[np.int64]:
-        first, last = kinds if isinstance(kinds, tuple) else (kinds, kinds)
-        return self._rows[self._ends[first] : self._ends[last + 1]]
+    def __getitem__(self, kinds: tuple[int, int]) -> NDArray[np.int64]:
+        return self._rows[self._ends[kinds[0]] : self._ends[kinds[1] + 1]]
 
 
 def conflict_free_batches(

@@ -60,10 +60,14 @@ class TurnKind:
 
 NUM_KINDS = TurnKind.GIFT + 1
 
+# Constants in operations on arrays are arrays of the same type: with a few agents NumPy takes half the time, as it has no
+# Python number to convert.
+FIRST_ATTACK = np.array(TurnKind.ATTACK, np.uint8)
+LAST_REFUSED = np.array(TurnKind.REFUSED, np.uint8)
+
 # inclusive ranges of kinds: (first, last)
 ATTACK_PHASE = (TurnKind.UNKNOWN_ACTION, TurnKind.ATTACK_NEAREST)  # executed in the attack phase
 INVALID = (TurnKind.INVALID_ARGUMENT, TurnKind.UNKNOWN_ACTION)  # penalized in the main phase
-COUNTED = (TurnKind.ATTACK, TurnKind.GIFT)  # counted as a success or failure of the action
 MAIN_PHASE = (TurnKind.REFUSED, TurnKind.GIFT)  # executed in the main phase
 ALWAYS_SUCCEEDS = (TurnKind.NOOP, TurnKind.CHANGE_COLOR)
 USES_CONVERTER = (TurnKind.PUT_ITEMS, TurnKind.USE)
@@ -92,6 +96,7 @@ class ActionTables:
     kind: NDArray[np.int64]  # [actions]
     possible: NDArray[np.bool_]  # [actions]; false: disabled, or requires items that the world does not have
     has_cost: NDArray[np.bool_]  # [actions]
+    pays: NDArray[np.bool_]  # [actions], both of the above
     required: NDArray[np.int64]  # [actions, items], units or ABSENT
     consumed: NDArray[np.int64]  # [actions, items], units or ABSENT
     defense: NDArray[np.int64]  # [actions, items], units that the victim of an attack needs to block it, or ABSENT
@@ -183,6 +188,9 @@ class CompiledConfig:
         self.num_arguments = max(self.spec.max_action_args) + 1
         self.first_invalid = np.array([self.num_actions, self.num_arguments], np.uint64)  # [2], action id and argument
         self.kind_by_action = self._compile_kinds()
+        self.flat_kinds, self.kinds_of_ruleset = self.kind_by_action.ravel(), self.kind_by_action[0].size
+        self.kinds_of_action = np.array(self.num_arguments + 1)
+        self.success_columns = np.array(self.num_actions)
 
     def _compile_kinds(self) -> NDArray[np.uint8]:
         """The TurnKind by (ruleset, action id, argument). `[rulesets, actions + 1, arguments + 1] uint8`
@@ -291,10 +299,13 @@ def _compile_actions(
     required_table = _integers([_amounts(table, items, ABSENT) for table in required])
     consumed_table = _integers([_amounts(action.consumed_resources, items, ABSENT) for action in actions])
     gift_items = [items.index(action.item) if action.item in items else 0 for action in actions]
+    possible = np.array([config.can_act(action) for _, config, _, action in owned])
+    has_cost = np.asarray((required_table != ABSENT).any(axis=1) | (consumed_table != ABSENT).any(axis=1))
     return ActionTables(
         kind=np.array([_kind(kind, action) for _, _, kind, action in owned]),
-        possible=np.array([config.can_act(action) for _, config, _, action in owned]),
-        has_cost=(required_table != ABSENT).any(axis=1) | (consumed_table != ABSENT).any(axis=1),
+        possible=possible,
+        has_cost=has_cost,
+        pays=possible & has_cost,
         required=required_table,
         consumed=consumed_table,
         defense=_integers([_amounts(_possible_defense(action, items), items, ABSENT) for action in actions]),

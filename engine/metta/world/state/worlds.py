@@ -232,6 +232,10 @@ class Worlds:
         array = self.grid[: self.globals_start] if name == "grid" else getattr(self, name)
         return array.reshape(self.num_worlds, len(array) // self.num_worlds, *array.shape[1:])
 
+    def by_ruleset(self, table: NDArray[Any]) -> NDArray[Any]:
+        """The entry of each world in a table `[rulesets]`. `[worlds]`, or `[1]` if there is only one ruleset"""
+        return table if len(table) == 1 else table[self.ruleset]
+
     def positions(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """(row, col) in the world of cells given by their index within a slot. `[cells, 2] int64`"""
         row, col = np.divmod(cells, self.stride)
