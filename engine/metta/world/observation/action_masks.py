@@ -27,11 +27,13 @@ from numpy.typing import NDArray
 from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE
 from metta.geometry import STEPS
 from metta.world.observation.mask_tables import (
-    ALWAYS,
+    AGENT,
     FACES_EDGE,
+    PASSABLE,
     REACHED,
     SIDE_AT_EDGE,
     SIDES,
+    SWAPPABLE,
     AttackColumns,
     CellCodes,
     Mask,
@@ -47,6 +49,8 @@ from metta.world.state.worlds import CONVERTING, EMPTY, IDLE, OUTSIDE, Worlds
 GROUP, FROZEN = FEATURE_IDS["agent:group"], FEATURE_IDS["agent:frozen"]
 ORIENTATION, CONVERTING_FEATURE = FEATURE_IDS["agent:orientation"], FEATURE_IDS["converting"]
 
+IS_AGENT = np.array(AGENT, np.uint8)
+
 IS_TARGET = np.array([ahead > 0 for ahead, _ in REACHED])
 
 Array = NDArray[Any]
@@ -54,26 +58,29 @@ Entities = NDArray[np.int32]
 ALL_ROWS = slice(None)
 
 
-class EntityTables:
-    """Tables by entity id. After the entities, they have an entry for cells that are not seen, and the outside (-1)."""
+class EntityKinds:
+    """What agents can do with each entity. `values [entity ids + 2] uint8`: PASSABLE | SWAPPABLE | AGENT
+
+    After the entities, there is an entry for cells that are not seen, and one for the outside (-1).
+    """
 
     def __init__(self, worlds: Worlds):
-        self.is_passable: Mask = np.zeros(worlds.num_entity_ids + 2, np.bool_)
-        """a move may enter the cell"""
-        self.is_passable[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = True
-        self.is_swappable = np.zeros_like(self.is_passable)
-        """a swap may exchange it"""
-        self.is_swappable[worlds.first_swappable : worlds.first_plain_wall] = True
-        self.is_agent = np.zeros_like(self.is_passable)
-        self.is_agent[worlds.first_agent : worlds.first_plain_wall] = True
+        self.values = np.zeros(worlds.num_entity_ids + 2, np.uint8)
+        self.values[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = PASSABLE
+        self.values[worlds.first_swappable : worlds.first_agent] = SWAPPABLE
+        self.first_converter = np.array(worlds.first_converter, np.int32)
+        self._is_current = False
 
     def update(self, worlds: Worlds, tables: MaskTables) -> None:
         """Update the entries of agents, some of which are frozen."""
-        agents = slice(worlds.first_agent, worlds.first_plain_wall)
-        self.is_passable[agents] = worlds.freeze == 0
-        if not tables.all_swap_agents:
-            swaps = tables.swaps_agents[worlds.ruleset].repeat(worlds.num_agents)
-            self.is_swappable[agents] = swaps | (worlds.freeze != 0)
+        none_frozen = not np.count_nonzero(worlds.freeze)
+        if none_frozen and self._is_current:
+            return
+        is_frozen = (worlds.freeze != 0).reshape(worlds.num_worlds, -1)
+        swaps = worlds.by_ruleset(tables.swaps_agents)[:, None]
+        kinds = AGENT + PASSABLE * ~is_frozen + SWAPPABLE * (swaps | is_frozen)
+        self.values[worlds.first_agent : worlds.first_plain_wall] = kinds.ravel()
+        self._is_current = none_frozen and tables.all_swap_agents  # otherwise entries depend on the ruleset
 
 
 class ActionMasks:
@@ -83,15 +90,15 @@ class ActionMasks:
         spec = worlds.compiled.spec
         self._worlds, self._observer, self._tables = worlds, observer, MaskTables(worlds.compiled)
         self._cells = CellCodes(spec.observation_height, spec.observation_width, worlds.stride)
-        self._entities = EntityTables(worlds)
+        self._entities = EntityKinds(worlds)
 
     def compute(self) -> Mask:
         """The actions that stay allowed: see `MettaGridEnv.action_masks`. `[agents, flat actions] bool`"""
         worlds = self._worlds
         worlds.check_episode(0)
         last_tokens = self._observer.last_tokens()
-        if len(self._entities.is_agent) != worlds.num_entity_ids + 2:
-            self._entities = EntityTables(worlds)
+        if len(self._entities.values) != worlds.num_entity_ids + 2:
+            self._entities = EntityKinds(worlds)
         self._entities.update(worlds, self._tables)
         return _Step(worlds, self._tables, self._cells, self._entities, last_tokens).masks()
 
@@ -100,30 +107,40 @@ class _Step:
     """The masks before one step; `last_tokens` is None if all observations hold their whole window."""
 
     def __init__(
-        self, worlds: Worlds, tables: MaskTables, cells: CellCodes, entities: EntityTables, last_tokens: Array | None
+        self, worlds: Worlds, tables: MaskTables, cells: CellCodes, entities: EntityKinds, last_tokens: Array | None
     ):
         self.worlds, self.tables, self.cells, self.entities, self.last = worlds, tables, cells, entities, last_tokens
         self.ruleset = worlds.ruleset.repeat(worlds.num_agents) if len(worlds.compiled.configs) > 1 else None
         self.unseen = worlds.num_entity_ids
         """entity id of cells that the observation does not hold, larger than all others"""
         self.sees_neighbors = last_tokens is None and cells.holds_neighbors
-        self.step_ahead = worlds.step_offset.take(worlds.orientation)
-        self.ahead = self._look(worlds.cell + self.step_ahead, worlds.orientation)
-        self.can = np.zeros((worlds.agents, tables.num_columns), np.bool_)
+        neighbors = cells.steps.take(worlds.orientation, axis=1)
+        neighbors += worlds.cell
+        self.around: Entities = worlds.grid.take(neighbors)
+        """the entities ahead and behind, `[2, agents]`"""
+        if not self.sees_neighbors:
+            for argument, entities_there in enumerate(self.around):
+                entities_there[self._hides(ALL_ROWS, cells.neighbors.take(worlds.orientation ^ argument))] = self.unseen
+        self.ahead = self.around[0]
+        # moves and swaps depend only on these entities
+        ahead, behind = entities.values.take(self.around)
+        self.can: Mask = tables.can_by_kind[0].take(ahead, axis=0)
+        self.can |= tables.can_by_kind[1].take(behind, axis=0)
         self.affordable: dict[int, Mask] = {}
 
     def masks(self) -> Mask:
         """`[agents, flat actions] bool`"""
-        self.can[:, ALWAYS] = True
         tables = self.tables
         for index, slot in tables.own_slots:
             self.can[:, index] = self._affords(slot.action)
         for index, slot in tables.move_slots:
-            self._fill(index, slot, self._may_move(slot.argument))
-        if tables.swap_slots:
-            can_swap = self._may_swap()
-            for index, slot in tables.swap_slots:
-                self._fill(index, slot, can_swap)
+            if self.last is not None:
+                self.can[:, index] |= self._may_be_frozen(slot.argument)
+            self._check_cost(index, slot)
+        for index, slot in tables.swap_slots:
+            if not self.sees_neighbors:
+                self.can[:, index] |= self._may_swap_unseen()
+            self._check_cost(index, slot)
         if tables.converter_slots:
             self._fill_converter_actions()
         for index, slot in tables.gift_slots:
@@ -164,13 +181,6 @@ class _Step:
         last = self.last[rows]
         return codes > last.reshape(-1, *(1,) * (codes.ndim - 1))
 
-    def _look(self, cells: Array, direction: Array) -> Entities:
-        """The entities in `cells`, which lie next to the agents in a direction (an orientation). No edge rule."""
-        entities: Entities = self.worlds.grid.take(cells)
-        if not self.sees_neighbors:
-            entities[self._hides(ALL_ROWS, self.cells.neighbors.take(direction))] = self.unseen
-        return entities
-
     def _active_agents(self, rows: Rows | slice, entities: Entities, codes: Array) -> tuple[Mask, Array]:
         """Whether each entity is an agent that may act in this step, and its orientation, -1 if that is not seen.
 
@@ -195,7 +205,9 @@ class _Step:
         for direction in range(len(STEPS)):
             directions = np.full(worlds.agents, direction)
             codes = self.cells.neighbors[directions]
-            entities = self._look(worlds.cell + worlds.step_offset[direction], directions)
+            entities = worlds.grid.take(worlds.cell + worlds.step_offset[direction])
+            if not self.sees_neighbors:
+                entities[self._hides(ALL_ROWS, codes)] = self.unseen
             is_active, orientation = self._active_agents(ALL_ROWS, entities, codes)
             givers += is_active & ((orientation == direction ^ 1) | (orientation < 0))
         return np.minimum(givers, self.tables.other_agents)
@@ -261,30 +273,22 @@ class _Step:
 
     # -- conditions of each kind of action ----------------------------------------------------------------------
 
-    def _fill(self, index: int, slot: Slot, can: Mask) -> None:
-        self.can[:, index] = can if slot.action == ABSENT else can & self._affords(slot.action)
+    def _check_cost(self, index: int, slot: Slot) -> None:
+        if slot.action != ABSENT:
+            self.can[:, index] &= self._affords(slot.action)
 
-    def _may_move(self, argument: int) -> Mask:
-        worlds = self.worlds
-        direction = worlds.orientation ^ 1 if argument and not self.sees_neighbors else worlds.orientation
-        entities = self._look(worlds.cell - self.step_ahead, direction) if argument else self.ahead
-        can: Mask = self.entities.is_passable.take(entities)
-        if self.last is not None:
-            is_agent = worlds.agents_among(entities) >= 0
-            can |= is_agent & self._hides(ALL_ROWS, self.cells.neighbors[direction] + FROZEN)
-        return can
+    def _may_be_frozen(self, argument: int) -> Mask:
+        """Whether there is an agent ahead (argument 0) or behind (1) that may be frozen, unseen. `[agents]`"""
+        codes = self.cells.neighbors[self.worlds.orientation ^ argument] + FROZEN
+        return np.asarray((self.worlds.agents_among(self.around[argument]) >= 0) & self._hides(ALL_ROWS, codes))
 
-    def _may_swap(self) -> Mask:
-        can: Mask = self.entities.is_swappable.take(self.ahead)
-        if not self.sees_neighbors:
-            codes = self.cells.neighbors[self.worlds.orientation] + FROZEN
-            may_hide = (self.worlds.agents_among(self.ahead) >= 0) & self._hides(ALL_ROWS, codes)
-            may_hide |= self.ahead == self.unseen
-            can |= may_hide & self._of_ruleset(self.tables.swaps_unseen)
-        return can
+    def _may_swap_unseen(self) -> Mask:
+        """Whether there may be something to swap with ahead that the agent does not see. `[agents]`"""
+        may_hide = self._may_be_frozen(0) | (self.ahead == self.unseen)
+        return np.asarray(may_hide & self._of_ruleset(self.tables.swaps_unseen))
 
     def _fill_converter_actions(self) -> None:
-        rows = (self.ahead >= self.worlds.first_converter).nonzero()[0]
+        rows = (self.ahead >= self.entities.first_converter).nonzero()[0]
         if not rows.size:
             return
         tables, (type_rows, held, phase) = self.tables, self._converters(rows)
@@ -337,8 +341,8 @@ class _Step:
         all, the type row is that of any type. A phase that is not seen is not IDLE.
         """
         worlds = self.worlds
-        converters = self.ahead.take(rows)
-        converters -= worlds.first_converter
+        converters = self.ahead[rows].astype(np.int64)
+        converters -= self.entities.first_converter
         if self.sees_neighbors:
             phase = worlds.converter_phase.take(converters)[:, None]
             return worlds.converter_type.take(converters), worlds.converter_inventory.take(converters, axis=0), phase
@@ -370,7 +374,7 @@ class _Step:
         worlds, cells, tables = self.worlds, self.cells, self.tables
         orientation = worlds.orientation.take(rows)
         entities = worlds.grid.take(worlds.cell.take(rows)[:, None] + cells.reached_offsets.take(orientation, axis=0))
-        hits: Mask = self.entities.is_agent.take(entities)
+        hits: Mask = self.entities.values.take(entities) >= IS_AGENT
         if self.last is not None or not cells.holds_reached:
             is_hidden = self._hides(rows, cells.reached.take(orientation, axis=0))
             hits[is_hidden] = tables.other_agents > 0

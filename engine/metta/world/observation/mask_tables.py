@@ -39,6 +39,9 @@ OWN_KINDS = (TurnKind.ROTATE, TurnKind.ROTATE_BY, TurnKind.CHANGE_COLOR)
 MANY = np.iinfo(np.int16).max
 """More units than an agent can hold."""
 
+PASSABLE, SWAPPABLE, AGENT = 1, 2, 4
+"""Kinds of entities: a move may enter the cell, a swap may exchange it, it is an agent. All other kinds are 0."""
+
 NEVER, ALWAYS = 0, 1
 """The slots of actions that certainly fail, and of those that certainly succeed."""
 
@@ -77,6 +80,8 @@ class CellCodes:
         self.reached = self.at(offsets)  # [orientations, REACHED]
         self.reached_offsets = offsets[..., 0] * stride + offsets[..., 1]  # in the grid, [orientations, REACHED]
         self.neighbors = self.at(np.array(STEPS))  # by direction
+        step = np.array(STEPS) @ [stride, 1]
+        self.steps = np.stack([step, -step])  # ahead and behind in the grid, [2, orientations]
         self.holds_neighbors = bool((self.neighbors < self.end).all())
         self.holds_reached = bool((self.reached < self.end).all())
 
@@ -134,7 +139,15 @@ class MaskTables:
             target = len(SIDES) + slot.argument - 1 if slot.kind == TurnKind.ATTACK else len(REACHED)
             column_of_slot[index] = attack.reached.start + target
         self.column_of_action = column_of_slot[slot_of_action]  # [rulesets, flat actions]
-        self.num_columns = len(self.slots) + len(self.attacks) * (len(REACHED) + 1)
+        columns = len(self.slots) + len(self.attacks) * (len(REACHED) + 1)
+        kinds = np.arange(2 * AGENT)
+        # by the kind of the entity, without costs: [2 (it is ahead, behind), kinds, columns]
+        self.can_by_kind: Mask = np.zeros((2, len(kinds), columns), np.bool_)
+        self.can_by_kind[0, :, ALWAYS] = True
+        for index, slot in self.move_slots:
+            self.can_by_kind[slot.argument, :, index] = kinds & PASSABLE > 0
+        for index, _ in self.swap_slots:
+            self.can_by_kind[0, :, index] = kinds & SWAPPABLE > 0
 
     def _attack_columns(self, cost: int) -> AttackColumns:
         for attack in self.attacks:

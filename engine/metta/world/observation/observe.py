@@ -1,8 +1,8 @@
 """Observation encoding: the window around each agent as a list of (location, feature id, value) tokens.
 
-The rows of each window are gathered, the occupied cells in them are sorted into token order, and each entity is expanded
-to its tokens from a table (`token_table.py`). The tokens of each agent, truncated to `num_observation_tokens`, are copied
-to its row, or one agent after the other to a buffer without padding (`packed.py`).
+The rows of each window are gathered, the occupied cells in them are sorted into token order, and each entity is
+expanded to its tokens from a table (`token_table.py`). The tokens of each agent, truncated to `num_observation_tokens`,
+are copied to its row, or one agent after the other to a buffer without padding (`packed.py`).
 
 `tests/benchmarks/README.md` lists where the time of these steps goes.
 """
@@ -105,6 +105,7 @@ class Window:
         self.numbers = np.arange(self.chunk * spec.num_observation_tokens)  # as many as the largest chunk has tokens
 
         self.num_tokens = spec.num_observation_tokens
+        self.full = np.array(self.num_tokens)
         # a whole observation as one array element, so that NumPy copies it at once
         self.row = np.dtype((np.void, self.num_tokens * 3))
         # indexed by number of tokens: the bytes to combine with a row by OR, 0xff after its last token
@@ -193,7 +194,7 @@ class Observer:
         if len(streams) * self.window.chunk < worlds.agents:
             return True
         for stream in streams.values():
-            if stream.totals.max() >= self._num_tokens:
+            if np.count_nonzero(stream.totals >= self.window.full):
                 return True
         if not self._restarted:
             return False

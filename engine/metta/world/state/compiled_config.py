@@ -60,8 +60,8 @@ class TurnKind:
 
 NUM_KINDS = TurnKind.GIFT + 1
 
-# Constants in operations on arrays are arrays of the same type: with a few agents NumPy takes half the time, as it has no
-# Python number to convert.
+# Constants in operations on arrays are arrays of the same type. For a few agents NumPy takes half the time, as there is
+# no Python number to convert.
 FIRST_ATTACK = np.array(TurnKind.ATTACK, np.uint8)
 LAST_REFUSED = np.array(TurnKind.REFUSED, np.uint8)
 
