@@ -45,7 +45,7 @@ def test_the_flood_equals_a_plain_search(dtype, rows, agents):
         return (cells * np.left_shift(np.ones(1, dtype), np.arange(cols, dtype=dtype))).sum(axis=-1, dtype=dtype)
 
     directions, arrival = timed_flood(
-        words(sources).transpose(0, 2, 1), delays, words(free), row + rows * rng.integers(-2, 3, agents), col - cols
+        words(sources).transpose(1, 2, 0), delays.T, words(free).T, row + rows * rng.integers(-2, 3, agents), col - cols
     )
     expected = [plain_flood(*each) for each in zip(sources, delays, free, row, col, strict=True)]
     assert len({time for _, time in expected}) > 10

@@ -21,13 +21,15 @@ SEEN: Final = 0
 OBJECTS: Final = 1
 """Plane of the cells with an object."""
 
+_TOKEN: Final = np.dtype((np.void, 3))
+
 FIRST_TYPE_PLANE: Final = 2
 """First of the planes of converter types, see `Planes`."""
 
 
 @dataclass(frozen=True)
 class Planes:
-    """The planes of a map, `[..., planes]`: SEEN, OBJECTS, and four for each converter type of `RecipeValues`."""
+    """The planes of a map, `[planes, ...]`: SEEN, OBJECTS, and four for each converter type of `RecipeValues`."""
 
     types: int
 
@@ -84,9 +86,9 @@ class ParsedObservation:
     """The content of observations. Bit c of a word is column c of the window."""
 
     window: Words
-    """`[agents, rows, planes]`: the cells of the window; in SEEN, those whose tokens are certainly not truncated"""
+    """`[planes, rows, agents]`: the cells of the window; in SEEN, those whose tokens are certainly not truncated"""
     other_agents: Words
-    """`[agents, rows]`: cells with another agent"""
+    """`[rows, agents]`: cells with another agent"""
     inventory: Integers
     """`[agents, items]`: units that the agent carries"""
     orientation: Integers
@@ -115,7 +117,11 @@ class ObservationParser:
         self.spec, self.recipes, self.dtype, self.lists_others = spec, recipes, dtype, lists_others
         self.shape = height, width = spec.observation_height, spec.observation_width
         self.planes = Planes(len(recipes.names))
-        self._inputs, self._ready_at = recipes.inputs.T.copy(), recipes.ready_at.T.copy()
+        # as int16, since tokens have values of at most 255
+        self._inputs, self._ready_at = (
+            np.ascontiguousarray(np.minimum(amounts, 256).T, np.int16) for amounts in (recipes.inputs, recipes.ready_at)
+        )
+        self._room_below = np.ascontiguousarray(np.minimum(MAX_FILL * recipes.inputs, 256).T, np.int16)
         self._type_index = np.full(256, -1)
         self._type_index[recipes.type_ids] = np.arange(len(recipes.type_ids))
         self._group_index = np.zeros(256, np.int64)
@@ -127,22 +133,22 @@ class ObservationParser:
         rows, cols = np.indices(self.shape)
         distance = abs(rows - height // 2) + abs(cols - width // 2)
         nearer = distance < np.arange(distance.max() + 2)[:, None, None]
-        self._nearer = (nearer * 2 ** np.arange(width)).sum(axis=2).astype(dtype)
-        """`[distances, rows]`: the cells that are nearer than each distance; the last one has all cells"""
+        self._nearer = np.ascontiguousarray((nearer * 2 ** np.arange(width)).sum(axis=2).T, dtype)
+        """`[rows, distances]`: the cells that are nearer than each distance; the last one has all cells"""
         self._nobody = self._others(0, np.zeros(0, np.int64), *np.zeros((3, 0), np.uint8))
 
     def parse(self, observations: NDArray[np.uint8]) -> ParsedObservation:
         """Parse `[agents, tokens, 3] uint8`."""
         used = observations[:, :, 0] != NO_TOKEN
-        agent = np.arange(len(observations)).repeat(used.sum(axis=1))
-        tokens = observations.reshape(-1, 3)[used.ravel().nonzero()[0]]
-        location, feature, value = np.ascontiguousarray(tokens.T)
+        agent = np.arange(len(observations)).repeat(np.count_nonzero(used, axis=1))
+        tokens = observations.reshape(-1).view(_TOKEN).take(used.ravel().nonzero()[0])
+        location, feature, value = np.ascontiguousarray(tokens.view(np.uint8).reshape(-1, 3).T)
         own = self._own_values(len(observations), agent, location, feature, value)
         words = self._words(len(observations), agent, location, feature, value)
-        words[:, :, SEEN] = self._seen(observations, used)
+        words[SEEN] = self._seen(observations, used)
         return ParsedObservation(
-            window=words[:, :, :-1],
-            other_agents=words[:, :, -1],
+            window=words[:-1],
+            other_agents=words[-1],
             inventory=own[:, FIRST_ITEM_FEATURE:],
             orientation=own[:, FEATURE_IDS["agent:orientation"]] & 3,
             group=self._group_index[own[:, FEATURE_IDS["agent:group"]]],
@@ -156,10 +162,11 @@ class ObservationParser:
 
     def _own_values(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Integers:
         """`[agents, features]`: the values of all features at the agent's own cell; 0 where no token has one."""
-        own = np.zeros((agents, len(self.spec.feature_names)), np.int64)
+        features = len(self.spec.feature_names)
+        own = np.zeros(agents * features, np.int64)
         is_own = (location == self.spec.center).nonzero()[0]
-        own[agent[is_own], feature[is_own]] = value[is_own]
-        return own
+        own[agent[is_own] * features + feature[is_own]] = value[is_own]
+        return own.reshape(agents, features)
 
     def _others(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> OtherAgents:
         """The list of all other agents."""
@@ -182,11 +189,11 @@ class ObservationParser:
         )
 
     def _words(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Words:
-        """`[agents, rows, planes + 1]`: the cells of each plane except SEEN; the last one has other agents."""
+        """`[planes + 1, rows, agents]`: the cells of each plane except SEEN; the last one has other agents."""
         planes, height = self.planes, self.shape[0]
         entity = (feature == FEATURE_IDS["type_id"]).nonzero()[0]
         of_agent, cell, type_id = agent[entity], location[entity], value[entity]
-        base, bit = (of_agent * height + self._row[cell]) * (planes.count + 1), self._bit[cell]
+        place_in_plane, bit = self._row[cell] * agents + of_agent, self._bit[cell]
         is_object = (type_id > 0).nonzero()[0]
         is_other = ((type_id == 0) & (cell != self.spec.center)).nonzero()[0]
         type_index = self._type_index[type_id]
@@ -206,10 +213,12 @@ class ObservationParser:
             *(kind.start + type_index[mask] for kind, mask in of_kind),
         ]
         rows = np.concatenate(chosen)
-        words = np.bincount(
-            base[rows] + np.concatenate(plane), bit[rows], agents * height * (planes.count + 1)
-        )  # each cell is in a plane at most once, so that the sum of bits is the word
-        return words.astype(self.dtype).reshape(agents, height, planes.count + 1)
+        index = np.concatenate(plane)
+        index *= height * agents
+        index += place_in_plane[rows]
+        # each cell is in a plane at most once, so that the sum of bits is the word
+        words = np.bincount(index, bit[rows], (planes.count + 1) * height * agents)
+        return words.astype(self.dtype).reshape(planes.count + 1, height, agents)
 
     def _contents(
         self, type_index: Integers, converter: NDArray[np.int32], feature: Bytes, value: Bytes
@@ -218,23 +227,30 @@ class ObservationParser:
 
         `converter [tokens]` is the converter that each token of items or `converting` belongs to, or -1.
         """
-        contents = np.zeros((self._inputs.shape[0], len(type_index)), np.int64)
-        is_busy = np.zeros(len(type_index), bool)
-        is_item = ((converter >= 0) & (feature >= FIRST_ITEM_FEATURE)).nonzero()[0]
-        contents[feature[is_item] - FIRST_ITEM_FEATURE, converter[is_item]] = value[is_item]
-        is_busy[converter[(converter >= 0) & (feature < FIRST_ITEM_FEATURE) & (value > 0)]] = True
-        inputs, ready_at = self._inputs[:, type_index], self._ready_at[:, type_index]
+        items, converters = len(self._inputs), len(type_index)
+        contents = np.zeros(items * converters, np.int16)
+        is_busy = np.zeros(converters, bool)
+        known = (converter >= 0).nonzero()[0]
+        converter, feature, value = converter[known].astype(np.int64), feature[known], value[known]
+        is_item = feature >= FIRST_ITEM_FEATURE
+        held = is_item.nonzero()[0]
+        contents[(feature[held] - np.int64(FIRST_ITEM_FEATURE)) * converters + converter[held]] = value[held]
+        is_busy[converter[~is_item & (value > 0)]] = True
+        contents = contents.reshape(items, converters)
+        inputs, ready_at, room_below = (
+            amounts.take(type_index, axis=1) for amounts in (self._inputs, self._ready_at, self._room_below)
+        )
         return (
-            np.asarray((contents >= inputs).all(axis=0) & is_busy),
-            np.asarray((contents >= ready_at).any(axis=0)),
-            np.asarray((contents < MAX_FILL * inputs).any(axis=0)),
+            np.asarray(np.logical_and.reduce(contents >= inputs, axis=0) & is_busy),
+            np.asarray(np.logical_or.reduce(contents >= ready_at, axis=0)),
+            np.asarray(np.logical_or.reduce(contents < room_below, axis=0)),
         )
 
     def _seen(self, observations: NDArray[np.uint8], used: Mask) -> Words:
-        """`[agents, rows]`: cells whose tokens are certainly complete.
+        """`[rows, agents]`: cells whose tokens are certainly complete.
 
         Tokens are ordered by distance and truncated at the end: if all are used, tokens may be missing in cells at
         least as far away as that of the last token.
         """
-        farthest = np.where(used[:, -1], self._distance[observations[:, -1, 0]], len(self._nearer) - 1)
-        return np.asarray(self._nearer[farthest])
+        farthest = np.where(used[:, -1], self._distance[observations[:, -1, 0]], self._nearer.shape[1] - 1)
+        return self._nearer.take(farthest, axis=1)

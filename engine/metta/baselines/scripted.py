@@ -19,7 +19,7 @@ from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, Integers, Mask, Word
 from metta.baselines.observation_parser import OBJECTS, SEEN, ObservationParser, ParsedObservation
 from metta.baselines.recipe_values import RecipeValues, discount_steps
 from metta.baselines.scripted_actions import ScriptedActions
-from metta.baselines.spatial_memory import MapFormat, MapUpdater, SpatialMemory
+from metta.baselines.spatial_memory import MapFormat, MapUpdater, PlacedWindow, SpatialMemory
 from metta.baselines.timed_flood import NO_ARRIVAL, timed_flood
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ATTACK_RANGE
@@ -109,8 +109,8 @@ class ScriptedPolicy:
         observation = self._parser.parse(observations.cpu().numpy())
         if episode_starts is not None and bool(episode_starts.any()):
             memory = memory.cleared(episode_starts.cpu())
-        maps = self._map.update(SpatialMemory.of(memory), observation)
-        decided, probabilities = self._decide(maps, observation, noise)
+        maps, placed = self._map.update(SpatialMemory.of(memory), observation)
+        decided, probabilities = self._decide(maps, observation, placed, noise)
         action_index = torch.from_numpy(decided)
         logits = torch.from_numpy(probabilities).log()
         log_probs = logits.gather(1, action_index[:, None])[:, 0]
@@ -118,21 +118,24 @@ class ScriptedPolicy:
         return PolicyOutput(actions, action_index, log_probs, torch.zeros(agents), maps.to_memory(), logits)
 
     def _decide(
-        self, memory: SpatialMemory, observation: ParsedObservation, noise: NDArray[np.float32]
+        self,
+        memory: SpatialMemory,
+        observation: ParsedObservation,
+        placed: PlacedWindow,
+        noise: NDArray[np.float32],
     ) -> tuple[Integers, NDArray[np.float32]]:
         """Action indices `[agents] int64`, and the probabilities of all actions `[agents, actions] float32`.
 
         `noise [agents, 5] float32` in [0, 1) draws among equally good actions.
         """
         agents = np.arange(len(memory.row))
-        sources, delays = self._sources(memory, observation)
+        sources, delays = self._sources(memory, observation, placed)
         attacks = self._attacks.options(observation) if self._attacks else None
         if attacks is not None:
             sources, delays = self._with_victims(sources, delays, memory, attacks)
-        blocked = memory.maps[:, :, OBJECTS] | memory.outside
-        rows = self._map.window_rows(memory.row)
-        blocked.reshape(-1)[rows] |= self._map.on_map(observation.other_agents, memory.col)
-        free = memory.maps[:, :, SEEN] & ~blocked
+        blocked = memory.maps[OBJECTS] | memory.outside
+        blocked.reshape(-1)[placed.rows] |= self._map.on_map(observation.other_agents, memory.col).ravel()
+        free = memory.maps[SEEN] & ~blocked
         directions, arrival = timed_flood(sources, delays, free, memory.row, memory.col)
         if attacks is not None:
             is_attack, directions = attacks.compare(directions, arrival, observation.orientation)
@@ -141,10 +144,10 @@ class ScriptedPolicy:
         direction = np.where(directions.any(axis=1), score.argmax(axis=1), -1)
         row, col = memory.row + ROW_STEPS[direction], memory.col + COL_STEPS[direction]
         # of all sources in the next cell, the one whose flood arrived first
-        is_next = (sources[agents, row % self._size.rows] & column_bit(col, sources.dtype)[:, None]) != 0
+        is_next = (sources[:, row % self._size.rows, agents] & column_bit(col, sources.dtype)) != 0
         next_delays = np.where(is_next, delays, NO_ARRIVAL + 1)
-        source = next_delays.argmin(axis=1)
-        is_at_source = (next_delays.min(axis=1) <= arrival) & (direction >= 0)
+        source = next_delays.argmin(axis=0)
+        is_at_source = (next_delays.min(axis=0) <= arrival) & (direction >= 0)
         types = len(self.recipes.names)
         puts = is_at_source & (source >= types) & (source < 2 * types)
         gets = is_at_source & (source < 3 * types) & ~puts
@@ -169,11 +172,11 @@ class ScriptedPolicy:
     ) -> tuple[Words, Integers]:
         """The sources and their delays with one more: the cell of the victim in sight that is worth most."""
         agents = np.arange(len(memory.row))
-        cells = np.zeros((*sources.shape[:2], 1), sources.dtype)
+        cells = np.zeros((1, *sources.shape[1:]), sources.dtype)
         row, col = memory.row + attacks.victim_row, memory.col + attacks.victim_col
-        cells[agents, row % self._size.rows, 0] = column_bit(col, sources.dtype)
+        cells[0, row % self._size.rows, agents] = column_bit(col, sources.dtype)
         delay = np.minimum(attacks.chase + self._chase_delay, NO_ARRIVAL)
-        return np.concatenate([sources, cells], axis=2), np.concatenate([delays, delay[:, None]], axis=1)
+        return np.concatenate([sources, cells]), np.concatenate([delays, delay[None]])
 
     def _probabilities(self, action_index: Integers, directions: Mask, orientation: Integers) -> NDArray[np.float32]:
         """`[agents, actions] float32`: probabilities of the actions of which `action_index [agents]` was drawn.
@@ -181,67 +184,75 @@ class ScriptedPolicy:
         An agent that faces one of its `directions [agents, 4]` has one best action. Otherwise a turn to each of them is
         equally good; without any, so is each of the four directions.
         """
-        agents = np.arange(len(action_index))
-        probabilities = np.zeros((len(agents), len(self.spec.flat_actions)), np.float32)
-        is_lost = np.asarray(~directions.any(axis=1))
-        has_best = directions[agents, orientation]
-        probabilities[agents[has_best], action_index[has_best]] = 1
-        targets = directions | is_lost[:, None]
-        share = 1 / targets.sum(axis=1, dtype=np.float32)
-        for target in range(4):
-            agent = (targets[:, target] & ~has_best).nonzero()[0]
-            turn = self._actions.turn[orientation[agent], target]
-            choice = np.where(orientation[agent] == target, self._actions.step, turn)
-            probabilities[agent, choice] += share[agent]
-        return probabilities
+        agents, num_actions = len(action_index), len(self.spec.flat_actions)
+        probabilities = np.zeros(agents * num_actions, np.float32)
+        first = np.arange(agents) * num_actions
+        count = np.count_nonzero(directions, axis=1)
+        has_best = directions[np.arange(agents), orientation]
+        best = has_best.nonzero()[0]
+        probabilities[first[best] + action_index[best]] = 1
+        agent, target = ((directions | (count == 0)[:, None]) & ~has_best[:, None]).nonzero()
+        facing = orientation[agent]
+        choice = np.where(facing == target, self._actions.step, self._actions.turn[facing, target])
+        # targets of an agent are added in ascending order: two of them may have the same first turn
+        np.add.at(probabilities, first[agent] + choice, (1 / np.where(count == 0, 4, count).astype(np.float32))[agent])
+        return probabilities.reshape(agents, num_actions)
 
-    def _sources(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
-        """Sources of floods, `[agents, rows, 3 * types + 1]`, and their delays in steps, `[agents, 3 * types + 1]`.
+    def _sources(
+        self, memory: SpatialMemory, observation: ParsedObservation, placed: PlacedWindow
+    ) -> tuple[Words, Integers]:
+        """Sources of floods, `[3 * types + 1, rows, agents]`, and their delays in steps, `[3 * types + 1, agents]`.
 
         They are, in this order and by type: converters with output, converters with room, converters that will have
         output; last, all unknown cells.
         """
         recipes, group = self.recipes, observation.group
-        can_use_more = observation.inventory < recipes.enough[group]
-        needs_output = (can_use_more[:, None] & (recipes.outputs > 0)).any(axis=2)
-        has_enough = (observation.inventory >= recipes.needed) & (recipes.needed > 0)
-        is_surplus = (has_enough[:, None] & (recipes.outputs > 0)).any(axis=2)
-        can_put = (observation.inventory[:, None] >= recipes.inputs).all(axis=2)
-        get = np.where(needs_output, self._get_delays[group] + is_surplus * self._surplus_delay, NO_ARRIVAL)
-        put = np.where(can_put, self._put_delays[group], NO_ARRIVAL)
-        expected, wait = self._expected_output(memory, observation)
+        inventory = observation.inventory.T
+        can_use_more = inventory < recipes.enough.T.take(group, axis=1)
+        has_enough = (inventory >= recipes.needed[:, None]) & (recipes.needed > 0)[:, None]
+        needs_output, is_surplus, can_put = np.zeros((3, len(recipes.names), len(group)), np.bool_)
+        for index, (inputs, outputs) in enumerate(zip(recipes.inputs, recipes.outputs, strict=True)):
+            products, ingredients = outputs.nonzero()[0], inputs.nonzero()[0]
+            can_use_more[products].any(axis=0, out=needs_output[index])
+            has_enough[products].any(axis=0, out=is_surplus[index])
+            (inventory[ingredients] >= inputs[ingredients, None]).all(axis=0, out=can_put[index])
+        get_delays, put_delays = self._get_delays.T.take(group, axis=1), self._put_delays.T.take(group, axis=1)
+        get = np.where(needs_output, get_delays + is_surplus * self._surplus_delay, NO_ARRIVAL)
+        put = np.where(can_put, put_delays, NO_ARRIVAL)
+        expected, wait = self._expected_output(memory, placed)
         maps, planes = memory.maps, self._planes
-        has_converter = np.bitwise_or.reduce(maps[:, :, planes.converters], axis=1) != 0
+        has_converter = np.bitwise_or.reduce(maps[planes.converters], axis=1) != 0
         # an agent with a recipe's ingredients gains more from unknown cells: they may contain a converter of the type,
         # or one that is nearer than the known ones, or reachable
         exponent = np.where(has_converter, KNOWN_CONVERTER_EXPONENT, 1)
         explore = np.minimum(put + self._unseen_converter_delay * exponent, NO_ARRIVAL)
-        unknown = explore.min(axis=1, initial=self._exploration_delay, keepdims=True)
-        known = maps[:, :, planes.has_output], maps[:, :, planes.has_room]
-        sources = np.concatenate([*known, expected, ~maps[:, :, SEEN, None]], axis=2)
-        return sources, np.concatenate([get, put, np.minimum(get + wait, NO_ARRIVAL), unknown], axis=1)
+        unknown = explore.min(axis=0, initial=self._exploration_delay, keepdims=True)
+        sources = np.concatenate([maps[planes.has_output], maps[planes.has_room], expected, ~maps[SEEN, None]])
+        return sources, np.concatenate([get, put, np.minimum(get + wait, NO_ARRIVAL), unknown])
 
-    def _expected_output(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[Words, Integers]:
-        """Visible converters that will have output, `[agents, rows, types]`, and the wait, `[agents, types]` in steps.
+    def _expected_output(self, memory: SpatialMemory, placed: PlacedWindow) -> tuple[Words, Integers]:
+        """Visible converters that will have output, `[types, rows, agents]`, and the wait, `[types, agents]` in steps.
 
         If the agent has just filled a converter of a type, the wait is the duration of its conversion. For others, the
         start of the conversion is unknown, and the wait is estimated as the duration of conversion and cooldown.
         """
         recipes, maps, planes = self.recipes, memory.maps, self._planes
-        agents, size, _ = maps.shape
-        cells = np.zeros((agents * size, planes.types), maps.dtype)
-        rows = self._map.window_rows(memory.row)
-        cells[rows] = self._map.on_map(observation.window[:, :, planes.converting], memory.col)
-        expected = cells.reshape(agents, size, planes.types)
-        expected &= ~maps[:, :, planes.has_output]
+        _, size, agents = maps.shape
+        expected = np.zeros((planes.types, size, agents), maps.dtype)
+        for plane, words in zip(
+            expected.reshape(planes.types, size * agents), placed.words[planes.converting], strict=True
+        ):
+            plane[placed.rows] = words.ravel()
+        expected &= ~maps[planes.has_output]
         put_row, put_bit = memory.put_row % size, column_bit(memory.put_col, maps.dtype)
-        is_put = maps[np.arange(agents), put_row, planes.converters] & put_bit[:, None]
-        since_put = (memory.age - memory.put_age)[:, None]
-        has_filled = (is_put != 0) & (memory.put_age[:, None] > 0) & (since_put <= recipes.ticks + 1)
-        agent, type_index = has_filled.nonzero()
-        expected[agent, :, type_index] = 0
-        expected[agent, put_row[agent], type_index] = put_bit[agent]
-        return expected, np.where(has_filled, recipes.ticks, recipes.ticks + recipes.cooldown)
+        is_put = maps[planes.converters, put_row, np.arange(agents)] & put_bit
+        since_put = memory.age - memory.put_age
+        ticks, cooldown = recipes.ticks[:, None], recipes.cooldown[:, None]
+        has_filled = (is_put != 0) & (memory.put_age > 0) & (since_put <= ticks + 1)
+        type_index, agent = has_filled.nonzero()
+        expected[type_index, :, agent] = 0
+        expected[type_index, put_row[agent], agent] = put_bit[agent]
+        return expected, np.where(has_filled, ticks, ticks + cooldown)
 
 
 def _plain(value: object) -> object:

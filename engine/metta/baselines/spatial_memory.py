@@ -71,12 +71,15 @@ class MapFormat:
 
 @dataclass(frozen=True)
 class SpatialMemory:
-    """Each agent's map. A `Memory` has the same arrays as tensors `[1, agents, ...]`; those of empty maps are zero."""
+    """Each agent's map. The last axis is that of agents, which makes operations on whole rows fast.
+
+    A `Memory` has the same arrays as tensors `[1, agents, ...]`, with the axes in reverse; empty maps are zero.
+    """
 
     maps: Words
-    """`[agents, rows, planes]`: the planes of `Planes`"""
+    """`[planes, rows, agents]`: the planes of `Planes`"""
     outside: Words
-    """`[agents, rows]`: cells outside the world, which look free but could not be entered"""
+    """`[rows, agents]`: cells outside the world, which look free but could not be entered"""
     age: Integers
     """`[agents]`: steps since the map was empty"""
     row: Integers
@@ -93,13 +96,13 @@ class SpatialMemory:
     @classmethod
     def empty(cls, agents: int, planes: Planes, size: MapFormat) -> SpatialMemory:
         """The memory of agents that have seen nothing."""
-        maps = np.zeros((agents, size.rows, planes.count), size.dtype)
-        return cls(maps, np.zeros((agents, size.rows), size.dtype), *np.zeros((6, agents), np.int64))
+        maps = np.zeros((planes.count, size.rows, agents), size.dtype)
+        return cls(maps, np.zeros((size.rows, agents), size.dtype), *np.zeros((6, agents), np.int64))
 
     @classmethod
     def of(cls, memory: Memory) -> SpatialMemory:
-        """The arrays of a memory, which share its storage."""
-        arrays = {name: tensor[0].numpy() for name, tensor in memory.tensors.items()}
+        """The arrays of a memory, which share its storage if their agents are adjacent there."""
+        arrays = {name: np.ascontiguousarray(tensor[0].numpy().T) for name, tensor in memory.tensors.items()}
         for name in ("maps", "outside"):
             arrays[name] = arrays[name].view(f"uint{word_size(arrays[name].dtype)}")
         return cls(**arrays)
@@ -109,7 +112,17 @@ class SpatialMemory:
         arrays = dict(vars(self))
         for name in ("maps", "outside"):
             arrays[name] = arrays[name].view(_SIGNED[arrays[name].itemsize])
-        return Memory({name: torch.from_numpy(array)[None] for name, array in arrays.items()})
+        return Memory({name: torch.from_numpy(array.T)[None] for name, array in arrays.items()})
+
+
+@dataclass(frozen=True)
+class PlacedWindow:
+    """What agents see, moved to the columns of their maps."""
+
+    rows: Integers
+    """`[rows * agents]`: indices into the words of a plane of the maps"""
+    words: Words
+    """`[planes, rows, agents]`"""
 
 
 class MapUpdater:
@@ -136,16 +149,19 @@ class MapUpdater:
         self._output_after = np.where(recipes.inputs.any(axis=1), REVISIT_AFTER, 1)
 
     def window_rows(self, row: Integers) -> Integers:
-        """`[agents, rows]`: the rows that agents at `row [agents]` see, as indices into the rows of all maps."""
-        rows = (row[:, None] - self._height // 2 + np.arange(self._height)) % self._size.rows
-        return np.asarray(rows + self._size.rows * np.arange(len(row))[:, None])
+        """`[rows, agents]`: the rows that agents at `row [agents]` see, as indices into the words of a plane."""
+        rows = row - (self._height // 2 - np.arange(self._height)[:, None])
+        rows %= self._size.rows
+        rows *= len(row)
+        rows += np.arange(len(row))
+        return rows
 
     def on_map(self, window: Words, col: Integers) -> Words:
-        """Move the columns of windows `[agents, ...]` of agents at column `col [agents]` to those of their maps."""
-        return shift_columns(window, (col - self._width // 2).reshape(-1, *[1] * (window.ndim - 1)))
+        """Move the columns of windows `[..., agents]` of agents at column `col [agents]` to those of their maps."""
+        return shift_columns(window, col - self._width // 2)
 
-    def update(self, memory: SpatialMemory, observation: ParsedObservation) -> SpatialMemory:
-        """The memory after an observation: the agent's new position and an updated map."""
+    def update(self, memory: SpatialMemory, observation: ParsedObservation) -> tuple[SpatialMemory, PlacedWindow]:
+        """The memory after an observation, with the agent's new position and an updated map; the window on this map."""
         is_known = memory.age > 0
         did_move = (observation.last_action == self._move_id) & is_known
         direction = np.where(did_move, observation.orientation ^ observation.last_argument, -1)
@@ -155,22 +171,23 @@ class MapUpdater:
         if (hit := blocked.nonzero()[0]).size:
             outside = outside.copy()
             target = memory.row[hit] + ROW_STEPS[direction[hit]], memory.col[hit] + COL_STEPS[direction[hit]]
-            outside[hit, target[0] % size.rows] |= column_bit(target[1], outside.dtype)
+            outside[target[0] % size.rows, hit] |= column_bit(target[1], outside.dtype)
         if size.wraps_cols:
-            maps[:, :, SEEN] &= ~column_bit(col + word_size(size.dtype) // 2, size.dtype)[:, None]
+            maps[SEEN] &= ~column_bit(col + word_size(size.dtype) // 2, size.dtype)
         if size.wraps_rows:
-            maps[np.arange(len(row)), (row + size.rows // 2) % size.rows, SEEN] = 0
+            maps[SEEN, (row + size.rows // 2) % size.rows, np.arange(len(row))] = 0
         if (lost := is_lost.nonzero()[0]).size:
-            objects = maps[lost, :, OBJECTS]
-            maps[lost] = 0
-            maps[lost, :, OBJECTS] = objects
+            objects = maps[OBJECTS][:, lost]
+            maps[:, :, lost] = 0
+            maps[OBJECTS][:, lost] = objects
         self._assume(maps, memory.age)
-        rows = self.window_rows(row)
-        window = self.on_map(observation.window, col)
-        flat = maps.reshape(-1, self._planes.count)
-        flat[rows] = (flat[rows] & ~window[:, :, SEEN, None]) | (window & window[:, :, SEEN, None])
+        placed = PlacedWindow(self.window_rows(row).ravel(), self.on_map(observation.window, col))
+        seen = placed.words[SEEN].ravel()
+        unseen = ~seen
+        for plane, words in zip(maps.reshape(len(maps), -1), placed.words.reshape(len(maps), -1), strict=True):
+            plane[placed.rows] = (plane.take(placed.rows) & unseen) | (words & seen)
         did_put = self._is_put[observation.last_action] & is_known
-        return replace(
+        updated = replace(
             memory,
             maps=maps,
             outside=outside,
@@ -181,6 +198,7 @@ class MapUpdater:
             put_col=np.where(did_put, col + COL_STEPS[observation.orientation], memory.put_col),
             put_age=np.where(did_put, memory.age, memory.put_age),
         )
+        return updated, placed
 
     def _assume(self, maps: Words, age: Integers) -> None:
         """Assume output and room after a typical time, in place, since converters out of sight change."""
@@ -191,8 +209,9 @@ class MapUpdater:
             (planes.converters, planes.has_room, MAX_FILL),
         ):
             period = conversions * (self._recipes.ticks + self._recipes.cooldown) + 1
-            agent, type_index = (age[:, None] % period == 0).nonzero()
-            maps[agent, :, target.start + type_index] |= maps[agent, :, source.start + type_index]
+            for type_index, length in enumerate(period.tolist()):
+                if (agent := (age % length == 0).nonzero()[0]).size:
+                    maps[target.start + type_index][:, agent] |= maps[source.start + type_index][:, agent]
 
     def _locate(
         self, memory: SpatialMemory, observation: ParsedObservation, direction: Integers
@@ -204,14 +223,13 @@ class MapUpdater:
         """
         row_step, col_step = ROW_STEPS[direction], COL_STEPS[direction]
         window = observation.window
-        flat = memory.maps.reshape(-1, self._planes.count)
 
         def mismatches(row: Integers, col: Integers) -> Integers:
             """`[agents]`: cells that differ between map and observation if the agent is at `row`, `col`."""
-            rows, first_col = self.window_rows(row), (col - self._width // 2)[:, None]
-            seen, objects = (shift_columns(flat[rows, plane], -first_col) for plane in (SEEN, OBJECTS))
-            differs = seen & window[:, :, SEEN] & (objects ^ window[:, :, OBJECTS])
-            return np.asarray(count_bits(differs).sum(axis=1, dtype=np.int64))
+            rows, first_col = self.window_rows(row), col - self._width // 2
+            seen, objects = (shift_columns(memory.maps[plane].take(rows), -first_col) for plane in (SEEN, OBJECTS))
+            differs = seen & window[SEEN] & (objects ^ window[OBJECTS])
+            return np.asarray(count_bits(differs).sum(axis=0, dtype=np.int64))
 
         if_stayed = mismatches(memory.row, memory.col)
         if_moved = mismatches(memory.row + row_step, memory.col + col_step)
@@ -219,8 +237,8 @@ class MapUpdater:
         is_in_window = (row >= 0) & (row < self._height) & (col >= 0) & (col < self._width)
         agents, target_row = np.arange(len(row)), np.clip(row, 0, self._height - 1)
         bit = column_bit(np.clip(col, 0, self._width - 1), window.dtype)
-        is_occupied = ((observation.other_agents[agents, target_row] & bit) != 0) & is_in_window
-        has_object = (window[agents, target_row, OBJECTS] & bit) != 0
+        is_occupied = ((observation.other_agents[target_row, agents] & bit) != 0) & is_in_window
+        has_object = (window[OBJECTS][target_row, agents] & bit) != 0
         tried = direction >= 0
         moved = tried & ((if_moved < if_stayed) | ((if_moved == if_stayed) & ~is_occupied))
         is_free = is_in_window & ~has_object & ~is_occupied

@@ -11,7 +11,7 @@ from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, Integers, Mask, Word
 NO_ARRIVAL: Final = 1_000
 """Delay in steps of a source that is not used, and arrival time if no flood arrives; longer than any flood."""
 
-FEW_AGENTS: Final = 64
+FEW_AGENTS: Final = 512
 """With at most this many agents, calls cost more than arithmetic, and arrivals are looked for every BLOCK steps."""
 
 BLOCK: Final = 4
@@ -23,20 +23,20 @@ COMPACT_BELOW: Final = 0.75
 def timed_flood(sources: Words, delays: Integers, free: Words, row: Integers, col: Integers) -> tuple[Mask, Integers]:
     """The directions from which the first flood reaches each agent, `[agents, 4] bool`, and when, `[agents]` in steps.
 
-    Each source, a board of `sources [agents, rows, sources]`, starts to flood after `delays [agents, sources]` steps
-    and spreads by one cell per step over the cells `free [agents, rows]`. Agents are at `row [agents]`,
+    Each source, a board of `sources [sources, rows, agents]`, starts to flood after `delays [sources, agents]` steps
+    and spreads by one cell per step over the cells `free [rows, agents]`. Agents are at `row [agents]`,
     `col [agents]`. If no flood arrives, no direction is set and the time is NO_ARRIVAL.
     """
-    agents, rows = free.shape
+    rows, agents = free.shape
     is_used = (np.bitwise_or.reduce(sources, axis=1) != 0) & (delays < NO_ARRIVAL)
-    first = np.where(is_used, delays, NO_ARRIVAL).min(axis=1, initial=NO_ARRIVAL)
-    delays = delays - first[:, None]
-    starts, last = _start_boards(sources, is_used, delays), np.where(is_used, delays, 0).max(axis=1, initial=0)
+    first = np.where(is_used, delays, NO_ARRIVAL).min(axis=0, initial=NO_ARRIVAL)
+    delays = delays - first
+    starts, last = _start_boards(sources, is_used, delays), np.where(is_used, delays, 0).max(axis=0, initial=0)
     row, bit = row % rows, column_bit(col, free.dtype)
-    arrival, at_arrival = np.full(agents, NO_ARRIVAL), np.zeros((agents, rows), free.dtype)
+    arrival, at_arrival = np.full(agents, NO_ARRIVAL), np.zeros((rows, agents), free.dtype)
     # agents that no flood has reached yet, and their boards, `[rows, active]`
     active = (first < NO_ARRIVAL).nonzero()[0]
-    flooded, open_cells = np.zeros((rows, len(active)), free.dtype), np.ascontiguousarray(free[active].T)
+    flooded, open_cells = np.zeros((rows, len(active)), free.dtype), free.take(active, axis=1)
     is_going, time = np.ones(len(active), bool), 0
     place = np.full(agents, -1)
     place[active] = np.arange(len(active))
@@ -47,7 +47,7 @@ def timed_flood(sources: Words, delays: Integers, free: Words, row: Integers, co
             if time in starts:
                 agent, boards = starts[time]
                 is_active = place[agent] >= 0
-                flooded[:, place[agent[is_active]]] |= boards[is_active].T
+                flooded[:, place[agent[is_active]]] |= boards[:, is_active]
             spread = _spread(flooded)
             before.append(flooded)
             reached.append(spread[row[active], columns])
@@ -55,12 +55,14 @@ def timed_flood(sources: Words, delays: Integers, free: Words, row: Integers, co
             spread |= flooded
             flooded = spread
         has_reached = (np.stack(reached) & bit[active]) != 0
-        has_arrived = has_reached.any(axis=0) & is_going
-        if has_arrived.any():
-            done, step = active[has_arrived], has_reached.argmax(axis=0)[has_arrived]
-            at_arrival[done] = np.stack(before)[step, :, has_arrived.nonzero()[0]]
+        arrived = (np.logical_or.reduce(has_reached, axis=0) & is_going).nonzero()[0]
+        if arrived.size:
+            done, step = active[arrived], has_reached[:, arrived].argmax(axis=0)
+            for number, boards in enumerate(before):
+                now = step == number
+                at_arrival[:, done[now]] = boards[:, arrived[now]]
             arrival[done] = steps.start + step + first[done]
-            is_going &= ~has_arrived
+            is_going[arrived] = False
         time = steps.stop
         if len(steps) == BLOCK or time % BLOCK == 0:
             is_going &= (last[active] >= time) | (flooded != before[-1]).any(axis=0)
@@ -70,27 +72,30 @@ def timed_flood(sources: Words, delays: Integers, free: Words, row: Integers, co
             active, flooded, open_cells = active[is_going], flooded[:, is_going], open_cells[:, is_going]
             place[active], is_going = np.arange(going), is_going[is_going]
     neighbor_rows, neighbor_cols = row[:, None] + ROW_STEPS, col[:, None] + COL_STEPS
-    neighbors = at_arrival[np.arange(agents)[:, None], neighbor_rows % rows]
+    neighbors = at_arrival[neighbor_rows % rows, np.arange(agents)[:, None]]
     return np.asarray((neighbors & column_bit(neighbor_cols, free.dtype)) != 0), arrival
 
 
 def _start_boards(sources: Words, is_used: Mask, delays: Integers) -> dict[int, tuple[Integers, Words]]:
-    """Time -> the agents `[n]` at which floods start then, each once, and the cells where they start `[n, rows]`."""
-    agent, source = is_used.nonzero()
+    """Time -> the agents `[n]` at which floods start then, each once, and the cells where they start `[rows, n]`."""
+    source, agent = is_used.nonzero()
     if not agent.size:
         return {}
-    start = delays[agent, source]
-    order = np.lexsort((agent, start))
+    start = delays[source, agent]
+    order = (start * is_used.shape[1] + agent).argsort()
     agent, source, start = agent[order], source[order], start[order]
     is_new = np.ones(len(agent), bool)
     is_new[1:] = (agent[1:] != agent[:-1]) | (start[1:] != start[:-1])
     first = is_new.nonzero()[0]
-    boards = np.bitwise_or.reduceat(sources[agent, :, source], first, axis=0)
+    # both axes of sources and agents as one, so that NumPy gathers whole rows
+    in_row = source * np.int64(sources.shape[1] * sources.shape[2]) + agent
+    row_starts = np.arange(sources.shape[1])[:, None] * sources.shape[2]
+    boards = np.bitwise_or.reduceat(sources.ravel().take(row_starts + in_row), first, axis=1)
     agent, start = agent[first], start[first]
     begin = np.flatnonzero(np.diff(start, prepend=-1))
     ends = [*begin[1:].tolist(), len(start)]
     return {
-        time: (agent[begin:end], boards[begin:end])
+        time: (agent[begin:end], boards[:, begin:end])
         for time, begin, end in zip(start[begin].tolist(), begin.tolist(), ends, strict=True)
     }
 
