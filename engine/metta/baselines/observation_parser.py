@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.agent.sparse_tokens import Observations, PackedTokens
 from metta.baselines.bitboards import Integers, Mask, Words
 from metta.baselines.recipe_values import MAX_FILL, RecipeValues
 from metta.config.env.env_spec import EnvSpec
@@ -137,15 +138,15 @@ class ObservationParser:
         """`[rows, distances]`: the cells that are nearer than each distance; the last one has all cells"""
         self._nobody = self._others(0, np.zeros(0, np.int64), *np.zeros((3, 0), np.uint8))
 
-    def parse(self, observations: NDArray[np.uint8]) -> ParsedObservation:
-        """Parse `[agents, tokens, 3] uint8`."""
-        used = observations[:, :, 0] != NO_TOKEN
-        agent = np.arange(len(observations)).repeat(np.count_nonzero(used, axis=1))
-        tokens = observations.reshape(-1).view(_TOKEN).take(used.ravel().nonzero()[0])
-        location, feature, value = np.ascontiguousarray(tokens.view(np.uint8).reshape(-1, 3).T)
-        own = self._own_values(len(observations), agent, location, feature, value)
-        words = self._words(len(observations), agent, location, feature, value)
-        words[SEEN] = self._seen(observations, used)
+    def parse(self, observations: Observations) -> ParsedObservation:
+        """Parse packed observations, or padded ones, `[agents, tokens, 3] uint8`."""
+        tokens, counts = self._used_tokens(observations)
+        agents = len(counts)
+        agent = np.arange(agents).repeat(counts)
+        location, feature, value = np.ascontiguousarray(tokens.T)
+        own = self._own_values(agents, agent, location, feature, value)
+        words = self._words(agents, agent, location, feature, value)
+        words[SEEN] = self._seen(location, counts)
         return ParsedObservation(
             window=words[:-1],
             other_agents=words[-1],
@@ -155,10 +156,20 @@ class ObservationParser:
             is_frozen=own[:, FEATURE_IDS["agent:frozen"]] > 0,
             last_action=own[:, FEATURE_IDS["last_action"]],
             last_argument=own[:, FEATURE_IDS["last_action_arg"]],
-            others=self._others(len(observations), agent, location, feature, value)
-            if self.lists_others
-            else self._nobody,
+            others=self._others(agents, agent, location, feature, value) if self.lists_others else self._nobody,
         )
+
+    def _used_tokens(self, observations: Observations) -> tuple[Bytes, Integers]:
+        """The tokens of all agents, `[tokens, 3]`, and how many of them each agent has, `[agents]`."""
+        if isinstance(observations, PackedTokens):
+            tokens = observations.tokens.cpu().numpy()
+            if (tokens[:, 0] != NO_TOKEN).all():
+                return tokens, np.diff(observations.offsets.cpu().numpy())
+            observations = observations.padded(self.spec.num_observation_tokens)  # lists on a GPU have padding
+        padded = observations.cpu().numpy()
+        is_used = padded[:, :, 0] != NO_TOKEN
+        used = padded.reshape(-1).view(_TOKEN).take(is_used.ravel().nonzero()[0])
+        return used.view(np.uint8).reshape(-1, 3), np.count_nonzero(is_used, axis=1)
 
     def _own_values(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Integers:
         """`[agents, features]`: the values of all features at the agent's own cell; 0 where no token has one."""
@@ -246,11 +257,13 @@ class ObservationParser:
             np.asarray(np.logical_or.reduce(contents < room_below, axis=0)),
         )
 
-    def _seen(self, observations: NDArray[np.uint8], used: Mask) -> Words:
+    def _seen(self, location: Bytes, counts: Integers) -> Words:
         """`[rows, agents]`: cells whose tokens are certainly complete.
 
         Tokens are ordered by distance and truncated at the end: if all are used, tokens may be missing in cells at
         least as far away as that of the last token.
         """
-        farthest = np.where(used[:, -1], self._distance[observations[:, -1, 0]], self._nearer.shape[1] - 1)
+        farthest = np.full(len(counts), self._nearer.shape[1] - 1)
+        full = (counts == self.spec.num_observation_tokens).nonzero()[0]
+        farthest[full] = self._distance[location[counts.cumsum()[full] - 1]]
         return self._nearer.take(farthest, axis=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metta.agent.memory.state import Memory
 from metta.agent.policy import PolicyOutput
+from metta.agent.sparse_tokens import Observations
 from metta.baselines.attacks import AttackOptions, Attacks
 from metta.baselines.bitboards import COL_STEPS, ROW_STEPS, Integers, Mask, Words, column_bit
 from metta.baselines.observation_parser import OBJECTS, SEEN, ObservationParser, ParsedObservation
@@ -89,14 +90,14 @@ class ScriptedPolicy:
 
     def act(
         self,
-        observations: Tensor,
+        observations: Observations,
         memory: Memory,
         episode_starts: Tensor | None = None,
         generator: torch.Generator | None = None,
         deterministic: bool = False,
         action_masks: Tensor | None = None,
     ) -> PolicyOutput:
-        """Choose actions for `[agents, tokens, 3] uint8`.
+        """Choose actions for packed observations, or for padded ones, `[agents, tokens, 3] uint8`.
 
         One of the equally good actions is drawn at random, even if `deterministic`, so that agents do not block each
         other forever; `logits` are the logarithms of the probabilities with which it is drawn. Values are 0;
@@ -106,7 +107,7 @@ class ScriptedPolicy:
             raise UsageError("memory has no maps; create it with initial_memory(agents) of the scripted policy")
         agents = len(observations)
         noise = torch.rand(agents, 5, generator=generator).numpy()
-        observation = self._parser.parse(observations.cpu().numpy())
+        observation = self._parser.parse(observations)
         if episode_starts is not None and bool(episode_starts.any()):
             memory = memory.cleared(episode_starts.cpu())
         maps, placed = self._map.update(SpatialMemory.of(memory), observation)

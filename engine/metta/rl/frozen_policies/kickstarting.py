@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput
 from metta.agent.sparse_tokens import PackedTokens
+from metta.baselines.scripted import ScriptedPolicy
 
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 
@@ -104,8 +105,9 @@ def among_allowed(probabilities: Tensor, action_masks: Tensor) -> Tensor:
 
 
 def _readable(policy: Policy, observations: PackedTokens) -> Any:
-    """The observations as `policy.act` reads them: packed if it is a network, else padded."""
-    return observations if isinstance(policy, MettaAgent) else observations.padded(policy.spec.num_observation_tokens)
+    """The observations as `policy.act` reads them: packed if it is a network or the scripted policy, else padded."""
+    reads_packed = isinstance(policy, MettaAgent | ScriptedPolicy)
+    return observations if reads_packed else observations.padded(policy.spec.num_observation_tokens)
 
 
 def _probabilities(policy: Policy, output: PolicyOutput) -> Tensor:
