@@ -239,15 +239,15 @@ class ObservationParser:
         `converter [tokens]` is the converter that each token of items or `converting` belongs to, or -1.
         """
         items, converters = len(self._inputs), len(type_index)
-        contents = np.zeros(items * converters, np.int16)
+        units = np.zeros(items * converters, np.int16)
         is_busy = np.zeros(converters, bool)
         known = (converter >= 0).nonzero()[0]
         converter, feature, value = converter[known].astype(np.int64), feature[known], value[known]
         is_item = feature >= FIRST_ITEM_FEATURE
         held = is_item.nonzero()[0]
-        contents[(feature[held] - np.int64(FIRST_ITEM_FEATURE)) * converters + converter[held]] = value[held]
+        units[(feature[held] - np.int64(FIRST_ITEM_FEATURE)) * converters + converter[held]] = value[held]
         is_busy[converter[~is_item & (value > 0)]] = True
-        contents = contents.reshape(items, converters)
+        contents = units.reshape(items, converters)
         inputs, ready_at, room_below = (
             amounts.take(type_index, axis=1) for amounts in (self._inputs, self._ready_at, self._room_below)
         )
