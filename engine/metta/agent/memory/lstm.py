@@ -29,6 +29,7 @@ class SegmentLSTM(MemoryNetwork):
     def __init__(self, config: AgentModelConfig):
         super().__init__(config)
         self.lstm = nn.LSTM(config.hidden_dim, config.hidden_dim, config.lstm_layers)
+        self.is_autocast = config.dtypes_fp16
 
     def initial_state(self, agents: int) -> dict[str, Tensor]:
         """`hidden` and `cell`, zeros `[layers, agents, hidden] float32`."""
@@ -51,12 +52,15 @@ class SegmentLSTM(MemoryNetwork):
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
 
     def _run_lstm(self, inputs: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """Call `nn.LSTM`; under autocast on a CPU it computes in float32 unless the CPU is faster in bfloat16."""
-        state = memory.tensors["hidden"], memory.tensors["cell"]
-        if inputs.device.type != "cpu" or (torch.is_autocast_enabled("cpu") and cpu_is_fast_in_bfloat16()):
+        """Call `nn.LSTM`; under autocast it computes in float32, unless on a CPU that is faster in bfloat16.
+
+        On CUDA, autocast would run it in float16, in which small gradients vanish; cuDNN uses TF32 in float32.
+        """
+        state, device = (memory.tensors["hidden"], memory.tensors["cell"]), inputs.device.type
+        if not self.is_autocast or (device == "cpu" and cpu_is_fast_in_bfloat16()):
             output, (hidden, cell) = self.lstm(inputs, state)
         else:
-            with torch.autocast("cpu", enabled=False):
+            with torch.autocast(device, enabled=False):
                 output, (hidden, cell) = self.lstm(inputs.float(), state)
         return output, Memory({"hidden": hidden, "cell": cell})
 

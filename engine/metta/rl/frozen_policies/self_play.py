@@ -83,7 +83,7 @@ class OpponentPool:
 
     def add_snapshot(self, epoch: int, agent: MettaAgent) -> None:
         """Add a copy of the policy. In a full pool, it evicts the oldest snapshot."""
-        frozen = copy.deepcopy(agent).requires_grad_(False)
+        frozen = copy.deepcopy(agent).to(agent.device).requires_grad_(False)  # `to` joins the weights of LSTMs again
         frozen.initial_weights = {}
         self.policies.append(FrozenPolicy(f"epoch_{epoch:06d}", frozen))
 
