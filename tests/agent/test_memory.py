@@ -296,7 +296,7 @@ def test_a_custom_memory_of_another_class_is_refused(monkeypatch):
 def test_autocast_uses_bfloat16_only_where_it_is_fast(is_fast, monkeypatch):
     monkeypatch.setattr(lstm_module, "cpu_is_fast_in_bfloat16", lambda: is_fast)
     torch.manual_seed(0)
-    lstm, inputs = SegmentLSTM(AgentModelConfig(hidden_dim=32)), torch.randn(20, 6, 32)
+    lstm, inputs = SegmentLSTM(AgentModelConfig(hidden_dim=32, dtypes_fp16=True)), torch.randn(20, 6, 32)
     initial = random_memory(Memory(lstm.initial_state(6)))
     episode_starts = torch.rand(20, 6) < 0.05
     with torch.no_grad():
