@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metta.agent.devices import to_device
 from metta.config.training import NormalizationConfig
 from metta.errors import UsageError
 from metta.rl.experience import Experience
@@ -87,13 +88,14 @@ def compute_advantages(
         if experience.learned_rewards is None:
             experience.reward_scaler.observe(rewards, experience.episode_starts[1 : steps + 1], gamma)
         rewards = experience.reward_scaler.scale(rewards, normalization.reward_clip)
-    experience.learned_rewards = rewards
+    device = experience.storage_device
+    experience.learned_rewards = to_device(rewards, device)
     experience.advantages = generalized_advantages(
-        rewards,
+        experience.learned_rewards,
         experience.values[:steps],
         experience.next_values,
-        experience.terminated[:steps],
-        experience.truncated[:steps],
+        to_device(experience.terminated[:steps], device),
+        to_device(experience.truncated[:steps], device),
         experience.final_values[:steps],
         gamma,
         gae_lambda,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Final, Self
@@ -166,18 +166,19 @@ class Processes:
         memory: Memory,
         episode_starts: Tensor,
         action_masks: Tensor | None = None,
+        start_steps: Sequence[bool] | None = None,
     ) -> ActionEvaluation:
         """`agent.evaluate_actions` through DistributedDataParallel: `backward` averages the gradients over processes.
 
         The first call for an agent copies its weights from rank 0 to every process.
         """
         if self.size == 1:
-            return agent.evaluate_actions(observations, action_index, memory, episode_starts, action_masks)
+            return agent.evaluate_actions(observations, action_index, memory, episode_starts, action_masks, start_steps)
         with process_group_errors():
             if self._evaluator is None or self._evaluator[0] is not agent:
                 self._evaluator = agent, _distributed_evaluator(agent, self._process_group)
             log_probs, entropy, values, logits = self._evaluator[1](
-                observations, action_index, dict(memory.tensors), episode_starts, action_masks
+                observations, action_index, dict(memory.tensors), episode_starts, action_masks, start_steps
             )
         return ActionEvaluation(log_probs, entropy, values, logits)
 
@@ -215,9 +216,10 @@ class _Evaluator(nn.Module):
         memory: dict[str, Tensor],
         episode_starts: Tensor,
         action_masks: Tensor | None,
+        start_steps: Sequence[bool] | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         evaluation = self.agent.evaluate_actions(
-            observations, action_index, Memory(memory), episode_starts, action_masks
+            observations, action_index, Memory(memory), episode_starts, action_masks, start_steps
         )
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metta.agent.devices import make_generator, set_generator_state
+from metta.agent.devices import make_generator, set_generator_state, to_device
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.agent.sparse_tokens import PackedTokens
@@ -69,7 +69,7 @@ class Experience:
         is_labelled = labelled_agents(self.plan.agents, label_share)
         self.label_weights = (is_labelled / is_labelled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
-        self.reward_scaler = RewardScaler(self.plan.agents, self.storage_device)
+        self.reward_scaler = RewardScaler(self.plan.agents)
         self.policy_generator = _generator(RandomStream.POLICY, seed, rank, agent.device)
         self.shuffle_generator = _generator(RandomStream.SHUFFLE, seed, rank)
         self.opponent_generator = _generator(RandomStream.OPPONENTS, seed, rank)
@@ -80,26 +80,27 @@ class Experience:
         self._thread = ThreadPoolExecutor(1, "simulator") if needs_thread else None
         try:
             for batch in self.world_batches:
-                self.observations.append(batch.reset(config.stagger_episodes))
+                batch.observations = batch.reset(config.stagger_episodes)
+                self.observations.append(batch.observations)
         except BaseException:
             self.close()
             raise
         self.episode_starts[0] = True
 
     def _allocate(self, agent: MettaAgent) -> None:
-        """Allocate the arrays of an epoch on the storage device."""
+        """Allocate the arrays of an epoch: those that the worlds fill in host memory, others on the storage device."""
         plan, spec, memory = self.plan, agent.spec, agent.initial_memory(self.plan.agents)
         steps, agents = plan.segments_per_agent * plan.horizon, plan.agents
         self.observations = TokenStore(
             steps + 1, agents, spec.num_observation_tokens, self.storage_device, self._pins_memory
         )
-        self.episode_starts = self._zeros(steps + 1, agents, dtype=torch.bool)
+        self.episode_starts = torch.zeros(steps + 1, agents, dtype=torch.bool)
+        self.rewards = torch.zeros(steps, agents)
+        self.terminated = torch.zeros(steps, agents, dtype=torch.bool)
+        self.truncated = torch.zeros(steps, agents, dtype=torch.bool)
         self.action_index = self._zeros(steps, agents, dtype=torch.int64)
         self.log_probs = self._zeros(steps, agents)
         self.values = self._zeros(steps, agents)
-        self.rewards = self._zeros(steps, agents)
-        self.terminated = self._zeros(steps, agents, dtype=torch.bool)
-        self.truncated = self._zeros(steps, agents, dtype=torch.bool)
         self.final_values = self._zeros(steps, agents)
         """`[steps, agents] float32`: value of the final observation where an episode was truncated; elsewhere 0"""
         self.next_values = self._zeros(agents)
@@ -147,7 +148,7 @@ class Experience:
 
     def start_epoch(self) -> None:
         """Discard the stored steps; the first observations of the new epoch are those after the last step."""
-        self.observations.restart(self.observations.at(self.steps_collected))
+        self.observations.restart_with(self.steps_collected)
         self.episode_starts[0].copy_(self.episode_starts[self.steps_collected])
         self.final_values.zero_()
         self.steps_collected = 0
@@ -170,10 +171,10 @@ class Experience:
             result = learners_only(result, batch.opponents)
         batch.set_action_masks(result.action_masks)
         rows = batch.rows
+        batch.observations = result.observations
         self.observations.append(result.observations)
-        self.rewards[step - 1, rows] = torch.from_numpy(result.rewards).to(self.storage_device)
-        terminated = torch.from_numpy(result.terminated).to(self.storage_device)
-        truncated = torch.from_numpy(result.truncated).to(self.storage_device)
+        self.rewards[step - 1, rows] = torch.from_numpy(result.rewards)
+        terminated, truncated = torch.from_numpy(result.terminated), torch.from_numpy(result.truncated)
         self.terminated[step - 1, rows] = terminated
         self.truncated[step - 1, rows] = truncated
         self.episode_starts[step, rows] = terminated | truncated
@@ -192,15 +193,16 @@ class Experience:
         horizon, agents = self.plan.horizon, self.plan.agents
         segments = self.steps_collected // horizon * agents
         count = max(1, -(-self.plan.num_minibatches * segments // self.plan.segments))
-        order = torch.arange(segments)
+        count = min(count, segments)
         if sampling is None:
             order = torch.randperm(segments, generator=self.shuffle_generator)
-        for part in order.tensor_split(min(count, segments)):
-            indices, weights = part, None
-            if sampling is not None:
-                indices, weights = sampling.sample(self.advantages, horizon, len(part), self.shuffle_generator)
-                weights = weights.to(self.device)
-            yield self._minibatch(indices, weights)
+            parts = zip(order.tensor_split(count), self._stored(order).tensor_split(count), strict=True)
+            for part, stored_part in parts:
+                yield self._minibatch(part, stored_part, None)
+            return
+        for part in torch.arange(segments).tensor_split(count):
+            indices, weights = sampling.sample(self.advantages, horizon, len(part), self.shuffle_generator)
+            yield self._minibatch(indices, self._stored(indices), to_device(weights, self.device))
 
     def opponents_in_use(self) -> list[int]:
         """The numbers of the frozen policies against which episodes run (self-play)."""
@@ -250,7 +252,10 @@ class Experience:
             for batch, memories in zip(batches, state["teacher_memory"], strict=True):
                 if batch.teacher is not None:
                     batch.teacher.load_state(memories if isinstance(memories, list) else [memories])
-        self.observations.restart(PackedTokens.pack(state["observations"]))
+        observations = PackedTokens.pack(state["observations"])
+        self.observations.restart(observations)
+        for batch in batches:
+            batch.observations = observations.select(torch.arange(batch.rows.start, batch.rows.stop))
         self.episode_starts[0].copy_(state["episode_starts"])
         set_generator_state(self.policy_generator, state["policy_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
@@ -284,25 +289,35 @@ class Experience:
         for batch in self.world_batches:
             batch.env.close()
 
-    def _minibatch(self, segments: Tensor, weights: Tensor | None) -> Minibatch:
-        """The minibatch of some segments, by index: index = segment of the agent * agents + agent."""
+    def _stored(self, tensor: Tensor) -> Tensor:
+        """The tensor on the storage device."""
+        return to_device(tensor, self.storage_device)
+
+    def _rows(self, segments: Tensor) -> Tensor:
+        """`[horizon, segments]`: indices of the steps of segments, in arrays flattened to `[steps * agents, ...]`."""
+        horizon, agents = self.plan.horizon, self.plan.agents
+        first = segments // agents * (horizon * agents) + segments % agents
+        return first + torch.arange(horizon, device=segments.device).unsqueeze(1) * agents
+
+    def _minibatch(self, segments: Tensor, stored_segments: Tensor, weights: Tensor | None) -> Minibatch:
+        """The minibatch of some segments, by index: index = segment of the agent * agents + agent.
+
+        The indices are given in host memory, from which sizes are known, and on the storage device.
+        """
         assert self.advantages is not None
         assert self.returns is not None
-        horizon, agents = self.plan.horizon, self.plan.agents
-        segment_of_agent, columns = segments // agents, segments % agents
-        first = segment_of_agent * horizon * agents + columns
-        rows = first + torch.arange(horizon).unsqueeze(1) * agents
-        observations = self.observations.gather(rows).to(self.device)
-        rows = rows.to(self.storage_device)
-        segment_of_agent, columns = segment_of_agent.to(self.storage_device), columns.to(self.storage_device)
+        host_rows = self._rows(segments)
+        rows = host_rows if stored_segments is segments else self._rows(stored_segments)
+        segment_of_agent, columns = stored_segments // self.plan.agents, stored_segments % self.plan.agents
+        starts = self.episode_starts.view(-1)[host_rows]
         return Minibatch(
-            observations,
+            self.observations.gather(host_rows).to(self.device),
             self.select_rows(self.action_index, rows),
             self.select_rows(self.log_probs, rows),
             self.select_rows(self.values, rows),
             self.select_rows(self.advantages, rows),
             self.select_rows(self.returns, rows),
-            self.select_rows(self.episode_starts, rows),
+            to_device(starts, self.device),
             Memory(
                 {
                     name: memories[segment_of_agent, :, columns].transpose(0, 1).contiguous()
@@ -313,6 +328,7 @@ class Experience:
             rows,
             self._labels(rows, columns),
             None if self.action_masks is None else self.select_rows(self.action_masks, rows),
+            starts.any(1).tolist(),
         )
 
     def _labels(self, rows: Tensor, columns: Tensor) -> Labels | None:

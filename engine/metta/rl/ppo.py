@@ -235,6 +235,7 @@ def loss_terms(
         minibatch.memory,
         minibatch.episode_starts,
         minibatch.action_masks,
+        minibatch.start_steps,
     )
     log_ratio = evaluation.log_probs - minibatch.log_probs
     if correction is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metta.agent.devices import HostCopy
 from metta.errors import TrainingError
 
 SMALLEST_PRIORITY = 1e-6
@@ -31,7 +32,7 @@ class PrioritizedSampling:
         Raises TrainingError if an advantage is not finite.
         """
         probabilities = self.probabilities(advantages, horizon)
-        if not bool(probabilities.isfinite().all()):
+        if not probabilities.isfinite().all():
             raise TrainingError("an advantage is not finite; the weights were not changed")
         indices = torch.multinomial(probabilities, count, replacement=True, generator=generator)
         return indices, (len(probabilities) * probabilities[indices]).pow(-self.beta)
@@ -39,7 +40,7 @@ class PrioritizedSampling:
     def probabilities(self, advantages: Tensor, horizon: int) -> Tensor:
         """P(i), `[segments] float32`, on the CPU; segment index = segment of the agent * agents + agent."""
         segments = advantages.abs().view(-1, horizon, advantages.shape[1])  # [segments of an agent, horizon, agents]
-        priorities = (segments.mean(1).flatten().cpu() + SMALLEST_PRIORITY).pow(self.alpha)
+        priorities = (HostCopy(segments.mean(1).flatten()).wait() + SMALLEST_PRIORITY).pow(self.alpha)
         return priorities / priorities.sum()
 
 

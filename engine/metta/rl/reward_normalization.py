@@ -22,11 +22,11 @@ class RewardScaler:
 
     See Engstrom et al. 2020, arXiv:2005.12729, section 3. The mean is not subtracted, so that rewards keep their sign
     and the optimal policy does not change. The statistics are updated from a whole batch before the batch is scaled, so
-    that all its rewards have the same divisor.
+    that all its rewards have the same divisor. Rewards come from the worlds: everything here is in host memory.
     """
 
-    def __init__(self, agents: int, device: torch.device):
-        self.returns = torch.zeros(agents, device=device)
+    def __init__(self, agents: int):
+        self.returns = torch.zeros(agents)
         """`[agents] float32`: G after the last step; 0 where the episode ended"""
         self.count = 0
         """number of values of G observed, one per agent step"""
@@ -78,5 +78,5 @@ class RewardScaler:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state()` returned."""
-        self.returns = state["returns"].to(self.returns.device)
+        self.returns = state["returns"].cpu()
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metta.agent.devices import HostCopy, to_device
 from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent
+from metta.agent.sparse_tokens import PackedTokens
 from metta.errors import UsageError
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience
@@ -112,7 +114,7 @@ def _collect(experience: Experience, agent: MettaAgent, steps: int, on_progress:
         for batch in experience.world_batches:
             rows = batch.rows
             observations = experience.observations.at(steps, rows).to(agent.device)
-            episode_starts = experience.episode_starts[steps, rows].to(agent.device)
+            episode_starts = to_device(experience.episode_starts[steps, rows], agent.device)
             values = agent.value(observations, batch.memory, episode_starts)
             experience.next_values[rows] = values.to(experience.storage_device)
     return totals.batch_info(steps * experience.plan.agents)
@@ -122,10 +124,11 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     """Choose the actions of step t in a world batch, and start the step."""
     with totals.infer():
         actions, tasks = _choose_actions(experience, agent, batch, t)
+        seen = None if batch.teacher is None else batch.observations.select(batch.teacher.rows)
     experience.submit(batch, actions)
-    if batch.teacher is not None:  # after submit: the worlds step at the same time
+    if batch.teacher is not None and seen is not None:  # after submit: the worlds step at the same time
         with totals.infer():
-            _label(experience, batch, batch.teacher, t, tasks)
+            _label(experience, batch, batch.teacher, seen, t, tasks)
 
 
 def _choose_actions(
@@ -138,28 +141,36 @@ def _choose_actions(
         for name, tensor in batch.memory.tensors.items():
             experience.segment_memories[name][segment, :, rows] = tensor.to(experience.storage_device)
     observations = experience.observations.at(t, rows).to(agent.device)
-    episode_starts = experience.episode_starts[t, rows].to(agent.device)
+    episode_starts = to_device(experience.episode_starts[t, rows], agent.device)
     masks = None
     if experience.action_masks is not None and batch.action_masks is not None:
-        masks = batch.action_masks.to(agent.device)
-        experience.action_masks[t, rows] = masks.to(experience.storage_device)
+        stored_masks = to_device(batch.action_masks, experience.storage_device)
+        experience.action_masks[t, rows] = stored_masks
+        masks = to_device(stored_masks, agent.device)
     output = agent.act(observations, batch.memory, episode_starts, experience.policy_generator, action_masks=masks)
+    actions = HostCopy(output.actions)  # what is stored is computed meanwhile
     batch.memory = output.memory
     experience.action_index[t, rows] = output.action_index.to(experience.storage_device)
     experience.log_probs[t, rows] = output.log_probs.to(experience.storage_device)
     experience.values[t, rows] = output.values.to(experience.storage_device)
-    actions, tasks = output.actions.cpu().numpy(), batch.env.tasks.copy()
-    return actions, tasks
+    return actions.wait().numpy(), batch.env.tasks.copy()
 
 
-def _label(experience: Experience, batch: WorldBatch, teacher: Teacher, t: int, tasks: NDArray[np.int64]) -> None:
-    """Store what the teacher would do at step t, in worlds with `tasks [worlds]`."""
+def _label(
+    experience: Experience, batch: WorldBatch, teacher: Teacher, seen: PackedTokens, t: int, tasks: NDArray[np.int64]
+) -> None:
+    """Store what the teacher would do at step t, where it has `seen` the labelled agents' observations.
+
+    `tasks [worlds]` are those of the worlds.
+    """
     labelled = batch.rows.start + teacher.rows
-    observations = experience.observations.gather(t * experience.plan.agents + labelled)
-    rows = labelled.to(experience.storage_device)
-    episode_starts = experience.episode_starts[t, rows]
+    rows = to_device(labelled, experience.storage_device)
+    episode_starts = experience.episode_starts[t, labelled]
     masks = None if batch.action_masks is None else batch.action_masks[teacher.rows]
-    probabilities, values = teacher.label(observations, episode_starts, tasks, experience.teacher_generator, masks)
+    probabilities, values = (
+        to_device(labels, experience.storage_device)
+        for labels in teacher.label(seen, episode_starts, tasks, experience.teacher_generator, masks)
+    )
     if experience.action_masks is not None:
         probabilities = among_allowed(probabilities, experience.action_masks[t, rows])
     experience.teacher_probs[t, rows] = probabilities
@@ -184,10 +195,11 @@ def _value_final_observations(
     if not is_truncated.any():
         return
     agents = torch.from_numpy(ended[is_truncated])
-    memory = batch.memory.select(agents.to(agent.device))
-    observations = torch.from_numpy(result.info.final_observations[is_truncated]).to(agent.device)
-    values = agent.value(observations, memory)
-    experience.final_values[t - 1, batch.rows.start + agents] = values.to(experience.storage_device)
+    memory = batch.memory.select(to_device(agents, agent.device))
+    observations = PackedTokens.pack(torch.from_numpy(result.info.final_observations[is_truncated]))
+    values = agent.value(observations.to(agent.device), memory)
+    rows = to_device(batch.rows.start + agents, experience.storage_device)
+    experience.final_values[t - 1, rows] = values.to(experience.storage_device)
 
 
 class _RolloutTotals:

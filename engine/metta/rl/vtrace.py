@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from metta.agent.devices import to_device
 from metta.config.training import PPOConfig, VTraceConfig
 from metta.rl.advantages import temporal_differences
 from metta.rl.buffers.minibatch import Minibatch
@@ -68,6 +69,10 @@ class VTraceCorrection:
         self.config = config
         self.values = experience.values[: experience.steps_collected].clone()
         self.ratios = torch.ones_like(self.values)
+        ends = (experience.terminated, experience.truncated)
+        self._terminated, self._truncated = (
+            to_device(each[: experience.steps_collected], self.values.device) for each in ends
+        )
 
     def correct(self, minibatch: Minibatch, log_ratios: Tensor, values: Tensor) -> Minibatch:
         """The minibatch with new advantages and returns, which are also stored in the experience.
@@ -83,8 +88,8 @@ class VTraceCorrection:
             experience.learned_rewards,
             self.values,
             experience.next_values,
-            experience.terminated[:steps],
-            experience.truncated[:steps],
+            self._terminated,
+            self._truncated,
             experience.final_values[:steps],
             self.ratios,
             self.ppo_config.gamma,

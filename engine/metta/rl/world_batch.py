@@ -73,6 +73,8 @@ class WorldBatch:
             self.buffer = env.observations
         elif zero_copy:
             self.buffer = PackedObservations(env.agents, env.spec.num_observation_tokens)
+        self.observations = PackedTokens(torch.zeros(0, 3, dtype=torch.uint8), torch.zeros(learners + 1).long())
+        """of the learners before the next step, in host memory, which the step overwrites"""
         self.pending: Future[StepResult] | StepResult | None = None
         """result of a step that was started in this process and not yet received"""
 

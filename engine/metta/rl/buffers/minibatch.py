@@ -50,3 +50,5 @@ class Minibatch:
     """what the teacher would do; None without a teacher"""
     action_masks: Tensor | None = None
     """`[horizon, segments, actions] bool`: actions that could succeed; None unless the agent uses action masks"""
+    start_steps: list[bool] | None = None
+    """`[horizon]`: whether any segment has an episode start at a step, in host memory"""

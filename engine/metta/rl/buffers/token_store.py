@@ -34,7 +34,7 @@ class TokenStore:
         self._tokens = self._allocate(0, device)
 
     def append(self, observations: PackedTokens) -> None:
-        """Store the next observations."""
+        """Store the next observations, whose offsets must be in host memory."""
         start, end = int(self.offsets[self.length]), self.length + len(observations)
         self.offsets[self.length + 1 : end + 1] = start + observations.offsets[1:]
         self.length = end
@@ -45,13 +45,18 @@ class TokenStore:
             grown = self._allocate(max(stop, min(expected, most)), self._tokens.device)
             grown[:start] = self._tokens[:start]
             self._tokens = grown
-        self._tokens[start:stop] = observations.tokens
+        self._tokens[start:stop] = to_device(observations.tokens, self._tokens.device)
 
     def restart(self, observations: PackedTokens) -> None:
-        """Discard all observations, then store these, which may be views of discarded ones."""
-        tokens = observations.tokens.clone()
+        """Discard all observations, then store these, whose offsets must be in host memory."""
         self.length = 0
-        self.append(PackedTokens(tokens, observations.offsets))
+        self.append(observations)
+
+    def restart_with(self, step: int) -> None:
+        """Discard all observations but those of a step, which become the first ones."""
+        offsets = self.offsets[step * self.agents : (step + 1) * self.agents + 1].clone()
+        start, stop = int(offsets[0]), int(offsets[-1])
+        self.restart(PackedTokens(self._tokens[start:stop].clone(), offsets - start))
 
     def at(self, step: int, rows: slice = slice(None)) -> PackedTokens:
         """The observations of consecutive agents `rows` (by default all) at a step; a view on the store's device."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metta.agent.devices import to_device
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput
 from metta.agent.sparse_tokens import PackedTokens
 from metta.baselines.scripted import ScriptedPolicy
@@ -57,9 +58,10 @@ class Teacher:
         """Probabilities of the teacher's actions, `[labelled, actions] float32`, and its values, `[labelled] float32`.
 
         `observations` of the labelled agents, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
-        `action_masks [labelled, actions] bool`, which only the policies that use masks need.
+        `action_masks [labelled, actions] bool`, which only the policies that use masks need; all in host memory. The
+        results are on the device of the policies.
         """
-        labelled, home = len(self.rows), observations.device
+        labelled, home = len(self.rows), self.memories[0].device
         probabilities = torch.zeros(labelled, len(self.policies[0].spec.flat_actions), device=home)
         values = torch.zeros(labelled, device=home)
         policy_of_agent = self._policy_of_task[tasks[self._world] if len(self._policy_of_task) > 1 else 0]
@@ -69,12 +71,15 @@ class Teacher:
             if not len(agents):
                 continue
             is_alone = len(agents) == labelled
-            device, at_home, on_device = memory.device, agents.to(home), agents.to(memory.device)
-            masks = action_masks[agents].to(device) if action_masks is not None and policy.uses_action_masks else None
+            device = memory.device
+            at_home, on_device = to_device(agents, home), to_device(agents, device)
+            masks = None
+            if action_masks is not None and policy.uses_action_masks:
+                masks = to_device(action_masks[agents], device)
             output = policy.act(
                 _readable(policy, observations if is_alone else observations.select(agents)).to(device),
                 memory if is_alone else memory.select(on_device),
-                episode_starts[at_home].to(device),
+                to_device(episode_starts[agents], device),
                 generator,
                 action_masks=masks,
             )

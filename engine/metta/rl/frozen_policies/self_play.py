@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from metta.agent.devices import HostCopy, to_device
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, check_policy_fits
 from metta.agent.sparse_tokens import PackedTokens
@@ -203,17 +204,17 @@ class Opponents:
                 if policy.number not in self.memories:
                     self.memories[policy.number] = self._initial_memory(policy)
                 device, memory = policy.agent.device, self.memories[policy.number]
-                on_device = controlled.to(device)
+                on_device = to_device(controlled, device)
                 masks = self.action_masks if policy.agent.uses_action_masks else None
                 output = policy.agent.act(
                     self.observations.select(controlled).to(device),
                     memory.select(on_device),
-                    self.episode_starts[controlled].to(device),
+                    to_device(self.episode_starts[controlled], device),
                     self.generator,
-                    action_masks=None if masks is None else masks[controlled].to(device),
+                    action_masks=None if masks is None else to_device(masks[controlled], device),
                 )
                 memory.assign(on_device, output.memory)
-                opponent_actions[controlled.numpy()] = output.actions.cpu().numpy()
+                opponent_actions[controlled.numpy()] = HostCopy(output.actions).wait().numpy()
         actions[self.opponent_rows] = opponent_actions
         return actions
 
