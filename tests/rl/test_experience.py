@@ -263,13 +263,18 @@ def test_zero_copy(set_up, async_factor):
 
 @pytest.mark.parametrize("offload", [False, True])
 def test_cpu_offload(set_up, busy_env, offload):
-    """The agent is on torch's meta device, which stores no data; with `cpu_offload` the arrays are on the CPU."""
+    """The agent is on torch's meta device, which stores no data; with `cpu_offload` the arrays are on the CPU.
+
+    What the worlds write is on the CPU in either case.
+    """
     agent, experience = set_up(agent={"mask_actions": True})
     rollout(experience, agent)
     compute_advantages(experience)
     agent.to("meta")
     elsewhere = make_experience_manager(busy_env, agent, experience.config.model_copy(update={"cpu_offload": offload}))
     held = {name: array.device.type for name, array in arrays(elsewhere).items()}
+    written = {held.pop(name) for name in ("rewards", "terminated", "truncated", "episode_starts")}
+    assert written == {"cpu"}
     assert set(held.values()) == {"cpu" if offload else "meta"}
     elsewhere.advantages, elsewhere.returns = (
         array.to(elsewhere.storage_device) for array in (experience.advantages, experience.returns)

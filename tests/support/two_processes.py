@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -51,14 +52,20 @@ class HalfOf(Experience):
 
     def minibatches(self, sampling=None):
         for minibatch in self.whole.minibatches(sampling):
-            fields = dict(minibatch.__dict__)
-            memory = fields.pop("memory")
+            horizon, segments = minibatch.episode_starts.shape
+            mine = torch.arange(self.rank, segments, 2)
             half = {
-                name: value if value is None else value[:, self.rank :: 2].contiguous()
-                for name, value in fields.items()
+                name: value[:, mine].contiguous()
+                for name, value in minibatch.__dict__.items()
+                if isinstance(value, torch.Tensor)
             }
-            agents = torch.arange(self.rank, minibatch.episode_starts.shape[1], 2)
-            yield type(minibatch)(**half, memory=memory.select(agents))
+            rows = torch.arange(horizon).unsqueeze(1) * segments + mine
+            yield dataclasses.replace(
+                minibatch,
+                **half,
+                observations=minibatch.observations.select(rows.flatten()),
+                memory=minibatch.memory.select(mine),
+            )
 
 
 def gradients(directory: Path, processes: Processes) -> None:

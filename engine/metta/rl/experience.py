@@ -66,8 +66,8 @@ class Experience:
         self.storage_device = storage_device(config, agent.device)
         self.teacher = teacher
         """policies that label steps (kickstarting), one for all tasks of the worlds or one for each; or None"""
-        is_labelled = labelled_agents(self.plan.agents, label_share)
-        self.label_weights = (is_labelled / is_labelled.float().mean()).to(self.storage_device)
+        self._is_labelled = labelled_agents(self.plan.agents, label_share)
+        self.label_weights = (self._is_labelled / self._is_labelled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents)
         self.policy_generator = _generator(RandomStream.POLICY, seed, rank, agent.device)
@@ -140,8 +140,7 @@ class Experience:
             memory = agent.initial_memory(learners)
             batch = WorldBatch(batch_env, first_world, learners, memory, opponents, uses_masks, self.config.zero_copy)
             if self.teacher is not None:
-                is_labelled = self.label_weights[batch.rows].cpu() > 0
-                batch.teacher = Teacher(self.teacher, is_labelled, plan.num_learners)
+                batch.teacher = Teacher(self.teacher, self._is_labelled[batch.rows], plan.num_learners)
             batches.append(batch)
             first_world += batch_env.num_worlds
         return batches

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from metta.agent.devices import to_device
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -32,7 +34,7 @@ class Memory:
 
     def to(self, device: torch.device) -> Memory:
         """The same memory on another device."""
-        return Memory({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return Memory({name: to_device(tensor, device) for name, tensor in self.tensors.items()})
 
     def float(self) -> Memory:
         """The same memory in float32."""
