@@ -111,8 +111,8 @@ def test_the_numbers_of_quickstart() -> None:
             "experience.async_factor = 2 is reduced to 1: there is only 1 world",
         ),
         (
-            "env.game.num_agents = 24\nexperience = { batch_size = 32256, minibatch_size = 4032, workers = 11 }",
-            "experience.workers = 11 is reduced to 10: a world batch has only 10 worlds",
+            "env.game.num_agents = 24\nexperience = { batch_size = 32256, minibatch_size = 4032, workers = 23 }",
+            "experience.workers = 23 is reduced to 20: a world batch has only 10 worlds",
         ),
         (
             "env.game = { max_steps = 0, episode_lifetime = 0 }",

@@ -173,8 +173,8 @@ class ExperienceConfig(FrozenModel):
     )
     workers: Annotated[int | Literal["auto"], IntegerOrAuto(1024)] = Field(
         default=0,
-        description="number of processes that step the worlds, each a share of every world batch, with the same "
-        "results; 0: the worlds step in the process of the policy; auto: what the machine has",
+        description="number of processes that step the worlds, a share each, with the same results whatever it is; "
+        "0: the worlds step in the process of the policy; auto: what the machine has",
     )
     forward_pass_minibatch_target_size: int = Field(
         default=4096, ge=1, le=2**40, description="approximate number of agents per forward pass of the policy"

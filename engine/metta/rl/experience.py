@@ -43,7 +43,7 @@ class Experience:
     the last is the first step of the next epoch.
 
     Worlds are split into `async_factor` world batches. With more than one, a thread steps one batch while the policy
-    computes the actions of another. With `workers`, processes step the worlds instead, each a share of every batch.
+    computes the actions of another. With `workers`, processes step the worlds instead, a share each.
     Each world is in one batch, and the policy acts in the batches in a fixed order, so results depend neither on the
     timing of threads and processes nor on their number.
     """

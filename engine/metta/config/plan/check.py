@@ -211,10 +211,8 @@ def _workers(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         on_gpu = worker_count(config.experience, plan, "cuda")
         yield Derived("workers on a GPU", str(on_gpu.count), on_gpu.reason, number=on_gpu.count)
     if setting != "auto" and setting > workers.count:
-        smallest = _count(plan.num_worlds // plan.num_world_batches, "world")
-        yield _warning(
-            f"experience.workers = {setting} is reduced to {workers.count}: a world batch has only {smallest}"
-        )
+        worlds = _count(plan.num_worlds // plan.num_world_batches, "world")
+        yield _warning(f"experience.workers = {setting} is reduced to {workers.count}: a world batch has only {worlds}")
 
 
 def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:

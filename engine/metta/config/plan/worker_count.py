@@ -34,11 +34,12 @@ class WorkerCount:
 def worker_count(experience: ExperienceConfig, plan: BatchPlan, device: str) -> WorkerCount:
     """The number of workers of a process whose policy is on a device of the type `device`, such as cpu or cuda.
 
-    Every worker has at least one world of each world batch.
+    A multiple of the number of world batches gives each worker a share of one of them, any other number a share of each
+    of them. Every share has at least one world.
     """
-    worlds = plan.num_worlds // plan.num_world_batches
+    worlds, batches = plan.num_worlds // plan.num_world_batches, plan.num_world_batches
     if experience.workers != "auto":
-        count = min(experience.workers, worlds)
+        count = _fitting(experience.workers, worlds, batches)
         return WorkerCount(
             count, "processes that step the worlds" if count else "the worlds step in the policy's process"
         )
@@ -48,13 +49,21 @@ def worker_count(experience: ExperienceConfig, plan: BatchPlan, device: str) -> 
         wanted = max(1, own // AUTO_CORES_PER_CPU_WORKER) if own > 1 else 0
     else:
         wanted = max(0, own - AUTO_OTHER_CORES)
+    if wanted > batches:
+        wanted -= wanted % batches
     agents = worlds * plan.num_agents
-    most = min(worlds, agents // AUTO_AGENTS) if supports_workers() else 0
+    count = _fitting(wanted, agents // AUTO_AGENTS, batches) if supports_workers() else 0
+    count = _fitting(count, worlds, batches)
     place = "the CPU" if device == "cpu" else "a GPU"
     reason = f"auto: {cores} core{'' if cores == 1 else 's'}"
     reason += f" for {processes} processes" if processes > 1 else ""
-    reason += f", policy on {place}" if wanted <= most else f", {agents:,} agents per world batch"
-    return WorkerCount(min(wanted, most), reason)
+    reason += f", policy on {place}" if count == wanted else f", {agents:,} agents per world batch"
+    return WorkerCount(count, reason)
+
+
+def _fitting(workers: int, shares: int, batches: int) -> int:
+    """The largest number of at most `workers` that divides no world batch into more than `shares` shares."""
+    return next(n for n in range(workers, -1, -1) if (n // batches if n % batches == 0 else n) <= shares)
 
 
 def supports_workers() -> bool:

@@ -1,4 +1,4 @@
-"""ProcessWorlds: a batch of worlds of which each worker process steps a share, with the results of one environment."""
+"""ProcessWorlds: a batch of worlds of which worker processes step a share each, with the results of one environment."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ class ProcessWorlds:
         self.observations = self._arrays.observations
         """the observations after the last `reset` or step"""
         self._shares = setup.shares
-        # the shares in order of their worlds, by the number of the worker
-        self._ordered = sorted(range(len(setup.shares)), key=lambda worker: setup.shares[worker].start)
+        # the workers that step worlds of this batch, in order of these worlds
+        members = [worker for worker, worlds in enumerate(setup.shares) if worlds.stop > worlds.start]
+        self._ordered = sorted(members, key=lambda worker: setup.shares[worker].start)
         self._pending: dict[int, int] = {}  # by worker: number of the message that started a step
         self._stepped: dict[int, StepInfo | None] = {}  # by worker: its result
         self._no_episode_ended = StepInfo(
@@ -99,7 +100,8 @@ class ProcessWorlds:
             del self._pending[worker]
         infos, self._stepped = self._stepped, {}
         arrays = self._arrays
-        for worker, (begin, end) in enumerate(arrays.step_times.tolist()):
+        for worker in self._ordered:
+            begin, end = arrays.step_times[worker].tolist()
             add_span(Span("simulate", f"worker {worker + 1}", begin, end))
         return self._joined_tokens(), arrays.rewards, arrays.terminated, arrays.truncated, self._joined(infos)
 
@@ -183,7 +185,7 @@ def make_worlds(
     """Batches of `sizes [batches]` worlds with the configs and task weights of `env`, stepped by `workers` processes.
 
     `first_world` is the global index of the first world of all (see MettaGridEnv). With 0 `workers`, the worlds are in
-    this process. Every batch must have at least as many worlds as there are workers.
+    this process. See `worker_count` for the number of workers.
 
     Raises UsageError if workers could not import a map builder that this program registered; if their number `is_auto`,
     the worlds are in this process then, with a ConfigWarning. Raises TrainingError if the system cannot start them.
@@ -211,7 +213,7 @@ def _start_workers(
     batches, offset = [], 0
     for index, size in enumerate(sizes):
         shape = BatchShape(size, spec.num_agents, spec.num_observation_tokens, len(spec.flat_actions), num_workers)
-        batches.append(BatchSetup(shape, offset, first_world, _shares(size, num_workers, index)))
+        batches.append(BatchSetup(shape, offset, first_world, _shares(size, num_workers, index, len(sizes))))
         offset += batch_bytes(shape)
         first_world += size
     setup = WorkerSetup(env.configs, seed, env.task_weights, batches, map_builders)
@@ -225,11 +227,21 @@ def _start_workers(
     return [ProcessWorlds(workers, index, batch, env, memory) for index, batch in enumerate(batches)]
 
 
-def _shares(num_worlds: int, num_workers: int, batch: int) -> tuple[slice, ...]:
-    """The worlds of each worker. Shares differ by at most one world; the larger ones rotate from batch to batch."""
-    edges = [num_worlds * index // num_workers for index in range(num_workers + 1)]
-    shares = [slice(start, stop) for start, stop in pairwise(edges)]
-    return tuple(shares[(worker + batch) % num_workers] for worker in range(num_workers))
+def _shares(num_worlds: int, num_workers: int, batch: int, num_batches: int) -> tuple[slice, ...]:
+    """The worlds of a batch that each worker steps; shares differ by at most one world.
+
+    If the number of workers is a multiple of that of the batches, each worker has worlds of one batch only, since a
+    step of many worlds takes less time than several of few. Otherwise each has worlds of every batch, and the larger
+    shares rotate from batch to batch.
+    """
+    if num_workers % num_batches:
+        members = [(worker + batch) % num_workers for worker in range(num_workers)]
+    else:
+        size = num_workers // num_batches
+        members = list(range(batch * size, (batch + 1) * size))
+    edges = [num_worlds * index // len(members) for index in range(len(members) + 1)]
+    share_of = dict(zip(members, (slice(*ends) for ends in pairwise(edges)), strict=True))
+    return tuple(share_of.get(worker, slice(0, 0)) for worker in range(num_workers))
 
 
 def _registered_map_builders(configs: Sequence[EnvConfig]) -> dict[str, bytes]:

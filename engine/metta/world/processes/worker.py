@@ -42,7 +42,7 @@ class BatchSetup:
     first_world: int
     """global index of the first world (see MettaGridEnv)"""
     shares: tuple[slice, ...]
-    """the worlds of each worker"""
+    """the worlds of each worker; empty for a worker that steps none of them"""
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def main(index: int, parent: int, memory: int, commands: int, replies: int, ends
 
 def _serve(index: int, descriptor: int, channel: Channel) -> None:
     setup: WorkerSetup = channel.receive()
-    shares: list[Share] = []
+    shares: dict[int, Share] = {}
     with Reply() as reply:
         shares = _make_shares(setup, index, SharedMemory(descriptor))
     channel.send(reply)
@@ -164,13 +164,16 @@ def _serve(index: int, descriptor: int, channel: Channel) -> None:
         channel.send(reply)
 
 
-def _make_shares(setup: WorkerSetup, index: int, memory: SharedMemory) -> list[Share]:
+def _make_shares(setup: WorkerSetup, index: int, memory: SharedMemory) -> dict[int, Share]:
+    """The shares of this worker, by the index of the batch."""
     for name, builder in setup.map_builders.items():
         function = pickle.loads(builder)  # may register the builder, since it imports its module
         MAP_BUILDERS.register_missing(name, function)
-    shares = []
-    for batch in setup.batches:
+    shares = {}
+    for number, batch in enumerate(setup.batches):
         worlds = batch.shares[index]
+        if worlds.stop == worlds.start:
+            continue
         env = MettaGridEnv(
             setup.configs,
             worlds.stop - worlds.start,
@@ -179,7 +182,7 @@ def _make_shares(setup: WorkerSetup, index: int, memory: SharedMemory) -> list[S
             setup.task_weights,
         )
         arrays = BatchArrays.of(memory, batch.offset, batch.shape)
-        shares.append(Share(env, arrays.share(worlds, batch.shape.num_agents, index)))
+        shares[number] = Share(env, arrays.share(worlds, batch.shape.num_agents, index))
     return shares
 
 
