@@ -282,6 +282,12 @@ def test_a_run_of_one_process_resumes_with_two(tmp_path: Path) -> None:
     )
 
 
+def test_each_process_of_a_job_has_its_own_workers(tmp_path: Path) -> None:
+    both("workers", tmp_path)
+    assert metrics_of(tmp_path / "workers_0") == metrics_of(tmp_path / "workers_1")
+    assert_same_weights(weights_of(tmp_path / "workers_0", 2), weights_of(tmp_path / "workers_1", 2))
+
+
 def process_of_rank(parent: int, rank: int) -> int:
     """The process ID of the child process whose RANK is `rank`."""
     for entry in Path("/proc").iterdir():

@@ -112,6 +112,13 @@ def runs(directory: Path, processes: Processes) -> None:
     torch.save(weights, directory / f"init_from_{processes.rank}.pt")
 
 
+def workers(directory: Path, processes: Processes) -> None:
+    """The same run without workers, and with one worker for each process."""
+    for count in (0, 1):
+        settings = (*STEADY, "run.total_timesteps=1024", f"experience.workers={count}")
+        train_run(tiny_config(directory / f"workers_{count}", *settings), ignore)
+
+
 def resumed(directory: Path, processes: Processes) -> None:
     """Resume, with both processes, a run that a single process started."""
     recorder = Recorder()
@@ -126,7 +133,7 @@ def main() -> None:
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=120))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=120))
     with Processes.connect() as processes:
-        {"gradients": gradients, "runs": runs, "resumed": resumed}[scenario](directory, processes)
+        {"gradients": gradients, "runs": runs, "resumed": resumed, "workers": workers}[scenario](directory, processes)
     dist.destroy_process_group()
 
 
