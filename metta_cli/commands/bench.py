@@ -56,7 +56,8 @@ def bench(
         with _Progress() as progress:
             result = api.bench(config, seconds, progress)
             if profile is not None:
-                progress("tracing an epoch", 1.0)
+                epoch_seconds = config.experience.batch_size / result.steps_per_second
+                progress(f"tracing an epoch, {output.format_duration(epoch_seconds)} or more", 1.0)
                 profile = str(api.write_trace(config, profile))
     if json:
         output.print_json(_as_json(config, result, profile))

@@ -206,7 +206,8 @@ def _compare(
     plan = batch_plan(changed)
     steps = max(2, round(base.steps * base.plan.agents / plan.agents))
     ratios: list[float] = []
-    with closing(SpeedSampler(changed, plan, trial.threads or base.threads, steps)) as other:
+    threads = trial.threads or base.threads
+    with closing(SpeedSampler(changed, plan, threads, steps, trial.only_collects)) as other:
         while len(ratios) < MIN_PAIRS or (len(ratios) < MAX_PAIRS and time.monotonic() < end):
             clock.report(trial.name)
             order = (base, other) if len(ratios) % 2 == 0 else (other, base)

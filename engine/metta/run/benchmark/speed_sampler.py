@@ -82,21 +82,27 @@ class SpeedSampler:
     that some end in every sample. A context manager, which closes the worlds.
     """
 
-    def __init__(self, config: RunConfig, plan: BatchPlan, threads: int, steps: int | None = None):
-        """`plan` is the batch plan of `config`; `steps` the length of rollouts, by default chosen from a first one."""
+    def __init__(
+        self, config: RunConfig, plan: BatchPlan, threads: int, steps: int | None = None, only_collects: bool = False
+    ):
+        """`plan` is the batch plan of `config`; `steps` the length of rollouts, by default chosen from a first one.
+
+        With `only_collects`, the sampler cannot `learn`, and needs less time to be made.
+        """
         self.plan = plan
         self.threads = threads
         with self._threads():
             self._run = TrainingRun(_for_updates(config, plan), Curriculum.from_config(config))
-            self._run.collect()
             self.steps = steps or FIRST_STEPS
             """steps of a rollout"""
             self._experience = self._make_experience(config)
-            self.sample()  # the first one is slower, above all where layers are compiled
-            if steps is None:
-                seconds = self.collect().collect * plan.agents
-                self.steps = min(MAX_STEPS, max(FIRST_STEPS, round(SAMPLE_SECONDS / seconds)))
+            seconds = self.collect().collect * plan.agents  # the first sample is slower, above all with [compile]
+            if not only_collects:
+                self._run.collect()
+                self.learn()
+            if steps is None and (enough := min(MAX_STEPS, round(SAMPLE_SECONDS / seconds))) > FIRST_STEPS:
                 self._experience.close()
+                self.steps = enough
                 self._experience = self._make_experience(config)
 
     def _make_experience(self, config: RunConfig) -> Experience:

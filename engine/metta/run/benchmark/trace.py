@@ -31,8 +31,8 @@ def write_trace(config: RunConfig, path: str | Path) -> Path:
     """Train an epoch without saving it, and write its trace to `path`; returns the path.
 
     The trace has the operations of torch, on a GPU its kernels and copies, and the spans `simulate`, `wait`, `infer`
-    and `learn` of each thread and worker process. The first epoch is not traced. Raises UsageError if no file can be
-    written there.
+    and `learn` of each thread and worker process. With `[compile]`, the epoch after the one that compiles is traced.
+    Raises UsageError if no file can be written there.
     """
     path = user_path(path)
     check_trace_path(path)
@@ -40,7 +40,8 @@ def write_trace(config: RunConfig, path: str | Path) -> Path:
         wrap_memory_errors(config, load_tasks(config).env_configs),
         closing(TrainingRun(config, Curriculum.from_config(config))) as run,
     ):
-        _train_epoch(run)
+        if config.compile.enabled:
+            _train_epoch(run)
         with record_spans() as spans, torch.profiler.profile() as profile:
             marked_at = time.perf_counter()
             with torch.profiler.record_function(_MARK):
