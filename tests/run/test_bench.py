@@ -17,10 +17,9 @@ from tiny_runs import TINY, tiny_config
 from torch.autograd import DeviceType
 from typer.testing import CliRunner, Result
 
-from metta.api import BenchResult, Split, Trial, TrialResult, bench, load_config, presets, write_trace
+from metta.api import BenchResult, RunConfig, Split, Trial, TrialResult, bench, load_config, presets, write_trace
 from metta.config.batch_plan import BatchPlan
 from metta.errors import UsageError
-from metta.run.benchmark import trials
 from metta.run.benchmark.speed_sampler import SpeedSampler, _device_use, _split
 from metta.run.benchmark.trials import batch_plan, make_trials, with_noise
 from metta.spans import Span
@@ -125,6 +124,28 @@ def test_on_a_gpu_threads_are_not_tried() -> None:
     assert not [trial for trial in make_trials(tiny_config(), SPLIT, 2, 4, "cuda") if trial.threads]
     threads = [trial.threads for trial in make_trials(tiny_config(), SPLIT, 2, 4, "cpu") if trial.threads]
     assert threads == [1, 4]
+
+
+def test_worker_processes_are_tried_where_a_core_is_free_for_them() -> None:
+    def workers(config: RunConfig, cores: int) -> list[str]:
+        found = make_trials(config, SPLIT, threads=1, cores=cores, device="cpu")
+        return [trial.name for trial in found if "workers" in trial.name]
+
+    assert workers(tiny_config(), 1) == []
+    assert workers(tiny_config(), 2) == ["experience.workers = 1"]
+    assert workers(tiny_config(), 8) == [f"experience.workers = {count}" for count in (1, 4)]  # worlds per batch
+    many = tiny_config("", "experience.forward_pass_minibatch_target_size=128")
+    assert workers(many, 8) == [f"experience.workers = {count}" for count in (1, 4, 7)]
+    assert workers(tiny_config("", "experience.workers=2"), 8) == ["experience.workers = 0"]
+
+
+def test_a_trial_with_worker_processes_is_measured() -> None:
+    config = tiny_config("", "experience.workers=2")
+    sampler = SpeedSampler(config, batch_plan(config), threads=1, steps=8, only_collects=True)
+    split = sampler.collect()
+    sampler.close()
+    assert split.beside > 0
+    assert split.simulate == 0
 
 
 def results_of(means: dict[str, float], noise: float, pairs: int, seed: int = 0) -> list[TrialResult]:
@@ -345,7 +366,3 @@ def test_ctrl_c_ends_it_and_its_threads(here: Path, monkeypatch: pytest.MonkeyPa
     ran = metta("bench", "tiny.toml", code=130)
     assert ran.stderr == "interrupted; files that were already saved are complete\n"
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
-
-
-def test_the_number_of_cores_is_that_of_this_process() -> None:
-    assert trials.num_cores() >= 1

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from metta.config.loading.load import load_tasks
+from metta.config.plan.worker_count import available_cores
 from metta.config.run import RunConfig
 from metta.run.benchmark.speed_sampler import DeviceUse, SpeedSampler, Split
 from metta.run.benchmark.trials import (
@@ -20,7 +21,6 @@ from metta.run.benchmark.trials import (
     TrialResult,
     batch_plan,
     make_trials,
-    num_cores,
     with_noise,
 )
 from metta.run.device import find_device, gpu_memory
@@ -136,7 +136,7 @@ def bench(config: RunConfig, seconds: float = 30.0, on_progress: BenchProgress |
     clock = _Clock(seconds, on_progress or (lambda text, share: None))
     worlds, device = load_tasks(config).env_configs, find_device(config.run.device)
     check_memory(config, worlds, device.type, gpu_bytes=gpu_memory(device))
-    threads, cores = torch.get_num_threads(), num_cores()
+    threads, cores = torch.get_num_threads(), available_cores()
     clock.report("making worlds and policy")
     with wrap_memory_errors(config, worlds), closing(SpeedSampler(config, batch_plan(config), threads)) as base:
         splits: list[Split] = []

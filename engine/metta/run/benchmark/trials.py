@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +12,7 @@ import numpy as np
 from metta.agent.compile_layers import has_compiler
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.loading.load import dump_config, load_tasks, parse_config
+from metta.config.plan.worker_count import supports_workers, worker_count
 from metta.config.run import RunConfig
 from metta.config.self_play import num_opponents
 from metta.errors import ConfigError
@@ -71,7 +71,7 @@ def make_trials(config: RunConfig, split: Split, threads: int, cores: int, devic
     """The trials that could help, those that do not change what is learned first."""
     plan = batch_plan(config)
     most = split.most_without_simulator(device != "cpu" or cores > threads)
-    found = [*_thread_trials(threads, cores, device), *_worker_trials(config, most, cores)]
+    found = [*_thread_trials(threads, cores, device), *_worker_trials(config, plan, most, cores, device)]
     found += [*_batch_trials(config, plan), *_precision_trials(config), *_learning_trials(config, plan, split)]
     return [trial for trial in found if _is_valid(config, trial)]
 
@@ -84,14 +84,14 @@ def _is_valid(config: RunConfig, trial: Trial) -> bool:
     return True
 
 
-def _worker_trials(config: RunConfig, most: float, cores: int) -> Iterator[Trial]:
+def _worker_trials(config: RunConfig, plan: BatchPlan, most: float, cores: int, device: str) -> Iterator[Trial]:
     """Worker processes, which take the worlds' steps from this process."""
-    now = getattr(config.experience, "workers", None)
-    if now == 0:
-        for count in dict.fromkeys((1, max(1, cores // 2), max(1, cores - 1))):
-            yield Trial((f"experience.workers = {count}",), most=most, only_collects=True)
-    elif now is not None:
-        yield Trial(("experience.workers = 0",), only_collects=True)
+    now = worker_count(config.experience, plan, device).count
+    most_used = plan.num_worlds // plan.num_world_batches
+    counts = (0,) if now else (1, min(most_used, cores // 2), min(most_used, cores - 1))
+    if cores > 1 and supports_workers():
+        for count in dict.fromkeys(counts):
+            yield Trial((f"experience.workers = {count}",), most=math.inf if now else most, only_collects=True)
 
 
 def _thread_trials(threads: int, cores: int, device: str) -> Iterator[Trial]:
@@ -182,8 +182,3 @@ def with_noise(results: Sequence[TrialResult]) -> list[TrialResult]:
         else result
         for result in results
     ]
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
