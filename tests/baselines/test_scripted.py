@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metta.agent.sparse_tokens import PackedTokens
 from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.recipe_values import RecipeValues
 from metta.baselines.scripted import ScriptedPolicy
@@ -154,3 +155,24 @@ def test_logits_are_the_distribution_over_equally_good_actions(drawing, expected
     drawn_share = torch.bincount(output.action_index, minlength=len(names)) / 600
     torch.testing.assert_close(drawn_share, output.logits[0].exp(), atol=0.06, rtol=0)
     torch.testing.assert_close(output.log_probs, output.logits.gather(1, output.action_index[:, None])[:, 0])
+
+
+@pytest.mark.parametrize(("preset", "capacity"), [("quickstart", 200), ("arena", 200), ("arena", 20)])
+def test_packed_observations_are_read_like_padded_ones(preset: str, capacity: int) -> None:
+    """Also if lists have padding, as on a GPU."""
+    env = MettaGridEnv(load_config(preset).env.override(game={"num_observation_tokens": capacity}), 2, seed=0)
+    policy = ScriptedPolicy(env.config)
+    observations, _ = env.reset()
+    memories = [policy.initial_memory(env.agents) for _ in range(3)]
+    for step in range(25):
+        padded = torch.from_numpy(observations.copy())
+        with_padding = PackedTokens(padded.reshape(-1, 3), torch.arange(env.agents + 1) * capacity)
+        outputs = [
+            policy.act(each, memory, generator=torch.Generator().manual_seed(step))
+            for each, memory in zip((padded, PackedTokens.pack(padded), with_padding), memories, strict=True)
+        ]
+        memories = [output.memory for output in outputs]
+        for output in outputs[1:]:
+            assert torch.equal(output.logits, outputs[0].logits)
+            assert torch.equal(output.actions, outputs[0].actions)
+        observations = env.step(outputs[0].actions.numpy())[0]

@@ -68,7 +68,7 @@ BATCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
 WARM_UP_STEPS = 100
 PHASES: dict[str, list[tuple[Any, str]]] = {
     "turns and actions": [
-        (world_env, name) for name in ("Turn", "run_attack_phase", "run_main_phase", "count_actions")
+        (world_env, name) for name in ("Turns", "run_attack_phase", "run_main_phase", "count_actions")
     ],
     "converters": [(world_env, "advance_converters")],
     "rewards": [(world_env, "share_rewards")],

@@ -7,6 +7,8 @@ import pytest
 from board import ALL_ACTIONS, Board, MakeBackend, chest
 
 from metta.config.env.env_config import EnvConfig
+from metta.world.env import MettaGridEnv
+from metta.world.observation.observe import CHUNK
 
 
 def seen(board: Board, agent: int = 0) -> list[tuple[int, int, str, int]]:
@@ -193,3 +195,28 @@ def test_tokens_show_what_happened_this_step(make_backend: MakeBackend) -> None:
     board = Board(make_backend, "^>.", actions=ALL_ACTIONS).act("noop", "move")
     assert (0, 2, "type_id", 0) in board.tokens(0)
     assert np.array_equal(board.tokens(1)[:1], board.tokens(0)[:1])
+
+
+@pytest.mark.parametrize(("height", "width"), [(11, 11), (15, 15), (1, 15), (15, 1), (5, 9)])
+def test_each_world_of_a_large_batch_is_observed_as_if_it_were_alone(height: int, width: int) -> None:
+    """Also with several chunks of agents, the last one incomplete; large windows have smaller chunks."""
+    config = EnvConfig(
+        game={
+            **{"num_agents": 24, "width": 24, "height": 20},
+            **{"observation_height": height, "observation_width": width},
+        }
+    )
+    worlds = CHUNK // 24 + 3
+    batch = MettaGridEnv(config, worlds, seed=3)
+    alone = {world: MettaGridEnv(config, 1, seed=3, first_world=world) for world in (0, 11, 13, worlds - 1)}
+    actions = np.array(config.spec.flat_actions)
+    generator = np.random.default_rng(0)
+    observations, _ = batch.reset()
+    for env in alone.values():
+        env.reset()
+    for _ in range(3):
+        chosen = actions[generator.integers(len(actions), size=batch.agents)]
+        observations = batch.step(chosen, out=observations)[0]
+        for world, env in alone.items():
+            rows = slice(24 * world, 24 * world + 24)
+            np.testing.assert_array_equal(env.step(chosen[rows])[0], observations[rows])
