@@ -222,6 +222,7 @@ def waits(section: Section) -> None:
             section.report(name, places if section.device != "cpu" else "a CPU is not waited for")
             section.require(not places, f"{name}: waits in {', '.join(places)}")
         if section.seconds_left < 5:
+            section.report("left out", "no time left for the networks after this one")
             break
 
 
