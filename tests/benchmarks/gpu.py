@@ -85,6 +85,8 @@ class Section:
     path: Path
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     failures: list[str] = dataclasses.field(default_factory=list)
+    began: list[float] = dataclasses.field(default_factory=list)
+    """`time.monotonic` at the beginning of each measurement"""
 
     def report(self, name: str, figure: Any) -> None:
         """Print a figure, and keep it."""
@@ -103,10 +105,15 @@ class Section:
         """Write the figures."""
         self.path.write_text(json.dumps({"figures": self.figures, "failures": self.failures}), encoding="utf-8")
 
-    @property
-    def seconds_left(self) -> float:
-        """Seconds until the section should be done."""
-        return self.ends_at - time.monotonic()
+    def has_time(self, name: str) -> bool:
+        """Whether one more measurement probably fits, which takes as long as those before; if not, it is listed."""
+        now = time.monotonic()
+        mean = (now - self.began[0]) / len(self.began) if self.began else 0.0
+        if now + 1.5 * mean <= self.ends_at:
+            self.began.append(now)
+            return True
+        self.report("left out", [*self.figures.get("left out", ()), name])
+        return False
 
 
 # --- agree: the device computes what the CPU computes
@@ -117,9 +124,8 @@ def agree(section: Section) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     networks = list(NETWORKS.items())[: 2 if section.size == "tiny" else None]
     for name, (source, *overrides) in networks:
-        if section.seconds_left < 5:
-            section.report(name, "no time left")
-            continue
+        if not section.has_time(name):
+            break
         with guarded(section, name):
             config = load_config(source, [*QUIET, *SMALL, *overrides, f'run.device="{section.device}"'])
             differences = compare(config, torch.device(section.device))
@@ -216,14 +222,13 @@ def moved_to(value: Any, device: torch.device) -> Any:
 def waits(section: Section) -> None:
     """Collect and update in the debug mode of torch in which waits are errors, then list them if there are any."""
     for name, (source, *overrides) in list(NETWORKS.items())[: 1 if section.size == "tiny" else None]:
+        if not section.has_time(name):
+            break
         with guarded(section, name), training_run(section, source, [*SMALL, *overrides]) as run:
             epoch(run)  # memory of the device and pinned memory are allocated
             places = [] if section.device == "cpu" else unexpected_waits(run)
             section.report(name, places if section.device != "cpu" else "a CPU is not waited for")
             section.require(not places, f"{name}: waits in {', '.join(places)}")
-        if section.seconds_left < 5:
-            section.report("left out", "no time left for the networks after this one")
-            break
 
 
 def unexpected_waits(run: TrainingRun) -> list[str]:
@@ -358,14 +363,12 @@ def preset_sizes(preset: str, scale: int) -> list[str]:
 
 def train(section: Section) -> None:
     """Measure each trial for some seconds after two epochs; what there is no time for is listed."""
-    seconds, left_out = {"full": 3.0, "small": 2.0, "tiny": 0.1}[section.size], []
+    seconds = {"full": 3.0, "small": 2.0, "tiny": 0.1}[section.size]
     for name, source, overrides in trials(section):
-        if section.seconds_left < 4 * seconds:
-            left_out.append(name)
+        if not section.has_time(name):
             continue
         with guarded(section, name):
             section.report(name, speed(section, source, overrides, seconds))
-    section.report("left out", left_out)
 
 
 class Enough(Exception):  # noqa: N818  # no error
@@ -417,12 +420,12 @@ def profile(section: Section) -> None:
         settings = (
             [*SMALL, "agent.hidden_dim=16"] if section.size == "tiny" else sizes(*(size * scale for size in BASE_SIZES))
         )
+        if not section.has_time(name):
+            break
         with guarded(section, name), training_run(section, HEARTS, [*settings, *precision]) as run:
             for _ in range(2):
                 epoch(run)
             section.report(name, profiled_epoch(run, section.device))
-        if section.seconds_left < 10:
-            break
 
 
 def profiled_epoch(run: TrainingRun, device: str) -> dict[str, Any]:
@@ -546,7 +549,8 @@ def print_table(results: dict[str, Any]) -> None:
     for trial, figures in speeds(results).items():
         shares = " ".join(f"{figures['shares'].get(name, 0):8.0%}" for name in names)
         print(f"{trial:72} {figures['agent_steps_per_second']:13,} {shares}")
-    for precision, figures in results.get("profile", {}).get("figures", {}).items():
+    profiles = results.get("profile", {}).get("figures", {})
+    for precision, figures in ((name, figure) for name, figure in profiles.items() if isinstance(figure, dict)):
         print(f"\n{precision}: {figures['milliseconds']} ms per epoch, device busy {figures['device busy']:.0%}")
         for part in ("kernels", "host", "waits"):
             for entry in figures[part]:
@@ -554,8 +558,9 @@ def print_table(results: dict[str, Any]) -> None:
     print()
     for name, result in results.items():
         if name != "machine":
-            failed = "; ".join(result["failures"])
-            print(f"{name:8} {result['seconds']:6.1f} s  {'FAILED: ' + failed if failed else 'good'}")
+            failed, left_out = "; ".join(result["failures"]), result["figures"].get("left out", ())
+            no_time = f"; no time for {', '.join(left_out)}" if left_out else ""
+            print(f"{name:8} {result['seconds']:6.1f} s  {'FAILED: ' + failed if failed else 'good'}{no_time}")
 
 
 def speeds(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
