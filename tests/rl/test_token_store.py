@@ -37,7 +37,7 @@ def test_observations_are_found_by_step_and_agent(longer: int) -> None:
         assert torch.equal(store.at(step, slice(4, 6)).padded(40), padded[step, 4:])
     rows = torch.tensor([[3, 50, 3], [9, 0, 53]])
     assert torch.equal(store.gather(rows).padded(40), padded.flatten(0, 1)[rows.flatten()])
-    store.restart(store.at(8))
+    store.restart_with(8)
     assert store.length == 6
     assert torch.equal(store.padded(0), padded[8])
     store.append(random_observations(6, 40, 77))
@@ -50,7 +50,7 @@ def test_restarting_keeps_observations_that_overlap_their_new_place() -> None:
     first, last = random_observations(2, 3, 0), random_observations(2, 40, 1)
     store.append(first)
     store.append(last)
-    store.restart(store.at(1))
+    store.restart_with(1)
     assert torch.equal(store.padded(0), last.padded(40))
 
 
