@@ -23,8 +23,8 @@ from metta.config.loading.presets import Preset, presets
 
 FOLDER: Final = Path(__file__).parents[1] / "benchmarks"
 ALONE, TEACHER = "reward alone", "teacher"
-NOT_TRAINED: Final = ("default", "hearts_easy", "hearts_quick")
-"""Presets without a score: all defaults, and the scenes of `hearts`."""
+NOT_TRAINED: Final = ("default", "hearts_easy", "hearts_quick", "arena_easy")
+"""Presets without a score: all defaults, and scenes with which training starts."""
 
 
 @dataclass(frozen=True)
