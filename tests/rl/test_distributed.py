@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny_runs import (
     TINY,
     Recorder,
@@ -28,7 +29,7 @@ from metta.api import Notice, Override, TrainingState, resume_run, train_run
 from metta.config.batch_plan import experience_of_process
 from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError
-from metta.rl.distributed import SINGLE_PROCESS, ProcessGroupError, process_group_errors
+from metta.rl.distributed import SINGLE_PROCESS, Processes, ProcessGroupError, process_group_errors
 
 DEADLINE = 300.0  # seconds; generous, for busy machines
 
@@ -273,6 +274,25 @@ def test_torchrun_restarts_a_job_that_ends_as_if_nothing_had_happened(
     assert metrics_of(tmp_path / "run") == metrics_of(undisturbed)
     assert len(metrics_of(undisturbed)) == 30
     assert_same_weights(weights_of(tmp_path / "run", 30), weights_of(undisturbed, 30))
+
+
+def test_a_restarted_job_does_not_see_the_addresses_of_the_processes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun keeps its store over restarts: with the old addresses in it, processes wait for those that ended."""
+    kept, given = dist.HashStore(), []
+    job = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("metta.rl.distributed.rendezvous", lambda *arguments, **options: iter([(kept, 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, store, **options: given.append(store))
+    for name in ("get_rank", "get_world_size", "destroy_process_group"):
+        monkeypatch.setattr(dist, name, lambda: 0)
+    for count in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        with Processes.connect():
+            pass
+    given[0].set("address of rank 1", "127.0.0.1:5")
+    assert given[0].check(["address of rank 1"])
+    assert not given[1].check(["address of rank 1"])
 
 
 def test_a_run_of_one_process_resumes_with_two(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ between CPUs. Only rank 0 writes files and prints. Messages contain tensors, num
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any, Final, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from metta.agent.memory.state import Memory
@@ -69,7 +71,11 @@ class Processes:
         else:
             with process_group_errors():
                 backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-                dist.init_process_group(backend, timeout=CONNECT_TIMEOUT)
+                store, rank, size = next(rendezvous("env://", timeout=CONNECT_TIMEOUT))
+                # torchrun may keep its store when it restarts a job, with the addresses of processes that have ended
+                attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+                store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]  # torch does not list it
+                dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=CONNECT_TIMEOUT)
             try:
                 yield cls(dist.get_rank(), dist.get_world_size())
             finally:
