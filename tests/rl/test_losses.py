@@ -88,7 +88,7 @@ def test_rounding_is_no_spread(constant, count):
     weights = torch.rand(count, generator=torch.Generator().manual_seed(0)) + 0.1
     assert losses.normalize_advantages(equal.unsqueeze(0), weights).abs().max() < 1e-3
     assert losses.explained_variance(torch.linspace(-1, 1, count), equal) == 0
-    scaler = RewardScaler(count, torch.device("cpu"))
+    scaler = RewardScaler(count)
     for _ in range(3):
         scaler.observe(equal.unsqueeze(0), torch.ones(1, count, dtype=torch.bool), 0.9)
     assert scaler.std == 1

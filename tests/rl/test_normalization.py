@@ -19,7 +19,6 @@ from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
 from metta.rl.reward_normalization import RewardScaler
 from metta.rl.rollout import rollout
 
-CPU = torch.device("cpu")
 VALUES = NormalizationConfig(values=True)
 REWARDS = NormalizationConfig(rewards=True)
 
@@ -30,7 +29,7 @@ REWARDS = NormalizationConfig(rewards=True)
 def test_rewards_are_divided_by_the_std_of_discounted_returns():
     """Compared with a plain loop over the returns of three batches."""
     generator = torch.Generator().manual_seed(0)
-    scale, seen, running = RewardScaler(3, CPU), [], [0.0, 0.0, 0.0]
+    scale, seen, running = RewardScaler(3), [], [0.0, 0.0, 0.0]
     for batch in range(3):
         rewards = (batch + 1) * torch.randn(7, 3, generator=generator) + 0.5
         done = torch.rand(7, 3, generator=generator) < 0.2
@@ -49,14 +48,14 @@ def test_rewards_are_divided_by_the_std_of_discounted_returns():
 
 
 def test_without_rewards_nothing_is_scaled():
-    scale = RewardScaler(2, CPU)
+    scale = RewardScaler(2)
     scale.observe(torch.zeros(4, 2), torch.zeros(4, 2, dtype=torch.bool), 0.9)
     assert scale.std == 1
     assert scale.scale(torch.full((1, 2), 3.0), 0.0).tolist() == [[3, 3]]
 
 
 def test_reward_clip():
-    scale = RewardScaler(1, CPU)
+    scale = RewardScaler(1)
     scale.observe(torch.tensor([[1.0], [-1.0]]), torch.ones(2, 1, dtype=torch.bool), 0.9)
     assert scale.std == pytest.approx(1)
     rewards = torch.tensor([[5.0], [-5.0], [0.5]])

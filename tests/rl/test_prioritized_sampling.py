@@ -106,7 +106,7 @@ def test_with_beta_one_the_expected_gradient_is_that_of_the_whole_batch(set_up, 
     for segment in range(len(chances)):
         alone = torch.tensor([segment])
         weight = (len(chances) * chances[alone]).pow(-1.0)
-        total += chances[segment] * gradient(experience._minibatch(alone, weight))
+        total += chances[segment] * gradient(experience._minibatch(alone, alone, weight))
     torch.testing.assert_close(total, expected, rtol=1e-3, atol=1e-6)
 
 

@@ -71,7 +71,7 @@ class OnnxPolicy(nn.Module):
         locations, channels, magnitudes = (
             entries.view(agents, capacity) for entries in codes.look_up(tokens.reshape(-1, 3))
         )
-        rows = codes.first_rows[locations]
+        rows = codes.first_rows[locations.long()]  # ONNX takes no int32 as index here
         features: Tensor
         if isinstance(agent.backbone, AttentionBackbone):
             features = _attention_features(agent.backbone, rows // codes.num_channels, channels, magnitudes)
