@@ -52,7 +52,7 @@ def bench(
     with api.open_config(source, overrides(set_, device=device)) as config:
         set_up_torch()
         if profile is not None:
-            api.check_trace_path(api.user_path(profile))
+            api.check_trace_path(profile)
         with _Progress() as progress:
             result = api.bench(config, seconds, progress)
             if profile is not None:

@@ -133,6 +133,7 @@ def agent() -> api.MettaAgent:
 
 
 CALLS: dict[str, Callable[[Any], object]] = {
+    "check_trace_path": lambda path: api.check_trace_path(path("~/new/trace.json")),
     "export_policy": lambda path: api.export_policy(agent(), path("~/new/policy.onnx")),
     "find_runs": lambda path: api.find_runs([path("~/run")])[0].relative_to(Path.home()),
     "load_checkpoint": lambda path: api.load_checkpoint(agent(), path("~/run/checkpoints/checkpoint_000001.pt")),
@@ -150,6 +151,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "write_replay": lambda path: api.write_replay(
         api.record_episode(api.RandomPolicy(api.EnvConfig().spec), api.EnvConfig(), 0, 1), path("~/new"), "replay"
     ),
+    "write_trace": lambda path: api.write_trace(api.load_config("~/tiny.toml"), path("~/new/trace.json")),
     "write_report": lambda path: api.write_report([path("~/run")], path("~/new/report.html")),
     "TrainingState.save": lambda path: api.TrainingState(1, 0, 0, {}).save(path("~/new")),
     "TrainingState.load": lambda path: api.TrainingState.load(path("~/run/checkpoints/trainer_state_000001.pt")),
@@ -173,7 +175,14 @@ def test_a_function_takes_texts_and_paths_from_a_home_directory(name: str, kind:
         pytest.importorskip("onnxscript")
     torch.manual_seed(0)
     CALLS[name](kind)
-    if name in ("export_policy", "save_checkpoint", "write_replay", "write_report", "TrainingState.save"):
+    if name in (
+        "export_policy",
+        "save_checkpoint",
+        "write_replay",
+        "write_report",
+        "write_trace",
+        "TrainingState.save",
+    ):
         assert list((home / "new").iterdir())
 
 

@@ -34,8 +34,8 @@ def write_trace(config: RunConfig, path: str | Path) -> Path:
     and `learn` of each thread and worker process. With `[compile]`, the epoch after the one that compiles is traced.
     Raises UsageError if no file can be written there.
     """
-    path = user_path(path)
     check_trace_path(path)
+    path = user_path(path)
     with (
         wrap_memory_errors(config, load_tasks(config).env_configs),
         closing(TrainingRun(config, Curriculum.from_config(config))) as run,
@@ -59,8 +59,9 @@ def write_trace(config: RunConfig, path: str | Path) -> Path:
     return path
 
 
-def check_trace_path(path: Path) -> None:
+def check_trace_path(path: str | Path) -> None:
     """Raise UsageError if a trace cannot be written to the path."""
+    path = user_path(path)
     existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
     if path.is_dir():
         raise UsageError(f"{path} is a directory; name a file for the trace")
