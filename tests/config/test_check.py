@@ -90,11 +90,11 @@ def test_the_numbers_of_quickstart() -> None:
         "gradient steps": "368",
         "discount horizon": "43",
         "weights": "12,926,234",
-        "experience": "18.5 MiB",
+        "experience": "13.7 MiB",
         "memory of worlds": "11.9 MiB",
         "memory of policy": "444 MiB",
-        "memory of learning": "532 MiB",
-        "memory in total": "0.983 GiB",
+        "memory of learning": "530 MiB",
+        "memory in total": "999 MiB",
     }
 
 

@@ -98,7 +98,7 @@ def test_missing_directory() -> None:
 
 
 def test_nothing() -> None:
-    assert message("").startswith('"" is not a file; give a TOML file or a preset: arena, arena_small')
+    assert message("").startswith('"" is not a file; give a TOML file or a preset: arena, arena_easy')
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a/" * 3000])

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-import registered_maps
 import torch
+from registered_maps import registered_builders  # noqa: F401 - a fixture
 from tiny_runs import (
     TINY,
     Recorder,
@@ -29,7 +29,6 @@ from worker_worlds import children_of, is_running, wait_until_ended
 
 from metta.api import Override, RunConfig, resume_run, train_run
 from metta.config.batch_plan import plan_batch
-from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.plan import worker_count as counting
 from metta.config.plan.memory_estimate import WORKER_BYTES, memory_parts
 from metta.config.plan.worker_count import available_cores, worker_count
@@ -128,7 +127,6 @@ def test_a_worker_that_dies_ends_the_run_and_nothing_is_lost(straight: Path, tmp
 
 def test_a_run_that_cannot_begin_leaves_no_workers() -> None:
     builder = "{ type = 'Custom', name = 'wrong shape', border_width = 1, objects = {} }"
-    assert MAP_BUILDERS.registered("wrong shape") is registered_maps.wrong_shape
     config = tiny_config("", *BATCH, "experience.workers=2", f"env.map_builder={builder}")
     with pytest.raises(MapError, match='"wrong shape" returned'):
         TrainingRun(config, Curriculum.from_config(config))

@@ -80,6 +80,7 @@ ELSEWHERE = {
     "agent.obs_process_func": "tests/agent/test_policy.py",  # an observation processor has to be registered first
     "experience.zero_copy": "tests/rl/test_experience.py",  # where arrays lie, which must not change what is learned
     "experience.cpu_offload": "tests/rl/test_experience.py",
+    "experience.workers": "tests/rl/test_workers.py",
     "checkpoint.wandb_checkpoint_interval": "tests/run/test_loggers.py",  # needs an extra
 }
 

@@ -80,8 +80,9 @@ class Experience:
         self._thread = ThreadPoolExecutor(1, "simulator") if needs_thread else None
         try:
             for batch in self.world_batches:
-                batch.observations = batch.reset(config.stagger_episodes)
-                self.observations.append(batch.observations)
+                observations = batch.reset(config.stagger_episodes)
+                batch.set_observations(observations)
+                self.observations.append(observations)
         except BaseException:
             self.close()
             raise
@@ -170,7 +171,7 @@ class Experience:
             result = learners_only(result, batch.opponents)
         batch.set_action_masks(result.action_masks)
         rows = batch.rows
-        batch.observations = result.observations
+        batch.set_observations(result.observations)
         self.observations.append(result.observations)
         self.rewards[step - 1, rows] = torch.from_numpy(result.rewards)
         terminated, truncated = torch.from_numpy(result.terminated), torch.from_numpy(result.truncated)
@@ -254,7 +255,7 @@ class Experience:
         observations = PackedTokens.pack(state["observations"])
         self.observations.restart(observations)
         for batch in batches:
-            batch.observations = observations.select(torch.arange(batch.rows.start, batch.rows.stop))
+            batch.set_observations(observations.select(torch.arange(batch.rows.start, batch.rows.stop)))
         self.episode_starts[0].copy_(state["episode_starts"])
         set_generator_state(self.policy_generator, state["policy_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())

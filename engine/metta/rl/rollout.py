@@ -124,7 +124,7 @@ def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, t
     """Choose the actions of step t in a world batch, and start the step."""
     with totals.infer():
         actions, tasks = _choose_actions(experience, agent, batch, t)
-        seen = None if batch.teacher is None else batch.observations.select(batch.teacher.rows)
+        seen = batch.seen_by_teacher
     experience.submit(batch, actions)
     if batch.teacher is not None and seen is not None:  # after submit: the worlds step at the same time
         with totals.infer():

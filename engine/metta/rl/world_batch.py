@@ -73,8 +73,8 @@ class WorldBatch:
             self.buffer = env.observations
         elif zero_copy:
             self.buffer = PackedObservations(env.agents, env.spec.num_observation_tokens)
-        self.observations = PackedTokens(torch.zeros(0, 3, dtype=torch.uint8), torch.zeros(learners + 1).long())
-        """of the learners before the next step, in host memory, which the step overwrites"""
+        self.seen_by_teacher: PackedTokens | None = None
+        """observations of the labelled learners before the next step, in host memory; None without a teacher"""
         self.pending: Future[StepResult] | StepResult | None = None
         """result of a step that was started in this process and not yet received"""
 
@@ -89,6 +89,11 @@ class WorldBatch:
             observations = self.opponents.observe(observations, is_done, range(self.env.num_worlds))
         self.set_action_masks(self.current_action_masks())
         return observations
+
+    def set_observations(self, observations: PackedTokens) -> None:
+        """Keep what the teacher needs of the learners' observations before the next step, which may overwrite them."""
+        if self.teacher is not None:
+            self.seen_by_teacher = observations.select(self.teacher.rows)
 
     @property
     def in_processes(self) -> bool:

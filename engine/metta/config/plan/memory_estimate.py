@@ -66,7 +66,7 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     steps = plan.segments_per_agent * plan.horizon
     # tokens of three bytes, an index of 8 bytes and the start of an episode
     observations = (steps + 1) * plan.agents * (3 * crowded_tokens(spec) + 8 + 1) + 8
-    outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * (4 + 4)
+    outcomes = steps * plan.agents * (8 + 5 * 4 + 2) + plan.agents * (4 + 4 + 1)
     action_masks = steps * plan.agents * len(spec.flat_actions) if config.agent.mask_actions else 0
     teacher_values = len(spec.flat_actions) + 1  # probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0

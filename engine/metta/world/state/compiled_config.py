@@ -188,7 +188,7 @@ class CompiledConfig:
         self.num_arguments = max(self.spec.max_action_args) + 1
         self.first_invalid = np.array([self.num_actions, self.num_arguments], np.uint64)  # [2], action id and argument
         self.kind_by_action = self._compile_kinds()
-        self.flat_kinds, self.kinds_of_ruleset = self.kind_by_action.ravel(), self.kind_by_action[0].size
+        self.flat_kinds, self.kinds_of_ruleset = self.kind_by_action.flatten(), self.kind_by_action[0].size
         self.kinds_of_action = np.array(self.num_arguments + 1)
         self.success_columns = np.array(self.num_actions)
 
