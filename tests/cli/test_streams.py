@@ -85,7 +85,8 @@ def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def ran(here: Path, arguments: tuple[str, ...], stdin: str = "", stdout: str = "", stderr: str = "") -> Ran:
     """Run a command in a forked process, whose streams are `closed`, `full`, `unread` or of an encoding.
 
-    A new process takes two seconds to import torch, a forked one none.
+    A new process takes two seconds to import torch, a forked one none. It has one core, since torch hangs if it
+    computes in several threads after a fork; `bench` would try them.
     """
     shutil.rmtree(here / "out", ignore_errors=True)
     if "resume" in arguments:
@@ -100,6 +101,7 @@ def ran(here: Path, arguments: tuple[str, ...], stdin: str = "", stdout: str = "
 
 def _run(here: Path, arguments: tuple[str, ...], kinds: list[str]) -> NoReturn:
     code = 70
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     try:
         for descriptor, (name, kind) in enumerate(zip(("stdin", "stdout", "stderr"), kinds, strict=True)):
             _replace(here, descriptor, name, kind)
