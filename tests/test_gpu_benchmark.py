@@ -30,7 +30,7 @@ def test_all_sections_run_on_a_cpu(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "figures.json").read_text())
     assert [*results] == ["machine", *gpu.SECTIONS]
     assert all(results[name]["failures"] == [] and results[name]["figures"] for name in gpu.SECTIONS)
-    assert results["resume"]["figures"]["as it is"] == {"epochs": 4, "same run twice": 0, "resumed": 0}
+    assert results["resume"]["figures"]["default algorithms"] == {"epochs": 4, "same run twice": 0, "resumed": 0}
     for name, figures in gpu.speeds(results).items():
         assert figures["agent_steps_per_second"] > 0
         assert 0 < figures["shares"]["collect"] < 1

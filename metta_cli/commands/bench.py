@@ -44,9 +44,9 @@ def bench(
 ) -> None:
     """Measure the speed of training here, and what would change it.
 
-    Says what bounds the speed. Trains parts of epochs without saving anything. Each trial of a setting alternates with
-    the file as it is; the table has ratios of speeds with their uncertainty. Other programs on the same cores make all
-    of it uncertain.
+    Says what bounds the speed. Trains parts of epochs without saving anything. Trials of settings alternate with the
+    unchanged file; the table has the ratios of their speeds, with uncertainties. Other programs on the same cores make
+    all figures uncertain.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or torch's profiler prints two lines of its log
     with api.open_config(source, overrides(set_, device=device)) as config:

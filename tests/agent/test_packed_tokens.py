@@ -119,7 +119,7 @@ def test_custom_processors_and_backbones_read_padded_observations(crowded_env, s
         read.append(observations)
         return observations[:, :40]
 
-    class Watching(BACKBONES.find("mlp")):  # type: ignore[misc]
+    class Watching(BACKBONES.find("mlp")):  # type: ignore[misc]  # a class that is looked up
         def forward(self, observations: torch.Tensor) -> torch.Tensor:
             read.append(observations)
             return super().forward(observations)

@@ -33,25 +33,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# the checkout, whether or not metta is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "engine"))
+
+import torch
+from torch import Tensor
+
+from metta.agent.policy import MettaAgent, make_agent
+from metta.api import EpochEnded, Event, RunConfig, keep_freed_memory, load_config, resume_run, train_run
+from metta.config.batch_plan import plan_batch
+from metta.rl.curricula.curriculum import Curriculum
+from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.optimizer import make_optimizer
+from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
+from metta.rl.rollout import rollout
+from metta.run.training_run import TrainingRun
+from metta.spans import record_spans
+from metta.world.env import MettaGridEnv
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "engine"), str(ROOT)]  # the checkout, whether or not metta is installed
-
-import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from metta.agent.policy import MettaAgent, make_agent  # noqa: E402
-from metta.api import EpochEnded, Event, RunConfig, keep_freed_memory, load_config, resume_run, train_run  # noqa: E402
-from metta.config.batch_plan import plan_batch  # noqa: E402
-from metta.rl.curricula.curriculum import Curriculum  # noqa: E402
-from metta.rl.experience import Experience, make_experience_manager  # noqa: E402
-from metta.rl.optimizer import make_optimizer  # noqa: E402
-from metta.rl.ppo import UpdateSettings, loss_terms, update_policy  # noqa: E402
-from metta.rl.rollout import rollout  # noqa: E402
-from metta.run.training_run import TrainingRun  # noqa: E402
-from metta.spans import record_spans  # noqa: E402
-from metta.world.env import MettaGridEnv  # noqa: E402
-
 HEARTS = str(HERE / "hearts_24.toml")
 BUDGETS = {"agree": 75.0, "waits": 40.0, "resume": 50.0, "profile": 50.0, "train": 465.0}
 """Seconds after which a section is ended, its start included; `train` has what is left of its number."""
@@ -259,7 +261,7 @@ def resume(section: Section) -> None:
     """Train a run twice and once with an interruption; compare the weights."""
     settings = [*SMALL, "run.total_timesteps=12288", f'run.device="{section.device}"']  # four epochs
     settings += ["agent.hidden_dim=16"] if section.size == "tiny" else []
-    for name, is_deterministic in (("as it is", False), ("deterministic algorithms of torch", True)):
+    for name, is_deterministic in (("default algorithms", False), ("deterministic algorithms of torch", True)):
         torch.use_deterministic_algorithms(is_deterministic, warn_only=True)
         torch.backends.cudnn.deterministic = is_deterministic
         warnings.simplefilter("ignore", UserWarning)
@@ -480,7 +482,7 @@ def epoch(run: TrainingRun) -> None:
 
 @contextlib.contextmanager
 def guarded(section: Section, name: str) -> Iterator[None]:
-    """Report an error as a failure of the section, which goes on with its next measurement."""
+    """Report an error as a failure of the section, and continue with the next measurement."""
     try:
         yield
     except Exception as error:  # noqa: BLE001  # whatever it is, the other figures are wanted

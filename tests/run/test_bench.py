@@ -45,7 +45,7 @@ def test_a_bench_measures_all_parts_and_writes_nothing(tmp_path: Path, monkeypat
     assert all(
         each.reason and math.isnan(each.ratio) and not each.differs for each in result.trials if each not in made
     )
-    assert [text for text, _ in reports][:2] == ["making worlds and policy", "the file as it is"]
+    assert [text for text, _ in reports][:2] == ["making worlds and policy", "the unchanged file"]
     assert [share for _, share in reports] == sorted(share for _, share in reports)
     assert not list(tmp_path.iterdir())
 

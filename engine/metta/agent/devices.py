@@ -53,7 +53,7 @@ class HostCopy:
             with torch.cuda.stream(stream):
                 self._copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
                 self._copy.copy_(tensor, non_blocking=True)
-                self._is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                self._is_done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
                 self._is_done.record(stream)
             tensor.record_stream(stream)
 

@@ -142,7 +142,7 @@ def bench(config: RunConfig, seconds: float = 30.0, on_progress: BenchProgress |
         splits: list[Split] = []
         began, cpu_began = time.perf_counter(), time.process_time()
         while len(splits) < MIN_PAIRS or clock.share < FIRST_SHARE:
-            clock.report("the file as it is")
+            clock.report("the unchanged file")
             splits.append(base.sample())
         split = _median(splits)
         cpu_time = (time.process_time() - cpu_began) / (time.perf_counter() - began)

@@ -147,7 +147,7 @@ class TrialResult:
 
     trial: Trial
     log_ratios: tuple[float, ...] = ()
-    """logarithm of (seconds with the file as it is / seconds with the settings) of each pair of samples"""
+    """natural logarithm of the speedup in each pair of samples: seconds of the unchanged file / seconds of the trial"""
     half_width: float = math.nan
     """half the width of the interval of the mean of `log_ratios`"""
     reason: str = ""
