@@ -7,7 +7,7 @@ import io
 import os
 import sys
 
-from metta_cli.interrupts import exit_on_interrupt
+from metta_cli.interrupts import handle_interrupts
 
 
 def open_standard_streams() -> None:
@@ -43,8 +43,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
     # takes CPU time from the threads it waits for. OpenMP reads this limit on iterations once, when torch loads it.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-with exit_on_interrupt():
-    from metta_cli.main import main
+handle_interrupts()
+
+from metta_cli.main import main  # noqa: E402  # the lines above must run first
 
 if __name__ == "__main__":
     main()

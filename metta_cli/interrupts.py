@@ -1,31 +1,33 @@
-"""Ctrl-C during imports: ends the process at once, since some packages turn KeyboardInterrupt into other errors."""
+"""Ctrl-C before a command runs, or during an import: ends the process at once.
+
+Some packages turn a KeyboardInterrupt that reaches them while they are imported, or while they parse arguments, into
+other errors.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
+MESSAGE = "interrupted; files that were already saved are complete"
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
-@contextmanager
-def exit_on_interrupt() -> Iterator[None]:
-    """Within this context Ctrl-C ends the process with code 130, without an exception.
+
+def handle_interrupts() -> None:
+    """Raise KeyboardInterrupt on Ctrl-C only within the code of a command; elsewhere, exit with code 130.
 
     Does nothing if Python's own handler of SIGINT has been replaced.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _exit_at_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
 
 
-def _exit_at_once(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"\ninterrupted while starting; nothing was done\n")
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None and frame.f_code.co_filename != _IMPORT_SYSTEM:
+        is_function = frame.f_code.co_name != "<module>"
+        if is_function and frame.f_globals.get("__name__", "").startswith("metta_cli.commands."):
+            raise KeyboardInterrupt
+        frame = frame.f_back
+    os.write(2, f"\n{MESSAGE}\n".encode())
     os._exit(130)

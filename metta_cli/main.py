@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from typing import Annotated
 
 import typer
@@ -24,7 +23,7 @@ from metta_cli.commands.resume import resume
 from metta_cli.commands.schema import schema
 from metta_cli.commands.train import train
 from metta_cli.commands.watch import watch
-from metta_cli.exit_codes import INTERRUPTED, CommandGroup
+from metta_cli.exit_codes import CommandGroup
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -70,9 +69,6 @@ def main() -> None:
     """Run the command line; entry point of the console script `metta`."""
     try:
         app(prog_name="metta")
-    except KeyboardInterrupt:  # before a command began
-        output.print_interrupted()
-        sys.exit(INTERRUPTED)
     finally:  # a Ctrl-C or an unwritable stream would replace the exit code while the interpreter shuts down
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         output.silence_broken_streams()

@@ -13,6 +13,7 @@ from typing import Any
 
 from metta import api
 from metta.errors import MettaError
+from metta_cli import interrupts
 
 MAX_WIDTH = 100
 """Maximum width of wrapped text, in columns."""
@@ -183,7 +184,7 @@ def print_error(error: MettaError | str, rank: int = 0) -> None:
 
 def print_interrupted() -> None:
     """Print on stderr that Ctrl-C ended the command."""
-    print_on_stderr("interrupted; files that were already saved are complete")
+    print_on_stderr(interrupts.MESSAGE)
 
 
 def print_note(text: str) -> None:

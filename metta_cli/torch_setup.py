@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from metta import api
-from metta_cli.interrupts import exit_on_interrupt
 
 
 def set_up_torch() -> None:
     """Import torch, which takes seconds, and make the C allocator keep freed memory for later tensors."""
-    with exit_on_interrupt():
-        _ = api.MettaAgent  # its module imports torch
+    _ = api.MettaAgent  # its module imports torch
     api.keep_freed_memory()

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from metta import api
 from metta_cli import output
-from metta_cli.interrupts import exit_on_interrupt
 from metta_cli.parameters import Debug, Set, Source, integer_option
 
 
@@ -21,9 +20,7 @@ def map_(
     Each character is a cell. The output is a map file, which a world of type "Ascii" can use.
     """
     env_config = api.load_world(source, set_ or ())
-    with exit_on_interrupt():
-        make_environment = api.make_environment  # its module imports NumPy
-    world = make_environment(env_config)
+    world = api.make_environment(env_config)
     world.reset(seed=seed)
     text = api.draw_map(env_config, world.cells())
     if output.can_animate():

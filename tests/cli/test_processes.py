@@ -217,7 +217,10 @@ def test_the_console_script_is_installed() -> None:
 @pytest.mark.parametrize("command", [("eval", "random", "--env", "quickstart"), ("map", "quickstart")], ids=" ".join)
 def test_ctrl_c_at_any_moment_of_the_start_is_no_traceback(here: Path, command: tuple[str, ...]) -> None:
     """Most of these moments lie within imports, of NumPy and torch among others."""
-    program = "import metta_cli.interrupts as ready; print(ready); from metta_cli.__main__ import main; main()"
+    program = (
+        "from metta_cli.interrupts import handle_interrupts; handle_interrupts(); print('ready'); "
+        "from metta_cli.__main__ import main; main()"
+    )
     for seconds in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.8, 1.2, 1.6):
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", program, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -229,3 +232,31 @@ def test_ctrl_c_at_any_moment_of_the_start_is_no_traceback(here: Path, command: 
         _, errors = process.communicate(timeout=DEADLINE)
         assert process.returncode in (0, 130), errors
         assert "Traceback" not in errors
+
+
+SWALLOW = """try:
+    signal.raise_signal(signal.SIGINT)
+except BaseException:
+    raise ValueError("not an interrupt") from None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        ("load_world", "import swallow"),  # an import within a command
+        ("whole_number", SWALLOW),  # an option is parsed, before the command runs
+        ("load_world", "signal.raise_signal(signal.SIGINT)"),  # the command itself
+    ],
+    ids=["import", "option", "command"],
+)
+def test_ctrl_c_where_packages_turn_it_into_other_errors(here: Path, name: str, program: str) -> None:
+    (here / "swallow.py").write_text(f"import signal\n{SWALLOW}")
+    body = "".join(f"    {line}\n" for line in program.splitlines())
+    script = (
+        "import signal\nfrom metta_cli.__main__ import main\nfrom metta import api\n"
+        f"def part(*arguments):\n{body}\napi.{name} = part\nmain()\n"
+    )
+    command = [sys.executable, "-c", script, "map", "quickstart", "--seed", "1"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (ran.returncode, ran.stderr.strip()) == (130, "interrupted; files that were already saved are complete")
