@@ -11,7 +11,7 @@ from metta import api
 from metta_cli import output
 from metta_cli.key_bindings import KeyBindings
 from metta_cli.keyboard import Keyboard
-from metta_cli.world_view import WorldView, earnings
+from metta_cli.views.world_view import WorldView, earnings
 
 SPEEDS = (1, 2, 5, 10, 20, 50, 100, 200)
 """Speeds that + and - select, in steps per second."""

@@ -16,11 +16,10 @@ from metta_cli.commands.export import export
 from metta_cli.commands.map import map_
 from metta_cli.commands.play import play
 from metta_cli.commands.presets import presets
-from metta_cli.commands.reference import reference
+from metta_cli.commands.reference import reference, schema
 from metta_cli.commands.replay import replay
 from metta_cli.commands.report import report
 from metta_cli.commands.resume import resume
-from metta_cli.commands.schema import schema
 from metta_cli.commands.train import train
 from metta_cli.commands.watch import watch
 from metta_cli.exit_codes import CommandGroup

@@ -9,10 +9,11 @@ import typer
 
 from metta import api
 from metta.errors import CheckpointError, MapError, MettaError, UsageError
-from metta_cli import evaluation_table, resolve
-from metta_cli.evaluation_table import EvaluationRow
+from metta_cli import resolve
 from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
+from metta_cli.views import evaluation_table
+from metta_cli.views.evaluation_table import EvaluationRow
 
 Suite = Annotated[
     str | None,

@@ -24,7 +24,7 @@ def map_(
     world.reset(seed=seed)
     text = api.draw_map(env_config, world.cells())
     if output.can_animate():
-        from metta_cli.world_view import styled_map  # noqa: PLC0415  # rich is imported only where needed
+        from metta_cli.views.world_view import styled_map  # noqa: PLC0415  # rich is imported only where needed
 
         console, width = output.make_console(), env_config.game.width
         console.print(styled_map(env_config, text), no_wrap=True, overflow="crop")

@@ -1,4 +1,4 @@
-"""`metta reference`: print the tables and keys of the TOML file with their types, ranges and defaults."""
+"""`metta reference` and `metta schema`: the tables and keys of the TOML file, as text and as JSON Schema."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def reference(
             output.print_lines(["", key.key])
             output.print_wrapped("; ".join(fact for fact in facts if fact), indent=4)
             output.print_wrapped(key.description, indent=4)
+
+
+def schema() -> None:
+    """Print the JSON Schema of the TOML file, for editors."""
+    output.print_json(api.config_schema())
 
 
 def _full_name(table: api.TableReference) -> str:

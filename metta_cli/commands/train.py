@@ -11,7 +11,7 @@ from metta import api
 from metta_cli import output
 from metta_cli.parameters import Debug, Device, From, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
 from metta_cli.torch_setup import set_up_torch
-from metta_cli.training_lines import JsonView, PlainView, View
+from metta_cli.views.training_lines import JsonView, PlainView, View
 
 OrResume = Annotated[
     bool,
@@ -66,6 +66,6 @@ def training_view(json: bool, quiet: bool) -> View:
         return JsonView()
     if not output.can_animate():
         return PlainView()
-    from metta_cli.training_view import LiveView, is_in_foreground  # noqa: PLC0415  # imports rich
+    from metta_cli.views.training_view import LiveView, is_in_foreground  # noqa: PLC0415  # imports rich
 
     return LiveView(output.make_console()) if is_in_foreground(sys.stdout.fileno()) else PlainView()

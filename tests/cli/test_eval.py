@@ -16,8 +16,8 @@ from tiny_runs import TINY
 from typer.testing import CliRunner, Result
 
 from metta.api import Interval, presets
-from metta_cli import evaluation_table
 from metta_cli.main import app
+from metta_cli.views import evaluation_table
 
 CHECKPOINT = "run/checkpoints/checkpoint_000002.pt"
 

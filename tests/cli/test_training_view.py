@@ -25,8 +25,8 @@ from metta.api import (
     StopRequested,
     train_run,
 )
-from metta_cli.training_lines import PlainView, RunProgress, end_summary
-from metta_cli.training_view import LiveView
+from metta_cli.views.training_lines import PlainView, RunProgress, end_summary
+from metta_cli.views.training_view import LiveView
 
 SIZES = [(200, 50), (120, 40), (80, 24), (60, 24), (40, 24)]
 
@@ -44,8 +44,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("metta_cli.training_lines.time", clock)
-    monkeypatch.setattr("metta_cli.training_view.time", clock)
+    monkeypatch.setattr("metta_cli.views.training_lines.time", clock)
+    monkeypatch.setattr("metta_cli.views.training_view.time", clock)
     return clock
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from metta.api import EnvConfig, EpisodePlayer, ScriptedPolicy, draw_map, load_world
 from metta_cli.interactive import WATCH_KEYS, PlayedEpisode
 from metta_cli.key_bindings import KeyBindings
-from metta_cli.world_view import WorldView, earnings, styled_map
+from metta_cli.views.world_view import WorldView, earnings, styled_map
 
 SIZES = [(120, 24), (80, 24), (40, 24), (80, 50)]
 WORLDS = ["quickstart", "arena_small", "predator_prey", "hearts"]

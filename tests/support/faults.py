@@ -42,8 +42,8 @@ from tiny_runs import TINY, assert_same_state, assert_same_weights, metrics_of, 
 import metta.files
 import metta.run.interval_timer
 from metta.api import TrainingState
-from metta_cli import training_lines
 from metta_cli.main import main
+from metta_cli.views import training_lines
 
 EPOCHS = 12
 KILLS_OF_A_RUN = 5

@@ -20,7 +20,7 @@ from rich.text import Text
 from metta import api
 from metta_cli import output
 from metta_cli.output import encodable, format_duration, format_number, plain_text
-from metta_cli.training_lines import (
+from metta_cli.views.training_lines import (
     PHASES,
     STOPPING,
     RunProgress,
