@@ -1,0 +1,1 @@
+"""Sweeps: a search for the settings with the best score."""

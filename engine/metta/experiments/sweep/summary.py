@@ -1,0 +1,71 @@
+"""Summary of a sweep: its parameters and the trials so far, as plain values for a table, a file or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+TrialState = Literal["complete", "pruned", "failed", "running"]
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True)
+class SweepParameter:
+    """A setting that the sweep varies."""
+
+    key: str
+    """full TOML key, such as `optimizer.learning_rate`"""
+    values: tuple[Any, ...] | None = None
+    """the values to choose from, in the order of the sweep file; None if the setting is a number of an interval"""
+    low: float | None = None
+    high: float | None = None
+    """bounds of the interval, both included; None if `values` are given"""
+    log: bool = False
+    """whether the sampler searches the logarithm of the setting"""
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One trial: a choice of settings, the runs with them, and their score."""
+
+    number: int
+    """number of the trial in the study, from 0"""
+    parameters: Mapping[str, Any]
+    """value of each setting by its full TOML key"""
+    state: TrialState
+    score: float | None = None
+    """mean of the metric over the runs of the trial; None unless the trial is complete"""
+    intermediate_scores: tuple[tuple[int, float], ...] = ()
+    """(agent step, score so far) of each report to the pruner, by agent step"""
+    seconds: float = 0.0
+    """time from the start of the trial to its end, or to now"""
+    run_dirs: tuple[Path, ...] = ()
+    """directories of its runs that exist, by seed"""
+    reason: str = ""
+    """a sentence that says why the trial was pruned or failed; empty in the other states"""
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """A sweep as it is on disk, finished or not."""
+
+    sweep_dir: Path
+    metric: str
+    """the metric that is the score, as the sweep file names it"""
+    direction: Direction
+    num_trials: int
+    """number of trials the sweep is to have at its end"""
+    parameters: tuple[SweepParameter, ...]
+    trials: tuple[TrialSummary, ...]
+    """the trials that have started, by number"""
+    importances: Mapping[str, float] = field(default_factory=dict)
+    """fraction of the variance of the score that each setting explains, by key; empty if too few trials are complete"""
+
+    def ranked(self) -> list[TrialSummary]:
+        """The complete trials, best first; of equal scores, the earlier trial first."""
+        complete = [trial for trial in self.trials if trial.state == "complete"]
+        scored = [(trial.score, trial) for trial in complete if trial.score is not None]
+        sign = -1.0 if self.direction == "maximize" else 1.0
+        return [trial for _, trial in sorted(scored, key=lambda pair: sign * pair[0])]
