@@ -143,7 +143,7 @@ def main(index: int, parent: int, memory: int, commands: int, replies: int, ends
     `memory`, `commands` and `replies` are file descriptors. `ends_with_thread`: whether the thread that started this
     process ends only together with the parent.
     """
-    _end_with(parent, bool(ends_with_thread))
+    end_with_parent(parent, bool(ends_with_thread))
     channel = Channel(commands, replies)
     try:
         _serve(index, memory, channel)
@@ -186,7 +186,7 @@ def _make_shares(setup: WorkerSetup, index: int, memory: SharedMemory) -> dict[i
     return shares
 
 
-def _end_with(parent: int, ends_with_thread: bool) -> None:
+def end_with_parent(parent: int, ends_with_thread: bool) -> None:
     """End this process soon after its parent, even if a call does not return or another process keeps its pipes open.
 
     Linux sends a signal, even to a stopped process, when the thread ends that started this process. Elsewhere, or if

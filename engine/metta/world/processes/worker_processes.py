@@ -105,7 +105,7 @@ class WorkerProcesses:
         command = [sys.executable, "-u", *warnings, "-c", _PROGRAM, f"metta-worker-{index + 1}-of-{count}", paths]
         self._channels.append(Channel(parent_reads, parent_writes, self.timeout_seconds))
         try:
-            with _blocked_stop_signals():
+            with blocked_stop_signals():
                 self._processes.append(
                     subprocess.Popen(
                         [*command, *map(str, arguments)],
@@ -154,18 +154,18 @@ class WorkerProcesses:
             return WorkerError(
                 f"{name} has not answered for {self.timeout_seconds} seconds: it is stopped, or a map takes longer"
             )
-        code = process.wait(timeout=_EXIT_SECONDS)
-        if code >= 0:
-            return WorkerError(f"{name} ended with exit code {code}")
-        reason = "; perhaps memory ran out" if code == -signal.SIGKILL else ""
-        return WorkerError(f"{name} was killed by {_signal_name(-code)}{reason}")
+        return WorkerError(f"{name} {exit_reason(process.wait(timeout=_EXIT_SECONDS))}")
 
 
-def _signal_name(number: int) -> str:
+def exit_reason(code: int) -> str:
+    """How a process ended, by its exit code, which is negative for signals: `was killed by SIGTERM`."""
+    if code >= 0:
+        return f"ended with exit code {code}"
     try:
-        return signal.Signals(number).name
+        name = signal.Signals(-code).name
     except ValueError:
-        return f"signal {number}"
+        name = f"signal {-code}"
+    return f"was killed by {name}" + ("; perhaps memory ran out" if -code == signal.SIGKILL else "")
 
 
 def _error(reply: Reply) -> BaseException:
@@ -177,7 +177,7 @@ def _error(reply: Reply) -> BaseException:
 
 
 @contextmanager
-def _blocked_stop_signals() -> Iterator[None]:
+def blocked_stop_signals() -> Iterator[None]:
     """Context in which this thread receives no signals that stop a run. A process started in it never receives them.
 
     They are delivered to this process afterwards.
