@@ -29,4 +29,4 @@ def quick_contents(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(model=SimpleNamespace(metadata_props={}), model_proto=proto)
 
     monkeypatch.setattr("torch.onnx.export", export)
-    monkeypatch.setattr("metta.report.html_page.metrics_svg", lambda *_: "<svg></svg>")
+    monkeypatch.setattr("metta.report.html_page.metric_svg", lambda *_: "<svg></svg>")

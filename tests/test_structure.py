@@ -84,7 +84,7 @@ BY_NAME = (
     "metta.api",
     "metta.checkpoint.onnx_export",
     "metta.extensions",
-    "metta.report.plots",
+    "metta.report.packages",
     "metta.run.loggers",
 )
 """Modules that import by name when something is first used: packages of extras, extensions, the public names."""

@@ -86,7 +86,8 @@ from metta.job_environment import job_rank
 from metta.replay.episode_player import EpisodePlayer
 from metta.replay.recording import Replay, record_episode
 from metta.replay.replay_files import ReplayPaths, replay_title, write_replay
-from metta.report.html_page import write_report
+from metta.report.read_report import read_report, write_report
+from metta.report.report import Report
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum, make_curriculum
 from metta.rl.distributed import Processes
@@ -221,6 +222,7 @@ __all__ = [
     "Replay",
     "ReplayPaths",
     "ReplaySaved",
+    "Report",
     "RoomsConfig",
     "RunBegan",
     "RunConfig",
@@ -284,6 +286,7 @@ __all__ = [
     "open_config",
     "play_match",
     "presets",
+    "read_report",
     "record_episode",
     "replay_title",
     "resume_run",

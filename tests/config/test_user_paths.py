@@ -144,6 +144,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "load_world": lambda path: api.load_world(path("~/tiny.toml")),
     "make_curriculum": lambda path: api.make_curriculum(path("~/tiny.toml")),
     "newest_checkpoint": lambda path: api.newest_checkpoint(path("~/run")),
+    "read_report": lambda path: api.read_report([path("~/run")]).write_csv(path("~/new/numbers.csv")),
     "resume_run": lambda path: api.resume_run(path("~/run"), ignore),
     "save_checkpoint": lambda path: api.save_checkpoint(agent(), path("~/new")),
     "trained_tasks": lambda path: api.trained_tasks(path("~/run/checkpoints/checkpoint_000001.pt")),
@@ -177,6 +178,7 @@ def test_a_function_takes_texts_and_paths_from_a_home_directory(name: str, kind:
     CALLS[name](kind)
     if name in (
         "export_policy",
+        "read_report",
         "save_checkpoint",
         "write_replay",
         "write_report",
@@ -221,6 +223,7 @@ OPTIONS: dict[str, list[list[str]]] = {
     "export out": [["export", "~/run", "--out=~/new/policy.onnx"]],
     "report run": [["report", "~/run"]],
     "report out": [["report", "~/run", "--out=~/new/report.html"]],
+    "report csv": [["report", "~/run", "--csv=~/new/numbers.csv"]],
     "check source": [["check", "~/tiny.toml"]],
     "bench source": [["bench", "~/tiny.toml", "--seconds=1"]],
     "bench profile": [["bench", "~/tiny.toml", "--seconds=1", "--profile=~/new/trace.json"]],

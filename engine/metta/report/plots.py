@@ -1,108 +1,133 @@
-"""Charts of a report: metric curves of runs as SVG, drawn with matplotlib (extra `report`)."""
+"""Charts of a report as SVG, drawn with matplotlib (extra `report`); their colors are CSS variables of the page."""
 
 from __future__ import annotations
 
-import importlib
 import io
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.errors import UsageError
-from metta.report.run_data import RunData, XAxis
-
-MATPLOTLIB = "matplotlib"
+from metta.report.packages import from_extra
+from metta.report.run_data import XAxis
+from metta.report.run_groups import RunGroup, smooth
+from metta.report.statistics import Average
 
 X_AXES: dict[XAxis, tuple[str, float]] = {"agent_step": ("agent steps", 1.0), "seconds": ("minutes of training", 60.0)}
 """(label, divisor) of each horizontal axis; the metric divided by the divisor is in the unit of the label."""
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Line colors of the runs, distinguishable with color vision deficiency (Okabe and Ito 2008)."""
+NUM_COLORS = 7
+COLORS = [f"#00000{index}" for index in range(1, NUM_COLORS + 1)]
+TEXT, LINE, BEST = "#00000a", "#00000b", "#00000c"
+VARIABLES = {
+    **{color: f"var(--color-{index})" for index, color in enumerate(COLORS)},
+    TEXT: "var(--text)",
+    LINE: "var(--line)",
+    BEST: "var(--accent)",
+}
+"""CSS variable of report.css that replaces each color in the SVG, so that charts follow the light or dark page."""
 DASHES = ("-", "--", "-.", ":")
 """Line styles; the next style is used after every color has been used once."""
 
+PANEL_INCHES = (4.2, 2.5)
+"""(width, height) of a panel."""
+LEFT, BOTTOM = 0.55, 0.5
+"""Space for labels left of the axes and below them, inches; a layout engine would take half of the time of a report."""
 MAX_POINTS = 500
-"""Maximum number of points of a curve; longer curves are downsampled by averaging."""
-SMOOTHED_SHARE = 0.05
-"""Window of the running mean, as a fraction of the run's epochs."""
+"""Maximum number of points of the curve of a run; longer curves are downsampled by averaging."""
+GROUP_POINTS = 100
+"""Maximum number of points of the curve of a group and its band."""
 
 
-def require_matplotlib() -> ModuleType:
-    """Import matplotlib. Raises UsageError, with the command that installs it, if it is not installed."""
-    try:
-        return importlib.import_module(MATPLOTLIB)
-    except ImportError:
-        raise UsageError("metta report needs matplotlib: pip install 'metta-gridworlds[report]'") from None
-
-
-def metrics_svg(
-    title: str,
-    runs: Sequence[RunData],
-    metrics: Sequence[str],
-    columns: int = 3,
-    x_axis: XAxis = "agent_step",
-    panel_inches: tuple[float, float] = (4.2, 2.4),
-) -> str:
-    """An `<svg>` element with a panel for each metric and a curve for each run.
-
-    A thin transparent line shows the value of each epoch, a thick line the running mean. `panel_inches` is the (width,
-    height) of a panel. The same runs give the same SVG.
-    """
-    matplotlib = require_matplotlib()
-    figure_module = importlib.import_module("matplotlib.figure")
-    ticker = importlib.import_module("matplotlib.ticker")
-    label, divisor = X_AXES[x_axis]
-    rows = -(-len(metrics) // columns)
-    columns = min(columns, len(metrics))
-    # text stays text instead of paths; a fixed salt makes element ids reproducible
-    style = {"svg.fonttype": "none", "svg.hashsalt": "metta", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
-    with matplotlib.rc_context(style):
-        figure = figure_module.Figure(
-            figsize=(panel_inches[0] * columns, panel_inches[1] * rows + 0.3), layout="constrained"
-        )
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axis, metric in zip(axes, metrics, strict=False):
-            name = metric.removeprefix("stats.").removeprefix("losses.").removeprefix("task_rewards.")
-            axis.set_title(_plain_text(name), loc="left")
-            for index, run in enumerate(runs):
-                x, values = run.series(metric, x_axis)
-                _plot_run(axis, x / divisor, values, index, run.name)
-            axis.margins(x=0.01)
-            axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
-            if x_axis == "agent_step":
-                axis.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))  # 1.5M
-        for axis in axes[len(metrics) :]:
-            axis.set_visible(False)
-        for axis in axes[max(0, len(metrics) - columns) : len(metrics)]:
-            axis.set_xlabel(label)
-        if len(runs) > 1:
-            handles, names = axes[0].get_legend_handles_labels()
-            figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(runs)), frameon=False)
+def panel(title: str, draw: Callable[[Any], None], x_label: str, inches: tuple[float, float] = PANEL_INCHES) -> str:
+    """An `<svg>` element with one pair of axes, on which `draw` draws. The same drawing gives the same SVG."""
+    matplotlib = from_extra("matplotlib")
+    with _style(matplotlib, f"{title} {x_label}"):
+        figure = from_extra("matplotlib.figure").Figure(figsize=inches)
+        width, height = inches
+        axis = figure.add_axes((LEFT / width, BOTTOM / height, 1 - (LEFT + 0.1) / width, 1 - (BOTTOM + 0.3) / height))
+        axis.set_title(plain_text(title), loc="left")
+        axis.set_xlabel(x_label)
+        draw(axis)
+        figure.patch.set_visible(False)
+        axis.patch.set_visible(False)
         file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+        canvas = from_extra("matplotlib.backends.backend_svg").FigureCanvasSVG(figure)
+        canvas.print_svg(file, metadata={"Date": None, "Creator": None, "Title": title})  # savefig would draw twice
+    svg = file.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for color, variable in VARIABLES.items():
+        svg = svg.replace(color, variable)
+    return svg
 
 
-def _plot_run(axis: Any, x: NDArray[np.float64], values: NDArray[np.float64], index: int, name: str) -> None:
-    """Plot the epochs and the running mean of a run; `index`, the position of the run, selects color and line style."""
-    color, dashes = COLORS[index % len(COLORS)], DASHES[index // len(COLORS) % len(DASHES)]
-    width = max(1, round(len(values) * SMOOTHED_SHARE))
-    axis.plot(*downsample(x, values), color=color, alpha=0.25, linewidth=0.8)
-    marker = "o" if len(values) < 3 else None
-    smooth = downsample(x, running_mean(values, width))
-    axis.plot(*smooth, dashes, color=color, linewidth=1.6, marker=marker, markersize=3, label=_plain_text(name))
+def _style(matplotlib: Any, salt: str) -> AbstractContextManager[None]:
+    """Text stays text instead of paths, colors are those of the page, and element ids depend on the salt only."""
+    text = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), TEXT)
+    lines = dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), LINE)
+    settings = {
+        **text,
+        **lines,
+        "svg.fonttype": "none",
+        "svg.hashsalt": salt,
+        "font.size": 9,
+        "axes.grid": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+    }
+    context: AbstractContextManager[None] = matplotlib.rc_context(settings)
+    return context
 
 
-def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Mean of each value and up to `width` - 1 values before it. `[epochs]`"""
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(0, ends - width)
-    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+def metric_svg(title: str, groups: Sequence[RunGroup], metric: str, average: Average, x_axis: XAxis) -> str:
+    """A panel with a curve of each group.
+
+    A group of one run has a thin line with the value of each epoch and a thick one with the running mean. A group of
+    several runs has a thin line with the running mean of each run, a thick one with the average of these, dashed where
+    not all runs have arrived, and a band with its 95 % interval.
+    """
+    label, divisor = X_AXES[x_axis]
+
+    def draw(axis: Any) -> None:
+        for index, group in enumerate(groups):
+            _draw_group(axis, group, metric, average, x_axis, index)
+        axis.margins(x=0.01)
+        axis.xaxis.set_major_locator(from_extra("matplotlib.ticker").MaxNLocator(5))
+        if x_axis == "agent_step":
+            axis.xaxis.set_major_formatter(from_extra("matplotlib.ticker").EngFormatter(sep=""))  # 1.5M
+        else:
+            axis.xaxis.set_major_formatter(lambda seconds, _: f"{seconds / divisor:g}")
+
+    return panel(title, draw, label)
+
+
+def _draw_group(axis: Any, group: RunGroup, metric: str, average: Average, x_axis: XAxis, index: int) -> None:
+    """Draw the curve of a group; `index`, its position, selects color and line style."""
+    color, dashes = line_style(index)
+    for run in group.runs:
+        x, values = run.series(metric, x_axis)
+        drawn = values if len(group.runs) == 1 else smooth(values)
+        axis.plot(*downsample(x, drawn), color=color, alpha=0.3, linewidth=0.8)
+    x, estimate, num_runs = group.curve(metric, average, x_axis, GROUP_POINTS, is_smooth=True)
+    is_whole = num_runs == len(group.runs)
+    marker = "o" if len(x) < 3 else None
+    for shown, style in ((is_whole, dashes), (~is_whole, ":" if dashes != ":" else "--")):
+        line = np.where(shown | _neighbors(shown), estimate.average, np.nan)
+        axis.plot(x, line, style, color=color, linewidth=1.8, marker=marker, markersize=3)
+    axis.fill_between(x, estimate.low, estimate.high, color=color, alpha=0.18, linewidth=0)
+
+
+def _neighbors(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The points after those shown, with which a line of the other style is connected to them."""
+    return np.concatenate([[False], shown[:-1]])
+
+
+def line_style(index: int) -> tuple[str, str]:
+    """(color, dashes) of the group at this position."""
+    return COLORS[index % NUM_COLORS], DASHES[index // NUM_COLORS % len(DASHES)]
 
 
 def downsample(x: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -115,6 +140,6 @@ def downsample(x: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDA
     return np.add.reduceat(x, starts) / counts, np.add.reduceat(values, starts) / counts
 
 
-def _plain_text(text: str) -> str:
-    """Escape `$`, which starts a formula, and strip leading underscores, which exclude a label from the legend."""
-    return text.replace("$", r"\$").lstrip("_")
+def plain_text(text: str) -> str:
+    """Escape `$`, which starts a formula."""
+    return text.replace("$", r"\$")

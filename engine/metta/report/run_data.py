@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.run import RunConfig
-from metta.config.validation.file_paths import user_path
+from metta.config.validation.file_paths import IN_RUN, user_path
 from metta.errors import MettaError, SkippedFileWarning, UsageError
 from metta.run.metrics_file import valid_lines
-from metta.run.run_directory import METRICS, read_run_config, replay_directory, replay_prefix
+from metta.run.run_directory import METRICS, is_training, read_run_config, replay_directory, replay_prefix
 from metta.run.write_permissions import CONFIG, is_run
 
 _REPLAY_NAME = re.compile(r"replay_(\d+)(?:_(\d+))?")
@@ -25,6 +25,16 @@ _REPLAY_NAME = re.compile(r"replay_(\d+)(?:_(\d+))?")
 
 XAxis = Literal["agent_step", "seconds"]
 """Metric on the horizontal axis of a curve: agent steps, or seconds of training."""
+
+RunState = Literal["finished", "training", "stopped"]
+"""`finished`: the run has `run.total_timesteps`; `training`: a process trains it now; `stopped`: it can be resumed."""
+
+SUCCESS_RATE, ATTEMPTS = "success_rate", "attempts"
+"""Metrics of each action that are computed from its statistics `success` and `failed`."""
+
+SEED = "run.seed"
+NOT_COMPARED = {"run.name", "run.run_dir", "checkpoint.checkpoint_dir", "simulation.replay_dir"}
+"""Settings in which runs may differ without being different experiments."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +47,45 @@ class RunData:
     config: RunConfig
     epochs: list[dict[str, Any]]
     """metrics of each epoch, as in the metrics file"""
+    state: RunState
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.config.run.seed
+
+    @property
+    def agent_step(self) -> int:
+        """Agent steps done."""
+        return int(self.epochs[-1]["agent_step"])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, 0 if they are not recorded."""
+        _, seconds = self.series("seconds")
+        return float(seconds[-1]) if len(seconds) else 0.0
+
+    @property
+    def progress(self) -> float:
+        """Fraction of `run.total_timesteps` that is done, at most 1."""
+        return min(1.0, self.agent_step / self.config.run.total_timesteps)
 
     def series(self, metric: str, x_axis: XAxis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(x, values) of a metric such as `reward` or `losses.entropy`, each `[epochs] float64`; x is `x_axis`.
 
         Epochs without the metric are left out. The metrics file omits statistics (`stats`) that are zero, so a missing
-        statistic counts as 0 in epochs in which at least one episode ended.
+        statistic counts as 0 in epochs in which at least one episode ended. `attempts.ACTION` is the number of times
+        that an action succeeded or failed, `success_rate.ACTION` the fraction that succeeded.
         """
         key, _, name = metric.partition(".")
+        if key in (SUCCESS_RATE, ATTEMPTS):
+            x_of_successes, successes = self.series(f"stats.action.{name}.success", x_axis)
+            x_of_failures, failures = self.series(f"stats.action.{name}.failed", x_axis)
+            steps, first, second = np.intersect1d(x_of_successes, x_of_failures, return_indices=True)
+            attempts = successes[first] + failures[second]
+            if key == ATTEMPTS:
+                return steps, attempts
+            return steps[attempts > 0], successes[first][attempts > 0] / attempts[attempts > 0]
         x, values = [], []
         for epoch in self.epochs:
             value = epoch.get(key)
@@ -94,8 +135,8 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
     return [RunData(name, path, *found[path]) for name, path in zip(names, found, strict=True)]
 
 
-def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]]]:
-    """Config and metrics of a run. Raises MettaError or OSError if it cannot be part of a report."""
+def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]], RunState]:
+    """Config, metrics and state of a run. Raises MettaError or OSError if it cannot be part of a report."""
     if not is_run(path):
         raise UsageError(f"{path} is not a run directory: it has no {CONFIG}")
     metrics = path / METRICS
@@ -103,20 +144,35 @@ def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]]]:
     epochs = [epoch for epoch in lines if type(epoch.get("agent_step")) is int]
     if not epochs:
         raise UsageError(f"{path} has no completed epoch yet")
-    return read_run_config(path), epochs
+    config = read_run_config(path)
+    if epochs[-1]["agent_step"] >= config.run.total_timesteps:
+        return config, epochs, "finished"
+    return config, epochs, "training" if is_training(path) else "stopped"
 
 
 def config_differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:
     """The settings that differ between the runs, as (key, [value of each run]); "-" for a setting that a run lacks.
 
-    For a single run, the settings that differ from the defaults, as (key, [value, default]). `run.name` and
-    `run.run_dir` are not compared.
+    For a single run, the settings that differ from the defaults, as (key, [value, default]). Seeds and the settings in
+    `NOT_COMPARED` are not compared.
     """
-    configs = [_flat_config(run.config) for run in runs]
+    configs = [settings_without_seed(run) for run in runs]
     compared = configs if len(runs) > 1 else [*configs, _flat_config(RunConfig())]
-    keys = sorted({key for config in compared for key in config} - {"run.name", "run.run_dir"})
+    keys = sorted({key for config in compared for key in config} - NOT_COMPARED - {SEED})
     rows = [(key, [config.get(key, "-") for config in compared]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]
+
+
+def settings_without_seed(run: RunData) -> dict[str, str]:
+    """Value of each setting of a run as text, by its full key, without its seed and the settings in `NOT_COMPARED`.
+
+    Policies in the run directory are named relative to it.
+    """
+    root = f"{run.run_dir}{os.sep}"
+    config = run.config.with_policies(
+        lambda key, path: f"{IN_RUN}/{path.removeprefix(root)}" if path.startswith(root) else path
+    )
+    return {key: value for key, value in _flat_config(config).items() if key not in NOT_COMPARED and key != SEED}
 
 
 def _flat_config(config: RunConfig) -> dict[str, str]:

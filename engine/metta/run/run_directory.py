@@ -298,6 +298,19 @@ def replay_prefix(root: Path, config: RunConfig) -> str:
     return f"{root.absolute().name}_" if _is_outside(root, replay_directory(root, config)) else ""
 
 
+def is_training(root: Path) -> bool:
+    """Whether a process trains in the run directory `root` now."""
+    if not (root / LOCK_HOLDER).exists():  # it exists during training, and after the process was killed
+        return False
+    try:
+        FileLock(root / LOCK, timeout=0).acquire().lock.release()
+    except Timeout:
+        return True
+    except OSError:  # a file system without locks, or without permission to write
+        return (root / SOFT_LOCK).exists()
+    return False
+
+
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
     if (root / CONFIG).exists():
