@@ -67,7 +67,7 @@ class RunDirectory:
         self._locked = [self.checkpoints, root] if is_elsewhere else [root]
         with ExitStack() as locks:
             for directory in self._locked:
-                locks.callback(_acquire_lock(directory).release)
+                locks.callback(lock_directory(directory).release)
             self._locks = locks.pop_all()
         self._lock_status = (root / LOCK).stat()
 
@@ -314,7 +314,7 @@ def is_training(root: Path) -> bool:
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
     if (root / CONFIG).exists():
-        _acquire_lock(root).release()
+        lock_directory(root).release()
         resume = f"metta resume {shlex.quote(str(root))}"
         raise UsageError(f"{root} already contains a run; resume it ({resume}) or choose another --run-dir")
     if training_state_paths(checkpoints) or checkpoint_paths(checkpoints):
@@ -330,16 +330,19 @@ def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
                     (directory / name).unlink(missing_ok=True)
 
 
-def _acquire_lock(root: Path) -> BaseFileLock:
-    """Lock a directory for this process. Raises TrainingError, naming the other process, if it is locked already."""
-    lock: BaseFileLock = FileLock(root / LOCK, timeout=0)
+def lock_directory(root: Path, timeout: float = 0) -> BaseFileLock:
+    """Lock a directory for this process, until it releases the lock or ends.
+
+    Raises TrainingError, naming the other process, if it is still locked after `timeout` seconds.
+    """
+    lock: BaseFileLock = FileLock(root / LOCK, timeout=timeout)
     try:
         try:
             lock.acquire()
         except OSError as error:
             if isinstance(error, Timeout) or error.errno != errno.ENOLCK:
                 raise
-            lock = SoftFileLock(root / SOFT_LOCK, timeout=0)
+            lock = SoftFileLock(root / SOFT_LOCK, timeout=timeout)
             lock.acquire()
     except Timeout as error:
         raise TrainingError(_locked_message(root, error.lock_file)) from None

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from metta.config.loading.collect_problems import all_problems
 from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, make_tasks
 from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.map_files import inline_map_files, warn_of_ambiguous_maps
-from metta.config.loading.overrides import Override
+from metta.config.loading.overrides import Override, put_value
 from metta.config.loading.presets import find_config, resolve_scene
 from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
 from metta.config.loading.toml_parser import STDIN, parse_toml, read_source, read_text
@@ -84,6 +85,50 @@ def parse_config(
     return _validated(parse_toml(text, source), text, source, overrides, directory)
 
 
+def load_tables(source: str, directory: Path) -> dict[str, Any]:
+    """The tables of the config in a preset or TOML file, in `directory` or else in the working directory.
+
+    They are as written there, but with inlined maps, and scenes as paths from the working directory. Raises the errors
+    of `load_config`.
+    """
+    path = find_config(resolve_scene(source, directory))
+    text = read_text(path, source)
+    data = parse_toml(text, source)
+    _name_run(data, path)
+    _resolve_scenes(data, path.parent)
+    config = _validated(data, text, source, (), path.parent)
+    with _locating(text, source, ()):
+        load_tasks(config)
+    return data
+
+
+def inline_files(tables: dict[str, Any], source: str, directory: Path) -> None:
+    """Inline the maps of tables from a file in `directory`, and make paths of scenes and policies absolute.
+
+    Raises ConfigError, whose problems have no lines, if the tables are no valid config.
+    """
+    _resolve_scenes(tables, directory)
+    _resolve_scenes(tables, Path.cwd())
+    if problems := inline_map_files(tables, directory):
+        raise ConfigError(source, problems)
+    policies: dict[KeyPath, str] = {}
+    config_of_tables(tables, source).with_policies(lambda key, path: policies.setdefault(key, path))
+    for key, path in policies.items():
+        if os.path.lexists(file := policy_from_run(path, directory)):
+            put_value(tables, key, os.path.abspath(file))
+
+
+def config_of_tables(tables: dict[str, Any], source: str) -> RunConfig:
+    """The config of tables such as those of `load_tables`, which are not changed.
+
+    Raises ConfigError, whose problems have no lines; `source` is the name of the tables in messages.
+    """
+    config = _validated(deepcopy(tables), "", source, (), None)
+    if config.curriculum != CurriculumConfig():
+        load_tasks(config)
+    return config
+
+
 def _validated(
     data: dict[str, Any], text: str, source: str, overrides: Sequence[str | Override], directory: Path | None
 ) -> RunConfig:
@@ -114,11 +159,16 @@ def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:
 
 
 def _name_run(data: dict[str, Any], path: Path) -> None:
-    """Set `run.name`, if the file does not, to the file's name without suffix, in the characters of a name."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:MAX_NAME]
+    """Set `run.name`, if the file does not, to the `name_of_file`."""
+    name = name_of_file(path)
     run = data.setdefault("run", {})
     if name and isinstance(run, dict):
         run.setdefault("name", name)
+
+
+def name_of_file(path: Path) -> str:
+    """The name of a file without suffix, in the characters of a name; empty if it has none of them."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:MAX_NAME]
 
 
 def load_tasks(config: RunConfig) -> Tasks:
@@ -154,10 +204,14 @@ def load_world(source: str | os.PathLike[str], overrides: Sequence[str | Overrid
 
 def dump_config(config: RunConfig) -> str:
     """The config as TOML with every value, including defaults; loading it gives an equal config."""
-    data = config.model_dump(exclude_none=True)
-    plain = tomli_w.dumps(data)
+    return dump_tables(config.model_dump(exclude_none=True))
+
+
+def dump_tables(tables: dict[str, Any]) -> str:
+    """Tables as TOML text."""
+    plain = tomli_w.dumps(tables)
     # multi-line strings are readable for drawn maps, but would lose a carriage return before a newline
-    return plain if "\\r" in plain else tomli_w.dumps(data, multiline_strings=True)
+    return plain if "\\r" in plain else tomli_w.dumps(tables, multiline_strings=True)
 
 
 def _parsed(overrides: Sequence[str | Override]) -> list[Override]:

@@ -1,0 +1,349 @@
+"""The Optuna study of a sweep: which trials there are, who works on them, and which values the next one tries."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from filelock import BaseFileLock
+
+from metta.config.loading.load import dump_tables
+from metta.config.loading.sweep_file import SweepFile, load_sweep
+from metta.config.loading.sweep_parameters import SweepParameter, choice_text
+from metta.config.sweep import SweepConfig
+from metta.errors import ConfigWarning, TrainingError, UsageError
+from metta.files import write_atomically
+from metta.run.run_directory import lock_directory
+
+INSTALL: Final = "metta sweep needs {}: pip install 'metta-gridworlds[sweep]'"
+
+try:
+    import optuna
+    from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, OptunaError
+    from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import FrozenTrial, Trial, TrialState
+    from sqlalchemy.exc import SQLAlchemyError
+except ImportError:
+    raise UsageError(INSTALL.format("optuna")) from None
+
+SWEEP, BASE, STUDY = "sweep.toml", "base.toml", "study.db"
+"""Files of a sweep's directory: the table `[sweep]`, the tables that all trials share, and the default storage."""
+
+PARTS: Final = 27
+"""A run is divided into as many parts of equal length, after each of which a pruner may stop its trial."""
+FIRST_RUNG: Final = 3
+"""Parts after which hyperband first compares trials; the next times are after three and nine times as many."""
+
+LOCK_SECONDS: Final = 60.0
+"""Seconds to wait until another process has chosen the values of its next trial."""
+WIDEST_START: Final = 10
+"""Most trials with random values before the estimator of "tpe" is used; at most a quarter of all trials."""
+
+PROBLEM, SCORES = "problem", "scores"
+"""Attributes of a trial: why it was pruned or failed, and the score of each of its runs."""
+_SETTINGS: Final = "metta_sweep"
+"""Attribute of the study: the settings that cannot change while there are trials."""
+
+
+@dataclass
+class ClaimedTrial:
+    """A trial that this process works on, whose directory it has locked."""
+
+    trial: Trial
+    directory: Path
+    values: dict[str, Any]
+    """value of each parameter, by key"""
+    is_resumed: bool
+    """whether another process, or this sweep before it was interrupted, has begun it"""
+    lock: BaseFileLock
+
+    @property
+    def number(self) -> int:
+        """Number of the trial, from 0."""
+        return self.trial.number
+
+
+class SweepStudy:
+    """The study of the sweep in a directory.
+
+    A running trial belongs to the process that has locked its directory, a lock that the operating system releases
+    when the process ends. So every process can tell which trials are unfinished and no longer worked on, without
+    heartbeats. Trials are chosen under a lock of the whole sweep: none is chosen twice.
+    """
+
+    def __init__(self, root: Path, sweep: SweepFile, study: optuna.Study):
+        self.root = root
+        self.sweep = sweep
+        self._study = study
+        self._given_up: set[int] = set()
+
+    @classmethod
+    def create(cls, root: Path, sweep: SweepFile) -> Self:
+        """Write the sweep's files into a new directory, and create its study.
+
+        Raises UsageError if the storage already has a study of that name, or cannot be used.
+        """
+        with _storage_errors(sweep.config, root):
+            optuna.create_study(
+                storage=_storage(sweep.config, root),
+                study_name=sweep.config.name,
+                direction=sweep.config.direction,
+            ).set_user_attr(_SETTINGS, _settings(sweep.config))
+        config = sweep.config.model_dump(exclude_none=True)
+        config["parameters"] = {
+            key: parameter.model_dump(exclude_unset=True) for key, parameter in sweep.config.parameters.items()
+        }
+        storage = Path(config["storage"])
+        if storage.is_relative_to(root.absolute()):
+            config["storage"] = str(storage.relative_to(root.absolute()))
+        write_atomically(root / BASE, dump_tables(sweep.tables).encode())
+        write_atomically(root / SWEEP, dump_tables({"sweep": config | {"base": BASE}}).encode())
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: Path, storage: str | None = None) -> Self:
+        """The study of the sweep in a directory; `storage` replaces the one that it was created with.
+
+        Raises UsageError if there is no sweep, its study cannot be opened, or the settings of its trials have changed.
+        """
+        if not is_sweep(root):
+            problem = f"is not the directory of a sweep: it has no {SWEEP}" if root.exists() else "does not exist"
+            raise UsageError(f"{root} {problem}")
+        with warnings.catch_warnings():  # shown when the sweep began
+            warnings.simplefilter("ignore", ConfigWarning)
+            sweep = load_sweep(root / SWEEP, storage)
+        with _storage_errors(sweep.config, root):
+            study = optuna.load_study(study_name=sweep.config.name, storage=_storage(sweep.config, root))
+            begun = study.user_attrs.get(_SETTINGS, {})
+        now = _settings(sweep.config)
+        if changed := [key for key in now if begun.get(key) != now[key]]:
+            raise UsageError(
+                f"{root / SWEEP}: {' and '.join(changed)} cannot change after the sweep has begun; start a new sweep"
+            )
+        return cls(root, sweep, study)
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they are now, by number."""
+        return self._study.get_trials(deepcopy=False)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Context in which no other process chooses trials or writes files of the sweep."""
+        lock = lock_directory(self.root, LOCK_SECONDS)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def claim(self) -> ClaimedTrial | None:
+        """An unfinished trial that no process works on, else a new one; None if all trials are done or worked on."""
+        with self.locked():
+            trials = self.trials
+            for frozen in trials:
+                if frozen.state == TrialState.RUNNING and (lock := self._lock(frozen.number)) is not None:
+                    self._prepare_sampler(frozen.number)
+                    return self._claimed(Trial(self._study, frozen._trial_id), lock, is_resumed=True)
+            has_waiting = any(frozen.state == TrialState.WAITING for frozen in trials)
+            if len(trials) >= self.sweep.num_trials and not has_waiting:
+                return None
+            self._prepare_sampler(len(trials))
+            if self.sweep.config.sampler == "grid" and not has_waiting:
+                self._study.enqueue_trial(self._grid_point(len(trials)))
+            trial = self._study.ask()
+            lock = self._lock(trial.number)
+            assert lock is not None
+            return self._claimed(trial, lock, is_resumed=False)
+
+    def give_up(self, claimed: ClaimedTrial) -> None:
+        """Leave a trial unfinished for another process, or for a later one."""
+        self._given_up.add(claimed.number)
+        claimed.lock.release()
+
+    def report(self, claimed: ClaimedTrial, part: int, value: float) -> bool:
+        """Record the value of a trial after a part of its run. Returns whether the pruner would stop it."""
+        trial = claimed.trial
+        if part not in self._frozen(claimed.number).intermediate_values:
+            trial.report(value if self.sweep.config.direction == "maximize" else -value, part)
+        return part < PARTS and trial.should_prune()
+
+    def should_prune(self, claimed: ClaimedTrial) -> bool:
+        """Whether the pruner stops a trial because of values that were recorded before."""
+        return max(self._frozen(claimed.number).intermediate_values, default=PARTS) < PARTS and claimed.trial.should_prune()
+
+    def complete(self, claimed: ClaimedTrial, scores: list[float]) -> None:
+        """End a trial whose runs have these scores."""
+        claimed.trial.set_user_attr(SCORES, scores)
+        self._tell(claimed, TrialState.COMPLETE, float(np.mean(scores)))
+
+    def prune(self, claimed: ClaimedTrial, reason: str) -> None:
+        """End a trial that is not worth finishing, or whose values cannot be combined."""
+        claimed.trial.set_user_attr(PROBLEM, reason)
+        self._tell(claimed, TrialState.PRUNED)
+
+    def fail(self, claimed: ClaimedTrial, reason: str) -> None:
+        """End a trial that failed."""
+        claimed.trial.set_user_attr(PROBLEM, reason)
+        self._tell(claimed, TrialState.FAIL)
+
+    def importances(self) -> dict[str, float]:
+        """Fraction of the variance of the score that each parameter explains (fANOVA); empty with too few trials."""
+        complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
+        if len(complete) < 4 or len({trial.value for trial in complete}) < 2:
+            return {}
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        with suppress(ValueError, RuntimeError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        return {}
+
+    def _tell(self, claimed: ClaimedTrial, state: TrialState, value: float | None = None) -> None:
+        self._study.tell(claimed.trial, value, state=state)
+        claimed.lock.release()
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.trials[number]
+
+    def _lock(self, number: int) -> BaseFileLock | None:
+        """The lock of a trial's directory; None if another process has it or this one has given it up."""
+        if number in self._given_up:
+            return None
+        directory = self.directory(number)
+        directory.mkdir(exist_ok=True)
+        try:
+            return lock_directory(directory)
+        except TrainingError:
+            return None
+
+    def directory(self, number: int) -> Path:
+        """The directory of a trial's runs."""
+        return self.root / f"trial_{number:04d}"
+
+    def _claimed(self, trial: Trial, lock: BaseFileLock, is_resumed: bool) -> ClaimedTrial:
+        values = {parameter.key: _suggest(trial, parameter) for parameter in self.sweep.parameters}
+        return ClaimedTrial(trial, self.directory(trial.number), values, is_resumed, lock)
+
+    def values(self, frozen: FrozenTrial) -> dict[str, Any]:
+        """Value of each parameter of a trial, by key, as in the TOML file."""
+        return {
+            parameter.key: _from_storage(parameter, frozen.params[parameter.key])
+            for parameter in self.sweep.parameters
+            if parameter.key in frozen.params
+        }
+
+    def _prepare_sampler(self, number: int) -> None:
+        """Give a trial a sampler of its own seed, so that its values depend only on the trials before it."""
+        self._study.sampler = _make_sampler(self.sweep, number)
+        self._study.pruner = _make_pruner(self.sweep.config)
+
+    def _grid_point(self, number: int) -> dict[str, Any]:
+        """The combination of a trial, in a random order in which each comes once."""
+        count = self.sweep.num_combinations
+        assert count is not None
+        rest = int(np.random.default_rng(self.sweep.config.seed).permutation(count)[number % count])
+        point = {}
+        for parameter in self.sweep.parameters:
+            rest, index = divmod(rest, len(parameter.points))
+            point[parameter.key] = _to_storage(parameter, parameter.points[index])
+        return point
+
+
+def is_sweep(root: Path) -> bool:
+    """Whether a directory is that of a sweep."""
+    return os.path.isfile(root / SWEEP)
+
+
+def _make_sampler(sweep: SweepFile, number: int) -> BaseSampler:
+    config = sweep.config
+    seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
+    if config.sampler == "tpe":
+        return TPESampler(seed=seed, n_startup_trials=max(2, min(WIDEST_START, sweep.num_trials // 4)))
+    if config.sampler == "cmaes":
+        if find_spec("cmaes") is None:
+            raise UsageError(INSTALL.format('the package cmaes for sampler = "cmaes"'))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return CmaEsSampler(
+                seed=seed,
+                independent_sampler=RandomSampler(seed),
+                warn_independent_sampling=False,
+                consider_pruned_trials=config.pruner != "none",
+            )
+    return RandomSampler(seed)
+
+
+def _make_pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
+    if config.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3)
+    if config.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=PARTS // 3 - 1)
+    return optuna.pruners.NopPruner()
+
+
+def _suggest(trial: Trial, parameter: SweepParameter) -> Any:
+    """The value of a parameter in a trial, chosen now if it has none yet."""
+    if parameter.values is not None:
+        choices = [_to_storage(parameter, value) for value in parameter.values]
+        return _from_storage(parameter, trial.suggest_categorical(parameter.key, choices))
+    if parameter.is_integer:
+        low, high, step = int(parameter.low), int(parameter.high), int(parameter.step or 1)
+        return trial.suggest_int(parameter.key, low, high, step=step, log=parameter.log)
+    return trial.suggest_float(parameter.key, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
+
+
+def _to_storage(parameter: SweepParameter, value: Any) -> Any:
+    """A value as Optuna stores it: lists and tables as text."""
+    return choice_text(value) if isinstance(value, list | dict) else value
+
+
+def _from_storage(parameter: SweepParameter, stored: Any) -> Any:
+    """The value that `_to_storage` stored."""
+    if parameter.values is None:
+        return parameter.number(stored)
+    return next(value for value in parameter.values if _to_storage(parameter, value) == stored)
+
+
+def _settings(config: SweepConfig) -> dict[str, Any]:
+    """What cannot change while there are trials, as JSON has it."""
+    values = config.model_dump(mode="json", exclude={"name", "base", "trials", "storage"})
+    return dict(json.loads(json.dumps(values)))
+
+
+def _storage(config: SweepConfig, root: Path) -> BaseStorage:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if config.storage and "://" not in config.storage:
+        return JournalStorage(JournalFileBackend(config.storage))
+    if config.storage and not config.storage.startswith("sqlite:"):
+        return RDBStorage(config.storage)
+    url = config.storage or f"sqlite:///{(root / STUDY).absolute()}"
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}})
+
+
+@contextmanager
+def _storage_errors(config: SweepConfig, root: Path) -> Iterator[None]:
+    """Errors of the storage as UsageErrors that name it."""
+    name = config.storage.rpartition("@")[2] or str(root / STUDY)  # without user and password
+    try:
+        yield
+    except DuplicatedStudyError:
+        raise UsageError(
+            f'{name} already has a study called "{config.name}"; to work on it: metta sweep --join its directory; for a '
+            "new one, set sweep.name"
+        ) from None
+    except KeyError:
+        raise UsageError(f'{name} has no study called "{config.name}"; was the storage removed?') from None
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name} needs the Python package {error.name}, the driver of this database") from None
+    except (OptunaError, SQLAlchemyError, OSError, ValueError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        raise UsageError(f"{name} cannot be used as the storage of a sweep: {reason}") from None
