@@ -64,6 +64,8 @@ class JobEnded:
     """why the run failed"""
     output: str = ""
     """the end of what the process printed, such as a traceback, if it ended without reporting its error"""
+    was_killed: bool = False
+    """whether a signal ended the process, so that the run can be resumed from its newest checkpoint"""
 
 
 class JobPool:
@@ -243,7 +245,7 @@ class _Process:
         error = f"its process {exit_reason(code)}"
         if code > 0 and (last := output.strip().rpartition("\n")[2]):
             error += f": {last}"
-        return JobEnded(self._name, None, error, output)
+        return JobEnded(self._name, None, error, output, was_killed=code < 0)
 
 
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import numpy as np
 from filelock import BaseFileLock
 
-from metta.config.loading.load import dump_tables
+from metta.config.loading.load import config_of_tables, dump_tables
 from metta.config.loading.sweep_file import SweepFile, load_sweep
 from metta.config.loading.sweep_parameters import SweepParameter, choice_text
 from metta.config.sweep import SweepConfig
@@ -86,6 +86,11 @@ class SweepStudy:
         self.sweep = sweep
         self._study = study
         self._given_up: set[int] = set()
+        run = config_of_tables(sweep.tables, BASE).run
+        self.seeds = tuple(range(run.seed, run.seed + sweep.config.seeds))
+        """`run.seed` of each run of a trial"""
+        self.total_timesteps = run.total_timesteps
+        """agent steps of each run, unless that is what the sweep varies"""
 
     @classmethod
     def create(cls, root: Path, sweep: SweepFile) -> Self:
@@ -172,14 +177,17 @@ class SweepStudy:
 
     def report(self, claimed: ClaimedTrial, part: int, value: float) -> bool:
         """Record the value of a trial after a part of its run. Returns whether the pruner would stop it."""
-        trial = claimed.trial
-        if part not in self._frozen(claimed.number).intermediate_values:
-            trial.report(value if self.sweep.config.direction == "maximize" else -value, part)
-        return part < PARTS and trial.should_prune()
+        if part not in self.reported(claimed):
+            claimed.trial.report(value if self.sweep.config.direction == "maximize" else -value, part)
+        return self.should_prune(claimed)
+
+    def reported(self, claimed: ClaimedTrial) -> dict[int, float]:
+        """The values that were recorded of a trial, by part."""
+        return self.trials[claimed.number].intermediate_values
 
     def should_prune(self, claimed: ClaimedTrial) -> bool:
-        """Whether the pruner stops a trial because of values that were recorded before."""
-        return max(self._frozen(claimed.number).intermediate_values, default=PARTS) < PARTS and claimed.trial.should_prune()
+        """Whether the pruner would stop a trial because of the values recorded so far."""
+        return max(self.reported(claimed), default=PARTS) < PARTS and claimed.trial.should_prune()
 
     def complete(self, claimed: ClaimedTrial, scores: list[float]) -> None:
         """End a trial whose runs have these scores."""
@@ -210,9 +218,6 @@ class SweepStudy:
     def _tell(self, claimed: ClaimedTrial, state: TrialState, value: float | None = None) -> None:
         self._study.tell(claimed.trial, value, state=state)
         claimed.lock.release()
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.trials[number]
 
     def _lock(self, number: int) -> BaseFileLock | None:
         """The lock of a trial's directory; None if another process has it or this one has given it up."""
@@ -344,6 +349,18 @@ def _storage_errors(config: SweepConfig, root: Path) -> Iterator[None]:
         raise UsageError(f'{name} has no study called "{config.name}"; was the storage removed?') from None
     except ModuleNotFoundError as error:
         raise UsageError(f"{name} needs the Python package {error.name}, the driver of this database") from None
-    except (OptunaError, SQLAlchemyError, OSError, ValueError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
-        raise UsageError(f"{name} cannot be used as the storage of a sweep: {reason}") from None
+    except (OptunaError, SQLAlchemyError, OSError) as error:
+        raise UsageError(f"{name} cannot be used as the storage of a sweep: {_reason(error)}") from None
+
+
+@contextmanager
+def storage_in_use(study: SweepStudy) -> Iterator[None]:
+    """Errors of the storage during a sweep as TrainingErrors that say how to resume."""
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError) as error:
+        raise TrainingError(f"the storage failed: {_reason(error)}; metta resume {study.root} continues the sweep") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error.__cause__ or error).strip().partition("\n")[0]
