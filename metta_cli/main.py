@@ -20,6 +20,7 @@ from metta_cli.commands.reference import reference, schema
 from metta_cli.commands.replay import replay
 from metta_cli.commands.report import report
 from metta_cli.commands.resume import resume
+from metta_cli.commands.sweep import sweep
 from metta_cli.commands.train import train
 from metta_cli.commands.watch import watch
 from metta_cli.exit_codes import CommandGroup
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(resume)
+app.command()(sweep)
 app.command("eval")(eval_)
 app.command("map")(map_)
 app.command()(replay)

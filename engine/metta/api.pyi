@@ -58,6 +58,7 @@ from metta.config.loading.overrides import Override, whole_number
 from metta.config.loading.presets import Preset, broken_preset_packages, find_preset, presets
 from metta.config.loading.reference import KeyReference, TableReference, config_reference
 from metta.config.loading.suites import SUITES, Suite, find_suite
+from metta.config.loading.sweep_file import SweepFile, load_sweep
 from metta.config.plan.check import Derived, check_text
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig
@@ -82,6 +83,10 @@ from metta.config.validation.file_paths import user_path
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
+from metta.experiments.sweep.events import SweepBegan, SweepEnded, SweepEvent, TrialBegan, TrialEnded, TrialRunEvent
+from metta.experiments.sweep.results import sweep_summary
+from metta.experiments.sweep.run_sweep import resume_sweep, start_sweep
+from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialSummary, is_sweep
 from metta.job_environment import job_rank
 from metta.replay.episode_player import EpisodePlayer
 from metta.replay.recording import Replay, record_episode
@@ -235,10 +240,20 @@ __all__ = [
     "StepInfo",
     "StopRequested",
     "Suite",
+    "SweepBegan",
+    "SweepEnded",
+    "SweepEvent",
+    "SweepFile",
+    "SweepParameter",
+    "SweepSummary",
     "TableReference",
     "TrainingState",
     "Trial",
+    "TrialBegan",
+    "TrialEnded",
     "TrialResult",
+    "TrialRunEvent",
+    "TrialSummary",
     "UpdateSettings",
     "VTraceConfig",
     "WeightTransfer",
@@ -265,6 +280,7 @@ __all__ = [
     "find_runs",
     "find_suite",
     "gpu_memory",
+    "is_sweep",
     "job_rank",
     "json_line",
     "keep_freed_memory",
@@ -272,6 +288,7 @@ __all__ = [
     "load_config",
     "load_initial_weights",
     "load_policy",
+    "load_sweep",
     "load_tasks",
     "load_world",
     "make_agent",
@@ -290,8 +307,11 @@ __all__ = [
     "record_episode",
     "replay_title",
     "resume_run",
+    "resume_sweep",
     "rollout",
     "save_checkpoint",
+    "start_sweep",
+    "sweep_summary",
     "teacher_policies",
     "train_ppo",
     "train_run",

@@ -45,7 +45,7 @@ class View:
     ) -> None:
         """Restore the terminal."""
 
-    def __call__(self, event: api.Event) -> None:
+    def __call__(self, event: object) -> None:
         """Show one event. If the output cannot be written, the run saves and stops, and stderr tells how to resume."""
         match event:
             case api.RunBegan():
@@ -64,7 +64,7 @@ class View:
         if not self.is_output_open:
             self._continue_on_stderr(event)
 
-    def show(self, event: api.Event) -> None:
+    def show(self, event: object) -> None:
         """Print one event. Raises OSError if the output cannot be written."""
         match event:
             case api.Notice(text):
@@ -75,7 +75,7 @@ class View:
                 with suppress(OSError):
                     os.write(2, f"\n{name}: {STOPPING}\n".encode())
 
-    def _continue_on_stderr(self, event: api.Event) -> None:
+    def _continue_on_stderr(self, event: object) -> None:
         """After the output was closed: stop the run if it is in progress, and print its end on stderr."""
         match event:
             case api.Notice(text):
@@ -99,7 +99,7 @@ class PlainView(View):
         """metrics of the last epoch in which an episode ended, since an episode is often longer than an epoch"""
         self.printed_at = time.monotonic()
 
-    def show(self, event: api.Event) -> None:
+    def show(self, event: object) -> None:
         """Print one event."""
         self.progress.update(event)
         match event:
@@ -139,7 +139,7 @@ class RunProgress:
         self._phase_began_at = 0.0
         self._is_first_epoch = True
 
-    def update(self, event: api.Event) -> None:
+    def update(self, event: object) -> None:
         """Take note of an event."""
         now = time.monotonic()
         match event:
@@ -213,7 +213,7 @@ class RunProgress:
 class JsonView(View):
     """One JSON object per line on stdout, for programs."""
 
-    def show(self, event: api.Event) -> None:
+    def show(self, event: object) -> None:
         """Print one event as JSON."""
         match event:
             case api.RunBegan():

@@ -87,7 +87,7 @@ class LiveView(View):
         finally:
             self.echo.__exit__(kind, error, trace)
 
-    def show(self, event: api.Event) -> None:
+    def show(self, event: object) -> None:
         """Show one event at the next redraw."""
         self.progress.update(event)
         match event:
@@ -149,8 +149,8 @@ class LiveView(View):
         parts = [f"{int(100 * share)}%", *progress_numbers(progress)]
         line = Text("  ".join(parts))
         if (space := width - line.cell_len - 2) >= MIN_BAR_WIDTH:
-            return [Text("  ").join([_bar(share, space, "green"), line])]
-        return [_bar(share, width, "green"), *map(Text, _filled_lines(parts, width))]
+            return [Text("  ").join([progress_bar(share, space, "green"), line])]
+        return [progress_bar(share, width, "green"), *map(Text, _filled_lines(parts, width))]
 
     def _phase(self, width: int) -> list[Text]:
         """The phase of the epoch, and its progress or duration."""
@@ -161,7 +161,7 @@ class LiveView(View):
         if name not in ("collect", "update"):
             return [label + Text(format_duration(time.monotonic() - self.phase_began_at), "dim")]
         share = self.progress.share
-        bar = _bar(share, min(MAX_TIME_BAR_WIDTH, width - 29), "cyan")
+        bar = progress_bar(share, min(MAX_TIME_BAR_WIDTH, width - 29), "cyan")
         return [Text().join([label, bar, Text(f"  {100 * share:3.0f}%")])]
 
     def _reward(self, width: int) -> list[Text]:
@@ -223,7 +223,9 @@ class LiveView(View):
         total = sum(phases.values()) or 1.0
         bar_width = min(MAX_TIME_BAR_WIDTH, width - 16)
         return [Text("time spent in the last epoch")] + [
-            Text(f"{name:<10}") + _bar(seconds / total, bar_width, "blue") + Text(f"  {100 * seconds / total:3.0f}%")
+            Text(f"{name:<10}")
+            + progress_bar(seconds / total, bar_width, "blue")
+            + Text(f"  {100 * seconds / total:3.0f}%")
             for name, seconds in phases.items()
         ]
 
@@ -333,7 +335,8 @@ def _filled_lines(parts: list[str], width: int, separator: str = "  ") -> list[s
     return lines
 
 
-def _bar(share: float, width: int, style: str) -> Text:
+def progress_bar(share: float, width: int, style: str) -> Text:
+    """A bar of `width` columns whose first part has the style."""
     filled = round(share * width)
     full, empty = tuple(encodable("━─", "#-"))
     return Text(full * filled, style) + Text(empty * (width - filled), "bright_black")

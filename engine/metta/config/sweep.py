@@ -1,4 +1,4 @@
-"""The table `[sweep]` of a sweep file: which settings of a base config a sweep varies, how often, and what it improves."""
+"""The table `[sweep]` of a sweep file: which settings of a base config a sweep varies, and what it improves."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class ParameterConfig(FrozenModel):
     low: float | None = Field(default=None, description="smallest number")
     high: float | None = Field(default=None, description="largest number")
     log: bool = Field(default=False, description="search the logarithm: for numbers of several orders of magnitude")
-    step: float | None = Field(default=None, gt=0, description="only low, low + step, low + 2 step and so on up to high")
+    step: float | None = Field(
+        default=None, gt=0, description="only low, low + step, low + 2 step and so on up to high"
+    )
     values: list[Any] | None = Field(
         default=None, min_length=1, max_length=1000, description="instead of low and high: a list to choose from"
     )
@@ -63,7 +65,9 @@ class ParameterConfig(FrozenModel):
         if self.log and self.low <= 0:
             problems.append(Problem(("low",), f"must be more than 0 with log = true; got {self.low:g}"))
         if self.log and self.step is not None:
-            problems.append(Problem(("step",), "cannot be combined with log = true; list the numbers as values = [...]"))
+            problems.append(
+                Problem(("step",), "cannot be combined with log = true; list the numbers as values = [...]")
+            )
         elif self.step is not None:
             problems += self._step_problems(self.low, self.high, self.step)
         return problems
@@ -113,13 +117,13 @@ class SweepConfig(FrozenModel):
     )
     sampler: Literal["tpe", "cmaes", "random", "grid"] = Field(
         default="tpe",
-        description="how values are chosen: tpe (tree-structured Parzen estimator), cmaes (CMA-ES, for ranges), random, "
-        "or grid (each combination of values and steps once, in random order)",
+        description="how values are chosen: tpe (tree-structured Parzen estimator), cmaes (CMA-ES, for ranges), "
+        "random, or grid (each combination of values and steps once, in random order)",
     )
     pruner: Literal["hyperband", "median", "none"] = Field(
         default="hyperband",
-        description="which trials stop early: hyperband (those behind most others at 1/9 or 1/3 of the training), median "
-        "(from 1/3 on, those behind the median), or none",
+        description="which trials stop early: hyperband (those behind most others at 1/9 or 1/3 of the training), "
+        "median (from 1/3 on, those behind the median), or none",
     )
     storage: FilePath = Field(
         default="",

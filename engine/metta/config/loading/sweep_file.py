@@ -19,7 +19,7 @@ from metta.config.loading.renamed_keys import apply_renames, current_path, warn_
 from metta.config.loading.sweep_parameters import (
     PARTS,
     Combination,
-    SweepParameter,
+    SweptKey,
     check_parameters,
     combinations_to_check,
     never_valid,
@@ -45,7 +45,7 @@ class SweepFile:
     config: SweepConfig
     tables: dict[str, Any]
     """the tables that all trials share: those of the base with the changes of the file"""
-    parameters: tuple[SweepParameter, ...]
+    parameters: tuple[SweptKey, ...]
     """what the sweep varies, in the order of the file"""
 
     @property
@@ -126,7 +126,9 @@ def _load(data: dict[str, Any], name: str, path: Path, storage: str | None) -> S
     changed, more = _changed(tables, data, name, directory)
     problems += more
     given = table.get("parameters")
-    parameters, more = check_parameters(given if isinstance(given, dict) else {}, written, changed, table.get("sampler"))
+    parameters, more = check_parameters(
+        given if isinstance(given, dict) else {}, written, changed, table.get("sampler")
+    )
     found = {problem.path[:3] for problem in problems}  # of a parameter that has a problem already, one is enough
     problems += [problem for problem in more if problem.path[:3] not in found]
     if problems or config is None:
@@ -159,12 +161,12 @@ def _flatten_parameters(table: dict[str, Any]) -> dict[str, KeyPath]:
     flat: dict[str, Any] = {}
 
     def flatten(entry: Any, path: KeyPath, key: str) -> None:
-        if isinstance(entry, dict) and entry and not PARTS & entry.keys():
-            if all(isinstance(inner, dict) for inner in entry.values()):
-                for part, inner in entry.items():
-                    flatten(inner, (*path, part), f"{key}.{part}")
-                return
-        flat[key], written[key] = entry, path
+        is_table = isinstance(entry, dict) and entry and not PARTS & entry.keys()
+        if is_table and all(isinstance(inner, dict) for inner in entry.values()):
+            for part, inner in entry.items():
+                flatten(inner, (*path, part), f"{key}.{part}")
+        else:
+            flat[key], written[key] = entry, path
 
     for key, entry in given.items():
         flatten(entry, ("sweep", "parameters", key), key)
@@ -179,7 +181,9 @@ def _sweep_config(table: dict[str, Any], written: dict[str, KeyPath]) -> tuple[S
     except ValidationError as error:
         problems = []
         for problem in problems_in(error, SweepConfig, table):
-            head = written.get(str(problem.path[1])) if problem.path[:1] == ("parameters",) and problem.path[1:] else None
+            head = (
+                written.get(str(problem.path[1])) if problem.path[:1] == ("parameters",) and problem.path[1:] else None
+            )
             rest = problem.path[2:] if head else problem.path
             problems.append(replace(problem, path=(*(head or ("sweep",)), *rest)))
         return None, problems
@@ -207,10 +211,9 @@ def _changed(
             raise
         return changed, [_respelled(problem, spelled) for problem in error.problems]
     for path in OWN_DIRECTORIES:
-        if value := value_at(changed, path):
-            if not str(value).startswith(IN_RUN):
-                message = "must be left out in a sweep, whose runs have a directory each"
-                problems.append(_respelled(Problem(path, message), spelled))
+        if (value := value_at(changed, path)) and not str(value).startswith(IN_RUN):
+            message = "must be left out in a sweep, whose runs have a directory each"
+            problems.append(_respelled(Problem(path, message), spelled))
     return changed, problems
 
 
@@ -239,7 +242,9 @@ def _sampler_problems(sweep: SweepFile) -> Iterator[Problem]:
     config = sweep.config
     ranges = [parameter for parameter in sweep.parameters if parameter.values is None]
     if config.sampler == "cmaes" and len(ranges) < 2:
-        yield Problem(("sweep", "sampler"), f'"cmaes" needs at least two parameters with low and high; got {len(ranges)}')
+        yield Problem(
+            ("sweep", "sampler"), f'"cmaes" needs at least two parameters with low and high; got {len(ranges)}'
+        )
     if config.sampler == "grid" and (count := sweep.num_combinations) is not None:
         if config.trials is not None and config.trials > count:
             message = f"must be at most {count}, the combinations of the grid, or left out; got {config.trials}"
@@ -277,8 +282,8 @@ def _check_combinations(sweep: SweepFile, written: dict[str, KeyPath], source: s
         yield Problem(("sweep", "parameters"), f"no combination of values is valid: {example}")
     elif not never:
         warnings.warn(
-            f"{source}: of {len(combinations)} combinations of values, {len(invalid)} are not valid, and trials with them "
-            f"are pruned without training: {example}",
+            f"{source}: of {len(combinations)} combinations of values, {len(invalid)} are not valid, and trials with "
+            f"them are pruned without training: {example}",
             ConfigWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Parameters of a sweep: the keys that `[sweep.parameters]` names and their values, checked like those of a TOML file."""
+"""Parameters of a sweep: keys and values of `[sweep.parameters]`, checked like those of a TOML file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOT_SWEPT: Final[dict[str, str]] = {
 
 
 @dataclass(frozen=True)
-class SweepParameter:
+class SweptKey:
     """A setting that the sweep varies."""
 
     key: str
@@ -87,18 +87,18 @@ class SweepParameter:
         return round(value) if self.is_integer else float(value)
 
 
-Combination = Mapping[SweepParameter, Any]
+Combination = Mapping[SweptKey, Any]
 """A value for each parameter."""
 
 
 def check_parameters(
     given: Mapping[str, Any], written: Mapping[str, KeyPath], tables: dict[str, Any], sampler: Any
-) -> tuple[list[SweepParameter], list[Problem]]:
+) -> tuple[list[SweptKey], list[Problem]]:
     """The parameters of a sweep and all problems with their keys and values, one by one.
 
     `given` is the table of parameters, `written` the path of each in the file, `tables` the config that they change.
     """
-    found: list[SweepParameter] = []
+    found: list[SweptKey] = []
     problems: list[Problem] = []
     places: dict[KeyPath, str] = {}
     for key, table in given.items():
@@ -167,7 +167,7 @@ def _position(path: KeyPath, example: Any, tables: dict[str, Any]) -> KeyPath:
 
 def _parameter(
     path: KeyPath, place: KeyPath, table: dict[str, Any], tables: dict[str, Any], sampler: Any
-) -> tuple[SweepParameter | None, list[Problem]]:
+) -> tuple[SweptKey | None, list[Problem]]:
     """A parameter whose key exists, and the problems with its values."""
     key = Problem(path, "").key
     annotation = annotation_at(RunConfig, path, tables)
@@ -176,7 +176,7 @@ def _parameter(
         problems = list(_same_values(values, place))
         for index, value in enumerate(values):
             problems += _value_problems(path, value, tables, (*place, "values", index))
-        return SweepParameter(key, path, False, tuple(values)), problems
+        return SweptKey(key, path, False, tuple(values)), problems
     numbers = {name: number for name, number in (("low", low), ("high", high), ("step", step)) if number is not None}
     if not {"low", "high"} <= numbers.keys() or any(type(number) not in (int, float) for number in numbers.values()):
         return None, []  # problems of the table itself
@@ -192,8 +192,8 @@ def _parameter(
             problems += _value_problems(path, number if takes_float else int(number), tables, (*place, name))
     if sampler == "grid" and step is None:
         problems.append(Problem(place, 'needs a step, or values = [...], for the sampler "grid"'))
-    parameter = SweepParameter(key, path, not takes_float, None, low, high, table.get("log", False), step)
-    return parameter, problems
+    bounds = numbers["low"], numbers["high"]
+    return SweptKey(key, path, not takes_float, None, *bounds, table.get("log", False), step), problems
 
 
 def _same_values(values: Sequence[Any], place: KeyPath) -> Iterator[Problem]:
@@ -250,7 +250,7 @@ def tables_with(tables: dict[str, Any], combination: Combination) -> dict[str, A
     return changed
 
 
-def combinations_to_check(parameters: Sequence[SweepParameter], is_grid: bool) -> tuple[list[Combination], bool]:
+def combinations_to_check(parameters: Sequence[SweptKey], is_grid: bool) -> tuple[list[Combination], bool]:
     """The combinations to check before a sweep starts, at most MAX_COMBINATIONS, and whether these are all.
 
     Of a range they have both ends, and in a grid all points.
@@ -265,7 +265,7 @@ def combinations_to_check(parameters: Sequence[SweepParameter], is_grid: bool) -
 
 def never_valid(
     combinations: Sequence[Combination], invalid: Sequence[tuple[Combination, Problem]]
-) -> list[tuple[SweepParameter, tuple[str | int, ...], Any, Problem]]:
+) -> list[tuple[SweptKey, tuple[str | int, ...], Any, Problem]]:
     """The values without a valid combination, where others of the parameter have one.
 
     For each: the parameter, the path of the value in its table, the value and the problem of its first combination.
@@ -288,14 +288,16 @@ def never_valid(
     return found
 
 
-def _places(parameter: SweepParameter) -> list[tuple[tuple[str | int, ...], Any]]:
+def _places(parameter: SweptKey) -> list[tuple[tuple[str | int, ...], Any]]:
     if parameter.values is not None:
         return [(("values", index), value) for index, value in enumerate(parameter.values)]
     low, high = parameter.ends
     return [(("low",), low), (("high",), high)]
 
 
-def value_problem(place: KeyPath, parameter: SweepParameter, value: Any, problem: Problem) -> Problem:
+def value_problem(place: KeyPath, parameter: SweptKey, value: Any, problem: Problem) -> Problem:
     """The problem of a parameter's value, whose rule may be that of another key."""
     is_own = problem.key == parameter.key
-    return Problem(place, problem.message if is_own else f"{shown(value)} is not possible: {problem.key} {problem.message}")
+    return Problem(
+        place, problem.message if is_own else f"{shown(value)} is not possible: {problem.key} {problem.message}"
+    )

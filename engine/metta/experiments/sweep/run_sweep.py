@@ -18,7 +18,8 @@ from metta.experiments.job_pool import Job, JobEnded, JobEvent, JobPool
 from metta.experiments.sweep.events import SweepBegan, SweepEnded, SweepListener, TrialBegan, TrialEnded, TrialRunEvent
 from metta.experiments.sweep.results import BEST, summarize, summarize_trial, write_best
 from metta.experiments.sweep.score import EpochReward, part_rewards, read_rewards, score_run
-from metta.experiments.sweep.study import PARTS, ClaimedTrial, SweepStudy, is_sweep, storage_in_use
+from metta.experiments.sweep.study import PARTS, ClaimedTrial, SweepStudy, storage_in_use
+from metta.experiments.sweep.summary import is_sweep
 from metta.files import created_directories, new_directory
 from metta.run.events import EpochEnded, Event, Notice, RunBegan, StopRequested
 
@@ -50,9 +51,7 @@ def start_sweep(sweep: SweepFile, listener: SweepListener, run_dir: str | None =
     return _work(study, listener, jobs)
 
 
-def resume_sweep(
-    root: str | Path, listener: SweepListener, jobs: int = 1, storage: str | None = None
-) -> SweepEnded:
+def resume_sweep(root: str | Path, listener: SweepListener, jobs: int = 1, storage: str | None = None) -> SweepEnded:
     """Work on an existing sweep, also while other processes do: resume its unfinished trials, then train new ones.
 
     `storage` replaces the one that the sweep was created with. Raises UsageError if there is no sweep.

@@ -13,6 +13,7 @@ from metta.checkpoint.policy_checkpoint import load_policy
 from metta.config.sweep import EVALUATION, SweepConfig
 from metta.errors import CheckpointError, TrainingError
 from metta.evaluation.evaluate import evaluate
+from metta.experiments.sweep.summary import NOT_REACHED
 from metta.run.device import find_device
 from metta.run.metrics_file import valid_lines
 from metta.run.run_directory import METRICS, newest_checkpoint
@@ -20,9 +21,6 @@ from metta.world.make_environment import make_environment
 
 EVALUATION_EPISODES: Final = 32
 """Episodes of the metric `evaluation/mean_reward`: the same maps for all runs, which are not those of training."""
-
-NOT_REACHED: Final = 1_000_000.0
-"""Score, in seconds, of a run that came arbitrarily close to the reward to reach; others add to it what they lacked."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class EpochReward:
     @classmethod
     def of(cls, line: dict[str, Any]) -> Self | None:
         """The reward in a line of a metrics file; None if no episode ended in its epoch."""
-        values = [line.get(key) for key in ("agent_step", "episodes", "reward", "seconds")]
+        values: list[Any] = [line.get(key) for key in ("agent_step", "episodes", "reward", "seconds")]
         return cls(*values) if all(isinstance(value, int | float) for value in values) else None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,9 +16,10 @@ from filelock import BaseFileLock
 
 from metta.config.loading.load import config_of_tables, dump_tables
 from metta.config.loading.sweep_file import SweepFile, load_sweep
-from metta.config.loading.sweep_parameters import SweepParameter, choice_text
+from metta.config.loading.sweep_parameters import SweptKey, choice_text
 from metta.config.sweep import SweepConfig
 from metta.errors import ConfigWarning, TrainingError, UsageError
+from metta.experiments.sweep.summary import SWEEP, is_sweep
 from metta.files import write_atomically
 from metta.run.run_directory import lock_directory
 
@@ -36,8 +36,8 @@ try:
 except ImportError:
     raise UsageError(INSTALL.format("optuna")) from None
 
-SWEEP, BASE, STUDY = "sweep.toml", "base.toml", "study.db"
-"""Files of a sweep's directory: the table `[sweep]`, the tables that all trials share, and the default storage."""
+BASE, STUDY = "base.toml", "study.db"
+"""Files in the directory of a sweep: the tables that all trials share, and the default storage."""
 
 PARTS: Final = 27
 """A run is divided into as many parts of equal length, after each of which a pruner may stop its trial."""
@@ -205,7 +205,7 @@ class SweepStudy:
         self._tell(claimed, TrialState.FAIL)
 
     def importances(self) -> dict[str, float]:
-        """Fraction of the variance of the score that each parameter explains (fANOVA); empty with too few trials."""
+        """How much each parameter decides which trials are the best (PED-ANOVA); empty with too few complete trials."""
         complete = [trial for trial in self.trials if trial.state == TrialState.COMPLETE]
         if len(complete) < 4 or len({trial.value for trial in complete}) < 2:
             return {}
@@ -263,11 +263,6 @@ class SweepStudy:
         return point
 
 
-def is_sweep(root: Path) -> bool:
-    """Whether a directory is that of a sweep."""
-    return os.path.isfile(root / SWEEP)
-
-
 def _make_sampler(sweep: SweepFile, number: int) -> BaseSampler:
     config = sweep.config
     seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
@@ -295,7 +290,7 @@ def _make_pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def _suggest(trial: Trial, parameter: SweepParameter) -> Any:
+def _suggest(trial: Trial, parameter: SweptKey) -> Any:
     """The value of a parameter in a trial, chosen now if it has none yet."""
     if parameter.values is not None:
         choices = [_to_storage(parameter, value) for value in parameter.values]
@@ -306,12 +301,12 @@ def _suggest(trial: Trial, parameter: SweepParameter) -> Any:
     return trial.suggest_float(parameter.key, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
 
 
-def _to_storage(parameter: SweepParameter, value: Any) -> Any:
+def _to_storage(parameter: SweptKey, value: Any) -> Any:
     """A value as Optuna stores it: lists and tables as text."""
     return choice_text(value) if isinstance(value, list | dict) else value
 
 
-def _from_storage(parameter: SweepParameter, stored: Any) -> Any:
+def _from_storage(parameter: SweptKey, stored: Any) -> Any:
     """The value that `_to_storage` stored."""
     if parameter.values is None:
         return parameter.number(stored)
@@ -342,8 +337,8 @@ def _storage_errors(config: SweepConfig, root: Path) -> Iterator[None]:
         yield
     except DuplicatedStudyError:
         raise UsageError(
-            f'{name} already has a study called "{config.name}"; to work on it: metta sweep --join its directory; for a '
-            "new one, set sweep.name"
+            f'{name} already has a study called "{config.name}"; to work on it: metta sweep --join its directory; for '
+            "a new one, set sweep.name"
         ) from None
     except KeyError:
         raise UsageError(f'{name} has no study called "{config.name}"; was the storage removed?') from None
@@ -359,7 +354,9 @@ def storage_in_use(study: SweepStudy) -> Iterator[None]:
     try:
         yield
     except (OptunaError, SQLAlchemyError) as error:
-        raise TrainingError(f"the storage failed: {_reason(error)}; metta resume {study.root} continues the sweep") from None
+        raise TrainingError(
+            f"the storage failed: {_reason(error)}; metta resume {study.root} continues the sweep"
+        ) from None
 
 
 def _reason(error: Exception) -> str:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+SWEEP = "sweep.toml"
+"""File with the table `[sweep]` in the directory of a sweep."""
+
+NOT_REACHED: Final = 1_000_000.0
+"""Smallest score, in seconds, of a run that did not reach the reward of the metric `seconds to reward = NUMBER`."""
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
 Direction = Literal["maximize", "minimize"]
@@ -61,7 +68,8 @@ class SweepSummary:
     trials: tuple[TrialSummary, ...]
     """the trials that have started, by number"""
     importances: Mapping[str, float] = field(default_factory=dict)
-    """fraction of the variance of the score that each setting explains, by key; empty if too few trials are complete"""
+    """how much each setting decides which trials are the best, by key; they sum to 1 (PED-ANOVA, Watanabe et al. 2023,
+    arXiv:2304.10255); empty if too few trials are complete"""
 
     def ranked(self) -> list[TrialSummary]:
         """The complete trials, best first; of equal scores, the earlier trial first."""
@@ -69,3 +77,13 @@ class SweepSummary:
         scored = [(trial.score, trial) for trial in complete if trial.score is not None]
         sign = -1.0 if self.direction == "maximize" else 1.0
         return [trial for _, trial in sorted(scored, key=lambda pair: sign * pair[0])]
+
+    def is_reached(self, trial: TrialSummary) -> bool:
+        """Whether all runs of a complete trial reached the reward of a metric `seconds to reward`; else True."""
+        is_seconds = self.direction == "minimize" and trial.score is not None
+        return not is_seconds or (trial.score or 0.0) * max(1, len(trial.run_dirs)) < NOT_REACHED
+
+
+def is_sweep(root: str | Path) -> bool:
+    """Whether a directory is that of a sweep."""
+    return os.path.isfile(Path(root) / SWEEP)
