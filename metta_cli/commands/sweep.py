@@ -50,7 +50,7 @@ def sweep(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Search for better settings: train trials, stop bad ones early, keep the best.
+    """Search for better settings with trials; bad ones stop early.
 
     The file names a base config, the keys to vary and the metric; `metta reference sweep` explains it.
     """

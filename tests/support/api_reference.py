@@ -23,6 +23,7 @@ SECTIONS = {
     "Checkpoints": ("checkpoint",),
     "Evaluation": ("evaluation",),
     "Runs": ("run", "job_environment", "allocator"),
+    "Experiments": ("experiments",),
     "Replays and reports": ("replay", "report"),
 }
 """Section of the page -> packages and modules whose names it documents."""

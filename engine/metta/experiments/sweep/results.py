@@ -6,24 +6,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from optuna.trial import FrozenTrial, TrialState
-
 from metta.config.loading.load import dump_tables
 from metta.config.validation.error_messages import shown
-from metta.experiments.sweep.study import PARTS, PROBLEM, SweepStudy
-from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialSummary
-from metta.experiments.sweep.summary import TrialState as StateName
+from metta.experiments.sweep.study import PARTS, PROBLEM, StudyTrial, SweepStudy
+from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialState, TrialSummary
 from metta.files import write_atomically
 from metta.run.write_permissions import is_run
 
 BEST = "best.toml"
 """Config with the settings of the best trial, in the directory of a sweep."""
 
-_STATES: Final[dict[TrialState, StateName]] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
+_STATES: Final[dict[str, TrialState]] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+    "RUNNING": "running",
 }
 
 
@@ -44,14 +41,14 @@ def summarize(study: SweepStudy) -> SweepSummary:
         else SweepParameter(entry.key, None, entry.low, entry.high, entry.log)
         for entry in sweep.parameters
     )
-    trials = tuple(summarize_trial(study, trial) for trial in study.trials if trial.state in _STATES)
+    trials = tuple(summarize_trial(study, trial) for trial in study.trials if trial.state.name in _STATES)
     config = sweep.config
     return SweepSummary(
         study.root, config.metric, config.direction, sweep.num_trials, parameters, trials, study.importances()
     )
 
 
-def summarize_trial(study: SweepStudy, trial: FrozenTrial) -> TrialSummary:
+def summarize_trial(study: SweepStudy, trial: StudyTrial) -> TrialSummary:
     """One trial."""
     end = trial.datetime_complete or datetime.now()
     sign = 1 if study.sweep.config.direction == "maximize" else -1
@@ -61,8 +58,8 @@ def summarize_trial(study: SweepStudy, trial: FrozenTrial) -> TrialSummary:
     return TrialSummary(
         number=trial.number,
         parameters=values,
-        state=_STATES[trial.state],
-        score=trial.value if trial.state == TrialState.COMPLETE else None,
+        state=_STATES[trial.state.name],
+        score=trial.value if trial.state.name == "COMPLETE" else None,
         intermediate_scores=tuple(
             (part * total // PARTS, sign * value) for part, value in sorted(trial.intermediate_values.items())
         ),

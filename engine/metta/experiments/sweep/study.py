@@ -36,6 +36,9 @@ try:
 except ImportError:
     raise UsageError(INSTALL.format("optuna")) from None
 
+StudyTrial = FrozenTrial
+"""A trial as the study has it."""
+
 BASE, STUDY = "base.toml", "study.db"
 """Files in the directory of a sweep: the tables that all trials share, and the default storage."""
 
@@ -342,8 +345,9 @@ def _storage_errors(config: SweepConfig, root: Path) -> Iterator[None]:
         ) from None
     except KeyError:
         raise UsageError(f'{name} has no study called "{config.name}"; was the storage removed?') from None
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{name} needs the Python package {error.name}, the driver of this database") from None
+    except ImportError as error:
+        driver = getattr(error.__cause__ or error, "name", None)
+        raise UsageError(f"{name} needs the Python package {driver}, the driver of this database") from None
     except (OptunaError, SQLAlchemyError, OSError) as error:
         raise UsageError(f"{name} cannot be used as the storage of a sweep: {_reason(error)}") from None
 
