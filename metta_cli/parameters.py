@@ -95,6 +95,9 @@ World = Annotated[
         autocompletion=complete_preset,
     ),
 ]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="Take the most likely of the allowed actions instead of sampling one.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors and warnings.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

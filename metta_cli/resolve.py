@@ -13,6 +13,9 @@ from metta.errors import UsageError, closest_name
 from metta_cli import output
 from metta_cli.torch_setup import set_up_torch
 
+ALWAYS_SAMPLING = ("random", "scripted")
+"""Policies without weights whose agents would block each other forever if they did not draw among equal actions."""
+
 MAX_LISTED = 8
 """Maximum number of names listed in a note; the others are counted."""
 
@@ -161,6 +164,13 @@ def load_policy(
             f"{prefix}the policy was trained with these, which do not exist here: {_listed(loaded.missing)}"
         )
     return agent, agent.env_config
+
+
+def note_sampling(*policies: str) -> None:
+    """For `--deterministic`: say which of the policies draw among equally good actions all the same."""
+    for policy in dict.fromkeys(policies):
+        if policy in ALWAYS_SAMPLING:
+            output.print_note(f"--deterministic has no effect on the {policy} policy, which draws among equal actions")
 
 
 def check_teacher(config: api.RunConfig) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import IntEnum, unique
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Split = Literal["train", "validation", "test"]
+"""Three sets of episodes without a common random stream: those of training, those of evaluations during training, and
+those of all other evaluations."""
 
 SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -23,7 +28,7 @@ class RandomStream(IntEnum):
     SHUFFLE = 3
     """shuffling of segments into minibatches, or prioritized sampling of segments"""
     EVALUATION = 4
-    """worlds of an evaluation or a match, and the actions sampled in them"""
+    """worlds of an evaluation or a match (the split "test"), and the actions sampled in them"""
     EPISODE_PLAYER = 5
     """actions sampled in an episode that is recorded or watched"""
     OPPONENTS = 6
@@ -34,6 +39,8 @@ class RandomStream(IntEnum):
     """worlds of a run that is resumed with a different number of processes"""
     TEACHER = 9
     """choices of the teacher that labels steps (kickstarting)"""
+    VALIDATION = 10
+    """worlds of evaluations during training (the split "validation"), and the actions sampled in them"""
 
     def sequence(self, seed: int, *keys: int) -> np.random.SeedSequence:
         """The SeedSequence of this purpose. `keys`, such as the process rank, select independent substreams."""
@@ -49,9 +56,20 @@ def fresh_seed() -> int:
     return _integer_seed(np.random.SeedSequence())
 
 
-def episode_sequence(seed: int, world: int, episode: int) -> np.random.SeedSequence:
-    """The SeedSequence of one episode: its task, its map and its turn orders. `world` is the global world index."""
-    return np.random.SeedSequence((seed, world, episode))
+def episode_sequence(seed: int, world: int, episode: int, split: Split = "train") -> np.random.SeedSequence:
+    """The SeedSequence of one episode: its task, its map and its turn orders. `world` is the global world index.
+
+    The splits are disjoint for all seeds below 2^64: without a `spawn_key`, a SeedSequence is made from these numbers,
+    which are at most four words of 32 bits; with one, from four words and the key.
+    """
+    return np.random.SeedSequence((seed, world, episode), spawn_key=_SPLIT_KEYS[split])
+
+
+_SPLIT_KEYS: dict[Split, tuple[int, ...]] = {
+    "train": (),
+    "validation": (RandomStream.VALIDATION,),
+    "test": (RandomStream.EVALUATION,),
+}
 
 
 def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:

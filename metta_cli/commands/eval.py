@@ -10,7 +10,7 @@ import typer
 from metta import api
 from metta.errors import CheckpointError, MapError, MettaError, UsageError
 from metta_cli import resolve
-from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World, integer_option
+from metta_cli.parameters import Checkpoint, Debug, Deterministic, Device, Json, Quiet, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views import evaluation_table
 from metta_cli.views.evaluation_table import EvaluationRow
@@ -57,6 +57,7 @@ def eval_(
     episodes: Episodes = 10,
     baseline: Baseline = True,
     tasks: Tasks = False,
+    deterministic: Deterministic = False,
     device: Device = None,
     seed: EpisodeSeed = 0,
     set_: Set = None,
@@ -66,12 +67,17 @@ def eval_(
 ) -> None:
     """Evaluate a policy: mean rewards with 95 % confidence intervals.
 
-    Rewards are per agent and episode. The confidence interval of their mean is Student's t over episodes.
+    Rewards are per agent and episode. The confidence interval of their mean is Student's t over episodes. Maps are
+    others than those of training and of evaluations during training, with every seed.
     """
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()
     policy, against = resolve.newest_policy(*checkpoint), against and resolve.newest_policy(against)
-    evaluation = _Evaluation(policy, against, share, tuple(group or ()), episodes, baseline, seed, device)
+    evaluation = _Evaluation(
+        policy, against, share, tuple(group or ()), episodes, baseline, seed, device, deterministic
+    )
+    if deterministic:
+        resolve.note_sampling(policy, *([against] if against else []))
     for path in (policy, against):  # a policy that plays nowhere is one error, without the name of a world
         if path and path not in api.POLICIES:
             api.load_policy(path)
@@ -89,6 +95,7 @@ def eval_(
         raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))
     if json:
         settings = {"checkpoint": policy, "against": against, "suite": suite, "seed": seed}
+        settings |= {"deterministic": True} if deterministic else {}
         evaluation_table.print_json(settings, rows, tasks)
     elif not quiet:
         title = f"{policy} against {against}" if against else policy
@@ -119,6 +126,7 @@ class _Evaluation:
     baseline: bool
     seed: int
     device: str | None
+    deterministic: bool
 
     def row(self, name: str, env_config: api.EnvConfig | None, is_named: bool) -> EvaluationRow:
         """The result in one world, by default the policy's training world.
@@ -134,10 +142,15 @@ class _Evaluation:
             note_prefix = f"{name}, {self.against}" if is_named else self.against
             opponent, _ = resolve.load_policy(self.against, env_config, self.device, note_prefix)
             share = 0.5 if self.share is None else self.share
-            match = api.play_match(policy, opponent, env, self.episodes, self.seed, share, self.groups)
+            match = api.play_match(
+                policy, opponent, env, self.episodes, self.seed, share, self.groups, self.deterministic
+            )
             return EvaluationRow(name, match=match)
         policies = {self.checkpoint if self.checkpoint in api.POLICIES else "policy": policy}
         if self.baseline:
             policies["random"] = api.RandomPolicy(env_config.spec)
-        results = {column: api.evaluate(policies[column], env, self.episodes, self.seed) for column in policies}
+        results = {
+            column: api.evaluate(policies[column], env, self.episodes, self.seed, self.deterministic)
+            for column in policies
+        }
         return EvaluationRow(name, results)

@@ -10,7 +10,7 @@ import typer
 
 from metta import api
 from metta_cli import output, resolve
-from metta_cli.parameters import Checkpoint, Debug, Device, Json, Quiet, Set, World, integer_option
+from metta_cli.parameters import Checkpoint, Debug, Deterministic, Device, Json, Quiet, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -20,6 +20,7 @@ def replay(
     episodes: Annotated[int, integer_option("Episodes to record, with consecutive seeds.", 1)] = 1,
     out: Annotated[str, typer.Option(metavar="DIR", help="Output directory.")] = "replays",
     max_steps: Annotated[int | None, integer_option("Maximum number of steps of an episode.", 1)] = None,
+    deterministic: Deterministic = False,
     device: Device = None,
     seed: Annotated[int, integer_option("Seed of the first episode.", 0)] = 0,
     set_: Set = None,
@@ -37,8 +38,11 @@ def replay(
     path = resolve.newest_policy(source)
     policy, env_config = resolve.load("replay", path, env, set_, device)
     name, title = _name_and_title(source, path, env, set_)
+    if deterministic:
+        resolve.note_sampling(path)
+        name, title = f"{name}_deterministic", f"{title}, deterministic"
     for episode_seed in range(seed, seed + episodes):
-        episode = api.record_episode(policy, env_config, episode_seed, max_steps)
+        episode = api.record_episode(policy, env_config, episode_seed, max_steps, deterministic)
         paths = api.write_replay(episode, out, f"{name}_seed_{episode_seed}", title, overwrite=False)
         reward = float(episode.total_rewards[-1].mean())
         if json:

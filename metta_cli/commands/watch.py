@@ -11,7 +11,7 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
-from metta_cli.parameters import RUN_HELP, Debug, Device, Set, World, complete_run, integer_option
+from metta_cli.parameters import RUN_HELP, Debug, Deterministic, Device, Set, World, complete_run, integer_option
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -26,6 +26,7 @@ def watch(
     ],
     env: World = None,
     speed: Annotated[int, integer_option("Steps per second.", 1, 1000)] = 10,
+    deterministic: Deterministic = False,
     device: Device = None,
     seed: Annotated[int, integer_option("Seed of the first episode.", 0)] = 0,
     set_: Set = None,
@@ -41,6 +42,7 @@ def watch(
     set_up_torch()
     checkpoint = resolve.newest_run(source)
     options = [*(["--env", env] if env else []), *(f"--set={value}" for value in set_ or ())]
+    options += ["--deterministic"] if deterministic else []
     try:
         keyboard = Keyboard(
             "watch", f"{shlex.join(['metta', 'replay', checkpoint, *options])} writes a web page instead"
@@ -53,6 +55,8 @@ def watch(
     policy, env_config = resolve.load("watch", checkpoint, env, set_, device)
 
     world = f" in {Path(env).stem}" if env else ""
+    if deterministic:
+        resolve.note_sampling(checkpoint)
 
     def newer_policy() -> tuple[str, api.Policy] | None:
         nonlocal checkpoint
@@ -63,5 +67,5 @@ def watch(
         # without the notes of `resolve.load`, which were printed for the first policy and would break the view
         return newest.stem + world, api.load_policy(checkpoint, api.find_device(device or "auto"), env_config).agent
 
-    player = api.EpisodePlayer(policy, env_config, seed)
+    player = api.EpisodePlayer(policy, env_config, seed, deterministic)
     interactive.watch(keyboard, player, Path(checkpoint).stem + world, speed, newer_policy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -10,18 +12,19 @@ from metta.baselines.random_policy import RandomPolicy
 from metta.errors import MettaError
 from metta.evaluation import evaluate as evaluation
 from metta.evaluation.evaluate import eval_policy, evaluate
+from metta.random_streams import Split, episode_sequence
 from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
 
 def test_rewards_lengths_and_statistics_are_means_over_episodes(busy_env, set_up):
     agent, _ = set_up()
-    result = evaluate(agent, busy_env, num_episodes=6)
+    result = evaluate(agent, busy_env, num_episodes=24)
     rewards = np.array([episode.rewards.mean() for episode in result.episodes])
-    stats = eval_policy(agent, busy_env, num_episodes=6)
+    stats = eval_policy(agent, busy_env, num_episodes=24)
     assert stats == result.summary()
     assert list(stats) == ["mean_reward", "std_reward", "mean_length", "std_length"]
-    assert len(result.episodes) == 6
+    assert len(result.episodes) == 24
     assert stats["mean_reward"] == pytest.approx(rewards.mean())
     assert stats["std_reward"] == pytest.approx(rewards.std())
     assert (stats["mean_length"], stats["std_length"]) == (11, 0)
@@ -34,9 +37,9 @@ def test_rewards_lengths_and_statistics_are_means_over_episodes(busy_env, set_up
 
 def test_the_result_depends_on_the_seed_alone(busy_env, set_up):
     agent, _ = set_up()
-    first, again = (evaluate(agent, busy_env, 5).episode_rewards for _ in range(2))
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, evaluate(agent, busy_env, 5, seed=9).episode_rewards)
+    first, again = (evaluate(agent, busy_env, 5) for _ in range(2))
+    np.testing.assert_array_equal(first.episode_rewards, again.episode_rewards)
+    assert first.stats == again.stats != evaluate(agent, busy_env, 5, seed=9).stats
 
 
 def test_neither_env_nor_agent_nor_torch_is_disturbed(busy_env, set_up):
@@ -65,36 +68,35 @@ def test_training_is_the_same_with_and_without_evaluation(busy_env, set_up):
     assert torch.equal(*rewards)
 
 
-def test_evaluation_uses_maps_that_training_does_not(busy_env, set_up):
-    maps = set()
-    for world in range(8):
-        env = MettaGridEnv(busy_env.configs, seed=busy_env.seed, first_world=world)
-        for _ in range(3):
-            env.reset()
-            maps.add(env.cells().tobytes())
-    seen = set()
+def maps_of(config, split, seed):
+    env = MettaGridEnv(config, 8, seed, split=split)
+    env.reset()
+    return {env.cells(world).tobytes() for world in range(8)}
 
-    class Watcher(RandomPolicy):
-        def act(self, observations, *args, **kwargs):
-            return super().act(observations, *args, **kwargs)
 
-    begun = []
-    original = evaluation.MettaGridEnv
+def test_training_validation_and_test_have_no_map_in_common(busy_env, monkeypatch):
+    """With any seed: a run may be evaluated with the seed of another one."""
+    maps = {split: [maps_of(busy_env.config, split, seed) for seed in range(4)] for split in get_args(Split)}
+    assert len(set().union(*(set().union(*sets) for sets in maps.values()))) == 3 * 4 * 8
+    played = []
+    monkeypatch.setattr(evaluation, "play_episodes", lambda env, *_: played.append(env) or [])
+    for seed in range(4):
+        evaluate(RandomPolicy(busy_env.spec), busy_env, 8, seed)
+        evaluate(RandomPolicy(busy_env.spec), busy_env, 8, seed, split="validation")
+        test, validation = ({env.cells(world).tobytes() for world in range(8)} for env in played[-2:] if env.reset())
+        assert (test, validation) == (maps["test"][seed], maps["validation"][seed])
 
-    class Recorded(original):
-        def reset(self, *args, **kwargs):
-            result = super().reset(*args, **kwargs)
-            begun.extend(self.cells(world).tobytes() for world in range(self.num_worlds))
-            return result
 
-    evaluation.MettaGridEnv = Recorded
-    try:
-        evaluate(Watcher(busy_env.spec), busy_env, 8)
-    finally:
-        evaluation.MettaGridEnv = original
-    seen.update(begun)
-    assert len(seen) == 8
-    assert not seen & maps
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 2**63 - 1, 2**64 - 1])
+def test_no_two_splits_have_a_random_stream_in_common(seed):
+    """Seed, world and episode fill at most four words; that of the split is the fifth."""
+    for world, episode in ((0, 0), (4, 10), (2**32 - 1, 2**32 - 1)):
+        words = [seed % 2**32, *([seed // 2**32] if seed // 2**32 else []), world, episode]
+        words += [0] * (4 - len(words))
+        keys = {"train": [], "validation": [10], "test": [4]}
+        for split in get_args(Split):
+            expected = np.random.SeedSequence(words + keys[split]).pool
+            assert episode_sequence(seed, world, episode, split).pool.tolist() == expected.tolist()
 
 
 def test_more_episodes_than_fit_in_parallel_are_played_in_batches(busy_env, set_up, monkeypatch):
@@ -125,7 +127,7 @@ def test_deterministic_evaluation_takes_the_most_likely_action(busy_env, set_up)
         agent.policy_head.output.weight.zero_()
     stats = evaluate(agent, busy_env, 2, deterministic=True).stats
     assert stats["action.noop.success"] == 11
-    assert evaluate(agent, busy_env, 2).stats["action.noop.success"] < 11
+    assert evaluate(agent, busy_env, 2).stats.get("action.noop.success", 0) < 11
 
 
 def test_endless_episodes_are_refused(busy_env, set_up):

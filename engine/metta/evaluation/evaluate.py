@@ -14,7 +14,7 @@ from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.random_streams import RandomStream
+from metta.random_streams import RandomStream, Split
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
 
@@ -88,22 +88,29 @@ class EvalResult:
 
 
 def evaluate(
-    policy: Policy, env: MettaGridEnv, num_episodes: int = 10, seed: int | None = None, deterministic: bool = False
+    policy: Policy,
+    env: MettaGridEnv,
+    num_episodes: int = 10,
+    seed: int | None = None,
+    deterministic: bool = False,
+    split: Split = "test",
 ) -> EvalResult:
     """Evaluate a policy on `num_episodes` episodes in new worlds with the configs of `env`.
 
     Each world contributes its first episode only, so that short episodes are not over-represented. `seed`, by default
     the one that `env` was given or 0, determines maps, turn orders and sampled actions: the same policy, configs and
-    seed give the same result. Training with the same seed uses other maps. With `deterministic`, each agent takes the
-    most likely action instead of a sampled one. Neither `env` nor the policy is changed.
+    seed give the same result. Training uses other maps, whatever its seed, and so do evaluations during training: see
+    `split` of `MettaGridEnv`. With `deterministic`, each agent takes the most likely action (of equally likely ones the
+    first in `spec.flat_actions`) instead of a sampled one. Neither `env` nor the policy is changed.
 
     Raises UsageError if the policy was made for other observations or actions, `num_episodes` is below 1, or episodes
     never end.
     """
     check_policy_fits(policy, env.spec)
-    worlds_seed, generator = worlds_seed_and_generator(env, seed)
+    seed = env.default_seed if seed is None else seed
+    generator = action_generator(seed, split)
     episodes: list[EpisodeSummary] = []
-    for worlds in env_batches(env, num_episodes, worlds_seed):
+    for worlds in env_batches(env, num_episodes, seed, split):
         episodes += play_episodes(worlds, lambda _: [PolicyAssignment(policy)], generator, deterministic)
     return EvalResult(tuple(episodes))
 
@@ -126,14 +133,13 @@ class PolicyAssignment:
     """mask of these agents, `[worlds * agents] bool`; None for all agents"""
 
 
-def worlds_seed_and_generator(env: MettaGridEnv, seed: int | None) -> tuple[int, torch.Generator]:
-    """(seed of the worlds, generator that samples actions) of an evaluation, from `seed`, by default `env.seed`."""
-    sequence = RandomStream.EVALUATION.sequence(env.default_seed if seed is None else seed)
-    worlds_seed, policy_seed = sequence.generate_state(2, np.uint32).tolist()
-    return worlds_seed, torch.Generator().manual_seed(policy_seed)
+def action_generator(seed: int, split: Split = "test") -> torch.Generator:
+    """The generator that samples the actions of an evaluation or a match."""
+    stream = RandomStream.VALIDATION if split == "validation" else RandomStream.EVALUATION
+    return torch.Generator().manual_seed(stream.seed(seed))
 
 
-def env_batches(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Iterator[MettaGridEnv]:
+def env_batches(env: MettaGridEnv, num_episodes: int, seed: int, split: Split = "test") -> Iterator[MettaGridEnv]:
     """Yield new envs with the configs of `env` that have `num_episodes` worlds in total.
 
     Each env has at most `MAX_PARALLEL_AGENTS` agents, but at least one world, and is closed when the next one is
@@ -149,7 +155,7 @@ def env_batches(env: MettaGridEnv, num_episodes: int, worlds_seed: int) -> Itera
     batch_size = max(1, MAX_PARALLEL_AGENTS // env.num_agents)
     for first_world in range(0, num_episodes, batch_size):
         num_worlds = min(batch_size, num_episodes - first_world)
-        worlds = MettaGridEnv(env.configs, num_worlds, worlds_seed, first_world, env.task_weights)
+        worlds = MettaGridEnv(env.configs, num_worlds, seed, first_world, env.task_weights, split=split)
         yield worlds
         worlds.close()
 

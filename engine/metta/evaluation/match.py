@@ -11,7 +11,7 @@ from metta.agent.policy import Policy, check_policy_fits
 from metta.config.self_play import agents_of_groups
 from metta.errors import UsageError, did_you_mean
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.evaluation.evaluate import PolicyAssignment, env_batches, play_episodes, worlds_seed_and_generator
+from metta.evaluation.evaluate import PolicyAssignment, action_generator, env_batches, play_episodes
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
@@ -72,23 +72,24 @@ def play_match(
     seed: int | None = None,
     share: float = 0.5,
     groups: Sequence[str] = (),
+    deterministic: bool = False,
 ) -> MatchResult:
     """Play `num_episodes` episodes of two policies in new worlds with the configs of `env`.
 
     If `groups` is not empty, `policy` controls the agents of these groups; otherwise it controls a fraction `share` of
     the agents of each world, rounded to whole agents and selected at random for each episode. `opponent` controls the
     other agents. The same policies, configs and seed (by default the one that `env` was given, or 0) give the same
-    result; maps are those that `evaluate` uses with the same seed.
+    result; maps are those that `evaluate` uses with the same seed. With `deterministic`, the agents of both policies
+    take the most likely action instead of a sampled one.
 
     Raises UsageError if a policy was made for other observations or actions, one of the two has no agent, a group does
     not exist, `num_episodes` is below 1, or episodes never end.
     """
     for player in (policy, opponent):
         check_policy_fits(player, env.spec)
-    worlds_seed, generator = worlds_seed_and_generator(env, seed)
-    side_generator = np.random.default_rng(
-        RandomStream.MATCH_SIDES.sequence(env.default_seed if seed is None else seed)
-    )
+    seed = env.default_seed if seed is None else seed
+    generator = action_generator(seed)
+    side_generator = np.random.default_rng(RandomStream.MATCH_SIDES.sequence(seed))
     num_policy_agents = _num_policy_agents(env, share) if not groups else 0
     _check_groups(env, groups)
     episodes: list[EpisodeSummary] = []
@@ -103,8 +104,8 @@ def play_match(
         masks.append(is_policy_agent)
         return [PolicyAssignment(policy, is_policy_agent.ravel()), PolicyAssignment(opponent, ~is_policy_agent.ravel())]
 
-    for worlds in env_batches(env, num_episodes, worlds_seed):
-        episodes += play_episodes(worlds, assign, generator)
+    for worlds in env_batches(env, num_episodes, seed):
+        episodes += play_episodes(worlds, assign, generator, deterministic)
     return MatchResult(tuple(episodes), np.concatenate(masks))
 
 

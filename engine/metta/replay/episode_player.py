@@ -17,14 +17,17 @@ from metta.world.env import MettaGridEnv
 class EpisodePlayer:
     """Plays episodes of a policy in one world, one step per call of `step`.
 
-    The same policy, config and seed give the same episodes. The player creates its own env and random generator, so
-    that global random states are unchanged. The policy acts in evaluation mode; each step restores its previous mode.
+    The same policy, config and seed give the same episodes, on the maps of `MettaGridEnv(env_config, seed=seed)`. With
+    `deterministic`, agents take the most likely action instead of a sampled one. The player creates its own env and
+    random generator, so that global random states are unchanged. The policy acts in evaluation mode; each step restores
+    its previous mode.
     """
 
-    def __init__(self, policy: Policy, env_config: EnvConfig, seed: int = 0):
+    def __init__(self, policy: Policy, env_config: EnvConfig, seed: int = 0, deterministic: bool = False):
         """Start the first episode. Raises UsageError if the policy was made for other observations or actions."""
         self.env = MettaGridEnv(env_config, seed=seed, auto_reset=False)
         self._generator = torch.Generator().manual_seed(RandomStream.EPISODE_PLAYER.seed(seed))
+        self.deterministic = deterministic
         self.episode = -1
         self.start_episode(policy)
 
@@ -53,7 +56,7 @@ class EpisodePlayer:
         with _evaluation_mode(self.policy):
             observations = torch.from_numpy(self._observations).to(device)
             masks = torch.from_numpy(self.env.action_masks()).to(device) if self.policy.uses_action_masks else None
-            output = self.policy.act(observations, self._memory, generator=self._generator, action_masks=masks)
+            output = self.policy.act(observations, self._memory, None, self._generator, self.deterministic, masks)
         self._memory = output.memory
         self.actions = output.actions.cpu().numpy().astype(np.int32)
         for agent_index, action in (overrides or {}).items():

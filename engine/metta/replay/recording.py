@@ -100,17 +100,20 @@ class _StateRecorder:
         self._states.setdefault(name, []).append(values.astype(dtype))  # a copy: the env updates its arrays in place
 
 
-def record_episode(policy: Policy, env_config: EnvConfig, seed: int, max_steps: int | None = None) -> Replay:
+def record_episode(
+    policy: Policy, env_config: EnvConfig, seed: int, max_steps: int | None = None, deterministic: bool = False
+) -> Replay:
     """Play one episode in a new world and record every state.
 
     The same policy, config and seed give the same episode. Recording stops when the episode ends or after `max_steps`
     steps, by default `DEFAULT_MAX_STEPS` if the game does not limit the length of an episode. Global random states and
-    the policy's training mode are left unchanged. Raises UsageError if `max_steps` is below 1, or if the policy was
+    the policy's training mode are left unchanged. With `deterministic`, agents take the most likely action instead of a
+    sampled one. Raises UsageError if `max_steps` is below 1, or if the policy was
     made for other observations or actions.
     """
     if max_steps is not None and max_steps < 1:
         raise UsageError(f"max_steps must be at least 1; got {max_steps}")
-    player = EpisodePlayer(policy, env_config, seed)
+    player = EpisodePlayer(policy, env_config, seed, deterministic)
     env = player.env
     first_cells = env.cells()
     recorder = _StateRecorder(env)

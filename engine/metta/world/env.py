@@ -16,6 +16,7 @@ from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env.env_config import EnvConfig
 from metta.config.plan.world_union import unite_worlds
 from metta.errors import UsageError
+from metta.random_streams import Split
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.arguments import checked_actions, checked_mask, cumulative_shares, output_array
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
@@ -54,6 +55,10 @@ class MettaGridEnv:
     `first_world` is the global index of the first world. Environments with the same seed that together have the global
     indices 0 to n - 1 give the same results as one environment of n worlds.
 
+    `split` selects maps and turn orders: "train" those of training, "validation" those of evaluations during training,
+    "test" those of all other evaluations. With the same seed or another one, no two splits have a random stream in
+    common.
+
     Raises UsageError for arguments that are out of range, ConfigError for configs that one policy cannot play.
     """
 
@@ -65,6 +70,7 @@ class MettaGridEnv:
         first_world: int = 0,
         task_weights: Sequence[float] | None = None,
         auto_reset: bool = True,
+        split: Split = "train",
     ):
         configs = [config] if isinstance(config, EnvConfig) else list(config)
         if not configs or num_worlds < 1 or first_world < 0:
@@ -82,7 +88,7 @@ class MettaGridEnv:
         self.single_observation_space = ObservationSpace(self.config)
         self.single_action_space = ActionSpace(self.config)
         self.observation_shape = (self.agents, self.spec.num_observation_tokens, 3)
-        self._streams = EpisodeStreams(seed, first_world)
+        self._streams = EpisodeStreams(seed, first_world, split)
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
         self._build(shares_rulesets=True)
         self._no_episode_ended = StepInfo(
@@ -409,7 +415,8 @@ class MettaGridEnv:
         load_worlds(self._worlds, state)
         self._task_shares = np.array(state["task_shares"], np.float64)
         seed = int(state["seed"])
-        self._streams = EpisodeStreams(None if seed == UNKNOWN_SEED else seed, int(state["first_world"]))
+        known_seed = None if seed == UNKNOWN_SEED else seed
+        self._streams = EpisodeStreams(known_seed, int(state["first_world"]), self._streams.split)
         self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
         self._was_reset = bool(state["has_begun"])
         self._observer.rebuild()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError, UsageError
-from metta.random_streams import episode_sequence, fresh_seed
+from metta.random_streams import Split, episode_sequence, fresh_seed
 from metta.world.maps.build import build_map
 from metta.world.rules.converters import sampled_values, start_conversions
 from metta.world.state.compiled_config import NEVER
@@ -24,7 +24,7 @@ NO_WORLDS = np.zeros(0, np.int64)
 
 
 class EpisodeStreams:
-    """Random streams of episodes, each derived from (seed, global world index, episode number).
+    """Random streams of episodes, each derived from (split, seed, global world index, episode number).
 
     Results therefore do not depend on the number of worlds, on the process, or on when episodes of other worlds end.
 
@@ -32,8 +32,9 @@ class EpisodeStreams:
     that it was copied with; if their seed was drawn, its next `restart` draws another one, so that copies differ.
     """
 
-    def __init__(self, seed: int | None, first_world: int):
+    def __init__(self, seed: int | None, first_world: int, split: Split = "train"):
         self.first_world = first_world
+        self.split = split
         self.given_seed = None if seed is None else checked_seed(seed)
         self.seed = self.given_seed
         """the seed in use; None before the first `restart` if none was given"""
@@ -57,7 +58,7 @@ class EpisodeStreams:
     def draw(self, world: int, episode: int) -> tuple[np.random.Generator, int]:
         """The random generator for task and map of an episode, and the 64-bit key of its turn orders."""
         assert self.seed is not None
-        bits = np.random.PCG64(episode_sequence(self.seed, self.first_world + world, episode))
+        bits = np.random.PCG64(episode_sequence(self.seed, self.first_world + world, episode, self.split))
         return np.random.Generator(bits), int(bits.random_raw())
 
 
