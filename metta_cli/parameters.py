@@ -48,13 +48,14 @@ Source = Annotated[
     ),
 ]
 RunDir = Annotated[str | None, typer.Option(help="Run directory.  [default: a new one in runs/]")]
+BEST_HELP = "its newest policy; RUN/best.pt: its best one, see checkpoint.keep_best"
 RUN_HELP = "a run: its directory or its name, which stands for the newest run of that name in runs/"
 From = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="CHECKPOINT.pt|RUN",
-        help=f"Start with the weights of a policy that fit: a policy file, or {RUN_HELP} (its newest policy).",
+        help=f"Start with the weights of a policy that fit: a policy file, or {RUN_HELP} ({BEST_HELP}).",
         autocompletion=complete_run,
     ),
 ]
@@ -82,7 +83,7 @@ Checkpoint = Annotated[
     list[str],
     typer.Argument(
         metavar="CHECKPOINT.pt|RUN|POLICY",
-        help=f"A policy file, {RUN_HELP} (its newest policy), or a policy without weights: {POLICY_HELP}.",
+        help=f"A policy file, {RUN_HELP} ({BEST_HELP}), or a policy without weights: {POLICY_HELP}.",
         autocompletion=complete_run,
     ),
 ]

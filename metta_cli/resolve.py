@@ -24,7 +24,8 @@ def newest_run(sources: Sequence[str]) -> str:
     """The file or directory that arguments name, where one is expected: the newest run, if they stand for several.
 
     A run is named by its directory, by its name or by a glob pattern; a note says which one is used. A path, the name
-    of a registered policy, and a path that does not exist are returned unchanged, with `~` expanded.
+    of a registered policy, and a path that does not exist are returned unchanged, with `~` expanded. `RUN/best.pt` is
+    the best policy of a run.
 
     Raises UsageError if there is no run of that name, or if several arguments contain no run.
     """
@@ -32,6 +33,8 @@ def newest_run(sources: Sequence[str]) -> str:
     if len(sources) == 1 and (sources[0] in api.POLICIES or os.path.exists(first)):
         return first
     set_up_torch()  # to find runs imports it
+    if len(sources) == 1 and first.endswith(".pt"):
+        return str(api.policy_file(first))
     if runs := api.find_runs(sources):
         if not api.job_rank():
             output.print_note(f"using {runs[0]}" + (f", the newest of {len(runs)} runs" if len(runs) > 1 else ""))
@@ -40,7 +43,7 @@ def newest_run(sources: Sequence[str]) -> str:
         raise UsageError(f"none of the {len(sources)} arguments is a run directory; name one")
     if set(sources[0]) & set("*?["):
         raise UsageError(f"no run directory matches {sources[0]}")
-    if os.path.basename(first) != first or first.endswith((".pt", ".toml")):
+    if os.path.basename(first) != first or first.endswith(".toml"):
         return first
     raise UsageError(_no_run(first))
 
@@ -124,9 +127,17 @@ def load_env(command: str, checkpoint: str, env: str | None, set_: list[str] | N
 
 
 def eval_worlds(
-    checkpoint: str, env: str | None, suite: str | None, tasks: bool, set_: list[str] | None
+    checkpoint: str,
+    env: str | None,
+    suite: str | None,
+    tasks: bool,
+    set_: list[str] | None,
+    file: api.PolicyFile | None = None,
 ) -> dict[str, api.EnvConfig | None]:
-    """Name -> world of each world that `metta eval` evaluates in; None for the policy's training world."""
+    """Name -> world of each world that `metta eval` evaluates in; None for the policy's training world.
+
+    `file` is the content of the checkpoint; None for a policy without weights.
+    """
     if suite:
         return {name: load_env("eval", checkpoint, name, set_) for name in api.find_suite(suite).worlds}
     env_config = load_env("eval", checkpoint, env, set_)
@@ -134,20 +145,25 @@ def eval_worlds(
         return {env or "evaluation world": env_config}
     if env:
         return {**api.load_tasks(api.load_config(env, set_ or ())).by_name}
-    return {**api.trained_tasks(checkpoint)}
+    return {**api.trained_tasks(checkpoint, file)}
 
 
 def load_policy(
-    checkpoint: str, env_config: api.EnvConfig | None, device: str | None, note_prefix: str | None = None
+    checkpoint: str,
+    env_config: api.EnvConfig | None,
+    device: str | None,
+    note_prefix: str | None = None,
+    file: api.PolicyFile | None = None,
 ) -> tuple[api.Policy, api.EnvConfig]:
     """The policy, and the world that it was loaded for: `env_config`, or its training world if that is None.
 
-    A printed note starts with `note_prefix`. Raises CheckpointError if the policy does not fit the world.
+    `file` is the content of the checkpoint, if it was read before. A printed note starts with `note_prefix`. Raises
+    CheckpointError if the policy does not fit the world.
     """
     if checkpoint in api.POLICIES:
         assert env_config is not None
         return api.make_policy(checkpoint, env_config), env_config
-    loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config)
+    loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config, file)
     agent = loaded.agent
     prefix = f"{note_prefix}: " if note_prefix else ""
     trained, here = ((spec.observation_height, spec.observation_width) for spec in (agent.network_spec, agent.spec))

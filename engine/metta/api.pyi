@@ -9,11 +9,14 @@ from metta.allocator import keep_freed_memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.registered import make_policy, teacher_policies
 from metta.baselines.scripted import ScriptedPolicy
+from metta.checkpoint.kept_policies import BestPolicy
 from metta.checkpoint.onnx_export import export_policy
 from metta.checkpoint.policy_checkpoint import (
     LoadedPolicy,
+    PolicyFile,
     load_checkpoint,
     load_policy,
+    read_policy_file,
     save_checkpoint,
     trained_tasks,
 )
@@ -123,7 +126,7 @@ from metta.run.events import (
 from metta.run.loggers import RunLogger
 from metta.run.memory_check import ConfigCheck, check_config
 from metta.run.metrics_file import json_line
-from metta.run.run_directory import find_runs, newest_checkpoint
+from metta.run.run_directory import find_runs, newest_checkpoint, policy_file
 from metta.run.train import resume_run, train_run
 from metta.run.training_run import load_initial_weights
 from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
@@ -165,6 +168,7 @@ __all__ = [
     "Backbone",
     "BatchInfo",
     "BenchResult",
+    "BestPolicy",
     "BucketConfig",
     "CheckpointConfig",
     "CheckpointSaved",
@@ -218,6 +222,7 @@ __all__ = [
     "PhaseBegan",
     "PhaseProgressed",
     "Policy",
+    "PolicyFile",
     "PolicyOutput",
     "Preset",
     "PrioritizedSamplingConfig",
@@ -302,7 +307,9 @@ __all__ = [
     "newest_checkpoint",
     "open_config",
     "play_match",
+    "policy_file",
     "presets",
+    "read_policy_file",
     "read_report",
     "record_episode",
     "replay_title",

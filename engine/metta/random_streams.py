@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Split = Literal["train", "validation", "test"]
+EpisodeSplit = Literal["train", "validation", "test"]
 """Three sets of episodes without a common random stream: those of training, those of evaluations during training, and
 those of all other evaluations."""
 
@@ -56,7 +56,7 @@ def fresh_seed() -> int:
     return _integer_seed(np.random.SeedSequence())
 
 
-def episode_sequence(seed: int, world: int, episode: int, split: Split = "train") -> np.random.SeedSequence:
+def episode_sequence(seed: int, world: int, episode: int, split: EpisodeSplit = "train") -> np.random.SeedSequence:
     """The SeedSequence of one episode: its task, its map and its turn orders. `world` is the global world index.
 
     The splits are disjoint for all seeds below 2^64: without a `spawn_key`, a SeedSequence is made from these numbers,
@@ -65,7 +65,7 @@ def episode_sequence(seed: int, world: int, episode: int, split: Split = "train"
     return np.random.SeedSequence((seed, world, episode), spawn_key=_SPLIT_KEYS[split])
 
 
-_SPLIT_KEYS: dict[Split, tuple[int, ...]] = {
+_SPLIT_KEYS: dict[EpisodeSplit, tuple[int, ...]] = {
     "train": (),
     "validation": (RandomStream.VALIDATION,),
     "test": (RandomStream.EVALUATION,),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from metta import api
 from metta.errors import CheckpointError, MapError, MettaError, UsageError
-from metta_cli import resolve
+from metta_cli import output, resolve
 from metta_cli.parameters import Checkpoint, Debug, Deterministic, Device, Json, Quiet, Set, World, integer_option
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views import evaluation_table
@@ -27,7 +28,7 @@ Opponent = Annotated[
     str | None,
     typer.Option(
         metavar="OTHER.pt|RUN|POLICY",
-        help="Play a match against this policy, which controls the other agents.",
+        help="Play a match against this policy, which controls the other agents; named like the first one.",
     ),
 ]
 Share = Annotated[
@@ -73,17 +74,18 @@ def eval_(
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()
     policy, against = resolve.newest_policy(*checkpoint), against and resolve.newest_policy(against)
+    paths = [path for path in (policy, against) if path and path not in api.POLICIES]
+    files = {path: api.read_policy_file(path) for path in paths}
     evaluation = _Evaluation(
-        policy, against, share, tuple(group or ()), episodes, baseline, seed, device, deterministic
+        policy, against, files, share, tuple(group or ()), episodes, baseline, seed, device, deterministic
     )
     if deterministic:
         resolve.note_sampling(policy, *([against] if against else []))
-    for path in (policy, against):  # a policy that plays nowhere is one error, without the name of a world
-        if path and path not in api.POLICIES:
-            api.load_policy(path)
+    for path, file in evaluation.files.items():  # a policy that plays nowhere is one error, without a world's name
+        _note_choice(path, api.load_policy(path, file=file).metadata)
     rows: list[EvaluationRow] = []
     refusals: list[MettaError] = []
-    for name, env_config in resolve.eval_worlds(policy, env, suite, tasks, set_).items():
+    for name, env_config in resolve.eval_worlds(policy, env, suite, tasks, set_, files.get(policy)).items():
         try:
             rows.append(evaluation.row(name, env_config, is_named=bool(suite or tasks)))
         except (CheckpointError, MapError, UsageError) as error:  # the policy may play in the other worlds
@@ -100,6 +102,16 @@ def eval_(
     elif not quiet:
         title = f"{policy} against {against}" if against else policy
         evaluation_table.print_table(title, rows, episodes, "task" if tasks else "world" if suite else None)
+
+
+def _note_choice(path: str, metadata: Mapping[str, Any]) -> None:
+    """Say by what the best policy of a run was chosen, if this is one: that score is optimistic."""
+    if best := api.BestPolicy.from_metadata(metadata):
+        chosen_by = evaluation_table.estimate(api.Interval(best.mean_reward, best.half_width))
+        output.print_note(
+            f"{path} is the policy of epoch {best.epoch}, chosen by its mean reward in {best.episodes} episodes "
+            f"during training, {chosen_by}, which flatters it; these episodes are others"
+        )
 
 
 def _check_options(
@@ -120,6 +132,8 @@ class _Evaluation:
 
     checkpoint: str
     against: str | None
+    files: Mapping[str, api.PolicyFile]
+    """content of the files of the policies, read once: a run in training may remove them meanwhile"""
     share: float | None
     groups: tuple[str, ...]
     episodes: int
@@ -136,11 +150,11 @@ class _Evaluation:
         Raises CheckpointError or UsageError if a policy does not fit the world.
         """
         note_prefix = name if is_named else None
-        policy, env_config = resolve.load_policy(self.checkpoint, env_config, self.device, note_prefix)
+        policy, env_config = self._load(self.checkpoint, env_config, note_prefix)
         env = api.make_environment(env_config)
         if self.against:
             note_prefix = f"{name}, {self.against}" if is_named else self.against
-            opponent, _ = resolve.load_policy(self.against, env_config, self.device, note_prefix)
+            opponent, _ = self._load(self.against, env_config, note_prefix)
             share = 0.5 if self.share is None else self.share
             match = api.play_match(
                 policy, opponent, env, self.episodes, self.seed, share, self.groups, self.deterministic
@@ -154,3 +168,8 @@ class _Evaluation:
             for column in policies
         }
         return EvaluationRow(name, results)
+
+    def _load(
+        self, path: str, env_config: api.EnvConfig | None, note_prefix: str | None
+    ) -> tuple[api.Policy, api.EnvConfig]:
+        return resolve.load_policy(path, env_config, self.device, note_prefix, self.files.get(path))

@@ -10,7 +10,7 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import output, resolve
-from metta_cli.parameters import RUN_HELP, Debug, Set, World, complete_run
+from metta_cli.parameters import BEST_HELP, RUN_HELP, Debug, Set, World, complete_run
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -19,7 +19,7 @@ def export(
         list[str],
         typer.Argument(
             metavar="CHECKPOINT.pt|RUN",
-            help=f"A policy file, or {RUN_HELP} (its newest policy).",
+            help=f"A policy file, or {RUN_HELP} ({BEST_HELP}).",
             autocompletion=complete_run,
         ),
     ],

@@ -15,6 +15,7 @@ from typing import Any, Self
 from metta import api
 from metta_cli import output
 from metta_cli.output import format_duration, format_number
+from metta_cli.views.evaluation_table import estimate
 
 PHASES = {
     "collect": "collecting experience",
@@ -252,6 +253,12 @@ class JsonView(View):
                     "seconds": event.seconds,
                     "reward": event.last.reward if event.last else None,
                 }
+                if event.best:
+                    fresh = event.best_reward
+                    values["best"] = dataclasses.asdict(event.best) | {
+                        "fresh_mean_reward": fresh and fresh.mean,
+                        "fresh_half_width": fresh and fresh.half_width,
+                    }
                 self._print({"event": "end"} | values)
             case _:
                 super().show(event)
@@ -331,6 +338,8 @@ def end_summary(event: api.RunEnded, run: api.RunBegan | None) -> list[str]:
             f"reward per agent and episode {format_number(event.last.reward)} in epoch {event.last.epoch} "
             f"(first: {format_number(event.first.reward)} in epoch {event.first.epoch})"
         )
+    if event.best:
+        lines += best_summary(event.best, event.best_reward)
     directory, checkpoint = shlex.quote(str(event.directory)), shlex.quote(str(event.checkpoint))
     more_steps = f" --total-timesteps {2 * event.agent_step}" if event.reason == "finished" else ""
     return [
@@ -339,7 +348,17 @@ def end_summary(event: api.RunEnded, run: api.RunBegan | None) -> list[str]:
         "",
         "next:",
         f"  evaluate  metta eval {checkpoint}",
+        *([f"  best      metta eval {directory}/best.pt"] if event.best else []),
         f"  watch     metta watch {directory}",
         f"  replay    metta replay {checkpoint}",
         f"  resume    metta resume {directory}{more_steps}",
+    ]
+
+
+def best_summary(best: api.BestPolicy, fresh: api.Interval | None) -> list[str]:
+    """Lines about the best policy of a run: by what it was chosen, and its reward in other episodes."""
+    chosen_by = estimate(api.Interval(best.mean_reward, best.half_width))
+    return [
+        f"best policy: epoch {best.epoch}, reward {chosen_by} in the {best.episodes} episodes by which it was chosen"
+        + (f"; {estimate(fresh)} in other episodes, which do not flatter it" if fresh else "")
     ]

@@ -63,7 +63,7 @@ def test_evaluations_play_the_main_world_also_after_resuming(here: Path) -> None
         while not run.is_finished:
             train_epoch(run)
         assert max(run.curriculum.weights) == run.curriculum.weights[0 if total == 512 else 1]
-        assert run.evaluate()["mean_length"] == 20
+        assert run.evaluate().mean_length == 20
         run.close()
     train_run(tiny_config("run", *SCENES, "run.total_timesteps=1024"), ignore)
     resume_run("run", ignore)

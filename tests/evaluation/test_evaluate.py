@@ -12,7 +12,7 @@ from metta.baselines.random_policy import RandomPolicy
 from metta.errors import MettaError
 from metta.evaluation import evaluate as evaluation
 from metta.evaluation.evaluate import eval_policy, evaluate
-from metta.random_streams import Split, episode_sequence
+from metta.random_streams import EpisodeSplit, episode_sequence
 from metta.rl.rollout import rollout
 from metta.world.env import MettaGridEnv
 
@@ -76,7 +76,7 @@ def maps_of(config, split, seed):
 
 def test_training_validation_and_test_have_no_map_in_common(busy_env, monkeypatch):
     """With any seed: a run may be evaluated with the seed of another one."""
-    maps = {split: [maps_of(busy_env.config, split, seed) for seed in range(4)] for split in get_args(Split)}
+    maps = {split: [maps_of(busy_env.config, split, seed) for seed in range(4)] for split in get_args(EpisodeSplit)}
     assert len(set().union(*(set().union(*sets) for sets in maps.values()))) == 3 * 4 * 8
     played = []
     monkeypatch.setattr(evaluation, "play_episodes", lambda env, *_: played.append(env) or [])
@@ -94,7 +94,7 @@ def test_no_two_splits_have_a_random_stream_in_common(seed):
         words = [seed % 2**32, *([seed // 2**32] if seed // 2**32 else []), world, episode]
         words += [0] * (4 - len(words))
         keys = {"train": [], "validation": [10], "test": [4]}
-        for split in get_args(Split):
+        for split in get_args(EpisodeSplit):
             expected = np.random.SeedSequence(words + keys[split]).pool
             assert episode_sequence(seed, world, episode, split).pool.tolist() == expected.tolist()
 

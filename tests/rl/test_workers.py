@@ -73,7 +73,7 @@ def trained(config: RunConfig, epochs: int = 3) -> tuple[object, ...]:
     for _ in range(epochs):
         measured = vars(train_epoch(run))
         metrics.append({key: value for key, value in measured.items() if "second" not in key})
-    result = (metrics, dict(run.agent.state_dict()), run.experience.state(), run.evaluate())
+    result = (metrics, dict(run.agent.state_dict()), run.experience.state(), run.evaluate().summary())
     run.close()
     assert children_of(os.getpid()) == []
     return result

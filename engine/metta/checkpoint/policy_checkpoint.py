@@ -136,17 +136,21 @@ def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
 
 
 def load_policy(
-    path: str | Path, device: torch.device | None = None, env_config: EnvConfig | None = None
+    path: str | Path,
+    device: torch.device | None = None,
+    env_config: EnvConfig | None = None,
+    file: PolicyFile | None = None,
 ) -> LoadedPolicy:
     """Load the policy in a checkpoint file, with an agent built from the configs in the file.
 
     `env_config` replaces the saved environment, by default the evaluation world of the training, with its own actions;
     names are matched as in `load_checkpoint`. The policy sees the window with which it was trained: of a larger one the
-    cells around the agent, of a smaller one all cells.
+    cells around the agent, of a smaller one all cells. `file` is the content that `read_policy_file` read from `path`
+    before, since a run in training removes old policies (`checkpoint.keep_last`).
     Raises CheckpointError for the same reasons, except windows.
     """
     path = user_path(path)
-    policy = read_policy_file(path)
+    policy = file or read_policy_file(path)
     env_config = env_config or policy.env_config.without_reserved
     saved = policy.env_config.spec
     agent = MettaAgent(
@@ -166,12 +170,12 @@ def load_policy(
     )
 
 
-def trained_tasks(path: str | Path) -> dict[str, EnvConfig]:
+def trained_tasks(path: str | Path, file: PolicyFile | None = None) -> dict[str, EnvConfig]:
     """The environments of the tasks in which a saved policy was trained, by name; one if it had no curriculum.
 
-    Raises CheckpointError if the file's tasks are invalid.
+    `file` is as in `load_policy`. Raises CheckpointError if the file's tasks are invalid.
     """
-    policy = read_policy_file(user_path(path))
+    policy = file or read_policy_file(path)
     if policy.curriculum is None:
         return {"evaluation world": policy.env_config.without_reserved}
     names, worlds = policy.curriculum.names, policy.curriculum.env_configs
@@ -220,8 +224,9 @@ def _check_policy_file(path: Path, mtime_ns: int, size: int) -> None:
     read_torch_file(path, KIND)
 
 
-def read_policy_file(path: Path) -> PolicyFile:
+def read_policy_file(path: str | Path) -> PolicyFile:
     """Read and validate a checkpoint file. Raises CheckpointError if it is missing or not valid."""
+    path = user_path(path)
     if os.path.isdir(path):  # unlike Path.is_dir, it raises no OSError for a name that is too long
         newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
         raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")

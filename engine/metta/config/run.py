@@ -102,7 +102,8 @@ class RunConfig(FrozenModel):
         elif not (problems := opponent_problems(self.self_play, self.env)):
             num_learners = self.env.game.num_agents - num_opponents(self.self_play, self.env)
             problems = experience_problems(self.experience, num_learners)
-        if problems := [*problems, *egocentric_problems(self.agent, self.env)]:
+        problems = [*problems, *egocentric_problems(self.agent, self.env), *keep_best_problems(self)]
+        if problems:
             raise RulesError(problems)
         return self
 
@@ -134,6 +135,14 @@ def egocentric_problems(agent: AgentModelConfig, env: EnvConfig) -> list[Problem
         return []
     window = f"observation_height is {height} and observation_width {width}"
     return [Problem(("agent", "egocentric"), f"needs a square observation window, which can be rotated; {window}")]
+
+
+def keep_best_problems(config: RunConfig) -> list[Problem]:
+    """The problem with `checkpoint.keep_best` in a run without evaluations, by which the best policy is chosen."""
+    if not config.checkpoint.keep_best or config.simulation.evaluate_interval:
+        return []
+    message = "chooses by evaluations, which are off; set simulation.evaluate_interval to the seconds between them"
+    return [Problem(("checkpoint", "keep_best"), message)]
 
 
 def experience_problems(experience: ExperienceConfig, num_learners: int) -> list[Problem]:

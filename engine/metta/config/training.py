@@ -263,7 +263,7 @@ class CompileConfig(FrozenModel):
 
 
 class CheckpointConfig(FrozenModel):
-    """When and where checkpoints are saved."""
+    """When and where checkpoints are saved, and which policies are kept."""
 
     checkpoint_interval: int = Field(
         default=60, ge=1, le=10**9, description="seconds of wall clock time between checkpoints"
@@ -277,6 +277,18 @@ class CheckpointConfig(FrozenModel):
     checkpoint_dir: FilePath = Field(
         default="",
         description="directory of checkpoints; {run_dir}/x is in the run directory; empty: checkpoints/ in it",
+    )
+    keep_last: int = Field(
+        default=0,
+        ge=0,
+        le=10**9,
+        description="newest policies that are kept, at least those of the two trainer states; older ones are removed "
+        "when a checkpoint has been saved; 0: all",
+    )
+    keep_best: bool = Field(
+        default=False,
+        description="keep the policy with the highest mean reward in an evaluation as best.pt; evaluations are those "
+        "of simulation.evaluate_interval, and one of the last epoch",
     )
 
 

@@ -14,7 +14,7 @@ from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.random_streams import RandomStream, Split
+from metta.random_streams import EpisodeSplit, RandomStream
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
 
@@ -93,7 +93,7 @@ def evaluate(
     num_episodes: int = 10,
     seed: int | None = None,
     deterministic: bool = False,
-    split: Split = "test",
+    split: EpisodeSplit = "test",
 ) -> EvalResult:
     """Evaluate a policy on `num_episodes` episodes in new worlds with the configs of `env`.
 
@@ -133,13 +133,15 @@ class PolicyAssignment:
     """mask of these agents, `[worlds * agents] bool`; None for all agents"""
 
 
-def action_generator(seed: int, split: Split = "test") -> torch.Generator:
+def action_generator(seed: int, split: EpisodeSplit = "test") -> torch.Generator:
     """The generator that samples the actions of an evaluation or a match."""
     stream = RandomStream.VALIDATION if split == "validation" else RandomStream.EVALUATION
     return torch.Generator().manual_seed(stream.seed(seed))
 
 
-def env_batches(env: MettaGridEnv, num_episodes: int, seed: int, split: Split = "test") -> Iterator[MettaGridEnv]:
+def env_batches(
+    env: MettaGridEnv, num_episodes: int, seed: int, split: EpisodeSplit = "test"
+) -> Iterator[MettaGridEnv]:
     """Yield new envs with the configs of `env` that have `num_episodes` worlds in total.
 
     Each env has at most `MAX_PARALLEL_AGENTS` agents, but at least one world, and is closed when the next one is

@@ -114,6 +114,13 @@ def make_lr_scheduler(
         raise UsageError(f"total_timesteps and batch_size must be at least 1; got {total_timesteps} and {batch_size}")
     if not anneal_lr:
         return None
+    return LambdaLR(optimizer, schedule_factor(total_timesteps, batch_size, warmup_steps, schedule_type))
+
+
+def schedule_factor(
+    total_timesteps: int, batch_size: int, warmup_steps: int | None = None, schedule_type: str = "linear"
+) -> Callable[[int], float]:
+    """The factor of the learning rate of batch n, as a function of n: see `make_lr_scheduler`."""
     batches = math.ceil(total_timesteps / batch_size)
     warmup = math.ceil((warmup_steps or 0) / batch_size)
 
@@ -123,7 +130,7 @@ def make_lr_scheduler(
         progress = min(1.0, (batch - warmup) / max(1, batches - warmup))
         return 1 - progress if schedule_type == "linear" else (1 + math.cos(math.pi * progress)) / 2
 
-    return LambdaLR(optimizer, factor)
+    return factor
 
 
 def compute_gradient_stats(model: nn.Module) -> dict[str, float]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from metta.checkpoint.kept_policies import BestPolicy
 from metta.checkpoint.weight_transfer import WeightTransfer
 from metta.config.batch_plan import BatchPlan
 from metta.config.run import RunConfig
+from metta.evaluation.confidence_intervals import Interval
 from metta.run.epoch_metrics import EpochMetrics
 
 Phase = Literal["collect", "update", "evaluate", "record", "save"]
@@ -106,6 +108,10 @@ class RunEnded:
     """metrics of the first epoch of this process in which an episode ended"""
     last: EpochMetrics | None
     """metrics of the last such epoch"""
+    best: BestPolicy | None = None
+    """with `checkpoint.keep_best`: the policy in `best.pt`, and the evaluation by which it was chosen"""
+    best_reward: Interval | None = None
+    """mean reward of `best` in other episodes than those by which it was chosen; None if the run was interrupted"""
 
 
 Event = (

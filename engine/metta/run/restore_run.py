@@ -28,6 +28,7 @@ from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes
 from metta.rl.frozen_policies.self_play import OPPONENTS, check_opponent_names, snapshot_epoch
+from metta.rl.prioritized_sampling import annealed_beta
 from metta.run.device import find_device, gpu_memory
 from metta.run.events import Listener, Notice
 from metta.run.memory_check import check_memory, is_out_of_memory
@@ -143,7 +144,7 @@ def _run_state(state: TrainingState) -> _RunState:
 def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> None:
     """Raise CheckpointError if `run.load_state` cannot load the state."""
     check_optimizer_state(state.optimizer_state_dict, run.optimizer)
-    if run.scheduler is not None:
+    if run.scheduler is not None and state.lr_scheduler_state_dict is not None:
         check_schedule_state(state.lr_scheduler_state_dict, run.scheduler)
     if run.config.ppo.l2_init_loss_coef > 0:
         check_like(saved.initial_weights, run.agent.initial_weights, "extra_args.initial_weights")
@@ -166,6 +167,31 @@ def _announce_changes(state: TrainingState, run: TrainingRun, listener: Listener
     size = 1 + len(state.extra_args.get("other_experiences", ()))
     if size != processes.size:
         listener(Notice(f"World size changed from {size} to {processes.size}: weights restored, environments reset."))
+
+
+def announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) -> None:
+    """Send a notice for each schedule by which the next epoch differs from that of the run's config `before`."""
+    if not run.epoch:
+        return
+    config, total = run.config, run.config.run.total_timesteps
+    last, planned, now = run.learning_rate(before, -1), run.learning_rate(before), run.learning_rate(config)
+    if now != planned:
+        text = f"the learning rate was {last:.3g} in the last epoch and is {now:.3g} in the next one"
+        if config.lr_schedule.anneal_lr:
+            text += (
+                f", since it is annealed to 0 at the end of the run, at {total:,} agent steps; to hold it, resume with "
+                f"--set lr_schedule.anneal_lr=false --set optimizer.learning_rate={last:.3g}"
+            )
+        listener(Notice(text))
+    sampling, steps = config.prioritized_sampling, run.agent_step
+    betas = [annealed_beta(sampling.beta, steps / end) for end in (before.run.total_timesteps, total)]
+    if sampling.enabled and betas[0] != betas[1]:
+        listener(
+            Notice(
+                f"beta of prioritized_sampling is {betas[1]:.3g} in the next epoch instead of {betas[0]:.3g}, since it "
+                f"rises to 1 at the end of the run, at {total:,} agent steps"
+            )
+        )
 
 
 def _no_state_message(directory: RunDirectory) -> str:

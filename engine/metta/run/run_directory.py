@@ -17,6 +17,7 @@ from typing import Self
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from metta.checkpoint.kept_policies import BEST
 from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, newest_valid
 from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, read_config
@@ -206,21 +207,33 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded
         warnings.simplefilter("ignore", RenamedKeyWarning)
         config = read_run_config(root)
-    found = checkpoint_paths(checkpoint_directory(root, config))
+    directory = checkpoint_directory(root, config)
     outside = _outside(root, config)
     if CHECKPOINT_DIR in outside and permission(root, outside[CHECKPOINT_DIR]) == "taken":
         raise CheckpointError("\n  ".join(refusals(root, outside, {})))
-    return newest_valid(found) if found else None
+    while found := checkpoint_paths(directory):
+        try:
+            return newest_valid(found)
+        except CheckpointError:
+            if checkpoint_paths(directory)[:1] == found[:1]:
+                raise  # a run in training has saved another one meanwhile, and may have removed those found
+    return None
 
 
 def policy_file(path: str | Path, registered: Sequence[str] = ()) -> Path:
     """The file of a policy: `path` itself, or the `newest_checkpoint` of a run or a directory of checkpoints.
 
-    A name that is no path stands for the newest run of that name, as in `find_runs`. Raises UsageError if there is
-    no such run, or if the directory has no policy; the message may suggest one of the names `registered`.
+    A name that is no path stands for the newest run of that name, as in `find_runs`, and `RUN/best.pt` for the best
+    policy of a run. Raises UsageError if there is no such run, or if the directory has no such policy; the message may
+    suggest one of the names `registered`.
     """
     found = user_path(path)
     if not os.path.lexists(found):
+        if best := _best_policy(found):
+            if not best.exists():
+                advice = "checkpoint.keep_best = true keeps one, from the first evaluation on"
+                raise UsageError(f"{found.parent} has no {BEST}; {advice}")
+            return best
         if runs := find_runs([path]):
             found = runs[0]
         elif found.name == os.fspath(path) and found.suffix != ".pt":
@@ -240,9 +253,15 @@ def is_policy_of(file: str, path: str) -> bool:
     A run has newer policies after a while than when its name was used, see `policy_file`.
     """
     found, named = Path(file).resolve(), user_path(path).resolve()
-    if named in (found, *found.parents):
+    if named in (found, *found.parents) or ((best := _best_policy(user_path(path))) and best.resolve() == found):
         return True
     return any(checkpoint_directory(run, read_run_config(run)).resolve() == found.parent for run in find_runs([path]))
+
+
+def _best_policy(path: Path) -> Path | None:
+    """The file that `RUN/best.pt` stands for, by the directory or the name of a run; None if it is no such path."""
+    runs = find_runs([path.parent]) if path.name == BEST and not os.path.lexists(path) else []
+    return checkpoint_directory(runs[0], read_run_config(runs[0])) / BEST if runs else None
 
 
 def find_runs(sources: Iterable[str | Path]) -> list[Path]:
@@ -317,7 +336,7 @@ def _check_unused(root: Path, checkpoints: Path) -> None:
         lock_directory(root).release()
         resume = f"metta resume {shlex.quote(str(root))}"
         raise UsageError(f"{root} already contains a run; resume it ({resume}) or choose another --run-dir")
-    if training_state_paths(checkpoints) or checkpoint_paths(checkpoints):
+    if training_state_paths(checkpoints) or checkpoint_paths(checkpoints) or (checkpoints / BEST).exists():
         raise UsageError(f"{checkpoints} contains the checkpoints of another run; choose another directory")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
+from metta.checkpoint.kept_policies import BestPolicy, read_best, remove_old_policies
 from metta.checkpoint.policy_checkpoint import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
 from metta.config.loading.config_changes import config_changes, value_text
@@ -17,7 +18,7 @@ from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
 from metta.config.validation.key_paths import KeyPath
-from metta.errors import ConfigError, Problem, TrainingError, UsageError
+from metta.errors import CheckpointError, ConfigError, Problem, TrainingError, UsageError
 from metta.job_environment import JOB_VARIABLES, ignored_job_variables, local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
@@ -40,7 +41,7 @@ from metta.run.loggers import Loggers, check_loggers
 from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_errors
 from metta.run.metrics_file import MetricsFile
 from metta.run.pending_checkpoint import PendingCheckpoint
-from metta.run.restore_run import restore_newest, restore_run
+from metta.run.restore_run import announce_schedules, restore_newest, restore_run
 from metta.run.run_directory import (
     RunDirectory,
     checkpoint_directory,
@@ -57,16 +58,18 @@ from metta.world.processes.worker_processes import WorkerError
 CHANGEABLE = (
     "run.total_timesteps",
     "run.device",
-    "checkpoint.checkpoint_dir",
-    "checkpoint.checkpoint_interval",
-    "checkpoint.wandb_checkpoint_interval",
+    "checkpoint.",
     "compile.",
+    "lr_schedule.",
+    "optimizer.learning_rate",
     "distributed.timeout_seconds",
     "experience.workers",
     "simulation.",
     "logging.",
 )
 """Keys, or prefixes of keys, that may change when a run resumes. None of them invalidates the training so far."""
+
+_Result = TypeVar("_Result")
 
 PROGRESS_SECONDS = 0.25
 """Seconds between two `PhaseProgressed` events."""
@@ -123,6 +126,7 @@ def _resume(
 ) -> RunEnded:
     """Resume a run on rank 0; with `config`, only if its scenes are those with which the run began."""
     with RunDirectory.open(root, overrides) as directory:
+        before = read_run_config(directory.root)
         check_loggers(directory.config.logging)
         is_new = not directory.has_progress  # stopped before its first checkpoint
         if is_new:
@@ -132,6 +136,8 @@ def _resume(
         with closing(run):
             if config is not None:
                 _check_scenes(config, run, directory)
+            if not is_new:
+                announce_schedules(before, run, listener)
             if overrides:  # saved only after a run could be built with them
                 directory.write_config()
             if run.is_finished:
@@ -227,6 +233,10 @@ def _train_and_save(run: TrainingRun, directory: RunDirectory, listener: Listene
     with StopSignals(lambda name: listener(StopRequested(name))) as signals:
         if is_new:
             run.save(directory.checkpoints)
+        else:
+            remove_old_policies(directory.checkpoints, run.epoch, run.config.checkpoint.keep_last)
+        if run.config.checkpoint.keep_best:
+            run.best = _best_so_far(directory, listener)
         checkpoint = directory.checkpoints / checkpoint_name(run.epoch)
         ended = _train(run, directory, checkpoint, listener, signals)
     listener(ended)
@@ -257,12 +267,14 @@ def _train(
             except (ProcessGroupError, WorkerError) as error:
                 process_error = None if _stop_follows(signals) else error
                 break
-            if evaluations.is_due():
-                listener(PhaseBegan("evaluate"))
-                with suppress(Interrupted), signals.interruptible():
-                    metrics = dataclasses.replace(metrics, evaluation=run.evaluate())
+            result = None
+            if evaluations.is_due() or (config.checkpoint.keep_best and run.is_finished):
+                result = _interruptible(run.evaluate, listener, signals)
+                metrics = dataclasses.replace(metrics, evaluation=result.summary() if result else {})
             directory.check_exists()
             metrics_file.append(dataclasses.asdict(metrics))
+            if result is not None and config.checkpoint.keep_best:
+                run.keep_if_best(result, directory.checkpoints)
             loggers.log(metrics)
             listener(EpochEnded(metrics))
             last = metrics if metrics.episodes else last
@@ -285,8 +297,29 @@ def _train(
             loggers.upload(saved.path, is_last=True)
     if process_error is not None:
         raise process_error
+    best_reward = None
+    if run.is_finished and run.best is not None and saved.path != checkpoint:
+        best_reward = _interruptible(lambda: run.evaluate_best(directory.checkpoints), listener, signals)
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
-    return RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
+    ended = RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
+    return dataclasses.replace(ended, best=run.best, best_reward=best_reward)
+
+
+def _interruptible(evaluate: Callable[[], _Result], listener: Listener, signals: StopSignals) -> _Result | None:
+    """The result of an evaluation; None if a signal arrives before it is finished."""
+    listener(PhaseBegan("evaluate"))
+    with suppress(Interrupted), signals.interruptible():
+        return evaluate()
+    return None
+
+
+def _best_so_far(directory: RunDirectory, listener: Listener) -> BestPolicy | None:
+    """The best policy of the run; None, with a Notice, if its file is damaged: the next evaluation replaces it."""
+    try:
+        return read_best(directory.checkpoints)
+    except CheckpointError as error:
+        listener(Notice(f"{error}; the next evaluated policy replaces it"))
+        return None
 
 
 def _announce(run: TrainingRun, directory: RunDirectory, saved: CheckpointSaved, listener: Listener) -> None:
@@ -340,6 +373,7 @@ def _save(
     metrics_file.sync()
     loggers.flush()
     path = pending.save(directory.checkpoints)
+    remove_old_policies(directory.checkpoints, pending.state.epoch, directory.config.checkpoint.keep_last)
     saved = CheckpointSaved(path, pending.state.epoch, pending.state.total_agent_step)
     listener(saved)
     return saved

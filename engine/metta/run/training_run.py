@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -12,18 +13,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from metta.agent.compile_layers import compile_agent
 from metta.agent.policy import MettaAgent, Policy, make_agent
 from metta.baselines.registered import teacher_policies
-from metta.checkpoint.file_format import read_torch_file
+from metta.checkpoint.file_format import read_torch_file, write_torch_file
+from metta.checkpoint.kept_policies import BEST, BestPolicy
 from metta.checkpoint.policy_checkpoint import KIND, checkpoint_content, checkpoint_name, load_policy
 from metta.checkpoint.state_validation import SCHEDULE_PROGRESS
 from metta.checkpoint.trainer_state import TrainingState
 from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
 from metta.config.batch_plan import experience_of_process
 from metta.config.loading.curriculum_tasks import evaluation_world
+from metta.config.loading.load import NEVER_ENDS
 from metta.config.run import RunConfig
 from metta.config.training import POLICIES, ExperienceConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import CheckpointError, ConfigError, Problem, UsageError
-from metta.evaluation.evaluate import evaluate
+from metta.evaluation.confidence_intervals import Interval
+from metta.evaluation.evaluate import EvalResult, evaluate
 from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
 from metta.replay.replay_files import replay_title, write_replay
@@ -32,7 +36,7 @@ from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes, serialize
 from metta.rl.experience import Experience, make_experience_manager
 from metta.rl.frozen_policies.self_play import GIVEN, FrozenPolicy, OpponentPool, opponent_file
-from metta.rl.optimizer import make_lr_scheduler, make_optimizer
+from metta.rl.optimizer import make_lr_scheduler, make_optimizer, schedule_factor
 from metta.rl.ppo import UpdateSettings, update_policy
 from metta.rl.rollout import BatchInfo, ProgressCallback, rollout
 from metta.run.device import find_device
@@ -44,6 +48,9 @@ from metta.spans import span
 from metta.world.env import MettaGridEnv
 
 EVALUATION_EPISODES = 10
+"""Episodes of an evaluation during training; the same ones each time, so that policies can be compared."""
+FRESH_EPISODES = 30
+"""Episodes of the evaluation of the best policy at the end, on maps by which it was not chosen."""
 TEACHER = "teacher.pt"
 """File name of the copy of the teacher in the checkpoint directory, from which a resumed run loads it."""
 RECORDED_STEPS = 1000
@@ -79,6 +86,8 @@ class TrainingRun:
         tasks = curriculum.tasks
         self.env = MettaGridEnv(tasks.union.fit(evaluation_world(config.env, tasks)), seed=config.run.seed)
         """evaluation environment: the world that `evaluation_world` selects"""
+        if config.checkpoint.keep_best and not self.can_evaluate:
+            raise ConfigError("the config", [Problem(("checkpoint", "keep_best"), NEVER_ENDS)])
         self.worlds = MettaGridEnv(curriculum.env_configs, seed=config.run.seed, task_weights=curriculum.weights)
         """training environment, for all tasks of the curriculum"""
         spaces = self.env.single_observation_space, self.env.single_action_space
@@ -97,6 +106,8 @@ class TrainingRun:
         self.scheduler = make_lr_scheduler(
             self.optimizer, steps, self._batch_size, schedule.warmup_steps, schedule.schedule_type, schedule.anneal_lr
         )
+        self.best: BestPolicy | None = None
+        """the best policy so far, with `checkpoint.keep_best`"""
         self.epoch = 0
         self.agent_step = 0
         self.seconds = 0.0
@@ -225,9 +236,25 @@ class TrainingRun:
             self.epoch, self.agent_step, learning_rate, self.seconds, self._collect_seconds, self._update_seconds
         )
 
-    def evaluate(self) -> dict[str, float]:
-        """Evaluate the policy in new copies of the evaluation environment. Does not change the run."""
-        return evaluate(self.agent, self.env, EVALUATION_EPISODES).summary()
+    def evaluate(self) -> EvalResult:
+        """Evaluate the policy in new copies of the evaluation environment, on maps of its own split "validation"."""
+        return evaluate(self.agent, self.env, EVALUATION_EPISODES, split="validation")
+
+    def keep_if_best(self, result: EvalResult, checkpoints: Path) -> None:
+        """Write the policy as `best.pt` if its evaluation has a higher mean reward than those before."""
+        if self.best is None or result.mean_reward > self.best.mean_reward:
+            reward = result.reward_interval
+            best = BestPolicy(self.epoch, self.agent_step, reward.mean, reward.half_width, len(result.episodes))
+            write_torch_file(checkpoints / BEST, KIND, self._policy_content(best.metadata))
+            self.best = best
+
+    def evaluate_best(self, checkpoints: Path) -> Interval:
+        """Mean reward of `best.pt` in episodes by which it was not chosen: those of `metta eval` with the run's seed.
+
+        Uses torch's global random generator.
+        """
+        agent = load_policy(checkpoints / BEST, self.device, self.env.config).agent
+        return evaluate(agent, self.env, FRESH_EPISODES).reward_interval
 
     def record(self, replays: Path, run_name: str = "", prefix: str = "") -> ReplaySaved:
         """Record an episode in the directory `replays`. Cycles through the tasks; each uses the same map every time.
@@ -248,19 +275,22 @@ class TrainingRun:
 
     def pending_checkpoint(self) -> PendingCheckpoint:
         """A copy of the run that further training does not change."""
+        networks = [policy for policy in self.teacher or () if isinstance(policy, MettaAgent)]
+        frozen = {TEACHER: checkpoint_content(networks[0])} if networks else {}
+        for policy in self.opponents.policies if self.opponents is not None else ():
+            frozen[opponent_file(policy.name)] = checkpoint_content(policy.agent)
+        return PendingCheckpoint.copy_of(self._policy_content(), self._own_state(), self._other_experiences, frozen)
+
+    def _policy_content(self, more_metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The content of the policy's file; the weights share memory with those of the agent."""
         metadata = {
             "run": self.config.run.name,
             "seed": self.config.run.seed,
             "agent_step": self.agent_step,
             "scenes": [name for name, _ in self.curriculum.tasks.scenes],
         }
-        networks = [policy for policy in self.teacher or () if isinstance(policy, MettaAgent)]
-        frozen = {TEACHER: checkpoint_content(networks[0])} if networks else {}
-        for policy in self.opponents.policies if self.opponents is not None else ():
-            frozen[opponent_file(policy.name)] = checkpoint_content(policy.agent)
         curriculum = self.curriculum.description if len(self.curriculum.names) > 1 else None
-        content = checkpoint_content(self.agent, self.epoch, metadata, curriculum)
-        return PendingCheckpoint.copy_of(content, self._own_state(), self._other_experiences, frozen)
+        return checkpoint_content(self.agent, self.epoch, metadata | dict(more_metadata or {}), curriculum)
 
     def state(self) -> TrainingState:
         """Everything that the run needs to resume, except the weights, which are in `policy_path`."""
@@ -315,14 +345,25 @@ class TrainingRun:
         """Load the progress of the learning rate schedule; its length comes from the config and may have changed."""
         if not isinstance(self.scheduler, LambdaLR):
             return
-        saved = state.lr_scheduler_state_dict or {}
-        progress = {name: saved[name] for name in SCHEDULE_PROGRESS}
-        self.scheduler.load_state_dict(self.scheduler.state_dict() | progress)
-        if not is_same_size:  # the number of steps in an epoch may have changed
+        saved = state.lr_scheduler_state_dict
+        if saved is not None:
+            progress = {name: saved[name] for name in SCHEDULE_PROGRESS}
+            self.scheduler.load_state_dict(self.scheduler.state_dict() | progress)
+        if saved is None or not is_same_size:  # it was off, or the number of steps in an epoch may have changed
             self.scheduler.last_epoch = state.total_agent_step // self._batch_size
         schedule = zip(self.optimizer.param_groups, self.scheduler.base_lrs, self.scheduler.lr_lambdas, strict=True)
         for group, base, factor in schedule:
             group["lr"] = base * factor(self.scheduler.last_epoch)
+
+    def learning_rate(self, config: RunConfig, batches_from_now: int = 0) -> float:
+        """The learning rate with the schedule of `config` of the next epoch, or of one before or after it."""
+        schedule, rate = config.lr_schedule, config.optimizer.learning_rate
+        if not schedule.anneal_lr:
+            return rate
+        factor = schedule_factor(
+            config.run.total_timesteps, self._batch_size, schedule.warmup_steps, schedule.schedule_type
+        )
+        return rate * factor(self.agent_step // self._batch_size + batches_from_now)
 
     def _reset_environments(self, epoch: int) -> None:
         """Reset all worlds with a new seed, and the recurrent memory of the policy to its initial value."""

@@ -16,7 +16,7 @@ from metta.adapters.pettingzoo_parallel import PettingZooEnv
 from metta.config.env.env_config import EnvConfig
 from metta.config.plan.world_union import unite_worlds
 from metta.errors import UsageError
-from metta.random_streams import Split
+from metta.random_streams import EpisodeSplit
 from metta.spaces import ActionSpace, ObservationSpace
 from metta.world.arguments import checked_actions, checked_mask, cumulative_shares, output_array
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
@@ -70,7 +70,7 @@ class MettaGridEnv:
         first_world: int = 0,
         task_weights: Sequence[float] | None = None,
         auto_reset: bool = True,
-        split: Split = "train",
+        split: EpisodeSplit = "train",
     ):
         configs = [config] if isinstance(config, EnvConfig) else list(config)
         if not configs or num_worlds < 1 or first_world < 0:

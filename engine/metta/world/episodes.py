@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError, UsageError
-from metta.random_streams import Split, episode_sequence, fresh_seed
+from metta.random_streams import EpisodeSplit, episode_sequence, fresh_seed
 from metta.world.maps.build import build_map
 from metta.world.rules.converters import sampled_values, start_conversions
 from metta.world.state.compiled_config import NEVER
@@ -32,7 +32,7 @@ class EpisodeStreams:
     that it was copied with; if their seed was drawn, its next `restart` draws another one, so that copies differ.
     """
 
-    def __init__(self, seed: int | None, first_world: int, split: Split = "train"):
+    def __init__(self, seed: int | None, first_world: int, split: EpisodeSplit = "train"):
         self.first_world = first_world
         self.split = split
         self.given_seed = None if seed is None else checked_seed(seed)

@@ -33,6 +33,9 @@ from metta.config.validation.key_paths import KeyPath
 from metta.config.validation.unknown_keys import UnknownKey
 from metta.errors import ConfigError, Problem, UsageError
 
+NEVER_ENDS = "chooses by evaluations, but episodes of the evaluation world never end; set env.game.max_steps in it"
+"""Message about `checkpoint.keep_best`."""
+
 
 def load_config(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> RunConfig:
     """The config in a TOML file, or in the preset of that name, with `section.key=value` overrides applied.
@@ -193,7 +196,10 @@ def load_tasks(config: RunConfig) -> Tasks:
         )
     if problems:
         raise ConfigError("the curriculum", problems)
-    return make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
+    tasks = make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
+    if config.checkpoint.keep_best and evaluation_world(config.env, tasks).game.is_endless:
+        raise ConfigError("the config", [Problem(("checkpoint", "keep_best"), NEVER_ENDS)])
+    return tasks
 
 
 def load_world(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> EnvConfig:
