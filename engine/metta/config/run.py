@@ -68,8 +68,8 @@ class RunSection(FrozenModel):
     run_dir: FilePath = Field(default="", description="run directory; empty: runs/NAME-DATE-TIME")
     init_from: FilePath = Field(
         default="",
-        description="policy checkpoint, or a run (its newest policy), whose weights the new run starts with as far as "
-        "they fit; empty: random weights",
+        description="policy checkpoint, or a run (its newest policy; RUN/best.pt: its best one), whose weights the new "
+        "run starts with as far as they fit; empty: random weights",
     )
 
 

@@ -187,7 +187,7 @@ class KickstartingConfig(FrozenModel):
     teacher: FilePath = Field(
         default="",
         description="policy that labels the steps of the policy in training: scripted, a registered policy, a "
-        "checkpoint, or a run (its newest policy); empty: no teacher",
+        "checkpoint, or a run (its newest policy; RUN/best.pt: its best one); empty: no teacher",
     )
     label_share: float = Field(
         default=1.0,
