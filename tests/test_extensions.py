@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium
@@ -88,16 +89,32 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def metta(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+COMMANDS = """
+import json
+import sys
+from typer.testing import CliRunner
+from metta_cli.main import app
+
+ran = [CliRunner().invoke(app, arguments) for arguments in json.load(sys.stdin)]
+print(json.dumps([[result.exit_code, result.stdout, result.stderr] for result in ran]))
+"""
+
+
+def metta(here: Path, *commands: Sequence[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Run commands in a process that imports the packages in `site`, which would stay imported in this one."""
     path = os.pathsep.join([str(here / "site"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, "-m", "metta_cli", *arguments],
+    ran = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
         cwd=here,
+        input=json.dumps(commands),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
         timeout=300,
     )
+    assert ran.returncode == 0, ran.stderr
+    results = zip(commands, json.loads(ran.stdout), strict=True)
+    return [subprocess.CompletedProcess(list(arguments), *result) for arguments, result in results]
 
 
 def metta_here(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -119,9 +136,15 @@ def refused(ran: subprocess.CompletedProcess[str]) -> str:
 
 def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) -> None:
     site = install(here / "site", "sums", {"metta.backbones": {"sums": "nets:Sums"}}, nets=NETWORKS)
-    done(metta(here, "train", "tiny.toml", "--set", "agent.backbone=sums", "--run-dir", "run", "--quiet"))
-    done(metta(here, "resume", "run", "--total-timesteps", "2048", "--quiet"))
-    values = json.loads(done(metta(here, "eval", "run/checkpoints/checkpoint_000004.pt", "--episodes", "2", "--json")))
+    (trained,) = metta(here, ["train", "tiny.toml", "--set", "agent.backbone=sums", "--run-dir", "run", "--quiet"])
+    resumed, evaluated = metta(
+        here,
+        ["resume", "run", "--total-timesteps", "2048", "--quiet"],
+        ["eval", "run/checkpoints/checkpoint_000004.pt", "--episodes", "2", "--json"],
+    )
+    done(trained)
+    done(resumed)
+    values = json.loads(done(evaluated))
     assert values["checkpoint"] == "run/checkpoints/checkpoint_000004.pt"
     assert '"sums"' in done(metta_here("schema"))
     weights = torch.load(here / "run/checkpoints/checkpoint_000004.pt", weights_only=True)["weights"]
@@ -140,20 +163,34 @@ def test_a_backbone_of_a_package_is_trained_resumed_and_evaluated(here: Path) ->
 def test_a_policy_of_a_package_plays_in_every_command_and_teaches(here: Path) -> None:
     site = install(here / "site", "circle", {"metta.policies": {"circle": "circle:Circle"}}, circle=POLICY)
     world = ("--env", "tiny.toml", "--set", "env.game.max_steps=5")
-    values = json.loads(done(metta(here, "eval", "circle", *world, "--episodes", "2", "--json")))
-    assert values["checkpoint"] == "circle"
-    done(metta(here, "eval", "random", *world, "--against", "circle", "--episodes", "2", "--quiet"))
-    done(metta(here, "replay", "circle", *world, "--out", "replays"))
-    assert list(here.glob("replays/circle_tiny_seed_0*.html"))
-    assert "the policy was not trained in a world" not in refused(metta(here, "watch", "circle", *world))  # no terminal
     teacher = ("--set", "kickstarting.teacher=circle")
-    done(metta(here, "check", "tiny.toml", *teacher))
-    done(metta(here, "train", "tiny.toml", *teacher, "--run-dir", "run", "--quiet"))
-    done(metta(here, "resume", "run", "--total-timesteps", "1536", "--quiet"))
+    evaluated, *succeeded = metta(
+        here,
+        ["eval", "circle", *world, "--episodes", "2", "--json"],
+        ["eval", "random", *world, "--against", "circle", "--episodes", "2", "--quiet"],
+        ["replay", "circle", *world, "--out", "replays"],
+        ["check", "tiny.toml", *teacher],
+        ["train", "tiny.toml", *teacher, "--run-dir", "run", "--quiet"],
+    )
+    assert json.loads(done(evaluated))["checkpoint"] == "circle"
+    for ran in succeeded:
+        done(ran)
+    assert list(here.glob("replays/circle_tiny_seed_0*.html"))
+    resumed, *failed = metta(
+        here,
+        ["resume", "run", "--total-timesteps", "1536", "--quiet"],
+        ["watch", "circle", *world],  # no terminal
+        ["eval", "circl", *world],
+        ["train", "tiny.toml", "--set", "kickstarting.teacher=circl"],
+        ["export", "circle", "--env", "tiny.toml"],
+    )
+    done(resumed)
     assert "teacher_kl" in json.loads((here / "run/metrics.jsonl").read_text().splitlines()[-1])["losses"]
-    assert 'did you mean "circle"?' in refused(metta(here, "eval", "circl", *world))
-    assert 'did you mean "circle"?' in refused(metta(here, "train", "tiny.toml", "--set", "kickstarting.teacher=circl"))
-    assert "the circle policy is no network" in refused(metta(here, "export", "circle", "--env", "tiny.toml"))
+    watched, misspelled, misspelled_teacher, exported = map(refused, failed)
+    assert "the policy was not trained in a world" not in watched
+    assert 'did you mean "circle"?' in misspelled
+    assert 'did you mean "circle"?' in misspelled_teacher
+    assert "the circle policy is no network" in exported
     # after the package is uninstalled
     for file in site.rglob("*"):
         if file.is_file():
@@ -165,8 +202,9 @@ def test_a_policy_of_a_package_plays_in_every_command_and_teaches(here: Path) ->
 def test_a_logger_of_a_package_gets_each_epoch_and_the_epoch_it_resumes_from(here: Path) -> None:
     install(here / "site", "lines", {"metta.loggers": {"lines": "logs:Lines"}}, logs=LOGGERS)
     (here / "tiny.toml").write_text((here / "tiny.toml").read_text() + '[logging]\nextra = ["lines"]\n')
-    done(metta(here, "train", "tiny.toml", "--run-dir", "run", "--quiet"))
-    done(metta(here, "resume", "run", "--total-timesteps", "1536", "--quiet"))
+    train, resume = ["train", "tiny.toml", "--run-dir", "run"], ["resume", "run", "--total-timesteps", "1536"]
+    for ran in metta(here, [*train, "--quiet"], [*resume, "--quiet"]):
+        done(ran)
     lines = (here / "run/lines.txt").read_text().splitlines()
     logged = [line.split() for line in lines if line[0].isdigit()]
     metrics = [json.loads(line) for line in (here / "run/metrics.jsonl").read_text().splitlines()]

@@ -150,11 +150,17 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("resume", "report")])
-@pytest.mark.parametrize("damage", DAMAGES)
+POLICY_COMMANDS = [command for command in COMMANDS if command not in ("resume", "report")]
+
+
+@pytest.mark.parametrize(
+    ("command", "damage"),
+    [  # what is damage does not depend on the command
+        *((command, "truncated") for command in POLICY_COMMANDS),
+        *(("eval", damage) for damage in DAMAGES if damage != "truncated"),
+    ],
+)
 def test_a_damaged_newest_policy_is_passed_over(command: str, damage: str, here: Path, shown: list[Any]) -> None:
-    if command != "eval" and damage != "truncated":
-        pytest.skip("what is damage does not depend on the command")
     newest = Path(OLDER, "checkpoints", "checkpoint_000001.pt")
     DAMAGES[damage](newest)
     result = run(command, OLDER)

@@ -45,25 +45,7 @@ def test_tensorboard_has_the_same_metrics_each_epoch_once(tmp_path: Path) -> Non
 
 
 @needs("wandb")
-def test_wandb_gets_metrics_and_checkpoints_and_resumes_the_same_run(tmp_path: Path) -> None:
-    (tmp_path / "run.toml").write_text(TINY + '[logging]\nwandb = true\nwandb_mode = "offline"\n')
-    metta = [sys.executable, "-m", "metta_cli"]
-    options = ("--run-dir", "run", "--total-timesteps", "1024", "--json")
-    trained = subprocess.run(
-        [*metta, "train", "run.toml", *options], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert all(json.loads(line) for line in trained.stdout.splitlines())
-    run_id = (tmp_path / "run" / "wandb_run_id").read_text()
-    subprocess.run([*metta, "resume", "run", "--quiet", "--total-timesteps", "2048"], cwd=tmp_path, check=True)
-    logs = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
-    content = b"".join(path.read_bytes() for path in logs)
-    assert b"losses/entropy" in content
-    assert f"{run_id}-policy".encode() in content
-    assert b"checkpoint_000002.pt" in content
-
-
-@needs("wandb")
-def test_wandb_has_every_epoch_once_after_a_kill(tmp_path: Path) -> None:
+def test_wandb_has_metrics_and_policy_of_the_run_and_every_epoch_once_after_a_kill(tmp_path: Path) -> None:
     """What its own process still held when the run was killed comes again: the newest log has the whole run."""
     text = TINY.replace("total_timesteps = 4096", f"total_timesteps = {512 * 40}")
     (tmp_path / "run.toml").write_text(text + '[logging]\nwandb = true\nwandb_mode = "offline"\n')
@@ -74,10 +56,17 @@ def test_wandb_has_every_epoch_once_after_a_kill(tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
-    subprocess.run([*metta, "resume", "run", "--quiet"], cwd=tmp_path, check=True)
-    first, second = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    resumed = subprocess.run(
+        [*metta, "resume", "run", "--json"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert all(json.loads(line) for line in resumed.stdout.splitlines())
+    run_id = (tmp_path / "run" / "wandb_run_id").read_text()  # the resumed run is the same one
+    first, second = sorted((tmp_path / "run" / "wandb").glob(f"offline-run-*/run-{run_id}.wandb"))
     assert wandb_steps(first)
     assert wandb_steps(second) == list(range(1, 41))
+    content = second.read_bytes()
+    for part in (b"losses/entropy", f"{run_id}-policy".encode(), b"checkpoint_000040.pt"):
+        assert part in content
 
 
 def wandb_steps(log: Path) -> list[int]:
