@@ -82,6 +82,8 @@ ELSEWHERE = {
     "experience.cpu_offload": "tests/rl/test_experience.py",
     "experience.workers": "tests/rl/test_workers.py",
     "checkpoint.wandb_checkpoint_interval": "tests/run/test_loggers.py",  # needs an extra
+    "checkpoint.keep_last": "tests/run/test_kept_policies.py",
+    "checkpoint.keep_best": "tests/run/test_kept_policies.py",
 }
 
 TABLES = {

@@ -149,7 +149,7 @@ def test_who_looks_for_the_newest_policy_while_it_is_replaced_gets_the_next(
 # -- the best policy ---------------------------------------------------------------------------------------------------
 
 
-def test_the_best_policy_is_that_of_the_highest_evaluation_with_all_that_it_was_chosen_by(
+def test_keep_best_keeps_the_policy_of_the_highest_evaluation_with_all_that_it_was_chosen_by(
     trained: tuple[Path, RunEnded],
 ) -> None:
     run, ended = trained
