@@ -144,12 +144,9 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "load_world": lambda path: api.load_world(path("~/tiny.toml")),
     "make_curriculum": lambda path: api.make_curriculum(path("~/tiny.toml")),
     "newest_checkpoint": lambda path: api.newest_checkpoint(path("~/run")),
-<<<<<<< HEAD
     "read_report": lambda path: api.read_report([path("~/run")]).write_csv(path("~/new/numbers.csv")),
-=======
     "policy_file": lambda path: api.policy_file(path("~/run")),
     "read_policy_file": lambda path: api.read_policy_file(path("~/run/checkpoints/checkpoint_000001.pt")),
->>>>>>> d6157b4 (keep_last and keep_best, RUN/best.pt, and a notice of what becomes of the learning rate when a run resumes)
     "resume_run": lambda path: api.resume_run(path("~/run"), ignore),
     "save_checkpoint": lambda path: api.save_checkpoint(agent(), path("~/new")),
     "trained_tasks": lambda path: api.trained_tasks(path("~/run/checkpoints/checkpoint_000001.pt")),
