@@ -231,8 +231,7 @@ def policy_file(path: str | Path, registered: Sequence[str] = ()) -> Path:
     if not os.path.lexists(found):
         if best := _best_policy(found):
             if not best.exists():
-                advice = "checkpoint.keep_best = true keeps one, from the first evaluation on"
-                raise UsageError(f"{found.parent} has no {BEST}; {advice}")
+                raise UsageError(f"{found.parent} has no {BEST}; checkpoint.keep_best = true keeps one")
             return best
         if runs := find_runs([path]):
             found = runs[0]
