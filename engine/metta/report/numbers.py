@@ -93,6 +93,7 @@ def sweep_records(summary: SweepSummary) -> Iterator[Record]:
             "trial": trial.number,
             "state": trial.state,
             "score": trial.score,
+            "is_reached": summary.is_reached(trial),
             "parameters": dict(trial.parameters),
             "intermediate_scores": [list(pair) for pair in trial.intermediate_scores],
             "seconds": trial.seconds,
