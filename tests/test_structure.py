@@ -85,6 +85,7 @@ BY_NAME = (
     "metta.checkpoint.onnx_export",
     "metta.extensions",
     "metta.report.packages",
+    "metta.report.read_report",
     "metta.run.loggers",
 )
 """Modules that import by name when something is first used: packages of extras, extensions, the public names."""

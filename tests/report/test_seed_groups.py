@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from made_up_runs import EPOCHS, write_run
 from scipy import stats
-from tiny_runs import tiny_config
 from typer.testing import CliRunner
 
-from metta.config.loading.load import dump_config
 from metta.report.numbers import csv_text
 from metta.report.read_report import read_report
 from metta.report.run_data import read_runs
@@ -24,26 +23,6 @@ from metta.report.run_groups import RunGroup, compare_groups, group_runs
 from metta.report.run_report import RunReport
 from metta.report.statistics import Average, average_over_runs, compare_scores, estimate_average
 from metta_cli.main import app
-
-EPOCHS = 40
-
-
-def write_run(path: Path, *overrides: str, epochs: int = EPOCHS, level: float = 1.0) -> Path:
-    """A run directory with made-up metrics: `EPOCHS` epochs are the whole run; `level` scales its reward."""
-    path.mkdir(parents=True)
-    config = tiny_config("", f"run.total_timesteps={EPOCHS * 100}", *overrides)
-    (path / "config.toml").write_text(dump_config(config))
-    random = np.random.default_rng(config.run.seed + round(1000 * level))
-    pace = 1 + random.random()
-    lines = []
-    for epoch in range(1, epochs + 1):
-        tried = {"action.move.success": 10.0 + epoch, "action.move.failed": 10.0, "action.noop.success": 1.0}
-        line = {"epoch": epoch, "agent_step": 100 * epoch, "episodes": 2, "seconds": pace * epoch, "stats": tried}
-        lines.append({**line, "reward": level * epoch + random.normal()})
-        if epoch % 10 == 0:
-            lines[-1]["evaluation"] = {"mean_reward": level * epoch + random.normal()}
-    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
 
 
 @pytest.fixture(scope="module")

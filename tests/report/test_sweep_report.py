@@ -9,7 +9,7 @@ from html import unescape
 from xml.etree import ElementTree
 
 import pytest
-from test_seed_groups import write_run
+from made_up_runs import write_run
 
 from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialSummary
 from metta.report.numbers import csv_text
@@ -67,6 +67,7 @@ def test_the_page_of_a_sweep_in_progress(summary: SweepSummary) -> None:
         "Parallel coordinates",
         "Curves of the best trials",
         "Trials",
+        "Pruned and failed trials",
     ]
     assert "7 of 10 trials: 4 complete, 1 pruned, 1 failed, 1 running" in page
     assert "Best so far: trial 1, 4.500" in page
@@ -78,7 +79,7 @@ def test_the_page_of_a_sweep_in_progress(summary: SweepSummary) -> None:
     assert [label in text for label, text in zip(labels, texts, strict=False)] == [True] * 4
     assert {"evaluation/mean_reward", RATE, "0.0001", "0.01", '"mlp"', "4.5"} <= set(texts[4])
     trials = [unescape(name) for name in re.findall(r'<tr><th scope="row">(\d+)</th>', page)]
-    assert trials == ["1", "5", "2", "0", "3", "4", "6"]
+    assert trials == ["1", "5", "2", "0", "3", "4", "6", "3", "4"]
     assert re.findall(r'<meter min="0" max="1" value="([\d.]+)">', page) == ["0.7", "0.2", "0.1"]
     assert not re.search(r"#0000[0-9a-f]{2}", page), "a chart has a color that does not follow the page"
 

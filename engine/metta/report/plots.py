@@ -20,12 +20,13 @@ X_AXES: dict[XAxis, tuple[str, float]] = {"agent_step": ("agent steps", 1.0), "s
 
 NUM_COLORS = 7
 COLORS = [f"#00000{index}" for index in range(1, NUM_COLORS + 1)]
-TEXT, LINE, BEST = "#00000a", "#00000b", "#00000c"
+TEXT, MUTED, LINE, BACKGROUND = "#00000a", "#00000b", "#00000c", "#00000d"
 VARIABLES = {
     **{color: f"var(--color-{index})" for index, color in enumerate(COLORS)},
     TEXT: "var(--text)",
+    MUTED: "var(--muted)",
     LINE: "var(--line)",
-    BEST: "var(--accent)",
+    BACKGROUND: "var(--background)",
 }
 """CSS variable of report.css that replaces each color in the SVG, so that charts follow the light or dark page."""
 DASHES = ("-", "--", "-.", ":")
@@ -33,8 +34,8 @@ DASHES = ("-", "--", "-.", ":")
 
 PANEL_INCHES = (4.2, 2.5)
 """(width, height) of a panel."""
-LEFT, BOTTOM = 0.55, 0.5
-"""Space for labels left of the axes and below them, inches; a layout engine would take half of the time of a report."""
+LEFT, RIGHT, BOTTOM = 0.55, 0.2, 0.5
+"""Space for labels beside the axes and below them, inches; a layout engine would take half of the time of a report."""
 MAX_POINTS = 500
 """Maximum number of points of the curve of a run; longer curves are downsampled by averaging."""
 GROUP_POINTS = 100
@@ -47,7 +48,7 @@ def panel(title: str, draw: Callable[[Any], None], x_label: str, inches: tuple[f
     with _style(matplotlib, f"{title} {x_label}"):
         figure = from_extra("matplotlib.figure").Figure(figsize=inches)
         width, height = inches
-        axis = figure.add_axes((LEFT / width, BOTTOM / height, 1 - (LEFT + 0.1) / width, 1 - (BOTTOM + 0.3) / height))
+        axis = figure.add_axes((LEFT / width, BOTTOM / height, 1 - (LEFT + RIGHT) / width, 1 - (BOTTOM + 0.3) / height))
         axis.set_title(plain_text(title), loc="left")
         axis.set_xlabel(x_label)
         draw(axis)

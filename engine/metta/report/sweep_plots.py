@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from metta.config.validation.error_messages import shown
 from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialSummary
 from metta.report.packages import from_extra
-from metta.report.plots import BEST, COLORS, LINE, TEXT, panel, plain_text
+from metta.report.plots import BACKGROUND, COLORS, LINE, MUTED, TEXT, panel, plain_text
 
-POINT, PRUNED = COLORS[0], COLORS[1]
+POINT, BEST = COLORS[0], COLORS[1]
 HIGHLIGHTED_SHARE = 0.25
 """Fraction of the trials, the best ones, that parallel coordinates highlight."""
-ROW_INCHES, ROW_LABELS = 0.62, 0.32
+ROW_INCHES, ROW_LABELS = 0.7, 0.24
 """Height of a row of parallel coordinates, and how far above its line the label is, in rows."""
 
 
@@ -46,10 +46,10 @@ def history_svg(summary: SweepSummary) -> str:
         axis.step(numbers, best_so_far, where="post", color=BEST, linewidth=1.6)
         axis.plot(numbers, [scored.score for scored in by_number], "o", color=POINT, markersize=4)
         last = [trial.intermediate_scores[-1][1] for trial in pruned]
-        axis.plot([trial.number for trial in pruned], last, "x", color=PRUNED, markersize=5)
+        axis.plot([trial.number for trial in pruned], last, "x", color=MUTED, markersize=5)
         axis.xaxis.set_major_locator(from_extra("matplotlib.ticker").MaxNLocator(5, integer=True))
 
-    return panel(summary.metric, draw, "trial", inches=(6.4, 3.0))
+    return panel(summary.metric, draw, "trial")
 
 
 def slice_svg(summary: SweepSummary, parameter: SweepParameter) -> str:
@@ -65,6 +65,10 @@ def slice_svg(summary: SweepSummary, parameter: SweepParameter) -> str:
             axis.set_xlim(-0.5, len(labels) - 0.5)
         elif parameter.log:
             axis.set_xscale("log")
+            ticker = from_extra("matplotlib.ticker")
+            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3)))
+            axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.xaxis.set_minor_formatter(ticker.NullFormatter())
         scores = [entry.score for entry in scored]
         axis.plot(values[::-1], scores[::-1], "o", color=POINT, alpha=0.75, markersize=4)
         axis.plot(values[:1], scores[:1], "o", color=BEST, markersize=6)
@@ -92,15 +96,17 @@ def parallel_svg(summary: SweepSummary) -> str:
         for row, (label, low, high) in zip(rows, ends, strict=True):
             axis.axhline(row, color=LINE, linewidth=1, zorder=0)
             for x, text, side in ((0, low, "left"), (0.5, label, "center"), (1, high, "right")):
-                axis.text(x, row + ROW_LABELS, plain_text(text), ha=side, va="center", color=TEXT, fontsize=8)
+                box = {"facecolor": BACKGROUND, "edgecolor": "none", "pad": 1.5}
+                axis.text(x, row + ROW_LABELS, plain_text(text), ha=side, va="center", color=TEXT, bbox=box)
         axis.grid(visible=False)
         axis.set_yticks([])
         axis.set_xticks([])
+        axis.spines[:].set_visible(False)
         axis.set_xlim(-0.02, 1.02)
-        axis.set_ylim(rows[-1] - 0.2, 0.6)
+        axis.set_ylim(rows[-1] - 0.1, 0.45)
 
     label = "each setting from its lowest to its highest value"
-    return panel("", draw, label, inches=(5.2, ROW_INCHES * len(ends) + 0.9))
+    return panel("", draw, label, inches=(4.6, ROW_INCHES * len(ends) + 0.6))
 
 
 def place(parameter: SweepParameter, value: Any) -> float:

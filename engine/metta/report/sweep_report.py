@@ -67,6 +67,10 @@ class SweepReport(Report):
                 if section.heading == "Learning"
             ],
             trials=_trial_table(summary),
+            reasons=Table(
+                ["trial", "state", "reason"],
+                [[str(trial.number), trial.state, trial.reason] for trial in summary.trials if trial.reason],
+            ),
         )
 
 
@@ -119,6 +123,7 @@ def _trial_table(summary: SweepSummary) -> Table:
     ranked = summary.ranked()
     others = [trial for trial in summary.trials if trial not in ranked]
     keys = [parameter.key for parameter in summary.parameters]
+    names = [key.rpartition(".")[2] for key in keys]
     rows = [
         [
             str(trial.number),
@@ -126,8 +131,9 @@ def _trial_table(summary: SweepSummary) -> Table:
             _score(summary, trial),
             *(value_text(trial.parameters[key]) if key in trial.parameters else "-" for key in keys),
             f"{trial.seconds / 60:,.1f}",
-            trial.reason or "-",
         ]
         for trial in [*ranked, *others]
     ]
-    return Table(["trial", "state", summary.metric, *keys, "minutes", "reason"], rows)
+    return Table(
+        ["trial", "state", summary.metric, *(names if len(set(names)) == len(names) else keys), "minutes"], rows
+    )
