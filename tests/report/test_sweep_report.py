@@ -6,13 +6,19 @@ import csv
 import re
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from made_up_runs import write_run
 
+from metta.config.loading.sweep_file import load_sweep
+from metta.errors import SkippedFileWarning, UsageError
+from metta.experiments.sweep.study import SweepStudy
 from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialSummary
 from metta.report.numbers import csv_text
+from metta.report.read_report import read_report
+from metta.report.run_data import read_runs
 from metta.report.sweep_plots import place, scored_trials
 from metta.report.sweep_report import SweepReport
 
@@ -119,3 +125,20 @@ def test_the_numbers_of_a_sweep(summary: SweepSummary) -> None:
     assert [row[RATE] for row in rows[:2]] == ["0.0001", "0.001"]
     assert [row["score"] for row in rows] == ["1.0", "4.5", "2.0", "", "", "3.0", ""]
     assert rows[4]["reason"].startswith("egocentric needs")
+
+
+def test_a_sweep_is_read_from_its_directory_and_left_out_beside_runs(tmp_path: Path) -> None:
+    (tmp_path / "sweep.toml").write_text(
+        '[sweep]\nbase = "quickstart"\ntrials = 3\nmetric = "reward"\n[sweep.parameters]\n'
+        '"ppo.gamma" = { low = 0.95, high = 0.999 }\n'
+    )
+    (tmp_path / "tuned").mkdir()
+    SweepStudy.create(tmp_path / "tuned", load_sweep(str(tmp_path / "sweep.toml")))
+    report = read_report([tmp_path / "tuned"])
+    assert isinstance(report, SweepReport)
+    assert "0 of 3 trials" in report.html()
+    run = write_run(tmp_path / "run", epochs=2)
+    with pytest.warns(SkippedFileWarning, match="tuned is a sweep, whose report shows nothing else: metta report"):
+        assert len(read_runs([tmp_path / "tuned", run])) == 1
+    with pytest.raises(UsageError, match="tuned is a sweep"):
+        read_runs([tmp_path / "tuned", tmp_path / "tuned"])

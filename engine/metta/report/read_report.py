@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 from metta.config.validation.file_paths import user_path
-from metta.errors import SkippedFileWarning, UsageError
-from metta.experiments.seeds import experiment_runs, is_experiment
 from metta.experiments.sweep.summary import is_sweep
 from metta.report.packages import from_extra
 from metta.report.report import Report
@@ -32,27 +29,10 @@ def read_report(directories: Sequence[str | Path], average: Average = "mean") ->
     """
     for package in ("matplotlib", "scipy"):
         from_extra(package)
-    paths = [user_path(directory) for directory in directories]
-    sweeps = [path for path in paths if is_sweep(path)]
-    if sweeps == paths and len(sweeps) == 1:
+    if len(directories) == 1 and is_sweep(root := user_path(directories[0])):
         results = import_module("metta.experiments.sweep.results")  # needs the extra
-        return SweepReport(results.sweep_summary(sweeps[0]))
-    alone = [f"{path} is a sweep; its report is a page without other runs: metta report {path}" for path in sweeps]
-    if sweeps == paths:
-        raise UsageError("\n  ".join(alone))
-    for problem in alone:
-        warnings.warn(f"left out: {problem}", SkippedFileWarning, stacklevel=2)
-    runs = [run for path in paths if path not in sweeps for run in _runs_in(path)]
-    return RunReport(group_runs(read_runs(runs)), average)
-
-
-def _runs_in(path: Path) -> list[Path]:
-    """The runs of an experiment, or else the directory itself. Raises UsageError if the experiment has none yet."""
-    if not is_experiment(path):
-        return [path]
-    if not (runs := experiment_runs(path)):
-        raise UsageError(f"{path} is an experiment without runs so far")
-    return runs
+        return SweepReport(results.sweep_summary(root))
+    return RunReport(group_runs(read_runs(directories)), average)
 
 
 def write_report(

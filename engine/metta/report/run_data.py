@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import IN_RUN, user_path
 from metta.errors import MettaError, SkippedFileWarning, UsageError
+from metta.experiments.seeds import experiment_runs, is_experiment
+from metta.experiments.sweep.summary import is_sweep
 from metta.run.metrics_file import valid_lines
 from metta.run.run_directory import METRICS, is_training, read_run_config, replay_directory, replay_prefix
 from metta.run.write_permissions import CONFIG, is_run
@@ -113,20 +116,27 @@ class RunData:
         return pages[max(pages)] if pages else None
 
 
-def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
-    """Read the runs in these directories.
+def read_runs(directories: Sequence[str | Path]) -> list[RunData]:
+    """Read the runs in these directories, of runs or of experiments.
 
     Directories that are not run directories, are damaged or whose run has no completed epoch are left out, with a
     SkippedFileWarning for each. Raises UsageError that lists them if no run is left.
     """
-    found, problems = {}, []
-    for path in dict.fromkeys(user_path(run_dir) for run_dir in run_dirs):
+    found: dict[Path, tuple[RunConfig, list[dict[str, Any]], RunState]] = {}
+    problems: list[str] = []
+    unread = [user_path(directory) for directory in reversed(directories)]
+    while unread:
+        path = unread.pop()
         try:
-            found[path] = _read_run(path)
+            if is_experiment(path):
+                unread += reversed(_experiment_runs(path))
+            elif path not in found:
+                found[path] = _read_run(path)
         except MettaError as error:
             problems.append(str(error))
         except OSError as error:
             problems.append(f"{error.filename or path} cannot be read: {error.strerror}")
+    problems = list(dict.fromkeys(problems))
     if not found:
         raise UsageError("\n  ".join(problems))
     for problem in problems:
@@ -135,8 +145,17 @@ def read_runs(run_dirs: Sequence[str | Path]) -> list[RunData]:
     return [RunData(name, path, *found[path]) for name, path in zip(names, found, strict=True)]
 
 
+def _experiment_runs(path: Path) -> list[Path]:
+    """The runs of an experiment. Raises UsageError if none has begun."""
+    if not (runs := experiment_runs(path)):
+        raise UsageError(f"{path} is an experiment of which no run has begun")
+    return runs
+
+
 def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]], RunState]:
     """Config, metrics and state of a run. Raises MettaError or OSError if it cannot be part of a report."""
+    if is_sweep(path):
+        raise UsageError(f"{path} is a sweep, whose report shows nothing else: metta report {shlex.quote(str(path))}")
     if not is_run(path):
         raise UsageError(f"{path} is not a run directory: it has no {CONFIG}")
     metrics = path / METRICS
