@@ -67,6 +67,43 @@ Device = Annotated[
     ),
 ]
 Seed = Annotated[int | None, integer_option("Seed of all random number generators.")]
+MAX_SEEDS = 1000
+"""Seeds of an experiment, at most."""
+
+
+def _parse_seeds(text: str | tuple[int, ...]) -> tuple[int, ...]:
+    """`5` -> the seeds 0 to 4; `0,1,7` -> these seeds."""
+    if isinstance(text, tuple):
+        return text
+    items = [item.strip() for item in text.split(",")]
+    numbers = [api.whole_number(item) for item in items]
+    if not all(number is not None for number in numbers):
+        raise typer.BadParameter(
+            f'"{text}" is neither a number of seeds, such as 5, nor a list of seeds, such as 0,1,2'
+        )
+    seeds = [number for number in numbers if number is not None]
+    if len(seeds) > 1:
+        return tuple(seeds)
+    if not 1 <= seeds[0] <= MAX_SEEDS:
+        single = f"; to train a single seed: --seed {text}" if seeds[0] >= 0 else ""
+        raise typer.BadParameter(f"the number of seeds must be from 1 to {MAX_SEEDS}; got {text}{single}")
+    return tuple(range(seeds[0]))
+
+
+Seeds = Annotated[
+    Any,  # `_parse_seeds` returns a tuple, for which Typer would expect several arguments
+    typer.Option(
+        parser=_parse_seeds,
+        metavar="NUMBER|SEED,SEED,...",
+        help="Train a run for each seed, in an experiment directory: 5 stands for the seeds 0 to 4.",
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    integer_option(
+        "Runs of an experiment that train at once and share the cores.  [default: 1, or as before]", 1, 1000
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the file; repeatable."),

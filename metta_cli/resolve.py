@@ -49,13 +49,20 @@ def newest_run(sources: Sequence[str]) -> str:
 
 
 def all_runs(sources: Sequence[str]) -> list[str]:
-    """The run directories that arguments name, in that order: a glob pattern stands for all that match it."""
+    """The run directories that arguments name, in that order.
+
+    A glob pattern stands for all that match it, an experiment for its runs that have begun.
+    """
     runs: list[str] = []
     problems: list[str] = []
     for source in sources:
         matches = api.find_runs([source]) if set(source) & set("*?[") else []
+        path = api.user_path(source)
         try:
-            runs += [str(run) for run in reversed(matches)] or [newest_run([source])]
+            if api.is_experiment(path):
+                runs += map(str, api.experiment_runs(path))
+            else:
+                runs += [str(run) for run in reversed(matches)] or [newest_run([source])]
         except UsageError as error:
             problems.append(str(error))
     if not runs:

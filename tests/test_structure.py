@@ -69,7 +69,7 @@ PACKAGES: dict[str, set[str]] = {
     "evaluation": {"numpy", "torch"},
     "replay": {"jinja2", "numpy", "torch"},
     "run": {"filelock", "numpy", "psutil", "pydantic", "torch"},
-    "experiments": {"filelock", "numpy", "optuna", "pydantic", "sqlalchemy", "torch"},
+    "experiments": {"filelock", "numpy", "optuna", "pydantic", "sqlalchemy", "tomli_w", "torch"},
     "report": {"jinja2", "numpy"},
     "api": set(),
     "gymnasium_registration": {"gymnasium"},

@@ -86,6 +86,16 @@ from metta.config.validation.file_paths import user_path
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
+from metta.experiments.job_pool import JobEnded, JobEvent
+from metta.experiments.seeds import (
+    ExperimentBegan,
+    ExperimentEnded,
+    ExperimentEvent,
+    experiment_runs,
+    is_experiment,
+    resume_runs,
+    train_runs,
+)
 from metta.experiments.sweep.events import SweepBegan, SweepEnded, SweepEvent, TrialBegan, TrialEnded, TrialRunEvent
 from metta.experiments.sweep.results import sweep_summary
 from metta.experiments.sweep.run_sweep import resume_sweep, start_sweep
@@ -190,11 +200,16 @@ __all__ = [
     "Event",
     "Experience",
     "ExperienceConfig",
+    "ExperimentBegan",
+    "ExperimentEnded",
+    "ExperimentEvent",
     "FlatActionSpace",
     "FrozenPolicy",
     "GameConfig",
     "GroupConfig",
     "Interval",
+    "JobEnded",
+    "JobEvent",
     "KeyReference",
     "KickstartingConfig",
     "LRScheduleConfig",
@@ -278,6 +293,7 @@ __all__ = [
     "dump_config",
     "eval_policy",
     "evaluate",
+    "experiment_runs",
     "export_policy",
     "failure_reason",
     "find_device",
@@ -285,6 +301,7 @@ __all__ = [
     "find_runs",
     "find_suite",
     "gpu_memory",
+    "is_experiment",
     "is_sweep",
     "job_rank",
     "json_line",
@@ -314,6 +331,7 @@ __all__ = [
     "record_episode",
     "replay_title",
     "resume_run",
+    "resume_runs",
     "resume_sweep",
     "rollout",
     "save_checkpoint",
@@ -322,6 +340,7 @@ __all__ = [
     "teacher_policies",
     "train_ppo",
     "train_run",
+    "train_runs",
     "trained_tasks",
     "transfer_weights",
     "update_policy",

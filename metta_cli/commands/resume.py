@@ -1,4 +1,4 @@
-"""`metta resume`: resume a run from its newest checkpoint."""
+"""`metta resume`: resume a run, or the runs of an experiment, from their newest checkpoints."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
 from metta_cli.commands.sweep import work_on_sweep
-from metta_cli.commands.train import overrides, training_view
-from metta_cli.parameters import Debug, Device, Json, Quiet, Run, Set, Timesteps
+from metta_cli.commands.train import EXIT_CODES, experiment_view, overrides, training_view
+from metta_cli.parameters import Debug, Device, Jobs, Json, Quiet, Run, Set, Timesteps
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -18,19 +18,27 @@ def resume(
     device: Device = None,
     set_: Set = None,
     total_timesteps: Timesteps = None,
+    jobs: Jobs = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Resume a run from its newest valid checkpoint."""
+    """Resume a run, or all unfinished runs of an experiment or a sweep, from their newest valid checkpoints."""
     unused = {"--device": device, "--set": set_, "--total-timesteps": total_timesteps}
     if len(run) == 1 and api.is_sweep(root := api.user_path(run[0])):
         if given := [name for name, value in unused.items() if value]:
             raise UsageError(f"{root} is a sweep, whose settings cannot change; leave out {' and '.join(given)}")
-        work_on_sweep(str(root), 1, json, quiet)
+        work_on_sweep(str(root), jobs or 1, json, quiet)
         return
     set_up_torch()
     run_dir = resolve.newest_run(run)
-    with training_view(json, quiet) as view:
-        ended = api.resume_run(run_dir, view, overrides(set_, device=device, total_timesteps=total_timesteps))
-    raise typer.Exit(130 if ended.reason == "interrupted" else 0)
+    changes = overrides(set_, device=device, total_timesteps=total_timesteps)
+    if api.is_experiment(run_dir):
+        with experiment_view(json, quiet) as view:
+            reason: str = api.resume_runs(run_dir, view, changes, jobs).reason
+    elif jobs is not None:
+        raise UsageError(f"--jobs is for experiments, which `metta train --seeds` begins; {run_dir} is none")
+    else:
+        with training_view(json, quiet) as view:
+            reason = api.resume_run(run_dir, view, changes).reason
+    raise typer.Exit(EXIT_CODES[reason])

@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from metta import api
+from metta.errors import UsageError
 from metta_cli import output
-from metta_cli.parameters import Debug, Device, From, Json, Quiet, RunDir, Seed, Set, Source, Timesteps
+from metta_cli.exit_codes import FAILED, INTERRUPTED
+from metta_cli.parameters import Debug, Device, From, Jobs, Json, Quiet, RunDir, Seed, Seeds, Set, Source, Timesteps
 from metta_cli.torch_setup import set_up_torch
+from metta_cli.views.experiment_lines import ExperimentView, JsonExperimentView, PlainExperimentView
 from metta_cli.views.training_lines import JsonView, PlainView, View
 
 OrResume = Annotated[
     bool,
     typer.Option(
         "--or-resume",
-        help="Resume the run in --run-dir if there is one, so that the same command can be repeated until it is done.",
+        help="Resume the run (with --seeds: the experiment) in --run-dir if there is one, so that the same command can "
+        "be repeated until it is done.",
     ),
 ]
 
@@ -29,21 +33,36 @@ def train(
     from_: From = None,
     device: Device = None,
     seed: Seed = None,
+    seeds: Seeds = None,
+    jobs: Jobs = None,
     set_: Set = None,
     total_timesteps: Timesteps = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Train a policy; print progress and a summary."""
+    """Train a policy, or one per seed; print progress and a summary."""
     options = overrides(
         set_, run_dir=run_dir, init_from=from_, device=device, seed=seed, total_timesteps=total_timesteps
     )
+    if jobs is not None and seeds is None:
+        raise UsageError("--jobs is the number of runs that --seeds trains at once; add --seeds, such as --seeds 5")
+    for option in options:
+        if seeds is not None and option.path == ("run", "seed"):
+            raise UsageError(f"--seeds and {option.option} both set the seed of the runs; leave out one")
     with api.open_config(source, options) as config:
         set_up_torch()
-        with training_view(json, quiet) as view:
-            ended = api.train_run(config, view, or_resume)
-    raise typer.Exit(130 if ended.reason == "interrupted" else 0)
+        if seeds is None:
+            with training_view(json, quiet) as view:
+                reason: str = api.train_run(config, view, or_resume).reason
+        else:
+            with experiment_view(json, quiet) as view:
+                reason = api.train_runs(config, seeds, view, jobs or 1, or_resume).reason
+    raise typer.Exit(EXIT_CODES[reason])
+
+
+EXIT_CODES = {"finished": 0, "failed": FAILED, "interrupted": INTERRUPTED}
+"""Exit code by the reason why a run or an experiment ended."""
 
 
 def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.Override]:
@@ -69,3 +88,18 @@ def training_view(json: bool, quiet: bool) -> View:
     from metta_cli.views.training_view import LiveView, is_in_foreground  # noqa: PLC0415  # imports rich
 
     return LiveView(output.make_console()) if is_in_foreground(sys.stdout.fileno()) else PlainView()
+
+
+def experiment_view(json: bool, quiet: bool) -> ExperimentView:
+    """The view of an experiment, as `training_view` chooses that of a run."""
+    if quiet:
+        return ExperimentView()
+    if json:
+        return JsonExperimentView()
+    if not output.can_animate():
+        return PlainExperimentView()
+    from metta_cli.views.experiment_view import LiveExperimentView  # noqa: PLC0415  # imports rich
+    from metta_cli.views.training_view import is_in_foreground  # noqa: PLC0415
+
+    is_live = is_in_foreground(sys.stdout.fileno())
+    return LiveExperimentView(output.make_console()) if is_live else PlainExperimentView()

@@ -216,55 +216,59 @@ class JsonView(View):
 
     def show(self, event: object) -> None:
         """Print one event as JSON."""
-        match event:
-            case api.RunBegan():
-                values = {
-                    "run_dir": str(event.directory),
-                    "name": event.config.run.name,
-                    "device": event.device,
-                    "epoch": event.epoch,
-                    "agent_step": event.agent_step,
-                    "total_timesteps": event.config.run.total_timesteps,
-                    "batch_size": event.plan.batch_size,
-                    "num_worlds": event.plan.num_worlds,
-                    "parameters": event.parameters,
-                    "processes": event.processes,
-                }
-                self._print({"event": "begin"} | values)
-            case api.WeightTransfer():
-                self._print({"event": "weights"} | dataclasses.asdict(event) | {"path": str(event.path)})
-            case api.EpochEnded(metrics):
-                self._print({"event": "epoch"} | dataclasses.asdict(metrics))
-            case api.CheckpointSaved():
-                values = {"path": str(event.path), "epoch": event.epoch, "agent_step": event.agent_step}
-                self._print({"event": "checkpoint"} | values)
-            case api.ReplaySaved():
-                paths = {"page": str(event.page), "mettascope": str(event.mettascope)}
-                self._print({"event": "replay"} | paths | {"epoch": event.epoch})
-            case api.Notice(text):
-                self._print({"event": "notice", "text": text})
-            case api.RunEnded():
-                values = {
-                    "reason": event.reason,
-                    "run_dir": str(event.directory),
-                    "checkpoint": str(event.checkpoint),
-                    "epoch": event.epoch,
-                    "agent_step": event.agent_step,
-                    "seconds": event.seconds,
-                    "reward": event.last.reward if event.last else None,
-                }
-                if event.best:
-                    fresh = event.best_reward
-                    values["best"] = dataclasses.asdict(event.best) | {
-                        "fresh_mean_reward": fresh and fresh.mean,
-                        "fresh_half_width": fresh and fresh.half_width,
-                    }
-                self._print({"event": "end"} | values)
-            case _:
-                super().show(event)
+        if values := event_values(event):
+            output.write(f"{api.json_line(values)}\n")
+        else:
+            super().show(event)
 
-    def _print(self, values: dict[str, Any]) -> None:
-        output.write(f"{api.json_line(values)}\n")
+
+def event_values(event: object) -> dict[str, Any] | None:
+    """An event as JSON; None for events that JSON does not show."""
+    match event:
+        case api.RunBegan():
+            values = {
+                "run_dir": str(event.directory),
+                "name": event.config.run.name,
+                "device": event.device,
+                "epoch": event.epoch,
+                "agent_step": event.agent_step,
+                "total_timesteps": event.config.run.total_timesteps,
+                "batch_size": event.plan.batch_size,
+                "num_worlds": event.plan.num_worlds,
+                "parameters": event.parameters,
+                "processes": event.processes,
+            }
+            return {"event": "begin"} | values
+        case api.WeightTransfer():
+            return {"event": "weights"} | dataclasses.asdict(event) | {"path": str(event.path)}
+        case api.EpochEnded(metrics):
+            return {"event": "epoch"} | dataclasses.asdict(metrics)
+        case api.CheckpointSaved():
+            values = {"path": str(event.path), "epoch": event.epoch, "agent_step": event.agent_step}
+            return {"event": "checkpoint"} | values
+        case api.ReplaySaved():
+            paths = {"page": str(event.page), "mettascope": str(event.mettascope)}
+            return {"event": "replay"} | paths | {"epoch": event.epoch}
+        case api.Notice(text):
+            return {"event": "notice", "text": text}
+        case api.RunEnded():
+            values = {
+                "reason": event.reason,
+                "run_dir": str(event.directory),
+                "checkpoint": str(event.checkpoint),
+                "epoch": event.epoch,
+                "agent_step": event.agent_step,
+                "seconds": event.seconds,
+                "reward": event.last.reward if event.last else None,
+            }
+            if event.best:
+                fresh = event.best_reward
+                values["best"] = dataclasses.asdict(event.best) | {
+                    "fresh_mean_reward": fresh and fresh.mean,
+                    "fresh_half_width": fresh and fresh.half_width,
+                }
+            return {"event": "end"} | values
+    return None
 
 
 def start_summary(event: api.RunBegan) -> list[str]:

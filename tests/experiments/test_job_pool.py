@@ -18,7 +18,7 @@ ENDLESS = "run.total_timesteps=1_000_000_000"
 
 def children() -> dict[str, psutil.Process]:
     """The living processes of jobs, by job."""
-    found = {}
+    found: dict[str, psutil.Process] = {}
     for child in psutil.Process().children():
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
             found |= {word.removeprefix(MARK): child for word in child.cmdline() if word.startswith(MARK)}

@@ -138,9 +138,9 @@ def test_other_settings_are_refused_all_at_once_with_their_lines(here: Path) -> 
     refused = metta(*command, *options, code=2).stderr.splitlines()
     assert refused[0] == "error: tiny.toml has 3 problems"
     assert [" ".join(line.split()) for line in refused[1:]] == [
-        "line 28 ppo.ent_coef must be 0.01 to resume the run in run; got 0.02",
-        "--seed run.seed must be 0 to resume the run in run; got 3",
-        "--set env.objects[0].cooldown must be 10 to resume the run in run; got 7",
+        "line 28 ppo.ent_coef must be 0.01 to resume run; got 0.02",
+        "--seed run.seed must be 0 to resume run; got 3",
+        "--set env.objects[0].cooldown must be 10 to resume run; got 7",
     ]
     assert Path("run/config.toml").read_bytes() == before
 

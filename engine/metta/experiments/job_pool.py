@@ -30,6 +30,9 @@ _PROGRAM: Final = (
 )
 """Starts `job.main` with the paths of this process. `sys.argv[1]` only names the process in lists of processes."""
 
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables of the libraries that start threads; torch uses the first."""
+
 _POLL_SECONDS: Final = 0.2
 _OUTPUT_BYTES: Final = 10_000
 """Most bytes of the output of a failed process that are kept: its end."""
@@ -79,19 +82,23 @@ class JobPool:
             for event in pool.events():
                 ...
 
-    A failed job does not stop the others. Every job has the same share of the cores (`threads`). A stop signal, such as
-    Ctrl-C, lets all runs save and stop, and no other job begin (see `StopSignals`); a second one raises
-    KeyboardInterrupt. The child processes end with this process, however that ends.
+    A failed job does not stop the others. A stop signal, such as Ctrl-C, lets all runs save and stop, and no other job
+    begin (see `StopSignals`); a second one raises KeyboardInterrupt. The child processes end with this process, however
+    that ends.
     """
 
-    def __init__(self, max_jobs: int, on_stop: Callable[[str], None] = lambda signal_name: None):
-        """`on_stop` is called with the name of a stop signal, inside its handler: it must return quickly."""
+    def __init__(self, max_jobs: int, on_stop: Callable[[str], None] = lambda signal_name: None, threads: int = 0):
+        """`on_stop` is called with the name of a stop signal, inside its handler: it must return quickly.
+
+        `threads` are those of each job, by default its share of the cores: see `threads_per_job`.
+        """
         if max_jobs < 1:
             raise UsageError(f"the number of jobs must be at least 1; got {max_jobs}")
         if not supports_workers():
             raise UsageError("training several runs at once needs Linux or macOS, and a Python interpreter")
         self.max_jobs = max_jobs
-        self.threads = threads_per_job(max_jobs)
+        self.threads = threads or threads_per_job(max_jobs)
+        """threads of each job; 0: as many as the run has alone"""
         self._waiting: deque[Job] = deque()
         self._running: dict[str, _Process] = {}
         self._signals = StopSignals(on_stop)
@@ -154,7 +161,13 @@ class JobPool:
 
 
 def threads_per_job(max_jobs: int) -> int:
-    """Threads of each of `max_jobs` processes that share the cores: at most `OMP_NUM_THREADS`, if that is set."""
+    """Threads of each of `max_jobs` processes that share the cores; 0, as many as alone, for a single one.
+
+    At most `OMP_NUM_THREADS`, if that is set. With another number of threads, torch adds in another order, so that
+    results differ in their last bits.
+    """
+    if max_jobs == 1:
+        return 0
     share = max(1, available_cores() // max_jobs)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
@@ -188,7 +201,7 @@ class _Process:
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=(child_end.fileno(),),
-                env=os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+                env=os.environ | (dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}),
             )
 
     @property
@@ -246,7 +259,3 @@ class _Process:
         if code > 0 and (last := output.strip().rpartition("\n")[2]):
             error += f": {last}"
         return JobEnded(self._name, None, error, output, was_killed=code < 0)
-
-
-_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables of the libraries that start threads; torch uses the first."""

@@ -51,13 +51,14 @@ def check_memory(
     processes: int = 1,
     processes_here: int = 1,
     gpu_bytes: int | None = None,
+    runs: int = 1,
 ) -> str | None:
     """Return a warning if a run may exceed the free memory or nearly fills it, else None. Allocates nothing.
 
     `device` is the type of the device, cpu, cuda or mps, and `gpu_bytes` the memory of the GPU. `processes` is the
-    number of processes of the job, of which `processes_here` share the memory of this machine. Raises UsageError if the
-    run cannot fit on this machine, TrainingError if it cannot fit into the memory that is free. Both messages, and the
-    warning if the run may not fit, say which setting to lower.
+    number of processes of the job, of which `processes_here` share the memory of this machine, and `runs` the number of
+    such runs that train at once. Raises UsageError if they cannot fit on this machine, TrainingError if they cannot fit
+    into the memory that is free. Both messages, and the warning if they may not fit, say which setting to lower.
     """
     experience = experience_of_process(config.experience, config.distributed, processes)
     config = config.model_copy(update={"experience": experience})
@@ -66,27 +67,34 @@ def check_memory(
     names |= {"experience"} if config.experience.cpu_offload else set()
     here = [part for part in parts if part.name in names]
     if processes_here > 1:
-        here = [
-            replace(part, bytes=processes_here * part.bytes, reason=f"{processes_here} processes, each {part.reason}")
-            for part in here
-        ]
-    _refuse_certainly_too_large(here, machine_memory(), "this machine")
+        here = _times(here, processes_here, "processes")
+    subject = "this run"
+    if runs > 1:
+        here, parts = _times(here, runs, "runs"), _times(parts, runs, "runs")
+        subject = f"training {runs} runs at once, as --jobs says,"
+    _refuse_certainly_too_large(here, machine_memory(), "this machine", subject)
     if gpu_bytes is not None:
-        _refuse_certainly_too_large([part for part in parts if part.name not in names], gpu_bytes, "the GPU")
+        on_gpu = [part for part in parts if part.name not in names]
+        _refuse_certainly_too_large(on_gpu, gpu_bytes, "the GPU", subject)
     available = free_memory()
     needed = sum(part.bytes for part in here)
     if problem := too_large(here, available):
         if CERTAIN_SHARE * needed > available:
-            raise TrainingError(f"this run {problem}")
-        return f"this run {problem} if memory runs out"
+            raise TrainingError(f"{subject} {problem}")
+        return f"{subject} {problem} if memory runs out"
     if needed <= WARN_ABOVE * available:
         return None
-    return f"this run needs about {size(needed)} of memory, nearly all of the {size(available)} that are free"
+    return f"{subject} needs about {size(needed)} of memory, nearly all of the {size(available)} that are free"
 
 
-def _refuse_certainly_too_large(parts: list[MemoryPart], total: int, owner: str) -> None:
+def _times(parts: list[MemoryPart], count: int, owners: str) -> list[MemoryPart]:
+    """The parts of `count` owners together, such as processes."""
+    return [replace(part, bytes=count * part.bytes, reason=f"{count} {owners}, each {part.reason}") for part in parts]
+
+
+def _refuse_certainly_too_large(parts: list[MemoryPart], total: int, owner: str, subject: str) -> None:
     if CERTAIN_SHARE * sum(part.bytes for part in parts) > total:
-        raise UsageError(f"this run {too_large(parts, total, owner)}")
+        raise UsageError(f"{subject} {too_large(parts, total, owner)}")
 
 
 @dataclass(frozen=True)

@@ -39,12 +39,14 @@ from metta.files import created_directories, new_directory, remove_temporary_fil
 from metta.rl.frozen_policies.self_play import OPPONENTS
 from metta.run.write_permissions import (
     CONFIG,
+    EXPERIMENT,
     RUN_ID_FILE,
     check_write,
     grant_write,
     is_run,
     permission,
     refusals,
+    runs_inside,
 )
 
 METRICS = "metrics.jsonl"
@@ -115,7 +117,7 @@ class RunDirectory:
         root = user_path(root)
         if not is_run(root):
             problem = "is not a run directory: it has no config.toml" if os.path.exists(root) else "does not exist"
-            raise CheckpointError(f"{root} {problem}")
+            raise CheckpointError(f"{root} {problem}{runs_inside(root)}")
         config = read_run_config(root, overrides)
         outside = _outside(root, config)
         granted = {setting: outside[setting] for setting in outside.keys() & set(map(_key, overrides))}
@@ -202,7 +204,7 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     root = user_path(directory)
     if not is_run(root):
         if not (found := checkpoint_paths(root)):
-            raise UsageError(f"{root} is not a run directory, and has no policy checkpoint")
+            raise UsageError(f"{root} is not a run directory, and has no policy checkpoint{runs_inside(root)}")
         return newest_valid(found)
     with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded
         warnings.simplefilter("ignore", RenamedKeyWarning)
@@ -331,6 +333,8 @@ def is_training(root: Path) -> bool:
 
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
+    if (root / EXPERIMENT).exists():
+        raise UsageError(f"{root} is an experiment of several runs; choose another --run-dir")
     if (root / CONFIG).exists():
         lock_directory(root).release()
         resume = f"metta resume {shlex.quote(str(root))}"

@@ -94,7 +94,9 @@ def train_run(config: RunConfig, listener: Listener, or_resume: bool = False) ->
         if not processes.is_rank_zero:
             return _run_other_rank(processes)
         if or_resume and is_run(root):
-            return _resume(root, listener, processes, _changes_of_run(root, config, listener), config)
+            return _resume(
+                root, listener, processes, changes_since(read_run_config(root), config, root, listener), config
+            )
         check_loggers(config.logging)
         run = _new_run(config, listener, processes)
         with closing(run), RunDirectory.create(run.config) as directory, _wrap_errors(run, directory):
@@ -107,14 +109,18 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
     Raises CheckpointError if the run made progress but has no valid trainer state, UsageError if an override is not
     `CHANGEABLE`.
     """
-    for override in overrides:
-        key = ".".join(map(str, override.path))
-        if not key.startswith(CHANGEABLE):
-            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
+    check_changeable(overrides)
     with _connect(listener) as processes:
         if not processes.is_rank_zero:
             return _run_other_rank(processes)
         return _resume(root, listener, processes, overrides)
+
+
+def check_changeable(overrides: Sequence[Override]) -> None:
+    """Raise UsageError if an override is not `CHANGEABLE`."""
+    for key, override in ((".".join(map(str, override.path)), override) for override in overrides):
+        if not key.startswith(CHANGEABLE):
+            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
 
 
 def _resume(
@@ -146,19 +152,18 @@ def _resume(
                 return _train_and_save(run, directory, listener, is_new)
 
 
-def _changes_of_run(root: Path, config: RunConfig, listener: Listener) -> list[Override]:
-    """The overrides with which the run in `root` resumes with the settings of `config`; a Notice for each.
+def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Listener) -> list[Override]:
+    """The overrides with which what is in `root`, begun with `before`, resumes with `config`; a Notice for each.
 
     Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
     """
-    before = read_run_config(root)
     problems, overrides, notices = [], [], []
     for change in config_changes(before, _as_in_run(root, before, config)):
         if change.key.startswith(CHANGEABLE):
             overrides.append(change.override("--or-resume"))
             notices.append(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
         else:
-            message = f"must be {value_text(change.before)} to resume the run in {root}; got {value_text(change.now)}"
+            message = f"must be {value_text(change.before)} to resume {root}; got {value_text(change.now)}"
             problems.append(Problem(change.path, message))
     if problems:
         raise ConfigError("the config", problems)

@@ -20,12 +20,23 @@ from metta.files import write_atomically
 
 CONFIG = "config.toml"
 """File name of a run's config, which makes a directory a run directory."""
+EXPERIMENT = "experiment.toml"
+"""File name that makes a directory an experiment, which contains the directories of its runs."""
 RUN_ID_FILE = ".run"
+MAX_RUNS_LISTED = 10
+"""Runs in a directory that an error message lists, at most."""
 
 
 def is_run(directory: Path) -> bool:
     """Whether a directory is a run directory: whether it contains `config.toml`."""
     return os.path.isfile(directory / CONFIG)  # unlike Path.is_file, accepts names of any length
+
+
+def runs_inside(directory: Path) -> str:
+    """The end of an error message about a directory that is no run: the runs in it, such as those of an experiment."""
+    runs = [str(path) for path in sorted(directory.glob("*")) if is_run(path)]
+    more = f" and {len(runs) - MAX_RUNS_LISTED} more" if len(runs) > MAX_RUNS_LISTED else ""
+    return f"; name one of the runs in it: {', '.join(runs[:MAX_RUNS_LISTED])}{more}" if runs else ""
 
 
 def grant_write(root: Path, outside: Mapping[str, Path]) -> None:
