@@ -168,10 +168,9 @@ class RunDirectory:
         directory start with `IN_RUN`; others are absolute, since a run may resume in another working directory. Raises
         UsageError if a path is not writable, TrainingError for other failures, such as a full disk.
         """
-        config = self.config
-        checkpoint_dir = _portable(self.root, config.checkpoint.checkpoint_dir)
-        replay_dir = _portable(self.root, config.simulation.replay_dir)
-        config = config.with_policies(lambda key, policy: _portable(self.root, policy))
+        checkpoint_dir = _portable(self.root, self.config.checkpoint.checkpoint_dir)
+        replay_dir = _portable(self.root, self.config.simulation.replay_dir)
+        config = self.config.with_policies(lambda key, policy: _portable(self.root, policy))
         portable = config.model_copy(
             update={
                 "run": config.run.model_copy(update={"run_dir": ""}),
@@ -203,9 +202,9 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     """
     root = user_path(directory)
     if not is_run(root):
-        if not (found := checkpoint_paths(root)):
-            raise UsageError(f"{root} is not a run directory, and has no policy checkpoint{runs_inside(root)}")
-        return newest_valid(found)
+        if found := checkpoint_paths(root):
+            return newest_valid(found)
+        raise UsageError(f"{root} is not a run directory, and has no policy checkpoint{runs_inside(root)}")
     with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded
         warnings.simplefilter("ignore", RenamedKeyWarning)
         config = read_run_config(root)
@@ -296,8 +295,7 @@ def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig
     named = set(map(_key, overrides))
     checkpoint, simulation = config.checkpoint, config.simulation
     if CHECKPOINT_DIR not in named:
-        moved = _moved(root, checkpoint.checkpoint_dir)
-        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": moved})
+        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": _moved(root, checkpoint.checkpoint_dir)})
     if REPLAY_DIR not in named:
         simulation = simulation.model_copy(update={"replay_dir": _moved(root, simulation.replay_dir)})
     return config.model_copy(update={"checkpoint": checkpoint, "simulation": simulation})
@@ -333,9 +331,7 @@ def is_training(root: Path) -> bool:
 
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
-    if (root / EXPERIMENT).exists():
-        raise UsageError(f"{root} is an experiment of several runs; choose another --run-dir")
-    if (root / CONFIG).exists():
+    if (root / CONFIG).exists() or (root / EXPERIMENT).exists():
         lock_directory(root).release()
         resume = f"metta resume {shlex.quote(str(root))}"
         raise UsageError(f"{root} already contains a run; resume it ({resume}) or choose another --run-dir")
