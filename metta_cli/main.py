@@ -17,10 +17,11 @@ from metta_cli.commands.map import map_
 from metta_cli.commands.play import play
 from metta_cli.commands.presets import presets
 from metta_cli.commands.reference import reference, schema
-from metta_cli.commands.replay import replay
+from metta_cli.commands.replay import ReplayCommand, replay
 from metta_cli.commands.report import report
 from metta_cli.commands.resume import resume
 from metta_cli.commands.sweep import sweep
+from metta_cli.commands.tournament import tournament
 from metta_cli.commands.train import train
 from metta_cli.commands.watch import watch
 from metta_cli.exit_codes import CommandGroup
@@ -35,8 +36,9 @@ app.command()(train)
 app.command()(resume)
 app.command()(sweep)
 app.command("eval")(eval_)
+app.command()(tournament)
 app.command("map")(map_)
-app.command()(replay)
+app.command(cls=ReplayCommand)(replay)
 app.command()(watch)
 app.command()(play)
 app.command()(export)

@@ -16,9 +16,6 @@ from metta_cli.torch_setup import set_up_torch
 ALWAYS_SAMPLING = ("random", "scripted")
 """Policies without weights whose agents would block each other forever if they did not draw among equal actions."""
 
-MAX_LISTED = 8
-"""Maximum number of names listed in a note; the others are counted."""
-
 
 def newest_run(sources: Sequence[str]) -> str:
     """The file or directory that arguments name, where one is expected: the newest run, if they stand for several.
@@ -171,22 +168,9 @@ def load_policy(
         assert env_config is not None
         return api.make_policy(checkpoint, env_config), env_config
     loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config, file)
-    agent = loaded.agent
-    prefix = f"{note_prefix}: " if note_prefix else ""
-    trained, here = ((spec.observation_height, spec.observation_width) for spec in (agent.network_spec, agent.spec))
-    if trained != here:
-        seen = (min(trained[0], here[0]), min(trained[1], here[1]))
-        part = f"the middle {_size(seen)} of {_size(here)}" if seen != here else _size(here)
-        output.print_note(
-            f"{prefix}the policy was trained with a window of {_size(trained)} cells; here it sees {part}"
-        )
-    if loaded.unknown:
-        output.print_note(f"{prefix}the policy was trained without these and ignores them: {_listed(loaded.unknown)}")
-    if loaded.missing:
-        output.print_note(
-            f"{prefix}the policy was trained with these, which do not exist here: {_listed(loaded.missing)}"
-        )
-    return agent, agent.env_config
+    for note in loaded.notes:
+        output.print_note(f"{note_prefix}: {note}" if note_prefix else note)
+    return loaded.agent, loaded.agent.env_config
 
 
 def note_sampling(*policies: str) -> None:
@@ -201,13 +185,3 @@ def check_teacher(config: api.RunConfig) -> None:
     if config.kickstarting.teacher in api.POLICIES:
         tasks = api.load_tasks(config)
         api.teacher_policies(config.kickstarting.teacher, dict(zip(tasks.names, tasks.env_configs, strict=True)))
-
-
-def _listed(names: Sequence[str]) -> str:
-    """The first names, separated by commas, and the number of all others."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
-
-
-def _size(window: tuple[int, int]) -> str:
-    return f"{window[0]} x {window[1]}"

@@ -67,7 +67,7 @@ PACKAGES: dict[str, set[str]] = {
     "rl": {"numpy", "pydantic", "torch"},
     "checkpoint": {"numpy", "pydantic", "torch"},
     "evaluation": {"numpy", "torch"},
-    "replay": {"jinja2", "numpy", "torch"},
+    "replay": {"PIL", "jinja2", "numpy", "torch"},
     "run": {"filelock", "numpy", "psutil", "pydantic", "torch"},
     "experiments": {"filelock", "numpy", "optuna", "pydantic", "sqlalchemy", "tomli_w", "torch"},
     "report": {"jinja2", "numpy"},
@@ -83,7 +83,9 @@ MOST_LINES, MOST_FUNCTION_LINES, MOST_FILES = 450, 60, 15
 BY_NAME = (
     "metta.api",
     "metta.checkpoint.onnx_export",
+    "metta.experiments.tournament.ratings",
     "metta.extensions",
+    "metta.replay.video",
     "metta.report.packages",
     "metta.report.read_report",
     "metta.run.loggers",

@@ -82,7 +82,7 @@ from metta.config.training import (
     SimulationConfig,
     VTraceConfig,
 )
-from metta.config.validation.file_paths import user_path
+from metta.config.validation.file_paths import check_writable, user_path
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
@@ -100,12 +100,18 @@ from metta.experiments.sweep.events import SweepBegan, SweepEnded, SweepEvent, T
 from metta.experiments.sweep.results import sweep_summary
 from metta.experiments.sweep.run_sweep import resume_sweep, start_sweep
 from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialSummary, is_sweep
+from metta.experiments.tournament.entrants import Entrant
+from metta.experiments.tournament.games import PairGames
+from metta.experiments.tournament.result import Standing, TournamentResult
+from metta.experiments.tournament.tournament import TournamentProgress, tournament
 from metta.job_environment import job_rank
 from metta.replay.episode_player import EpisodePlayer
 from metta.replay.recording import Replay, record_episode
 from metta.replay.replay_files import ReplayPaths, replay_title, write_replay
+from metta.replay.video import VideoSettings, check_video_path, write_video
 from metta.report.read_report import read_report, write_report
 from metta.report.report import Report
+from metta.report.tournament_page import TournamentPaths, write_tournament
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum, make_curriculum
 from metta.rl.distributed import Processes
@@ -116,7 +122,7 @@ from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
 from metta.rl.rollout import BatchInfo, rollout
 from metta.run.benchmark.bench import BenchResult, bench
 from metta.run.benchmark.speed_sampler import DeviceUse, Split
-from metta.run.benchmark.trace import check_trace_path, write_trace
+from metta.run.benchmark.trace import write_trace
 from metta.run.benchmark.trials import Trial, TrialResult
 from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics
@@ -190,6 +196,7 @@ __all__ = [
     "Derived",
     "DeviceUse",
     "DistributedConfig",
+    "Entrant",
     "EnvConfig",
     "EnvSpec",
     "EpisodePlayer",
@@ -234,6 +241,7 @@ __all__ = [
     "PPOConfig",
     "PackedObservations",
     "PackedTokens",
+    "PairGames",
     "PhaseBegan",
     "PhaseProgressed",
     "Policy",
@@ -257,6 +265,7 @@ __all__ = [
     "SelfPlayConfig",
     "SimulationConfig",
     "Split",
+    "Standing",
     "StepInfo",
     "StopRequested",
     "Suite",
@@ -267,6 +276,9 @@ __all__ = [
     "SweepParameter",
     "SweepSummary",
     "TableReference",
+    "TournamentPaths",
+    "TournamentProgress",
+    "TournamentResult",
     "TrainingState",
     "Trial",
     "TrialBegan",
@@ -276,6 +288,7 @@ __all__ = [
     "TrialSummary",
     "UpdateSettings",
     "VTraceConfig",
+    "VideoSettings",
     "WeightTransfer",
     "action_words",
     "agent_names",
@@ -284,7 +297,8 @@ __all__ = [
     "cell_glyphs",
     "check_config",
     "check_text",
-    "check_trace_path",
+    "check_video_path",
+    "check_writable",
     "compute_advantages",
     "compute_gradient_stats",
     "config_reference",
@@ -338,6 +352,7 @@ __all__ = [
     "start_sweep",
     "sweep_summary",
     "teacher_policies",
+    "tournament",
     "train_ppo",
     "train_run",
     "train_runs",
@@ -349,5 +364,7 @@ __all__ = [
     "whole_number",
     "write_replay",
     "write_report",
+    "write_tournament",
     "write_trace",
+    "write_video",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from metta_cli import output
 from metta_cli.commands.train import overrides
 from metta_cli.parameters import Debug, Device, Json, Set, Source, integer_option
 from metta_cli.torch_setup import set_up_torch
+from metta_cli.views.progress_line import ProgressLine
 
 Seconds = Annotated[int, integer_option("Seconds that the measurement takes, roughly.", 1)]
 Profile = Annotated[
@@ -52,12 +52,12 @@ def bench(
     with api.open_config(source, overrides(set_, device=device)) as config:
         set_up_torch()
         if profile is not None:
-            api.check_trace_path(profile)
-        with _Progress() as progress:
-            result = api.bench(config, seconds, progress)
+            api.check_writable(profile)
+        with ProgressLine() as line:
+            result = api.bench(config, seconds, lambda text, share: line(f"measuring: {text}", share))
             if profile is not None:
                 epoch_seconds = config.experience.batch_size / result.steps_per_second
-                progress(f"tracing an epoch, {output.format_duration(epoch_seconds)} or more", 1.0)
+                line(f"measuring: tracing an epoch, {output.format_duration(epoch_seconds)} or more", 1.0)
                 profile = str(api.write_trace(config, profile))
     if json:
         output.print_json(_as_json(config, result, profile))
@@ -65,28 +65,6 @@ def bench(
     _print(config, result, seconds)
     if profile is not None:
         output.print_lines(["", f"wrote {profile}: open it at https://ui.perfetto.dev"])
-
-
-class _Progress:
-    """What is being measured, on one line of the terminal; nothing where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._write("")
-
-    def __call__(self, text: str, share: float) -> None:
-        """Show the part that is being measured, and the fraction of the time that has passed."""
-        self._write(f"{share:4.0%} measuring: {output.escape_controls(text)}")
-
-    def _write(self, text: str) -> None:
-        if self._is_shown:
-            sys.stderr.write(f"\r\x1b[K{text[: output.terminal_columns() - 1]}")
-            sys.stderr.flush()
 
 
 def _print(config: api.RunConfig, result: api.BenchResult, seconds: int) -> None:

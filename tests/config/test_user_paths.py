@@ -133,7 +133,7 @@ def agent() -> api.MettaAgent:
 
 
 CALLS: dict[str, Callable[[Any], object]] = {
-    "check_trace_path": lambda path: api.check_trace_path(path("~/new/trace.json")),
+    "check_writable": lambda path: api.check_writable(path("~/new/trace.json")),
     "export_policy": lambda path: api.export_policy(agent(), path("~/new/policy.onnx")),
     "find_runs": lambda path: api.find_runs([path("~/run")])[0].relative_to(Path.home()),
     "load_checkpoint": lambda path: api.load_checkpoint(agent(), path("~/run/checkpoints/checkpoint_000001.pt")),
@@ -153,6 +153,14 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "user_path": lambda path: user_path(path("~/run")),
     "write_replay": lambda path: api.write_replay(
         api.record_episode(api.RandomPolicy(api.EnvConfig().spec), api.EnvConfig(), 0, 1), path("~/new"), "replay"
+    ),
+    "check_video_path": lambda path: api.check_video_path(path("~/new/video.gif")),
+    "tournament": lambda path: api.tournament([path("~/run"), "random"], num_episodes=1, out=path("~/new")),
+    "write_tournament": lambda path: api.write_tournament(
+        api.tournament([path("~/run"), "random"], num_episodes=1, out="out"), path("~/new"), "tiny"
+    ),
+    "write_video": lambda path: api.write_video(
+        api.record_episode(api.RandomPolicy(api.EnvConfig().spec), api.EnvConfig(), 0, 1), path("~/new/video.gif")
     ),
     "write_trace": lambda path: api.write_trace(api.load_config("~/tiny.toml"), path("~/new/trace.json")),
     "write_report": lambda path: api.write_report([path("~/run")], path("~/new/report.html")),
@@ -184,7 +192,10 @@ def test_a_function_takes_texts_and_paths_from_a_home_directory(name: str, kind:
         "save_checkpoint",
         "write_replay",
         "write_report",
+        "tournament",
+        "write_tournament",
         "write_trace",
+        "write_video",
         "TrainingState.save",
     ):
         assert list((home / "new").iterdir())
@@ -216,6 +227,11 @@ OPTIONS: dict[str, list[list[str]]] = {
     "replay checkpoint": [["replay", "~/run", "--max-steps=1"]],
     "replay env": [["replay", "random", "--env=~/tiny.toml", "--max-steps=1"]],
     "replay out": [["replay", "~/run", "--max-steps=1", "--out=~/new"]],
+    "replay gif": [["replay", "~/run", "--max-steps=1", "--gif", "~/new/a.gif"]],
+    "replay mp4": [["replay", "~/run", "--max-steps=1", "--mp4=~/new/a.mp4"]],
+    "tournament policy": [["tournament", "~/run", "random", "--episodes=1"]],
+    "tournament env": [["tournament", "scripted", "random", "--env=~/tiny.toml", "--episodes=1"]],
+    "tournament out": [["tournament", "~/run", "random", "--episodes=1", "--out=~/new"]],
     "watch source": [["watch", "~/run"]],
     "watch env": [["watch", "random", "--env=~/tiny.toml"]],
     "play source": [["play", "~/tiny.toml"]],
@@ -244,6 +260,8 @@ NO_PATHS = {
     "map set_",
     "replay device",
     "replay set_",
+    "tournament device",
+    "tournament set_",
     "watch device",
     "watch set_",
     "play set_",

@@ -21,7 +21,7 @@ SECTIONS = {
     "Policies": ("agent", "baselines"),
     "Training loop": ("rl",),
     "Checkpoints": ("checkpoint",),
-    "Evaluation": ("evaluation",),
+    "Evaluation": ("evaluation", "experiments"),
     "Runs": ("run", "job_environment", "allocator"),
     "Experiments": ("experiments",),
     "Replays and reports": ("replay", "report"),

@@ -41,6 +41,9 @@ from metta.spaces import ActionSpace, ObservationSpace
 
 KIND = "policy checkpoint"
 
+MAX_LISTED = 8
+"""Maximum number of names listed in a note; the others are counted."""
+
 
 @dataclass(frozen=True)
 class LoadedPolicy:
@@ -54,6 +57,22 @@ class LoadedPolicy:
     """names in its environment that the saved one lacks: objects and items it ignores, actions it never takes"""
     missing: tuple[str, ...] = ()
     """actions of the saved environment that its environment lacks; the policy takes the others instead"""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How its environment differs from that of its training, in sentences."""
+        notes = []
+        specs = (self.agent.network_spec, self.agent.spec)
+        trained, here = ((spec.observation_height, spec.observation_width) for spec in specs)
+        if trained != here:
+            seen = (min(trained[0], here[0]), min(trained[1], here[1]))
+            part = f"the middle {_size(seen)} of {_size(here)}" if seen != here else _size(here)
+            notes.append(f"the policy was trained with a window of {_size(trained)} cells; here it sees {part}")
+        if self.unknown:
+            notes.append(f"the policy was trained without these and ignores them: {_listed(self.unknown)}")
+        if self.missing:
+            notes.append(f"the policy was trained with these, which do not exist here: {_listed(self.missing)}")
+        return tuple(notes)
 
 
 class _SavedTasks(BaseModel):
@@ -342,6 +361,16 @@ def _shape_mismatches(current: Mapping[str, torch.Tensor], saved: Mapping[str, t
         if name in saved and current[name].shape != saved[name].shape
     ]
     return mismatches
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first names, separated by commas, and the number of all others."""
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def _size(window: tuple[int, int]) -> str:
+    return f"{window[0]} x {window[1]}"
 
 
 def quoted(value: object) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metta.agent.policy import Policy, check_policy_fits
+from metta.config.env.env_config import EnvConfig
 from metta.config.self_play import agents_of_groups
 from metta.errors import UsageError, did_you_mean
 from metta.evaluation.confidence_intervals import Interval, mean_interval
@@ -107,6 +108,28 @@ def play_match(
     for worlds in env_batches(env, num_episodes, seed):
         episodes += play_episodes(worlds, assign, generator, deterministic)
     return MatchResult(tuple(episodes), np.concatenate(masks))
+
+
+def two_sides(env_config: EnvConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The groups of agents that are the two sides of a world: the first half of its groups, rounded down, and the rest.
+
+    Both are empty for a world with one group: each side is then half of its agents, selected at random for each map.
+    Raises UsageError if two policies cannot play against each other in this world.
+    """
+    game = env_config.game
+    groups = tuple(group for group, count in agents_of_groups(env_config).items() if count)
+    if game.is_endless:
+        raise UsageError("episodes of this world never end: set env.game.max_steps or env.game.episode_lifetime")
+    if game.num_agents < 2:
+        raise UsageError("a match needs at least two agents, one for each policy; this world has one")
+    if len(groups) > 1:
+        return groups[: len(groups) // 2], groups[len(groups) // 2 :]
+    if game.groups[groups[0]].group_reward_pct == 1:
+        raise UsageError(
+            "all agents of this world share all rewards evenly (group_reward_pct = 1 of its only group), so that every "
+            "game is a draw; choose a world with two groups, or a smaller share"
+        )
+    return (), ()
 
 
 def _num_policy_agents(env: MettaGridEnv, share: float) -> int:

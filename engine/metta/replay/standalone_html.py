@@ -39,7 +39,8 @@ def standalone_html(replay: Replay, title: str) -> str:
     for entity in content["grid_objects"]:
         entity.pop("total_reward", None)
     style = _source("viewer.css")
-    script = '"use strict";\n(() => {\n' + "\n".join(map(_source, SCRIPTS)) + "\n})();"
+    shapes = f"const SHAPES = {_source('shapes.json')};"
+    script = "\n".join(['"use strict";', "(() => {", shapes, *map(_source, SCRIPTS), "})();"])
     return _TEMPLATES.get_template("viewer.html.jinja").render(
         title=title,
         style=style,

@@ -25,6 +25,18 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     return found.absolute() if is_literal else found
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise UsageError if no file can be written to the path, whose directory need not exist yet."""
+    path = user_path(path)
+    existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
+    if path.is_dir():
+        raise UsageError(f"{path} is a directory; name a file")
+    if existing != path and not existing.is_dir():
+        raise UsageError(f"{existing} is a file, not a directory")
+    if not os.access(path.absolute().parent if existing == path else existing, os.W_OK):
+        raise UsageError(f"{path} cannot be written: permission denied")
+
+
 def from_run(text: str, root: Path) -> Path:
     """The path that a text in the config of the run in `root` means, with `IN_RUN` replaced."""
     path = Path(text)

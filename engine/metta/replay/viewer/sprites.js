@@ -1,9 +1,9 @@
 // Sprites: how agents and objects are drawn. Teams differ by shape and color (colors: Okabe and Ito 2008).
 
-const FROZEN_BLUE = "#3b93f0", FROZEN_FILL = "#e4effa", ATTACK = "#ff4d3d";
-const GROUP_COLORS = ["#e69f00", "#56b4e9", "#f0e442", "#cc79a7", "#00b183", "#ffffff", "#e8622b", "#5b8fd9"];
-const OBJECT_COLORS = ["#e8795a", "#6cb6ee", "#4fc79b", "#e0b050", "#c9a0dc", "#9fb4c7"];
-const OUTLINES = ["circle", "square", "diamond", "hexagon", "triangle", "cross"];
+const { frozen: FROZEN_BLUE, frozenFill: FROZEN_FILL, attack: ATTACK } = SHAPES;
+const { groups: GROUP_COLORS, tints: OBJECT_COLORS, outlines: OUTLINES } = SHAPES;
+// (x, y) of the corners of each outline, as multiples of its radius.
+const CORNERS = SHAPES.corners;
 
 // The colors of the page, read from its style sheet: by name, such as `floor` for --floor.
 const theme = {};
@@ -129,18 +129,6 @@ function spriteState(episode, entity, step) {
   };
 }
 
-// (x, y) of the corners of each outline, as multiples of its radius.
-const CORNERS = {
-  square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
-  diamond: [[0, -1.15], [1.15, 0], [0, 1.15], [-1.15, 0]],
-  hexagon: [[-0.6, -1.05], [0.6, -1.05], [1.2, 0], [0.6, 1.05], [-0.6, 1.05], [-1.2, 0]],
-  triangle: [[0, -1.3], [1.25, 0.95], [-1.25, 0.95]],
-  cross: [
-    [-0.5, -1.15], [0.5, -1.15], [0.5, -0.5], [1.15, -0.5], [1.15, 0.5], [0.5, 0.5],
-    [0.5, 1.15], [-0.5, 1.15], [-0.5, 0.5], [-1.15, 0.5], [-1.15, -0.5], [-0.5, -0.5],
-  ],
-};
-
 // Define the path of a shape in the unit square, without painting it.
 function outline(context, shape, radius) {
   context.beginPath();
@@ -154,15 +142,15 @@ function paintWall(context, size) {
   context.fillRect(0, 0, 1.01, 1.01);
   if (size < 10) return;
   context.fillStyle = theme.mortar;
-  for (const [x, y, width, height] of [[0, 0.48, 1, 0.05], [0, 0.95, 1, 0.05], [0.48, 0, 0.05, 0.48], [0.2, 0.53, 0.05, 0.42], [0.75, 0.53, 0.05, 0.42]]) {
+  for (const [x, y, width, height] of SHAPES.mortar) {
     context.fillRect(x, y, width, height);
   }
 }
 
 function paintBlock(context) {
-  context.fillStyle = "#a98a63";
+  context.fillStyle = SHAPES.block[0];
   context.fillRect(0.08, 0.08, 0.84, 0.84);
-  context.strokeStyle = "#3a2d1c";
+  context.strokeStyle = SHAPES.block[1];
   context.lineWidth = 0.07;
   context.strokeRect(0.08, 0.08, 0.84, 0.84);
   context.beginPath();

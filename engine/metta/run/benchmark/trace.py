@@ -15,8 +15,7 @@ import torch
 
 from metta.config.loading.load import load_tasks
 from metta.config.run import RunConfig
-from metta.config.validation.file_paths import user_path
-from metta.errors import UsageError
+from metta.config.validation.file_paths import check_writable, user_path
 from metta.files import write_atomically
 from metta.rl.curricula.curriculum import Curriculum
 from metta.run.memory_check import wrap_memory_errors
@@ -34,7 +33,7 @@ def write_trace(config: RunConfig, path: str | Path) -> Path:
     and `learn` of each thread and worker process. With `[compile]`, the epoch after the one that compiles is traced.
     Raises UsageError if no file can be written there.
     """
-    check_trace_path(path)
+    check_writable(path)
     path = user_path(path)
     with (
         wrap_memory_errors(config, load_tasks(config).env_configs),
@@ -57,18 +56,6 @@ def write_trace(config: RunConfig, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(trace).encode())
     return path
-
-
-def check_trace_path(path: str | Path) -> None:
-    """Raise UsageError if a trace cannot be written to the path."""
-    path = user_path(path)
-    existing = next(parent for parent in (path, *path.absolute().parents) if os.path.lexists(parent))
-    if path.is_dir():
-        raise UsageError(f"{path} is a directory; name a file for the trace")
-    if existing != path and not existing.is_dir():
-        raise UsageError(f"{existing} is a file, not a directory")
-    if not os.access(path.absolute().parent if existing == path else existing, os.W_OK):
-        raise UsageError(f"{path} cannot be written: permission denied")
 
 
 def _train_epoch(run: TrainingRun) -> None:
