@@ -57,7 +57,7 @@ def test_a_misspelled_option_is_answered_with_the_right_one(words: tuple[str, ..
         return
     ran = CliRunner().invoke(app, [*words[:-1], typo])
     assert ran.exit_code == 2
-    hinted = re.findall(r"--[a-z-]+", ran.stderr.partition(typo)[2])
+    hinted = re.findall(r"--[a-z0-9-]+", ran.stderr.partition(typo)[2])
     assert option in hinted
     assert all((*words[:-1], hint) in OPTIONS or hint == "--help" for hint in hinted)
 
