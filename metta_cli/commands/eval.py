@@ -110,7 +110,7 @@ def _note_choice(path: str, metadata: Mapping[str, Any]) -> None:
         chosen_by = evaluation_table.estimate(api.Interval(best.mean_reward, best.half_width))
         output.print_note(
             f"{path} is the policy of epoch {best.epoch}, chosen by its mean reward in {best.episodes} episodes "
-            f"during training, {chosen_by}, which flatters it; these episodes are others"
+            f"during training, {chosen_by}, likely too high since the highest was chosen; these episodes are others"
         )
 
 

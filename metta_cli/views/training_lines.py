@@ -363,6 +363,6 @@ def best_summary(best: api.BestPolicy, fresh: api.Interval | None) -> list[str]:
     """Lines about the best policy of a run: by what it was chosen, and its reward in other episodes."""
     chosen_by = estimate(api.Interval(best.mean_reward, best.half_width))
     return [
-        f"best policy: epoch {best.epoch}, reward {chosen_by} in the {best.episodes} episodes by which it was chosen"
-        + (f"; {estimate(fresh)} in other episodes, which do not flatter it" if fresh else "")
+        f"best policy: epoch {best.epoch}, reward {chosen_by} in the {best.episodes} episodes by which it was chosen, "
+        f"likely too high since the highest was chosen" + (f"; {estimate(fresh)} in other episodes" if fresh else "")
     ]

@@ -14,16 +14,16 @@ is_possible = sys.platform == "linux" and find_spec("tensorboard") is not None
 
 
 @pytest.mark.skipif(not is_possible, reason="needs inotify and TensorBoard")
-@pytest.mark.parametrize("signals", [["KILL"], ["TERM", "INT", "HUP"]], ids=["killed", "asked"])
-def test_a_run_stopped_at_any_moment_and_resumed_equals_the_uninterrupted_run(signals: list[str]) -> None:
+def test_a_run_stopped_at_any_moment_and_resumed_equals_the_uninterrupted_run() -> None:
+    signals = ("--signals", "KILL", "--signals", "TERM", "INT", "HUP")
     ran = subprocess.run(
-        [sys.executable, "faults.py", "--kills", "3", "--seed", "7", "--signals", *signals],
+        [sys.executable, "faults.py", "--kills", "3", "--seed", "7", *signals],
         cwd=SUPPORT,
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "3 kills of " in ran.stdout
-    assert " in write" in ran.stdout.splitlines()[-1]  # one in each run
-    if signals == ["KILL"]:
-        assert any(f"while writing {file}" in ran.stdout for file in ("checkpoint", "trainer_state"))
+    killed, asked = [line for line in ran.stdout.splitlines() if line.startswith("3 kills of ")]
+    assert " in write" in killed  # one in each run
+    assert " in write" in asked
+    assert any(f"while writing {file}" in killed for file in ("checkpoint", "trainer_state"))

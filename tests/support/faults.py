@@ -1,7 +1,7 @@
 """Kill training at random moments, resume it each time, and compare it with the run that nobody disturbed.
 
     python tests/support/faults.py --kills 50 --seed 0
-    python tests/support/faults.py --kills 50 --seed 0 --signals TERM INT
+    python tests/support/faults.py --kills 50 --seed 0 --signals KILL --signals TERM INT
 
 Every life of a run is a process of its own, forked from one that has imported torch already, and runs the real command.
 The first of a run comes in the middle of writing a checkpoint or a trainer state. Of the others half come at a moment
@@ -197,11 +197,8 @@ class Clock:
 class Faults:
     """Runs in one folder, disturbed ones and the one they are compared with."""
 
-    def __init__(self, folder: Path, seed: int, signals: Sequence[str]):
+    def __init__(self, folder: Path):
         self.folder = folder
-        self.random = random.Random(seed)
-        self.signals = [signal.Signals[f"SIG{name}"] for name in signals]
-        self.counts: Counter[str] = Counter()
         (folder / "run.toml").write_text(RUN)
         (folder / "first.toml").write_text(TINY)
         (folder / "second.toml").write_text(TINY.replace("mine_red = 3", "mine_red = 1").replace("= 20\n", "= 13\n"))
@@ -211,6 +208,12 @@ class Faults:
         self._expect(life.end() == 0, "the undisturbed run failed")
         self.seconds = (time.monotonic() - life.began) / 2
         """about what a life takes whose timers are not always due"""
+
+    def begin(self, seed: int, signals: Sequence[str]) -> None:
+        """Disturb the next runs with these signals, at moments that the seed determines."""
+        self.random = random.Random(seed)
+        self.signals = [signal.Signals[f"SIG{name}"] for name in signals]
+        self.counts: Counter[str] = Counter()
 
     def run(self, name: str, kills: int) -> int:
         """Train a run, disturbed up to so many times; how many times it was. AssertionError if it ends otherwise."""
@@ -344,24 +347,26 @@ def _logged(folder: Path) -> Iterator[tuple[int, float]]:
     yield from shown.items()
 
 
-def disturb(kills: int, seed: int, signals: Sequence[str]) -> None:
-    """Runs with so many kills in all, compared one by one; prints the figures."""
+def disturb(kills: int, seed: int, groups: Sequence[Sequence[str]]) -> None:
+    """Runs with so many kills by each group of signals, compared one by one; prints the figures of each group."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        faults = Faults(Path(folder), seed, signals)
-        done = runs = 0
-        while done < kills:
-            runs += 1
-            done += faults.run(f"run{runs}", min(KILLS_OF_A_RUN, kills - done))
+        faults = Faults(Path(folder))
+        for signals in groups:
+            faults.begin(seed, signals)
+            done = runs = 0
+            while done < kills:
+                runs += 1
+                done += faults.run(f"{'_'.join(signals)}_{runs}", min(KILLS_OF_A_RUN, kills - done))
+            figures = ", ".join(f"{count} {name}" for name, count in sorted(faults.counts.items()))
+            print(f"{done} kills of {runs} runs by {'/'.join(signals)}, all as if nothing had happened: {figures}")
         os.chdir("/")
-    figures = ", ".join(f"{count} {name}" for name, count in sorted(faults.counts.items()))
-    print(f"{done} kills of {runs} runs, all as if nothing had happened: {figures}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--signals", nargs="+", choices=["KILL", "TERM", "INT", "HUP"], default=["KILL"])
+    parser.add_argument("--signals", nargs="+", choices=["KILL", "TERM", "INT", "HUP"], action="append")
     options = parser.parse_args()
-    disturb(options.kills, options.seed, options.signals)
+    disturb(options.kills, options.seed, options.signals or [["KILL"]])
