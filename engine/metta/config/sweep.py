@@ -145,3 +145,9 @@ class SweepConfig(FrozenModel):
     def direction(self) -> Literal["maximize", "minimize"]:
         """Whether a larger or a smaller score is better."""
         return "maximize" if self.reward_to_reach is None else "minimize"
+
+
+class SweepTables(FrozenModel):
+    """The table that a sweep file has besides those of a TOML file, which change its base."""
+
+    sweep: SweepConfig = Field(description="what the sweep varies and improves")

@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 from metta.config.run import RunConfig
-from metta.config.validation.frozen_model import NamedTable
+from metta.config.validation.frozen_model import FrozenModel, NamedTable
 from metta.config.validation.key_paths import default_of, named_entry, sections
 
 
 def config_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of the TOML file: every key with its type, default and description."""
-    schema = RunConfig.model_json_schema(mode="validation")
-    models = {model.__name__: model for _, model in sections(RunConfig)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **table_schemas(RunConfig),
+        "title": "metta",
+        "description": "A training run of metta. Keys that are omitted keep their defaults.",
+    }
+
+
+def table_schemas(root: type[FrozenModel]) -> dict[str, Any]:
+    """JSON Schema of a model whose fields are tables; `$defs` has the schema of each table, by the name of its model."""
+    schema = root.model_json_schema(mode="validation")
+    models = {model.__name__: model for _, model in sections(root)}
     for name, table in schema["$defs"].items():
         for key, entry in table["properties"].items():
             _remove_null(entry)
@@ -23,12 +33,7 @@ def config_schema() -> dict[str, Any]:
         for key, field in model.model_fields.items():
             if named := named_entry(field.annotation):
                 _accept_names(schema["$defs"], schema["$defs"][name]["properties"][key], named)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **schema,
-        "title": "metta",
-        "description": "A training run of metta. Keys that are omitted keep their defaults.",
-    }
+    return schema
 
 
 def _accept_names(definitions: dict[str, Any], entry: dict[str, Any], model: type[NamedTable]) -> None:

@@ -11,9 +11,10 @@ from typing import Any, Final
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS
 from metta.config.env.game import AgentSettings
 from metta.config.env.map_generators import MAP_BUILDERS
-from metta.config.loading.json_schema import config_schema
+from metta.config.loading.json_schema import table_schemas
 from metta.config.loading.renamed_keys import current_path
 from metta.config.run import RunConfig
+from metta.config.sweep import SweepTables
 from metta.config.training import LOGGERS
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, annotation_at, choices, default_of, named_entry, sections
@@ -103,11 +104,11 @@ def _without_names(path: KeyPath) -> KeyPath:
 
 
 def _tables(built_in_only: bool) -> Iterator[TableReference]:
-    schemas = config_schema()["$defs"]
     custom = {name for registry in _REGISTRIES for name in registry.names() if registry.is_custom(name)}
     excluded = custom if built_in_only else set()
     seen: set[tuple[str, type[FrozenModel]]] = set()
-    for header, model in sections(RunConfig):
+    schemas = table_schemas(RunConfig)["$defs"] | table_schemas(SweepTables)["$defs"]
+    for header, model in [*sections(RunConfig), *sections(SweepTables)]:
         if (header, model) in seen:  # listed already under another type of the enclosing table
             continue
         seen.add((header, model))
@@ -152,6 +153,8 @@ def _type(entry: dict[str, Any]) -> str:
     if "anyOf" in entry:
         types = list(dict.fromkeys(_type(choice) for choice in entry["anyOf"]))
         return " or ".join(name for name in types if name != "integer" or "number" not in types)
+    if entry.get("items") == {}:
+        return "list"
     if entry["type"] in ("array", "object"):
         holder, inner = "list" if entry["type"] == "array" else "table", _type(_inner(entry))
         plural = re.sub(r"\b(integer|number|boolean|string|list|table|range)\b", r"\1s", inner)
@@ -163,6 +166,8 @@ def _range(entry: dict[str, Any]) -> str:
     """The bounds of a number, or of the numbers in a list, a table or a range."""
     if "oneOf" in entry and not _is_table(entry):
         return _range(entry["oneOf"][0])
+    if entry.get("items") == {}:
+        return ""
     if entry.get("type") == "array" or (entry.get("type") == "object" and not _is_table(entry)):
         return _range(_inner(entry))
     bounds = {key: value for key, value in entry.items() if key in _BOUNDS and abs(value) < _LARGEST_BOUND}

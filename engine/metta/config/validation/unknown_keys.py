@@ -98,6 +98,7 @@ NOTES: Final[dict[str, str]] = {
     "num_envs": "the number of worlds follows from the sizes in [experience]; `metta check` prints it",
     "n_envs": "the number of worlds follows from the sizes in [experience]; `metta check` prints it",
     "num_workers": "one process simulates all worlds; `torchrun` starts several processes",
+    "sweep": "a file with the table [sweep] describes a sweep: run it with metta sweep FILE.toml",
     "num_minibatches": "set experience.minibatch_size, in agent steps",
     "nminibatches": "set experience.minibatch_size, in agent steps",
 }
