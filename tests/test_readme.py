@@ -18,6 +18,7 @@ from packages import install
 from typer.testing import CliRunner
 
 from metta.config.loading.load import parse_config
+from metta.config.loading.sweep_file import load_sweep
 from metta.config.loading.renamed_keys import RENAMED_KEYS
 from metta.config.run import RunConfig
 from metta_cli.main import app
@@ -179,8 +180,12 @@ def test_the_example_package_extends_metta(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
-def test_a_toml_example_is_a_config(block: Block) -> None:
-    assert parse_config(block.code, block.page) != RunConfig()
+def test_a_toml_example_is_a_config(block: Block, tmp_path: Path) -> None:
+    if "[sweep]" in block.code:
+        (tmp_path / "search.toml").write_text(block.code)
+        assert load_sweep(tmp_path / "search.toml").num_trials == 40
+    else:
+        assert parse_config(block.code, block.page) != RunConfig()
 
 
 METTA = r"(?:^|&& |-m )(?:\.venv/bin/)?metta(?:_cli)? ([a-z]+)"

@@ -20,7 +20,7 @@ from metta.run.run_directory import METRICS, newest_checkpoint
 from metta.world.make_environment import make_environment
 
 EVALUATION_EPISODES: Final = 32
-"""Episodes of the metric `evaluation/mean_reward`: the same maps for all runs, which are not those of training."""
+"""Episodes of the metric `evaluation/mean_reward`: the same for all runs, not those of training or of `metta eval`."""
 
 
 @dataclass(frozen=True)
@@ -101,4 +101,5 @@ def _evaluated(run_dir: Path, device: str) -> float:
     if checkpoint is None:
         raise CheckpointError(f"{run_dir} has no checkpoint")
     agent = load_policy(checkpoint, find_device(device)).agent
-    return evaluate(agent, make_environment(agent.env_config), EVALUATION_EPISODES, seed=0).mean_reward
+    env = make_environment(agent.env_config)
+    return evaluate(agent, env, EVALUATION_EPISODES, seed=0, split="validation").mean_reward
