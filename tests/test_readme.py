@@ -18,8 +18,8 @@ from packages import install
 from typer.testing import CliRunner
 
 from metta.config.loading.load import parse_config
-from metta.config.loading.sweep_file import load_sweep
 from metta.config.loading.renamed_keys import RENAMED_KEYS
+from metta.config.loading.sweep_file import load_sweep
 from metta.config.run import RunConfig
 from metta_cli.main import app
 

@@ -37,7 +37,7 @@ def resume(
         with experiment_view(json, quiet) as view:
             reason: str = api.resume_runs(run_dir, view, changes, jobs).reason
     elif jobs is not None:
-        raise UsageError(f"--jobs is for experiments, which `metta train --seeds` begins; {run_dir} is none")
+        raise UsageError(f"--jobs is for experiments and sweeps, which have several runs; {run_dir} is one run")
     else:
         with training_view(json, quiet) as view:
             reason = api.resume_run(run_dir, view, changes).reason

@@ -10,7 +10,7 @@ import typer
 from metta import api
 from metta.errors import TrainingError, UsageError
 from metta_cli import output
-from metta_cli.parameters import Debug, Json, Quiet, integer_option
+from metta_cli.parameters import Debug, Jobs, Json, Quiet
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views.sweep_lines import JsonSweepView, PlainSweepView, SweepView, print_status
 
@@ -21,7 +21,6 @@ File = Annotated[
     ),
 ]
 SweepDir = Annotated[str | None, typer.Option(help="Directory of the sweep.  [default: a new one in runs/]")]
-Jobs = Annotated[int, integer_option("Runs to train at once.", 1)]
 Storage = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +41,7 @@ Status = Annotated[
 def sweep(
     file: File = None,
     run_dir: SweepDir = None,
-    jobs: Jobs = 1,
+    jobs: Jobs = None,
     storage: Storage = None,
     join: Join = None,
     status: Status = None,
@@ -64,13 +63,13 @@ def sweep(
         print_status(api.sweep_summary(status, storage), json)
         return
     if join is not None:
-        work_on_sweep(join, jobs, json, quiet, storage)
+        work_on_sweep(join, jobs or 1, json, quiet, storage)
         return
     assert file is not None
     loaded = api.load_sweep(file, storage)
     set_up_torch()
     with sweep_view(json, quiet) as view:
-        exit_after(api.start_sweep(loaded, view, run_dir, jobs))
+        exit_after(api.start_sweep(loaded, view, run_dir, jobs or 1))
 
 
 def work_on_sweep(root: str, jobs: int, json: bool, quiet: bool, storage: str | None = None) -> None:

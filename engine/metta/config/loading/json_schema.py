@@ -20,7 +20,7 @@ def config_schema() -> dict[str, Any]:
 
 
 def table_schemas(root: type[FrozenModel]) -> dict[str, Any]:
-    """JSON Schema of a model whose fields are tables; `$defs` has the schema of each table, by the name of its model."""
+    """JSON Schema of a model whose fields are tables; `$defs` has that of each table, by the name of its model."""
     schema = root.model_json_schema(mode="validation")
     models = {model.__name__: model for _, model in sections(root)}
     for name, table in schema["$defs"].items():
