@@ -240,7 +240,17 @@ def test_links_and_paths_exist(page: str) -> None:
     assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
-NOT_IN_TREE = ("runs/", "checkpoints/", "replays/", "tensorboard/", "losses/", "stats/", "my_parts/", "presets/NAME")
+NOT_IN_TREE = (
+    "runs/",
+    "RUN/",
+    "checkpoints/",
+    "replays/",
+    "tensorboard/",
+    "losses/",
+    "stats/",
+    "my_parts/",
+    "presets/NAME",
+)
 """Paths that a run writes, names of metrics, and examples."""
 
 
