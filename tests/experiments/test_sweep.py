@@ -43,7 +43,7 @@ class InProcessPool:
     """called when an event has been received"""
 
     def __init__(self, max_jobs: int, on_stop: Callable[[str], None]):
-        self.max_jobs, self.threads, self.is_stopping = max_jobs, 1, False
+        self.max_jobs, self.threads, self.is_stopping = max_jobs, 0, False
         self.waiting: list[Job] = []
         self.running: str | None = None
         self.stopped: set[str] = set()

@@ -62,7 +62,8 @@ def resume_sweep(root: str | Path, listener: SweepListener, jobs: int = 1, stora
 def _work(study: SweepStudy, listener: SweepListener, jobs: int) -> SweepEnded:
     """Train trials until none is left that no other process works on, or a signal requests a stop."""
     with storage_in_use(study), JobPool(jobs, on_stop=lambda name: listener(StopRequested(name))) as pool:
-        torch.set_num_threads(pool.threads)  # evaluations share the cores with the runs
+        if pool.threads:
+            torch.set_num_threads(pool.threads)  # evaluations share the cores with the runs
         listener(SweepBegan(summarize(study), jobs))
         worker = _Worker(study, pool, listener)
         worker.claim_trials()
