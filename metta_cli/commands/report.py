@@ -14,7 +14,11 @@ from metta_cli.parameters import RUN_HELP, Debug, complete_run
 def report(
     run: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help=f"Runs: {RUN_HELP}; repeatable.", autocompletion=complete_run),
+        typer.Argument(
+            metavar="RUN",
+            help=f"Runs: {RUN_HELP}; or directories of experiments; repeatable. Or the directory of one sweep.",
+            autocompletion=complete_run,
+        ),
     ],
     out: Annotated[str | None, typer.Option(metavar="FILE.html", help="File to write.  [default: report.html]")] = None,
     average: Annotated[
@@ -31,7 +35,8 @@ def report(
 ) -> None:
     """Compare runs on one web page: scores, curves, settings, replays.
 
-    Runs that differ only in their seed are one group, with 95 % confidence intervals over its runs.
+    Runs that differ only in their seed are one group, with 95 % confidence intervals over its runs. Of a sweep, the
+    page shows its trials.
     """
     found = api.read_report(resolve.all_runs(run), average)
     paths = [found.write_html(out or "report.html", overwrite=out is not None)]

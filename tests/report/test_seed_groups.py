@@ -14,8 +14,11 @@ import pytest
 from filelock import FileLock
 from made_up_runs import EPOCHS, write_run
 from scipy import stats
+from tiny_runs import tiny_config
 from typer.testing import CliRunner
 
+from metta.errors import SkippedFileWarning
+from metta.experiments.seeds import Experiment
 from metta.report.numbers import csv_text
 from metta.report.read_report import read_report
 from metta.report.run_data import read_runs
@@ -216,3 +219,15 @@ def test_missing_numbers_are_empty_in_the_table(tmp_path: Path) -> None:
     report = read_report([write_run(tmp_path / "run", epochs=2)])
     rows = list(csv.DictReader(csv_text(report.records()).splitlines()))
     assert {(row["low"], row["high"]) for row in rows if row["kind"] == "score"} == {("", "")}
+
+
+def test_an_experiment_stands_for_its_runs(tmp_path: Path) -> None:
+    for seed in (3, 1):
+        write_run(tmp_path / "trials" / f"seed_{seed}", f"run.seed={seed}", epochs=2)
+    Experiment(tmp_path / "trials", tiny_config(), (3, 1, 2), jobs=1, threads=1).write()  # seed 2 has not begun
+    (group,) = group_runs(read_runs([tmp_path / "trials", tmp_path / "trials" / "seed_1"]))
+    assert (group.name, [run.seed for run in group.runs]) == ("trials", [1, 3])
+    (tmp_path / "new").mkdir()
+    Experiment(tmp_path / "new", tiny_config(), (1,), jobs=1, threads=1).write()
+    with pytest.warns(SkippedFileWarning, match="new is an experiment of which no run has begun"):
+        assert len(read_runs([tmp_path / "new", tmp_path / "trials"])) == 2

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import IN_RUN, user_path
 from metta.errors import MettaError, SkippedFileWarning, UsageError
+from metta.experiments.seeds import experiment_runs, is_experiment
 from metta.experiments.sweep.summary import is_sweep
 from metta.run.metrics_file import valid_lines
 from metta.run.run_directory import METRICS, is_training, read_run_config, replay_directory, replay_prefix
@@ -127,7 +128,9 @@ def read_runs(directories: Sequence[str | Path]) -> list[RunData]:
     while unread:
         path = unread.pop()
         try:
-            if path not in found:
+            if is_experiment(path):
+                unread += reversed(_experiment_runs(path))
+            elif path not in found:
                 found[path] = _read_run(path)
         except MettaError as error:
             problems.append(str(error))
@@ -140,6 +143,13 @@ def read_runs(directories: Sequence[str | Path]) -> list[RunData]:
         warnings.warn(f"left out: {problem}", SkippedFileWarning, stacklevel=2)
     names = _distinct_names(list(found))
     return [RunData(name, path, *found[path]) for name, path in zip(names, found, strict=True)]
+
+
+def _experiment_runs(path: Path) -> list[Path]:
+    """The runs of an experiment. Raises UsageError if none has begun."""
+    if not (runs := experiment_runs(path)):
+        raise UsageError(f"{path} is an experiment of which no run has begun")
+    return runs
 
 
 def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]], RunState]:
