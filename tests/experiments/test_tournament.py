@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -247,6 +248,33 @@ def test_a_worker_that_dies_is_named(here: Path, tmp_path: Path, monkeypatch: py
         "tournament", "scripted", "random", "short", "--env", "tiny.toml", "--jobs", "2", "--out", str(tmp_path), code=1
     )
     assert "was killed by signal 9; finished pairs are saved: repeat the command" in result.stderr
+
+
+def test_an_interrupt_between_pairs_ends_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    has_ended, is_first = threading.Event(), iter([True, False, False])
+
+    class Worker:
+        def play(self, task: object) -> api.PairGames:
+            assert next(is_first) or has_ended.wait(20)
+            return api.PairGames(np.zeros((2, 2, 1)))
+
+        def end(self) -> None:
+            has_ended.set()
+
+        def close(self) -> None:
+            pass
+
+    def interrupt(progress: api.TournamentProgress) -> None:
+        if progress.num_played:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("metta.experiments.tournament.workers._Worker", Worker)
+    monkeypatch.setattr("metta.experiments.tournament.entrants._registered_digest", str)
+    monkeypatch.setitem(api.POLICIES._registered, "third", api.POLICIES.find("random"))
+    with pytest.raises(KeyboardInterrupt) as error:  # which keeps all frames alive
+        api.tournament(["scripted", "random", "third"], CONFIG.env, 1, out=tmp_path, jobs=2, listener=interrupt)
+    assert has_ended.is_set()
+    assert error.traceback
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -109,9 +110,10 @@ def _games(
             listener(TournamentProgress(entrants, len(tasks), num_stored, len(games) - num_stored))
 
     report()
-    for index, played in play_tasks([tasks[pair] for pair in missing], jobs):
-        pair = missing[index]
-        file.append(tasks[pair].first, tasks[pair].second, played)
-        games[pair] = played
-        report()
+    with closing(play_tasks([tasks[pair] for pair in missing], jobs)) as results:  # ends processes also on Ctrl-C here
+        for index, played in results:
+            pair = missing[index]
+            file.append(tasks[pair].first, tasks[pair].second, played)
+            games[pair] = played
+            report()
     return games

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class TournamentError(TrainingError):
     """A process that played a pair has died."""
 
 
-def play_tasks(tasks: Sequence[PairTask], jobs: int) -> Iterator[tuple[int, PairGames]]:
+def play_tasks(tasks: Sequence[PairTask], jobs: int) -> Generator[tuple[int, PairGames], None, None]:
     """Yield (index, games) of each task as it is finished, played in `jobs` processes; one: in this process.
 
     Raises what playing raises, TournamentError if a process dies.
