@@ -23,7 +23,7 @@ def resume(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Resume a run, an experiment or a sweep from the newest checkpoints."""
+    """Resume a run, an experiment or a sweep from checkpoints."""
     unused = {"--device": device, "--set": set_, "--total-timesteps": total_timesteps}
     if len(run) == 1 and api.is_sweep(root := api.user_path(run[0])):
         if given := [name for name, value in unused.items() if value]:
