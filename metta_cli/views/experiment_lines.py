@@ -19,7 +19,7 @@ class RunStatus:
     seed: int
     progress: RunProgress = field(default_factory=RunProgress)
     state: str = "waiting"
-    """waiting, starting, training, stopping, finished, interrupted or failed"""
+    """waiting, training, stopping, finished, interrupted or failed"""
     episode_metrics: api.EpochMetrics | None = None
     """metrics of the last epoch in which an episode ended"""
     ended: api.JobEnded | None = None
@@ -204,7 +204,7 @@ def end_lines(event: api.ExperimentEnded, runs: dict[str, RunStatus]) -> list[st
         *lines,
         "",
         "next:",
-        f"  evaluate  metta eval {directory}",
+        f"  evaluate  metta eval {directory}/{next(iter(runs))}",
         f"  compare   metta report {directory}",
         f"  watch     metta watch {directory}/{next(iter(runs))}",
         f"  resume    metta resume {directory}{more_steps}",

@@ -24,7 +24,7 @@ MAX_BAR_WIDTH = 30
 MIN_BAR_WIDTH = 5
 """The bar is left out where it has no space for as many columns."""
 COLORS = {"finished": "green", "failed": "bold red", "interrupted": "yellow", "stopping": "yellow", "waiting": "dim"}
-SHOWN_FIRST = ("training", "stopping", "starting", "failed", "interrupted", "waiting", "finished")
+SHOWN_FIRST = ("training", "stopping", "failed", "interrupted", "waiting", "finished")
 """States of the runs that are shown if the terminal has too few lines for all of them."""
 
 
