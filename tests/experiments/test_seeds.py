@@ -53,7 +53,7 @@ def test_killed_interrupted_and_resumed_as_if_alone(tmp_path: Path, monkeypatch:
 
     assert resume_runs(root, interrupt_once).reason == "interrupted"
     for seed in (0, 7):
-        assert metrics_of(root / f"seed_{seed}")[-1]["epoch"] < 40
+        assert len(metrics_of(root / f"seed_{seed}")) < 40
     ended = resume_runs(root, lambda event: None)
     assert ended.reason == "finished"
     assert experiment_runs(root) == [root / "seed_0", root / "seed_7"]
