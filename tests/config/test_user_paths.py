@@ -21,6 +21,7 @@ from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
 from metta.config.validation.key_paths import sections
 from metta.errors import ConfigError, UsageError
+from metta.experiments.seeds import Experiment
 from metta_cli.main import app
 
 pytestmark = pytest.mark.usefixtures("quick_contents")
@@ -132,8 +133,20 @@ def agent() -> api.MettaAgent:
     return api.load_policy("~/run/checkpoints/checkpoint_000001.pt").agent
 
 
+def experiment() -> str:
+    """An experiment in `~/seeds` whose only run, a copy of `~/run`, is finished."""
+    root = Path.home() / "seeds"
+    if not root.exists():
+        shutil.copytree(root.with_name("run"), root / "seed_0")
+        Experiment(root, api.load_config(root / "seed_0" / "config.toml"), (0,), 1, 0).write()
+    return "~/seeds"
+
+
 CALLS: dict[str, Callable[[Any], object]] = {
     "check_writable": lambda path: api.check_writable(path("~/new/trace.json")),
+    "experiment_runs": lambda path: api.experiment_runs(path(experiment()))[0].relative_to(Path.home()),
+    "is_experiment": lambda path: 1 / api.is_experiment(path(experiment())),
+    "resume_runs": lambda path: api.resume_runs(path(experiment()), lambda event: None),
     "export_policy": lambda path: api.export_policy(agent(), path("~/new/policy.onnx")),
     "find_runs": lambda path: api.find_runs([path("~/run")])[0].relative_to(Path.home()),
     "load_checkpoint": lambda path: api.load_checkpoint(agent(), path("~/run/checkpoints/checkpoint_000001.pt")),

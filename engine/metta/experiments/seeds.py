@@ -197,7 +197,7 @@ def resume_runs(
 
 def is_experiment(directory: str | Path) -> bool:
     """Whether a directory is an experiment: whether it contains `experiment.toml`."""
-    return os.path.isfile(os.path.join(directory, EXPERIMENT))  # accepts names of any length
+    return os.path.isfile(user_path(directory) / EXPERIMENT)  # unlike Path.is_file, accepts names of any length
 
 
 def experiment_runs(directory: str | Path) -> list[Path]:
