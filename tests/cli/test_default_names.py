@@ -48,7 +48,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_every_command_with_a_default_name_is_tested() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     writers = {name for name, command in commands.items() if any(param.name == "out" for param in command.params)}
-    assert writers == set(DEFAULT_NAMES)
+    # the directory of a tournament is continued by the next one in its world, whose page replaces the one before
+    assert writers == set(DEFAULT_NAMES) | {"tournament"}
 
 
 @pytest.mark.parametrize("command", DEFAULT_NAMES)

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
+from in_process_pool import InProcessPool
 from tiny_runs import TINY, ignore, tiny_config
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from metta.config.validation.file_paths import user_path
 from metta.config.validation.key_paths import sections
 from metta.errors import ConfigError, UsageError
 from metta.experiments.seeds import Experiment
+from metta.experiments.sweep import run_sweep
 from metta_cli.main import app
 
 pytestmark = pytest.mark.usefixtures("quick_contents")
@@ -29,12 +31,19 @@ pytestmark = pytest.mark.usefixtures("quick_contents")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home directory with a run, a TOML file and a suite."""
+    """A home directory with a run, TOML files, a suite and a finished sweep."""
     home = tmp_path_factory.mktemp("home")
     api.train_run(tiny_config(home / "run", "run.total_timesteps=512"), ignore)
     (home / "tiny.toml").write_text(TINY.replace("total_timesteps = 4096", "total_timesteps = 512"))
     (home / "suite.toml").write_text('worlds = ["tiny.toml"]\n')
     (home / "scenes.toml").write_text(TINY + '[curriculum]\nscenes = ["~/tiny.toml"]\n')
+    (home / "search.toml").write_text(
+        '[sweep]\nbase = "tiny.toml"\nmetric = "reward"\ntrials = 1\n[run]\ntotal_timesteps = 1536\n'
+        '[sweep.parameters]\n"ppo.gamma" = { values = [0.9] }\n'
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_sweep, "JobPool", InProcessPool)
+        api.start_sweep(api.load_sweep(home / "search.toml"), lambda event: None, home / "sweep")
     return home
 
 
@@ -45,6 +54,7 @@ def home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(run_sweep, "JobPool", InProcessPool)
     return tmp_path / "home"
 
 
@@ -147,6 +157,13 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "experiment_runs": lambda path: api.experiment_runs(path(experiment()))[0].relative_to(Path.home()),
     "is_experiment": lambda path: 1 / api.is_experiment(path(experiment())),
     "resume_runs": lambda path: api.resume_runs(path(experiment()), lambda event: None),
+    "is_sweep": lambda path: 1 / api.is_sweep(path("~/sweep")),
+    "load_sweep": lambda path: api.load_sweep(path("~/search.toml")),
+    "start_sweep": lambda path: api.start_sweep(
+        api.load_sweep("~/search.toml"), lambda event: None, path("~/new/sweep")
+    ),
+    "resume_sweep": lambda path: api.resume_sweep(path("~/sweep"), lambda event: None),
+    "sweep_summary": lambda path: api.sweep_summary(path("~/sweep")),
     "export_policy": lambda path: api.export_policy(agent(), path("~/new/policy.onnx")),
     "find_runs": lambda path: api.find_runs([path("~/run")])[0].relative_to(Path.home()),
     "load_checkpoint": lambda path: api.load_checkpoint(agent(), path("~/run/checkpoints/checkpoint_000001.pt")),
@@ -203,6 +220,7 @@ def test_a_function_takes_texts_and_paths_from_a_home_directory(name: str, kind:
         "export_policy",
         "read_report",
         "save_checkpoint",
+        "start_sweep",
         "write_replay",
         "write_report",
         "tournament",
@@ -253,6 +271,11 @@ OPTIONS: dict[str, list[list[str]]] = {
     "export env": [["export", "~/run", "--env=~/tiny.toml"]],
     "export out": [["export", "~/run", "--out=~/new/policy.onnx"]],
     "report run": [["report", "~/run"]],
+    "sweep file": [["sweep", "~/search.toml", "--quiet", "--run-dir=runs/sweep"]],
+    "sweep run_dir": [["sweep", "~/search.toml", "--quiet", "--run-dir=~/new/sweep"]],
+    "sweep storage": [["sweep", "~/search.toml", "--quiet", "--run-dir=runs/sweep", "--storage=~/study.log"]],
+    "sweep join": [["sweep", "--join=~/sweep", "--quiet"]],
+    "sweep status": [["sweep", "--status=~/sweep"]],
     "report out": [["report", "~/run", "--out=~/new/report.html"]],
     "report csv": [["report", "~/run", "--csv=~/new/numbers.csv"]],
     "check source": [["check", "~/tiny.toml"]],

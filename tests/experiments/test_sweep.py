@@ -9,22 +9,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import TINY, Killed, Recorder, metrics_of
+from in_process_pool import InProcessPool
+from tiny_runs import TINY, Killed, metrics_of
 
 from metta.api import load_config, load_sweep, resume_sweep, start_sweep, sweep_summary
 from metta.errors import UsageError
-from metta.experiments.job_pool import Job, JobEnded, JobEvent
+from metta.experiments.job_pool import JobEnded
 from metta.experiments.sweep import run_sweep
 from metta.experiments.sweep.score import EpochReward, part_rewards, seconds_to_reward
 from metta.experiments.sweep.study import SweepStudy
 from metta.experiments.sweep.summary import NOT_REACHED, SweepSummary
-from metta.run.events import EpochEnded, Event, RunEnded
-from metta.run.train import train_run
+from metta.run.events import EpochEnded, Event
 from metta_cli.main import app
 
 PARAMETERS = (
@@ -32,56 +31,6 @@ PARAMETERS = (
     '"agent.mlp_layers" = { low = 1, high = 2 }\n'
 )
 SHORT = "\n[run]\ntotal_timesteps = 1536\n"
-
-
-class InProcessPool:
-    """A JobPool that trains each run in this process, then sends its events."""
-
-    error: Callable[[Job], JobEnded | None] = staticmethod(lambda job: None)
-    """the end of a job that does not train"""
-    after: Callable[[str, Event], None] = staticmethod(lambda name, event: None)
-    """called when an event has been received"""
-
-    def __init__(self, max_jobs: int, on_stop: Callable[[str], None]):
-        self.max_jobs, self.threads, self.is_stopping = max_jobs, 0, False
-        self.waiting: list[Job] = []
-        self.running: str | None = None
-        self.stopped: set[str] = set()
-
-    def __enter__(self) -> InProcessPool:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
-    @property
-    def num_left(self) -> int:
-        return len(self.waiting) + (self.running is not None)
-
-    def submit(self, job: Job) -> None:
-        self.waiting.append(job)
-
-    def stop(self, name: str) -> None:
-        self.waiting = [job for job in self.waiting if job.name != name]
-        self.stopped.add(name)
-
-    def events(self) -> Iterator[JobEvent | JobEnded]:
-        while self.waiting:
-            job = self.waiting.pop(0)
-            self.running = job.name
-            ended = self.error(job)
-            recorder = Recorder()
-            if ended is None:
-                run = train_run(job.config, recorder, or_resume=True)
-                ended = JobEnded(job.name, run)
-            for event in recorder.events:
-                if job.name in self.stopped and ended.run:
-                    ended = JobEnded(job.name, RunEnded("interrupted", *list(vars(ended.run).values())[1:]))
-                    break
-                yield JobEvent(job.name, event)
-                self.after(job.name, event)
-            self.running = None
-            yield ended
 
 
 @pytest.fixture(autouse=True)

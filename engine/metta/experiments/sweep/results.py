@@ -8,6 +8,7 @@ from typing import Final
 
 from metta.config.loading.load import dump_tables
 from metta.config.validation.error_messages import shown
+from metta.config.validation.file_paths import user_path
 from metta.experiments.sweep.study import PARTS, PROBLEM, StudyTrial, SweepStudy
 from metta.experiments.sweep.summary import SweepParameter, SweepSummary, TrialState, TrialSummary
 from metta.files import write_atomically
@@ -29,7 +30,7 @@ def sweep_summary(root: str | Path, storage: str | None = None) -> SweepSummary:
 
     Raises UsageError if there is no sweep, or its study cannot be read.
     """
-    return summarize(SweepStudy.open(Path(root), storage))
+    return summarize(SweepStudy.open(user_path(root), storage))
 
 
 def summarize(study: SweepStudy) -> SweepSummary:

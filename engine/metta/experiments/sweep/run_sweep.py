@@ -27,7 +27,9 @@ MAX_RESTARTS: Final = 2
 """Times that a run whose process was killed is resumed before its trial counts as failed."""
 
 
-def start_sweep(sweep: SweepFile, listener: SweepListener, run_dir: str | None = None, jobs: int = 1) -> SweepEnded:
+def start_sweep(
+    sweep: SweepFile, listener: SweepListener, run_dir: str | Path | None = None, jobs: int = 1
+) -> SweepEnded:
     """Begin a sweep in a new directory, by default `runs/NAME-DATE-TIME`, and train its trials, `jobs` runs at once.
 
     Raises UsageError if the directory already has a sweep, or the storage cannot be used.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from metta.config.validation.file_paths import user_path
+
 SWEEP = "sweep.toml"
 """File with the table `[sweep]` in the directory of a sweep."""
 
@@ -86,4 +88,4 @@ class SweepSummary:
 
 def is_sweep(root: str | Path) -> bool:
     """Whether a directory is that of a sweep."""
-    return os.path.isfile(Path(root) / SWEEP)
+    return os.path.isfile(user_path(root) / SWEEP)
