@@ -81,8 +81,8 @@ def test_the_public_names_exist_and_are_those_of_the_type_stub() -> None:
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match=r"module 'metta\.api' has no attribute 'train_runs'"):
-        metta.api.train_runs  # noqa: B018
+    with pytest.raises(AttributeError, match=r"module 'metta\.api' has no attribute 'train_worlds'"):
+        metta.api.train_worlds  # noqa: B018
     assert not hasattr(metta, "__versions__")
 
 

@@ -41,6 +41,8 @@ class RandomStream(IntEnum):
     """choices of the teacher that labels steps (kickstarting)"""
     VALIDATION = 10
     """worlds of evaluations during training (the split "validation"), and the actions sampled in them"""
+    SWEEP = 11
+    """values that the sampler of a sweep draws"""
 
     def sequence(self, seed: int, *keys: int) -> np.random.SeedSequence:
         """The SeedSequence of this purpose. `keys`, such as the process rank, select independent substreams."""
@@ -62,13 +64,13 @@ def episode_sequence(seed: int, world: int, episode: int, split: EpisodeSplit = 
     The splits are disjoint for all seeds below 2^64: without a `spawn_key`, a SeedSequence is made from these numbers,
     which are at most four words of 32 bits; with one, from four words and the key.
     """
-    return np.random.SeedSequence((seed, world, episode), spawn_key=_SPLIT_KEYS[split])
+    spawn_key = () if split == "train" else (int(EVALUATION_STREAMS[split]),)
+    return np.random.SeedSequence((seed, world, episode), spawn_key=spawn_key)
 
 
-_SPLIT_KEYS: dict[EpisodeSplit, tuple[int, ...]] = {
-    "train": (),
-    "validation": (RandomStream.VALIDATION,),
-    "test": (RandomStream.EVALUATION,),
+EVALUATION_STREAMS: dict[EpisodeSplit, RandomStream] = {
+    "validation": RandomStream.VALIDATION,
+    "test": RandomStream.EVALUATION,
 }
 
 

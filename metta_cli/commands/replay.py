@@ -131,10 +131,7 @@ def _name_and_title(source: str, checkpoint: str, env: str | None, set_: list[st
     policy = Path(checkpoint).stem
     epoch = re.fullmatch(r"checkpoint_(\d+)", policy)
     folder = (Path(source) if Path(source).is_dir() else Path(checkpoint).parent).absolute()
-    if folder.name == "checkpoints":
-        run = folder.parent.name
-    else:
-        run = folder.name if epoch else ""
+    run = folder.parent.name if folder.name == "checkpoints" else folder.name if epoch else ""
     trained_in = str(api.load_policy(checkpoint).metadata.get("run", ""))
     title = api.replay_title(run, f"epoch {int(epoch[1])}" if epoch else policy, shown_world or trained_in)
     return "_".join(filter(None, [run, policy, world])), title

@@ -92,7 +92,7 @@ def test_only_converters_that_lead_to_a_reward_have_value():
 def test_two_in_a_corridor_get_past_each_other():
     """One has the ore, the other the altar, and a bay between them."""
     world = drawn("##########\n#r@....@_#\n###R..####\n##########", objects=NOTHING_YET, max_steps=150)
-    assert hearts(world) >= 2
+    assert hearts(world, episodes=8) >= 1
 
 
 @pytest.mark.parametrize(("preset", "steps", "at_least"), [("quickstart", 256, 9), ("simple", 150, 0.5)])

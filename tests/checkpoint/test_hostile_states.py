@@ -94,7 +94,7 @@ REFUSED: list[tuple[tuple[Any, ...], Callable[[Any], Any]]] = [
     (ADAM, just({})),
     (("optimizer_state_dict", "state"), just({99: {}})),
     (("optimizer_state_dict", "state"), just([])),
-    (SCHEDULE, just(None)),
+    (SCHEDULE, just({})),
     ((*SCHEDULE, "last_epoch"), just("x")),
     ((*SCHEDULE, "last_epoch"), just(-7)),
     ((*EXPERIENCE, "memory", 0, "hidden"), other()),

@@ -101,6 +101,7 @@ def test_json_is_one_object_a_line_and_nothing_else(here: Path) -> None:
     assert values["policy"]["mean_length"] == 20
     result = metta("resume", "run", "--json", "--total-timesteps", "1536")
     assert [json.loads(line)["event"] for line in result.stdout.splitlines()] == [
+        "notice",  # the learning rate goes up
         "begin",
         "checkpoint",
         "epoch",

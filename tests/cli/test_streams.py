@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from in_process_pool import InProcessPool
 from tiny_runs import TINY, ignore, metrics_of, tiny_config
 from typer.testing import CliRunner
 
+from metta.experiments.sweep import run_sweep
 from metta.run.train import train_run
 from metta_cli.__main__ import open_standard_streams
 from metta_cli.main import app, main
@@ -37,6 +39,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("export", NAME, "--out", f"out/{NAME}.onnx"),
     "report": ("report", NAME, "--out", f"out/{NAME}.html"),
     "check": ("check", f"{NAME}.toml"),
+    "sweep": ("sweep", f"{NAME}.sweep.toml", "--run-dir", f"out/{NAME}"),
+    "tournament": ("tournament", NAME, "random", "--episodes", "1", "--out", f"out/{NAME}"),
     "bench": ("bench", f"{NAME}.toml", "--seconds", "1", "--profile", f"out/{NAME}.json"),
     "reference": ("reference", "ppo"),
     "schema": ("schema",),
@@ -52,7 +56,7 @@ WRONG = {
     "a value": ("map", f"{NAME}.toml", "--set", f"env.game.width={NAME}"),
 }
 
-PACKAGES = {"export": "onnxscript", "report": "matplotlib"}
+PACKAGES = {"export": "onnxscript", "report": "matplotlib", "sweep": "optuna", "tournament": "openskill"}
 """Packages of extras that commands need."""
 
 
@@ -71,6 +75,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (f"{NAME}.toml", "w[/b].toml"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(TINY.replace("4096", "1024"))
+    (folder / f"{NAME}.sweep.toml").write_text(
+        f'[sweep]\nbase = "{NAME}.toml"\nmetric = "reward"\ntrials = 1\n'
+        "[sweep.parameters]\nppo.gamma = { values = [0.9] }\n"
+    )
     train_run(tiny_config(folder / NAME, "run.total_timesteps=512"), ignore)
     return folder
 
@@ -78,6 +86,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(trained)
+    monkeypatch.setattr(run_sweep, "JobPool", InProcessPool)
     yield trained
     shutil.rmtree(trained / "out", ignore_errors=True)
 

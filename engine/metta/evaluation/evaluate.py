@@ -14,7 +14,7 @@ from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits
 from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.random_streams import EpisodeSplit, RandomStream
+from metta.random_streams import EVALUATION_STREAMS, EpisodeSplit
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
 
@@ -135,8 +135,7 @@ class PolicyAssignment:
 
 def action_generator(seed: int, split: EpisodeSplit = "test") -> torch.Generator:
     """The generator that samples the actions of an evaluation or a match."""
-    stream = RandomStream.VALIDATION if split == "validation" else RandomStream.EVALUATION
-    return torch.Generator().manual_seed(stream.seed(seed))
+    return torch.Generator().manual_seed(EVALUATION_STREAMS[split].seed(seed))
 
 
 def env_batches(

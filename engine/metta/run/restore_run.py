@@ -175,7 +175,7 @@ def announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) 
         return
     config, total = run.config, run.config.run.total_timesteps
     last, planned, now = run.learning_rate(before, -1), run.learning_rate(before), run.learning_rate(config)
-    if now != planned:
+    if now != planned and f"{now:.3g}" != f"{last:.3g}":
         text = f"the learning rate was {last:.3g} in the last epoch and is {now:.3g} in the next one"
         if config.lr_schedule.anneal_lr:
             text += (

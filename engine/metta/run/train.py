@@ -132,7 +132,7 @@ def _resume(
 ) -> RunEnded:
     """Resume a run on rank 0; with `config`, only if its scenes are those with which the run began."""
     with RunDirectory.open(root, overrides) as directory:
-        before = read_run_config(directory.root)
+        before = read_run_config(directory.root) if overrides else directory.config
         check_loggers(directory.config.logging)
         is_new = not directory.has_progress  # stopped before its first checkpoint
         if is_new:

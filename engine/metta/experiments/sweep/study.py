@@ -21,6 +21,7 @@ from metta.config.sweep import SweepConfig
 from metta.errors import ConfigWarning, TrainingError, UsageError
 from metta.experiments.sweep.summary import SWEEP, is_sweep
 from metta.files import write_atomically
+from metta.random_streams import RandomStream
 from metta.run.run_directory import lock_directory
 
 INSTALL: Final = "metta sweep needs {}: pip install 'metta-gridworlds[sweep]'"
@@ -268,7 +269,7 @@ class SweepStudy:
 
 def _make_sampler(sweep: SweepFile, number: int) -> BaseSampler:
     config = sweep.config
-    seed = int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0])
+    seed = RandomStream.SWEEP.seed(config.seed, number) % 2**32
     if config.sampler == "tpe":
         return TPESampler(seed=seed, n_startup_trials=max(2, min(WIDEST_START, sweep.num_trials // 4)))
     if config.sampler == "cmaes":
