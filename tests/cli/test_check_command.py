@@ -92,7 +92,7 @@ def test_a_run_that_does_not_fit_now_gets_a_warning(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory_check, "free_memory", lambda: 10 << 20)
     ran = CliRunner().invoke(app, ["check", "quickstart", "--set", "run.device=cpu"])
     assert ran.exit_code == 0
-    assert "# warning: this run needs about 75.8 MiB of memory; 10 MiB are free" in ran.stdout
+    assert "# warning: this run needs about 75.9 MiB of memory; 10 MiB are free" in ran.stdout
 
 
 def test_a_run_that_the_gpu_cannot_hold_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_run_that_the_gpu_cannot_hold_is_wrong_input(monkeypatch: pytest.Monke
     monkeypatch.setattr("metta.api.gpu_memory", lambda device: 20 << 20)
     ran = CliRunner().invoke(app, ["check", "quickstart"])
     assert ran.exit_code == 2
-    assert ran.stderr.startswith("error: this run needs about 74.6 MiB of memory; the GPU has 20 MiB: ")
+    assert ran.stderr.startswith("error: this run needs about 74.8 MiB of memory; the GPU has 20 MiB: ")
 
 
 @pytest.mark.parametrize("backbone", [*BACKBONES.built_in, "mean of values"])

@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from metta.errors import UsageError
+from metta.experiments import job_pool
 from metta.experiments.job_pool import Job, JobEnded, JobEvent, JobPool
 from metta.run.events import EpochEnded
 from metta.run.train import train_run
@@ -23,6 +24,18 @@ def children() -> dict[str, psutil.Process]:
         with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
             found |= {word.removeprefix(MARK): child for word in child.cmdline() if word.startswith(MARK)}
     return found
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "limit", "threads"),
+    [(2, 2, "", 2), (8, 2, "", 4), (8, 8, "", 2), (1, 3, "", 1), (8, 2, "1", 1), (2, 1, "", 0)],
+)
+def test_cores_are_shared_out_and_two_jobs_on_two_cores_have_the_threads_of_a_run_alone(
+    cores: int, jobs: int, limit: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_pool, "available_cores", lambda: cores)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    assert job_pool.threads_per_job(jobs) == threads
 
 
 def test_jobs_stop_fail_and_are_killed_and_the_others_go_on(tmp_path: Path) -> None:

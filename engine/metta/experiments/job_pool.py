@@ -163,12 +163,14 @@ class JobPool:
 def threads_per_job(max_jobs: int) -> int:
     """Threads of each of `max_jobs` processes that share the cores; 0, as many as alone, for a single one.
 
-    At most `OMP_NUM_THREADS`, if that is set. With another number of threads, torch adds in another order, so that
-    results differ in their last bits.
+    At least two if there are two cores, so that two jobs on two cores have the results of the same runs alone: with
+    another number of threads, torch adds in another order, and results differ in their last bits. At most
+    `OMP_NUM_THREADS`, if that is set.
     """
     if max_jobs == 1:
         return 0
-    share = max(1, available_cores() // max_jobs)
+    cores = available_cores()
+    share = max(min(2, cores), cores // max_jobs)
     limit = os.environ.get("OMP_NUM_THREADS", "")
     return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
 
