@@ -80,7 +80,7 @@ ExperimentListener = Callable[[ExperimentEvent], None]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the files of an experiment say."""
+    """The contents of the files of an experiment."""
 
     root: Path
     config: RunConfig
