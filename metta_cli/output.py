@@ -149,6 +149,19 @@ def can_animate() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 
+def can_redraw() -> bool:
+    """Whether a live view may redraw lines: `can_animate`, and this process is not in the background."""
+    return can_animate() and is_in_foreground(sys.stdout.fileno())
+
+
+def is_in_foreground(terminal: int) -> bool:
+    """Whether the shell lets this process use the terminal; False after `metta train quickstart &`."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # not the controlling terminal: there is no job control
+        return True
+
+
 def plain_text(text: str, style: str = "") -> Any:
     """A `rich.text.Text` that shows exactly the string, with escapes for control characters and what stdout lacks."""
     from rich.text import Text  # noqa: PLC0415

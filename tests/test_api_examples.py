@@ -82,7 +82,7 @@ def test_the_public_names_exist_and_are_those_of_the_type_stub() -> None:
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"module 'metta\.api' has no attribute 'train_worlds'"):
-        metta.api.train_worlds  # noqa: B018
+        metta.api.train_worlds  # noqa: B018  # the access itself raises
     assert not hasattr(metta, "__versions__")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -94,9 +93,8 @@ def sweep_view(json: bool, quiet: bool) -> SweepView:
         return SweepView()
     if json:
         return JsonSweepView()
-    if not output.can_animate():
+    if not output.can_redraw():
         return PlainSweepView()
     from metta_cli.views.sweep_view import LiveSweepView  # noqa: PLC0415  # imports rich
-    from metta_cli.views.training_view import is_in_foreground  # noqa: PLC0415
 
-    return LiveSweepView(output.make_console()) if is_in_foreground(sys.stdout.fileno()) else PlainSweepView()
+    return LiveSweepView(output.make_console())

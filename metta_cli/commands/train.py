@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -83,11 +82,11 @@ def training_view(json: bool, quiet: bool) -> View:
         return View()
     if json:
         return JsonView()
-    if not output.can_animate():
+    if not output.can_redraw():
         return PlainView()
-    from metta_cli.views.training_view import LiveView, is_in_foreground  # noqa: PLC0415  # imports rich
+    from metta_cli.views.training_view import LiveView  # noqa: PLC0415  # imports rich
 
-    return LiveView(output.make_console()) if is_in_foreground(sys.stdout.fileno()) else PlainView()
+    return LiveView(output.make_console())
 
 
 def experiment_view(json: bool, quiet: bool) -> ExperimentView:
@@ -96,10 +95,8 @@ def experiment_view(json: bool, quiet: bool) -> ExperimentView:
         return ExperimentView()
     if json:
         return JsonExperimentView()
-    if not output.can_animate():
+    if not output.can_redraw():
         return PlainExperimentView()
     from metta_cli.views.experiment_view import LiveExperimentView  # noqa: PLC0415  # imports rich
-    from metta_cli.views.training_view import is_in_foreground  # noqa: PLC0415
 
-    is_live = is_in_foreground(sys.stdout.fileno())
-    return LiveExperimentView(output.make_console()) if is_live else PlainExperimentView()
+    return LiveExperimentView(output.make_console())

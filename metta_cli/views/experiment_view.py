@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console, ConsoleDimensions, RenderableType
-from rich.control import Control
-from rich.live import Live
+from rich.console import RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
 from metta import api
-from metta_cli import output
 from metta_cli.output import format_duration, format_number, plain_text
 from metta_cli.views.experiment_lines import ExperimentView, RunStatus, end_lines, error_lines, jobs_text
+from metta_cli.views.live_screen import LiveScreen, progress_bar
 from metta_cli.views.training_lines import STOPPING
-from metta_cli.views.training_view import EchoOff, progress_bar
 
 MAX_BAR_WIDTH = 30
 """Columns of a progress bar, at most."""
@@ -28,31 +21,8 @@ SHOWN_FIRST = ("training", "stopping", "failed", "interrupted", "waiting", "fini
 """States of the runs that are shown if the terminal has too few lines for all of them."""
 
 
-class LiveExperimentView(ExperimentView):
+class LiveExperimentView(LiveScreen, ExperimentView):
     """A panel with a line per run and one for all of them, redrawn four times per second."""
-
-    def __init__(self, console: Console):
-        super().__init__()
-        self.console = console
-        self.drawn_size: ConsoleDimensions | None = console.size
-        """size of the terminal at the last redraw; None if something else was drawn since then"""
-        self.live = Live(console=console, get_renderable=self._redraw, refresh_per_second=4, transient=True)
-        self.echo = EchoOff(sys.stdout.fileno(), self._forget_screen)
-
-    def __enter__(self) -> Self:
-        self.echo.__enter__()
-        self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.live.stop()
-        except OSError:  # the terminal was closed
-            output.silence_broken_streams()
-        finally:
-            self.echo.__exit__(kind, error, trace)
 
     def show(self, event: object) -> None:
         """Show one event at the next redraw."""
@@ -70,14 +40,8 @@ class LiveExperimentView(ExperimentView):
                 for line in end_lines(event, self.runs):
                     self.console.print(plain_text(line), soft_wrap=True)
 
-    def _forget_screen(self) -> None:
-        self.drawn_size = None
-
-    def _redraw(self) -> RenderableType:
-        """The panel. Clears the screen first if the last one may lie elsewhere than where it was drawn."""
-        if self.drawn_size != self.console.size:
-            self.console.control(Control.clear(), Control.home())
-            self.drawn_size = self.console.size
+    def draw(self) -> RenderableType:
+        """The panel."""
         return self._panel(self.began) if self.began else Text("Preparing the experiment ...")
 
     def _panel(self, began: api.ExperimentBegan) -> RenderableType:

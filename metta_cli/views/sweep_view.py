@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
-from typing import Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from metta import api
-from metta_cli import output
 from metta_cli.output import format_duration, format_number, plain_text
+from metta_cli.views.live_screen import LiveScreen, progress_bar
 from metta_cli.views.sweep_lines import Progress, SweepView, end_lines, score_text, setting_text, short_keys
 from metta_cli.views.training_lines import STOPPING
-from metta_cli.views.training_view import EchoOff, progress_bar
 
 BAR_WIDTH = 16
 SPARE_LINES = 8
 """Lines around the table's rows: heading, borders, the best trial and a message."""
 
 
-class LiveSweepView(SweepView):
-    """A table that is redrawn twice per second: running trials, then those that ended last."""
+class LiveSweepView(LiveScreen, SweepView):
+    """A table that is redrawn several times per second: running trials, then those that ended last."""
 
     def __init__(self, console: Console):
-        super().__init__()
-        self.console = console
+        super().__init__(console)
         self.progress = Progress()
         self.summary: api.SweepSummary | None = None
         self.running: dict[int, api.TrialBegan] = {}
         self.ended: list[api.TrialSummary] = []
         self.best: api.TrialSummary | None = None
         self.began_at = time.monotonic()
-        self.live = Live(console=console, get_renderable=self._redraw, refresh_per_second=2, transient=True)
-        self.echo = EchoOff(sys.stdout.fileno(), lambda: None)
-
-    def __enter__(self) -> Self:
-        self.echo.__enter__()
-        self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.live.stop()
-        except OSError:  # the terminal was closed
-            output.silence_broken_streams()
-        finally:
-            self.echo.__exit__(kind, error, trace)
 
     def show(self, event: object) -> None:
         """Show one event at the next redraw."""
@@ -78,7 +55,8 @@ class LiveSweepView(SweepView):
                 for line in end_lines(event):
                     self.console.print(plain_text(line), soft_wrap=True)
 
-    def _redraw(self) -> RenderableType:
+    def draw(self) -> RenderableType:
+        """The table, and the best trial below it."""
         if self.summary is None:
             return Text("Opening the study ...")
         lines: list[RenderableType] = [self._heading(self.summary), self._table(self.summary)]

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
-from contextlib import suppress
-from types import FrameType, TracebackType
-from typing import Any, Self
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleDimensions, RenderableType
-from rich.control import Control
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
 from metta import api
-from metta_cli import output
 from metta_cli.output import encodable, format_duration, format_number, plain_text
+from metta_cli.views.live_screen import LiveScreen, progress_bar
 from metta_cli.views.training_lines import (
     PHASES,
     STOPPING,
@@ -30,11 +22,6 @@ from metta_cli.views.training_lines import (
     progress_numbers,
     transfer_summary,
 )
-
-try:
-    import termios
-except ImportError:  # on Windows
-    termios = None  # type: ignore[assignment]
 
 LEVELS = "▁▂▃▄▅▆▇█"
 MAX_CURVE_EPOCHS = 40
@@ -47,15 +34,13 @@ MAX_TIME_BAR_WIDTH = 30
 COLUMN_WIDTH = 36
 """Columns of a metric: its name and value."""
 NAME_WIDTH = 20
-SHOW_CURSOR, HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 
 
-class LiveView(View):
+class LiveView(LiveScreen, View):
     """A panel that is redrawn four times per second. It fits its content to the size of the terminal."""
 
     def __init__(self, console: Console):
-        super().__init__()
-        self.console = console
+        super().__init__(console)
         self.progress = RunProgress()
         self.metrics: api.EpochMetrics | None = None
         self.episode_metrics: api.EpochMetrics | None = None
@@ -67,25 +52,6 @@ class LiveView(View):
         self.phase_began_at = time.monotonic()
         self.rewards: list[float] = []
         """rewards of the epochs in which an episode ended"""
-        self.drawn_size: ConsoleDimensions | None = console.size
-        """size of the terminal at the last redraw; None if something else was drawn since then"""
-        self.live = Live(console=console, get_renderable=self._redraw, refresh_per_second=4, transient=True)
-        self.echo = EchoOff(sys.stdout.fileno(), self._forget_screen)
-
-    def __enter__(self) -> Self:
-        self.echo.__enter__()
-        self.live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.live.stop()
-        except OSError:  # the terminal was closed
-            output.silence_broken_streams()
-        finally:
-            self.echo.__exit__(kind, error, trace)
 
     def show(self, event: object) -> None:
         """Show one event at the next redraw."""
@@ -115,14 +81,8 @@ class LiveView(View):
                 for line in ["", *end_summary(event, self.run)]:
                     self.console.print(plain_text(line), soft_wrap=True)
 
-    def _forget_screen(self) -> None:
-        self.drawn_size = None
-
-    def _redraw(self) -> RenderableType:
-        """The panel. Clears the screen first if the last one may lie elsewhere than where it was drawn."""
-        if self.drawn_size != self.console.size:
-            self.console.control(Control.clear(), Control.home())
-            self.drawn_size = self.console.size
+    def draw(self) -> RenderableType:
+        """The panel."""
         return self._panel(self.run) if self.run else Text("Creating worlds and policy ...")
 
     def _panel(self, run: api.RunBegan) -> RenderableType:
@@ -245,62 +205,6 @@ class LiveView(View):
         return lines
 
 
-class EchoOff:
-    """Context manager in which the terminal does not show typed keys, such as `^C`, which would shift the panel.
-
-    Ctrl-Z shows them again until the process continues; `on_continue` is then called.
-    """
-
-    def __init__(self, terminal: int, on_continue: Any):
-        self._terminal = terminal
-        self._on_continue = on_continue
-        self._settings: list[Any] | None = None
-        """settings of the terminal with echo; None while they are not changed"""
-
-    def __enter__(self) -> Self:
-        if termios is not None:
-            signal.signal(signal.SIGTSTP, self._stop)
-            self._turn_off()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if termios is not None:
-            self._turn_on()
-            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-
-    def _turn_off(self) -> None:
-        if is_in_foreground(self._terminal):
-            with suppress(termios.error):
-                self._settings = termios.tcgetattr(self._terminal)
-                silent = [*self._settings]
-                silent[3] &= ~termios.ECHO
-                termios.tcsetattr(self._terminal, termios.TCSADRAIN, silent)
-
-    def _turn_on(self) -> None:
-        if self._settings is not None and is_in_foreground(self._terminal):
-            with suppress(termios.error):  # the terminal was closed
-                termios.tcsetattr(self._terminal, termios.TCSADRAIN, self._settings)
-        self._settings = None
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self._turn_on()
-        os.write(self._terminal, SHOW_CURSOR)
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)  # returns when the process continues
-        signal.signal(signal.SIGTSTP, self._stop)
-        self._turn_off()
-        os.write(self._terminal, HIDE_CURSOR)
-        self._on_continue()
-
-
-def is_in_foreground(terminal: int) -> bool:
-    """Whether the shell lets this process use the terminal; False after `metta train quickstart &`."""
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:  # not the controlling terminal: there is no job control
-        return True
-
-
 def _heading(run: api.RunBegan, width: int) -> list[Text]:
     """Device, sizes and directory of the run, as far as they fit."""
     plan, directory = run.plan, plain_text(str(run.directory), "dim")
@@ -333,10 +237,3 @@ def _filled_lines(parts: list[str], width: int, separator: str = "  ") -> list[s
         else:
             lines.append(part)
     return lines
-
-
-def progress_bar(share: float, width: int, style: str) -> Text:
-    """A bar of `width` columns whose first part has the style."""
-    filled = round(share * width)
-    full, empty = tuple(encodable("━─", "#-"))
-    return Text(full * filled, style) + Text(empty * (width - filled), "bright_black")

@@ -244,7 +244,7 @@ def test_without_the_extra(capfd: pytest.CaptureFixture[str], monkeypatch: pytes
     for module in [name for name in sys.modules if name.startswith(("metta.experiments.sweep.", "optuna"))]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    import metta.api  # noqa: PLC0415
+    import metta.api  # noqa: PLC0415  # after optuna is hidden
 
     monkeypatch.delitem(vars(metta.api), "sweep_summary", raising=False)
     assert run("sweep", "--status", "out")[0] == 2
@@ -262,7 +262,7 @@ def test_optuna_dashboard_opens_the_study() -> None:
 
 
 def wsgi_request(path: str) -> dict[str, Any]:
-    from wsgiref.util import setup_testing_defaults  # noqa: PLC0415
+    from wsgiref.util import setup_testing_defaults  # noqa: PLC0415  # only this test needs it
 
     environ: dict[str, Any] = {"PATH_INFO": path, "REQUEST_METHOD": "GET"}
     setup_testing_defaults(environ)

@@ -32,7 +32,7 @@ PARAMETERS = (
 
 def trial(number: int, rate: float, gamma: float, backbone: str, **rest: object) -> TrialSummary:
     made = TrialSummary(number, {RATE: rate, GAMMA: gamma, BACKBONE: backbone}, "complete", seconds=90.0)
-    return replace(made, **rest)  # type: ignore[arg-type]
+    return replace(made, **rest)  # type: ignore[arg-type]  # fields of several types
 
 
 @pytest.fixture(scope="module")

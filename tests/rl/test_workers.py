@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from registered_maps import registered_builders  # noqa: F401 - a fixture
+from registered_maps import registered_builders  # noqa: F401  # a fixture, which pytest finds by its name
 from tiny_runs import (
     TINY,
     Recorder,

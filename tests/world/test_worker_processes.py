@@ -19,7 +19,7 @@ import pytest
 from conformance import EnginePlayer, compare
 from random_worlds import random_actions, random_tasks
 from recordings import Recording, recordings
-from registered_maps import registered_builders  # noqa: F401 - a fixture
+from registered_maps import registered_builders  # noqa: F401  # a fixture, which pytest finds by its name
 from worker_worlds import WorkerEnv, children_of, is_running, wait_until_ended
 
 from metta.config.env.env_config import EnvConfig

@@ -26,7 +26,7 @@ _STATES: Final[dict[str, TrialState]] = {
 
 
 def sweep_summary(root: str | Path, storage: str | None = None) -> SweepSummary:
-    """The sweep in a directory as it is now; `storage` replaces the one that it was created with.
+    """The current trials of the sweep in a directory; `storage` replaces the storage of its creation.
 
     Raises UsageError if there is no sweep, or its study cannot be read.
     """

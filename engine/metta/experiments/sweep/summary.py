@@ -58,7 +58,7 @@ class TrialSummary:
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """A sweep as it is on disk, finished or not."""
+    """A sweep and its trials so far, read from its directory."""
 
     sweep_dir: Path
     metric: str

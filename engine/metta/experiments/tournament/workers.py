@@ -51,7 +51,7 @@ class TournamentError(TrainingError):
 
 
 def play_tasks(tasks: Sequence[PairTask], jobs: int) -> Generator[tuple[int, PairGames], None, None]:
-    """Yield (index, games) of each task as it is finished, played in `jobs` processes; one: in this process.
+    """Yield (index, games) of each task when it ends. `jobs` processes play them; with 1, this process does.
 
     Raises what playing raises, TournamentError if a process dies.
     """
