@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from metta.api import presets
+from metta.api import find_preset, presets
 from metta_cli.main import app
 
 
@@ -50,7 +50,7 @@ def test_presets_are_listed_in_80_columns() -> None:
     lines = ran.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["preset", "agents", "size", "minutes", "task"]
-    assert lines[1].split()[:4] == ["quickstart", "4", "14x14", "3"]
+    assert lines[1].split()[:4] == ["quickstart", "4", "14x14", find_preset("quickstart").minutes]
     text = " ".join(ran.stdout.split())
     assert all(" ".join(preset.aim.split()) in text for preset in presets())
     assert {preset.name for preset in presets()} <= {line.split()[0] for line in lines if line}
@@ -59,7 +59,7 @@ def test_presets_are_listed_in_80_columns() -> None:
 def test_presets_are_listed_in_40_columns() -> None:
     lines = CliRunner().invoke(app, ["presets"], env={"COLUMNS": "40"}).stdout.splitlines()
     assert lines[0] == "quickstart"
-    assert lines[1].startswith("  4 agents, 14x14, minutes: 3;")
+    assert lines[1].startswith(f"  4 agents, 14x14, minutes: {find_preset('quickstart').minutes};")
     assert max(map(len, lines)) <= 40
 
 
