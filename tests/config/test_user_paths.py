@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 import metta.api
 from metta import api
+from metta.config.loading.load import dump_tables
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
-from metta.config.validation.key_paths import sections
+from metta.config.validation.key_paths import sections, value_at
 from metta.errors import ConfigError, UsageError
 from metta.experiments.seeds import Experiment
 from metta.experiments.sweep import run_sweep
@@ -77,6 +78,9 @@ def test_a_home_directory_is_expanded_and_a_literal_name_is_not(home: Path) -> N
         user_path("~nobody9/a")
 
 
+REQUIRED = {"[policies.NAME]": {"groups": ["agent"]}}
+
+
 def path_keys() -> dict[str, bool]:
     """The keys whose values are paths, and whether each is a list."""
     found = {}
@@ -85,7 +89,7 @@ def path_keys() -> dict[str, bool]:
             is_list = str(field.annotation).startswith("list")
             value: Any = ["~/a"] if is_list else "~/a"
             try:
-                parsed = getattr(model.model_validate({name: value}), name)
+                parsed = getattr(model.model_validate(REQUIRED.get(header, {}) | {name: value}), name)
             except ValueError:
                 continue
             if parsed != value:
@@ -102,6 +106,7 @@ def test_every_key_that_names_a_file_expands_it() -> None:
         "simulation.replay_dir": False,
         "kickstarting.teacher": False,
         "self_play.policies": True,
+        "policies.NAME.init_from": False,
     }
     others = {"run.name", "curriculum.scenes", "env.map_builder.file", "logging.wandb_mode"}
     for header, model in sections(RunConfig):
@@ -113,21 +118,30 @@ def test_every_key_that_names_a_file_expands_it() -> None:
                 assert key in path_keys() or key in others, key
 
 
+def nested(table: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a file that has only `table`."""
+    for part in reversed(table.split(".")):
+        values = {part: values}
+    return values
+
+
 @pytest.mark.parametrize("key", path_keys())
 def test_a_key_is_expanded_in_a_file_an_override_and_a_model(key: str, home: Path) -> None:
-    table, name = key.split(".")
+    table, _, name = key.rpartition(".")
+    required = REQUIRED.get(f"[{table}]", {})
+    others = [f"{table}.{other}={json.dumps(entry)}" for other, entry in required.items()]
     is_list = path_keys()[key]
     value, expanded = (["~/a"], [str(home / "a")]) if is_list else ("~/a", str(home / "a"))
-    (home / "key.toml").write_text(f"[{table}]\n{name} = {json.dumps(value)}\n")
+    (home / "key.toml").write_text(dump_tables(nested(table, required | {name: value})))
     for config in (
         api.load_config("~/key.toml"),
-        api.load_config("quickstart", [f"{key}={json.dumps(value)}"]),
-        RunConfig.model_validate({table: {name: value}}),
-        RunConfig.model_validate({table: {name: [Path("~/a")] if is_list else Path("~/a")}}),
+        api.load_config("quickstart", [*others, f"{key}={json.dumps(value)}"]),
+        RunConfig.model_validate(nested(table, required | {name: value})),
+        RunConfig.model_validate(nested(table, required | {name: [Path("~/a")] if is_list else Path("~/a")})),
     ):
-        assert getattr(getattr(config, table), name) == expanded
+        assert value_at(config.model_dump(), (*table.split("."), name)) == expanded
     with pytest.raises(ConfigError, match=r"cannot be ~nobody9: there is no such home directory"):
-        api.load_config("quickstart", [f"{key}={json.dumps(['~nobody9'] if is_list else '~nobody9')}"])
+        api.load_config("quickstart", [f"{key}={json.dumps(['~nobody9'] if is_list else '~nobody9')}", *others])
 
 
 def test_scenes_and_map_files_are_expanded(home: Path) -> None:

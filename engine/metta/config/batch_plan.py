@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError, Problem
@@ -23,7 +23,7 @@ class BatchPlan:
     num_world_batches: int
     """world batches, which step in turn (async_factor)"""
     num_opponents: int = 0
-    """agents per world that frozen policies control; their steps are not experience"""
+    """agents per world whose steps are not experience: those that frozen or other policies control"""
 
     @property
     def num_learners(self) -> int:
@@ -44,6 +44,18 @@ class BatchPlan:
     def batch_size(self) -> int:
         """Agent steps collected per epoch: the configured batch_size rounded down to whole worlds and segments."""
         return self.segments * self.horizon
+
+    def of_policy(self, num_learners: int) -> BatchPlan:
+        """The experience of a policy that learns from `num_learners` of each world's learning agents.
+
+        It has about the same fraction of the minibatches, at least one.
+        """
+        minibatches = max(1, round(self.num_minibatches * num_learners / self.num_learners))
+        return replace(
+            self,
+            num_minibatches=min(minibatches, self.num_worlds * num_learners * self.segments_per_agent),
+            num_opponents=self.num_agents - num_learners,
+        )
 
 
 def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]:

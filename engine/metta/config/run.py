@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Self
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,7 +12,16 @@ from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import batch_problems
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig
 from metta.config.env.env_config import EnvConfig
-from metta.config.self_play import SelfPlayConfig, num_opponents, self_play_problems
+from metta.config.policies import (
+    POLICY_TABLES,
+    PolicyConfig,
+    PolicySettings,
+    num_learners_of,
+    policies_problems,
+    resolve_policies,
+    world_problems,
+)
+from metta.config.self_play import SelfPlayConfig
 from metta.config.training import (
     POLICIES,
     CheckpointConfig,
@@ -91,18 +100,18 @@ class RunConfig(FrozenModel):
     curriculum: AnyCurriculum = Field(default_factory=CurriculumConfig)
     kickstarting: KickstartingConfig = Field(default_factory=KickstartingConfig)
     self_play: SelfPlayConfig = Field(default_factory=SelfPlayConfig)
+    policies: dict[Name, PolicyConfig] = Field(
+        default_factory=dict,
+        description="the policies that play the agents, by name; empty: one policy without a name plays all agents",
+    )
     distributed: DistributedConfig = Field(default_factory=DistributedConfig)
     compile: CompileConfig = Field(default_factory=CompileConfig)
     logging: LoggingConfig = Field(default_factory=LoggingConfig)
 
     @model_validator(mode="after")
     def _tables_agree(self) -> Self:
-        if self.curriculum.scenes:  # their numbers of agents and groups may differ from those of [env]
-            problems = experience_problems(self.experience, 1)
-        elif not (problems := opponent_problems(self.self_play, self.env)):
-            num_learners = self.env.game.num_agents - num_opponents(self.self_play, self.env)
-            problems = experience_problems(self.experience, num_learners)
-        problems = [*problems, *egocentric_problems(self.agent, self.env), *keep_best_problems(self)]
+        problems = team_problems(self, None if self.curriculum.scenes else self.env)
+        problems += [*egocentric_problems(self), *keep_best_problems(self)]
         if problems:
             raise RulesError(problems)
         return self
@@ -116,25 +125,77 @@ class RunConfig(FrozenModel):
         def changed(path: str, *key: str | int) -> str:
             return change(key, path) if path and path not in POLICIES else path
 
-        init_from = changed(self.run.init_from, "run", "init_from")
-        teacher = changed(self.kickstarting.teacher, "kickstarting", "teacher")
-        policies = [changed(path, "self_play", "policies", i) for i, path in enumerate(self.self_play.policies)]
+        def teacher_and_opponents(place: KeyPath, teacher: str, opponents: Sequence[str]) -> tuple[Any, Any]:
+            policies = [changed(path, *place, "self_play", "policies", i) for i, path in enumerate(opponents)]
+            return {"teacher": changed(teacher, *place, "kickstarting", "teacher")}, {"policies": policies}
+
+        kickstarting, self_play = teacher_and_opponents((), self.kickstarting.teacher, self.self_play.policies)
+        policies = {}
+        for name, policy in self.policies.items():
+            place = ("policies", name)
+            own_teacher, own_opponents = teacher_and_opponents(
+                place, policy.kickstarting.get("teacher", ""), policy.self_play.get("policies", ())
+            )
+            policies[name] = policy.model_copy(
+                update={
+                    "init_from": changed(policy.init_from, *place, "init_from"),
+                    "kickstarting": policy.kickstarting.replaced(own_teacher),
+                    "self_play": policy.self_play.replaced(own_opponents),
+                }
+            )
         return self.model_copy(
             update={
-                "run": self.run.model_copy(update={"init_from": init_from}),
-                "kickstarting": self.kickstarting.model_copy(update={"teacher": teacher}),
-                "self_play": self.self_play.model_copy(update={"policies": policies}),
+                "run": self.run.model_copy(update={"init_from": changed(self.run.init_from, "run", "init_from")}),
+                "kickstarting": self.kickstarting.model_copy(update=kickstarting),
+                "self_play": self.self_play.model_copy(update=self_play),
+                "policies": policies,
             }
         )
 
 
-def egocentric_problems(agent: AgentModelConfig, env: EnvConfig) -> list[Problem]:
-    """The problem with `agent.egocentric` in a world whose observation window is not square."""
-    height, width = env.game.observation_height, env.game.observation_width
-    if not agent.egocentric or height == width:
+def policy_settings(config: RunConfig, env: EnvConfig | None = None) -> tuple[PolicySettings, ...]:
+    """The policies of a run, in the order of the file; one without a name if the file has no `[policies]`.
+
+    `env` is a world of the run, by default `[env]`; with `share = false`, its agents determine the number of policies.
+    """
+    return resolve_policies(_shared_settings(config), config.policies, env or config.env)
+
+
+def _shared_settings(config: RunConfig) -> PolicySettings:
+    """The policy that the file's own tables describe."""
+    tables = {name: getattr(config, name) for name in POLICY_TABLES}
+    return PolicySettings("", (), None, True, config.run.init_from, **tables)
+
+
+def team_problems(config: RunConfig, env: EnvConfig | None) -> list[Problem]:
+    """The problems with policies, opponents and sizes of experience in the world `env`; None: in any world."""
+    shared = _shared_settings(config)
+    problems = [
+        Problem(("policies", *problem.path), problem.message) for problem in policies_problems(shared, config.policies)
+    ]
+    if not problems and env is not None:
+        problems = world_problems(shared, config.policies, env)
+    if problems or env is None:
+        num_learners = 1
+    else:
+        num_learners = sum(num_learners_of(policy, env) for policy in policy_settings(config, env))
+    return [*problems, *experience_problems(config.experience, num_learners)]
+
+
+def egocentric_problems(config: RunConfig) -> list[Problem]:
+    """The problems with `agent.egocentric` in a world whose observation window is not square."""
+    height, width = config.env.game.observation_height, config.env.game.observation_width
+    if height == width:
         return []
+    set_by: dict[KeyPath, bool] = {}
+    for name, policy in config.policies.items():
+        place = ("policies", name) if "egocentric" in policy.agent else ()
+        set_by[place] = policy.train and policy.agent.get("egocentric", config.agent.egocentric)
+    if not config.policies:
+        set_by[()] = config.agent.egocentric
     window = f"observation_height is {height} and observation_width {width}"
-    return [Problem(("agent", "egocentric"), f"needs a square observation window, which can be rotated; {window}")]
+    message = f"needs a square observation window, which can be rotated; {window}"
+    return [Problem((*place, "agent", "egocentric"), message) for place, is_set in set_by.items() if is_set]
 
 
 def keep_best_problems(config: RunConfig) -> list[Problem]:
@@ -150,9 +211,3 @@ def experience_problems(experience: ExperienceConfig, num_learners: int) -> list
     return [
         Problem(("experience", *problem.path), problem.message) for problem in batch_problems(experience, num_learners)
     ]
-
-
-def opponent_problems(self_play: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
-    """The problems with `[self_play]` in the world `env`."""
-    problems = self_play_problems(self_play, env)
-    return [Problem(("self_play", *problem.path), problem.message) for problem in problems]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -75,9 +76,9 @@ class SelfPlayConfig(FrozenModel):
         return self
 
 
-def num_opponents(config: SelfPlayConfig, env: EnvConfig) -> int:
-    """Number of agents per world that frozen policies control."""
-    agents = env.game.num_agents
+def num_opponents(config: SelfPlayConfig, env: EnvConfig, num_agents: int | None = None) -> int:
+    """Number of agents per world that frozen policies control, of `num_agents`, by default all agents of a world."""
+    agents = env.game.num_agents if num_agents is None else num_agents
     if config.share:
         return min(agents - 1, max(1, round(config.share * agents)))
     counts = agents_of_groups(env)
@@ -90,22 +91,30 @@ def agents_of_groups(env: EnvConfig) -> dict[str, int]:
     return dict(zip(names, group_counts(env.map_builder, names, 0, len(names)), strict=True))
 
 
-def self_play_problems(config: SelfPlayConfig, env: EnvConfig) -> list[Problem]:
-    """The problems with `[self_play]` in the world `env`; paths are relative to that table."""
-    known = list(env.game.groups)
+def self_play_problems(config: SelfPlayConfig, env: EnvConfig, groups: Sequence[str], num_agents: int) -> list[Problem]:
+    """The problems with `[self_play]` of a policy that plays `num_agents` agents of `groups` in the world `env`.
+
+    Paths are relative to that table.
+    """
     problems = [
-        Problem(("groups", index), f'unknown group "{group}"{did_you_mean(group, known)}')
+        Problem(("groups", index), _not_played(group, env, groups))
         for index, group in enumerate(config.groups)
-        if group not in known
+        if group not in groups
     ]
     if problems or not config.is_on:
         return problems
-    opponents, agents = num_opponents(config, env), env.game.num_agents
-    if opponents >= agents:
-        field = "share" if config.share else "groups"
-        problems.append(
-            Problem((field,), f"must leave at least one learning agent; {opponents} of {agents} would be opponents")
-        )
+    field = "share" if config.share else "groups"
+    opponents = num_opponents(config, env, num_agents)
+    if num_agents == 1 or opponents >= num_agents:
+        would = f"{opponents} of {num_agents} would be opponents" if num_agents > 1 else "there is only one"
+        problems.append(Problem((field,), f"must leave at least one learning agent; {would}"))
     elif not opponents:
         problems.append(Problem(("groups",), "have no agents in this world; name groups that do"))
     return problems
+
+
+def _not_played(group: str, env: EnvConfig, groups: Sequence[str]) -> str:
+    known = list(env.game.groups)
+    if group not in known:
+        return f'unknown group "{group}"{did_you_mean(group, known)}'
+    return f'must be groups that the policy plays: {", ".join(groups)}; got "{group}"'

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from metta.config.run import RunConfig
 from metta.config.validation.frozen_model import FrozenModel, NamedTable
 from metta.config.validation.key_paths import default_of, named_entry, sections
+from metta.config.validation.overrides import Overrides
 
 
 def config_schema() -> dict[str, Any]:
@@ -31,6 +32,11 @@ def table_schemas(root: type[FrozenModel]) -> dict[str, Any]:
                 entry["default"] = default
     for name, model in models.items():
         for key, field in model.model_fields.items():
+            if get_origin(field.annotation) is Overrides:
+                (table,) = get_args(field.annotation)
+                entry = schema["$defs"][name]["properties"][key]
+                entry["$ref"] = f"#/$defs/{table.__name__}"
+                del entry["type"]
             if named := named_entry(field.annotation):
                 _accept_names(schema["$defs"], schema["$defs"][name]["properties"][key], named)
     return schema

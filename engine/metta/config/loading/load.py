@@ -24,8 +24,8 @@ from metta.config.loading.overrides import Override, put_value
 from metta.config.loading.presets import find_config, resolve_scene
 from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
 from metta.config.loading.toml_parser import STDIN, parse_toml, read_source, read_text
-from metta.config.run import RunConfig, experience_problems, opponent_problems
-from metta.config.self_play import num_opponents
+from metta.config.policies import num_agents_of, num_learners_of
+from metta.config.run import RunConfig, policy_settings, team_problems
 from metta.config.validation.error_messages import validate
 from metta.config.validation.file_paths import policy_from_run
 from metta.config.validation.frozen_model import MAX_NAME
@@ -190,16 +190,34 @@ def load_tasks(config: RunConfig) -> Tasks:
         except UsageError as error:
             problems.append(Problem(("curriculum", "scenes", index), str(error)))
     if scenes:
-        first = scenes[0][1]
-        problems += opponent_problems(config.self_play, first) or experience_problems(
-            config.experience, first.game.num_agents - num_opponents(config.self_play, first)
-        )
+        problems += team_problems(config, scenes[0][1])
     if problems:
         raise ConfigError("the curriculum", problems)
     tasks = make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
+    if problems := _team_differences(config, tasks):
+        raise ConfigError("the curriculum", problems)
     if config.checkpoint.keep_best and evaluation_world(config.env, tasks).game.is_endless:
         raise ConfigError("the config", [Problem(("checkpoint", "keep_best"), NEVER_ENDS)])
     return tasks
+
+
+def _team_differences(config: RunConfig, tasks: Tasks) -> list[Problem]:
+    """Tasks in which a policy plays, or learns from, another number of agents than in the first one."""
+    first = tasks.env_configs[0]
+    problems = []
+    for policy in policy_settings(config, first) if config.policies or config.self_play.groups else ():
+        for index, env in enumerate(tasks.env_configs):
+            for count, agents in ((num_agents_of, "agents"), (num_learners_of, "learning agents")):
+                if (here := count(policy, env)) != (there := count(policy, first)):
+                    path = ("scenes", tasks.scene_of[index]) if tasks.scene_of[index] else ("buckets",)
+                    owner = f"policy {policy.name}" if policy.name else "the policy"
+                    message = (
+                        f"must give each policy the same number of agents in all worlds; {owner} has {here} {agents} "
+                        f"in {tasks.names[index]} and {there} in {tasks.names[0]}"
+                    )
+                    problems.append(Problem(("curriculum", *path), message))
+                    break
+    return list({problem.path: problem for problem in reversed(problems)}.values())
 
 
 def load_world(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> EnvConfig:
@@ -210,7 +228,10 @@ def load_world(source: str | os.PathLike[str], overrides: Sequence[str | Overrid
 
 def dump_config(config: RunConfig) -> str:
     """The config as TOML with every value, including defaults; loading it gives an equal config."""
-    return dump_tables(config.model_dump(exclude_none=True))
+    tables = config.model_dump(exclude_none=True)
+    for name, policy in tables["policies"].items():
+        tables["policies"][name] = {key: value for key, value in policy.items() if value != {}}
+    return dump_tables(tables)
 
 
 def dump_tables(tables: dict[str, Any]) -> str:

@@ -195,7 +195,7 @@ def _default(model: type[FrozenModel], key: str, entry: dict[str, Any]) -> str:
         return REQUIRED
     if default is None:
         return UNSET
-    if _is_table(entry):
+    if isinstance(field.get_default(call_default_factory=True), FrozenModel):
         return OWN_DEFAULTS
     text = _toml(default)
     return LONG_DEFAULT if len(text) > _LONGEST_DEFAULT else text

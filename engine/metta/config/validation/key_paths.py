@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from metta.config.validation.frozen_model import FrozenModel, NamedTable
+from metta.config.validation.overrides import Overrides
 
 KeyPath = tuple[str | int, ...]
 """A path in parsed TOML: `("env", "objects", 0, "name")`."""
@@ -96,9 +97,12 @@ def sections(
 ) -> Iterator[tuple[str, type[FrozenModel]]]:
     """Every table that a file can have, with its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
 
-    A union of tables is listed once for each of its models, but not again inside of them.
+    A union of tables is listed once for each of its models, but not again inside of them. `Overrides` of a table are
+    not listed.
     """
     for name, field in root.model_fields.items():
+        if get_origin(field.annotation) is Overrides:
+            continue
         inner, annotation = f"{key}.{name}" if key else name, _plain(field.annotation)
         header = f"[{inner}]"
         if get_origin(annotation) is list:
@@ -178,8 +182,8 @@ def index_of_name(entries: list[Any], name: str, entry: type[NamedTable]) -> int
 
 
 def _plain(annotation: Any) -> Any:
-    """A type without `Annotated` and without `| None`."""
-    while get_origin(annotation) is Annotated:
+    """A type without `Annotated` and without `| None`; the model of the table that `Overrides` change."""
+    while get_origin(annotation) in (Annotated, Overrides):
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
         choices = [choice for choice in get_args(annotation) if choice is not type(None)]
