@@ -246,7 +246,7 @@ def test_zero_copy(set_up, async_factor):
     for zero_copy in (True, False):
         agent, experience = set_up(zero_copy=zero_copy, async_factor=async_factor)
         shared = []
-        for batch in experience.world_batches:
+        for batch in experience.agent_batches:
             step = batch.env.step
 
             def watched(actions, out=None, step=step, shared=shared):
@@ -319,9 +319,9 @@ def test_minibatches_for_a_gpu_are_gathered_in_pinned_memory(set_up, monkeypatch
 def test_async_factor_splits_the_worlds_into_world_batches(set_up):
     for async_factor in (1, 2, 3):
         _, experience = set_up(async_factor=async_factor, forward_pass_minibatch_target_size=16 // async_factor)
-        assert len(experience.world_batches) == async_factor
-        assert experience.world_batches[0].rows.start == 0
-        assert experience.world_batches[-1].rows.stop == experience.plan.agents
+        assert len(experience.agent_batches) == async_factor
+        assert experience.agent_batches[0].rows.start == 0
+        assert experience.agent_batches[-1].rows.stop == experience.plan.agents
         experience.close()
 
 
@@ -329,7 +329,7 @@ def test_results_do_not_depend_on_the_timing_of_threads(set_up):
     results = []
     for delay in (0.0, 0.002):
         agent, experience = set_up(async_factor=2, agent={"mask_actions": True})
-        slow = experience.world_batches[0].env
+        slow = experience.agent_batches[0].env
         step = slow.step
 
         def late(*args, step=step, delay=delay, **kwargs):

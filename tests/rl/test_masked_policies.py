@@ -306,13 +306,13 @@ def test_opponents_act_with_the_masks_of_their_own_agents(learner_masks: bool, c
     )
     agent = opinionated(env, mask_actions=learner_masks)
     experience = make_experience_manager(env, agent, config, 4, opponents=pool)
-    (batch,) = experience.world_batches
+    (batch,) = experience.agent_batches
     played, step = [], batch.env.step
 
     def recorded(actions: np.ndarray, out: Any = None) -> Any:
         sides = batch.opponents
         plays_masked = np.repeat(sides.policy_numbers == -1, sides.count)  # the number of given_000
-        played.append((actions.copy(), sides.learner_rows, sides.opponent_rows[plays_masked]))
+        played.append((actions.copy(), batch.learner_rows, batch.opponent_rows[plays_masked]))
         return step(actions, out=out)
 
     batch.env.step = recorded
@@ -353,7 +353,7 @@ def test_a_teacher_is_compared_over_the_actions_that_the_student_may_take(masked
     assert 0 < stats["teacher_kl"] < 100
     assert all(np.isfinite(value) for value in stats.values())
     experience.remove_teacher()
-    assert experience.world_batches[0].uses_action_masks == masked[0]
+    assert experience.role.uses_action_masks == masked[0]
     rollout(experience, agent)
 
 
@@ -397,5 +397,5 @@ def test_a_run_whose_only_masked_policy_is_its_teacher_or_opponent_computes_mask
         run = TrainingRun(config, Curriculum.from_config(config))
         train_epoch(run)
         assert run.experience.action_masks is None
-        assert run.experience.world_batches[0].action_masks is not None
+        assert run.experience.agent_batches[0].action_masks is not None
         run.close()

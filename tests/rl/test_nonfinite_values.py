@@ -40,7 +40,7 @@ def stops(run: TrainingRun, pattern: str) -> None:
 
 
 def test_a_nonfinite_reward_stops_training(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = run.experience.world_batches[-1]
+    batch = run.experience.agent_batches[-1]
     step, steps = batch.env.step, iter(range(100))
 
     def broken(*arguments: object, **options: object) -> tuple:

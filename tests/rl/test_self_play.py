@@ -88,12 +88,12 @@ def test_opponents_are_exactly_the_agents_of_the_named_groups(teams) -> None:
     seen = set()
     for _ in range(4):
         rollout(experience, agent)
-        for worlds in experience.world_batches:
-            groups, opponents = worlds.env.groups, worlds.opponents
-            assert set(groups[opponents.learner_rows].tolist()) == {0}
-            assert set(groups[opponents.opponent_rows].tolist()) == {1, 2}
-            assert sorted([*opponents.learner_rows, *opponents.opponent_rows]) == list(range(worlds.env.agents))
-            seen.add(tuple(opponents.opponent_rows))
+        for worlds in experience.agent_batches:
+            groups = worlds.env.groups
+            assert set(groups[worlds.learner_rows].tolist()) == {0}
+            assert set(groups[worlds.opponent_rows].tolist()) == {1, 2}
+            assert sorted([*worlds.learner_rows, *worlds.opponent_rows]) == list(range(worlds.env.agents))
+            seen.add(tuple(worlds.opponent_rows))
     assert len(seen) > 1  # each map has the groups in other cells
     steps = 4 * experience.plan.segments_per_agent * experience.plan.horizon
     assert other.played == steps * experience.plan.num_worlds * 3
@@ -103,10 +103,10 @@ def test_opponents_are_exactly_the_agents_of_the_named_groups(teams) -> None:
 def test_a_share_is_sampled_again_for_each_episode(teams) -> None:
     experience = experience_against(teams, pool_of(teams, agent_for(teams, 2), share=0.4))
     assert experience.plan.num_opponents == 2
-    orders = [worlds.opponents.agent_order.copy() for worlds in experience.world_batches]
+    orders = [worlds.agent_order.copy() for worlds in experience.agent_batches]
 
     def unchanged() -> list[bool]:
-        after = [worlds.opponents.agent_order for worlds in experience.world_batches]
+        after = [worlds.agent_order for worlds in experience.agent_batches]
         return [np.array_equal(*pair) for pair in zip(orders, after, strict=True)]
 
     rollout(experience, agent := agent_for(teams), experience.plan.agents * 8)
@@ -123,20 +123,21 @@ def test_the_experience_is_that_of_the_learners(teams) -> None:
     experience = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
     twin = experience_against(teams, pool_of(teams, other, groups=["blue"]), agent, **settings)
     batch = rollout(experience, agent)
-    (worlds,) = twin.world_batches
-    opponents, env = worlds.opponents, worlds.env
+    (worlds,) = twin.agent_batches
+    env = worlds.env
     steps, returns = experience.steps_collected, []
     for t in range(steps):
-        actions = opponents.all_actions(agent.flat_actions[experience.action_index[t]].numpy())
+        actions = np.empty((env.agents, 2), np.int64)
+        worlds.write_actions(actions, agent.flat_actions[experience.action_index[t]].numpy())
         observations, rewards, terminated, truncated, info = env.step(actions)
         for episode in info.episodes:
-            learners = [index for index in range(5) if index in opponents.agent_order[episode.world][:3]]
+            learners = [index for index in range(5) if index in worlds.agent_order[episode.world][:3]]
             returns.append(float(episode.rewards[learners].mean()))
-        assert np.array_equal(rewards[opponents.learner_rows], experience.rewards[t])
-        assert np.array_equal(truncated[opponents.learner_rows], experience.truncated[t])
+        assert np.array_equal(rewards[worlds.learner_rows], experience.rewards[t])
+        assert np.array_equal(truncated[worlds.learner_rows], experience.truncated[t])
         ended = [episode.world for episode in info.episodes]
         packed = PackedTokens.pack(torch.from_numpy(observations))
-        seen = opponents.observe(packed, terminated | truncated, ended)
+        seen = worlds.observe(packed, terminated | truncated, ended)
         stored = experience.observations.at(t + 1)
         assert torch.equal(seen.tokens, stored.tokens)
         assert torch.equal(seen.offsets, stored.offsets)
@@ -187,19 +188,19 @@ def test_a_reward_that_is_not_finite_is_reported_with_its_agent_and_world(teams,
     """For an agent of any world, learner or opponent."""
     pool = pool_of(teams, agent_for(teams, 2), **sides) if sides else None
     experience = experience_against(teams, pool)
-    assert len(experience.world_batches) == 2
-    for batch in experience.world_batches:
+    assert len(experience.worlds.world_batches) == 2
+    for index, batch in enumerate(experience.worlds.world_batches):
         for row in range(batch.env.agents):
             result = batch.step(np.zeros((batch.env.agents, 2), np.int32))
             result.rewards[row] = np.nan
             batch.pending = result
             world, agent = divmod(row, 5)
-            if batch is experience.world_batches[1]:
-                world += experience.world_batches[0].env.num_worlds
+            if index:
+                world += experience.worlds.world_batches[0].env.num_worlds
             with pytest.raises(
                 TrainingError, match=rf"the reward of agent {agent} in world {world} is nan \(step 1 of"
             ):
-                experience.receive(batch, 1)
+                experience.worlds.receive(index, 1)
 
 
 def test_a_snapshot_is_a_copy(teams) -> None:
@@ -222,7 +223,7 @@ def test_opponents_act_by_their_own_weights_and_memory(teams) -> None:
             other.policy_head.output.weight.mul_(300)
         experience = experience_against(teams, pool_of(teams, other, groups=["green"]), agent)
         rollout(experience, agent)
-        assert bool(experience.world_batches[0].opponents.memories[-1].tensors["hidden"].any())
+        assert bool(experience.agent_batches[0].opponents.memories[-1].tensors["hidden"].any())
         ends.append(padded_observations(experience))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2])
@@ -291,7 +292,7 @@ def test_an_episode_ends_with_the_policy_with_which_it_began(tmp_path: Path) -> 
     settings = ["self_play.share=0.5", "self_play.snapshot_interval=1", "self_play.pool_size=1"]
     config = tiny_config("", *settings, "env.game.max_steps=90", "experience.stagger_episodes=true")
     run = TrainingRun(config, Curriculum.from_config(config))
-    worlds = run.experience.world_batches[0]
+    worlds = run.experience.agent_batches[0]
     opponents, first_weights, in_play = worlds.opponents, {}, []
     for _ in range(12):
         numbers, steps = opponents.policy_numbers.copy(), worlds.env.steps.copy()

@@ -168,7 +168,7 @@ def test_each_task_of_a_curriculum_has_its_own_script():
     """The labels equal those of the script of each world's task, over episodes that change the task."""
     agent, experience = set_up(ORE, HEART, teacher=[ScriptedPolicy(ORE), ScriptedPolicy(HEART)])
     rollout(experience, agent)
-    tasks = [batch.env.tasks for batch in experience.world_batches]
+    tasks = [batch.env.tasks for batch in experience.agent_batches]
     assert {0, 1} <= set(np.concatenate(tasks).tolist())
     scripts = [ScriptedPolicy(ORE), ScriptedPolicy(HEART)]
     agents = experience.plan.agents
@@ -196,7 +196,7 @@ def test_tasks_that_differ_in_what_the_script_does_not_use_share_one_script():
     other = ORE.override(max_steps=30)
     assert ScriptedPolicy(other) == ScriptedPolicy(ORE) != ScriptedPolicy(HEART)
     _, experience = set_up(ORE, other, HEART, teacher=[ScriptedPolicy(each) for each in (ORE, other, HEART)])
-    assert [len(batch.teacher.policies) for batch in experience.world_batches] == [2, 2]
+    assert [len(batch.teacher.policies) for batch in experience.agent_batches] == [2, 2]
 
 
 @pytest.mark.parametrize("teacher", ["scripted", "counter"])

@@ -7,16 +7,18 @@ Adam with a wrong shape can crash the process.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metta.config.env.env_spec import EnvSpec
 from metta.errors import CheckpointError
 from metta.rl.experience import Experience
-from metta.rl.frozen_policies.self_play import Opponents
 from metta.rl.plain_values import tensors_to_arrays
+from metta.rl.worlds.agent_batch import AgentBatch
+from metta.rl.worlds.shared_worlds import SharedWorlds
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MUON = ("momentum_buffer",)
@@ -90,11 +92,28 @@ def check_schedule_state(found: Any, scheduler: torch.optim.lr_scheduler.LRSched
     _check(0 <= found["last_epoch"] < 2**53, f"{where}.last_epoch must be an integer from 0 to 2**53")
 
 
+def check_worlds(found: Any, worlds: SharedWorlds, where: str) -> None:
+    """Raise CheckpointError unless `worlds.load_state` can load `found`, including the policies that do not learn."""
+    own = worlds.state()
+    check_like(found, {"worlds": [{}] * len(own["worlds"])}, where)
+    for state, batch in zip(found["worlds"], worlds.world_batches, strict=True):
+        try:
+            arrays = tensors_to_arrays(state)
+        except TypeError:  # such as bfloat16
+            raise CheckpointError(f"its {where}.worlds has a dtype that NumPy does not support") from None
+        batch.env.check_state(arrays)
+    frozen = found.get("frozen", {})  # missing in states of older versions
+    check_like(frozen, {name: {} for name in own["frozen"]}, f"{where}.frozen")
+    for name in own["frozen"]:
+        check_generator(frozen[name].get("generator"), f"{where}.frozen.{name}.generator")
+        _check_opponents(frozen[name].get("opponents"), worlds.batches_of(name), f"{where}.frozen.{name}.opponents")
+
+
 def check_experience(found: Any, experience: Experience, where: str) -> None:
-    """Raise CheckpointError unless `experience.load_state` can load `found`, including the states of its worlds."""
-    own = experience.state()
+    """Raise CheckpointError unless `experience.load_own_state` can load `found`."""
+    own = experience.own_state()
     added = ("reward_scale", "opponent_generator", "opponents", "teacher_generator")  # missing in states of version 1
-    apart = ("worlds", "teacher_memory", "policy_generator", *added)  # a generator of another device has another state
+    apart = ("teacher_memory", "policy_generator", *added)  # a generator of another device has another state
     check_like(found, {key: own[key] for key in own if key not in apart}, where)
     _check("policy_generator" in found, f"{where}.policy_generator is missing")
     defaults = {key: own[key] for key in ("reward_scale", "opponent_generator", "teacher_generator")}
@@ -103,21 +122,8 @@ def check_experience(found: Any, experience: Experience, where: str) -> None:
     _check_teacher_memory(found.get("teacher_memory"), own["teacher_memory"], f"{where}.teacher_memory")
     for key in _GENERATORS:
         check_generator(found[key], f"{where}.{key}")
-    orientation = experience.world_batches[0].env.spec.feature_names.index("agent:orientation")
-    _check_orientations(found, orientation, where)
-    check_like(found.get("worlds"), [{}] * len(own["worlds"]), f"{where}.worlds")
-    opponents = found.get("opponents", [])
-    check_like(opponents, [{}] * len(own["opponents"]), f"{where}.opponents")
-    for worlds, batch in zip(found["worlds"], experience.world_batches, strict=True):
-        try:
-            arrays = tensors_to_arrays(worlds)
-        except TypeError:  # such as bfloat16
-            raise CheckpointError(f"its {where}.worlds has a dtype that NumPy does not support") from None
-        batch.env.check_state(arrays)
-    for index, (side, batch) in enumerate(zip(opponents, experience.world_batches, strict=False)):
-        assert batch.opponents is not None
-        _check_opponents(side, batch.opponents, f"{where}.opponents.{index}")
-        _check_orientations(side, orientation, f"{where}.opponents.{index}")
+    _check_orientations(found, experience.agent_batches[0].env.spec, where)
+    _check_opponents(found.get("opponents", []), experience.agent_batches, f"{where}.opponents")
 
 
 def _check_teacher_memory(found: Any, own: list[Any], where: str) -> None:
@@ -127,10 +133,20 @@ def _check_teacher_memory(found: Any, own: list[Any], where: str) -> None:
     check_like(found or own, own, where)
 
 
-def _check_opponents(found: Any, opponents: Opponents, where: str) -> None:
+def _check_opponents(found: Any, batches: Sequence[AgentBatch], where: str) -> None:
+    """Raise CheckpointError unless `found` has the states of the opponents of a policy in each world batch."""
+    with_opponents = [batch for batch in batches if batch.opponents is not None]
+    check_like(found, [{}] * len(with_opponents), where)
+    for index, (state, batch) in enumerate(zip(found, with_opponents, strict=True)):
+        _check_opponents_of_batch(state, batch, f"{where}.{index}")
+
+
+def _check_opponents_of_batch(found: Any, batch: AgentBatch, where: str) -> None:
+    opponents = batch.opponents
+    assert opponents is not None
     policies, num_agents = opponents.pool.policies, len(opponents.episode_starts)
-    check_like(found, {key: value for key, value in opponents.state().items() if key != "memories"}, where)
-    for name, limit in (("seats", opponents.env.num_agents), ("places", len(policies))):
+    check_like(found, {key: value for key, value in batch.opponents_state().items() if key != "memories"}, where)
+    for name, limit in (("seats", batch.env.num_agents), ("places", len(policies))):
         in_range = (found[name] >= 0) & (found[name] < limit)
         _check(bool(in_range.all()), f"{where}.{name} must be from 0 to {limit - 1}")
     memories = found.get("memories")  # of the policies that have played so far
@@ -140,10 +156,12 @@ def _check_opponents(found: Any, opponents: Opponents, where: str) -> None:
     )
     expected = [policy.agent.initial_memory(num_agents) for policy in policies[: len(memories or ())]]
     check_like(memories, [memory.state() for memory in expected], f"{where}.memories")
+    _check_orientations(found, batch.env.spec, where)
 
 
-def _check_orientations(found: Mapping[str, Any], feature: int, where: str) -> None:
+def _check_orientations(found: Mapping[str, Any], spec: EnvSpec, where: str) -> None:
     """Raise CheckpointError for orientations above 3: a policy uses them as an index. Other values may be any byte."""
+    feature = spec.feature_names.index("agent:orientation")
     location, features, values = found["observations"].unbind(-1)
     is_invalid = (location != 255) & (features == feature) & (values > 3)
     _check(not bool(is_invalid.any()), f"{where}.observations has an orientation above 3")

@@ -39,7 +39,7 @@ class ProcessGroupError(TrainingError):
 
 
 class Processes:
-    """The processes that train one policy together, and their collective operations.
+    """The processes that train policies together, and their collective operations.
 
     All processes must call an operation together. With a single process, an operation does not communicate.
     """
@@ -47,7 +47,7 @@ class Processes:
     def __init__(self, rank: int = 0, size: int = 1):
         self.rank = rank
         self.size = size
-        self._evaluator: tuple[MettaAgent, nn.Module] | None = None
+        self._evaluators: dict[MettaAgent, nn.Module] = {}  # of the policies that are trained
         self._process_group: dist.ProcessGroup | None = None
         """None for torch's default group, which has all processes"""
 
@@ -90,7 +90,7 @@ class Processes:
         if self.size > 1:
             with process_group_errors():
                 self._process_group = dist.new_group(timeout=timedelta(seconds=seconds))
-            self._evaluator = None
+            self._evaluators = {}
 
     @property
     def is_rank_zero(self) -> bool:
@@ -181,9 +181,9 @@ class Processes:
         if self.size == 1:
             return agent.evaluate_actions(observations, action_index, memory, episode_starts, action_masks, start_steps)
         with process_group_errors():
-            if self._evaluator is None or self._evaluator[0] is not agent:
-                self._evaluator = agent, _distributed_evaluator(agent, self._process_group)
-            log_probs, entropy, values, logits = self._evaluator[1](
+            if agent not in self._evaluators:
+                self._evaluators[agent] = _distributed_evaluator(agent, self._process_group)
+            log_probs, entropy, values, logits = self._evaluators[agent](
                 observations, action_index, dict(memory.tensors), episode_starts, action_masks, start_steps
             )
         return ActionEvaluation(log_probs, entropy, values, logits)

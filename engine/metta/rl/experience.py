@@ -1,92 +1,80 @@
-"""Experience: the rollout buffer of one epoch, the worlds whose steps it stores, and minibatches of its segments."""
+"""Experience: the rollout buffer of one epoch of a policy, and minibatches of its segments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from metta.agent.devices import make_generator, set_generator_state, to_device
 from metta.agent.memory.state import Memory
-from metta.agent.policy import MettaAgent, Policy, check_policy_fits
+from metta.agent.policy import MettaAgent, Policy
 from metta.agent.sparse_tokens import PackedTokens
-from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
-from metta.config.plan.worker_count import worker_count
-from metta.config.self_play import num_opponents
+from metta.agent.team import Team
 from metta.config.training import ExperienceConfig
-from metta.errors import ConfigError, UsageError
+from metta.errors import UsageError
 from metta.random_streams import RandomStream
 from metta.rl.buffers.minibatch import Labels, Minibatch
 from metta.rl.buffers.token_store import TokenStore
 from metta.rl.frozen_policies.kickstarting import Teacher, labelled_agents
-from metta.rl.frozen_policies.self_play import OpponentPool, Opponents
-from metta.rl.plain_values import arrays_to_tensors, tensors_to_arrays
+from metta.rl.frozen_policies.self_play import OpponentPool
 from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScaler
-from metta.rl.world_batch import StepResult, WorldBatch, learners_only
+from metta.rl.worlds.agent_batch import AgentBatch
+from metta.rl.worlds.policy_role import make_roles, stream_keys
+from metta.rl.worlds.shared_worlds import SharedWorlds
+from metta.rl.worlds.world_batch import StepResult
 from metta.world.env import MettaGridEnv
-from metta.world.processes.process_worlds import make_worlds
 
 
 class Experience:
-    """Rollout buffer of the current epoch, and the worlds whose steps it stores.
+    """Rollout buffer of the current epoch: the steps of the agents that one policy plays, and that it learns from.
 
-    The worlds have the configs and task weights of `env`, which itself is not stepped. `rollout` fills the arrays,
-    `compute_advantages` adds advantages and returns, and `minibatches` yields their segments.
+    `rollout` steps the worlds and fills the arrays, `compute_advantages` adds advantages and returns, and `minibatches`
+    yields their segments. The worlds are shared with the experiences of other policies, if there are several.
 
-    Arrays are time-major, `[steps, agents, ...]`. `agents` counts the learners of all worlds, in world-major order.
-    Observations are one list of tokens in the same order. `observations` and `episode_starts` have `steps + 1` entries:
-    the last is the first step of the next epoch.
-
-    Worlds are split into `async_factor` world batches. With more than one, a thread steps one batch while the policy
-    computes the actions of another. With `workers`, processes step the worlds instead, a share each.
-    Each world is in one batch, and the policy acts in the batches in a fixed order, so results depend neither on the
-    timing of threads and processes nor on their number.
+    Arrays are time-major, `[steps, agents, ...]`. `agents` counts the policy's learners in all worlds, in world-major
+    order. Observations are one list of tokens in the same order. `observations` and `episode_starts` have `steps + 1`
+    entries: the last is the first step of the next epoch.
     """
 
     def __init__(
         self,
-        env: MettaGridEnv,
+        worlds: SharedWorlds,
+        name: str,
         agent: MettaAgent,
-        config: ExperienceConfig,
         seed: int,
-        teacher: Policy | Sequence[Policy] | None = None,
         rank: int = 0,
-        opponents: OpponentPool | None = None,
+        teacher: Sequence[Policy] | None = None,
         label_share: float = 1.0,
     ):
-        teacher = teacher if teacher is None or isinstance(teacher, Sequence) else [teacher]
-        self.config = config
-        self.plan = _check_and_plan(env, agent, config, teacher, opponents)
+        self.worlds = worlds
+        self.name = name
+        """the policy's name; empty for the only one"""
+        self.config = worlds.config
+        self.agent_batches = worlds.batches_of(name)
+        """the policy's agents in each world batch"""
+        self.role = self.agent_batches[0].role
+        self.plan = worlds.plan.of_policy(self.agent_batches[0].num_learners)
         self.device = agent.device
-        self.storage_device = storage_device(config, agent.device)
+        self.storage_device = storage_device(self.config, agent.device)
         self.teacher = teacher
         """policies that label steps (kickstarting), one for all tasks of the worlds or one for each; or None"""
         self._is_labelled = labelled_agents(self.plan.agents, label_share)
         self.label_weights = (self._is_labelled / self._is_labelled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents)
-        self.policy_generator = _generator(RandomStream.POLICY, seed, rank, agent.device)
-        self.shuffle_generator = _generator(RandomStream.SHUFFLE, seed, rank)
-        self.opponent_generator = _generator(RandomStream.OPPONENTS, seed, rank)
-        self.teacher_generator = _generator(RandomStream.TEACHER, seed, rank)
+        keys = stream_keys(rank, worlds.roles.index(self.role))
+        self.policy_generator = make_generator(RandomStream.POLICY.seed(seed, *keys), agent.device)
+        self.shuffle_generator = make_generator(RandomStream.SHUFFLE.seed(seed, *keys), torch.device("cpu"))
+        self.teacher_generator = make_generator(RandomStream.TEACHER.seed(seed, *keys), torch.device("cpu"))
         self._allocate(agent)
-        self.world_batches = self._make_world_batches(env, agent, seed, rank, opponents)
-        needs_thread = len(self.world_batches) > 1 and not self.world_batches[0].in_processes
-        self._thread = ThreadPoolExecutor(1, "simulator") if needs_thread else None
-        try:
-            for batch in self.world_batches:
-                observations = batch.reset(config.stagger_episodes)
-                batch.set_observations(observations)
-                self.observations.append(observations)
-        except BaseException:
-            self.close()
-            raise
-        self.episode_starts[0] = True
+        for batch in self.agent_batches:
+            batch.memory = agent.initial_memory(batch.rows.stop - batch.rows.start)
+            if self.teacher is not None:
+                batch.teacher = Teacher(self.teacher, self._is_labelled[batch.rows], self.plan.num_learners)
 
     def _allocate(self, agent: MettaAgent) -> None:
         """Allocate the arrays of an epoch: those that the worlds fill in host memory, others on the storage device."""
@@ -126,25 +114,12 @@ class Experience:
         self.learned_rewards: Tensor | None = None
         """`[steps, agents] float32`: the rewards, scaled if so configured, from which both were computed"""
 
-    def _make_world_batches(
-        self, env: MettaGridEnv, agent: MettaAgent, seed: int, rank: int, pool: OpponentPool | None
-    ) -> list[WorldBatch]:
-        """Make the worlds of this process, in world batches. World indices are unique across all ranks."""
-        plan, batches, first_world = self.plan, [], 0
-        sizes = [len(worlds) for worlds in np.array_split(np.arange(plan.num_worlds), plan.num_world_batches)]
-        workers = worker_count(self.config, plan, agent.device.type).count
-        is_auto = self.config.workers == "auto"
-        for batch_env in make_worlds(env, sizes, seed, rank * plan.num_worlds, workers, is_auto):
-            opponents = None if pool is None else Opponents(batch_env, pool, self.opponent_generator)
-            learners = batch_env.num_worlds * plan.num_learners
-            uses_masks = any(policy.uses_action_masks for policy in (agent, *(self.teacher or ())))
-            memory = agent.initial_memory(learners)
-            batch = WorldBatch(batch_env, first_world, learners, memory, opponents, uses_masks, self.config.zero_copy)
-            if self.teacher is not None:
-                batch.teacher = Teacher(self.teacher, self._is_labelled[batch.rows], plan.num_learners)
-            batches.append(batch)
-            first_world += batch_env.num_worlds
-        return batches
+    def start(self, observations: Sequence[PackedTokens]) -> None:
+        """Store the first observations of the learners of each world batch, after the worlds were reset."""
+        for batch, of_learners in zip(self.agent_batches, observations, strict=True):
+            batch.keep_for_teacher(of_learners)
+            self.observations.append(of_learners)
+        self.episode_starts[0] = True
 
     def start_epoch(self) -> None:
         """Discard the stored steps; the first observations of the new epoch are those after the last step."""
@@ -154,31 +129,15 @@ class Experience:
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
 
-    def submit(self, batch: WorldBatch, actions: np.ndarray) -> None:
-        """Start stepping a world batch, with the learners' `actions [learners, 2]`."""
-        if batch.opponents is not None:
-            actions = batch.opponents.all_actions(actions)
-        batch.start_step(actions, self._thread)
-
-    def receive(self, batch: WorldBatch, step: int) -> StepResult:
-        """Wait for the step that `submit` started, to time `step`, and store its result.
-
-        Raises TrainingError if a reward is not finite.
-        """
-        result = batch.finish_step()
-        batch.check_rewards(result.rewards, step)
-        if batch.opponents is not None:
-            result = learners_only(result, batch.opponents)
-        batch.set_action_masks(result.action_masks)
+    def store(self, batch: AgentBatch, result: StepResult, step: int) -> None:
+        """Store the learners' part of the result of a step to time `step`."""
         rows = batch.rows
-        batch.set_observations(result.observations)
         self.observations.append(result.observations)
         self.rewards[step - 1, rows] = torch.from_numpy(result.rewards)
         terminated, truncated = torch.from_numpy(result.terminated), torch.from_numpy(result.truncated)
         self.terminated[step - 1, rows] = terminated
         self.truncated[step - 1, rows] = truncated
         self.episode_starts[step, rows] = terminated | truncated
-        return result
 
     def minibatches(self, sampling: PrioritizedSampling | None = None) -> Iterator[Minibatch]:
         """Yield minibatches for one pass, which together have as many segments as were collected.
@@ -206,30 +165,19 @@ class Experience:
 
     def opponents_in_use(self) -> list[int]:
         """The numbers of the frozen policies against which episodes run (self-play)."""
-        opponents = [batch.opponents for batch in self.world_batches if batch.opponents is not None]
+        opponents = [batch.opponents for batch in self.agent_batches if batch.opponents is not None]
         return sorted({number for each in opponents for number in each.policy_numbers.tolist()})
 
     def set_task_weights(self, weights: Sequence[float]) -> None:
         """Set the relative weights `[tasks]` with which the next resets of worlds sample their tasks."""
-        for batch in self.world_batches:
-            batch.env.set_task_weights(weights)
+        self.worlds.set_task_weights(weights)
 
     def state(self) -> dict[str, Any]:
-        """Everything but the agent's weights that the next rollout depends on, as tensors, numbers and text."""
-        batches = self.world_batches
-        return {
-            "worlds": [arrays_to_tensors(batch.env.state()) for batch in batches],
-            "memory": [batch.memory.state() for batch in batches],
-            "teacher_memory": [batch.teacher.state() for batch in batches if batch.teacher is not None],
-            "observations": self.observations.padded(self.steps_collected),
-            "episode_starts": self.episode_starts[self.steps_collected].clone(),
-            "policy_generator": self.policy_generator.get_state(),
-            "shuffle_generator": self.shuffle_generator.get_state(),
-            "reward_scale": self.reward_scaler.state(),
-            "opponent_generator": self.opponent_generator.get_state(),
-            "teacher_generator": self.teacher_generator.get_state(),
-            "opponents": [batch.opponents.state() for batch in batches if batch.opponents is not None],
-        }
+        """The state of the policy's experience and of the worlds, as tensors, numbers and text.
+
+        Everything but weights that the next rollout depends on, if no other policy has an experience in these worlds.
+        """
+        return self.worlds.state() | self.own_state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state()` returned for the same environment and experience configs.
@@ -237,14 +185,31 @@ class Experience:
         A state without a teacher's memory removes the teacher. Raises UsageError for another number of agents or world
         batches.
         """
-        batches = self.world_batches
-        if len(state["worlds"]) != len(batches) or state["episode_starts"].shape != self.episode_starts[0].shape:
-            raise UsageError(
-                f"the saved experience has {len(state['episode_starts'])} agents in {len(state['worlds'])} world "
-                f"batches; this one has {self.plan.agents} in {len(batches)}"
-            )
-        for batch, worlds, memory in zip(batches, state["worlds"], state["memory"], strict=True):
-            batch.env.load_state(tensors_to_arrays(worlds))
+        self._check_fits(state)
+        self.worlds.load_state(state)
+        self.load_own_state(state)
+
+    def own_state(self) -> dict[str, Any]:
+        """The part of `state` that the experiences of other policies do not have: all but the worlds."""
+        batches = self.agent_batches
+        return {
+            "memory": [batch.memory.state() for batch in batches],
+            "teacher_memory": [batch.teacher.state() for batch in batches if batch.teacher is not None],
+            "observations": self.observations.padded(self.steps_collected),
+            "episode_starts": self.episode_starts[self.steps_collected].clone(),
+            "policy_generator": self.policy_generator.get_state(),
+            "shuffle_generator": self.shuffle_generator.get_state(),
+            "reward_scale": self.reward_scaler.state(),
+            "opponent_generator": self.role.generator.get_state(),
+            "teacher_generator": self.teacher_generator.get_state(),
+            "opponents": [batch.opponents_state() for batch in batches if batch.opponents is not None],
+        }
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the state that `own_state()` returned, after that of the worlds was restored: see `load_state`."""
+        self._check_fits(state)
+        batches = self.agent_batches
+        for batch, memory in zip(batches, state["memory"], strict=True):
             batch.memory = batch.memory.restored(memory)
         if not state.get("teacher_memory"):
             self.remove_teacher()
@@ -255,39 +220,41 @@ class Experience:
         observations = PackedTokens.pack(state["observations"])
         self.observations.restart(observations)
         for batch in batches:
-            batch.set_observations(observations.select(torch.arange(batch.rows.start, batch.rows.stop)))
+            batch.keep_for_teacher(observations.select(torch.arange(batch.rows.start, batch.rows.stop)))
         self.episode_starts[0].copy_(state["episode_starts"])
         set_generator_state(self.policy_generator, state["policy_generator"])
         self.shuffle_generator.set_state(state["shuffle_generator"].cpu())
         if "reward_scale" in state:  # states of older versions lack this key and the next ones
             self.reward_scaler.load_state(state["reward_scale"])
         if "opponent_generator" in state:
-            self.opponent_generator.set_state(state["opponent_generator"].cpu())
+            self.role.generator.set_state(state["opponent_generator"].cpu())
         if "teacher_generator" in state:
             self.teacher_generator.set_state(state["teacher_generator"].cpu())
-        for batch, opponents in zip(batches, state.get("opponents", ()), strict=False):
-            if batch.opponents is not None:
-                batch.opponents.load_state(opponents)
-        for batch in batches:
-            batch.set_action_masks(batch.current_action_masks())
+        self.worlds.restore_agents(self.name, state.get("opponents", ()))
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
+
+    def _check_fits(self, state: Mapping[str, Any]) -> None:
+        """Raise UsageError if a state is of another number of agents or world batches."""
+        agents, batches = len(state["episode_starts"]), len(state["memory"])
+        if agents != self.plan.agents or batches != len(self.agent_batches):
+            raise UsageError(
+                f"the saved experience has {agents} agents in {batches} world batches; this one has "
+                f"{self.plan.agents} in {len(self.agent_batches)}"
+            )
 
     def remove_teacher(self) -> None:
         """Remove the teacher and free its arrays; later rollouts do not evaluate it."""
         if self.teacher is not None:
             self.teacher = None
             del self.teacher_probs, self.teacher_values
-            for batch in self.world_batches:
+            for batch in self.agent_batches:
                 batch.teacher = None
-                batch.uses_action_masks = self.action_masks is not None
+            self.role.uses_action_masks = self.action_masks is not None
 
     def close(self) -> None:
         """Close the worlds, and end the thread or the processes that step them."""
-        if self._thread is not None:
-            self._thread.shutdown()
-        for batch in self.world_batches:
-            batch.env.close()
+        self.worlds.close()
 
     def _stored(self, tensor: Tensor) -> Tensor:
         """The tensor on the storage device."""
@@ -382,8 +349,68 @@ def make_experience_manager(
 
     Raises ConfigError if sizes do not divide each other, UsageError if a policy does not fit the environment.
     """
+    experiences = make_experiences(
+        env,
+        {"": agent},
+        config=config,
+        seed=seed,
+        opponents={} if opponents is None else {"": opponents},
+        teachers={} if teacher is None else {"": teacher},
+        label_shares={"": label_share},
+        rank=rank,
+    )
+    return experiences[""]
+
+
+def make_experiences(
+    env: MettaGridEnv,
+    agents: Mapping[str, MettaAgent],
+    groups: Mapping[str, Sequence[str]] | None = None,
+    config: ExperienceConfig | None = None,
+    seed: int | None = None,
+    *,
+    members: Mapping[str, int] | None = None,
+    frozen: Mapping[str, MettaAgent] | None = None,
+    opponents: Mapping[str, OpponentPool] | None = None,
+    teachers: Mapping[str, Policy | Sequence[Policy]] | None = None,
+    label_shares: Mapping[str, float] | None = None,
+    rank: int = 0,
+) -> dict[str, Experience]:
+    """Make an experience for each of several policies, in which `rollout_policies` collects, by the policy's name.
+
+    They share new worlds that have the configs of `env`, which is not changed. In each world, the policies together
+    play every agent once. Sizes in the config count the steps of all agents that learn; a policy has a part of the
+    minibatches in proportion to its agents, at least one.
+
+    - `agents`: the policies in training, by name
+    - `groups`: names of the groups of agents that a policy plays, by its name; a policy without an entry plays all
+    - `members`: index of the only agent that a policy plays among those of its groups; without an entry, all of them
+    - `frozen`: policies that play and do not learn, by name
+    - `opponents`, `teachers`, `label_shares`: by the name of a policy in training; they and the other parameters are
+      those of `make_experience_manager`. Opponents are some of the agents that the policy would play.
+
+    Raises ConfigError if sizes do not divide each other. Raises UsageError if a policy does not fit the environment, an
+    agent has no policy or several, or a name is unknown.
+    """
+    config = config or ExperienceConfig()
     seed = env.default_seed if seed is None else seed
-    return Experience(env, agent, config or ExperienceConfig(), seed, teacher, rank, opponents, label_share)
+    team = Team({**agents, **(frozen or {})}, groups or {}, members or {})
+    labelling = {name: _as_sequence(teacher) for name, teacher in (teachers or {}).items()}
+    shares = label_shares or {}
+    roles = make_roles(env, team, tuple(agents), opponents or {}, labelling, seed, rank)
+    worlds = SharedWorlds(env, roles, config, seed, rank, next(iter(agents.values())).device.type)
+    try:
+        experiences = {
+            name: Experience(worlds, name, agent, seed, rank, labelling.get(name), shares.get(name, 1.0))
+            for name, agent in agents.items()
+        }
+        observations = worlds.reset()
+        for name, experience in experiences.items():
+            experience.start(observations[name])
+    except BaseException:
+        worlds.close()
+        raise
+    return experiences
 
 
 def storage_device(config: ExperienceConfig, device: torch.device) -> torch.device:
@@ -391,26 +418,5 @@ def storage_device(config: ExperienceConfig, device: torch.device) -> torch.devi
     return torch.device("cpu") if config.cpu_offload else device
 
 
-def _check_and_plan(
-    env: MettaGridEnv,
-    agent: MettaAgent,
-    config: ExperienceConfig,
-    teacher: Sequence[Policy] | None,
-    opponents: OpponentPool | None,
-) -> BatchPlan:
-    """Check that the policies fit the environment and that the sizes divide each other; the batch plan."""
-    check_policy_fits(agent, env.spec)
-    for policy in teacher or ():
-        check_policy_fits(policy, env.spec)
-    if opponents is not None:
-        opponents.check_fits(env.spec)
-    opponents_per_world = 0 if opponents is None else num_opponents(opponents.config, env.configs[0])
-    problems = batch_problems(config, env.num_agents - opponents_per_world)
-    if problems:
-        raise ConfigError("the experience config", problems)
-    return plan_batch(config, env.num_agents, opponents_per_world)
-
-
-def _generator(stream: RandomStream, seed: int, rank: int, device: torch.device | None = None) -> torch.Generator:
-    """The stream's generator. Rank 0 has the numbers of a run in one process, every other rank different ones."""
-    return make_generator(stream.seed(seed, *((rank - 1,) if rank else ())), device or torch.device("cpu"))
+def _as_sequence(teacher: Policy | Sequence[Policy]) -> Sequence[Policy]:
+    return teacher if isinstance(teacher, Sequence) else [teacher]

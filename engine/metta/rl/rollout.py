@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -16,11 +16,14 @@ from metta.agent.devices import HostCopy, to_device
 from metta.agent.matmul_backend import fast_matmul
 from metta.agent.policy import MettaAgent
 from metta.agent.sparse_tokens import PackedTokens
+from metta.agent.team import listed
 from metta.errors import UsageError
 from metta.rl.distributed import Processes
 from metta.rl.experience import Experience
 from metta.rl.frozen_policies.kickstarting import Teacher, among_allowed
-from metta.rl.world_batch import StepResult, WorldBatch
+from metta.rl.worlds.agent_batch import AgentBatch
+from metta.rl.worlds.shared_worlds import SharedWorlds
+from metta.rl.worlds.world_batch import StepResult
 from metta.spans import span
 from metta.world.episode_summary import EpisodeSummary
 
@@ -32,7 +35,8 @@ class BatchInfo:
     total_env_steps: int
     """environment steps, summed over learners (agent steps)"""
     episode_returns: list[float] | None
-    """undiscounted return of an episode, mean over its learners; empty if no episode ended"""
+    """undiscounted return of an episode, mean over its learners, or over all agents of a policy that does not learn;
+    empty if no episode ended"""
     episode_lengths: list[int] | None
     """length of an episode, in steps"""
     episode_tasks: list[int] = field(default_factory=list)
@@ -76,65 +80,136 @@ def rollout(
     Collects `plan.batch_size` agent steps, or `num_steps` rounded up to whole segments of all agents. `on_progress` is
     called after each step.
 
-    Raises UsageError if `num_steps` is not from 1 to the batch size, or if `experience` was made for an agent with
-    another `agent.mask_actions`; TrainingError if a reward is not finite.
+    Raises UsageError if `num_steps` is not from 1 to the batch size, if `experience` was made for an agent with another
+    `agent.mask_actions`, or if other policies have experiences in its worlds: see `rollout_policies`. Raises
+    TrainingError if a reward is not finite.
     """
-    if agent.uses_action_masks != (experience.action_masks is not None):
-        raise UsageError(
-            f"the agent has mask_actions = {agent.uses_action_masks}, and the experience was made for an agent with "
-            f"{not agent.uses_action_masks}; make another experience: make_experience_manager(env, agent, ...)"
-        )
-    plan = experience.plan
+    return rollout_policies({experience.name: experience}, {experience.name: agent}, num_steps, on_progress)[
+        experience.name
+    ]
+
+
+def rollout_policies(
+    experiences: Mapping[str, Experience],
+    agents: Mapping[str, MettaAgent],
+    num_steps: int | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> dict[str, BatchInfo]:
+    """Collect one batch with several policies, which act in the same worlds, and store it in their experiences.
+
+    `experiences` are those that `make_experiences` returned, and `agents` the policies in training by the same names.
+    Collects `experience.worlds.plan.batch_size` agent steps of all of them together, or `num_steps` rounded up to whole
+    segments. `on_progress` is called after each step.
+
+    Returns the statistics by name, also of the policies that do not learn. Lists have the same episodes for each.
+
+    Raises UsageError if `num_steps` is not from 1 to the batch size, if an experience was made for an agent with
+    another `agent.mask_actions`, or if names differ; TrainingError if a reward is not finite.
+    """
+    worlds = _check_fits(experiences, agents)
+    plan = worlds.plan
+    totals = {role.name: _RolloutTotals() for role in worlds.roles}
+    learners = [_Learner(experiences[name], agents[name], totals[name]) for name in worlds.learners]
     steps_per_segment = plan.agents * plan.horizon
     segments_per_agent = plan.segments_per_agent if num_steps is None else -(-num_steps // steps_per_segment)
     if not 1 <= segments_per_agent <= plan.segments_per_agent:
         raise UsageError(
             f"num_steps must be from 1 to {plan.batch_size}, the agent steps of a batch "
-            f"(ExperienceConfig.batch_size = {experience.config.batch_size}); got {num_steps}"
+            f"(ExperienceConfig.batch_size = {worlds.config.batch_size}); got {num_steps}"
         )
-    with fast_matmul(agent.device):
-        return _collect(experience, agent, segments_per_agent * plan.horizon, on_progress)
+    steps = segments_per_agent * plan.horizon
+    with fast_matmul(learners[0].agent.device):
+        _collect(worlds, learners, totals, steps, on_progress)
+    stats = next(iter(totals.values())).mean_stats()
+    return {
+        role.name: totals[role.name].batch_info(steps * plan.num_worlds * batch.num_learners, stats, learns=role.learns)
+        for role, batch in zip(worlds.roles, worlds.agent_batches[0], strict=True)
+    }
 
 
-def _collect(experience: Experience, agent: MettaAgent, steps: int, on_progress: ProgressCallback | None) -> BatchInfo:
-    """Collect `steps` steps of every agent. One world batch steps while the policy computes actions for another."""
-    experience.start_epoch()
-    totals = _RolloutTotals()
+def _check_fits(experiences: Mapping[str, Experience], agents: Mapping[str, MettaAgent]) -> SharedWorlds:
+    """Raise UsageError unless these are all experiences in the same worlds, each with its agent; the worlds."""
+    if not experiences:
+        raise UsageError("there are no experiences; make_experiences(env, agents, groups) makes them")
+    worlds = next(iter(experiences.values())).worlds
+    for given, names in (("experiences", set(experiences)), ("agents", set(agents))):
+        if names != set(worlds.learners):
+            raise UsageError(
+                f"rollout_policies needs the {given} of all policies in training ({listed(worlds.learners)}); "
+                f"got {listed(sorted(names))}"
+            )
+    for name, experience in experiences.items():
+        agent = agents[name]
+        if experience.worlds is not worlds:
+            raise UsageError(f"the experience of {name} is of other worlds; make all by one call of make_experiences")
+        if agent.uses_action_masks != (experience.action_masks is not None):
+            raise UsageError(
+                f"the agent has mask_actions = {agent.uses_action_masks}, and the experience was made for an agent "
+                f"with {not agent.uses_action_masks}; make another experience: make_experience_manager(env, agent, ...)"
+            )
+    return worlds
+
+
+@dataclass(frozen=True)
+class _Learner:
+    """A policy in training during a rollout."""
+
+    experience: Experience
+    agent: MettaAgent
+    totals: _RolloutTotals
+
+
+def _collect(
+    worlds: SharedWorlds,
+    learners: Sequence[_Learner],
+    totals: Mapping[str, _RolloutTotals],
+    steps: int,
+    on_progress: ProgressCallback | None,
+) -> None:
+    """Collect `steps` steps of every agent. One world batch steps while the policies compute actions for another."""
+    for learner in learners:
+        learner.experience.start_epoch()
     for t in range(steps):
-        for batch in experience.world_batches:
+        for index in range(len(worlds.world_batches)):
             if t:
-                _receive(experience, agent, batch, t, totals)
-            _act(experience, agent, batch, t, totals)
+                _receive(worlds, learners, totals, index, t)
+            _act(worlds, learners, index, t)
         if on_progress:
-            on_progress(t * experience.plan.agents, steps * experience.plan.agents)
-    for batch in experience.world_batches:
-        _receive(experience, agent, batch, steps, totals)
-    experience.steps_collected = steps
-    with totals.infer():
-        for batch in experience.world_batches:
-            rows = batch.rows
-            observations = experience.observations.at(steps, rows).to(agent.device)
-            episode_starts = to_device(experience.episode_starts[steps, rows], agent.device)
-            values = agent.value(observations, batch.memory, episode_starts)
-            experience.next_values[rows] = values.to(experience.storage_device)
-    return totals.batch_info(steps * experience.plan.agents)
+            on_progress(t * worlds.plan.agents, steps * worlds.plan.agents)
+    for index in range(len(worlds.world_batches)):
+        _receive(worlds, learners, totals, index, steps)
+    for learner in learners:
+        experience, agent = learner.experience, learner.agent
+        experience.steps_collected = steps
+        with learner.totals.infer():
+            for batch in experience.agent_batches:
+                observations = experience.observations.at(steps, batch.rows).to(agent.device)
+                episode_starts = to_device(experience.episode_starts[steps, batch.rows], agent.device)
+                values = agent.value(observations, batch.memory, episode_starts)
+                experience.next_values[batch.rows] = values.to(experience.storage_device)
 
 
-def _act(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, totals: _RolloutTotals) -> None:
+def _act(worlds: SharedWorlds, learners: Sequence[_Learner], index: int, t: int) -> None:
     """Choose the actions of step t in a world batch, and start the step."""
-    with totals.infer():
-        actions, tasks = _choose_actions(experience, agent, batch, t)
-        seen = batch.seen_by_teacher
-    experience.submit(batch, actions)
-    if batch.teacher is not None and seen is not None:  # after submit: the worlds step at the same time
-        with totals.infer():
-            _label(experience, batch, batch.teacher, seen, t, tasks)
+    copies, actions = [], []
+    for learner in learners:
+        with learner.totals.infer():
+            copies.append(_choose_actions(learner.experience, learner.agent, index, t))
+    for learner, copied in zip(learners, copies, strict=True):
+        with learner.totals.infer():
+            actions.append(copied.wait().numpy())
+    tasks = worlds.world_batches[index].env.tasks.copy()
+    worlds.submit(index, actions)
+    for learner in learners:  # after submit: the worlds step at the same time
+        batch = learner.experience.agent_batches[index]
+        if batch.teacher is not None and batch.seen_by_teacher is not None:
+            with learner.totals.infer():
+                _label(learner.experience, batch, batch.teacher, batch.seen_by_teacher, t, tasks)
 
 
-def _choose_actions(
-    experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sample the actions of step t in a world batch, and store them: `[learners, 2]`, and the tasks of its worlds."""
+def _choose_actions(experience: Experience, agent: MettaAgent, index: int, t: int) -> HostCopy:
+    """Sample the learners' actions of step t in a world batch, and store them; a copy of `[learners, 2]` actions."""
+    batch = experience.agent_batches[index]
     rows = batch.rows
     segment, step_of_segment = divmod(t, experience.plan.horizon)
     if step_of_segment == 0:
@@ -153,11 +228,11 @@ def _choose_actions(
     experience.action_index[t, rows] = output.action_index.to(experience.storage_device)
     experience.log_probs[t, rows] = output.log_probs.to(experience.storage_device)
     experience.values[t, rows] = output.values.to(experience.storage_device)
-    return actions.wait().numpy(), batch.env.tasks.copy()
+    return actions
 
 
 def _label(
-    experience: Experience, batch: WorldBatch, teacher: Teacher, seen: PackedTokens, t: int, tasks: NDArray[np.int64]
+    experience: Experience, batch: AgentBatch, teacher: Teacher, seen: PackedTokens, t: int, tasks: NDArray[np.int64]
 ) -> None:
     """Store what the teacher would do at step t, where it has `seen` the labelled agents' observations.
 
@@ -177,17 +252,23 @@ def _label(
     experience.teacher_values[t, rows] = values
 
 
-def _receive(experience: Experience, agent: MettaAgent, batch: WorldBatch, t: int, totals: _RolloutTotals) -> None:
+def _receive(
+    worlds: SharedWorlds, learners: Sequence[_Learner], totals: Mapping[str, _RolloutTotals], index: int, t: int
+) -> None:
     """Wait for a world batch to reach time t, and store the result of the step."""
-    result = experience.receive(batch, t)
-    totals.episodes += result.info.episodes
-    totals.opponent_returns += result.opponent_returns
-    with totals.infer():
-        _value_final_observations(experience, agent, batch, result, t)
+    results = dict(zip(totals, worlds.receive(index, t), strict=True))
+    for name, result in results.items():
+        totals[name].episodes += result.info.episodes
+        totals[name].opponent_returns += result.opponent_returns
+    for learner in learners:
+        experience, result = learner.experience, results[learner.experience.name]
+        experience.store(experience.agent_batches[index], result, t)
+        with learner.totals.infer():
+            _value_final_observations(experience, learner.agent, experience.agent_batches[index], result, t)
 
 
 def _value_final_observations(
-    experience: Experience, agent: MettaAgent, batch: WorldBatch, result: StepResult, t: int
+    experience: Experience, agent: MettaAgent, batch: AgentBatch, result: StepResult, t: int
 ) -> None:
     """Store the values of the final observations of truncated episodes, for bootstrapping."""
     ended = result.info.ended_agents
@@ -217,16 +298,22 @@ class _RolloutTotals:
             yield
         self.seconds_infer += measured.seconds
 
-    def batch_info(self, agent_steps: int) -> BatchInfo:
+    def mean_stats(self) -> dict[str, float]:
+        """Counters of the episodes by name: mean over episodes."""
         counters: Counter[str] = Counter()
         for episode in self.episodes:
             counters.update(episode.stats)
+        return {name: counters[name] / len(self.episodes) for name in sorted(counters)}
+
+    def batch_info(self, agent_steps: int, stats: dict[str, float], learns: bool) -> BatchInfo:
+        """The statistics of a policy that learns from `agent_steps`, or of one that does not learn."""
+        returns = [float(episode.rewards.mean()) for episode in self.episodes] if learns else self.opponent_returns
         return BatchInfo(
             total_env_steps=agent_steps,
-            episode_returns=[float(episode.rewards.mean()) for episode in self.episodes],
+            episode_returns=returns,
             episode_lengths=[episode.length for episode in self.episodes],
             episode_tasks=[episode.task for episode in self.episodes],
-            stats={name: counters[name] / len(self.episodes) for name in sorted(counters)},
-            opponent_returns=self.opponent_returns,
+            stats=stats,
+            opponent_returns=self.opponent_returns if learns else [],
             seconds_infer=self.seconds_infer,
         )

@@ -52,7 +52,7 @@ def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
         if isinstance(module, nn.ReLU)
     ]
     try:
-        for batch in experience.world_batches:
+        for batch in experience.agent_batches:
             observations = experience.observations.at(experience.steps_collected, batch.rows)
             agent.value(observations.to(agent.device), batch.memory)
     finally:

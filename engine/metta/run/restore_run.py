@@ -19,6 +19,7 @@ from metta.checkpoint.state_validation import (
     check_like,
     check_optimizer_state,
     check_schedule_state,
+    check_worlds,
 )
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
 from metta.config.run import RunConfig
@@ -149,9 +150,10 @@ def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> No
     if run.config.ppo.l2_init_loss_coef > 0:
         check_like(saved.initial_weights, run.agent.initial_weights, "extra_args.initial_weights")
     if 1 + len(saved.other_experiences) == run.processes.size:
-        check_experience(saved.experience, run.experience, "extra_args.experience")
-        for index, experience in enumerate(saved.other_experiences):
-            check_experience(experience, run.experience, f"extra_args.other_experiences.{index}")
+        for index, experience in enumerate([saved.experience, *saved.other_experiences]):
+            where = f"extra_args.other_experiences.{index - 1}" if index else "extra_args.experience"
+            check_experience(experience, run.experience, where)
+            check_worlds(experience, run.experience.worlds, where)
 
 
 def _announce_changes(state: TrainingState, run: TrainingRun, listener: Listener, processes: Processes) -> None:
