@@ -115,11 +115,11 @@ from metta.report.tournament_page import TournamentPaths, write_tournament
 from metta.rl.advantages import compute_advantages
 from metta.rl.curricula.curriculum import Curriculum, make_curriculum
 from metta.rl.distributed import Processes
-from metta.rl.experience import Experience, make_experience_manager
+from metta.rl.experience import Experience, make_experience_manager, make_experiences
 from metta.rl.frozen_policies.self_play import FrozenPolicy, OpponentPool
 from metta.rl.optimizer import compute_gradient_stats, make_lr_scheduler, make_optimizer
 from metta.rl.ppo import UpdateSettings, train_ppo, update_policy
-from metta.rl.rollout import BatchInfo, rollout
+from metta.rl.rollout import BatchInfo, rollout, rollout_policies
 from metta.run.benchmark.bench import BenchResult, bench
 from metta.run.benchmark.speed_sampler import DeviceUse, Split
 from metta.run.benchmark.trace import write_trace
@@ -331,6 +331,7 @@ __all__ = [
     "make_curriculum",
     "make_environment",
     "make_experience_manager",
+    "make_experiences",
     "make_lr_scheduler",
     "make_optimizer",
     "make_policy",
@@ -348,6 +349,7 @@ __all__ = [
     "resume_runs",
     "resume_sweep",
     "rollout",
+    "rollout_policies",
     "save_checkpoint",
     "start_sweep",
     "sweep_summary",
