@@ -5,6 +5,7 @@ from metta.agent.memory.network import MemoryNetwork
 from metta.agent.memory.state import Memory
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput, make_agent
 from metta.agent.sparse_tokens import PackedTokens
+from metta.agent.team import Team
 from metta.allocator import keep_freed_memory
 from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.registered import make_policy, teacher_policies
@@ -13,13 +14,12 @@ from metta.checkpoint.kept_policies import BestPolicy
 from metta.checkpoint.onnx_export import export_policy
 from metta.checkpoint.policy_checkpoint import (
     LoadedPolicy,
-    PolicyFile,
     load_checkpoint,
     load_policy,
-    read_policy_file,
     save_checkpoint,
     trained_tasks,
 )
+from metta.checkpoint.policy_file import PolicyFile, read_policy_file
 from metta.checkpoint.trainer_state import TrainingState
 from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
 from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_PROCESSORS, AgentModelConfig
@@ -276,6 +276,7 @@ __all__ = [
     "SweepParameter",
     "SweepSummary",
     "TableReference",
+    "Team",
     "TournamentPaths",
     "TournamentProgress",
     "TournamentResult",

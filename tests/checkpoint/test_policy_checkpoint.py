@@ -27,7 +27,7 @@ from metta.api import (
     save_checkpoint,
 )
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
-from metta.checkpoint.policy_checkpoint import KIND
+from metta.checkpoint.policy_file import KIND
 from metta.config.agent import OBSERVATION_PROCESSORS
 from metta.errors import CheckpointError, RenamedKeyWarning, UsageError
 from metta.world.env import MettaGridEnv

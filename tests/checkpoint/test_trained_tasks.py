@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from metta.api import Curriculum, EnvConfig, load_config, load_policy, load_world, resume_run, train_run, trained_tasks
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
-from metta.checkpoint.policy_checkpoint import KIND
+from metta.checkpoint.policy_file import KIND
 from metta.errors import CheckpointError
 from metta.run.training_run import TrainingRun
 from metta_cli.main import app

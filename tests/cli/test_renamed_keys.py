@@ -11,7 +11,7 @@ from tiny_runs import TINY
 from typer.testing import CliRunner, Result
 
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
-from metta.checkpoint.policy_checkpoint import KIND as POLICY
+from metta.checkpoint.policy_file import KIND as POLICY
 from metta_cli.main import app
 
 OLD_RUN = Path(__file__).parents[1] / "compatibility" / "version_1" / "run"

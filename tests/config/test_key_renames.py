@@ -12,7 +12,8 @@ from tiny_runs import tiny_config
 
 from metta.agent.policy import make_agent
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
-from metta.checkpoint.policy_checkpoint import KIND, load_policy, save_checkpoint
+from metta.checkpoint.policy_checkpoint import load_policy, save_checkpoint
+from metta.checkpoint.policy_file import KIND
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.load import parse_config
 from metta.config.loading.renamed_keys import RENAMED_KEYS, RENAMED_MAP_BUILDERS

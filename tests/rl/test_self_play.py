@@ -14,7 +14,7 @@ from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, me
 from metta.agent.policy import make_agent
 from metta.agent.sparse_tokens import PackedTokens
 from metta.api import resume_run, train_run
-from metta.checkpoint.policy_checkpoint import checkpoint_paths
+from metta.checkpoint.policy_file import checkpoint_paths
 from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import plan_batch

@@ -27,7 +27,7 @@ from typer.testing import CliRunner, Result
 from metta import api
 from metta.api import Notice, RunEnded, newest_checkpoint, resume_run, train_run
 from metta.checkpoint.kept_policies import read_best, remove_old_policies
-from metta.checkpoint.policy_checkpoint import checkpoint_name
+from metta.checkpoint.policy_file import checkpoint_name
 from metta.config.loading.overrides import Override
 from metta.errors import CheckpointError, ConfigError
 from metta.run import run_directory, train

@@ -25,7 +25,7 @@ from metta.api import (
     save_checkpoint,
     train_run,
 )
-from metta.checkpoint.policy_checkpoint import newest_valid
+from metta.checkpoint.policy_file import newest_valid
 from metta.config.loading.load import load_config
 from metta.rl.curricula.curriculum import Curriculum
 from metta.run.training_run import TrainingRun

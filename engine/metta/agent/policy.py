@@ -20,8 +20,8 @@ from metta.agent.memory.lstm import SegmentLSTM
 from metta.agent.memory.make_memory import initial_memory, make_memory
 from metta.agent.memory.network import run_memory
 from metta.agent.memory.state import Memory
-from metta.agent.observation_processors import ObservationProcessor, unchanged
 from metta.agent.sparse_tokens import Observations, PackedTokens, token_sums
+from metta.agent.tokens import ObservationProcessor, unchanged
 from metta.agent.window import WINDOW_FIELDS, WindowConversion
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_config import EnvConfig

@@ -74,7 +74,7 @@ class Team:
             by = listed([name for name in self.policies if self._is_played(name, names)[names == group].any()])
             problem = f"several policies play the same agent: {by}" if counts.max() > 1 else "an agent has no policy"
             raise UsageError(f'{problem}, in the group "{group}"; each agent of a team needs exactly one policy')
-        return played.argmax(axis=0)
+        return np.asarray(played.argmax(axis=0))
 
     def _is_played(self, policy: str, names: NDArray[np.str_]) -> NDArray[np.bool_]:
         return is_played(names, self.groups.get(policy, ()), self.members.get(policy))

@@ -1,7 +1,10 @@
-"""Token encoding: lookup tables from (location, feature, value) tokens to the network's cells and channels."""
+"""Token encoding: observation processors, and lookup tables from (location, feature, value) tokens to the network's
+cells and channels.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 
 from metta.agent import devices
 from metta.agent.sparse_tokens import Observations, PackedTokens, SparseTokens
-from metta.config.agent import AgentModelConfig
+from metta.config.agent import OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.token_features import GLOBAL_FEATURES, ITEM_PREFIX, NO_TOKEN
 from metta.config.plan.network_size import ITEM_LEVELS
@@ -25,7 +28,28 @@ _PREVIOUS_STEP: Final = (LAST_ACTION, LAST_ARGUMENT, LAST_REWARD)
 _ZONES = _OTHER_CELL, _OWN_CELL, _OUTSIDE = range(3)
 """Where a token is. The magnitude of tokens outside the window is 0."""
 
+ObservationProcessor = Callable[[Tensor, EnvSpec], Tensor]
+"""A function, registered by name, that changes tokens before the backbone reads them.
+
+It maps `[agents, tokens, 3] uint8` to `[agents, any number of tokens, 3] uint8`: it may drop, add, change or reorder
+tokens. Register one with the decorator, or as an entry point, then name it in `agent.obs_process_func`:
+
+    @OBSERVATION_PROCESSORS.register("without_walls")
+    def without_walls(observations: Tensor, spec: EnvSpec) -> Tensor:
+        wall = spec.object_type_names.index("wall")
+        ...
+
+With `agent.egocentric` its input is in the agent's frame. The previous action, the previous reward and the global
+features are read from the unprocessed tokens.
+"""
+
 _CATEGORICAL: Final = ("type_id", "agent:group", "agent:orientation")
+
+
+@OBSERVATION_PROCESSORS.register("flatten_obs_dict")
+def unchanged(observations: Tensor, spec: EnvSpec) -> Tensor:
+    """Return the observations unchanged: they are flat lists of tokens already."""
+    return observations
 
 
 class TokenCodes(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from metta.checkpoint.file_format import read_torch_file
-from metta.checkpoint.policy_checkpoint import KIND, checkpoint_paths
+from metta.checkpoint.policy_file import KIND, checkpoint_paths
 from metta.checkpoint.trainer_state import training_state_paths
 
 BEST = "best.pt"

@@ -1,22 +1,26 @@
-"""Policy checkpoints: files with a policy's weights, the configs that rebuild it and its environment, and metadata."""
+"""Policy checkpoints: saving and loading the policies of a run or a team, also for other environments."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from metta.agent.heads import initial_statistics
 from metta.agent.policy import MettaAgent
-from metta.agent.window import WINDOW_FIELDS, network_spec
-from metta.checkpoint.file_format import read_torch_file, write_torch_file
+from metta.agent.team import Team, as_team, listed
+from metta.agent.window import network_spec
+from metta.checkpoint.file_format import write_torch_file
+from metta.checkpoint.policy_file import (
+    KIND,
+    PolicyFile,
+    SavedPolicy,
+    checkpoint_content,
+    checkpoint_name,
+    read_policy_file,
+)
 from metta.checkpoint.weight_remapping import (
     flat_action_names,
     missing_actions,
@@ -25,21 +29,13 @@ from metta.checkpoint.weight_remapping import (
     row_names,
     unknown_names,
 )
-from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_PROCESSORS, AgentModelConfig
-from metta.config.curriculum import AnyCurriculum
+from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
-from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.curriculum_tasks import make_tasks
-from metta.config.loading.renamed_keys import rename_keys
-from metta.config.plan.network_size import num_weights
-from metta.config.validation.error_messages import first_problem
 from metta.config.validation.file_paths import user_path
-from metta.errors import CheckpointError, ConfigError, SkippedFileWarning, UsageError
-from metta.extensions import Registry
+from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.spaces import ActionSpace, ObservationSpace
-
-KIND = "policy checkpoint"
 
 MAX_LISTED = 8
 """Maximum number of names listed in a note; the others are counted."""
@@ -47,27 +43,47 @@ MAX_LISTED = 8
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy rebuilt from its checkpoint file alone."""
+    """The policies rebuilt from a checkpoint file alone: one, or those of a run or team of several."""
 
-    agent: MettaAgent
-    """the policy; its `env_config` is the environment in which it plays"""
+    agents: Mapping[str, MettaAgent]
+    """the policies by name; a single one may have an empty name"""
+    team: Team
+    """the same policies, with the agents that each of them plays; plays wherever a policy plays"""
     metadata: dict[str, Any]
     """the metadata given to `save_checkpoint`, and the `epoch`"""
     unknown: tuple[str, ...] = ()
-    """names in its environment that the saved one lacks: objects and items it ignores, actions it never takes"""
+    """names in the environment that the saved one lacks: objects and items it ignores, actions it never takes"""
     missing: tuple[str, ...] = ()
-    """actions of the saved environment that its environment lacks; the policy takes the others instead"""
+    """actions of the saved environment that the environment lacks; the policy takes the others instead"""
+
+    @property
+    def agent(self) -> MettaAgent:
+        """The only policy. Raises UsageError, with their names, if there are several."""
+        if len(self.agents) > 1:
+            name = next(iter(self.agents))
+            raise UsageError(
+                f"the checkpoint holds several policies ({listed(self.agents)}); `team` plays with all of them, "
+                f'load_policy(path, policy="{name}") loads one'
+            )
+        return next(iter(self.agents.values()))
+
+    @property
+    def env_config(self) -> EnvConfig:
+        """The environment in which the policies play."""
+        return next(iter(self.agents.values())).env_config
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How its environment differs from that of its training, in sentences."""
+        """How the environment differs from that of the training, in sentences."""
         notes = []
-        specs = (self.agent.network_spec, self.agent.spec)
-        trained, here = ((spec.observation_height, spec.observation_width) for spec in specs)
-        if trained != here:
-            seen = (min(trained[0], here[0]), min(trained[1], here[1]))
-            part = f"the middle {_size(seen)} of {_size(here)}" if seen != here else _size(here)
-            notes.append(f"the policy was trained with a window of {_size(trained)} cells; here it sees {part}")
+        for name, agent in self.agents.items():
+            specs = (agent.network_spec, agent.spec)
+            trained, here = ((spec.observation_height, spec.observation_width) for spec in specs)
+            if trained != here:
+                seen = (min(trained[0], here[0]), min(trained[1], here[1]))
+                part = f"the middle {_size(seen)} of {_size(here)}" if seen != here else _size(here)
+                policy = f"the policy {name}".rstrip()
+                notes.append(f"{policy} was trained with a window of {_size(trained)} cells; here it sees {part}")
         if self.unknown:
             notes.append(f"the policy was trained without these and ignores them: {_listed(self.unknown)}")
         if self.missing:
@@ -75,83 +91,50 @@ class LoadedPolicy:
         return tuple(notes)
 
 
-class _SavedTasks(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    names: list[str]
-    env_configs: list[EnvConfig]
-    config: AnyCurriculum
-
-
-class PolicyFile(BaseModel):
-    """The content of a checkpoint file."""
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", strict=True)
-
-    epoch: int
-    metadata: dict[Any, Any]
-    agent_config: AgentModelConfig
-    env_config: EnvConfig
-    global_features: list[str]
-    weights: dict[str, torch.Tensor]
-    curriculum: _SavedTasks | None = None
-    """the tasks of its training; None if there was only one, and in files of older versions"""
-
-
 def save_checkpoint(
-    agent: MettaAgent, path: str | Path, epoch: int = 0, metadata: Mapping[str, Any] | None = None
+    agent: MettaAgent | Team, path: str | Path, epoch: int = 0, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write `checkpoint_000100.pt` for epoch 100 into the directory `path`, which is created if it does not exist.
 
     The file holds the weights, the configs that rebuild agent and environment, and `metadata` (numbers, text, tensors,
-    and lists and dictionaries of them); `torch.load(weights_only=True)` reads it. Raises UsageError if `epoch` is
-    negative.
+    and lists and dictionaries of them); `torch.load(weights_only=True)` reads it. Of a `Team`, it holds all policies,
+    and which agents each of them plays. Raises UsageError if `epoch` is negative, or if a policy of the team has no
+    weights.
     """
     if epoch < 0:
         raise UsageError(f"epoch must be at least 0; got {epoch}")
+    content = checkpoint_content(agent, epoch, metadata)
     directory = user_path(path)
     directory.mkdir(parents=True, exist_ok=True)
-    write_torch_file(directory / checkpoint_name(epoch), KIND, checkpoint_content(agent, epoch, metadata))
+    write_torch_file(directory / checkpoint_name(epoch), KIND, content)
 
 
-def checkpoint_content(
-    agent: MettaAgent,
-    epoch: int = 0,
-    metadata: Mapping[str, Any] | None = None,
-    curriculum: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The content of a checkpoint file; `curriculum` is the `Curriculum.description` of a run with several tasks.
-
-    The weights share memory with those of the agent. The window in the saved environment is that of the network.
-    """
-    env_config = agent.env_config.model_dump(exclude_none=True)
-    env_config["game"] |= {field: getattr(agent.network_spec, field) for field in WINDOW_FIELDS}
-    return {
-        "epoch": epoch,
-        "metadata": dict(metadata or {}),
-        "agent_config": agent.config.model_dump(),
-        "env_config": env_config,
-        "global_features": list(agent.global_features),
-        "weights": agent.state_dict(),
-        **({} if curriculum is None else {"curriculum": dict(curriculum)}),
-    }
-
-
-def load_checkpoint(agent: MettaAgent, path: str | Path) -> dict[str, Any]:
+def load_checkpoint(agent: MettaAgent | Team, path: str | Path) -> dict[str, Any]:
     """Load the weights of a checkpoint into `agent`; returns its metadata, with `epoch`.
+
+    Of a `Team`, the weights of each policy go to that of the same name. `FILE:NAME` names one policy of a file.
 
     Features, object types, items and actions are matched by name, so their order in the agent's environment may differ.
     The policy ignores objects and items, and never takes actions, that the saved environment lacks; where it would take
     an action that the agent's environment lacks, it takes one of the others.
 
     Raises CheckpointError, and does not change the agent, if the file is missing, damaged or not a policy checkpoint,
-    or if the policy in it has another observation window (`load_policy` converts observations), another architecture
-    (`AgentModelConfig.architecture`) or no action that exists in the agent's environment.
+    if the policy in it has another observation window (`load_policy` converts observations), another architecture
+    (`AgentModelConfig.architecture`) or no action that exists in the agent's environment, or if the file holds other
+    policies than the team.
     """
     path = user_path(path)
-    policy = read_policy_file(path)
-    agent.load_state_dict(_matching_weights(agent, policy, path))
-    return policy.metadata | {"epoch": policy.epoch}
+    file, team = read_policy_file(path), as_team(agent)
+    if not isinstance(agent, Team):
+        file = file.only(path)
+    if file.policies.keys() != team.policies.keys():
+        theirs, ours = (listed(names) or "a policy without a name" for names in (file.policies, team.policies))
+        raise CheckpointError(f"{path} holds {theirs}; the policies here are {ours}")
+    agents = {name: player for name, player in team.policies.items() if isinstance(player, MettaAgent)}
+    weights = {name: _matching_weights(each, file.policies[name], path, name) for name, each in agents.items()}
+    for name, each in agents.items():
+        each.load_state_dict(weights[name])
+    return file.metadata | {"epoch": file.epoch}
 
 
 def load_policy(
@@ -159,33 +142,40 @@ def load_policy(
     device: torch.device | None = None,
     env_config: EnvConfig | None = None,
     file: PolicyFile | None = None,
+    policy: str = "",
 ) -> LoadedPolicy:
-    """Load the policy in a checkpoint file, with an agent built from the configs in the file.
+    """Load the policies in a checkpoint file, with agents built from the configs in the file.
 
-    `env_config` replaces the saved environment, by default the evaluation world of the training, with its own actions;
-    names are matched as in `load_checkpoint`. The policy sees the window with which it was trained: of a larger one the
-    cells around the agent, of a smaller one all cells. `file` is the content that `read_policy_file` read from `path`
-    before, since a run in training removes old policies (`checkpoint.keep_last`).
-    Raises CheckpointError for the same reasons, except windows.
+    `policy`, or a path `FILE:NAME`, selects one of several policies. `env_config` replaces the saved environment, by
+    default the evaluation world of the training, with its own actions; names are matched as in `load_checkpoint`. A
+    policy sees the window with which it was trained: of a larger one the cells around the agent, of a smaller one all
+    cells. `file` is the content that `read_policy_file` read from `path` before, since a run in training removes old
+    policies (`checkpoint.keep_last`).
+    Raises CheckpointError for the same reasons as `load_checkpoint`, except windows, or if there is no such policy.
     """
     path = user_path(path)
-    policy = file or read_policy_file(path)
-    env_config = env_config or policy.env_config.without_reserved
-    saved = policy.env_config.spec
-    agent = MettaAgent(
-        ObservationSpace(env_config),
-        ActionSpace(env_config),
-        policy.global_features,
-        device or torch.device("cpu"),
-        policy.agent_config,
-        network_spec(env_config.spec, saved),
-    )
-    agent.load_state_dict(_matching_weights(agent, policy, path))
+    file = file or read_policy_file(path)
+    file = file.only(path, policy) if policy else file
+    env_config = env_config or file.env_config.without_reserved
+    agents = {}
+    for name, saved in file.policies.items():
+        agents[name] = agent = MettaAgent(
+            ObservationSpace(env_config),
+            ActionSpace(env_config),
+            saved.global_features,
+            device or torch.device("cpu"),
+            saved.agent_config,
+            network_spec(env_config.spec, saved.env_config.spec),
+        )
+        agent.load_state_dict(_matching_weights(agent, saved, path, name))
+    groups = {name: saved.groups for name, saved in file.policies.items() if saved.groups}
+    members = {name: saved.member for name, saved in file.policies.items() if saved.member is not None}
     return LoadedPolicy(
-        agent,
-        policy.metadata | {"epoch": policy.epoch},
-        tuple(unknown_names(saved, agent.spec)),
-        tuple(missing_actions(saved, agent.spec)),
+        agents,
+        Team(agents, groups, members),
+        file.metadata | {"epoch": file.epoch},
+        tuple(unknown_names(file.env_config.spec, env_config.spec)),
+        tuple(missing_actions(file.env_config.spec, env_config.spec)),
     )
 
 
@@ -206,94 +196,11 @@ def trained_tasks(path: str | Path, file: PolicyFile | None = None) -> dict[str,
         raise CheckpointError(f"{path} is invalid: its tasks cannot be trained together: {error}") from None
 
 
-def checkpoint_name(epoch: int) -> str:
-    """The file name of the policy after `epoch` epochs."""
-    return f"checkpoint_{epoch:06d}.pt"
+def _matching_weights(agent: MettaAgent, policy: SavedPolicy, path: Path, name: str) -> dict[str, torch.Tensor]:
+    """The weights of a policy in the file, remapped to the agent's environment.
 
-
-def checkpoint_paths(directory: Path) -> list[Path]:
-    """The policy checkpoints in a directory, latest epoch first."""
-    return sorted(directory.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
-
-
-def newest_valid(paths: Sequence[Path]) -> Path:
-    """The first valid policy checkpoint of `paths`, with a SkippedFileWarning that names those before it.
-
-    Raises CheckpointError if none is valid.
+    Raises CheckpointError if they do not fit.
     """
-    problems = []
-    for path in paths:
-        try:
-            status = path.stat()
-            _check_policy_file(path, status.st_mtime_ns, status.st_size)
-        except OSError as error:
-            problems.append(f"{path} cannot be read: {error.strerror}")
-        except CheckpointError as error:
-            problems.append(str(error))
-        else:
-            for problem in problems:
-                warnings.warn(f"{problem}; using {path.name}", SkippedFileWarning, stacklevel=2)
-            return path
-    raise CheckpointError("\n  ".join(["no policy is valid:", *problems]))
-
-
-@lru_cache
-def _check_policy_file(path: Path, mtime_ns: int, size: int) -> None:
-    """Raise CheckpointError unless a file is a policy checkpoint. A file that has not changed is checked once."""
-    read_torch_file(path, KIND)
-
-
-def read_policy_file(path: str | Path) -> PolicyFile:
-    """Read and validate a checkpoint file. Raises CheckpointError if it is missing or not valid."""
-    path = user_path(path)
-    if os.path.isdir(path):  # unlike Path.is_dir, it raises no OSError for a name that is too long
-        newest = [*checkpoint_paths(path), *checkpoint_paths(path / "checkpoints"), path / checkpoint_name(100)][0]
-        raise CheckpointError(f"{path} is a directory; name a checkpoint in it, such as {newest}")
-    content = read_torch_file(path, KIND)
-    env_configs = [content.get("env_config"), content.get("curriculum")]
-    rename_keys({"agent": content.get("agent_config"), "env": {"map_builder": env_configs}}, str(path))
-    _check_extensions(path, content.get("agent_config"), content.get("env_config"))
-    try:
-        policy = PolicyFile.model_validate(content)
-    except ValidationError as error:
-        raise CheckpointError(f"{path} is not a valid {KIND}: {first_problem(error)}") from None
-    # checked before the network is built: a config alone could describe one that does not fit in memory
-    expected = num_weights(policy.agent_config, policy.env_config.spec)
-    found = sum(weight.numel() for weight in policy.weights.values())
-    if found < expected:
-        raise CheckpointError(f"{path} is not a valid {KIND}: its config needs {expected:,} weights; it has {found:,}")
-    # files written before value normalization existed have no statistics
-    statistics = {f"value_head.{name}": statistic for name, statistic in initial_statistics().items()}
-    return policy.model_copy(update={"weights": policy.weights | (statistics | policy.weights)})
-
-
-def _check_extensions(path: Path, agent_config: object, env_config: object) -> None:
-    """Raise CheckpointError if the policy or its map builder needs an extension that is not installed."""
-    settings = agent_config if isinstance(agent_config, dict) else {}
-    needed: list[tuple[Registry[Any], object]] = [
-        (BACKBONES, settings.get("backbone")),
-        (MEMORIES, settings.get("memory")),
-        (OBSERVATION_PROCESSORS, settings.get("obs_process_func")),
-        *((MAP_BUILDERS, table.get("name")) for table in _nested_tables(env_config) if table.get("type") == "Custom"),
-    ]
-    for registry, name in needed:
-        if isinstance(name, str) and name not in registry:
-            raise CheckpointError(
-                f'{path} needs the {registry.kind} "{name}", which is not installed; install the package that provides '
-                f"it, or register it in your program (available: {', '.join(registry.names()) or 'none'})"
-            )
-
-
-def _nested_tables(data: object) -> Iterator[dict[Any, Any]]:
-    """Yield every dictionary in nested dictionaries and lists."""
-    if isinstance(data, dict):
-        yield data
-    for inner in data.values() if isinstance(data, dict) else data if isinstance(data, list) else ():
-        yield from _nested_tables(inner)
-
-
-def _matching_weights(agent: MettaAgent, policy: PolicyFile, path: Path) -> dict[str, torch.Tensor]:
-    """The weights in the file, remapped to the agent's environment; raises CheckpointError if they do not fit."""
     current, saved = agent.network_spec, policy.env_config.spec
     mismatches = [
         f"agent.{name} is {quoted(ours)} here and {quoted(theirs)} in the file"
@@ -317,7 +224,8 @@ def _matching_weights(agent: MettaAgent, policy: PolicyFile, path: Path) -> dict
         mismatches = _shape_mismatches(agent.state_dict(), weights)
     if mismatches:
         more = f", and {len(mismatches) - 3} more differences" if len(mismatches) > 3 else ""
-        raise CheckpointError(f"{path} does not fit this agent: {'; '.join(mismatches[:3])}{more}")
+        which = f"the policy {name} of {path}" if name else path
+        raise CheckpointError(f"{which} does not fit this agent: {'; '.join(mismatches[:3])}{more}")
     return weights
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from metta.agent.policy import MettaAgent
 from metta.agent.window import WINDOW_FIELDS
-from metta.checkpoint.policy_checkpoint import PolicyFile, quoted, read_policy_file, row_mismatches
+from metta.checkpoint.policy_checkpoint import quoted, row_mismatches
+from metta.checkpoint.policy_file import SavedPolicy, read_policy_file
 from metta.checkpoint.weight_remapping import renumbered, row_names, select_rows, unknown_names
 from metta.config.agent import BACKBONES
 from metta.config.validation.file_paths import user_path
@@ -55,11 +56,11 @@ def transfer_weights(agent: MettaAgent, path: str | Path) -> WeightTransfer:
     Running statistics of value normalization start anew: they are folded into the value head, whose values stay the
     same. The reference of the l2-init loss becomes the new weights.
 
-    Raises CheckpointError, and does not change the agent, if the file is missing, damaged or not a policy checkpoint,
-    or if no layer fits.
+    `FILE:NAME` names one policy of a file with several. Raises CheckpointError, and does not change the agent, if the
+    file is missing, damaged or not a policy checkpoint, if it holds several policies, or if no layer fits.
     """
     path = user_path(path)
-    policy = read_policy_file(path)
+    policy = read_policy_file(path).only(path).policies[""]
     saved, here = policy.env_config.spec, agent.network_spec
     if invalid := row_mismatches(policy.weights, saved, policy.agent_config):
         raise CheckpointError(f"{path} is not valid: {invalid[0]}")
@@ -88,7 +89,7 @@ def transfer_weights(agent: MettaAgent, path: str | Path) -> WeightTransfer:
 
 
 def _fitting(
-    agent: MettaAgent, policy: PolicyFile, current: dict[str, Tensor]
+    agent: MettaAgent, policy: SavedPolicy, current: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """The weights in the file, remapped to the agent's names, that have the shapes of `current`.
 
@@ -117,7 +118,7 @@ def _fitting(
     return fitting, num_new
 
 
-def _unrelated_parts(agent: MettaAgent, policy: PolicyFile) -> Iterator[str]:
+def _unrelated_parts(agent: MettaAgent, policy: SavedPolicy) -> Iterator[str]:
     """Prefixes of weights that mean something else in the file, even where their shapes are equal."""
     ours, theirs = agent.config.architecture, policy.agent_config.architecture
     is_custom = BACKBONES.is_custom(agent.config.backbone)
@@ -129,7 +130,7 @@ def _unrelated_parts(agent: MettaAgent, policy: PolicyFile) -> Iterator[str]:
         yield "extra_inputs."
 
 
-def _differences(agent: MettaAgent, policy: PolicyFile) -> Iterator[str]:
+def _differences(agent: MettaAgent, policy: SavedPolicy) -> Iterator[str]:
     """Settings of network and observation window that differ, as sentences."""
     here, there = (
         {f"agent.{name}": value for name, value in config.architecture.items()}

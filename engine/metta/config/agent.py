@@ -21,7 +21,7 @@ MEMORIES: Final[Registry[Any]] = Registry("metta.memories", "memory", ("lstm", "
 OBSERVATION_PROCESSORS: Final[Registry[Any]] = Registry(
     "metta.observation_processors", "observation processor", ("flatten_obs_dict",)
 )
-"""Functions applied to tokens before the network reads them (agent/observation_processors.py)."""
+"""Functions applied to tokens before the network reads them (`ObservationProcessor` in agent/tokens.py)."""
 
 
 class AgentModelConfig(FrozenModel):

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self
 
 import tomli_w
 
-from metta.checkpoint.policy_checkpoint import checkpoint_name
+from metta.checkpoint.policy_file import checkpoint_name
 from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, load_tasks, read_config
 from metta.config.loading.overrides import Override

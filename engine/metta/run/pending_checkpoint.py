@@ -10,8 +10,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from metta.checkpoint.file_format import write_torch_file
-from metta.checkpoint.policy_checkpoint import KIND as POLICY
-from metta.checkpoint.policy_checkpoint import checkpoint_name
+from metta.checkpoint.policy_file import KIND as POLICY
+from metta.checkpoint.policy_file import checkpoint_name
 from metta.checkpoint.trainer_state import KIND as STATE
 from metta.checkpoint.trainer_state import TrainingState
 from metta.rl.distributed import deserialize

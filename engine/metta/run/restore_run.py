@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, load_checkpoint, newest_valid
+from metta.checkpoint.policy_checkpoint import load_checkpoint
+from metta.checkpoint.policy_file import checkpoint_name, checkpoint_paths, newest_valid
 from metta.checkpoint.state_validation import (
     check_experience,
     check_generator,

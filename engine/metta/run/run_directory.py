@@ -18,7 +18,7 @@ from typing import Self
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from metta.checkpoint.kept_policies import BEST
-from metta.checkpoint.policy_checkpoint import checkpoint_name, checkpoint_paths, newest_valid
+from metta.checkpoint.policy_file import checkpoint_name, checkpoint_paths, newest_valid
 from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from metta.checkpoint.kept_policies import BestPolicy, read_best, remove_old_policies
-from metta.checkpoint.policy_checkpoint import checkpoint_name
+from metta.checkpoint.policy_file import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
 from metta.config.loading.config_changes import config_changes, value_text
 from metta.config.loading.load import dump_config, load_tasks, parse_config

@@ -15,7 +15,8 @@ from metta.agent.policy import MettaAgent, Policy, make_agent
 from metta.baselines.registered import teacher_policies
 from metta.checkpoint.file_format import read_torch_file, write_torch_file
 from metta.checkpoint.kept_policies import BEST, BestPolicy
-from metta.checkpoint.policy_checkpoint import KIND, checkpoint_content, checkpoint_name, load_policy
+from metta.checkpoint.policy_checkpoint import load_policy
+from metta.checkpoint.policy_file import KIND, checkpoint_content, checkpoint_name
 from metta.checkpoint.state_validation import SCHEDULE_PROGRESS
 from metta.checkpoint.trainer_state import TrainingState
 from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights

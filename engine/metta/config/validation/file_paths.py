@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
+from metta.config.validation.frozen_model import NAME_PATTERN
 from metta.errors import Problem, RulesError, UsageError, printable
 
 IN_RUN = "{run_dir}"
@@ -23,6 +25,16 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     found = Path(_expanded(text))
     is_literal = not text.startswith("~") and found.parts[:1] and found.parts[0].startswith("~")
     return found.absolute() if is_literal else found
+
+
+def split_policy_name(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The file or directory, and the name of a policy in it, that `FILE:NAME` means; the name is empty without one.
+
+    A path that exists is a path without a name.
+    """
+    found = user_path(path)
+    match = re.fullmatch(rf"(.+):({NAME_PATTERN})", str(found))
+    return (Path(match[1]), match[2]) if match and not os.path.lexists(found) else (found, "")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

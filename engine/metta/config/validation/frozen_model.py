@@ -13,7 +13,8 @@ from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
 MAX_NAME = 64
-Name = Annotated[str, Field(pattern=rf"^[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}$")]
+NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}"
+Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
 """A name that is safe in file paths and metric names: 1 to 64 letters, digits, '.', '_' and '-'."""
 
 

@@ -17,7 +17,8 @@ import torch
 
 from metta.agent.policy import Policy
 from metta.baselines.registered import make_policy
-from metta.checkpoint.policy_checkpoint import checkpoint_paths, load_policy, newest_valid, read_policy_file
+from metta.checkpoint.policy_checkpoint import load_policy
+from metta.checkpoint.policy_file import checkpoint_paths, newest_valid, read_policy_file
 from metta.config.env.env_config import EnvConfig
 from metta.config.training import POLICIES
 from metta.config.validation.file_paths import user_path
