@@ -62,6 +62,7 @@ from metta.config.loading.presets import Preset, broken_preset_packages, find_pr
 from metta.config.loading.reference import KeyReference, TableReference, config_reference
 from metta.config.loading.suites import SUITES, Suite, find_suite
 from metta.config.loading.sweep_file import SweepFile, load_sweep
+from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS
 from metta.config.plan.check import Derived, check_text
 from metta.config.run import RunConfig
 from metta.config.self_play import SelfPlayConfig
@@ -153,15 +154,20 @@ from metta.world.make_environment import make_environment
 from metta.world.maps.drawing import draw_map
 from metta.world.observation.observe import CompactObservations
 from metta.world.observation.packed import PackedObservations
+from metta.world.parts.editor import WorldsEditor
+from metta.world.parts.view import WorldsView
 
 __all__ = [
     "BACKBONES",
+    "FEATURES",
     "LOGGERS",
     "MAP_BUILDERS",
     "MEMORIES",
     "OBSERVATION_PROCESSORS",
     "POLICIES",
+    "REWARDS",
     "SUITES",
+    "TERMINATIONS",
     "TYPE_AGENT",
     "TYPE_ALTAR",
     "TYPE_ARMORY",
@@ -291,6 +297,8 @@ __all__ = [
     "VTraceConfig",
     "VideoSettings",
     "WeightTransfer",
+    "WorldsEditor",
+    "WorldsView",
     "action_words",
     "agent_names",
     "bench",

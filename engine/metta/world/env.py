@@ -24,6 +24,7 @@ from metta.world.episodes import EpisodeStreams, episode_ends, stagger
 from metta.world.observation.action_masks import ActionMasks
 from metta.world.observation.observe import CompactObservations, Observer, Window
 from metta.world.observation.packed import Observations, padded_rows, token_array
+from metta.world.parts.run_parts import PartRunner
 from metta.world.picture import paint_world
 from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
@@ -91,14 +92,14 @@ class MettaGridEnv:
         self._streams = EpisodeStreams(seed, first_world, split)
         self.set_task_weights([1.0] * len(configs) if task_weights is None else task_weights)
         self._build(shares_rulesets=True)
-        self._no_episode_ended = StepInfo(
-            np.zeros(0, np.int64), np.zeros((0, *self.observation_shape[1:]), np.uint8), ()
-        )
+        no_observations = np.zeros((0, *self.observation_shape[1:]), np.uint8)
+        self._no_episode_ended = StepInfo(np.zeros(0, np.int64), no_observations, ())
         self._was_reset = False
 
     def _build(self, shares_rulesets: bool) -> None:
         self._shares_rulesets = shares_rulesets
         self._worlds = Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds)
+        self._parts = PartRunner(self._worlds) if self._worlds.compiled.parts else None
         self._observer = Observer(self._worlds, Window(self._worlds))
         self._action_masks: ActionMasks | None = None
         self._reset_pool = ResetPool(self._worlds, self._streams, self._observer.window)
@@ -192,8 +193,8 @@ class MettaGridEnv:
 
             observations  [agents, tokens, 3] uint8   with `auto_reset`, the first of the next episode where one ended
             rewards       [agents] float32            after sharing between agents
-            terminated    [agents] bool               the episode ended by `episode_lifetime`
-            truncated     [agents] bool               the episode ended by `max_steps`
+            terminated    [agents] bool               the episode ended by `episode_lifetime` or a termination
+            truncated     [agents] bool               the episode ended by `max_steps` or a termination that truncates
             info          StepInfo                    the episodes that ended, with their final observations
 
         Observations are written to `out` if given: `[agents, tokens, 3] uint8`, contiguous, or PackedObservations, to
@@ -218,6 +219,8 @@ class MettaGridEnv:
         run_attack_phase(worlds, turns)
         run_main_phase(worlds, turns)
         count_actions(worlds, turns)
+        if self._parts is not None:
+            self._parts.step()
         self._observer.observe(None, observations)
 
         worlds.individual_rewards += worlds.reward
@@ -381,10 +384,7 @@ class MettaGridEnv:
         self._task_shares = cumulative_shares(weights, len(self.configs))
 
     def state(self) -> dict[str, Any]:
-        """A copy of the complete state, including random streams and running episodes, for `load_state`.
-
-        Values are NumPy arrays and integers.
-        """
+        """A copy of the complete state, including random streams, for `load_state`: NumPy arrays and integers."""
         return save_worlds(self._worlds) | {
             "task_shares": self._task_shares.copy(),
             "seed": UNKNOWN_SEED if self._streams.seed is None else self._streams.seed,
@@ -397,11 +397,10 @@ class MettaGridEnv:
         """Raise CheckpointError, naming the invalid entry, unless `load_state` can load this state."""
         state = completed(state)
         check_streams(state, len(self.configs))
-        shares_rulesets = bool(state["shares_rulesets"])
-        is_ours = shares_rulesets == self._shares_rulesets
-        check_worlds(
-            self._worlds if is_ours else Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds), state
-        )
+        worlds, shares_rulesets = self._worlds, bool(state["shares_rulesets"])
+        if shares_rulesets != self._shares_rulesets:
+            worlds = Worlds(CompiledConfig(self.configs, shares_rulesets), self.num_worlds)
+        check_worlds(worlds, state)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state()` returned, in an environment with the same configs and number of worlds.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metta.world.parts.run_parts import REWARD_TERMS
 from metta.world.render import converter_rows, view_converters
 from metta.world.state.counters import invalid_counts, mean_counts, named_counts
 from metta.world.state.worlds import Worlds
@@ -24,13 +25,15 @@ class EpisodeSummary:
     length: int
     """number of steps, counted from the step at which the episode started (see `reset(staggered=True)`)"""
     terminated: bool
-    """ended by `episode_lifetime`; otherwise truncated by `max_steps`"""
+    """ended by `episode_lifetime` or a custom termination; otherwise truncated by `max_steps` or a custom one"""
     rewards: NDArray[np.float32]
     """`[agents of a world] float32`: sum of the rewards that `step` returned"""
     individual_rewards: NDArray[np.float32]
     """`[agents of a world] float32`: sum of the rewards before sharing and before the diversity bonus"""
     stats: dict[str, float]
     """counters by name, without those that are 0: means over agents of agent counters, and counters of the world"""
+    reward_terms: dict[str, float] = field(default_factory=dict)
+    """sum of each custom reward by name, times its weight: means over agents"""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,17 @@ def summarize(worlds: Worlds, ended: NDArray[np.int64], terminated: NDArray[np.b
             stats=mean_counts(worlds.agent_columns, worlds.group_row[rows], worlds.agent_counters[rows])
             | invalid.get(world, {})
             | game_counts(worlds, world),
+            reward_terms=_reward_terms(worlds, rows),
         )
         for world, rows in ((world, worlds.rows_of(world)) for world in ended.tolist())
     )
+
+
+def _reward_terms(worlds: Worlds, rows: slice) -> dict[str, float]:
+    if not (terms := worlds.compiled.parts.terms):
+        return {}
+    sums = worlds.part_arrays[REWARD_TERMS][rows].mean(axis=0, dtype=np.float64)
+    return dict(zip(terms, sums.tolist(), strict=True))
 
 
 def episode_stats(worlds: Worlds, world: int) -> dict[str, Any]:

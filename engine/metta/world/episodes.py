@@ -13,6 +13,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError, UsageError
 from metta.random_streams import EpisodeSplit, episode_sequence, fresh_seed
 from metta.world.maps.build import build_map
+from metta.world.parts.run_parts import OUTCOMES, TERMINATED, TRUNCATED, WAS_TERMINATED, WAS_TRUNCATED
 from metta.world.rules.converters import sampled_values, start_conversions
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds
@@ -122,6 +123,8 @@ def clear(worlds: Worlds, indices: NDArray[np.int64]) -> None:
     """Remove all entities of the worlds `indices` and set their counters to 0."""
     for name in CLEARED:
         worlds.by_world(name)[indices] = 0
+    for name in worlds.part_arrays:
+        worlds.part_by_world(name)[indices] = 0
     worlds.by_world("grid")[indices] = OUTSIDE
     worlds.by_world("converter_cell")[indices] = -1
     worlds.by_world("converter_phase")[indices] = IDLE
@@ -198,10 +201,29 @@ def episode_ends(worlds: Worlds) -> tuple[NDArray[np.bool_], NDArray[np.bool_], 
     rulesets = worlds.compiled.rulesets
     last_step = worlds.by_ruleset(rulesets.last_step)
     is_over = worlds.steps >= last_step
+    if (outcomes := worlds.part_arrays.get(OUTCOMES)) is not None:
+        return _ends_by_parts(worlds, is_over, outcomes)
     if not np.count_nonzero(is_over):
         return is_over, is_over, NO_WORLDS
     terminated = is_over & worlds.by_ruleset(rulesets.terminates)
     return terminated, is_over & ~terminated, (worlds.steps == last_step).nonzero()[0]
+
+
+def _ends_by_parts(
+    worlds: Worlds, is_over: NDArray[np.bool_], outcomes: NDArray[np.int8]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+    """`episode_ends` with the `outcomes [worlds]` of custom terminations, which end an episode only once.
+
+    An episode that is both terminated and truncated in the same step is terminated.
+    """
+    rulesets = worlds.compiled.rulesets
+    was_over_by_part = (outcomes == WAS_TERMINATED) | (outcomes == WAS_TRUNCATED)
+    is_over &= ~was_over_by_part
+    terminated = (outcomes == TERMINATED) | (outcomes == WAS_TERMINATED)
+    terminated |= is_over & worlds.by_ruleset(rulesets.terminates)
+    truncated = (is_over | (outcomes == TRUNCATED) | (outcomes == WAS_TRUNCATED)) & ~terminated
+    was_over = was_over_by_part | (worlds.steps > worlds.by_ruleset(rulesets.last_step))
+    return terminated, truncated, ((terminated | truncated) & ~was_over).nonzero()[0]
 
 
 def stagger(worlds: Worlds, first_world: int) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from metta.world.episodes import EpisodeStreams, choose_task, draw_episode, start_episodes
 from metta.world.observation.observe import Observer, Window
 from metta.world.observation.packed import Observations, PackedObservations, write_parts
+from metta.world.parts.run_parts import PartRunner
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import CONVERTER_ARRAYS, Worlds
 
@@ -38,6 +39,7 @@ class ResetPool:
         self._streams = streams
         self._capacity = min(worlds.num_worlds, max(1, AGENTS_PER_BATCH // worlds.num_agents))
         self._pool = Worlds(worlds.compiled, self._capacity)
+        self._parts = PartRunner(self._pool) if worlds.compiled.parts else None
         self._observer = Observer(self._pool, window)
         self._observations: dict[int, PackedObservations] = {}  # by pool index: the first observations of the episode
         self._task_uniforms = np.zeros(self._capacity)  # by pool index, see EpisodeDraw
@@ -96,6 +98,8 @@ class ResetPool:
             for world, episode in zip(chosen.tolist(), (worlds.episode[chosen] + 1).tolist(), strict=True)
         ]
         start_episodes(self._pool, indices, draws)
+        if self._parts is not None:
+            self._parts.start(np.sort(indices))
         rows = self._pool.rows_of_worlds(indices)
         observations = PackedObservations(len(rows), worlds.compiled.num_tokens)
         self._observer.observe(rows, observations)
@@ -117,6 +121,10 @@ class ResetPool:
         pool.reserve_converters(worlds.converter_slots)
         for name in COPIED_ARRAYS:
             worlds.by_world(name)[world] = pool.by_world(name)[index]
+        worlds.match_part_arrays(pool)
+        pool.match_part_arrays(worlds)  # those that no part has requested in the pool are 0
+        for name in worlds.part_arrays:
+            worlds.part_by_world(name)[world] = pool.part_by_world(name)[index]
         for name in CONVERTER_ARRAYS:
             worlds.by_world(name)[world] = pool.by_world(name)[index, : worlds.converter_slots]
         rows, first = worlds.rows_of(world), world * worlds.converter_slots

@@ -17,6 +17,7 @@ from metta.config.env.name_rules import name_problems
 from metta.config.env.object_rules import action_problems, complete_types, recipe_problems
 from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
+from metta.config.parts.tables import FeatureConfig, PartConfig, RewardConfig, TerminationConfig, part_problems
 from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.unknown_keys import OTHER_NAMES
@@ -27,7 +28,7 @@ MAX_ACTIONS: Final = 100
 
 
 class EnvConfig(FrozenModel):
-    """A world: game mechanics, objects, actions and the map builder."""
+    """A world: game mechanics, objects, actions, custom rules and the map builder."""
 
     game: GameConfig = Field(default_factory=GameConfig, description="game mechanics and sizes")
     objects: Annotated[list[ObjectConfig], BeforeValidator(ObjectConfig.listed)] = Field(
@@ -41,6 +42,15 @@ class EnvConfig(FrozenModel):
         max_length=MAX_ACTIONS,
         description="all actions, in the order of their ids",
     )
+    rewards: Annotated[list[RewardConfig], BeforeValidator(RewardConfig.listed)] = Field(
+        default_factory=list, max_length=100, description="custom rewards, in addition to those of items"
+    )
+    features: Annotated[list[FeatureConfig], BeforeValidator(FeatureConfig.listed)] = Field(
+        default_factory=list, max_length=100, description="custom features of observations"
+    )
+    terminations: Annotated[list[TerminationConfig], BeforeValidator(TerminationConfig.listed)] = Field(
+        default_factory=list, max_length=100, description="custom ends of episodes"
+    )
     map_builder: MapBuilder = Field(default_factory=MapBuilderConfig, description="generation of maps")
 
     @model_validator(mode="after")
@@ -51,6 +61,7 @@ class EnvConfig(FrozenModel):
         problems += islice(names, MAX_PROBLEMS)  # limited, since searching for similar names takes time
         problems += recipe_problems(self.objects, self.object_types)
         problems += action_problems(self.actions)
+        problems += part_problems(self.parts, game)
         problems += fit_problems(builder) if not problems else []
         if not problems:
             group_counts(builder, list(game.groups), 0, len(game.groups), ("map_builder",), problems)
@@ -63,10 +74,15 @@ class EnvConfig(FrozenModel):
         """All object types by name with every value set; `objects` takes precedence over the catalog."""
         return complete_types(self.objects)
 
+    @property
+    def parts(self) -> dict[str, Sequence[PartConfig]]:
+        """The lists of custom rules, by key."""
+        return {"rewards": self.rewards, "features": self.features, "terminations": self.terminations}
+
     @cached_property
     def rules_key(self) -> str:
         """The game rules as JSON, equal for worlds that differ only in their maps."""
-        return self.model_dump_json(include={"game", "objects", "actions"}, exclude={"game": {"width", "height"}})
+        return self.model_dump_json(exclude={"game": {"width", "height"}, "map_builder": True})
 
     @cached_property
     def action_table(self) -> list[tuple[str, str, ActionConfig]]:
@@ -86,14 +102,20 @@ class EnvConfig(FrozenModel):
                 for _, type_, action in self.action_table
             ],
             action_enabled=[self.is_sampled(action) for _, _, action in self.action_table],
-            feature_names=[*FEATURE_SCALES, *(f"{ITEM_PREFIX}{item}" for item in self.game.inventory_item_names)],
-            feature_scales=[*FEATURE_SCALES.values(), *(ITEM_SCALE for _ in self.game.inventory_item_names)],
+            feature_names=list(self.feature_scales),
+            feature_scales=list(self.feature_scales.values()),
             object_type_names=[types.get(type_id, "") for type_id in range(max(types) + 1)],
             group_ids=[group.id for group in self.game.groups.values()],
             observation_height=self.game.observation_height,
             observation_width=self.game.observation_width,
             num_observation_tokens=self.game.num_observation_tokens,
         )
+
+    @cached_property
+    def feature_scales(self) -> dict[str, float]:
+        """The divisor that normalizes each feature, in the order of feature ids: built-in ones, items, custom ones."""
+        items = {f"{ITEM_PREFIX}{item}": ITEM_SCALE for item in self.game.inventory_item_names}
+        return FEATURE_SCALES | items | {feature.name: feature.options.scale for feature in self.features}
 
     def can_act(self, action: ActionConfig) -> bool:
         """Whether an action can succeed: it is enabled, and the items it needs exist in this world."""

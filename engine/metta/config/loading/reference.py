@@ -13,6 +13,7 @@ from metta.config.env.game import AgentSettings
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.json_schema import table_schemas
 from metta.config.loading.renamed_keys import current_path
+from metta.config.parts.registries import PART_REGISTRIES
 from metta.config.run import RunConfig
 from metta.config.sweep import SweepTables
 from metta.config.training import LOGGERS
@@ -20,6 +21,7 @@ from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, annotation_at, choices, default_of, named_entry, sections
 from metta.config.validation.unknown_keys import NOTES, OTHER_NAMES
 from metta.errors import UsageError, did_you_mean
+from metta.extensions import Registry
 
 REQUIRED: Final = "required"
 UNSET: Final = "unset"
@@ -31,7 +33,10 @@ DEFAULT_WORDS: Final = (REQUIRED, UNSET, OWN_DEFAULTS, LONG_DEFAULT)
 _LONGEST_DEFAULT = 60
 _LARGEST_BOUND = 10**6
 """Bounds of at least this magnitude are not shown, since they only exclude unreasonable values."""
-_REGISTRIES = (BACKBONES, LOGGERS, MAP_BUILDERS, OBSERVATION_PROCESSORS)
+_REGISTRIES: Final[tuple[Registry[Any], ...]] = (
+    *(BACKBONES, LOGGERS, MAP_BUILDERS, OBSERVATION_PROCESSORS),
+    *PART_REGISTRIES,
+)
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
@@ -155,9 +160,11 @@ def _type(entry: dict[str, Any]) -> str:
         return " or ".join(name for name in types if name != "integer" or "number" not in types)
     if entry.get("items") == {}:
         return "list"
+    if isinstance(entry["type"], list):
+        return "value"
     if entry["type"] in ("array", "object"):
         holder, inner = "list" if entry["type"] == "array" else "table", _type(_inner(entry))
-        plural = re.sub(r"\b(integer|number|boolean|string|list|table|range)\b", r"\1s", inner)
+        plural = re.sub(r"\b(integer|number|boolean|string|list|table|range|value)\b", r"\1s", inner)
         return f"{holder}, each {inner}" if inner.startswith("one of") else f"{holder} of {plural}"
     return str(entry["type"])
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.config.env.ranges import range_max, range_min
+from metta.world.parts.compiled_parts import CompiledParts
 
 NEVER = np.iinfo(np.int64).max
 """Step number of an event that does not happen."""
@@ -167,6 +168,7 @@ class CompiledConfig:
         self.groups = _compile_groups(configs, self.items)
         self.types, type_row = _compile_types(configs, self.items)
         self.actions = _compile_actions(configs, self.items, self.types, type_row)
+        self.parts = CompiledParts(configs)
         lifetime = np.array([config.game.episode_lifetime or NEVER for config in configs])
         max_steps = np.array([config.game.max_steps or NEVER for config in configs])
         self.rulesets = Rulesets(

@@ -58,6 +58,7 @@ class AgentColumns:
         self.stolen, self.stolen_from = self._allocate(items), self._allocate(items)
         self.width = self._width
         self._names: dict[int, Names] = {}
+        self._columns: dict[int, dict[str, list[int]]] = {}
 
     def _allocate(self, columns: int) -> int:
         start = self._width
@@ -67,10 +68,16 @@ class AgentColumns:
     def names(self, group_row: int) -> Names:
         """Names of statistics by column, for agents of a group."""
         if group_row not in self._names:
-            self._names[group_row] = _by_column(self._make_names(group_row))
+            self._names[group_row] = _by_column(self.columns(group_row))
         return self._names[group_row]
 
-    def _make_names(self, group_row: int) -> dict[str, list[int]]:
+    def columns(self, group_row: int) -> dict[str, list[int]]:
+        """The columns whose sum is each statistic, by its name, for agents of a group."""
+        if group_row not in self._columns:
+            self._columns[group_row] = self._make_columns(group_row)
+        return self._columns[group_row]
+
+    def _make_columns(self, group_row: int) -> dict[str, list[int]]:
         compiled = self.compiled
         ruleset, own = divmod(group_row, compiled.num_groups)
         groups = compiled.groups.names[ruleset * compiled.num_groups : (ruleset + 1) * compiled.num_groups]

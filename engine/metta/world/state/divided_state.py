@@ -59,6 +59,10 @@ def copy_worlds(source: Worlds, chosen: range, target: Worlds, first: int) -> No
     from_, to = slice(chosen.start, chosen.stop), slice(first, first + len(chosen))
     for name in Worlds.ARRAYS:
         target.by_world(name)[to] = source.by_world(name)[from_]
+    target.match_part_arrays(source)
+    source.match_part_arrays(target)
+    for name in target.part_arrays:
+        target.part_by_world(name)[to] = source.part_by_world(name)[from_]
     target.by_world("grid")[to] = target.wall_ids_of(source).take(source.by_world("grid")[from_], mode="wrap")
     if (source.episode[from_] >= 0).all():  # before their first episode, worlds are empty
         shift = (first - chosen.start) * target.slot_size

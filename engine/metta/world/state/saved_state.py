@@ -13,12 +13,16 @@ from metta.world.state.worlds import Worlds
 
 STATE_FORMAT = 1
 
+PART_PREFIX = "parts."
+"""Prefix of the names of part arrays in a saved state."""
+
 
 def save_worlds(worlds: Worlds) -> dict[str, Any]:
     """A copy of the state of the worlds, by name. Values are arrays and integers."""
     arrays = {name: getattr(worlds, name).copy() for name in Worlds.ARRAYS}
     # stored as int64, since torch has little support for uint64
     arrays["turn_stream"] = arrays["turn_stream"].view(np.int64)
+    arrays |= {f"{PART_PREFIX}{name}": array.copy() for name, array in worlds.part_arrays.items()}
     # in the order of worlds, so that it does not depend on the order in which the worlds of a batch are stepped
     counted = sorted(worlds.invalid.items(), key=lambda entry: entry[0][0] // worlds.num_agents)
     invalid = [(row, what == "invalid_type", *pair, n) for (row, what, *pair), n in counted]
@@ -53,6 +57,11 @@ def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     worlds.allocate_converters(slots)
     for name, array in saved.items():
         getattr(worlds, name)[...] = array.view(np.uint64) if name == "turn_stream" else array
+    for name in [name for name in worlds.part_arrays if PART_PREFIX + name not in state]:
+        worlds.part_arrays[name][...] = 0
+    for name, array in state.items():
+        if name.startswith(PART_PREFIX):
+            worlds.part_arrays[name.removeprefix(PART_PREFIX)] = np.array(array)
     worlds.clock = int(state["clock"])
     worlds.invalid = InvalidCounts()
     for row, is_type, action, argument, times in np.asarray(state["invalid"]).tolist():

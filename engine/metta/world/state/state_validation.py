@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from metta.errors import CheckpointError
 from metta.world.state.compiled_config import NEVER
-from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, IDLE, OUTSIDE, Worlds
+from metta.world.state.saved_state import PART_PREFIX
+from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, IDLE, MEMORY_DTYPES, OUTSIDE, Worlds
 
 MAX_COUNT = 2**53
 """Upper bound of 64-bit counts, such as steps and episodes."""
@@ -36,6 +37,9 @@ def check_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     for name, (lowest, highest) in _bounds(worlds, slots).items():
         is_within = ((arrays[name] >= lowest) & (arrays[name] <= highest)).all()
         _check(is_within, f"{name} must be from {lowest} to {highest}")
+    for name in state:
+        if str(name).startswith(PART_PREFIX):
+            _check_part_array(worlds, name, state[name])
     due, is_idle = arrays["converter_due"], arrays["converter_phase"] == IDLE
     _check(
         (due >= clock).all() and (is_idle == (due == NEVER)).all(), "converter_due is inconsistent with converter_phase"
@@ -96,6 +100,19 @@ def _array(worlds: Worlds, state: Mapping[str, Any], name: str, slots: int) -> N
     checked = np.asarray(array)
     _check(dtype.kind != "f" or np.isfinite(checked).all(), f"{name} has values that are not finite")
     return checked
+
+
+def _check_part_array(worlds: Worlds, name: str, array: object) -> None:
+    """Raise CheckpointError unless it is a finite array of custom rules, like that of `worlds` if they have it."""
+    is_array = isinstance(array, np.ndarray) and array.ndim > 0 and len(array) in (worlds.num_worlds, worlds.agents)
+    _check(is_array, f"{name} must be an array with an entry for each world or agent")
+    checked, own = np.asarray(array), worlds.part_arrays.get(name.removeprefix(PART_PREFIX))
+    found = f"{checked.dtype} {list(checked.shape)}"
+    if own is not None:
+        expected = f"{own.dtype} {list(own.shape)}"
+        _check(found == expected, f"{name} must be {expected}, but is {found}")
+    _check(checked.dtype in MEMORY_DTYPES, f"{name} must not be {checked.dtype}")
+    _check(np.isfinite(checked).all(), f"{name} has values that are not finite")
 
 
 def _check_positions(worlds: Worlds, arrays: Arrays) -> None:

@@ -45,6 +45,9 @@ CONVERTER_ARRAYS = (
 )
 """Arrays of Worlds with one row per converter slot."""
 
+MEMORY_DTYPES = tuple(map(np.dtype, ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "f4", "f8")))
+"""Types of `Worlds.part_arrays`."""
+
 CellsAndEntities = tuple[NDArray[np.int64], NDArray[np.int32]]
 """Grid indices of cells, and the entity ids in them."""
 
@@ -52,7 +55,7 @@ CellsAndEntities = tuple[NDArray[np.int64], NDArray[np.int32]]
 class Worlds:
     """Mutable state of `num_worlds` worlds. Rows of agents are world-major: row = world * num_agents + agent.
 
-    `ARRAYS` are the names of the arrays in a saved state, which also contains `clock` and `invalid`.
+    `ARRAYS` are the names of the arrays in a saved state, which also contains `part_arrays`, `clock` and `invalid`.
     """
 
     ARRAYS = (
@@ -110,6 +113,8 @@ class Worlds:
         self._allocate_agents()
         self._allocate_counters()
         self.allocate_converters(0)
+        # by name: what custom rules add to the state; the first axis is worlds, agents or world * something
+        self.part_arrays: dict[str, NDArray[Any]] = {}
         # hash table of locks to turns; only entries written in the same call are read, see turn_order.py
         self.lock_holder = np.zeros(1 << (LOCKS_PER_AGENT * agents).bit_length(), np.int32)
 
@@ -229,7 +234,20 @@ class Worlds:
 
     def by_world(self, name: str) -> NDArray[Any]:
         """A view of one of ARRAYS with a leading axis of worlds. `[num_worlds, rows of a world, ...]`"""
-        array = self.grid[: self.globals_start] if name == "grid" else getattr(self, name)
+        return self._split(self.grid[: self.globals_start] if name == "grid" else getattr(self, name))
+
+    def part_by_world(self, name: str) -> NDArray[Any]:
+        """A view of one of `part_arrays` with a leading axis of worlds. `[num_worlds, rows of a world, ...]`"""
+        return self._split(self.part_arrays[name])
+
+    def match_part_arrays(self, other: Worlds) -> None:
+        """Add the part arrays that `other` worlds of the same compiled config have, with zeros."""
+        for name in other.part_arrays.keys() - self.part_arrays.keys():
+            array = other.part_by_world(name)
+            shape = (self.num_worlds * array.shape[1], *array.shape[2:])
+            self.part_arrays[name] = np.zeros(shape, array.dtype)
+
+    def _split(self, array: NDArray[Any]) -> NDArray[Any]:
         return array.reshape(self.num_worlds, len(array) // self.num_worlds, *array.shape[1:])
 
     def by_ruleset(self, table: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,119 @@
+"""WorldsEditor: the view of the worlds with functions that change them and keep inventories and cells consistent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metta.errors import UsageError
+from metta.world.parts.view import WorldsView
+from metta.world.rules.inventory import update_items
+from metta.world.state.worlds import EMPTY
+
+
+class WorldsEditor(WorldsView):
+    """A WorldsView for rules that change the worlds.
+
+    `agents` are rows of agents, `[n]` distinct integers; other arguments have one value per agent, or one for all.
+    """
+
+    def add_items(self, agents: ArrayLike, item: str, change: ArrayLike) -> NDArray[np.int64]:
+        """Add `change` units of an item to the inventories of agents, or remove them if it is negative.
+
+        Inventories stay between 0 and their limit. Counts the statistics and gives the rewards of the item. Returns the
+        change of each inventory. `[n] int64`
+        """
+        rows = self._checked(agents)
+        index = self._index(item, self.items, "item")
+        return self._changed(update_items(self._worlds, rows, index, self._values(rows, change, "change", -255, 255)))
+
+    def transfer_items(
+        self, givers: ArrayLike, takers: ArrayLike, item: str, amount: ArrayLike = 1
+    ) -> NDArray[np.int64]:
+        """Move up to `amount` units of an item from each of `givers [n]` to the agent at the same place of `takers`.
+
+        No more than the giver has and the taker can hold. No agent may be in both lists. Returns the units that each
+        taker got. `[n] int64`
+        """
+        both = self._checked(np.concatenate([np.atleast_1d(givers), np.atleast_1d(takers)]))
+        from_, to = both[: len(both) // 2], both[len(both) // 2 :]
+        if len(from_) != len(to):
+            raise UsageError(f"{self._part_title}: givers and takers must have the same length")
+        worlds, index = self._worlds, self._index(item, self.items, "item")
+        wanted = self._values(from_, amount, "amount", 0, 255)
+        room = worlds.compiled.groups.cap[worlds.group_row[to], index] - worlds.inventory[to, index]
+        units = np.minimum(np.minimum(wanted, worlds.inventory[from_, index]), np.maximum(room, 0))
+        update_items(worlds, from_, index, -units)
+        return self._changed(update_items(worlds, to, index, units))
+
+    def move(self, agents: ArrayLike, positions: ArrayLike) -> NDArray[np.bool_]:
+        """Move agents to `positions [n, 2]` (row, col), where these are empty cells of the map; the others stay.
+
+        If several agents of a world have the same target, the first one in `agents` gets it. Returns which agents
+        moved. `[n] bool`
+        """
+        rows, worlds = self._checked(agents), self._worlds
+        row, col = np.broadcast_to(np.asarray(positions, np.int64), (len(rows), 2)).T
+        is_inside = (row >= 0) & (row < self.shape[0]) & (col >= 0) & (col < self.shape[1])
+        cells = (
+            (row.clip(0, self.shape[0] - 1) + worlds.pad) * worlds.stride + col.clip(0, self.shape[1] - 1) + worlds.pad
+        )
+        cells += worlds.slot_start_of_agent[rows]
+        first = np.zeros(len(rows), np.bool_)
+        first[np.unique(cells, return_index=True)[1]] = True
+        moves = is_inside & first & (worlds.grid[cells] == EMPTY)
+        rows, cells = rows[moves], cells[moves]
+        worlds.grid[worlds.cell[rows]] = EMPTY
+        worlds.grid[cells] = worlds.first_agent + rows
+        worlds.cell[rows] = cells
+        return self._changed(moves)
+
+    def turn(self, agents: ArrayLike, orientations: ArrayLike) -> None:
+        """Set the orientations of agents: 0 up, 1 down, 2 left, 3 right."""
+        rows = self._checked(agents)
+        self._worlds.orientation[rows] = self._values(rows, orientations, "orientations", 0, 3)
+        self.forget()
+
+    def freeze(self, agents: ArrayLike, actions: ArrayLike) -> None:
+        """Let agents skip their next `actions`; 0 unfreezes them, -1 freezes them until the episode ends."""
+        rows = self._checked(agents)
+        self._worlds.freeze[rows] = self._values(rows, actions, "actions", -1, 32767)
+        self.forget()
+
+    def paint(self, agents: ArrayLike, colors: ArrayLike) -> None:
+        """Set the colors of agents, 0 to 255."""
+        rows = self._checked(agents)
+        self._worlds.color[rows] = self._values(rows, colors, "colors", 0, 255)
+        self.forget()
+
+    def _checked(self, agents: ArrayLike) -> NDArray[np.int64]:
+        """The rows of agents in the arrays of the worlds. Raises UsageError unless they are distinct and exist."""
+        rows = np.atleast_1d(np.asarray(agents))
+        if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+            found = f"{rows.dtype} {list(rows.shape)}"
+            raise UsageError(f"{self._part_title}: agents must be rows [n], integers; got {found}")
+        rows = rows.astype(np.int64)
+        if rows.size and (rows.min() < 0 or rows.max() >= self.agents):
+            raise UsageError(f"{self._part_title}: agents must be rows from 0 to {self.agents - 1}")
+        if len(np.unique(rows)) < len(rows):
+            raise UsageError(f"{self._part_title}: agents must be distinct rows")
+        return rows if self._selected is None else self._rows[rows]
+
+    def _values(
+        self, rows: NDArray[np.int64], values: ArrayLike, name: str, lowest: int, highest: int
+    ) -> NDArray[np.int64]:
+        array = np.asarray(values)
+        if array.shape not in ((), (len(rows),)) or array.dtype.kind not in "iu":
+            raise UsageError(
+                f"{self._part_title}: {name} must be an integer or integers [{len(rows)}]; got {array.dtype} "
+                f"{list(array.shape)}"
+            )
+        if array.size and (array.min() < lowest or array.max() > highest):
+            raise UsageError(f"{self._part_title}: {name} must be from {lowest} to {highest}")
+        return np.broadcast_to(array.astype(np.int64), (len(rows),))
+
+    def _changed(self, result: NDArray[Any]) -> NDArray[Any]:
+        self.forget()
+        return result

@@ -1,0 +1,366 @@
+"""WorldsView: what custom rules ("parts") see of the worlds, as read-only arrays of all worlds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Final, Literal
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from metta.errors import UsageError, did_you_mean
+from metta.random_streams import SPLITMIX64_STEP, splitmix64
+from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
+from metta.world.state.worlds import EMPTY, MEMORY_DTYPES, OUTSIDE, Worlds
+
+Per = Literal["agent", "world", "cell"]
+
+OUTSIDE_CELL: Final = np.iinfo(np.int16).min
+"""Value in `WorldsView.cells` of cells outside of a map that is smaller than the largest one."""
+
+MEMORY_TYPES: Final = "bool, int8 to int64, uint8 to uint32, float32 or float64"
+
+
+class WorldsView:
+    """The state of worlds after a step, for custom rules. Its arrays are read-only.
+
+    A rule is called for all worlds at once, or for those that start an episode or have the rule. Arrays `[agents]` have
+    one row per agent, world by world: `num_agents` rows for each world. `(row, col)` counts from the upper left corner.
+    """
+
+    def __init__(self, worlds: Worlds, selected: NDArray[np.int64] | None = None, fields: DistanceFields | None = None):
+        """`selected [n]`: the indices of the worlds, ascending; None: all. `fields` keeps distances between steps."""
+        self._worlds = worlds
+        self._selected = selected
+        self._fields = fields
+        self._part, self._part_title = "", "the program"
+        self._draws = 0
+        self._lent: dict[str, NDArray[Any]] = {}
+        self.num_worlds: int = worlds.num_worlds if selected is None else len(selected)
+        """number of worlds"""
+        self.num_agents: int = worlds.num_agents
+        """number of agents per world"""
+        self.agents: int = self.num_worlds * self.num_agents
+        """number of agents of all worlds, the length of arrays `[agents]`"""
+        self.items: list[str] = worlds.compiled.items
+        """names of the items, in the order of `inventories`"""
+        self.group_names: list[str] = list(worlds.compiled.configs[0].game.groups)
+        """names of the groups, in the order of `groups`"""
+        self.action_names: list[str] = worlds.compiled.spec.action_names
+        """names of the actions, by action id"""
+        self.shape: tuple[int, int] = (worlds.slot_rows - 2 * worlds.pad, worlds.stride - 2 * worlds.pad)
+        """(rows, cols) of the largest map"""
+
+    # -- for the code that calls parts -----------------------------------------------------------------------------
+
+    def begin(self, part: str, title: str) -> None:
+        """Start a call of a part: `part` is the key of its state and random stream, `title` its name in messages."""
+        self._part, self._part_title, self._draws = part, title, 0
+
+    def end(self) -> None:
+        """End the call of a part: store the memory of selected worlds."""
+        for name, array in self._lent.items():
+            self._worlds.part_by_world(name)[self._selected] = array.reshape(self.num_worlds, -1, *array.shape[1:])
+        self._lent.clear()
+
+    def forget(self) -> None:
+        """Discard what was derived from the state of the worlds, after the state has changed."""
+        for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
+            del self.__dict__[name]
+
+    def _of(self, name: str) -> NDArray[Any]:
+        """An array of the worlds with the rows of the selected worlds, read-only."""
+        return _read_only(self._rows_of(self._worlds.by_world(name)))
+
+    def _rows_of(self, by_world: NDArray[Any]) -> NDArray[Any]:
+        chosen = by_world if self._selected is None else by_world[self._selected]
+        return chosen.reshape(-1, *by_world.shape[2:])
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        """The row of each agent in the arrays of the worlds. `[agents] int64`"""
+        worlds = self._worlds
+        return worlds.all_agents if self._selected is None else worlds.rows_of_worlds(self._selected)
+
+    # -- episodes ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def world(self) -> NDArray[np.int64]:
+        """World of each agent, 0 to num_worlds - 1. `[agents] int64`"""
+        return _read_only(np.repeat(np.arange(self.num_worlds), self.num_agents))
+
+    @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """Step of the episode of each world: 0 at its start, 1 after the first step. `[worlds] int64`"""
+        return self._of("steps")
+
+    def by_world(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values of agents by world: `[agents, ...]` to `[worlds, num_agents, ...]`."""
+        return values.reshape(self.num_worlds, self.num_agents, *values.shape[1:])
+
+    def per_agent(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The value of its world for each agent: `[worlds, ...]` to `[agents, ...]`."""
+        return np.repeat(values, self.num_agents, axis=0)
+
+    # -- agents ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """(row, col) of each agent. `[agents, 2] int64`"""
+        worlds = self._worlds
+        return _read_only(worlds.positions(self._of("cell") - worlds.slot_start_of_agent[self._rows]))
+
+    @cached_property
+    def orientations(self) -> NDArray[np.int64]:
+        """Orientation of each agent: 0 up, 1 down, 2 left, 3 right. `[agents] int64`"""
+        return self._of("orientation")
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """Group of each agent, as an index into `group_names`. `[agents] int64`"""
+        return _read_only(self._of("group_row") % self._worlds.compiled.num_groups)
+
+    def in_group(self, name: str) -> NDArray[np.bool_]:
+        """Whether each agent belongs to a group. `[agents] bool`"""
+        return np.equal(self.groups, self._index(name, self.group_names, "group"))
+
+    @cached_property
+    def colors(self) -> NDArray[np.int64]:
+        """Color of each agent, 0 to 255. `[agents] int64`"""
+        return self._of("color")
+
+    @cached_property
+    def frozen(self) -> NDArray[np.bool_]:
+        """Whether each agent is frozen. `[agents] bool`"""
+        return _read_only(self._of("freeze") != 0)
+
+    @cached_property
+    def inventories(self) -> NDArray[np.int16]:
+        """Units of each item that each agent holds. `[agents, items] int16`"""
+        return self._of("inventory")
+
+    def inventory(self, item: str) -> NDArray[np.int16]:
+        """Units of an item that each agent holds. `[agents] int16`"""
+        return self.inventories[:, self._index(item, self.items, "item")]
+
+    @cached_property
+    def rewards(self) -> NDArray[np.float32]:
+        """Reward of each agent in this step, without those of parts that are called later. `[agents] float32`"""
+        return self._of("reward")
+
+    @cached_property
+    def actions(self) -> NDArray[np.uint8]:
+        """(action id, argument) of each agent's last action. `[agents, 2] uint8`"""
+        return self._of("last_action")
+
+    @cached_property
+    def succeeded(self) -> NDArray[np.bool_]:
+        """Whether the last action of each agent succeeded; false at the start of an episode. `[agents] bool`"""
+        return self._of("success")
+
+    def did(self, action: str) -> NDArray[np.bool_]:
+        """Whether each agent's last action was `action` and succeeded. `[agents] bool`"""
+        index = self._index(action, self.action_names, "action")
+        took: NDArray[np.bool_] = self.actions[:, 0] == index
+        return took & self.succeeded
+
+    def stat(self, name: str) -> NDArray[np.int64]:
+        """A statistic of each agent in its episode so far: a metric `stats/NAME`, such as "heart.gained". `[agents]`
+
+        0 for agents whose group does not have the statistic. Statistics of maps and tokens do not exist here.
+        """
+        worlds = self._worlds
+        counters, group_rows = self._of("agent_counters"), self._of("group_row")
+        columns = [worlds.agent_columns.columns(row).get(name, []) for row in range(len(worlds.compiled.groups.names))]
+        if not any(columns):
+            known = {stat for row in range(len(columns)) for stat in worlds.agent_columns.columns(row)}
+            raise UsageError(f'{self._part_title}: unknown statistic "{name}"{did_you_mean(name, sorted(known))}')
+        values = np.zeros(self.agents, np.int64)
+        for group_row, own in enumerate(columns):
+            if own:
+                values += counters[:, own].sum(axis=1) * (group_rows == group_row)
+        return values
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def cells(self) -> NDArray[np.int16]:
+        """The cells of all worlds. `[worlds, rows, cols] int16`
+
+        0 is an empty cell, t > 0 an object of type id t, -(g + 1) an agent of group g; the smallest int16
+        (OUTSIDE_CELL) is outside of a map that is smaller than the largest one.
+        """
+        worlds, types = self._worlds, self._worlds.compiled.types
+        codes = np.zeros(worlds.num_entity_ids + 1, np.int16)
+        codes[worlds.first_swappable : worlds.first_agent] = types.type_id[types.num_plain_walls : types.num_walls]
+        codes[worlds.first_agent : worlds.first_plain_wall] = -1 - worlds.group_row % worlds.compiled.num_groups
+        codes[worlds.first_plain_wall : worlds.first_converter] = types.type_id[: types.num_plain_walls]
+        codes[worlds.first_converter : -1] = types.type_id[worlds.converter_type]
+        codes[OUTSIDE] = OUTSIDE_CELL
+        return _read_only(codes[self._grid])
+
+    @property
+    def _grid(self) -> NDArray[np.int32]:
+        """Entity ids of the cells of the maps. `[worlds, rows, cols] int32`"""
+        return self._inner(self._worlds.by_world("grid"))
+
+    def _inner(self, slots: NDArray[Any]) -> NDArray[Any]:
+        """The cells of the maps in an array by world and cell of the slot. `[worlds, rows, cols]`"""
+        worlds, pad = self._worlds, self._worlds.pad
+        inner = slots.reshape(worlds.num_worlds, worlds.slot_rows, worlds.stride)[:, pad:-pad, pad:-pad]
+        return inner if self._selected is None else inner[self._selected]
+
+    def find(self, name: str) -> NDArray[np.bool_]:
+        """The cells with an entity: an object type, "agent", "agent.GROUP" or "empty". `[worlds, rows, cols] bool`"""
+        return self._matches(self.cells, name)
+
+    def _matches(self, codes: NDArray[np.int16], name: str) -> NDArray[np.bool_]:
+        """Which of the `codes` of cells mean an entity of that name."""
+        if name == "agent":
+            is_agent: NDArray[np.bool_] = (codes < EMPTY) & (codes != OUTSIDE_CELL)
+            return is_agent
+        if name == "empty":
+            code = EMPTY
+        elif name.startswith("agent."):
+            code = -1 - self._index(name.removeprefix("agent."), self.group_names, "group")
+        else:
+            types = self._worlds.compiled.spec.object_type_names
+            code = self._index(name, types, "object", ("agent", "empty", *filter(None, types[1:])))
+        return np.equal(codes, code)
+
+    def at(self, cells: NDArray[Any], positions: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """The value of `cells [worlds, rows, cols]` at the position of each agent, or at `positions [agents, 2]`.
+
+        Positions outside are moved to the closest cell. `[agents]`
+        """
+        rows, cols = (self.positions if positions is None else positions).T
+        values: NDArray[Any] = cells[self.world, rows.clip(0, self.shape[0] - 1), cols.clip(0, self.shape[1] - 1)]
+        return values
+
+    def place(self, values: ArrayLike, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+        """Cells with the value of the agent that stands on them, 0 elsewhere. `[worlds, rows, cols]`
+
+        `values` is `[agents]` or one number; the inverse of `at`.
+        """
+        cells = np.zeros((self.num_worlds, *self.shape), dtype)
+        cells[self.world, *self.positions.T] = values
+        return cells
+
+    def stock(self, item: str) -> NDArray[np.int64]:
+        """Units of an item in the object at each cell; 0 without an object. `[worlds, rows, cols] int64`"""
+        worlds, grid = self._worlds, self._grid
+        units = np.zeros(worlds.num_entity_ids + 1, np.int64)
+        units[worlds.first_converter : -1] = worlds.converter_inventory[:, self._index(item, self.items, "item")]
+        return units[grid]
+
+    # -- distances and neighbors -------------------------------------------------------------------------------------
+
+    @cached_property
+    def ahead(self) -> NDArray[np.int64]:
+        """(row, col) of the cell that each agent faces, which can be outside of the map. `[agents, 2] int64`"""
+        offsets = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
+        return _read_only(self.positions + offsets[self.orientations])
+
+    def faces(self, name: str) -> NDArray[np.bool_]:
+        """Whether each agent faces an entity, named as in `find`. `[agents] bool`"""
+        is_inside = ((self.ahead >= 0) & (self.ahead < self.shape)).all(axis=1)
+        return is_inside & self._matches(self.at(self.cells, self.ahead), name)
+
+    @cached_property
+    def faced_agents(self) -> NDArray[np.int64]:
+        """Row of the agent that each agent faces; -1: none. `[agents] int64`"""
+        worlds = self._worlds
+        cells = self._of("cell") + worlds.step_offset[self.orientations]
+        rows = worlds.agents_among(worlds.grid[cells])
+        if self._selected is not None:
+            rows[rows >= 0] -= (self._rows - np.arange(self.agents))[rows >= 0]  # of the same world
+        return _read_only(rows)
+
+    @cached_property
+    def agent_distances(self) -> NDArray[np.int64]:
+        """City-block distance of each agent to each agent of its world and itself. `[agents, num_agents] int64`"""
+        positions = self.by_world(self.positions)
+        apart = np.abs(positions[:, :, None] - positions[:, None]).sum(axis=-1)
+        return _read_only(apart.reshape(self.agents, self.num_agents))
+
+    def distances(self, name: str, through_walls: bool = False) -> NDArray[np.float32]:
+        """Number of moves of each agent to the closest entity; infinity if there is none. `[agents] float32`
+
+        `name` is one of `find`. Paths lead around objects and through agents; the last move is the one into the cell of
+        the entity, so that the distance to an adjacent object is 1. With `through_walls`, the city-block distance.
+        """
+        return self.at(self.distance_fields(name, through_walls))
+
+    def distance_fields(self, name: str, through_walls: bool = False) -> NDArray[np.float32]:
+        """The distance of each cell to the closest entity: see `distances`. `[worlds, rows, cols] float32`"""
+        targets = self.find(name)
+        free = None if through_walls else (self.cells <= EMPTY) & (self.cells != OUTSIDE_CELL)
+        if self._fields is not None:
+            return _read_only(self._fields.get(f"{name} {through_walls}", targets, free))
+        return city_block_fields(targets) if free is None else walking_fields(targets, free)
+
+    # -- memory and random numbers -----------------------------------------------------------------------------------
+
+    def memory(
+        self, name: str, per: Per = "agent", shape: int | Sequence[int] = (), dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
+        """An array of this part that keeps its values from step to step, and in saved worlds: change it in place.
+
+        All values are 0 at the start of an episode. `per` selects the first axes: "agent" is `[agents, *shape]`,
+        "world" `[worlds, *shape]`, "cell" `[worlds, rows, cols, *shape]`. `dtype` is bool, an integer type except
+        uint64, float32 or float64. Raises UsageError if the part asked for another shape or type before.
+        """
+        if per not in ("agent", "world", "cell"):
+            raise UsageError(f'{self._part_title}: per must be "agent", "world" or "cell"; got {per!r}')
+        dtype = np.dtype(dtype)
+        if dtype not in MEMORY_DTYPES:
+            raise UsageError(f"{self._part_title}: the dtype of a memory must be {MEMORY_TYPES}; got {dtype}")
+        worlds, key = self._worlds, f"{self._part}.{name}"
+        inner = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        inner = (*self.shape, *inner) if per == "cell" else inner
+        whole = (worlds.agents if per == "agent" else worlds.num_worlds, *map(int, inner))
+        array = worlds.part_arrays.get(key)
+        if array is None:
+            array = worlds.part_arrays[key] = np.zeros(whole, dtype)
+        if array.shape != whole or array.dtype != dtype:
+            raise UsageError(
+                f'{self._part_title}: the memory "{name}" is {array.dtype} {list(array.shape)}, but was requested as '
+                f"{dtype} {list(whole)}"
+            )
+        if self._selected is None:
+            return array
+        if key not in self._lent:
+            self._lent[key] = self._rows_of(worlds.part_by_world(key))
+        return self._lent[key]
+
+    def random(self, per: Per = "agent") -> NDArray[np.float64]:
+        """Uniform random numbers in [0, 1): `[agents]`, `[worlds]` or `[worlds, rows, cols] float64`.
+
+        They depend only on the seed, the episode, the step, the part and the number of earlier calls in this step.
+        """
+        sizes = {"agent": (self.num_agents,), "world": (), "cell": self.shape}
+        if per not in sizes:
+            raise UsageError(f'{self._part_title}: per must be "agent", "world" or "cell"; got {per!r}')
+        count = int(np.prod(sizes[per], dtype=np.int64))
+        part = np.uint64(crc32(self._part.encode()))
+        key = splitmix64(self._of("turn_stream") ^ splitmix64(np.array([part]) * SPLITMIX64_STEP))
+        key = splitmix64(key + self.steps.astype(np.uint64) * SPLITMIX64_STEP)
+        numbers = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self._draws << 32)
+        self._draws += 1
+        bits = splitmix64(key[:, None] + numbers * SPLITMIX64_STEP) >> np.uint64(11)
+        uniform: NDArray[np.float64] = (bits * np.float64(2.0**-53)).reshape(self.num_worlds, *sizes[per])
+        return uniform.reshape(self.agents) if per == "agent" else uniform
+
+    def _index(self, name: str, names: Sequence[str], kind: str, known: Sequence[str] | None = None) -> int:
+        """The index of a name. Raises UsageError for an unknown one."""
+        if not name or name not in names:
+            raise UsageError(f'{self._part_title}: unknown {kind} "{name}"{did_you_mean(str(name), known or names)}')
+        return names.index(name)
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view = array.view()
+    view.flags.writeable = False
+    return view
