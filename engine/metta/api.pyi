@@ -140,12 +140,12 @@ from metta.run.events import (
     RunEnded,
     StopRequested,
 )
+from metta.run.learners.policy_files import load_initial_weights
 from metta.run.loggers import RunLogger
 from metta.run.memory_check import ConfigCheck, check_config
 from metta.run.metrics_file import json_line
 from metta.run.run_directory import find_runs, newest_checkpoint, policy_file
 from metta.run.train import resume_run, train_run
-from metta.run.training_run import load_initial_weights
 from metta.spaces import ActionSpace, FlatActionSpace, ObservationSpace
 from metta.world.action_failures import failure_reason, view_ahead
 from metta.world.env import MettaGridEnv

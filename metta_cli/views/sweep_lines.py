@@ -117,7 +117,7 @@ class JsonSweepView(SweepView):
             case api.TrialBegan():
                 self._print({"event": "trial_begin"} | dataclasses.asdict(event))
             case api.TrialRunEvent(number, seed, api.EpochEnded(metrics)):
-                self._print({"event": "epoch", "trial": number, "seed": seed} | dataclasses.asdict(metrics))
+                self._print({"event": "epoch", "trial": number, "seed": seed} | metrics.line())
             case api.TrialRunEvent(number, seed, api.Notice(text)):
                 self._print({"event": "notice", "trial": number, "seed": seed, "text": text})
             case api.TrialEnded(trial, best):

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -238,11 +239,13 @@ def event_values(event: object) -> dict[str, Any] | None:
                 "parameters": event.parameters,
                 "processes": event.processes,
             }
+            if event.policies:
+                values["policies"] = [dataclasses.asdict(policy) for policy in event.policies]
             return {"event": "begin"} | values
         case api.WeightTransfer():
             return {"event": "weights"} | dataclasses.asdict(event) | {"path": str(event.path)}
         case api.EpochEnded(metrics):
-            return {"event": "epoch"} | dataclasses.asdict(metrics)
+            return {"event": "epoch"} | metrics.line()
         case api.CheckpointSaved():
             values = {"path": str(event.path), "epoch": event.epoch, "agent_step": event.agent_step}
             return {"event": "checkpoint"} | values
@@ -280,6 +283,10 @@ def start_summary(event: api.RunBegan) -> list[str]:
         *([f"{event.processes} processes, each with"] if event.processes > 1 else []),
         f"{plan.num_worlds} worlds of {plan.num_agents} agents, {plan.batch_size:,} agent steps per epoch, "
         f"{event.parameters:,} parameters",
+        *(
+            f"  {policy.name} learns from {policy.num_agents} agents per world, {policy.parameters:,} parameters"
+            for policy in event.policies
+        ),
         f"run directory: {event.directory}",
     ]
 
@@ -287,8 +294,9 @@ def start_summary(event: api.RunBegan) -> list[str]:
 def transfer_summary(event: api.WeightTransfer) -> list[str]:
     """Lines that say which weights a run took over from another policy."""
     lists = {"new": event.new, "dropped": event.dropped, "differing": event.differing}
+    owner = f"{event.policy}: " if event.policy else ""
     return [
-        f"{event.num_loaded:,} of {event.num_weights:,} weights from {event.path}",
+        f"{owner}{event.num_loaded:,} of {event.num_weights:,} weights from {event.path}",
         *(f"  {name}: {', '.join(entries)}" for name, entries in lists.items() if entries),
     ]
 
@@ -314,19 +322,31 @@ def epoch_line(metrics: api.EpochMetrics, episode_metrics: api.EpochMetrics, pro
     parts = [
         f"epoch {metrics.epoch}",
         *progress_numbers(progress),
-        f"reward {format_number(episode_metrics.reward)}",
+        f"reward {format_number(episode_metrics.reward)}{by_policy(episode_metrics.rewards)}",
         f"length {format_number(episode_metrics.episode_length)}",
-        *(f"{name} {format_number(value)}" for name, value in main_losses(metrics)),
     ]
+    for policy, losses in main_losses(metrics).items():
+        parts += [f"{policy}:"] if policy else []
+        parts += [f"{name} {format_number(value)}" for name, value in losses]
     if metrics.evaluation:
         parts.append(f"evaluation {format_number(metrics.evaluation.get('mean_reward'))}")
     return "  ".join(parts)
 
 
-def main_losses(metrics: api.EpochMetrics) -> list[tuple[str, float]]:
-    """(name, value) of the losses shown after each epoch."""
+def by_policy(rewards: Mapping[str, float | None]) -> str:
+    """The reward of each policy with a name, in parentheses; empty without them."""
+    return f" ({', '.join(f'{name} {format_number(reward)}' for name, reward in rewards.items())})" if rewards else ""
+
+
+def main_losses(metrics: api.EpochMetrics) -> dict[str, list[tuple[str, float]]]:
+    """(name, value) of the losses shown after each epoch, by policy; the only one of a run may have no name."""
     names = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance")
-    return [(name, metrics.losses[name]) for name in names if name in metrics.losses]
+    found = {}
+    for policy in metrics.learning_rates or [""]:
+        prefix = f"{policy}/" if policy else ""
+        losses = {name: metrics.losses.get(f"{prefix}{name}") for name in names}
+        found[policy] = [(name, value) for name, value in losses.items() if value is not None]
+    return found
 
 
 def end_summary(event: api.RunEnded, run: api.RunBegan | None) -> list[str]:
@@ -342,6 +362,10 @@ def end_summary(event: api.RunEnded, run: api.RunBegan | None) -> list[str]:
             f"reward per agent and episode {format_number(event.last.reward)} in epoch {event.last.epoch} "
             f"(first: {format_number(event.first.reward)} in epoch {event.first.epoch})"
         )
+        lines += [
+            f"  {name} {format_number(reward)} (first: {format_number(event.first.rewards.get(name))})"
+            for name, reward in event.last.rewards.items()
+        ]
     if event.best:
         lines += best_summary(event.best, event.best_reward)
     directory, checkpoint = shlex.quote(str(event.directory)), shlex.quote(str(event.checkpoint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -34,6 +35,8 @@ MAX_TIME_BAR_WIDTH = 30
 COLUMN_WIDTH = 36
 """Columns of a metric: its name and value."""
 NAME_WIDTH = 20
+POLICY_WIDTH = 14
+"""Columns of the values of a policy with a name."""
 
 
 class LiveView(LiveScreen, View):
@@ -163,13 +166,16 @@ class LiveView(LiveScreen, View):
         if self.evaluation_metrics:
             reward = format_number(self.evaluation_metrics.evaluation["mean_reward"])
             rows += [("evaluation reward", reward), ("evaluated in epoch", str(self.evaluation_metrics.epoch))]
-        rows += [(name.replace("_", " "), format_number(value)) for name, value in main_losses(self.metrics)]
-        rows += [("learning rate", f"{self.metrics.learning_rate:.2e}")]
-        rows += [("gradient norm", format_number(self.metrics.losses["grad_norm"]))]
+        policies = _policy_rows(self.metrics, self.episode_metrics or self.metrics)
+        if list(policies) == [""]:
+            rows += policies.pop("")
         cells = [f"{name:<{NAME_WIDTH}}{value}" for name, value in rows]
         columns = max(1, width // COLUMN_WIDTH)
         lines = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-        return [Text("".join(f"{cell:<{COLUMN_WIDTH}}" for cell in line).rstrip()) for line in lines]
+        return [
+            *(Text("".join(f"{cell:<{COLUMN_WIDTH}}" for cell in line).rstrip()) for line in lines),
+            *_policy_table(policies, width),
+        ]
 
     def _time_shares(self, width: int) -> list[Text]:
         """Share of each phase in the time of the last epoch."""
@@ -203,6 +209,36 @@ class LiveView(LiveScreen, View):
         if self.is_stopping:
             lines += [Text(line, "bold yellow") for line in _filled_lines(STOPPING.split(), width, " ")]
         return lines
+
+
+def _policy_rows(metrics: api.EpochMetrics, episode_metrics: api.EpochMetrics) -> dict[str, list[tuple[str, str]]]:
+    """(name, value) of the metrics of each policy, by its name; frozen policies only have a reward."""
+    found = {}
+    for policy, losses in main_losses(metrics).items():
+        rate = metrics.learning_rates[policy] if policy else metrics.learning_rate
+        norm = metrics.losses[f"{policy}/grad_norm" if policy else "grad_norm"]
+        found[policy] = [
+            *((name.replace("_", " "), format_number(value)) for name, value in losses),
+            ("learning rate", f"{rate:.2e}"),
+            ("gradient norm", format_number(norm)),
+        ]
+    rewards = {policy: [("reward", format_number(reward))] for policy, reward in episode_metrics.rewards.items()}
+    return {policy: rewards.get(policy, []) + found.get(policy, []) for policy in dict.fromkeys([*rewards, *found])}
+
+
+def _policy_table(policies: Mapping[str, Sequence[tuple[str, str]]], width: int) -> list[Text]:
+    """A column for each policy, as many as fit, with a row for each metric."""
+    shown = list(policies)[: max(1, (width - NAME_WIDTH) // POLICY_WIDTH)]
+    if not shown:
+        return []
+    values = [dict(policies[policy]) for policy in shown]
+    more = f"  and {len(policies) - len(shown)} more" if len(shown) < len(policies) else ""
+    heading = "".join(f"{policy[: POLICY_WIDTH - 2]:<{POLICY_WIDTH}}" for policy in shown).rstrip()
+    lines = [Text(f"{'':<{NAME_WIDTH}}") + Text(heading, "bold") + Text(more, "dim")]
+    for name in dict.fromkeys(name for own in values for name in own):
+        cells = "".join(f"{own.get(name, '-'):<{POLICY_WIDTH}}" for own in values)
+        lines.append(Text(f"{name:<{NAME_WIDTH}}{cells}".rstrip()))
+    return lines
 
 
 def _heading(run: api.RunBegan, width: int) -> list[Text]:

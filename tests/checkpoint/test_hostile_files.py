@@ -25,7 +25,7 @@ from metta.api import Notice, TrainingState, load_config, load_policy
 from metta.checkpoint import policy_checkpoint, trainer_state
 from metta.errors import CheckpointError
 from metta.rl.distributed import SINGLE_PROCESS
-from metta.run.restore_run import restore_newest
+from metta.run.resume.restore_run import restore_newest
 from metta_cli.main import app
 
 KEPT = Path(__file__).parents[1] / "compatibility" / "version_1"

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from metta.api import TrainingState, load_config, train_run
 from metta.errors import CheckpointError, MettaError
-from metta.run.restore_run import restore_run
+from metta.run.resume.restore_run import restore_run
 from metta_cli.main import app
 
 KEPT = Path(__file__).parents[1] / "compatibility" / "version_1" / "run"

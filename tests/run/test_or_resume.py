@@ -31,9 +31,9 @@ from metta.config.loading.config_changes import config_changes
 from metta.config.loading.load import parse_config
 from metta.errors import ConfigError, TrainingError
 from metta.job_environment import STOP_SIGNALS
+from metta.run.resume.changed_settings import CHANGEABLE
 from metta.run.run_directory import RunDirectory
 from metta.run.signals import StopSignals
-from metta.run.train import CHANGEABLE
 from metta_cli.main import app
 
 LENGTH = "run.total_timesteps=1536"

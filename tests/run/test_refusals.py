@@ -32,7 +32,7 @@ from metta.api import (
 from metta.config.batch_plan import plan_batch
 from metta.errors import MettaError, UsageError
 from metta.rl.curricula.curriculum import Curriculum
-from metta.run.restore_run import restore_run
+from metta.run.resume.restore_run import restore_run
 from metta.run.training_run import TrainingRun
 from metta_cli.main import app
 

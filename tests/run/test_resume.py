@@ -262,8 +262,8 @@ def test_training_does_not_overwrite_policies(tmp_path: Path) -> None:
     [
         "metta.checkpoint.trainer_state.TrainingState.load",
         "metta.rl.curricula.curriculum.Curriculum.from_state",
-        "metta.run.restore_run.load_checkpoint",
-        "metta.run.restore_run.check_experience",
+        "metta.run.resume.restore_run.load_checkpoint",
+        "metta.run.resume.restore_run.check_experience",
         "metta.rl.experience.Experience.load_state",
         "metta.run.training_run.TrainingRun.load_state",
     ],

@@ -14,6 +14,7 @@ import torch
 from metta.api import EpochEnded, EpochMetrics, Event, RunConfig
 from metta.config.loading.load import parse_config
 from metta.run.epoch_metrics import epoch_metrics
+from metta.run.learners.learner import Learner
 from metta.run.training_run import TrainingRun
 
 TINY = """
@@ -90,8 +91,14 @@ def interrupt() -> None:
 
 def train_epoch(run: TrainingRun) -> EpochMetrics:
     """Train a run for an epoch, and measure it."""
-    batch, losses = run.collect(), run.update()
-    return epoch_metrics(run.finish_epoch(batch), batch, losses, run.agent, run.curriculum, run.experience)
+    batches, losses = run.collect(), run.update()
+    return epoch_metrics(run.finish_epoch(batches), batches, losses, run.learners, run.curriculum)
+
+
+def only_learner(run: TrainingRun) -> Learner:
+    """The policy of a run with one policy."""
+    (learner,) = run.learners.values()
+    return learner
 
 
 class Killed(BaseException):

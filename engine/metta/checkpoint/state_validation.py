@@ -71,9 +71,9 @@ def check_generator(found: Any, where: str) -> None:
     _check(is_valid, f"{where} is not the state of a random generator")
 
 
-def check_optimizer_state(found: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+def check_optimizer_state(found: Mapping[str, Any], optimizer: torch.optim.Optimizer, where: str) -> None:
     """Raise CheckpointError unless `found` fits the optimizer's weights. Ignores its settings, which are not loaded."""
-    where, weights = "optimizer_state_dict.state", []
+    where, weights = f"{where}.state", []
     for group in optimizer.param_groups:
         weights += [(weight, _ADAM if "betas" in group else _MUON) for weight in group["params"]]
     state = found.get("state")
@@ -85,9 +85,9 @@ def check_optimizer_state(found: Mapping[str, Any], optimizer: torch.optim.Optim
         _check(len(entry) == len(names), f"{where}.{key} must contain only {', '.join(names)}")
 
 
-def check_schedule_state(found: Any, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+def check_schedule_state(found: Any, scheduler: torch.optim.lr_scheduler.LRScheduler, where: str) -> None:
     """Raise CheckpointError unless `found` has the scheduler's progress. Ignores its settings, which are not loaded."""
-    where, own = "lr_scheduler_state_dict", scheduler.state_dict()
+    own = scheduler.state_dict()
     check_like(found, {name: own[name] for name in SCHEDULE_PROGRESS}, where)
     _check(0 <= found["last_epoch"] < 2**53, f"{where}.last_epoch must be an integer from 0 to 2**53")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -75,6 +76,40 @@ def _with_current_names(content: Any) -> Any:
     if isinstance(content, list):
         return [_with_current_names(value) for value in content]
     return content
+
+
+LEARNER_ENTRIES = ("optimizer_state_dict", "lr_scheduler_state_dict", "opponents", "initial_weights")
+"""What a trainer state holds of each policy in training, besides its experience: fields, and entries of `extra_args`.
+
+That of a policy without a name is the value itself, that of others a dictionary by the name of the policy.
+"""
+
+
+def by_policy(values: Mapping[str, Any]) -> Any:
+    """Values of policies by name, as a trainer state holds them: see `LEARNER_ENTRIES`."""
+    return values[""] if "" in values else dict(values)
+
+
+def learner_states(state: TrainingState, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The `LEARNER_ENTRIES` of each of the policies `names` in a trainer state.
+
+    Raises CheckpointError if it is the state of a run with other policies.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for key in LEARNER_ENTRIES:
+        value = getattr(state, key) if key in state.__dict__ else state.extra_args.get(key)
+        values = {"": value} if list(names) == [""] else value
+        if not isinstance(values, Mapping) or values.keys() != set(names):
+            raise CheckpointError(f"its {key} does not have the policies of the run: {', '.join(names)}")
+        for name in names:
+            found[name][key] = values[name]
+    return found
+
+
+def own_states(experience: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The experience of each policy in the entry `experience` of a trainer state, by name."""
+    own: Mapping[str, Any] = experience.get("policies", {"": experience})
+    return own
 
 
 def training_state_paths(directory: Path) -> list[Path]:

@@ -43,6 +43,8 @@ class WeightTransfer:
     """what only the checkpoint has"""
     differing: tuple[str, ...]
     """settings of network and window that differ, such as `agent.hidden_dim is 256 here and 128 in the file`"""
+    policy: str = ""
+    """name of the policy of the run that took them over; empty without `[policies]`"""
 
 
 def transfer_weights(agent: MettaAgent, path: str | Path) -> WeightTransfer:

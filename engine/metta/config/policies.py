@@ -10,9 +10,11 @@ from typing import Any, Final
 from pydantic import Field, ValidationError
 
 from metta.config.agent import AgentModelConfig
+from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.env.env_config import EnvConfig
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents, self_play_problems
 from metta.config.training import (
+    ExperienceConfig,
     KickstartingConfig,
     LRScheduleConfig,
     NormalizationConfig,
@@ -131,6 +133,12 @@ def num_learners_of(policy: PolicySettings, env: EnvConfig) -> int:
     """
     agents = num_agents_of(policy, env)
     return agents - num_opponents(policy.self_play, env, agents) if policy.train else 0
+
+
+def joint_plan(experience: ExperienceConfig, policies: Sequence[PolicySettings], env: EnvConfig) -> BatchPlan:
+    """The batch plan of all policies in training together, in worlds such as `env`."""
+    num_learners = sum(num_learners_of(policy, env) for policy in policies)
+    return plan_batch(experience, env.game.num_agents, env.game.num_agents - num_learners)
 
 
 def resolve_policies(

@@ -19,16 +19,22 @@ DEFAULT_TRIALS: Final = 20
 
 def _known_metric(metric: str) -> str:
     """The metric in its normal form. Raises RulesError for an unknown one."""
-    if metric in (EVALUATION, REWARD):
+    if metric in (EVALUATION, REWARD) or _policy_of(metric):
         return metric
     name, equals, number = metric.partition("=")
     if " ".join(name.split()) == SECONDS:
         if equals and re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*", number):
             return f"{SECONDS} = {float(number):g}"
         raise RulesError([Problem((), f'needs the reward to reach, as in "{SECONDS} = 5"; got {shown(metric)}')])
-    known = f'"{EVALUATION}", "{REWARD}" or "{SECONDS} = NUMBER"'
+    known = f'"{EVALUATION}", "{REWARD}", "{REWARD}/POLICY", "evaluation/POLICY/mean_reward" or "{SECONDS} = NUMBER"'
     hint = similar_name(metric, (EVALUATION, REWARD, f"{SECONDS} = 5"))
     raise RulesError([Problem((), f"must be {known}; got {shown(metric)}{hint}")])
+
+
+def _policy_of(metric: str) -> str:
+    """The policy in `reward/POLICY` or `evaluation/POLICY/mean_reward`; empty for other metrics."""
+    match = re.fullmatch(r"reward/(?P<reward>[^/]+)|evaluation/(?P<evaluation>[^/]+)/mean_reward", metric)
+    return next(filter(None, match.groups())) if match else ""
 
 
 class ParameterConfig(FrozenModel):
@@ -112,8 +118,9 @@ class SweepConfig(FrozenModel):
         default=EVALUATION,
         json_schema_extra={"examples": [EVALUATION, REWARD, f"{SECONDS} = 5"]},
         description="score of a run: evaluation/mean_reward (mean reward of 32 episodes with its last policy), reward "
-        "(mean over the last tenth of its epochs with a reward), or seconds to reward = NUMBER (seconds of training "
-        "until the reward of an epoch is at least NUMBER; less is better; 1,000,000 or more if no epoch's is)",
+        "(mean over the last tenth of its epochs with a reward), both also of one policy of [policies] "
+        "(evaluation/POLICY/mean_reward, reward/POLICY), or seconds to reward = NUMBER (seconds of training until the "
+        "reward of an epoch is at least NUMBER; less is better; 1,000,000 or more if no epoch's is)",
     )
     sampler: Literal["tpe", "cmaes", "random", "grid"] = Field(
         default="tpe",
@@ -140,6 +147,21 @@ class SweepConfig(FrozenModel):
     def reward_to_reach(self) -> float | None:
         """The reward of the metric `seconds to reward = NUMBER`; None for other metrics."""
         return float(self.metric.partition("=")[2]) if self.metric.startswith(SECONDS) else None
+
+    @property
+    def policy(self) -> str:
+        """The policy whose reward is the metric; empty if it is that of all agents."""
+        return _policy_of(self.metric)
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether the last policy of a run is evaluated for the metric."""
+        return self.metric.startswith("evaluation/")
+
+    @property
+    def reward_name(self) -> str:
+        """Name of the metric of an epoch by which trials are compared while they run."""
+        return f"{REWARD}/{self.policy}" if self.policy else REWARD
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -27,9 +27,11 @@ from metta.job_environment import job_size
 from metta.run.device import find_device, gpu_memory
 from metta.run.epoch_metrics import EpochMetrics
 from metta.run.events import Event, Notice, RunEnded, StopRequested
+from metta.run.learners.policy_files import with_policy_files
 from metta.run.loggers import check_loggers
 from metta.run.memory_check import check_memory
 from metta.run.metrics_file import valid_lines
+from metta.run.resume.changed_settings import changes_since, check_changeable
 from metta.run.run_directory import (
     LOCK_HOLDER,
     METRICS,
@@ -37,8 +39,6 @@ from metta.run.run_directory import (
     lock_directory,
     read_run_config,
 )
-from metta.run.train import changes_since, check_changeable
-from metta.run.training_run import with_policy_files
 from metta.run.write_permissions import EXPERIMENT, is_run
 
 SETTINGS: Final = "settings.toml"
@@ -259,11 +259,10 @@ def _finished_run(root: Path, total_timesteps: int) -> RunEnded | None:
     states = training_state_paths(checkpoints)
     if not states or not (root / METRICS).exists():
         return None
-    known = {field.name for field in fields(EpochMetrics)}
     epoch = int(states[0].stem.rpartition("_")[2])
     try:
         lines = [line for line in valid_lines(root / METRICS) if line["epoch"] <= epoch]
-        epochs = [EpochMetrics(**{key: line[key] for key in known & line.keys()}) for line in lines]
+        epochs = [EpochMetrics.from_line(line) for line in lines]
     except TypeError:  # values are missing; the run says what is wrong with its files
         return None
     if not epochs or epochs[-1].epoch != epoch or epochs[-1].agent_step < total_timesteps:

@@ -12,6 +12,8 @@ from metta.report.run_data import ATTEMPTS, SUCCESS_RATE, RunData
 MAX_CHARTS = 30
 """Maximum number of charts in each of the sections on tasks, items and actions."""
 
+MAX_POLICIES = 8
+"""Maximum number of policies whose losses are shown."""
 LOSSES = ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance", "grad_norm")
 TIMED_PARTS = ("simulate", "infer", "learn")
 PREFIXES = ("stats.", "losses.", "task_rewards.", f"{SUCCESS_RATE}.", f"{ATTEMPTS}.")
@@ -29,11 +31,18 @@ class MetricSection(NamedTuple):
 def metric_sections(runs: Sequence[RunData]) -> list[MetricSection]:
     """The sections; metrics that no run has recorded are left out, and sections without metrics."""
     tasks = sorted({name for run in runs for name in run.metric_names("task_rewards")})
+    policies = list(dict.fromkeys(name for run in runs for name in run.policies))
     actions = _actions(runs)
     rates = [f"{SUCCESS_RATE}.{action}" for action in actions]
     items = {f"stats.{name}" for run in runs for name in run.metric_names("stats") if name.endswith(".gained")}
     sections = [
         MetricSection("Learning", ["reward", "evaluation.mean_reward", "episode_length"]),
+        MetricSection(
+            "Reward by policy",
+            [metric for name in policies for metric in (f"reward/{name}", f"evaluation.{name}/mean_reward")][
+                :MAX_CHARTS
+            ],
+        ),
         MetricSection("Reward by task", [f"task_rewards.{name}" for name in tasks[:MAX_CHARTS]]),
         MetricSection("Items: gained per agent and episode", _by_total(runs, items)[:MAX_CHARTS]),
         MetricSection(
@@ -47,6 +56,10 @@ def metric_sections(runs: Sequence[RunData]) -> list[MetricSection]:
             "How often an agent chose each action in an episode, with or without success.",
         ),
         MetricSection("Losses", [f"losses.{name}" for name in LOSSES]),
+        *(
+            MetricSection(f"Losses of {policy}", [f"losses.{policy}/{name}" for name in LOSSES])
+            for policy in policies[:MAX_POLICIES]
+        ),
         MetricSection("Throughput", ["steps_per_second", *(f"seconds_{part}" for part in TIMED_PARTS)]),
     ]
     recorded = [

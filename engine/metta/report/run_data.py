@@ -74,7 +74,9 @@ class RunData:
         return min(1.0, self.agent_step / self.config.run.total_timesteps)
 
     def series(self, metric: str, x_axis: XAxis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(x, values) of a metric such as `reward` or `losses.entropy`, each `[epochs] float64`; x is `x_axis`.
+        """(x, values) of a metric such as `reward`, `reward/hunters` or `losses.entropy`, each `[epochs] float64`.
+
+        x is `x_axis`.
 
         Epochs without the metric are left out. The metrics file omits statistics (`stats`) that are zero, so a missing
         statistic counts as 0 in epochs in which at least one episode ended. `attempts.ACTION` is the number of times
@@ -91,8 +93,9 @@ class RunData:
             return steps[attempts > 0], successes[first][attempts > 0] / attempts[attempts > 0]
         x, values = [], []
         for epoch in self.epochs:
-            value = epoch.get(key)
-            if name:
+            value = epoch.get(metric)
+            if name and metric not in epoch:
+                value = epoch.get(key)
                 default = 0.0 if key == "stats" and epoch.get("episodes") else None
                 value = value.get(name, default) if isinstance(value, dict) else None
             x_value = epoch.get(x_axis)
@@ -104,6 +107,12 @@ class RunData:
     def metric_names(self, key: str) -> set[str]:
         """Names of the metrics under a key such as `stats`, in at least one epoch."""
         return {name for epoch in self.epochs if isinstance(epoch.get(key), dict) for name in epoch[key]}
+
+    @property
+    def policies(self) -> list[str]:
+        """Names of the policies of a run with `[policies]`, in at least one epoch."""
+        names = (key.removeprefix("reward/") for epoch in self.epochs for key in epoch if key.startswith("reward/"))
+        return list(dict.fromkeys(names))
 
     @property
     def newest_replay(self) -> Path | None:

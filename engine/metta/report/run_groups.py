@@ -29,8 +29,8 @@ SMOOTHED_SHARE = 0.05
 """Window of the running mean, as a fraction of the run's epochs."""
 
 LAST_REWARD, BEST_REWARD, EVALUATION = "reward_last_tenth", "reward_best_epoch", "evaluation_last"
-TASK_REWARD = "task_reward_last_tenth."
-"""Names of final scores; the last one is followed by the name of a task."""
+TASK_REWARD, POLICY_REWARD = "task_reward_last_tenth.", "policy_reward_last_tenth."
+"""Names of final scores; the last two are followed by the name of a task or policy."""
 MAX_NAME_DIFFERENCES = 3
 """Maximum number of settings in the name of a group."""
 
@@ -123,6 +123,9 @@ def run_scores(run: RunData) -> dict[str, float]:
         scores |= {LAST_REWARD: last_tenth(rewards), BEST_REWARD: float(rewards.max())}
     if len(evaluations):
         scores[EVALUATION] = float(evaluations[-1])
+    for policy in run.policies:
+        if len(values := run.series(f"reward/{policy}")[1]):
+            scores[POLICY_REWARD + policy] = last_tenth(values)
     for task in sorted(run.metric_names("task_rewards")):
         if len(values := run.series(f"task_rewards.{task}")[1]):
             scores[TASK_REWARD + task] = last_tenth(values)

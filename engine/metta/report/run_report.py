@@ -17,6 +17,7 @@ from metta.report.run_groups import (
     BEST_REWARD,
     EVALUATION,
     LAST_REWARD,
+    POLICY_REWARD,
     TASK_REWARD,
     RunGroup,
     compare_groups,
@@ -94,7 +95,7 @@ def _score_table(groups: Sequence[RunGroup], average: Average) -> Table:
 
 
 def _score_heading(name: str) -> str:
-    return SCORES.get(name) or f"{name.removeprefix(TASK_REWARD)}, last tenth"
+    return SCORES.get(name) or f"{name.removeprefix(TASK_REWARD).removeprefix(POLICY_REWARD)}, last tenth"
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
-from metta.agent.policy import MettaAgent
 from metta.rl.curricula.curriculum import Curriculum
-from metta.rl.experience import Experience
 from metta.rl.optimizer import compute_gradient_stats
 from metta.rl.rollout import BatchInfo
-from metta.rl.weight_analysis import analyze_weights
+from metta.run.learners.learner import Learner
+
+POLICY_KEYS = ("reward", "opponent_reward", "learning_rate")
+"""Metrics at the top level of a line that each policy with a name has too, such as `reward/hunters`."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,24 @@ class EpochProgress:
     """epochs done"""
     agent_step: int
     """agent steps of the run so far"""
-    learning_rate: float
-    """learning rate of this epoch"""
+    learning_rates: dict[str, float]
+    """learning rate of this epoch of each policy"""
     seconds: float
     """seconds of training since the run started"""
     seconds_collect: float
     """seconds of this epoch in which the batch was collected"""
     seconds_learn: float
     """seconds of this epoch in which the policy was updated"""
+    batch: BatchInfo
+    """statistics of the epoch's batch, of all policies in training together"""
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """Metrics of one epoch. Seconds, steps per second and whether an evaluation was due vary between identical runs."""
+    """Metrics of one epoch. Seconds, steps per second and whether an evaluation was due vary between identical runs.
+
+    Of a policy with a name, `losses`, `gradients` and `weights` have the name before each key: `hunters/entropy`.
+    """
 
     epoch: int
     """epochs done, this one included"""
@@ -43,11 +50,12 @@ class EpochMetrics:
     episodes: int
     """episodes that ended in this epoch"""
     reward: float | None
-    """mean over those episodes of the mean over agents of the episode's reward; None without an episode"""
+    """mean over those episodes of the mean over agents of the episode's reward; None without an episode. The agents are
+    those from whose steps a policy learns"""
     episode_length: float | None
     """mean length of those episodes, in steps; None without an episode"""
-    learning_rate: float
-    """learning rate of this epoch"""
+    learning_rate: float | None
+    """learning rate of this epoch; None with `[policies]`, see `learning_rates`"""
     losses: dict[str, float]
     """statistics of `update_policy`"""
     gradients: dict[str, float]
@@ -61,7 +69,13 @@ class EpochMetrics:
     task_scores: dict[str, float] = field(default_factory=dict)
     """score of each task, from which its probability follows; depends on `curriculum.type`"""
     opponent_reward: float | None = None
-    """`reward` of the agents that frozen policies controlled; None without them. `reward` is that of the learners"""
+    """`reward` of the agents that opponents of self-play controlled; None without them"""
+    rewards: dict[str, float | None] = field(default_factory=dict)
+    """`reward` of the agents of each policy with a name, frozen ones included"""
+    opponent_rewards: dict[str, float | None] = field(default_factory=dict)
+    """`opponent_reward` of each policy with a name and opponents"""
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    """`learning_rate` of each policy with a name"""
     weights: dict[str, float] = field(default_factory=dict)
     """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
     evaluation: dict[str, float] = field(default_factory=dict)
@@ -77,39 +91,68 @@ class EpochMetrics:
     seconds_learn: float = 0.0
     """seconds of this epoch in which the policy was updated"""
 
+    def line(self) -> dict[str, Any]:
+        """The metrics as a line of `metrics.jsonl`: the reward of the policy `hunters` is `reward/hunters`."""
+        values = asdict(self)
+        for key in POLICY_KEYS:
+            values |= {f"{key}/{name}": value for name, value in values.pop(f"{key}s").items()}
+        return values
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> Self:
+        """The metrics of a line of `metrics.jsonl`; unknown entries, of other versions, are left out."""
+        known = {entry.name for entry in fields(cls)}
+        values = {key: value for key, value in line.items() if key in known}
+        for key in POLICY_KEYS:
+            prefix = f"{key}/"
+            values[f"{key}s"] = {name.removeprefix(prefix): line[name] for name in line if name.startswith(prefix)}
+        return cls(**values)
+
 
 def epoch_metrics(
     progress: EpochProgress,
-    batch: BatchInfo,
-    losses: dict[str, float],
-    agent: MettaAgent,
+    batches: Mapping[str, BatchInfo],
+    losses: Mapping[str, Mapping[str, float]],
+    learners: Mapping[str, Learner],
     curriculum: Curriculum,
-    experience: Experience,
 ) -> EpochMetrics:
-    """Compute the metrics of the epoch that collected `batch`. Agent, curriculum and experience are read after it."""
+    """Compute the metrics of the epoch that collected `batches`. Learners and curriculum are read after it."""
     has_tasks = len(curriculum.names) > 1
-    interval = agent.config.analyze_weights_interval
+    batch, rates = progress.batch, progress.learning_rates
+    named = {name: each for name, each in batches.items() if name}
     return EpochMetrics(
         epoch=progress.epoch,
         agent_step=progress.agent_step,
         episodes=len(batch.episode_returns or ()),
         reward=_mean(batch.episode_returns),
         opponent_reward=_mean(batch.opponent_returns),
+        rewards={name: _mean(each.episode_returns) for name, each in named.items()},
+        opponent_rewards={
+            name: _mean(named[name].opponent_returns)
+            for name, learner in learners.items()
+            if name and learner.opponents is not None
+        },
         episode_length=_mean(batch.episode_lengths),
-        learning_rate=progress.learning_rate,
-        losses=losses,
-        gradients=compute_gradient_stats(agent),
+        learning_rate=rates.get(""),
+        learning_rates={name: rate for name, rate in rates.items() if name},
+        losses=_by_name(losses),
+        gradients=_by_name({name: compute_gradient_stats(learner.agent) for name, learner in learners.items()}),
         stats=batch.stats,
         task_rewards=_task_rewards(batch, curriculum.names) if has_tasks else {},
         task_probabilities=curriculum.probabilities if has_tasks else {},
         task_scores=curriculum.scores if has_tasks else {},
-        weights=analyze_weights(agent, experience) if interval and progress.epoch % interval == 0 else {},
+        weights=_by_name({name: learner.analyze_weights(progress.epoch) for name, learner in learners.items()}),
         seconds=progress.seconds,
         steps_per_second=batch.total_env_steps / (progress.seconds_collect + progress.seconds_learn),
         seconds_simulate=max(0.0, progress.seconds_collect - batch.seconds_infer),
         seconds_infer=batch.seconds_infer,
         seconds_learn=progress.seconds_learn,
     )
+
+
+def _by_name(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Values of policies, with the name of the policy before each key; those of a policy without a name as they are."""
+    return {f"{name}/{key}" if name else key: value for name, own in values.items() for key, value in own.items()}
 
 
 def _mean(values: Sequence[float] | None) -> float | None:

@@ -18,19 +18,34 @@ Phase = Literal["collect", "update", "evaluate", "record", "save"]
 
 
 @dataclass(frozen=True)
+class RunPolicy:
+    """A policy that a run trains, one of several."""
+
+    name: str
+    groups: tuple[str, ...]
+    parameters: int
+    """number of its parameters"""
+    num_agents: int
+    """agents per world from whose steps it learns"""
+
+
+@dataclass(frozen=True)
 class RunBegan:
     """A run started, or resumed after `epoch` epochs."""
 
     directory: Path
     config: RunConfig
     plan: BatchPlan
+    """of all policies in training together"""
     device: str
     parameters: int
-    """number of parameters of the policy"""
+    """number of parameters of the policies in training"""
     epoch: int
     agent_step: int
     processes: int = 1
     """processes that train together; `plan` is per process"""
+    policies: tuple[RunPolicy, ...] = ()
+    """the policies in training; empty without `[policies]`"""
 
 
 @dataclass(frozen=True)

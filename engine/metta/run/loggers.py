@@ -10,7 +10,6 @@ An extension registers a subclass of RunLogger under a name, or offers it as an 
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import secrets
 from collections.abc import Iterable, Mapping
@@ -86,7 +85,7 @@ class Loggers:
 
     def log(self, metrics: EpochMetrics) -> None:
         """Log the metrics of an epoch, `losses.entropy` as `losses/entropy`, with the epoch as the step."""
-        named = numbers(dataclasses.asdict(metrics))
+        named = numbers(metrics.line())
         if self._writer is not None:
             for name, number in named.items():
                 self._writer.add_scalar(name, number, metrics.epoch)

@@ -38,8 +38,16 @@ METRICS = (
         "reward",
         "`reward` of the agents that frozen policies controlled (self-play); `reward` is then that of the learners",
     ),
+    Metric(
+        "reward/POLICY",
+        "reward",
+        "`reward` of the agents that a policy of [policies] plays, also of a frozen one; `reward` is then that of all "
+        "agents that learn",
+    ),
+    Metric("opponent_reward/POLICY", "reward", "`opponent_reward` of a policy of [policies] with self-play"),
     Metric("episode_length", "steps", "mean length of the episodes that ended in this epoch"),
-    Metric("learning_rate", "1", "learning rate of this epoch"),
+    Metric("learning_rate", "1", "learning rate of this epoch; left out with [policies]"),
+    Metric("learning_rate/POLICY", "1", "learning rate of a policy of [policies]"),
     Metric("losses/loss", "1", "total loss, which is minimized: the weighted sum of all terms; mean over minibatches"),
     Metric("losses/policy_loss", "1", "clipped surrogate objective, negated; mean over minibatches"),
     Metric(
@@ -73,6 +81,7 @@ METRICS = (
     Metric(
         "losses/reward_std", "reward", "standard deviation by which rewards are divided, with normalization.rewards"
     ),
+    Metric("losses/POLICY/LOSS", "as above", "each of these of a policy of [policies]: `losses/hunters/entropy`"),
     Metric(
         "gradients/grad_norm_mean",
         "1",
@@ -89,6 +98,7 @@ METRICS = (
         "minimum over the weights of the gradient norm of the last minibatch, after clipping",
     ),
     Metric("gradients/param_norm_mean", "1", "mean over the weights of their norm"),
+    Metric("gradients/POLICY/NORM", "1", "each of these of a policy of [policies]"),
     Metric("task_rewards/TASK", "reward", "`reward` of each task of a curriculum"),
     Metric(
         "task_probabilities/TASK", "1", "probability with which each task of a curriculum is sampled after this epoch"
@@ -105,6 +115,7 @@ METRICS = (
         "effective rank of each weight: exp of the entropy of its normalized singular values",
     ),
     Metric("weights/LAYER/dead", "1", "fraction of the units of each layer that are 0 for every agent"),
+    Metric("weights/POLICY/WEIGHT/norm", "1", "the norms, effective ranks and dead units of a policy of [policies]"),
     Metric(
         "evaluation/mean_reward",
         "reward",
@@ -113,6 +124,7 @@ METRICS = (
     Metric("evaluation/std_reward", "reward", "standard deviation of the reward over evaluation episodes"),
     Metric("evaluation/mean_length", "steps", "mean length of evaluation episodes"),
     Metric("evaluation/std_length", "steps", "standard deviation of the length of evaluation episodes"),
+    Metric("evaluation/POLICY/mean_reward", "reward", "mean reward of the agents that a policy of [policies] plays"),
     Metric("seconds", "s", "training time of the run, without evaluations, checkpoints and pauses"),
     Metric("steps_per_second", "agent steps/s", "agent steps of this epoch over its training time"),
     Metric("seconds_simulate", "s", "time of this epoch in which the policy waited for the simulator"),

@@ -12,13 +12,11 @@ from typing import Literal, TypeVar
 from metta.checkpoint.kept_policies import BestPolicy, read_best, remove_old_policies
 from metta.checkpoint.policy_file import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
-from metta.config.loading.config_changes import config_changes, value_text
-from metta.config.loading.load import dump_config, load_tasks, parse_config
+from metta.config.loading.load import dump_config, parse_config
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
-from metta.config.validation.key_paths import KeyPath
-from metta.errors import CheckpointError, ConfigError, Problem, TrainingError, UsageError
+from metta.errors import CheckpointError, TrainingError, UsageError
 from metta.job_environment import JOB_VARIABLES, ignored_job_variables, local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
@@ -41,33 +39,13 @@ from metta.run.loggers import Loggers, check_loggers
 from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_errors
 from metta.run.metrics_file import MetricsFile
 from metta.run.pending_checkpoint import PendingCheckpoint
-from metta.run.restore_run import announce_schedules, restore_newest, restore_run
-from metta.run.run_directory import (
-    RunDirectory,
-    checkpoint_directory,
-    is_policy_of,
-    read_run_config,
-    replay_directory,
-    replay_prefix,
-)
+from metta.run.resume.changed_settings import changes_since, check_changeable, check_scenes
+from metta.run.resume.restore_run import announce_schedules, restore_newest, restore_run
+from metta.run.run_directory import RunDirectory, read_run_config, replay_prefix
 from metta.run.signals import SPREAD_SECONDS, Interrupted, StopSignals
 from metta.run.training_run import TrainingRun
 from metta.run.write_permissions import is_run
 from metta.world.processes.worker_processes import WorkerError
-
-CHANGEABLE = (
-    "run.total_timesteps",
-    "run.device",
-    "checkpoint.",
-    "compile.",
-    "lr_schedule.",
-    "optimizer.learning_rate",
-    "distributed.timeout_seconds",
-    "experience.workers",
-    "simulation.",
-    "logging.",
-)
-"""Keys, or prefixes of keys, that may change when a run resumes. None of them invalidates the training so far."""
 
 _Result = TypeVar("_Result")
 
@@ -116,13 +94,6 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
         return _resume(root, listener, processes, overrides)
 
 
-def check_changeable(overrides: Sequence[Override]) -> None:
-    """Raise UsageError if an override is not `CHANGEABLE`."""
-    for key, override in ((".".join(map(str, override.path)), override) for override in overrides):
-        if not key.startswith(CHANGEABLE):
-            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
-
-
 def _resume(
     root: str | Path,
     listener: Listener,
@@ -141,7 +112,7 @@ def _resume(
             run = restore_newest(directory, listener, processes)
         with closing(run):
             if config is not None:
-                _check_scenes(config, run, directory)
+                check_scenes(config, run, directory)
             if not is_new:
                 announce_schedules(before, run, listener)
             if overrides:  # saved only after a run could be built with them
@@ -150,61 +121,6 @@ def _resume(
                 listener(Notice(f"all {run.agent_step:,} agent steps are done; increase --total-timesteps to continue"))
             with _wrap_errors(run, directory):
                 return _train_and_save(run, directory, listener, is_new)
-
-
-def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Listener) -> list[Override]:
-    """The overrides with which what is in `root`, begun with `before`, resumes with `config`; a Notice for each.
-
-    Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
-    """
-    problems, overrides, notices = [], [], []
-    for change in config_changes(before, _as_in_run(root, before, config)):
-        if change.key.startswith(CHANGEABLE):
-            overrides.append(change.override("--or-resume"))
-            notices.append(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
-        else:
-            message = f"must be {value_text(change.before)} to resume {root}; got {value_text(change.now)}"
-            problems.append(Problem(change.path, message))
-    if problems:
-        raise ConfigError("the config", problems)
-    for notice in notices:
-        listener(notice)
-    return overrides
-
-
-def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
-    """`config` with the paths of the run in `root`, written as in its config `before` where they name the same."""
-    recorded: dict[KeyPath, str] = {}
-    before.with_policies(lambda key, path: recorded.setdefault(key, path))
-
-    def same_policy(key: KeyPath, path: str) -> str:
-        return recorded[key] if key in recorded and is_policy_of(recorded[key], path) else path
-
-    config = config.with_policies(same_policy)
-    checkpoint, simulation = config.checkpoint, config.simulation
-    if _is_same_path(checkpoint_directory(root, before), checkpoint_directory(root, config)):
-        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": before.checkpoint.checkpoint_dir})
-    if _is_same_path(replay_directory(root, before), replay_directory(root, config)):
-        simulation = simulation.model_copy(update={"replay_dir": before.simulation.replay_dir})
-    run = config.run.model_copy(update={"run_dir": before.run.run_dir})
-    return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
-
-
-def _is_same_path(first: Path, second: Path) -> bool:
-    return first.resolve() == second.resolve()
-
-
-def _check_scenes(config: RunConfig, run: TrainingRun, directory: RunDirectory) -> None:
-    """Raise ConfigError for each scene of `config` whose file has changed since the run began."""
-    problems = [
-        Problem(("curriculum", "scenes", index), f"{name} has changed since the run in {directory.root} began")
-        for index, ((name, now), (_, before)) in enumerate(
-            zip(load_tasks(config).scenes, run.curriculum.tasks.scenes, strict=True)
-        )
-        if now != before
-    ]
-    if problems:
-        raise ConfigError("the config", problems)
 
 
 @contextmanager
@@ -277,7 +193,7 @@ def _train(
                 result = _interruptible(run.evaluate, listener, signals)
                 metrics = dataclasses.replace(metrics, evaluation=result.summary() if result else {})
             directory.check_exists()
-            metrics_file.append(dataclasses.asdict(metrics))
+            metrics_file.append(metrics.line())
             if result is not None and config.checkpoint.keep_best:
                 run.keep_if_best(result, directory.checkpoints)
             loggers.log(metrics)
@@ -330,8 +246,9 @@ def _best_so_far(directory: RunDirectory, listener: Listener) -> BestPolicy | No
 def _announce(run: TrainingRun, directory: RunDirectory, saved: CheckpointSaved, listener: Listener) -> None:
     """Send the first events of a run to the listener."""
     listener(run.description(directory.root))
-    if run.transfer is not None:
-        listener(run.transfer)
+    for learner in run.learners.values():
+        if learner.transfer is not None:
+            listener(learner.transfer)
     listener(saved)
     if run.config.simulation.evaluate_interval and not run.can_evaluate:
         listener(Notice("the policy is not evaluated because episodes never end; set env.game.max_steps"))
@@ -341,11 +258,11 @@ def _train_epoch(run: TrainingRun, listener: Listener, signals: StopSignals) -> 
     """Collect a batch and update the policy. Raises Interrupted if a signal arrives before both are finished."""
     listener(PhaseBegan("collect"))
     with signals.interruptible():
-        batch = run.collect(_progress(run, listener, "collect"))
+        batches = run.collect(_progress(run, listener, "collect"))
     listener(PhaseBegan("update"))
     with signals.interruptible():
         losses = run.update(_progress(run, listener, "update"))
-    return epoch_metrics(run.finish_epoch(batch), batch, losses, run.agent, run.curriculum, run.experience)
+    return epoch_metrics(run.finish_epoch(batches), batches, losses, run.learners, run.curriculum)
 
 
 def _progress(run: TrainingRun, listener: Listener, phase: Literal["collect", "update"]) -> ProgressCallback:

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from metta.config.loading.line_numbers import key_lines
-from metta.config.loading.load import config_of_tables, inline_files, load_tables, name_of_file
+from metta.config.loading.load import config_of_tables, inline_files, load_tables, load_tasks, name_of_file
 from metta.config.loading.overrides import put_value
 from metta.config.loading.renamed_keys import apply_renames, current_path, warn_of_renamed
 from metta.config.loading.sweep_parameters import (
@@ -27,12 +27,12 @@ from metta.config.loading.sweep_parameters import (
     value_problem,
 )
 from metta.config.loading.toml_parser import STDIN, parse_toml, read_source
-from metta.config.run import RunConfig
+from metta.config.run import RunConfig, policy_settings
 from metta.config.sweep import DEFAULT_TRIALS, SweepConfig
 from metta.config.validation.error_messages import problems_in, shown, validate
 from metta.config.validation.file_paths import IN_RUN, user_path
 from metta.config.validation.key_paths import KeyPath, value_at
-from metta.errors import ConfigError, ConfigWarning, Problem, UsageError
+from metta.errors import ConfigError, ConfigWarning, Problem, UsageError, did_you_mean
 
 OWN_DIRECTORIES = (("run", "run_dir"), ("checkpoint", "checkpoint_dir"), ("simulation", "replay_dir"))
 """Keys of directories, which runs cannot share."""
@@ -254,8 +254,12 @@ def _sampler_problems(sweep: SweepFile) -> Iterator[Problem]:
 
 
 def _metric_problems(sweep: SweepFile) -> Iterator[Problem]:
-    """The problem with a metric of episodes where episodes never end."""
+    """The problems with a metric of episodes where episodes never end, and of a policy that does not exist."""
     config = config_of_tables(sweep.tables, "the base")
+    policies = [policy.name for policy in policy_settings(config, load_tasks(config).env_configs[0]) if policy.name]
+    if sweep.config.policy and sweep.config.policy not in policies:
+        hint = did_you_mean(sweep.config.policy, policies) if policies else "; the base has no [policies]"
+        yield Problem(("sweep", "metric"), f'unknown policy "{sweep.config.policy}"{hint}')
     is_swept = any(parameter.key == "env.game.max_steps" for parameter in sweep.parameters)
     if config.env.game.is_endless and not config.curriculum.scenes and not is_swept:
         yield Problem(("sweep", "metric"), "needs episodes that end; set env.game.max_steps")

@@ -162,17 +162,14 @@ class _Worker:
     def receive(self, name: str, event: Event) -> None:
         """Pass on an event of a run, and stop its trial if the pruner says so."""
         trial = self._trials[self._numbers[name]]
-        run = trial.configs[name].run
+        run, reward_name = trial.configs[name].run, self._study.sweep.config.reward_name
         self._listener(TrialRunEvent(trial.claimed.number, run.seed, event))
         if name != next(iter(trial.configs)):
             return
         if isinstance(event, RunBegan):
-            trial.rewards = read_rewards(Path(run.run_dir), event.epoch)
-        elif isinstance(event, EpochEnded) and event.metrics.reward is not None:
-            metrics = event.metrics
-            trial.rewards.append(
-                EpochReward(metrics.agent_step, metrics.episodes, event.metrics.reward, metrics.seconds)
-            )
+            trial.rewards = read_rewards(Path(run.run_dir), reward_name, event.epoch)
+        elif isinstance(event, EpochEnded) and (ended := EpochReward.of(event.metrics.line(), reward_name)):
+            trial.rewards.append(ended)
         else:
             return
         for part, reward in part_rewards(trial.rewards, run.total_timesteps, PARTS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from metta.checkpoint.policy_checkpoint import load_policy
-from metta.config.sweep import EVALUATION, SweepConfig
+from metta.config.sweep import SweepConfig
 from metta.errors import CheckpointError, TrainingError
 from metta.evaluation.evaluate import evaluate
 from metta.experiments.sweep.summary import NOT_REACHED
@@ -33,17 +33,17 @@ class EpochReward:
     seconds: float
 
     @classmethod
-    def of(cls, line: dict[str, Any]) -> Self | None:
-        """The reward in a line of a metrics file; None if no episode ended in its epoch."""
-        values: list[Any] = [line.get(key) for key in ("agent_step", "episodes", "reward", "seconds")]
+    def of(cls, line: Mapping[str, Any], name: str) -> Self | None:
+        """The reward `name` in a line of a metrics file; None if no episode ended in its epoch."""
+        values: list[Any] = [line.get(key) for key in ("agent_step", "episodes", name, "seconds")]
         return cls(*values) if all(isinstance(value, int | float) for value in values) else None
 
 
-def read_rewards(run_dir: Path, epochs: float = np.inf) -> list[EpochReward]:
-    """The rewards of the first `epochs` epochs in the metrics file of a run."""
+def read_rewards(run_dir: Path, name: str, epochs: float = np.inf) -> list[EpochReward]:
+    """The rewards `name` of the first `epochs` epochs in the metrics file of a run."""
     path = run_dir / METRICS
     lines = valid_lines(path) if path.is_file() else ()
-    return [reward for line in lines if line["epoch"] <= epochs and (reward := EpochReward.of(line)) is not None]
+    return [reward for line in lines if line["epoch"] <= epochs and (reward := EpochReward.of(line, name)) is not None]
 
 
 def score_run(run_dir: Path, config: SweepConfig, device: str) -> float:
@@ -51,9 +51,9 @@ def score_run(run_dir: Path, config: SweepConfig, device: str) -> float:
 
     The policy is evaluated on `device`.
     """
-    if config.metric == EVALUATION:
-        return _evaluated(run_dir, device)
-    rewards = read_rewards(run_dir)
+    if config.is_evaluation:
+        return _evaluated(run_dir, config.policy, device)
+    rewards = read_rewards(run_dir, config.reward_name)
     if not rewards:
         raise TrainingError("no episode ended during training; train longer, or lower env.game.max_steps")
     if config.reward_to_reach is not None:
@@ -95,11 +95,12 @@ def part_rewards(rewards: Sequence[EpochReward], total: int, num_parts: int) -> 
     return found
 
 
-def _evaluated(run_dir: Path, device: str) -> float:
-    """Mean reward of the last policy of a run in its evaluation world."""
+def _evaluated(run_dir: Path, policy: str, device: str) -> float:
+    """Mean reward of the last policies of a run in its evaluation world: of one of them, or with "" of all agents."""
     checkpoint = newest_checkpoint(run_dir)
     if checkpoint is None:
         raise CheckpointError(f"{run_dir} has no checkpoint")
-    agent = load_policy(checkpoint, find_device(device)).agent
-    env = make_environment(agent.env_config)
-    return evaluate(agent, env, EVALUATION_EPISODES, seed=0, split="validation").mean_reward
+    loaded = load_policy(checkpoint, find_device(device))
+    env = make_environment(loaded.env_config)
+    result = evaluate(loaded.team, env, EVALUATION_EPISODES, seed=0, split="validation")
+    return result.policy_intervals[policy].mean if policy else result.mean_reward

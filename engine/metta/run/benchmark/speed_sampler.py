@@ -16,7 +16,7 @@ from metta.config.batch_plan import BatchPlan
 from metta.config.run import RunConfig
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.experience import Experience
-from metta.rl.rollout import rollout
+from metta.rl.rollout import rollout_policies
 from metta.run.training_run import TrainingRun
 from metta.spans import Span, record_spans
 
@@ -95,21 +95,21 @@ class SpeedSampler:
             self._run = TrainingRun(_for_updates(config, plan), Curriculum.from_config(config))
             self.steps = steps or FIRST_STEPS
             """steps of a rollout"""
-            self._experience = self._make_experience(config)
+            self._experiences = self._make_experiences(config)
             seconds = self.collect().collect * plan.agents  # the first sample is slower, above all with [compile]
             if not only_collects:
                 self._run.collect()
                 self.learn()
             if steps is None and (enough := min(MAX_STEPS, round(SAMPLE_SECONDS / seconds))) > FIRST_STEPS:
-                self._experience.close()
+                self._close_experiences()
                 self.steps = enough
-                self._experience = self._make_experience(config)
+                self._experiences = self._make_experiences(config)
 
-    def _make_experience(self, config: RunConfig) -> Experience:
-        """The experience of rollouts: all worlds of the config, and segments of `steps` steps."""
+    def _make_experiences(self, config: RunConfig) -> dict[str, Experience]:
+        """The experience of rollouts of each policy: all worlds of the config, and segments of `steps` steps."""
         size = self.plan.agents * self.steps
         sizes = {"batch_size": size, "minibatch_size": size, "bptt_horizon": self.steps, "stagger_episodes": True}
-        return self._run.make_experience(config.experience.model_copy(update=sizes))
+        return self._run.make_experiences(config.experience.model_copy(update=sizes))
 
     @property
     def device(self) -> torch.device:
@@ -118,14 +118,16 @@ class SpeedSampler:
 
     @property
     def num_weights(self) -> int:
-        """Number of weights of the policy."""
-        return sum(weight.numel() for weight in self._run.agent.parameters())
+        """Number of weights of the policies in training."""
+        return sum(learner.num_parameters for learner in self._run.learners.values())
 
     def collect(self) -> Split:
         """A sample of collecting, without learning: all steps of a rollout but the first."""
         moments: list[float] = []
         with self._threads(), record_spans() as spans:
-            rollout(self._experience, self._run.agent, on_progress=lambda *counts: moments.append(time.perf_counter()))
+            rollout_policies(
+                self._experiences, self._run.agents, on_progress=lambda *counts: moments.append(time.perf_counter())
+            )
         return _split(spans, moments[0], moments[-1], (len(moments) - 1) * self.plan.agents, self.plan)
 
     def learn(self) -> float:
@@ -135,7 +137,7 @@ class SpeedSampler:
             while not spans or time.perf_counter() - begin < SAMPLE_SECONDS / 2:
                 self._run.update()
         seconds = [span.end - span.begin for span in spans if span.name == "learn"]
-        return sum(seconds) / len(seconds) / self._run.experience.plan.batch_size
+        return sum(seconds) / len(seconds) / self._run.plan.batch_size
 
     def sample(self) -> Split:
         """A sample of both."""
@@ -150,15 +152,19 @@ class SpeedSampler:
         begin = time.perf_counter()
         with torch.profiler.profile() as learning:
             self._run.update()
-        seconds, agent_steps = time.perf_counter() - begin, self._run.experience.plan.batch_size
+        seconds, agent_steps = time.perf_counter() - begin, self._run.plan.batch_size
         learned = _device_use(learning.events() or (), seconds, agent_steps)
         busy = (split.collect * collected.busy + split.learn * learned.busy) / split.total
         return DeviceUse(busy, collected.transfer + learned.transfer)
 
     def close(self) -> None:
         """Close the worlds."""
-        self._experience.close()
+        self._close_experiences()
         self._run.close()
+
+    def _close_experiences(self) -> None:
+        for experience in self._experiences.values():
+            experience.close()
 
     @contextmanager
     def _threads(self) -> Iterator[None]:
@@ -176,12 +182,20 @@ def _for_updates(config: RunConfig, plan: BatchPlan) -> RunConfig:
     least = plan.num_learners * plan.horizon
     minibatch = config.experience.minibatch_size
     sizes = {"batch_size": -(-least // minibatch) * minibatch, "stagger_episodes": True}
+    rate, no_target = {"learning_rate": 1e-12}, {"target_kl": None}
+    policies = {
+        name: policy.model_copy(
+            update={"optimizer": policy.optimizer.replaced(rate), "ppo": policy.ppo.replaced(no_target)}
+        )
+        for name, policy in config.policies.items()
+    }
     return config.model_copy(
         update={
             "experience": config.experience.model_copy(update=sizes),
             # repeated updates on one batch with the config's learning rate could diverge
-            "optimizer": config.optimizer.model_copy(update={"learning_rate": 1e-12}),
-            "ppo": config.ppo.model_copy(update={"target_kl": None}),
+            "optimizer": config.optimizer.model_copy(update=rate),
+            "ppo": config.ppo.model_copy(update=no_target),
+            "policies": policies,
         }
     )
 

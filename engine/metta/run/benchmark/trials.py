@@ -13,8 +13,8 @@ from metta.agent.compile_layers import has_compiler
 from metta.config.batch_plan import BatchPlan, plan_batch
 from metta.config.loading.load import dump_config, load_tasks, parse_config
 from metta.config.plan.worker_count import supports_workers, worker_count
-from metta.config.run import RunConfig
-from metta.config.self_play import num_opponents
+from metta.config.policies import joint_plan
+from metta.config.run import RunConfig, policy_settings
 from metta.errors import ConfigError
 from metta.evaluation.confidence_intervals import student_t_quantile
 from metta.run.benchmark.speed_sampler import Split
@@ -64,7 +64,7 @@ class Trial:
 def batch_plan(config: RunConfig) -> BatchPlan:
     """The batch plan of a config, whose worlds may be those of its scenes."""
     world = load_tasks(config).env_configs[0]
-    return plan_batch(config.experience, world.game.num_agents, num_opponents(config.self_play, world))
+    return joint_plan(config.experience, policy_settings(config, world), world)
 
 
 def make_trials(config: RunConfig, split: Split, threads: int, cores: int, device: str) -> list[Trial]:

@@ -22,8 +22,9 @@ from metta.checkpoint.state_validation import (
     check_schedule_state,
     check_worlds,
 )
-from metta.checkpoint.trainer_state import TrainingState, training_state_paths
-from metta.config.run import RunConfig
+from metta.checkpoint.trainer_state import TrainingState, learner_states, own_states, training_state_paths
+from metta.config.policies import PolicySettings
+from metta.config.run import RunConfig, policy_settings
 from metta.config.validation.error_messages import first_problem
 from metta.errors import CheckpointError, RenamedKeyWarning, TrainingError
 from metta.job_environment import local_size
@@ -33,6 +34,8 @@ from metta.rl.frozen_policies.self_play import OPPONENTS, check_opponent_names, 
 from metta.rl.prioritized_sampling import annealed_beta
 from metta.run.device import find_device, gpu_memory
 from metta.run.events import Listener, Notice
+from metta.run.learners.learner import Learner
+from metta.run.learners.policy_files import SavedPolicies, own_file
 from metta.run.memory_check import check_memory, is_out_of_memory
 from metta.run.run_directory import RunDirectory
 from metta.run.training_run import TrainingRun
@@ -49,7 +52,7 @@ class _RunState(BaseModel):
     curriculum: dict[str, Any]
     experience: dict[str, Any]
     other_experiences: list[dict[str, Any]] = []
-    opponents: list[str] = []
+    opponents: list[str] | dict[str, list[str]] = []
     initial_weights: dict[str, Any] | None
     episodes_recorded: _Count
     torch_generator: torch.Tensor
@@ -106,10 +109,11 @@ def restore_run(
     processes: Processes = SINGLE_PROCESS,
     listener: Listener = lambda event: None,
 ) -> TrainingRun:
-    """Restore a run from `state` and the policy of the same epoch in `checkpoints`.
+    """Restore a run from `state` and the policies of the same epoch in `checkpoints`.
 
-    If the number of processes has changed, environments are reset. Only rank 0 loads the policy; the others receive it
-    in `sync_ranks`. Raises CheckpointError, naming the entry, if state or policy do not fit the config.
+    If the number of processes has changed, environments are reset. Only rank 0 loads the policies in training; the
+    others receive them in `sync_ranks`. Raises CheckpointError, naming the entry, if state or policies do not fit the
+    config.
     """
     saved = _run_state(state)
     policy = checkpoint_name(state.epoch)
@@ -117,22 +121,26 @@ def restore_run(
         raise CheckpointError(f"its policy_path must be {policy}, the policy of the same epoch in the same directory")
     check_like(state.stopwatch_state, {"seconds": 0.0}, "stopwatch_state")
     check_generator(saved.torch_generator, "extra_args.torch_generator")
-    check_opponent_names(saved.opponents)
     curriculum = Curriculum.from_state(saved.curriculum)
     curriculum.check_matches(config)
+    names = [each.name for each in policy_settings(config, curriculum.env_configs[0]) if each.train]
+    opponents = {name: values["opponents"] or [] for name, values in learner_states(state, names).items()}
+    for opponent_names in opponents.values():
+        check_opponent_names(opponent_names)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
     if warning := check_memory(config, worlds, device.type, processes.size, local_size(), gpu_memory(device)):
         listener(Notice(warning))
-    run = TrainingRun(config, curriculum, checkpoints, processes, saved.opponents)
+    run = TrainingRun(config, curriculum, SavedPolicies(checkpoints, state.epoch, opponents), processes)
     with ExitStack() as on_error:
         on_error.callback(run.close)
         if processes.is_rank_zero:
-            load_checkpoint(run.agent, checkpoints / policy)
+            load_checkpoint(run.team, checkpoints / policy)
         _check_state(run, state, saved)
         run.load_state(state)
         on_error.pop_all()
     if processes.is_rank_zero:
-        _remove_later_opponents(checkpoints, state.epoch)
+        for name in names:
+            _remove_later_opponents(checkpoints / own_file(name, OPPONENTS), state.epoch)
     return run
 
 
@@ -145,16 +153,30 @@ def _run_state(state: TrainingState) -> _RunState:
 
 def _check_state(run: TrainingRun, state: TrainingState, saved: _RunState) -> None:
     """Raise CheckpointError if `run.load_state` cannot load the state."""
-    check_optimizer_state(state.optimizer_state_dict, run.optimizer)
-    if run.scheduler is not None and state.lr_scheduler_state_dict is not None:
-        check_schedule_state(state.lr_scheduler_state_dict, run.scheduler)
-    if run.config.ppo.l2_init_loss_coef > 0:
-        check_like(saved.initial_weights, run.agent.initial_weights, "extra_args.initial_weights")
+    for name, values in learner_states(state, list(run.learners)).items():
+        learner, end = run.learners[name], f".{name}" if name else ""
+        check_like(values["optimizer_state_dict"], {}, f"optimizer_state_dict{end}")
+        check_optimizer_state(values["optimizer_state_dict"], learner.optimizer, f"optimizer_state_dict{end}")
+        schedule = values["lr_scheduler_state_dict"]
+        if learner.scheduler is not None and schedule is not None:
+            check_schedule_state(schedule, learner.scheduler, f"lr_scheduler_state_dict{end}")
+        if learner.settings.ppo.l2_init_loss_coef > 0:
+            where = f"extra_args.initial_weights{end}"
+            check_like(values["initial_weights"], learner.agent.initial_weights, where)
     if 1 + len(saved.other_experiences) == run.processes.size:
-        for index, experience in enumerate([saved.experience, *saved.other_experiences]):
-            where = f"extra_args.other_experiences.{index - 1}" if index else "extra_args.experience"
-            check_experience(experience, run.experience, where)
-            check_worlds(experience, run.experience.worlds, where)
+        _check_experiences(saved.experience, run, "extra_args.experience")
+        for index, experience in enumerate(saved.other_experiences):
+            _check_experiences(experience, run, f"extra_args.other_experiences.{index}")
+
+
+def _check_experiences(found: dict[str, Any], run: TrainingRun, where: str) -> None:
+    """Raise CheckpointError if the worlds or the experience of a policy, in the state of a process, do not fit."""
+    experiences = run.experiences
+    check_worlds(found, next(iter(experiences.values())).worlds, where)
+    own = own_states(found)
+    check_like(own, {name: {} for name in experiences}, f"{where}.policies")
+    for name, experience in experiences.items():
+        check_experience(own[name], experience, f"{where}.policies.{name}" if name else where)
 
 
 def _announce_changes(state: TrainingState, run: TrainingRun, listener: Listener, processes: Processes) -> None:
@@ -176,23 +198,39 @@ def announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) 
     """Send a notice for each schedule by which the next epoch differs from that of the run's config `before`."""
     if not run.epoch:
         return
-    config, total = run.config, run.config.run.total_timesteps
-    last, planned, now = run.learning_rate(before, -1), run.learning_rate(before), run.learning_rate(config)
+    settings = {policy.name: policy for policy in policy_settings(before, run.curriculum.env_configs[0])}
+    for learner in run.learners.values():
+        _announce_learning_rate(settings[learner.name], before.run.total_timesteps, learner, run, listener)
+        _announce_beta(before.run.total_timesteps, learner, run, listener)
+
+
+def _announce_learning_rate(
+    before: PolicySettings, total_before: int, learner: Learner, run: TrainingRun, listener: Listener
+) -> None:
+    total, step = run.config.run.total_timesteps, run.agent_step
+    last = learner.learning_rate(before, total_before, step - learner.batch_size)
+    planned = learner.learning_rate(before, total_before, step)
+    now = learner.learning_rate(learner.settings, total, step)
     if now != planned and f"{now:.3g}" != f"{last:.3g}":
-        text = f"the learning rate was {last:.3g} in the last epoch and is {now:.3g} in the next one"
-        if config.lr_schedule.anneal_lr:
+        of, place = (f" of {learner.name}", f"policies.{learner.table}.") if learner.name else ("", "")
+        text = f"the learning rate{of} was {last:.3g} in the last epoch and is {now:.3g} in the next one"
+        if learner.settings.lr_schedule.anneal_lr:
             text += (
                 f", since it is annealed to 0 at the end of the run, at {total:,} agent steps; to hold it, resume with "
-                f"--set lr_schedule.anneal_lr=false --set optimizer.learning_rate={last:.3g}"
+                f"--set {place}lr_schedule.anneal_lr=false --set {place}optimizer.learning_rate={last:.3g}"
             )
         listener(Notice(text))
-    sampling, steps = config.prioritized_sampling, run.agent_step
-    betas = [annealed_beta(sampling.beta, steps / end) for end in (before.run.total_timesteps, total)]
+
+
+def _announce_beta(total_before: int, learner: Learner, run: TrainingRun, listener: Listener) -> None:
+    sampling, total = learner.settings.prioritized_sampling, run.config.run.total_timesteps
+    betas = [annealed_beta(sampling.beta, run.agent_step / end) for end in (total_before, total)]
     if sampling.enabled and betas[0] != betas[1]:
+        of = f" of {learner.name}" if learner.name else ""
         listener(
             Notice(
-                f"beta of prioritized_sampling is {betas[1]:.3g} in the next epoch instead of {betas[0]:.3g}, since it "
-                f"rises to 1 at the end of the run, at {total:,} agent steps"
+                f"beta of prioritized_sampling{of} is {betas[1]:.3g} in the next epoch instead of {betas[0]:.3g}, "
+                f"since it rises to 1 at the end of the run, at {total:,} agent steps"
             )
         )
 
@@ -211,8 +249,8 @@ def _no_state_message(directory: RunDirectory) -> str:
     )
 
 
-def _remove_later_opponents(checkpoints: Path, epoch: int) -> None:
-    """Remove snapshots of epochs after `epoch`, which will be trained again."""
-    for path in (checkpoints / OPPONENTS).glob("*.pt"):
+def _remove_later_opponents(opponents: Path, epoch: int) -> None:
+    """Remove snapshots of epochs after `epoch`, which will be trained again, in a directory of opponents."""
+    for path in opponents.glob("*.pt"):
         if (snapshot_epoch(path.stem) or 0) > epoch:
             path.unlink()

@@ -1,0 +1,123 @@
+"""Settings with which a run resumes: which of them may differ from those with which it began."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from metta.config.loading.config_changes import Change, config_changes, value_text
+from metta.config.loading.load import load_tasks
+from metta.config.loading.overrides import Override
+from metta.config.run import RunConfig
+from metta.config.validation.key_paths import KeyPath
+from metta.errors import ConfigError, Problem, UsageError, did_you_mean
+from metta.run.events import Listener, Notice
+from metta.run.run_directory import RunDirectory, checkpoint_directory, is_policy_of, replay_directory
+from metta.run.training_run import TrainingRun
+
+CHANGEABLE = (
+    "run.total_timesteps",
+    "run.device",
+    "checkpoint.",
+    "compile.",
+    "lr_schedule.",
+    "optimizer.learning_rate",
+    "distributed.timeout_seconds",
+    "experience.workers",
+    "simulation.",
+    "logging.",
+)
+"""Keys, or prefixes of keys, that may change when a run resumes. None of them invalidates the training so far."""
+
+
+def check_changeable(overrides: Sequence[Override]) -> None:
+    """Raise UsageError if an override is not `CHANGEABLE`."""
+    for override in overrides:
+        if not _is_changeable(override.path):
+            key = Problem(override.path, "").key
+            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
+
+
+def _is_changeable(path: KeyPath) -> bool:
+    """Whether a key, in a table of the run or of one of its policies, is `CHANGEABLE`."""
+    own = path[2:] if path[0] == "policies" else path
+    return ".".join(map(str, own)).startswith(CHANGEABLE)
+
+
+def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Listener) -> list[Override]:
+    """The overrides with which what is in `root`, begun with `before`, resumes with `config`; a Notice for each.
+
+    Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
+    """
+    problems, overrides, notices = [], [], []
+    config = _as_in_run(root, before, config)
+    for change in (_resolved(change, before, config) for change in config_changes(before, config)):
+        if change.before == change.now:
+            continue
+        if _is_changeable(change.path):
+            overrides.append(change.override("--or-resume"))
+            notices.append(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
+        else:
+            problems.append(Problem(change.path, _message(change, before, root)))
+    if problems:
+        raise ConfigError("the config", problems)
+    for notice in notices:
+        listener(notice)
+    return overrides
+
+
+def _resolved(change: Change, before: RunConfig, now: RunConfig) -> Change:
+    """The change, with the value of the run's own table where a policy does not set a key."""
+    if change.path[0] != "policies" or len(change.path) != 4:
+        return change
+    table, key = map(str, change.path[2:])
+    values = [
+        getattr(getattr(config, table), key) if value is None else value
+        for config, value in ((before, change.before), (now, change.now))
+    ]
+    return Change(change.path, *values)
+
+
+def _message(change: Change, before: RunConfig, root: Path) -> str:
+    """What is wrong with a change that is not `CHANGEABLE`."""
+    if change.path[0] != "policies" or len(change.path) != 2:
+        return f"must be {value_text(change.before)} to resume {root}; got {value_text(change.now)}"
+    if change.now is None:
+        return f"is missing, and the run in {root} has this policy; add it, or train in another --run-dir"
+    hint = did_you_mean(str(change.path[1]), list(before.policies)) if before.policies else ", which has none"
+    return f"is not a policy of the run in {root}{hint}; rename it, or train in another --run-dir"
+
+
+def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
+    """`config` with the paths of the run in `root`, written as in its config `before` where they name the same."""
+    recorded: dict[KeyPath, str] = {}
+    before.with_policies(lambda key, path: recorded.setdefault(key, path))
+
+    def same_policy(key: KeyPath, path: str) -> str:
+        return recorded[key] if key in recorded and is_policy_of(recorded[key], path) else path
+
+    config = config.with_policies(same_policy)
+    checkpoint, simulation = config.checkpoint, config.simulation
+    if _is_same_path(checkpoint_directory(root, before), checkpoint_directory(root, config)):
+        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": before.checkpoint.checkpoint_dir})
+    if _is_same_path(replay_directory(root, before), replay_directory(root, config)):
+        simulation = simulation.model_copy(update={"replay_dir": before.simulation.replay_dir})
+    run = config.run.model_copy(update={"run_dir": before.run.run_dir})
+    return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
+
+
+def _is_same_path(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()
+
+
+def check_scenes(config: RunConfig, run: TrainingRun, directory: RunDirectory) -> None:
+    """Raise ConfigError for each scene of `config` whose file has changed since the run began."""
+    problems = [
+        Problem(("curriculum", "scenes", index), f"{name} has changed since the run in {directory.root} began")
+        for index, ((name, now), (_, before)) in enumerate(
+            zip(load_tasks(config).scenes, run.curriculum.tasks.scenes, strict=True)
+        )
+        if now != before
+    ]
+    if problems:
+        raise ConfigError("the config", problems)
