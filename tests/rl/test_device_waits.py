@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from meta_device import META, WaitError, forbidden_waits
-from tiny_runs import TINY
+from tiny_runs import TINY, only_learner
 
 from metta.agent.devices import HostCopy, to_device
 from metta.config.loading.load import parse_config
@@ -38,7 +38,7 @@ def run_on_meta(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> TrainingRun
     monkeypatch.setattr("metta.run.training_run.find_device", lambda name: META)
     config = parse_config(TINY, "tiny.toml", ["env.game.max_steps=11", *overrides])
     run = TrainingRun(config, Curriculum.from_config(config))
-    for group in run.optimizer.param_groups:  # there is no fused kernel for the meta device
+    for group in only_learner(run).optimizer.param_groups:  # there is no fused kernel for the meta device
         group.update(fused=False, foreach=False)
     return run
 
@@ -48,19 +48,19 @@ def test_training_waits_only_for_actions_and_once_per_gradient_step(
     monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
 ) -> None:
     run = run_on_meta(monkeypatch, *overrides)
-    plan, updates = run.experience.plan, run.config.experience.update_epochs
+    plan, updates = only_learner(run).experience.plan, run.config.experience.update_epochs
     acts = plan.segments_per_agent * plan.horizon * plan.num_world_batches
     with forbidden_waits(monkeypatch) as fetched:
-        batch = run.collect()
-        assert batch.episode_returns
-        assert len(fetched) == acts or run.opponents is not None
+        batches = run.collect()
+        assert batches[""].episode_returns
+        assert len(fetched) == acts or only_learner(run).opponents is not None
         assert all(shape[1:] == (2,) for shape in fetched)  # actions
         fetched.clear()
-        losses = run.update()
+        losses = run.update()[""]
         assert losses["updates"] == updates * plan.num_minibatches
         # besides, once per update: value targets, statistics of these, of the batch, and whether weights are finite
         assert losses["updates"] <= len(fetched) <= losses["updates"] + 4
-    run.finish_epoch(batch)
+    run.finish_epoch(batches)
     with forbidden_waits(monkeypatch):
         run.collect()  # begins with the last observations of the first rollout
     run.close()

@@ -28,7 +28,7 @@ from metta.rl.losses import teacher_divergence
 from metta.rl.optimizer import make_optimizer
 from metta.rl.ppo import UpdateSettings, loss_terms, train_ppo, update_policy
 from metta.rl.rollout import rollout
-from metta.run.training_run import TEACHER
+from metta.run.learners.policy_files import teacher_file
 from metta.world.env import MettaGridEnv
 
 QUIET = PPOConfig(ent_coef=0.0, vf_coef=0.0, norm_adv=False)
@@ -169,7 +169,7 @@ def test_a_run_resumes_bit_identically_without_the_teachers_file(teacher_path: P
     train_run_of(tmp_path / "straight", *settings)
     train_run_of(tmp_path / "stopped", *settings, listener=Recorder(2, interrupt))
     mine.unlink()
-    assert (tmp_path / "stopped" / "checkpoints" / TEACHER).exists()
+    assert (tmp_path / "stopped" / "checkpoints" / teacher_file("")).exists()
     resume_run(tmp_path / "stopped", Recorder(7, interrupt))  # the teacher's terms are annealed to 0 by then
     resume_run(tmp_path / "stopped", ignore)
     straight, stopped = metrics_of(tmp_path / "straight"), metrics_of(tmp_path / "stopped")

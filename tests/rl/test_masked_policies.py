@@ -18,6 +18,7 @@ from tiny_runs import (
     ignore,
     interrupt,
     metrics_of,
+    only_learner,
     tiny_config,
     train_epoch,
     weights_of,
@@ -396,6 +397,6 @@ def test_a_run_whose_only_masked_policy_is_its_teacher_or_opponent_computes_mask
         config = tiny_config("", *settings)
         run = TrainingRun(config, Curriculum.from_config(config))
         train_epoch(run)
-        assert run.experience.action_masks is None
-        assert run.experience.agent_batches[0].action_masks is not None
+        assert only_learner(run).experience.action_masks is None
+        assert only_learner(run).experience.agent_batches[0].action_masks is not None
         run.close()

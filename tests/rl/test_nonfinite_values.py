@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_runs import assert_same_state, assert_same_weights, tiny_config, train_epoch
+from tiny_runs import assert_same_state, assert_same_weights, only_learner, tiny_config, train_epoch
 
 from metta.errors import TrainingError
 from metta.rl.curricula.curriculum import Curriculum
@@ -40,7 +40,7 @@ def stops(run: TrainingRun, pattern: str) -> None:
 
 
 def test_a_nonfinite_reward_stops_training(run: TrainingRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = run.experience.agent_batches[-1]
+    batch = only_learner(run).experience.agent_batches[-1]
     step, steps = batch.env.step, iter(range(100))
 
     def broken(*arguments: object, **options: object) -> tuple:
@@ -55,14 +55,15 @@ def test_a_nonfinite_reward_stops_training(run: TrainingRun, monkeypatch: pytest
 
 
 def test_a_nonfinite_weight_stops_training(run: TrainingRun) -> None:
-    name, weight = list(run.agent.named_parameters())[-1]
+    name, weight = list(only_learner(run).agent.named_parameters())[-1]
     weight.data.view(-1)[0] = torch.nan
     place = r"\(update epoch 1 of 1, minibatch 1\)"
     stops(run, rf"the loss is not finite {place}: .*loss = nan.* from weight {re.escape(name)}; the weights were not")
 
 
 def test_a_layer_that_overflows_is_named(run: TrainingRun) -> None:
-    name, layer = next((name, layer) for name, layer in run.agent.named_modules() if isinstance(layer, torch.nn.Linear))
+    modules = only_learner(run).agent.named_modules()
+    name, layer = next((name, layer) for name, layer in modules if isinstance(layer, torch.nn.Linear))
     run.collect()  # before the weight is changed, so that the rollout is finite
     layer.weight.data.fill_(3e38)
     before = run.pending_checkpoint()
@@ -72,13 +73,13 @@ def test_a_layer_that_overflows_is_named(run: TrainingRun) -> None:
 
 
 def test_a_nonfinite_gradient_stops_training(run: TrainingRun) -> None:
-    name, weight = next(iter(run.agent.named_parameters()))
+    name, weight = next(iter(only_learner(run).agent.named_parameters()))
     weight.register_hook(lambda gradient: gradient * torch.nan)
     stops(run, rf"the gradient of .*{re.escape(name)}.* is not finite \(update epoch 1 of 1, minibatch 1\)")
 
 
 def test_a_step_that_overflows_weights_stops_training(run: TrainingRun) -> None:
-    for group in run.optimizer.param_groups:
+    for group in only_learner(run).optimizer.param_groups:
         group["lr"] = 1e39
     run.collect()
     with pytest.raises(TrainingError, match=r"made weights infinite or NaN|the loss is not finite .* from weight"):
@@ -88,7 +89,7 @@ def test_a_step_that_overflows_weights_stops_training(run: TrainingRun) -> None:
 def test_an_infinite_loss_is_no_early_stop() -> None:
     run = learned_once("ppo.target_kl=0.01")
     run.collect()
-    run.experience.log_probs.fill_(-1000.0)
+    only_learner(run).experience.log_probs.fill_(-1000.0)
     before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=r"the loss is not finite .*minibatch 1\): .*loss = inf"):
         run.update()
@@ -100,11 +101,11 @@ def test_the_value_head_is_restored_too(what: str) -> None:
     """The head is rescaled to new value targets before the first loss is computed."""
     run = learned_once("normalization.values=true", "normalization.value_decay=0.5")
     if what == "gradient":
-        next(run.agent.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+        next(only_learner(run).agent.parameters()).register_hook(lambda gradient: gradient * torch.nan)
         stops(run, r"the gradient of .* is not finite .* the weights were not changed")
     else:
         run.collect()
-        run.experience.log_probs.fill_(-1000.0)
+        only_learner(run).experience.log_probs.fill_(-1000.0)
         before = run.pending_checkpoint()
         with pytest.raises(TrainingError, match=r"the loss is not finite .* the weights were not changed"):
             run.update()
@@ -115,7 +116,7 @@ def test_the_value_head_is_restored_too(what: str) -> None:
 def test_an_infinite_reward_scale_stops_training() -> None:
     run = learned_once("normalization.rewards=true")
     run.collect()
-    run.experience.reward_scaler.squares = float("inf")
+    only_learner(run).experience.reward_scaler.squares = float("inf")
     before = run.pending_checkpoint()
     with pytest.raises(TrainingError, match=r"the scale of rewards is inf \(normalization.rewards\)"):
         run.update()

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 from rl_fixtures import padded_observations
-from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
+from tiny_runs import (
+    TINY,
+    Recorder,
+    assert_same_weights,
+    ignore,
+    interrupt,
+    metrics_of,
+    only_learner,
+    tiny_config,
+    weights_of,
+)
 
 from metta.agent.policy import make_agent
 from metta.agent.sparse_tokens import PackedTokens
@@ -292,18 +302,18 @@ def test_an_episode_ends_with_the_policy_with_which_it_began(tmp_path: Path) -> 
     settings = ["self_play.share=0.5", "self_play.snapshot_interval=1", "self_play.pool_size=1"]
     config = tiny_config("", *settings, "env.game.max_steps=90", "experience.stagger_episodes=true")
     run = TrainingRun(config, Curriculum.from_config(config))
-    worlds = run.experience.agent_batches[0]
+    worlds = only_learner(run).experience.agent_batches[0]
     opponents, first_weights, in_play = worlds.opponents, {}, []
     for _ in range(12):
         numbers, steps = opponents.policy_numbers.copy(), worlds.env.steps.copy()
         batch = run.collect()
         run.update()
         run.finish_epoch(batch)
-        goes_on = worlds.env.steps == steps + run.experience.steps_collected
+        goes_on = worlds.env.steps == steps + only_learner(run).experience.steps_collected
         assert goes_on.any()
         assert (opponents.policy_numbers[goes_on] == numbers[goes_on]).all()
-        kept = {policy.number: policy for policy in run.opponents.policies}
-        assert set(kept) == {run.epoch} | set(run.experience.opponents_in_use())
+        kept = {policy.number: policy for policy in only_learner(run).opponents.policies}
+        assert set(kept) == {run.epoch} | set(only_learner(run).experience.opponents_in_use())
         for number, policy in kept.items():
             weights = {name: weight.clone() for name, weight in policy.agent.state_dict().items()}
             assert_same_weights(first_weights.setdefault(number, weights), weights)
@@ -332,9 +342,9 @@ def test_each_setting_changes_the_run(tmp_path: Path) -> None:
             batch = run.collect()
             run.update()
             run.finish_epoch(batch)
-            if run.opponents:
-                names = [policy.name for policy in run.opponents.policies if policy not in run.opponents.evicted]
-        pools[name] = (run.experience.plan.num_opponents, names)
+            if opponents := only_learner(run).opponents:
+                names = [policy.name for policy in opponents.policies if policy not in opponents.evicted]
+        pools[name] = (only_learner(run).experience.plan.num_opponents, names)
         run.close()
     assert pools == {
         "off": (0, []),

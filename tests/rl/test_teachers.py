@@ -44,7 +44,7 @@ from metta.rl.losses import teacher_divergence
 from metta.rl.optimizer import make_optimizer
 from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
 from metta.rl.rollout import rollout
-from metta.run.training_run import TEACHER
+from metta.run.learners.policy_files import teacher_file
 from metta.world.env import MettaGridEnv
 
 SIZES = ExperienceConfig(
@@ -219,7 +219,7 @@ def test_a_run_resumes_bit_identically_with_the_teachers_memory(teacher, stop, c
     assert f'teacher = "{teacher}"' in (tmp_path / "stopped" / "config.toml").read_text(encoding="utf-8")
     resume_run(tmp_path / "stopped", Recorder(5, interrupt))
     resume_run(tmp_path / "stopped", ignore)
-    assert not (tmp_path / "stopped" / "checkpoints" / TEACHER).exists()
+    assert not (tmp_path / "stopped" / "checkpoints" / teacher_file("")).exists()
     straight, stopped = metrics_of(tmp_path / "straight"), metrics_of(tmp_path / "stopped")
     assert straight == stopped
     assert_same_weights(weights_of(tmp_path / "straight", 8), weights_of(tmp_path / "stopped", 8))

@@ -21,6 +21,7 @@ from tiny_runs import (
     ignore,
     interrupt,
     metrics_of,
+    only_learner,
     tiny_config,
     train_epoch,
     weights_of,
@@ -73,7 +74,8 @@ def trained(config: RunConfig, epochs: int = 3) -> tuple[object, ...]:
     for _ in range(epochs):
         measured = vars(train_epoch(run))
         metrics.append({key: value for key, value in measured.items() if "second" not in key})
-    result = (metrics, dict(run.agent.state_dict()), run.experience.state(), run.evaluate().summary())
+    learner = only_learner(run)
+    result = (metrics, dict(learner.agent.state_dict()), learner.experience.state(), run.evaluate().summary())
     run.close()
     assert children_of(os.getpid()) == []
     return result

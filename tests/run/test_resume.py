@@ -264,7 +264,7 @@ def test_training_does_not_overwrite_policies(tmp_path: Path) -> None:
         "metta.rl.curricula.curriculum.Curriculum.from_state",
         "metta.run.resume.restore_run.load_checkpoint",
         "metta.run.resume.restore_run.check_experience",
-        "metta.rl.experience.Experience.load_state",
+        "metta.rl.experience.Experience.load_own_state",
         "metta.run.training_run.TrainingRun.load_state",
     ],
 )

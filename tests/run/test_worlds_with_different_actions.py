@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 from test_resume import assert_same_run
-from tiny_runs import TINY, Recorder, assert_same_weights, ignore, interrupt, tiny_config, train_epoch, weights_of
+from tiny_runs import (
+    TINY,
+    Recorder,
+    assert_same_weights,
+    ignore,
+    interrupt,
+    only_learner,
+    tiny_config,
+    train_epoch,
+    weights_of,
+)
 from typer.testing import CliRunner
 
 from metta.api import (
@@ -90,8 +100,8 @@ def test_the_evaluation_world_is_env_with_its_own_actions(worlds: Path, tmp_path
     own = config(worlds, tmp_path, actions, "env.game.max_steps=7")
     run = TrainingRun(own, Curriculum.from_config(own))
     assert run.env.spec == run.worlds.spec
-    assert eval_policy(run.agent, run.env, 2)["mean_length"] == 7
-    save_checkpoint(run.agent, tmp_path)
+    assert eval_policy(only_learner(run).agent, run.env, 2)["mean_length"] == 7
+    save_checkpoint(only_learner(run).agent, tmp_path)
     loaded = load_policy(tmp_path / "checkpoint_000000.pt")
     assert loaded.agent.env_config.spec.action_names == ["move", "rotate"]
     assert loaded.agent.env_config.game.max_steps == 7
@@ -166,7 +176,7 @@ def test_the_scripted_teacher_chooses_actions_of_the_world_it_labels(worlds: Pat
     run = TrainingRun(own, Curriculum.from_config(own))
     train_epoch(run)
     names = [run.worlds.spec.action_names[action] for action, _ in run.worlds.spec.flat_actions]
-    labels = run.experience.teacher_probs.sum((0, 1))
+    labels = only_learner(run).experience.teacher_probs.sum((0, 1))
     assert {name for name, share in zip(names, labels, strict=True) if share} <= {*ACTIONS["gather"]}
     assert labels.sum() > 0
 

@@ -58,6 +58,13 @@ evaluate_interval = 0
 """
 """Eight epochs of 512 agent steps, in which episodes end; about a quarter of a second."""
 
+TEAM = (
+    "env.game.groups={hunters={id=1}, grazers={id=2}}",
+    'policies.wolves={groups=["hunters"], agent={hidden_dim=24, memory="mingru"}, ppo={gamma=0.9}}',
+    'policies.deer={groups=["grazers"], optimizer={learning_rate=0.001}, normalization={values=true}}',
+)
+"""Overrides that make two policies of the tiny run: other sizes, memories and discounts, two agents each."""
+
 WALL_CLOCK = ("seconds", "steps_per_second", "seconds_simulate", "seconds_infer", "seconds_learn")
 
 
@@ -117,10 +124,10 @@ def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def weights_of(run_dir: Path, epoch: int) -> dict[str, torch.Tensor]:
-    """The policy's weights after an epoch, as they are on the disk."""
+    """The policies' weights after an epoch, as they are on the disk; those of a named one begin with its name."""
     content = torch.load(run_dir / "checkpoints" / f"checkpoint_{epoch:06d}.pt", weights_only=True)
-    weights: dict[str, torch.Tensor] = content["weights"]
-    return weights
+    policies = {f"{name}.": policy for name, policy in content.get("policies", {}).items()} or {"": content}
+    return {f"{name}{key}": weight for name, policy in policies.items() for key, weight in policy["weights"].items()}
 
 
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tiny_runs import Recorder, ignore, tiny_config
+from tiny_runs import Recorder, ignore, only_learner, tiny_config
 
 from metta.agent.policy import make_agent
 from metta.api import Notice, Override, resume_run, train_run
@@ -103,12 +103,12 @@ def runs(directory: Path, processes: Processes) -> None:
         config = tiny_config("", f"distributed.batch='{batch}'")
         run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
         run.sync_ranks()
-        collected = run.collect().total_env_steps
-        seen = torch.stack([run.experience.observations.padded(0).long().sum(), torch.tensor(collected)])
+        collected = run.collect()[""].total_env_steps
+        seen = torch.stack([only_learner(run).experience.observations.padded(0).long().sum(), torch.tensor(collected)])
         torch.save(seen, directory / f"{batch}_{processes.rank}.pt")
     config = tiny_config("", *STEADY, f"run.init_from='{directory / 'straight'}'")
     run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
-    weights = {"weights": run.agent.state_dict(), "reference": run.agent.initial_weights}
+    weights = {"weights": only_learner(run).agent.state_dict(), "reference": only_learner(run).agent.initial_weights}
     torch.save(weights, directory / f"init_from_{processes.rank}.pt")
 
 

@@ -259,7 +259,7 @@ class TrainingRun:
 
     def evaluate(self) -> EvalResult:
         """Evaluate the policies in new copies of the evaluation environment, on maps of its own split "validation"."""
-        return evaluate(self.team, self.env, EVALUATION_EPISODES, split="validation")
+        return evaluate(self.team.policies[""], self.env, EVALUATION_EPISODES, split="validation")
 
     def keep_if_best(self, result: EvalResult, checkpoints: Path) -> None:
         """Write the policies as `best.pt` if their evaluation has a higher mean reward than those before."""
@@ -275,7 +275,7 @@ class TrainingRun:
         Uses torch's global random generator.
         """
         team = load_policy(checkpoints / BEST, self.device, self.env.config).team
-        return self._learners_reward(evaluate(team, self.env, FRESH_EPISODES))
+        return self._learners_reward(evaluate(team.policies[""], self.env, FRESH_EPISODES))
 
     def _learners_reward(self, result: EvalResult) -> Interval:
         """Mean reward of the agents whose policies are in training."""
@@ -288,7 +288,9 @@ class TrainingRun:
         """
         tasks = [task for task, weight in enumerate(self.curriculum.weights) if weight > 0]
         task = tasks[self._episodes_recorded % len(tasks)]
-        replay = record_episode(self.team, self.curriculum.env_configs[task], self.config.run.seed, RECORDED_STEPS)
+        replay = record_episode(
+            self.team.policies[""], self.curriculum.env_configs[task], self.config.run.seed, RECORDED_STEPS
+        )
         title = replay_title(run_name or self.config.run.name, f"epoch {self.epoch}", self.curriculum.names[task])
         paths = write_replay(replay, replays, f"{prefix}replay_{self.epoch:06d}", title, overwrite=False)
         self._episodes_recorded += 1
