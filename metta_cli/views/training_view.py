@@ -228,13 +228,16 @@ def _policy_rows(metrics: api.EpochMetrics, episode_metrics: api.EpochMetrics) -
 
 def _policy_table(policies: Mapping[str, Sequence[tuple[str, str]]], width: int) -> list[Text]:
     """A column for each policy, as many as fit, with a row for each metric."""
-    shown = list(policies)[: max(1, (width - NAME_WIDTH) // POLICY_WIDTH)]
+    columns = (width - NAME_WIDTH) // POLICY_WIDTH
+    if len(policies) > columns:  # the last one says how many are left out
+        columns = max(1, columns - 1)
+    shown = list(policies)[:columns]
     if not shown:
         return []
     values = [dict(policies[policy]) for policy in shown]
-    more = f"  and {len(policies) - len(shown)} more" if len(shown) < len(policies) else ""
-    heading = "".join(f"{policy[: POLICY_WIDTH - 2]:<{POLICY_WIDTH}}" for policy in shown).rstrip()
-    lines = [Text(f"{'':<{NAME_WIDTH}}") + Text(heading, "bold") + Text(more, "dim")]
+    more = f"{len(policies) - len(shown)} more" if len(shown) < len(policies) else ""
+    heading = "".join(f"{policy[: POLICY_WIDTH - 2]:<{POLICY_WIDTH}}" for policy in shown)
+    lines = [Text(f"{'policy':<{NAME_WIDTH}}") + Text(heading, "bold") + Text(more, "dim")]
     for name in dict.fromkeys(name for own in values for name in own):
         cells = "".join(f"{own.get(name, '-'):<{POLICY_WIDTH}}" for own in values)
         lines.append(Text(f"{name:<{NAME_WIDTH}}{cells}".rstrip()))

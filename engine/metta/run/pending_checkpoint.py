@@ -54,7 +54,7 @@ class PendingCheckpoint:
         checkpoints.mkdir(parents=True, exist_ok=True)
         for name, content in self.frozen_policies.items():
             if not (checkpoints / name).exists():
-                (checkpoints / name).parent.mkdir(exist_ok=True)
+                (checkpoints / name).parent.mkdir(parents=True, exist_ok=True)
                 write_torch_file(checkpoints / name, POLICY, content)
         write_torch_file(path, POLICY, self.policy)
         with_other_experiences(self.state, self.other_experiences).save(checkpoints)

@@ -24,7 +24,7 @@ from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
-from metta.config.validation.file_paths import IN_RUN, from_run, policy_from_run, user_path
+from metta.config.validation.file_paths import IN_RUN, from_run, policy_from_run, split_policy_name, user_path
 from metta.errors import (
     CheckpointError,
     MettaError,
@@ -225,26 +225,24 @@ def policy_file(path: str | Path, registered: Sequence[str] = ()) -> Path:
     """The file of a policy: `path` itself, or the `newest_checkpoint` of a run or a directory of checkpoints.
 
     A name that is no path stands for the newest run of that name, as in `find_runs`, and `RUN/best.pt` for the best
-    policy of a run. Raises UsageError if there is no such run, or if the directory has no such policy; the message may
-    suggest one of the names `registered`.
+    policy of a run; `:NAME` at the end, which names one policy of the file, is kept. Raises UsageError if there is no
+    such run, or if the directory has no such policy; the message may suggest one of the names `registered`.
     """
-    found = user_path(path)
+    found, policy = split_policy_name(path)
     if not os.path.lexists(found):
         if best := _best_policy(found):
             if not best.exists():
                 raise UsageError(f"{found.parent} has no {BEST}; checkpoint.keep_best = true keeps one")
-            return best
-        if runs := find_runs([path]):
+            found = best
+        elif runs := find_runs([found]):
             found = runs[0]
-        elif found.name == os.fspath(path) and found.suffix != ".pt":
+        elif found.name == str(found) and found.suffix != ".pt":
             known = [name for run in find_runs(["runs/*"]) for name in (run.name, _run_name(run)) if name]
             hint = similar_name(str(found), [*known, *registered])
             raise UsageError(f"{found} does not exist, here or as a run in runs/{hint}")
-    if os.path.isdir(found):
-        if (newest := newest_checkpoint(found)) is None:
-            raise UsageError(f"{found} has no checkpoint yet")
-        return newest
-    return found
+    if (file := newest_checkpoint(found) if os.path.isdir(found) else found) is None:
+        raise UsageError(f"{found} has no checkpoint yet")
+    return Path(f"{file}:{policy}") if policy else file
 
 
 def is_policy_of(file: str, path: str) -> bool:
@@ -252,10 +250,11 @@ def is_policy_of(file: str, path: str) -> bool:
 
     A run has newer policies after a while than when its name was used, see `policy_file`.
     """
-    found, named = Path(file).resolve(), user_path(path).resolve()
-    if named in (found, *found.parents) or ((best := _best_policy(user_path(path))) and best.resolve() == found):
-        return True
-    return any(checkpoint_directory(run, read_run_config(run)).resolve() == found.parent for run in find_runs([path]))
+    (saved, policy), (named, named_policy) = split_policy_name(file), split_policy_name(path)
+    found, best = saved.resolve(), _best_policy(named)
+    directories = [checkpoint_directory(run, read_run_config(run)).resolve() for run in find_runs([named])]
+    is_named = named.resolve() in (found, *found.parents) or found.parent in directories
+    return policy == named_policy and (is_named or (best is not None and best.resolve() == found))
 
 
 def _best_policy(path: Path) -> Path | None:
