@@ -54,8 +54,12 @@ class Registry(Generic[Extension]):
         """The extension that this program registered under `name`; None if it comes from a package, or is unknown."""
         return self._registered.get(name)
 
-    def register_missing(self, name: str, extension: Extension) -> None:
-        """Register an extension that another process has registered, unless this one has, too."""
+    def options(self, name: str) -> Any:
+        """The options with which the extension of that name was registered; None in registries without options."""
+        return None
+
+    def register_missing(self, name: str, extension: Extension, options: Any = None) -> None:
+        """Register an extension that another process has registered with `options`, unless this one has, too."""
         self._registered.setdefault(name, extension)
 
     def names(self) -> list[str]:
@@ -73,9 +77,16 @@ class Registry(Generic[Extension]):
         """The error message for an unknown name, without its subject: `must be one of ...; got ...`."""
         names = self.names()
         if not names:
-            return f"must be the name of an installed or registered {self.kind}, but none exists; got {_quoted(name)}"
+            missing = (
+                f"must be the name of an installed or registered {self.kind}, but none exists; got {_quoted(name)}"
+            )
+            return f"{missing}: {self._how_to_get}"
         known = f"{'one of ' if names[1:] else ''}{', '.join(map(_quoted, names))}"
-        return f"must be {known}; got {_quoted(name)}{similar_name(name, names)}"
+        return f"must be {known}; got {_quoted(name)}{similar_name(name, names) or f': {self._how_to_get}'}"
+
+    @property
+    def _how_to_get(self) -> str:
+        return f"install the package that provides this {self.kind}, or register it in the program"
 
     def find(self, name: str) -> Extension:
         """The extension of that name, imported if necessary.

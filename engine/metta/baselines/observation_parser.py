@@ -118,6 +118,7 @@ class ObservationParser:
         self.spec, self.recipes, self.dtype, self.lists_others = spec, recipes, dtype, lists_others
         self.shape = height, width = spec.observation_height, spec.observation_width
         self.planes = Planes(len(recipes.names))
+        self._num_features = FIRST_ITEM_FEATURE + recipes.inputs.shape[1]  # those after them are custom
         # as int16, since tokens have values of at most 255
         self._inputs, self._ready_at = (
             np.ascontiguousarray(np.minimum(amounts, 256).T, np.int16) for amounts in (recipes.inputs, recipes.ready_at)
@@ -144,13 +145,18 @@ class ObservationParser:
         agents = len(counts)
         agent = np.arange(agents).repeat(counts)
         location, feature, value = np.ascontiguousarray(tokens.T)
+        seen = self._seen(location, counts)
+        if self._num_features < len(self.spec.feature_names):
+            is_built_in = feature < self._num_features
+            agent, location = agent[is_built_in], location[is_built_in]
+            feature, value = feature[is_built_in], value[is_built_in]
         own = self._own_values(agents, agent, location, feature, value)
         words = self._words(agents, agent, location, feature, value)
-        words[SEEN] = self._seen(location, counts)
+        words[SEEN] = seen
         return ParsedObservation(
             window=words[:-1],
             other_agents=words[-1],
-            inventory=own[:, FIRST_ITEM_FEATURE:],
+            inventory=own[:, FIRST_ITEM_FEATURE : self._num_features],
             orientation=own[:, FEATURE_IDS["agent:orientation"]] & 3,
             group=self._group_index[own[:, FEATURE_IDS["agent:group"]]],
             is_frozen=own[:, FEATURE_IDS["agent:frozen"]] > 0,
@@ -196,7 +202,7 @@ class ObservationParser:
             col=(cell & 15) - np.int64(self.shape[1] // 2),
             group=self._group_index[values[:, FEATURE_IDS["agent:group"]]],
             is_frozen=values[:, FEATURE_IDS["agent:frozen"]] > 0,
-            inventory=values[:, FIRST_ITEM_FEATURE:],
+            inventory=values[:, FIRST_ITEM_FEATURE : self._num_features],
         )
 
     def _words(self, agents: int, agent: Integers, location: Bytes, feature: Bytes, value: Bytes) -> Words:

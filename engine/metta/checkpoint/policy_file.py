@@ -23,6 +23,7 @@ from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.renamed_keys import apply_renames, warn_of_renamed
+from metta.config.parts.registries import PART_TABLES
 from metta.config.plan.network_size import num_weights
 from metta.config.validation.error_messages import first_problem
 from metta.config.validation.file_paths import split_policy_name
@@ -232,6 +233,7 @@ def _check_extensions(path: Path, agent_config: object, env_config: object) -> N
         (MEMORIES, settings.get("memory")),
         (OBSERVATION_PROCESSORS, settings.get("obs_process_func")),
         *((MAP_BUILDERS, table.get("name")) for table in _nested_tables(env_config) if table.get("type") == "Custom"),
+        *_parts(env_config),
     ]
     for registry, name in needed:
         if isinstance(name, str) and name not in registry:
@@ -239,6 +241,15 @@ def _check_extensions(path: Path, agent_config: object, env_config: object) -> N
                 f'{path} needs the {registry.kind} "{name}", which is not installed; install the package that provides '
                 f"it, or register it in your program (available: {', '.join(registry.names()) or 'none'})"
             )
+
+
+def _parts(env_config: object) -> Iterator[tuple[Registry[Any], object]]:
+    """The registry and name of each custom rule of an environment config that is not validated."""
+    tables = env_config if isinstance(env_config, dict) else {}
+    for key, registry in PART_TABLES.items():
+        listed = tables.get(key)
+        for entry in listed if isinstance(listed, list) else []:
+            yield registry, entry.get("type") if isinstance(entry, dict) else None
 
 
 def _nested_tables(data: object) -> Iterator[dict[Any, Any]]:

@@ -77,6 +77,14 @@ class EvalResult:
             totals.update(episode.stats)
         return {name: totals[name] / len(self.episodes) for name in sorted(totals)}
 
+    @property
+    def reward_terms(self) -> dict[str, float]:
+        """Sum of each custom reward over an episode by name: mean over episodes of the mean over agents."""
+        totals: Counter[str] = Counter()
+        for episode in self.episodes:
+            totals.update(episode.reward_terms)
+        return {name: total / len(self.episodes) for name, total in totals.items()}
+
     def summary(self) -> dict[str, float]:
         """`mean_reward`, `std_reward`, `mean_length` and `std_length`."""
         return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +42,8 @@ class BatchInfo:
     """index of an episode's task in the environment configs"""
     stats: dict[str, float] = field(default_factory=dict)
     """counters of `EpisodeSummary.stats` by name: mean over episodes"""
+    reward_terms: dict[str, float] = field(default_factory=dict)
+    """`EpisodeSummary.reward_terms` by name: mean over episodes"""
     opponent_returns: list[float] = field(default_factory=list)
     """undiscounted return of an episode, mean over its opponents; empty without self-play"""
     seconds_infer: float = 0.0
@@ -52,11 +53,6 @@ class BatchInfo:
         """Statistics of the rollouts of all processes, in order of rank; `seconds_infer` is that of this process."""
         batches = [BatchInfo(**values) for values in processes.all_gather(dataclasses.asdict(self))]
         episodes = [len(batch.episode_returns or ()) for batch in batches]
-        names = sorted({name for batch in batches for name in batch.stats})
-        sums = {
-            name: sum(batch.stats.get(name, 0.0) * count for batch, count in zip(batches, episodes, strict=True))
-            for name in names
-        }
         return dataclasses.replace(
             self,
             total_env_steps=sum(batch.total_env_steps for batch in batches),
@@ -64,8 +60,18 @@ class BatchInfo:
             episode_lengths=[entry for batch in batches for entry in batch.episode_lengths or ()],
             episode_tasks=[entry for batch in batches for entry in batch.episode_tasks],
             opponent_returns=[entry for batch in batches for entry in batch.opponent_returns],
-            stats={name: total / sum(episodes) for name, total in sums.items()},
+            stats=_weighted_means([batch.stats for batch in batches], episodes),
+            reward_terms=_weighted_means([batch.reward_terms for batch in batches], episodes),
         )
+
+
+def _weighted_means(tables: Sequence[Mapping[str, float]], weights: Sequence[int]) -> dict[str, float]:
+    """The weighted mean of each name; a name that a table lacks is 0 there."""
+    names = sorted({name for table in tables for name in table})
+    return {
+        name: sum(table.get(name, 0.0) * weight for table, weight in zip(tables, weights, strict=True)) / sum(weights)
+        for name in names
+    }
 
 
 ProgressCallback = Callable[[int, int], None]
@@ -120,9 +126,13 @@ def rollout_policies(
     steps = segments_per_agent * plan.horizon
     with fast_matmul(learners[0].agent.device):
         _collect(worlds, learners, totals, steps, on_progress)
-    stats = next(iter(totals.values())).mean_stats()
+    episodes = next(iter(totals.values())).episodes
+    means = {
+        "stats": _weighted_means([episode.stats for episode in episodes], [1] * len(episodes)),
+        "reward_terms": _weighted_means([episode.reward_terms for episode in episodes], [1] * len(episodes)),
+    }
     return {
-        role.name: totals[role.name].batch_info(steps * plan.num_worlds * batch.num_learners, stats, learns=role.learns)
+        role.name: totals[role.name].batch_info(steps * plan.num_worlds * batch.num_learners, means, learns=role.learns)
         for role, batch in zip(worlds.roles, worlds.agent_batches[0], strict=True)
     }
 
@@ -298,22 +308,19 @@ class _RolloutTotals:
             yield
         self.seconds_infer += measured.seconds
 
-    def mean_stats(self) -> dict[str, float]:
-        """Counters of the episodes by name: mean over episodes."""
-        counters: Counter[str] = Counter()
-        for episode in self.episodes:
-            counters.update(episode.stats)
-        return {name: counters[name] / len(self.episodes) for name in sorted(counters)}
+    def batch_info(self, agent_steps: int, means: Mapping[str, dict[str, float]], learns: bool) -> BatchInfo:
+        """The statistics of a policy that learns from `agent_steps`, or of one that does not learn.
 
-    def batch_info(self, agent_steps: int, stats: dict[str, float], learns: bool) -> BatchInfo:
-        """The statistics of a policy that learns from `agent_steps`, or of one that does not learn."""
+        `means` has `stats` and `reward_terms`.
+        """
         returns = [float(episode.rewards.mean()) for episode in self.episodes] if learns else self.opponent_returns
         return BatchInfo(
             total_env_steps=agent_steps,
             episode_returns=returns,
             episode_lengths=[episode.length for episode in self.episodes],
             episode_tasks=[episode.task for episode in self.episodes],
-            stats=stats,
+            stats=means["stats"],
+            reward_terms=means["reward_terms"],
             opponent_returns=self.opponent_returns if learns else [],
             seconds_infer=self.seconds_infer,
         )

@@ -62,6 +62,8 @@ class EpochMetrics:
     """`compute_gradient_stats` of the last minibatch"""
     stats: dict[str, float]
     """each counter of the environment: mean over episodes of the mean over agents"""
+    reward_terms: dict[str, float] = field(default_factory=dict)
+    """sum of each custom reward over an episode, times its weight: mean over episodes of the mean over agents"""
     task_rewards: dict[str, float] = field(default_factory=dict)
     """`reward` of each task with an episode that ended in this epoch, where the curriculum has several"""
     task_probabilities: dict[str, float] = field(default_factory=dict)
@@ -138,6 +140,7 @@ def epoch_metrics(
         losses=_by_name(losses),
         gradients=_by_name({name: compute_gradient_stats(learner.agent) for name, learner in learners.items()}),
         stats=batch.stats,
+        reward_terms=batch.reward_terms,
         task_rewards=_task_rewards(batch, curriculum.names) if has_tasks else {},
         task_probabilities=curriculum.probabilities if has_tasks else {},
         task_scores=curriculum.scores if has_tasks else {},

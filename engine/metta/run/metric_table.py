@@ -191,5 +191,6 @@ METRICS = (
     Metric("stats/tokens_written", "tokens", "tokens in all observations of an episode: mean over episodes"),
     Metric("stats/tokens_dropped", "tokens", "tokens dropped because observations were full: mean over episodes"),
     Metric("stats/tokens_free_space", "tokens", "unused token slots of observations: mean over episodes"),
+    Metric("reward_terms/NAME", "reward", f"sum of a custom reward over an episode, times its weight: {PER_EPISODE}"),
 )
 """In the order of `EpochMetrics`."""

@@ -13,7 +13,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import MapError, UsageError
 from metta.random_streams import EpisodeSplit, episode_sequence, fresh_seed
 from metta.world.maps.build import build_map
-from metta.world.parts.run_parts import OUTCOMES, TERMINATED, TRUNCATED, WAS_TERMINATED, WAS_TRUNCATED
+from metta.world.parts.outcomes import OUTCOMES, TERMINATED, TRUNCATED, WAS_TERMINATED, WAS_TRUNCATED
 from metta.world.rules.converters import sampled_values, start_conversions
 from metta.world.state.compiled_config import NEVER
 from metta.world.state.worlds import EMPTY, IDLE, OUTSIDE, Worlds

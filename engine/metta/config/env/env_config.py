@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from metta.config.env.env_spec import EnvSpec
 from metta.config.env.game import GameConfig
-from metta.config.env.map_builder import MapBuilder, MapBuilderConfig
+from metta.config.env.map_builder import MapBuilder, MapBuilderConfig, walk_builders
+from metta.config.env.map_generators import MAP_BUILDERS, CustomConfig
 from metta.config.env.map_sizes import fit_problems, group_counts, infer_sizes
 from metta.config.env.name_rules import name_problems
 from metta.config.env.object_rules import action_problems, complete_types, recipe_problems
@@ -22,6 +23,7 @@ from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.unknown_keys import OTHER_NAMES
 from metta.errors import ConfigError, Problem, RulesError, did_you_mean
+from metta.extensions import Registry
 
 MAX_ACTIONS: Final = 100
 """Largest length of `[[env.actions]]`: action ids, two of each attack, are bytes in tokens."""
@@ -78,6 +80,13 @@ class EnvConfig(FrozenModel):
     def parts(self) -> dict[str, Sequence[PartConfig]]:
         """The lists of custom rules, by key."""
         return {"rewards": self.rewards, "features": self.features, "terminations": self.terminations}
+
+    @property
+    def extensions(self) -> list[tuple[Registry[Any], str]]:
+        """The registry and name of every map builder and custom rule that comes from a registry."""
+        builders = [part for _, part, _ in walk_builders(self.map_builder)]
+        custom = [(MAP_BUILDERS, builder.name) for builder in builders if isinstance(builder, CustomConfig)]
+        return [*custom, *((part.REGISTRY, part.type) for parts in self.parts.values() for part in parts)]
 
     @cached_property
     def rules_key(self) -> str:

@@ -72,11 +72,10 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
 
         return decorator
 
-    def register_missing(self, name: str, extension: Callable[..., Any], options: Options | None = None) -> None:
+    def register_missing(self, name: str, extension: Callable[..., Any], options: Any = None) -> None:
         """Register a part that another process has registered with `options`, unless this process has, too."""
         super().register_missing(name, extension)
-        if options is not None:
-            self._options.setdefault(extension, options)
+        self._options.setdefault(extension, options)
 
     def find(self, name: str) -> Callable[..., Any]:
         """The part of that name, imported if necessary: see Registry."""
@@ -90,13 +89,30 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
         return self._options.get(part) or self._options_type()
 
 
-REWARDS: Final = PartRegistry("metta.rewards", "reward", NoOptions, {}, num_arguments=1)
+_BUILT_IN: Final = "metta.world.parts.built_in"
+
+REWARDS: Final = PartRegistry(
+    "metta.rewards",
+    "reward",
+    NoOptions,
+    {"distance": f"{_BUILT_IN}:distance", "exploration": f"{_BUILT_IN}:exploration"},
+    num_arguments=1,
+)
 """Rewards by name. `reward(worlds, **settings) -> [agents] float32`, called after every step."""
 
 FEATURES: Final = PartRegistry("metta.features", "feature", FeatureOptions, {}, num_arguments=1)
 """Observation features by name. `feature(worlds, **settings) -> [agents] uint8`, or `[worlds, rows, cols] uint8`."""
 
-TERMINATIONS: Final = PartRegistry("metta.terminations", "termination", NoOptions, {}, num_arguments=1)
+TERMINATIONS: Final = PartRegistry(
+    "metta.terminations", "termination", NoOptions, {"goal": f"{_BUILT_IN}:goal"}, num_arguments=1
+)
 """Ends of episodes by name. `termination(worlds, **settings) -> [worlds] bool`, called after every step."""
 
-PART_REGISTRIES: Final[tuple[PartRegistry[Any], ...]] = (REWARDS, FEATURES, TERMINATIONS)
+PART_TABLES: Final[dict[str, PartRegistry[Any]]] = {
+    "rewards": REWARDS,
+    "features": FEATURES,
+    "terminations": TERMINATIONS,
+}
+"""The registry of each list of `[env]` with parts, by its key."""
+
+PART_REGISTRIES: Final = tuple(PART_TABLES.values())

@@ -7,15 +7,19 @@ import typing
 import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 
 from metta.config.parts.registries import PartRegistry
 from metta.config.validation.error_messages import problems_in, validate
 from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import RulesError, UsageError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
 
 
 class _Settings(FrozenModel):

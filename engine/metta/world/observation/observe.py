@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.env.token_features import GLOBAL_FEATURES, NO_TOKEN
+from metta.config.env.token_features import NO_TOKEN
 from metta.world.observation.packed import Observations, PackedObservations
 from metta.world.observation.token_table import TokenTable
 from metta.world.state.worlds import EMPTY, Worlds
@@ -81,8 +81,10 @@ class Window:
         self.num_cells, self.width = len(cells), spec.observation_width
         self.rank_of_location = np.zeros(256, np.int64)
         self.rank_of_location[locations[1:]] = np.arange(len(cells))
+        layers = worlds.compiled.parts.num_layers
+        locations[1:] = np.repeat(locations[1:], layers).tolist()
         # What the agents of a chunk see has keys in the order of their tokens: agent * places + place, where places are
-        # the globals and then the cells in token order. Tables are indexed by key.
+        # the globals and then the layers of the cells in token order. Tables are indexed by key.
         places, height, width = len(locations), spec.observation_height, spec.observation_width
         self.chunk = min(CHUNK, worlds.agents, (1 << 16) // places)  # keys are uint16
         first_key = np.arange(self.chunk)[:, None] * places
@@ -93,9 +95,9 @@ class Window:
         self.row_offsets = (np.arange(height) - half_height) * worlds.stride - half_width
         self.grid_row = np.dtype((np.void, width * worlds.grid.itemsize))
         in_rows = np.array([(row + half_height) * width + (col + half_width) for row, col in cells])
-        keys = np.empty((self.chunk, len(cells)), np.uint16)
-        keys[:, in_rows] = first_key + 1 + np.arange(len(cells))
-        self.keys = keys.ravel()  # by agent and cell, row by row
+        keys = np.empty((self.chunk, layers, len(cells)), np.uint16)
+        keys[:, :, in_rows] = (first_key + 1)[:, :, None] + np.arange(layers)[:, None] + np.arange(len(cells)) * layers
+        self.keys = keys.ravel()  # by agent, layer and cell, row by row
         self.cell_of_key = np.zeros(self.chunk * places, np.int64)  # the inverse
         self.cell_of_key[self.keys] = np.arange(len(self.keys))
         # Ends with cells that count as occupied, since NumPy finds the true values of an array in half the time if they
@@ -183,7 +185,7 @@ class Observer:
             full = (stream.totals >= self._num_tokens).nonzero()[0]
             last = stream.starts[full] + (self._num_tokens - 1)
             location, feature = stream.tokens[3 * last], stream.tokens[3 * last + 1]
-            is_global = self._num_tokens <= len(GLOBAL_FEATURES)
+            is_global = self._num_tokens <= self.table.num_globals
             code[full] = -1 if is_global else self.window.rank_of_location[location] << 8 | feature
             codes.append(code)
         return np.concatenate(codes)
@@ -222,27 +224,32 @@ class Observer:
         self.worlds.check_episode(world)
         self.table.update()
         worlds, table, pad = self.worlds, self.table, self.worlds.pad
-        slot = worlds.by_world("grid")[world].reshape(worlds.slot_rows, worlds.stride)[pad:-pad, pad:-pad]
-        cells = (slot.ravel() > EMPTY).nonzero()[0]
-        entities = slot.ravel()[cells]
+        start = int(worlds.slot_start[world])
+        slots = [layer[start : start + worlds.slot_size] for layer in (worlds.grid, *table.layers)]
+        slot = np.stack(slots).reshape(-1, worlds.slot_rows, worlds.stride)[:, pad:-pad, pad:-pad]
+        layers, shape = slot.reshape(len(slots), -1), slot.shape[1:]
+        layer, cells = (layers > EMPTY).nonzero()
+        entities = layers[layer, cells]
         agents = worlds.rows_of(world)
         row, col = worlds.positions(worlds.cell[agents] - worlds.slot_start[world]).T
         # the global tokens of each agent belong to its cell
-        cells = np.concatenate([cells, row * slot.shape[1] + col])
+        cells = np.concatenate([cells, row * shape[1] + col])
         entities = np.concatenate([entities, worlds.first_global + worlds.all_agents[agents]])
         position, token = (np.arange(table.slots) < table.counts[entities][:, None]).nonzero()
         tokens = table.tokens[entities[position], token]
-        grid = np.zeros((slot.size, self._num_features), np.uint8)
+        grid = np.zeros((layers.shape[1], self._num_features), np.uint8)
         grid[cells[position], tokens & 0xFF] = tokens >> 8
-        return grid.reshape(*slot.shape, -1)
+        return grid.reshape(*shape, -1)
 
     def _tokens(self, rows: NDArray[np.int64] | slice) -> _TokenStream:
         """All tokens of at most `window.chunk` agents, not truncated to `num_observation_tokens`."""
         worlds, window = self.worlds, self.window
         corners = worlds.cell[rows][:, None] + window.row_offsets
         grid = worlds.grid
-        grid_rows = np.ndarray(len(grid) - window.width, window.grid_row, grid, 0, (grid.itemsize,))  # they overlap
-        found = grid_rows[corners].view(np.int32).ravel()
+        found = self._rows_at(grid, corners)
+        if layers := self.table.layers:
+            by_layer = [found, *(self._rows_at(layer, corners) for layer in layers)]
+            found = np.stack([entities.reshape(len(corners), -1) for entities in by_layer], axis=1).ravel()
         is_occupied = window.is_occupied[-len(found) - window.tail :]
         np.greater(found, NOTHING, out=is_occupied[: len(found)])
         occupied = is_occupied.nonzero()[0][: -window.tail]
@@ -277,6 +284,12 @@ class Observer:
         np.subtract(agent_starts[1:], agent_starts[:-1], out=totals[:-1])
         totals[-1] = total - agent_starts[-1]
         return _TokenStream(tokens, agent_starts, totals)
+
+    def _rows_at(self, grid: NDArray[np.int32], corners: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The entities in the rows of windows that start at `corners [agents, rows]`, concatenated."""
+        window = self.window
+        rows = np.ndarray(len(grid) - window.width, window.grid_row, grid, 0, (grid.itemsize,))  # they overlap
+        return rows[corners].view(np.int32).ravel()
 
     def _truncated(self, stream: _TokenStream) -> NDArray[np.uint8]:
         """The tokens of all agents, at most `num_observation_tokens` of each. `[tokens, 3] uint8`"""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.token_features import FEATURE_IDS, FIRST_ITEM_FEATURE, GLOBAL_FEATURES
+from metta.world.observation.custom_features import CellTokens, CustomFeatures
 from metta.world.state.worlds import IDLE, Worlds
 
 # features of each kind of entity, in token order; items follow after those of agents and converters
@@ -39,19 +40,31 @@ class TokenTable:
 
     `tokens [entity ids, slots] uint16`: feature id | value << 8. `counts [entity ids] int64`: number of slots in use.
     The first slots have the same features in all entities of a kind, so that their feature ids are written only once;
-    the others are for items.
+    the others are for items and custom features. With custom features of cells, the cells of the grid that have values
+    are entities, too, whose ids follow those of the others.
     """
 
     def __init__(self, worlds: Worlds):
         self._worlds = worlds
-        self.slots = len(AGENT_FEATURES) + worlds.compiled.num_items
+        parts = worlds.compiled.parts
+        self._own_features = CustomFeatures(worlds, "self")
+        self._agent_features = CustomFeatures(worlds, "agents")
+        self.num_globals = len(GLOBAL_FEATURES) + len(self._own_features.ids)
+        """number of the first tokens of every observation, which are not those of an entity in the window"""
+        agent_slots = len(AGENT_FEATURES) + worlds.compiled.num_items + len(self._agent_features.ids)
+        self.slots = max(agent_slots, self.num_globals, len(parts.features_at("cells")))
+        self._cells = CellTokens(worlds) if parts.features_at("cells") else None
         self.rebuild()
 
     def rebuild(self) -> None:
         """Write the tokens of all entities."""
         worlds, types = self._worlds, self._worlds.compiled.types
-        self.tokens = np.zeros((worlds.num_entity_ids, self.slots), np.uint16)
-        self.counts = np.zeros(worlds.num_entity_ids, np.int64)
+        self._num_entity_ids = worlds.num_entity_ids
+        num_ids = worlds.num_entity_ids + (0 if self._cells is None else worlds.globals_start)
+        self.tokens = np.zeros((num_ids, self.slots), np.uint16)
+        self.counts = np.zeros(num_ids, np.int64)
+        if self._cells is not None:
+            self._cells.clear()
         features, values = self.tokens.view(np.uint8)[:, ::2], self._values
         bounds = (
             *(worlds.first_global, worlds.first_swappable, worlds.first_agent),
@@ -67,6 +80,8 @@ class TokenTable:
         ):
             features[entities, : len(names)] = [FEATURE_IDS[name] for name in names]
             self.counts[entities] = len(names)
+        features[globals_, len(GLOBAL_FEATURES) : self.num_globals] = self._own_features.ids
+        self.counts[globals_] = self.num_globals
         values[plain_wall, TYPE_ID] = types.type_id[: types.num_plain_walls]
         values[swappable, TYPE_ID] = types.type_id[types.num_plain_walls : types.num_walls]
         values[swappable, SWAPPABLE] = 1
@@ -84,13 +99,17 @@ class TokenTable:
     def update(self) -> None:
         """Update the tokens after a step: items and converters where they changed, other values of all agents."""
         worlds = self._worlds
-        if len(self.tokens) != worlds.num_entity_ids:
+        if self._num_entity_ids != worlds.num_entity_ids:
             self.rebuild()
         values = self._values
         global_values = values[worlds.first_global : worlds.first_swappable]
         global_values[:, COMPLETION] = self._completion().repeat(worlds.num_agents)
         global_values[:, LAST_ACTION : LAST_ACTION + 2] = worlds.last_action
         global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > NO_REWARD) else 0
+        for slot, own in enumerate(self._own_features.values(), len(GLOBAL_FEATURES)):
+            global_values[:, slot] = own
+        if self._cells is not None:
+            self._cells.update(self.tokens, self.counts)
         agent_values = values[worlds.first_agent : worlds.first_plain_wall]
         agent_values[:, FROZEN] = worlds.freeze != NOT_FROZEN
         agent_values[:, ORIENTATION] = worlds.orientation
@@ -104,6 +123,11 @@ class TokenTable:
             self._write_converters(converters)
             worlds.converter_changed[converters] = False
 
+    @property
+    def layers(self) -> list[NDArray[np.int32]]:
+        """Further arrays like the grid: entities that are in a cell besides the one in the grid."""
+        return [] if self._cells is None else [self._cells.layer]
+
     def _completion(self) -> NDArray[np.int64]:
         """Value of the episode_completion_pct token: 255 * steps / max_steps, rounded. `[worlds] int64`
 
@@ -116,7 +140,15 @@ class TokenTable:
         worlds = self._worlds
         entities = worlds.first_agent + agents
         self._values[entities, GROUP] = worlds.compiled.groups.token_id[worlds.group_row[agents]]
-        self._write_items(entities, len(AGENT_FEATURES), worlds.has_token[agents], worlds.inventory[agents])
+        has_token, amounts = worlds.has_token[agents], worlds.inventory[agents]
+        if self._agent_features.ids:
+            # as further items, since their feature ids follow those of the items
+            first = FIRST_ITEM_FEATURE + amounts.shape[1]
+            custom = np.zeros((len(agents), worlds.compiled.num_features - first), np.int16)
+            for feature, values in zip(self._agent_features.ids, self._agent_features.values(), strict=True):
+                custom[:, feature - first] = values[agents]
+            has_token, amounts = np.hstack([has_token, custom > 0]), np.hstack([amounts, custom])
+        self._write_items(entities, len(AGENT_FEATURES), has_token, amounts)
 
     def _write_converters(self, converters: NDArray[np.int64]) -> None:
         worlds = self._worlds

@@ -90,6 +90,11 @@ class CompiledParts:
     def __bool__(self) -> bool:
         return bool(self.rewards or self.features or self.terminations)
 
+    @property
+    def num_layers(self) -> int:
+        """Number of entities that a cell of the window can have: the one in the grid, and values of features."""
+        return 2 if self.features_at("cells") else 1
+
     def features_at(self, at: str) -> list[CompiledFeature]:
         """The features at a place, by feature id; several can have the same id in different rulesets."""
         return [feature for feature in self.features if feature.at == at]

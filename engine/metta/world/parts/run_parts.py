@@ -11,19 +11,12 @@ from numpy.typing import DTypeLike, NDArray
 from metta.errors import UsageError
 from metta.world.parts.compiled_parts import CompiledPart, CompiledReward
 from metta.world.parts.distances import DistanceFields
+from metta.world.parts.outcomes import NEXT_OUTCOME, OUTCOMES, RUNNING, TERMINATED, TRUNCATED
 from metta.world.parts.view import WorldsView
 from metta.world.state.worlds import Worlds
 
 REWARD_TERMS: Final = "reward_terms"
 """Name of the part array with the sum of each reward over the episode. `[agents, terms] float32`"""
-
-OUTCOMES: Final = "outcomes"
-"""Name of the part array with what terminations did to each episode. `[worlds] int8`"""
-
-RUNNING, TERMINATED, TRUNCATED, WAS_TERMINATED, WAS_TRUNCATED = range(5)
-"""Values of `outcomes`; the last two are those of later steps of an episode that is not reset."""
-
-_NEXT_OUTCOME = np.array([RUNNING, WAS_TERMINATED, WAS_TRUNCATED, WAS_TERMINATED, WAS_TRUNCATED], np.int8)
 
 
 class PartRunner:
@@ -48,30 +41,30 @@ class PartRunner:
         `starting` are the indices of the worlds, ascending.
         """
         call = _Call(self._worlds, starting, None, "at the start of an episode")
-        for reward in self._parts.rewards:
-            call.reward(reward)
         for termination in self._parts.terminations:
             call.ends(termination.part)
+        for reward in self._parts.rewards:
+            call.reward(reward)
         self._write_features(call)
 
     def step(self) -> None:
         """Call all parts after a step."""
         worlds = self._worlds
         call = _Call(worlds, None, self._fields, f"in step {worlds.clock}")
+        if self._parts.terminations:
+            outcomes = worlds.part_arrays[OUTCOMES]
+            outcomes[:] = NEXT_OUTCOME[outcomes]
+            may_end = (outcomes == RUNNING) & (worlds.steps <= worlds.by_ruleset(worlds.compiled.rulesets.last_step))
+            for termination in self._parts.terminations:
+                chosen, is_over = call.ends(termination.part)
+                ended = chosen[is_over & may_end[chosen] & (outcomes[chosen] != TERMINATED)]
+                outcomes[ended] = np.where(termination.truncates[worlds.ruleset[ended]], TRUNCATED, TERMINATED)
         if self._parts.rewards:
             terms = worlds.part_arrays[REWARD_TERMS]
             for reward in self._parts.rewards:
                 rows, values = call.reward(reward)
                 worlds.reward[rows] += values
                 terms[rows, reward.term] += values
-        if self._parts.terminations:
-            outcomes = worlds.part_arrays[OUTCOMES]
-            outcomes[:] = _NEXT_OUTCOME[outcomes]
-            may_end = (outcomes == RUNNING) & (worlds.steps <= worlds.by_ruleset(worlds.compiled.rulesets.last_step))
-            for termination in self._parts.terminations:
-                chosen, is_over = call.ends(termination.part)
-                ended = chosen[is_over & may_end[chosen] & (outcomes[chosen] != TERMINATED)]
-                outcomes[ended] = np.where(termination.truncates[worlds.ruleset[ended]], TRUNCATED, TERMINATED)
         self._write_features(call)
 
     def _write_features(self, call: _Call) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from metta.errors import UsageError, did_you_mean
 from metta.random_streams import SPLITMIX64_STEP, splitmix64
 from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
+from metta.world.parts.outcomes import OUTCOMES, TERMINATED, WAS_TERMINATED
 from metta.world.state.worlds import EMPTY, MEMORY_DTYPES, OUTSIDE, Worlds
 
 Per = Literal["agent", "world", "cell"]
@@ -96,6 +97,20 @@ class WorldsView:
         """Step of the episode of each world: 0 at its start, 1 after the first step. `[worlds] int64`"""
         return self._of("steps")
 
+    @property
+    def terminated(self) -> NDArray[np.bool_]:
+        """Whether the episode of each world terminates with this step; false if it is truncated. `[worlds] bool`
+
+        Terminations are called first; for them, it is false where only they end the episode.
+        """
+        rulesets = self._worlds.compiled.rulesets
+        ruleset = self._of("ruleset")
+        is_over = rulesets.terminates[ruleset] & (self.steps >= rulesets.last_step[ruleset])
+        if OUTCOMES in self._worlds.part_arrays:
+            outcomes = self._rows_of(self._worlds.part_by_world(OUTCOMES))
+            is_over |= (outcomes == TERMINATED) | (outcomes == WAS_TERMINATED)
+        return _read_only(is_over)
+
     def by_world(self, values: NDArray[Any]) -> NDArray[Any]:
         """Values of agents by world: `[agents, ...]` to `[worlds, num_agents, ...]`."""
         return values.reshape(self.num_worlds, self.num_agents, *values.shape[1:])
@@ -145,7 +160,7 @@ class WorldsView:
         """Units of an item that each agent holds. `[agents] int16`"""
         return self.inventories[:, self._index(item, self.items, "item")]
 
-    @cached_property
+    @property
     def rewards(self) -> NDArray[np.float32]:
         """Reward of each agent in this step, without those of parts that are called later. `[agents] float32`"""
         return self._of("reward")

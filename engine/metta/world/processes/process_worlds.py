@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.map_builder import walk_builders
-from metta.config.env.map_generators import MAP_BUILDERS, CustomConfig
 from metta.errors import ConfigWarning, TrainingError, UsageError
+from metta.extensions import Registry
 from metta.spans import Span, add_span
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
@@ -187,12 +186,13 @@ def make_worlds(
     `first_world` is the global index of the first world of all (see MettaGridEnv). With 0 `workers`, the worlds are in
     this process. See `worker_count` for the number of workers.
 
-    Raises UsageError if workers could not import a map builder that this program registered; if their number `is_auto`,
-    the worlds are in this process then, with a ConfigWarning. Raises TrainingError if the system cannot start them.
+    Raises UsageError if workers could not import a map builder or custom rule that this program registered; if their
+    number `is_auto`, the worlds are in this process then, with a ConfigWarning. Raises TrainingError if the system
+    cannot start them.
     """
     if workers and is_auto:
         try:
-            _registered_map_builders(env.configs)
+            _registered_extensions(env.configs)
         except UsageError as error:
             warnings.warn(f"no worker processes: {error}", ConfigWarning, stacklevel=2)
             workers = 0
@@ -208,7 +208,7 @@ def make_worlds(
 def _start_workers(
     env: MettaGridEnv, sizes: Sequence[int], seed: int, first_world: int, num_workers: int
 ) -> list[ProcessWorlds]:
-    map_builders = _registered_map_builders(env.configs)
+    extensions = _registered_extensions(env.configs)
     spec = env.spec
     batches, offset = [], 0
     for index, size in enumerate(sizes):
@@ -216,7 +216,7 @@ def _start_workers(
         batches.append(BatchSetup(shape, offset, first_world, _shares(size, num_workers, index, len(sizes))))
         offset += batch_bytes(shape)
         first_world += size
-    setup = WorkerSetup(env.configs, seed, env.task_weights, batches, map_builders)
+    setup = WorkerSetup(env.configs, seed, env.task_weights, batches, extensions)
     try:
         with SharedMemory.allocate(offset) as memory:
             workers = WorkerProcesses(num_workers, memory, setup)
@@ -244,25 +244,27 @@ def _shares(num_worlds: int, num_workers: int, batch: int, num_batches: int) -> 
     return tuple(share_of.get(worker, slice(0, 0)) for worker in range(num_workers))
 
 
-def _registered_map_builders(configs: Sequence[EnvConfig]) -> dict[str, bytes]:
-    """The map builders of the configs that this program has registered, by name, pickled.
+def _registered_extensions(configs: Sequence[EnvConfig]) -> list[tuple[str, str, bytes]]:
+    """The map builders and custom rules of the configs that this program has registered: see WorkerSetup.
 
     Raises UsageError if another process cannot import one of them.
     """
-    parts = [part for config in configs for _, part, _ in walk_builders(config.map_builder)]
-    names = sorted({part.name for part in parts if isinstance(part, CustomConfig)})
-    registered = {name: MAP_BUILDERS.registered(name) for name in names}
-    return {name: _pickled_builder(name, builder) for name, builder in registered.items() if builder is not None}
+    used = {(registry.group, name): registry for config in configs for registry, name in config.extensions}
+    return [
+        (group, name, _pickled_extension(registry, name))
+        for (group, name), registry in sorted(used.items())
+        if registry.registered(name) is not None
+    ]
 
 
-def _pickled_builder(name: str, builder: object) -> bytes:
+def _pickled_extension(registry: Registry[Any], name: str) -> bytes:
     try:
-        content = pickle.dumps(builder)
+        content = pickle.dumps((registry.registered(name), registry.options(name)))
         _ImportableOnly(io.BytesIO(content)).load()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UsageError(
-            f'worker processes cannot import the registered map builder "{name}": {error}; define it at the top level '
-            "of a module that the program imports, or set experience.workers = 0"
+            f'worker processes cannot import the registered {registry.kind} "{name}": {error}; define it at the top '
+            "level of a module that the program imports, or set experience.workers = 0"
         ) from None
     return content
 

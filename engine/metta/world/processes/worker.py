@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.env.map_generators import MAP_BUILDERS
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
 from metta.world.processes.channel import Channel
@@ -53,8 +52,8 @@ class WorkerSetup:
     seed: int
     task_weights: Sequence[float]
     batches: Sequence[BatchSetup]
-    map_builders: Mapping[str, bytes]
-    """pickled map builders that the program has registered, by name"""
+    extensions: Sequence[tuple[str, str, bytes]]
+    """what the program has registered and the worlds need: group of the registry, name, pickled (extension, options)"""
 
 
 class Share:
@@ -166,9 +165,10 @@ def _serve(index: int, descriptor: int, channel: Channel) -> None:
 
 def _make_shares(setup: WorkerSetup, index: int, memory: SharedMemory) -> dict[int, Share]:
     """The shares of this worker, by the index of the batch."""
-    for name, builder in setup.map_builders.items():
-        function = pickle.loads(builder)  # may register the builder, since it imports its module
-        MAP_BUILDERS.register_missing(name, function)
+    registries = {registry.group: registry for config in setup.configs for registry, _ in config.extensions}
+    for group, name, content in setup.extensions:
+        extension, options = pickle.loads(content)  # may register it, since it imports its module
+        registries[group].register_missing(name, extension, options)
     shares = {}
     for number, batch in enumerate(setup.batches):
         worlds = batch.shares[index]

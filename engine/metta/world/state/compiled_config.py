@@ -165,6 +165,7 @@ class CompiledConfig:
         self.num_groups = len(configs[0].game.groups)
         self.num_actions = len(self.spec.action_names)
         self.num_tokens = self.spec.num_observation_tokens
+        self.num_features = len(self.spec.feature_names)
         self.groups = _compile_groups(configs, self.items)
         self.types, type_row = _compile_types(configs, self.items)
         self.actions = _compile_actions(configs, self.items, self.types, type_row)

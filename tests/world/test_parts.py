@@ -1,0 +1,416 @@
+"""Custom rules: rewards, features and ends of episodes that a program registers, and those of metta."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+import registered_parts  # noqa: F401  # registers the rules
+
+from metta.baselines.scripted import ScriptedPolicy
+from metta.config.env.env_config import EnvConfig
+from metta.config.parts.registries import FEATURES, REWARDS
+from metta.errors import CheckpointError, ConfigError, UsageError
+from metta.evaluation.evaluate import evaluate
+from metta.world.env import MettaGridEnv
+from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
+from metta.world.parts.view import WorldsView
+from metta.world.processes.process_worlds import ProcessWorlds, make_worlds
+
+GAME = {"num_agents": 4, "width": 11, "height": 9, "max_steps": 30, "observation_width": 5, "observation_height": 5}
+ALL_PARTS: dict[str, Any] = {
+    "game": GAME,
+    "map_builder": {"border_width": 1, "objects": {"altar": 2, "wall": 6, "mine_red": 3}},
+    "rewards": [
+        {"type": "test.near", "name": "near", "weight": 0.25, "settings": {"within": 2}},
+        {"type": "test.new cells", "name": "new"},
+        {"type": "exploration", "settings": {"shared": True}},
+        {"type": "distance", "weight": 0.5, "settings": {"to": "altar", "gamma": 0.9}},
+    ],
+    "features": [
+        {"type": "test.last action", "name": "mine"},
+        {"type": "test.facing", "name": "facing"},
+        {"type": "test.trail", "name": "trail"},
+    ],
+    "terminations": [
+        {"type": "test.random", "name": "rare"},
+        {"type": "test.random", "name": "other", "truncates": True, "settings": {"probability": 0.02}},
+    ],
+}
+CONFIG = EnvConfig.model_validate(ALL_PARTS)
+
+
+def actions(step: int, agents: int = 16) -> np.ndarray:
+    """The random actions of all agents in a step."""
+    generator = np.random.default_rng(step)
+    return np.stack([generator.integers(0, 8, agents), generator.integers(0, 2, agents)], axis=1)
+
+
+def outputs(env: MettaGridEnv, rows: slice, steps: range) -> list[np.ndarray]:
+    """Everything that steps return."""
+    found: list[np.ndarray] = []
+    for step in steps:
+        observations, rewards, terminated, truncated, info = env.step(actions(step)[rows])
+        found += [observations.copy(), rewards, terminated, truncated]
+        found += [np.array(sorted(episode.reward_terms.items())).ravel() for episode in info.episodes]
+    return found
+
+
+def assert_same(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def env_of(**tables: Any) -> MettaGridEnv:
+    env = MettaGridEnv(EnvConfig.model_validate({**ALL_PARTS, **tables}), 2, seed=1)
+    env.reset()
+    return env
+
+
+# -- rewards ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_reward_has_weight_and_groups_and_comes_before_sharing() -> None:
+    groups = {"a": {"id": 0, "group_reward_pct": 0.5}, "b": {"id": 1}}
+    reward = {"type": "test.near", "name": "near", "weight": 2.0, "groups": ["a"], "settings": {"within": 99}}
+    game = {**GAME, "groups": groups, "time_punishment": 0.0, "heart_reward": 0.0, "ore_red_reward": 0.0}
+    builder = {**ALL_PARTS["map_builder"], "agents": {"a": 2, "b": 2}}
+    env = env_of(game=game, map_builder=builder, rewards=[reward], features=[], terminations=[])
+    for step in range(30):
+        observations, rewards, _, truncated, info = env.step(actions(step)[:8])
+        if not truncated.any():
+            is_a = env.groups == 0
+            np.testing.assert_array_equal(env.individual_rewards, np.where(is_a, 2, 0))
+            np.testing.assert_array_equal(rewards, np.where(is_a, 2, 0))  # each gives half to the two of its group
+            last_reward = env.spec.feature_names.index("last_reward")
+            np.testing.assert_array_equal((observations[:, :, 1:] == [last_reward, 200]).all(2).any(1), is_a)
+    assert [episode.reward_terms for episode in info.episodes] == [{"near": 30.0}] * 2  # mean over a (60) and b (0)
+
+
+def test_distance_is_potential_based() -> None:
+    """The discounted sum over an episode is the difference of two potentials, whatever the agent does."""
+    reward = {"type": "distance", "settings": {"to": "altar", "gamma": 0.9}}
+    env = env_of(rewards=[reward], features=[], terminations=[])
+    before = -WorldsView(env._worlds).distances("altar")
+    total, earlier = np.zeros(8), np.zeros(8)
+    env.auto_reset = False
+    for step in range(30):
+        env.step(actions(step)[:8])
+        terms = env._worlds.part_arrays["reward_terms"][:, 0].copy()
+        total += 0.9**step * (terms - earlier)
+        earlier = terms
+    after = -WorldsView(env._worlds).distances("altar")
+    np.testing.assert_allclose(total, 0.9**30 * after - before, rtol=1e-4, atol=1e-4)
+    assert len(np.unique(before)) > 1
+
+
+def test_the_potential_is_0_after_an_episode_that_terminates() -> None:
+    reward = {"type": "distance", "settings": {"to": "altar", "gamma": 0.5}}
+    end = {"type": "test.random", "settings": {"probability": 1.0}}
+    for truncates in (False, True):
+        env = env_of(rewards=[reward], features=[], terminations=[{**end, "truncates": truncates}])
+        env.auto_reset = False
+        before = WorldsView(env._worlds).distances("altar")
+        env.step(np.zeros((8, 2), int))
+        after = WorldsView(env._worlds).distances("altar") if truncates else 0
+        np.testing.assert_allclose(env._worlds.part_arrays["reward_terms"][:, 0], before - 0.5 * after, rtol=1e-6)
+
+
+def test_exploration_counts_cells() -> None:
+    rewards = [{"type": "exploration"}, {"type": "exploration", "name": "shared", "settings": {"shared": True}}]
+    env = env_of(rewards=rewards, features=[], terminations=[])
+    env.auto_reset = False
+    visited = [{tuple(position)} for position in env.positions.tolist()]
+    for step in range(30):
+        env.step(actions(step)[:8])
+        for agent, position in enumerate(env.positions.tolist()):
+            visited[agent].add(tuple(position))
+    terms = env._worlds.part_arrays["reward_terms"]
+    np.testing.assert_array_equal(terms[:, 0], [len(cells) - 1 for cells in visited])
+    for world in range(2):
+        together = set().union(*visited[4 * world : 4 * world + 4])
+        assert terms[4 * world : 4 * world + 4, 1].sum() == len(together) - 4
+
+
+# -- ends ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+def test_a_goal_ends_the_episode_once(truncates: bool) -> None:
+    goal = {"type": "goal", "truncates": truncates, "settings": {"stat": "action.noop.success", "amount": 12}}
+    env = env_of(rewards=[], features=[], terminations=[goal])
+    for step in range(1, 7):
+        _, _, terminated, is_truncated, info = env.step(np.zeros((8, 2), int))
+        assert (terminated if not truncates else is_truncated).all() == (step % 3 == 0)
+        assert not (is_truncated if not truncates else terminated).any()
+        assert [episode.length for episode in info.episodes] == ([3, 3] if step % 3 == 0 else [])
+        assert all(episode.terminated != truncates for episode in info.episodes)
+
+
+def test_without_auto_reset_an_episode_ends_once_and_its_flag_stays() -> None:
+    goal = {"type": "goal", "settings": {"stat": "action.noop.success", "amount": 12}}
+    env = env_of(rewards=[], features=[], terminations=[goal])
+    env.auto_reset = False
+    for step in range(1, 35):
+        _, _, terminated, truncated, info = env.step(np.zeros((8, 2), int))
+        assert terminated.all() == (step >= 3)
+        assert not truncated.any()
+        assert len(info.episodes) == (2 if step == 3 else 0)
+
+
+# -- features --------------------------------------------------------------------------------------------------------
+
+
+def test_features_are_where_they_belong() -> None:
+    env = MettaGridEnv(CONFIG, 3, seed=1)
+    observations, _ = env.reset()
+    names = env.spec.feature_names
+    assert names[-3:] == ["mine", "facing", "trail"]
+    assert env.spec.feature_scales[-3:] == [8.0, 1.0, 255.0]
+    seen: set[str] = set()
+    for step in range(25):
+        values = {name: env._worlds.part_arrays[f"features.{name}.values"] for name in names[-3:]}
+        for agent, (row, col) in enumerate(env.positions.tolist()):
+            world = agent // 4
+            tokens: dict[str, dict[tuple[int, int], int]] = {"mine": {}, "facing": {}, "trail": {}}
+            order = []
+            for location, feature, value in observations[agent].tolist():
+                if location != 255:
+                    place = ((location >> 4) - 2, (location & 15) - 2)
+                    tokens.setdefault(names[feature], {})[place] = value
+                    order.append((len(order) >= 5, abs(place[0]) + abs(place[1]), place[0], -place[1], feature))
+            assert order == sorted(order)  # own tokens, then cells in token order, features ascending within a cell
+            window = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+            others = {
+                tuple((env.positions[other] - [row, col]).tolist()): other for other in range(4 * world, 4 * world + 4)
+            }
+            assert tokens["mine"] == {(0, 0): values["mine"][agent]}
+            assert tokens["facing"] == {
+                place: 1 for place in window if place in others and values["facing"][others[place]]
+            }
+            cells = np.pad(values["trail"][world], 2)
+            trail = {(down, right): cells[row + down + 2, col + right + 2] for down, right in window}
+            assert tokens["trail"] == {place: value for place, value in trail.items() if value}
+            seen |= {name for name, found in tokens.items() if found}
+        observations = env.step(actions(step, 12))[0]
+    assert {"mine", "facing", "trail"} <= seen
+    grid = env.feature_grid(1)
+    np.testing.assert_array_equal(grid[:, :, names.index("trail")], values_of(env, "trail")[1])
+
+
+def values_of(env: MettaGridEnv, name: str) -> np.ndarray:
+    values: np.ndarray = env._worlds.part_arrays[f"features.{name}.values"]
+    return values
+
+
+def test_the_scripted_policy_ignores_custom_features() -> None:
+    plain = EnvConfig.model_validate({**ALL_PARTS, "features": []})
+    scores = [
+        evaluate(ScriptedPolicy(config), MettaGridEnv(config, seed=4), num_episodes=3, seed=4).episode_rewards
+        for config in (plain, CONFIG)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+# -- state, shards, workers ------------------------------------------------------------------------------------------
+
+
+def test_shards_are_the_same_worlds() -> None:
+    whole, first, second = (
+        MettaGridEnv(CONFIG, 4, 3),
+        MettaGridEnv(CONFIG, 1, 3),
+        MettaGridEnv(CONFIG, 3, 3, first_world=1),
+    )
+    for env in (whole, first, second):
+        env.reset()
+    for step in range(60):
+        expected = whole.step(actions(step))
+        parts = first.step(actions(step)[:4]), second.step(actions(step)[4:])
+        for index in range(4):
+            np.testing.assert_array_equal(np.concatenate([part[index] for part in parts]), expected[index])
+
+
+@pytest.mark.parametrize("saved", [0, 1, 17])
+def test_a_saved_state_continues_bit_for_bit(saved: int) -> None:
+    env, loaded = MettaGridEnv(CONFIG, 4, seed=3), MettaGridEnv(CONFIG, 4, seed=9)
+    env.reset()
+    loaded.reset()
+    outputs(env, slice(None), range(saved))
+    outputs(loaded, slice(None), range(5))
+    loaded.load_state(env.state())
+    twin = copy.deepcopy(env)
+    expected = outputs(env, slice(None), range(saved, saved + 40))
+    assert_same(outputs(loaded, slice(None), range(saved, saved + 40)), expected)
+    assert_same(outputs(twin, slice(None), range(saved, saved + 40)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("parts.rewards.new.visited", np.zeros((3, 9, 11), bool), "must be an array with an entry for each"),
+        ("parts.reward_terms", np.zeros((16, 4)), "must be float32"),
+        ("parts.reward_terms", np.full((16, 4), np.nan, np.float32), "not finite"),
+        ("parts.x", np.array(["a"] * 16), "must not be <U1"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(name: str, value: np.ndarray, problem: str) -> None:
+    env = MettaGridEnv(CONFIG, 4, seed=3)
+    env.reset()
+    with pytest.raises(CheckpointError, match=problem):
+        env.load_state(env.state() | {name: value})
+
+
+def test_worker_processes_have_the_rules() -> None:
+    env = MettaGridEnv(CONFIG, 4, seed=3)
+    workers = make_worlds(env, [4], 3, 0, 2)[0]
+    assert isinstance(workers, ProcessWorlds)
+    env.reset()
+    workers.reset()
+    for step in range(40):
+        workers.start_step(actions(step))
+        found, expected = workers.finish_step(), env.step(actions(step))
+        for index in (1, 2, 3):
+            np.testing.assert_array_equal(found[index], expected[index])
+        terms = [[episode.reward_terms for episode in info.episodes] for info in (found[4], expected[4])]
+        assert terms[0] == terms[1]
+        if step == 20:
+            state = workers.state()
+            for name, value in env.state().items():
+                np.testing.assert_array_equal(state[name], value)
+            workers.load_state(state)
+    workers.close()
+
+
+def test_worlds_without_a_rule_do_not_have_it() -> None:
+    """In a curriculum, a rule is called for the worlds of the tasks that list it."""
+    rewards = [{"type": "test.near", "name": "near", "settings": {"within": 99}}]
+    plain = EnvConfig.model_validate({**ALL_PARTS, "rewards": []})
+    near = EnvConfig.model_validate({**ALL_PARTS, "rewards": rewards})
+    env = MettaGridEnv([plain, near], 6, seed=2)
+    env.reset()
+    finished: set[int] = set()
+    for step in range(60):
+        for episode in env.step(actions(step, 24))[4].episodes:
+            assert episode.reward_terms["near"] == episode.length * episode.task
+            finished.add(episode.task)
+    assert finished == {0, 1}
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ("shape", r"must return float32 \[8\] \(\[agents\]\), but returned float32 \[3\] in step 3"),
+        ("dtype", r"must return float32 \[8\] \(\[agents\]\), but returned float64 \[8\] in step 3"),
+        ("nan", "must return finite numbers, but returned nan for agent 3 of world 0 in step 3"),
+        ("infinite", "must return finite numbers, but returned inf for agent 0 of world 0 in step 3"),
+        ("list", "but returned list in step 3"),
+        ("none", "but returned NoneType in step 3"),
+    ],
+)
+def test_a_wrong_result_is_named_with_rule_and_step(kind: str, problem: str) -> None:
+    env = env_of(
+        rewards=[{"type": "test.result", "name": "mine", "settings": {"kind": kind, "step": 3}}], terminations=[]
+    )
+    env.step(actions(0)[:8])
+    env.step(actions(1)[:8])
+    with pytest.raises(UsageError, match=f'the reward "mine" {problem}|the reward "mine" .*{problem}'):
+        env.step(actions(2)[:8])
+
+
+@pytest.mark.parametrize(
+    ("tables", "problem"),
+    [
+        ({"rewards": {"distance": {"settings": {"too": "altar"}}}}, "rewards.distance.settings.to *is missing"),
+        ({"rewards": {"distance": {"settings": {"to": 3}}}}, "rewards.distance.settings.to *must be a string; got 3"),
+        ({"rewards": {"distance": {"settings": {"to": "altar", "gamma": 2}}}}, "gamma *must be at most 1; got 2"),
+        ({"rewards": {"exploration": {"settings": {"sharde": True}}}}, 'sharde *unknown key; did you mean "shared"'),
+        ({"rewards": {"exploration": {"groups": ["agnt"]}}}, 'groups.0. *unknown group "agnt"; did you mean "agent"'),
+        ({"rewards": [{"type": "exploration"}] * 2}, r'rewards\[1\].name *must be unique; "exploration" is used twice'),
+        ({"rewards": [{"type": "explroation"}]}, 'got "explroation"; did you mean "exploration"'),
+        ({"rewards": [{"type": "sunshine"}]}, 'got "sunshine": install the package that provides this reward'),
+        ({"features": [{"type": "test.trail", "name": "hp"}]}, 'must not be the built-in feature "hp"'),
+        ({"terminations": [{"type": "goal", "settings": {"by": "most"}}]}, 'by *must be one of "sum", "any", "all"'),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tables: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        EnvConfig().override(**tables)
+
+
+def test_a_rule_without_types_is_named() -> None:
+    with pytest.raises(UsageError, match='the option "at" of a feature must be'):
+        FEATURES.register("test.elsewhere", at="there")
+    with pytest.raises(UsageError, match=r'the reward "test\.x" cannot be registered: got an unexpected keyword'):
+        REWARDS.register("test.x", scale=1.0)
+    with pytest.raises(UsageError, match='metta has a reward "distance"; choose another name'):
+        REWARDS.register("distance")(lambda worlds: None)
+
+
+def test_an_unknown_name_in_a_rule_is_named_with_the_rule() -> None:
+    with pytest.raises(UsageError, match='the reward "near": unknown object "altr"; did you mean "altar"'):
+        env_of(rewards=[{"type": "test.near", "name": "near", "settings": {"to": "altr"}}])
+
+
+# -- the view --------------------------------------------------------------------------------------------------------
+
+
+def test_distances_agree_with_a_breadth_first_search() -> None:
+    generator = np.random.default_rng(0)
+    targets = generator.random((5, 7, 9)) < 0.04
+    free = generator.random((5, 7, 9)) < 0.7
+    walking, straight, kept = walking_fields(targets, free), city_block_fields(targets), DistanceFields()
+    np.testing.assert_array_equal(kept.get("x", targets, free), walking)
+    for world in range(5):
+        goals = np.argwhere(targets[world])
+        for row, col in np.ndindex(7, 9):
+            distance = np.abs(goals - [row, col]).sum(axis=1).min(initial=10**9)
+            assert straight[world, row, col] == (distance if distance < 10**9 else np.inf)
+        expected = np.full((7, 9), np.inf)
+        queue = deque((row, col, 0) for row, col in goals.tolist())
+        while queue:
+            row, col, moves = queue.popleft()
+            if 0 <= row < 7 and 0 <= col < 9 and moves < expected[row, col]:
+                expected[row, col] = moves
+                if moves == 0 or free[world, row, col]:
+                    queue += [
+                        (row + down, col + right, moves + 1) for down, right in ((1, 0), (-1, 0), (0, 1), (0, -1))
+                    ]
+        np.testing.assert_array_equal(walking[world], expected)
+    targets = targets.copy()
+    targets[2] = np.roll(targets[2], 1)
+    np.testing.assert_array_equal(kept.get("x", targets, free), walking_fields(targets, free))
+
+
+def test_a_view_of_some_worlds_has_their_rows() -> None:
+    env = MettaGridEnv(CONFIG, 4, seed=3)
+    env.reset()
+    for step in range(7):
+        env.step(actions(step))
+    whole, some = WorldsView(env._worlds), WorldsView(env._worlds, np.array([1, 3]))
+    rows = np.r_[4:8, 12:16]
+    whole.begin("a.b", "a")
+    some.begin("a.b", "a")
+    for name in ("positions", "orientations", "groups", "inventories", "actions", "ahead", "agent_distances", "frozen"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
+    np.testing.assert_array_equal(some.faced_agents >= 0, whole.faced_agents[rows] >= 0)
+    np.testing.assert_array_equal(some.cells, whole.cells[[1, 3]])
+    np.testing.assert_array_equal(some.cells[0], env.cells(1))
+    for call in ("find", "distances"):
+        found, expected = getattr(some, call)("altar"), getattr(whole, call)("altar")
+        np.testing.assert_array_equal(found, expected[[1, 3] if call == "find" else rows])
+    for per, chosen in (("agent", rows), ("world", [1, 3]), ("cell", [1, 3])):
+        np.testing.assert_array_equal(some.random(per), whole.random(per)[chosen])  # type: ignore[arg-type]
+        numbers = whole.random(per)  # type: ignore[arg-type]
+        assert ((numbers >= 0) & (numbers < 1)).all()
+        assert len(np.unique(numbers)) == numbers.size
+        some.random(per)  # type: ignore[arg-type]
+    for array in (whole.positions, whole.inventories, whole.cells, whole.rewards):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
