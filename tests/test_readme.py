@@ -28,6 +28,7 @@ NAMES = (
     "README.md",
     "presets/README.md",
     "presets/METTAGRID.md",
+    "presets/RULES.md",
     "engine/README.md",
     "engine/API.md",
     "tests/README.md",
@@ -241,6 +242,7 @@ def test_links_and_paths_exist(page: str) -> None:
 
 
 NOT_IN_TREE = (
+    "reward_terms/",
     "runs/",
     "RUN/",
     "checkpoints/",

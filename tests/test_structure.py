@@ -257,7 +257,7 @@ def test_the_top_level_is_what_it_should_be() -> None:
     in_engine = {entry.name for entry in ENGINE.iterdir() if not entry.name.endswith(".egg-info")}
     assert in_engine == {"README.md", "API.md", "metta"}
     in_presets = {entry.name for entry in (ROOT / "presets").iterdir() if entry.suffix != ".toml"}
-    assert in_presets == {"README.md", "METTAGRID.md"}
+    assert in_presets == {"README.md", "METTAGRID.md", "RULES.md"}
 
 
 def test_every_config_field_is_read() -> None:

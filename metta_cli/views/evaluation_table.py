@@ -60,6 +60,7 @@ class EvaluationRow:
                 "reward_interval": [interval.low, interval.high],
                 "episodes": len(result.episodes),
                 "stats": result.stats,
+                **({"reward_terms": result.reward_terms} if result.reward_terms else {}),
             }
         return values
 
@@ -122,6 +123,8 @@ def _single_world(row: EvaluationRow) -> tuple[list[str], list[list[str]]]:
     counters = {
         counter for result in results for counter in result.stats if _pattern_index(counter) < len(SHOWN_COUNTERS)
     }
+    for term in dict.fromkeys(term for result in results for term in result.reward_terms):
+        cells.append(numbers(f"  reward {term}", [result.reward_terms.get(term, 0.0) for result in results]))
     units = list(SHOWN_COUNTERS.values())
     for counter in sorted(counters, key=lambda counter: (_pattern_index(counter), counter)):
         label = f"  {counter}, {units[_pattern_index(counter)]}"
