@@ -126,9 +126,11 @@ class RunConfig(FrozenModel):
             return change(key, path) if path and path not in POLICIES else path
 
         def teacher_and_opponents(place: KeyPath, teacher: str, opponents: Sequence[str]) -> tuple[Any, Any]:
+            teacher = changed(teacher, *place, "kickstarting", "teacher")
             policies = [changed(path, *place, "self_play", "policies", i) for i, path in enumerate(opponents)]
-            return {"teacher": changed(teacher, *place, "kickstarting", "teacher")}, {"policies": policies}
+            return {"teacher": teacher}, {"policies": policies}
 
+        init_from = changed(self.run.init_from, "run", "init_from")
         kickstarting, self_play = teacher_and_opponents((), self.kickstarting.teacher, self.self_play.policies)
         policies = {}
         for name, policy in self.policies.items():
@@ -145,7 +147,7 @@ class RunConfig(FrozenModel):
             )
         return self.model_copy(
             update={
-                "run": self.run.model_copy(update={"init_from": changed(self.run.init_from, "run", "init_from")}),
+                "run": self.run.model_copy(update={"init_from": init_from}),
                 "kickstarting": self.kickstarting.model_copy(update=kickstarting),
                 "self_play": self.self_play.model_copy(update=self_play),
                 "policies": policies,
