@@ -1,4 +1,4 @@
-"""Teams: policies that play together, and which of them plays each agent of a world."""
+"""Teams: policies that play together, which of them plays each agent of a world, and their actions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from metta.agent.policy import Policy, check_policy_fits
@@ -76,6 +77,11 @@ class Team:
             raise UsageError(f'{problem}, in the group "{group}"; each agent of a team needs exactly one policy')
         return np.asarray(played.argmax(axis=0))
 
+    def assignments(self, worlds: AgentGroups) -> list[tuple[Policy, NDArray[np.bool_]]]:
+        """Each policy, with the agents that it plays in the current episodes. `[worlds * agents] bool`"""
+        players = self.players(group_names(worlds)).ravel()
+        return [(policy, players == index) for index, policy in enumerate(self.policies.values())]
+
     def _is_played(self, policy: str, names: NDArray[np.str_]) -> NDArray[np.bool_]:
         return is_played(names, self.groups.get(policy, ()), self.members.get(policy))
 
@@ -90,6 +96,63 @@ def group_names(worlds: AgentGroups) -> NDArray[np.str_]:
     indices = worlds.groups.reshape(len(worlds.tasks), -1)
     by_task = [np.array(list(config.game.groups)) for config in worlds.configs]
     return np.stack([by_task[task][row] for task, row in zip(worlds.tasks, indices, strict=True)])
+
+
+class Players:
+    """Policies that act for agents of an environment, with their memories, from the start of its episodes on."""
+
+    def __init__(self, assignments: Sequence[tuple[Policy, NDArray[np.bool_]]]):
+        """`assignments`: policies, and a mask of the agents that each of them plays, `[agents] bool`.
+
+        Each agent must be played by exactly one policy. Policies without agents are left out.
+        """
+        self._policies = [
+            (policy, slice(None) if is_its.all() else is_its.nonzero()[0])
+            for policy, is_its in assignments
+            if is_its.any()
+        ]
+        self.num_agents = len(assignments[0][1])
+        self._memories = [policy.initial_memory(int(is_its.sum())) for policy, is_its in assignments if is_its.any()]
+
+    @property
+    def uses_action_masks(self) -> bool:
+        """Whether a policy needs the action masks of the environment."""
+        return any(policy.uses_action_masks for policy, _ in self._policies)
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which the policies compute; with several devices, one that is not the CPU."""
+        devices = [memory.device for memory in self._memories]
+        return next((device for device in devices if device.type != "cpu"), devices[0])
+
+    def act(
+        self,
+        observations: NDArray[np.uint8],
+        action_masks: NDArray[np.bool_] | None,
+        episode_starts: torch.Tensor | None,
+        generator: torch.Generator,
+        deterministic: bool = False,
+    ) -> NDArray[np.int32]:
+        """The next actions of all agents, `[agents, 2]`, as `Policy.act` chooses them.
+
+        `observations [agents, tokens, 3]`; `action_masks [agents, actions]`, needed if `uses_action_masks`;
+        `episode_starts [agents] bool`.
+        """
+        actions = np.zeros((self.num_agents, 2), np.int32)
+        for index, (policy, agents) in enumerate(self._policies):
+            memory = self._memories[index]
+            masks = action_masks[agents] if action_masks is not None and policy.uses_action_masks else None
+            output = policy.act(
+                torch.from_numpy(observations[agents]).to(memory.device),
+                memory,
+                None if episode_starts is None else episode_starts[agents].to(memory.device),
+                generator,
+                deterministic,
+                None if masks is None else torch.from_numpy(masks).to(memory.device),
+            )
+            self._memories[index] = output.memory
+            actions[agents] = output.actions.cpu().numpy()
+        return actions
 
 
 def is_played(names: NDArray[np.str_], groups: Sequence[str], member: int | None = None) -> NDArray[np.bool_]:

@@ -1,17 +1,19 @@
-"""Evaluation of a policy: rewards, lengths and statistics of complete episodes in new worlds."""
+"""Evaluation of a policy or a team: rewards, lengths and statistics of complete episodes in new worlds."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from metta.agent.matmul_backend import fast_matmul
-from metta.agent.policy import MettaAgent, Policy, check_policy_fits
+from metta.agent.policy import MettaAgent, Policy
+from metta.agent.team import Players, Team, as_team
 from metta.errors import UsageError
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.random_streams import EVALUATION_STREAMS, EpisodeSplit
@@ -27,6 +29,8 @@ class EvalResult:
     """The episodes of an evaluation and their statistics."""
 
     episodes: tuple[EpisodeSummary, ...]
+    players: Mapping[str, NDArray[np.bool_]]
+    """name of each policy -> agents that it played, `[episodes, agents]`; a policy without a team has an empty name"""
 
     @property
     def episode_rewards(self) -> np.ndarray:
@@ -37,6 +41,25 @@ class EvalResult:
     def episode_lengths(self) -> np.ndarray:
         """Length of each episode, in steps. `[episodes] int64`"""
         return np.array([episode.length for episode in self.episodes])
+
+    @property
+    def policy_rewards(self) -> dict[str, np.ndarray]:
+        """Total reward of each episode, mean over the agents of a policy, by its name. `[episodes] float64`
+
+        Episodes in which a policy had no agents are left out.
+        """
+        rewards = {}
+        for name, is_its in self.players.items():
+            has_agents = np.asarray(is_its.any(axis=1))
+            if has_agents.any():
+                episodes = [episode for episode, is_one in zip(self.episodes, has_agents, strict=True) if is_one]
+                rewards[name] = mean_rewards(episodes, is_its[has_agents])
+        return rewards
+
+    @property
+    def policy_intervals(self) -> dict[str, Interval]:
+        """Mean of `policy_rewards` with its 95 % confidence interval, by the name of the policy."""
+        return {name: mean_interval(rewards) for name, rewards in self.policy_rewards.items()}
 
     @property
     def agent_rewards(self) -> np.ndarray:
@@ -96,14 +119,14 @@ class EvalResult:
 
 
 def evaluate(
-    policy: Policy,
+    policy: Policy | Team,
     env: MettaGridEnv,
     num_episodes: int = 10,
     seed: int | None = None,
     deterministic: bool = False,
     split: EpisodeSplit = "test",
 ) -> EvalResult:
-    """Evaluate a policy on `num_episodes` episodes in new worlds with the configs of `env`.
+    """Evaluate a policy, or a team, on `num_episodes` episodes in new worlds with the configs of `env`.
 
     Each world contributes its first episode only, so that short episodes are not over-represented. `seed`, by default
     the one that `env` was given or 0, determines maps, turn orders and sampled actions: the same policy, configs and
@@ -111,34 +134,34 @@ def evaluate(
     `split` of `MettaGridEnv`. With `deterministic`, each agent takes the most likely action (of equally likely ones the
     first in `spec.flat_actions`) instead of a sampled one. Neither `env` nor the policy is changed.
 
-    Raises UsageError if the policy was made for other observations or actions, `num_episodes` is below 1, or episodes
-    never end.
+    Raises UsageError if a policy was made for other observations or actions, an agent has no policy or more than one,
+    `num_episodes` is below 1, or episodes never end.
     """
-    check_policy_fits(policy, env.spec)
+    team = as_team(policy)
+    team.check_fits(env.spec)
     seed = env.default_seed if seed is None else seed
     generator = action_generator(seed, split)
     episodes: list[EpisodeSummary] = []
+    masks: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in team.policies}
+
+    def assign(worlds: MettaGridEnv) -> list[tuple[Policy, NDArray[np.bool_]]]:
+        assignments = team.assignments(worlds)
+        for name, (_, is_its) in zip(masks, assignments, strict=True):
+            masks[name].append(is_its.reshape(worlds.num_worlds, -1))
+        return assignments
+
     for worlds in env_batches(env, num_episodes, seed, split):
-        episodes += play_episodes(worlds, lambda _: [PolicyAssignment(policy)], generator, deterministic)
-    return EvalResult(tuple(episodes))
+        episodes += play_episodes(worlds, assign, generator, deterministic)
+    return EvalResult(tuple(episodes), {name: np.concatenate(parts) for name, parts in masks.items()})
 
 
-def eval_policy(agent: MettaAgent, env: MettaGridEnv, num_episodes: int = 10) -> dict[str, float]:
-    """Evaluate a policy with `evaluate` and return `mean_reward`, `std_reward`, `mean_length` and `std_length`.
+def eval_policy(agent: MettaAgent | Team, env: MettaGridEnv, num_episodes: int = 10) -> dict[str, float]:
+    """`mean_reward`, `std_reward`, `mean_length` and `std_length` of a policy, or of a team: see `evaluate`.
 
     The reward of an episode is its total reward, averaged over its agents; means and standard deviations are over
     episodes; lengths are in steps.
     """
     return evaluate(agent, env, num_episodes).summary()
-
-
-@dataclass(frozen=True)
-class PolicyAssignment:
-    """A policy and the agents that it controls."""
-
-    policy: Policy
-    is_controlled: np.ndarray | None = None
-    """mask of these agents, `[worlds * agents] bool`; None for all agents"""
 
 
 def action_generator(seed: int, split: EpisodeSplit = "test") -> torch.Generator:
@@ -171,48 +194,32 @@ def env_batches(
 
 def play_episodes(
     env: MettaGridEnv,
-    assign: Callable[[MettaGridEnv], Sequence[PolicyAssignment]],
+    assign: Callable[[MettaGridEnv], Sequence[tuple[Policy, NDArray[np.bool_]]]],
     generator: torch.Generator,
     deterministic: bool = False,
 ) -> list[EpisodeSummary]:
     """Play one episode in each world and return the summaries in the order of worlds.
 
-    `assign` is called once, after the reset, so that it can depend on the maps; it must assign each agent to exactly
-    one policy. Each assignment has its own recurrent memory.
+    `assign` returns policies with masks of their agents, `[worlds * agents] bool`; see `Players`. It is called once,
+    after the reset, so that it can depend on the maps.
     """
     first_episodes: dict[int, EpisodeSummary] = {}
     observations, _ = env.reset()
-    assignments = assign(env)
-    agents_by_policy = [
-        slice(None) if assignment.is_controlled is None else assignment.is_controlled.nonzero()[0]
-        for assignment in assignments
-    ]
-    needs_masks = any(assignment.policy.uses_action_masks for assignment in assignments)
-    memories = [
-        assignment.policy.initial_memory(len(observations[agents]))
-        for assignment, agents in zip(assignments, agents_by_policy, strict=True)
-    ]
+    players = Players(assign(env))
     episode_starts = torch.zeros(env.agents, dtype=torch.bool)
-    actions = np.zeros((env.agents, 2), np.int32)
     while len(first_episodes) < env.num_worlds:
-        masks = env.action_masks() if needs_masks else None
-        for index, (assignment, agents) in enumerate(zip(assignments, agents_by_policy, strict=True)):
-            memory = memories[index]
-            device, uses_masks = memory.device, assignment.policy.uses_action_masks
-            with fast_matmul(device):
-                output = assignment.policy.act(
-                    torch.from_numpy(observations[agents]).to(device),
-                    memory,
-                    episode_starts[agents].to(device),
-                    generator,
-                    deterministic,
-                    None if masks is None or not uses_masks else torch.from_numpy(masks[agents]).to(device),
-                )
-            memories[index] = output.memory
-            actions[agents] = output.actions.cpu().numpy()
+        masks = env.action_masks() if players.uses_action_masks else None
+        with fast_matmul(players.device):
+            actions = players.act(observations, masks, episode_starts, generator, deterministic)
         observations, _, terminated, truncated, info = env.step(actions)
         episode_starts = torch.from_numpy(terminated | truncated)
         for episode in info.episodes:
             # worlds are reset automatically and play on until all have finished one episode; later ones are ignored
             first_episodes.setdefault(episode.world, episode)
     return [first_episodes[world] for world in sorted(first_episodes)]
+
+
+def mean_rewards(episodes: Sequence[EpisodeSummary], is_included: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Total reward of each episode, mean over the agents `is_included [episodes, agents]`. `[episodes]`"""
+    rewards = np.stack([episode.rewards for episode in episodes])
+    return np.asarray(rewards.mean(axis=1, dtype=np.float64, where=is_included))

@@ -1,4 +1,4 @@
-"""Match of two policies: both control different agents of the same worlds, and their rewards are compared."""
+"""Match of two policies or teams: both control different agents of the same worlds, and their rewards are compared."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from metta.agent.policy import Policy, check_policy_fits
+from metta.agent.policy import Policy
+from metta.agent.team import Team, as_team, group_names, is_played
 from metta.config.env.env_config import EnvConfig
 from metta.config.self_play import agents_of_groups
 from metta.errors import UsageError, did_you_mean
 from metta.evaluation.confidence_intervals import Interval, mean_interval
-from metta.evaluation.evaluate import PolicyAssignment, action_generator, env_batches, play_episodes
+from metta.evaluation.evaluate import action_generator, env_batches, mean_rewards, play_episodes
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import EpisodeSummary
@@ -35,12 +37,12 @@ class MatchResult:
     @property
     def policy_rewards(self) -> np.ndarray:
         """Total reward of each episode, mean over the policy's agents. `[episodes] float64`"""
-        return self._mean_rewards(self.is_policy_agent)
+        return mean_rewards(self.episodes, self.is_policy_agent)
 
     @property
     def opponent_rewards(self) -> np.ndarray:
         """Total reward of each episode, mean over the opponent's agents. `[episodes] float64`"""
-        return self._mean_rewards(~self.is_policy_agent)
+        return mean_rewards(self.episodes, ~self.is_policy_agent)
 
     @property
     def policy_interval(self) -> Interval:
@@ -60,14 +62,10 @@ class MatchResult:
         """
         return mean_interval(self.policy_rewards - self.opponent_rewards)
 
-    def _mean_rewards(self, is_included: np.ndarray) -> np.ndarray:
-        rewards = np.stack([episode.rewards for episode in self.episodes])
-        return np.asarray(rewards.mean(axis=1, dtype=np.float64, where=is_included))
-
 
 def play_match(
-    policy: Policy,
-    opponent: Policy,
+    policy: Policy | Team,
+    opponent: Policy | Team,
     env: MettaGridEnv,
     num_episodes: int = 10,
     seed: int | None = None,
@@ -75,19 +73,20 @@ def play_match(
     groups: Sequence[str] = (),
     deterministic: bool = False,
 ) -> MatchResult:
-    """Play `num_episodes` episodes of two policies in new worlds with the configs of `env`.
+    """Play `num_episodes` episodes of two policies or teams in new worlds with the configs of `env`.
 
     If `groups` is not empty, `policy` controls the agents of these groups; otherwise it controls a fraction `share` of
     the agents of each world, rounded to whole agents and selected at random for each episode. `opponent` controls the
-    other agents. The same policies, configs and seed (by default the one that `env` was given, or 0) give the same
-    result; maps are those that `evaluate` uses with the same seed. With `deterministic`, the agents of both policies
+    other agents. A side that is a team plays each of its agents with the policy that plays this agent in the team. The
+    same policies, configs and seed (by default the one that `env` was given, or 0) give the same result; maps are those that `evaluate` uses with the same seed. With `deterministic`, the agents of both policies
     take the most likely action instead of a sampled one.
 
     Raises UsageError if a policy was made for other observations or actions, one of the two has no agent, a group does
     not exist, `num_episodes` is below 1, or episodes never end.
     """
-    for player in (policy, opponent):
-        check_policy_fits(player, env.spec)
+    teams = as_team(policy), as_team(opponent)
+    for team in teams:
+        team.check_fits(env.spec)
     seed = env.default_seed if seed is None else seed
     generator = action_generator(seed)
     side_generator = np.random.default_rng(RandomStream.MATCH_SIDES.sequence(seed))
@@ -96,14 +95,19 @@ def play_match(
     episodes: list[EpisodeSummary] = []
     masks: list[np.ndarray] = []
 
-    def assign(worlds: MettaGridEnv) -> list[PolicyAssignment]:
+    def assign(worlds: MettaGridEnv) -> list[tuple[Policy, NDArray[np.bool_]]]:
         if groups:
-            is_policy_agent = _is_in_groups(worlds, groups)
+            is_policy_agent = is_played(group_names(worlds), groups)
         else:
             orders = [side_generator.permutation(env.num_agents) for _ in range(worlds.num_worlds)]
             is_policy_agent = np.stack(orders) < num_policy_agents
         masks.append(is_policy_agent)
-        return [PolicyAssignment(policy, is_policy_agent.ravel()), PolicyAssignment(opponent, ~is_policy_agent.ravel())]
+        sides = is_policy_agent.ravel(), ~is_policy_agent.ravel()
+        return [
+            (player, is_its & side)
+            for team, side in zip(teams, sides, strict=True)
+            for player, is_its in team.assignments(worlds)
+        ]
 
     for worlds in env_batches(env, num_episodes, seed):
         episodes += play_episodes(worlds, assign, generator, deterministic)
@@ -165,15 +169,3 @@ def _check_groups(env: MettaGridEnv, groups: Sequence[str]) -> None:
                 f"the policy's groups ({', '.join(groups)}) leave {side} no agent: "
                 f"they contain {num_policy_agents} of {sum(counts.values())} agents"
             )
-
-
-def _is_in_groups(env: MettaGridEnv, groups: Sequence[str]) -> np.ndarray:
-    """`[worlds, agents] bool`: True for agents that belong to one of the groups in the current episodes."""
-    group_indices = env.groups.reshape(env.num_worlds, env.num_agents)
-    group_names = [list(env.configs[task].game.groups) for task in env.tasks]
-    return np.stack(
-        [
-            np.isin(indices, [names.index(group) for group in groups])
-            for indices, names in zip(group_indices, group_names, strict=True)
-        ]
-    )

@@ -1,29 +1,30 @@
-"""Episode player: run a policy in one world, step by step, for recording and for `metta watch` and `metta play`."""
+"""Episode player: run a policy or a team in one world, step by step, for recordings, `metta watch` and `metta play`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 
-from metta.agent.policy import Policy, check_policy_fits
+from metta.agent.policy import Policy
+from metta.agent.team import Players, Team, as_team
 from metta.config.env.env_config import EnvConfig
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
 
 
 class EpisodePlayer:
-    """Plays episodes of a policy in one world, one step per call of `step`.
+    """Plays episodes of a policy, or of a team, in one world, one step per call of `step`.
 
     The same policy, config and seed give the same episodes, on the maps of `MettaGridEnv(env_config, seed=seed)`. With
     `deterministic`, agents take the most likely action instead of a sampled one. The player creates its own env and
-    random generator, so that global random states are unchanged. The policy acts in evaluation mode; each step restores
-    its previous mode.
+    random generator, so that global random states are unchanged. Policies act in evaluation mode; each step restores
+    their previous mode.
     """
 
-    def __init__(self, policy: Policy, env_config: EnvConfig, seed: int = 0, deterministic: bool = False):
+    def __init__(self, policy: Policy | Team, env_config: EnvConfig, seed: int = 0, deterministic: bool = False):
         """Start the first episode. Raises UsageError if the policy was made for other observations or actions."""
         self.env = MettaGridEnv(env_config, seed=seed, auto_reset=False)
         self._generator = torch.Generator().manual_seed(RandomStream.EPISODE_PLAYER.seed(seed))
@@ -31,13 +32,13 @@ class EpisodePlayer:
         self.episode = -1
         self.start_episode(policy)
 
-    def start_episode(self, policy: Policy | None = None) -> None:
+    def start_episode(self, policy: Policy | Team | None = None) -> None:
         """Start the next episode, on a new map. `policy`, if given, replaces the current policy."""
         if policy is not None:
-            check_policy_fits(policy, self.env.spec)
-            self.policy = policy
+            self._team = as_team(policy)
+            self._team.check_fits(self.env.spec)
         self._observations, _ = self.env.reset()
-        self._memory = self.policy.initial_memory(self.env.agents)
+        self._players = Players(self._team.assignments(self.env))
         self.episode += 1
         self.actions = np.zeros((self.env.agents, 2), np.int32)
         """(action id, argument) of each agent in the last step, `[agents, 2]`"""
@@ -52,13 +53,11 @@ class EpisodePlayer:
 
         `overrides` maps an agent index to the (action id, argument) that replaces the policy's action.
         """
-        device = self._memory.device
-        with _evaluation_mode(self.policy):
-            observations = torch.from_numpy(self._observations).to(device)
-            masks = torch.from_numpy(self.env.action_masks()).to(device) if self.policy.uses_action_masks else None
-            output = self.policy.act(observations, self._memory, None, self._generator, self.deterministic, masks)
-        self._memory = output.memory
-        self.actions = output.actions.cpu().numpy().astype(np.int32)
+        masks = self.env.action_masks() if self._players.uses_action_masks else None
+        with ExitStack() as modes:
+            for policy in self._team.policies.values():
+                modes.enter_context(_evaluation_mode(policy))
+            self.actions = self._players.act(self._observations, masks, None, self._generator, self.deterministic)
         for agent_index, action in (overrides or {}).items():
             self.actions[agent_index] = action
         self._observations, self.rewards, terminated, truncated, _ = self.env.step(self.actions)

@@ -1,4 +1,4 @@
-"""Episode recording: play one episode of a policy and return the state of the world at every step as arrays."""
+"""Episode recording: play one episode of a policy or a team, and return the states of the world as arrays."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.agent.policy import Policy
+from metta.agent.team import Team
 from metta.config.env.env_config import EnvConfig
 from metta.errors import UsageError
 from metta.replay.block_tracking import BlockTracker
@@ -101,7 +102,7 @@ class _StateRecorder:
 
 
 def record_episode(
-    policy: Policy, env_config: EnvConfig, seed: int, max_steps: int | None = None, deterministic: bool = False
+    policy: Policy | Team, env_config: EnvConfig, seed: int, max_steps: int | None = None, deterministic: bool = False
 ) -> Replay:
     """Play one episode in a new world and record every state.
 
