@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_runs import TINY, ignore, tiny_config
+from tiny_runs import TEAM, TINY, ignore, tiny_config
 
 from metta.api import load_config, train_run
 from metta.run.loggers import numbers
@@ -26,7 +26,7 @@ EVERYTHING = (
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Every metric that a run with all features enabled writes."""
+    """Every metric that a run with all features enabled, or with several policies, writes."""
     folder = tmp_path_factory.mktemp("everything")
     first = tiny_config(folder / "teacher", "run.total_timesteps=512")
     train_run(first, ignore)
@@ -38,7 +38,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: timer.interval_seconds == 1)
         train_run(tiny_config(folder / "run", "run.total_timesteps=2048", *EVERYTHING, *advice), ignore)
-    lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
+        own = "policies.deer.self_play={share=0.5, snapshot_interval=1}"
+        others = ("agent.analyze_weights_interval=1", "simulation.evaluate_interval=1")
+        train_run(tiny_config(folder / "team", "run.total_timesteps=1024", *TEAM, own, *others), ignore)
+    lines = [line for run in ("run", "team") for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
     return {name for line in lines for name in numbers(json.loads(line))}
 
 

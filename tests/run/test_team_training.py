@@ -29,7 +29,7 @@ from tiny_runs import (
     weights_of,
 )
 
-from metta.api import EpochEnded, Event, Notice, Override, RunBegan, TrainingState, resume_run, train_run
+from metta.api import EpochEnded, Event, Notice, Override, RunBegan, TrainingState, load_policy, resume_run, train_run
 from metta.errors import CheckpointError, ConfigError, TrainingError, UsageError
 from metta.rl.curricula.curriculum import Curriculum
 from metta.run.training_run import TrainingRun
@@ -153,6 +153,31 @@ def test_a_policy_for_each_agent(tmp_path: Path) -> None:
     assert {name.partition(".")[0] for name in weights} == {f"herd_{index}" for index in range(4)}
     first, second = ({k.partition(".")[2]: w for k, w in weights.items() if k.startswith(f"herd_{i}.")} for i in (0, 1))
     assert any(not torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_best_policies_are_those_that_learn(
+    straight: tuple[Path, list[Event]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluations and replays during training have all policies; `best.pt` is chosen by those in training."""
+    frozen = f'policies.deer={{groups=["grazers"], train=false, init_from="{straight[0]}"}}'
+    often = ("simulation.evaluate_interval=1", "simulation.replay_interval=1", "checkpoint.keep_best=true")
+    monkeypatch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: timer.interval_seconds == 1)
+    config = tiny_config(tmp_path / "run", "run.total_timesteps=1536", *TEAM[:2], frozen, *often)
+    ended = train_run(config, ignore)
+    lines = metrics_of(tmp_path / "run")
+    scores = [line["evaluation"]["wolves/mean_reward"] for line in lines]
+    assert ended.best is not None
+    assert (ended.best.mean_reward, ended.best.epoch) == (max(scores), 1 + scores.index(max(scores)))
+    for evaluation in (line["evaluation"] for line in lines):
+        both = (evaluation["wolves/mean_reward"] + evaluation["deer/mean_reward"]) / 2
+        assert evaluation["mean_reward"] == pytest.approx(both)
+    assert len(list((tmp_path / "run" / "replays").glob("*.html"))) == len(lines)
+    best = load_policy(tmp_path / "run" / "checkpoints" / "best.pt")
+    assert list(best.team.policies) == ["wolves", "deer"]
+    assert best.metadata["epoch"] == ended.best.epoch
+    deer = {name: weight for name, weight in weights_of(straight[0], EPOCHS).items() if name.startswith("deer")}
+    saved = {name: weight for name, weight in weights_of(tmp_path / "run", 3).items() if name.startswith("deer")}
+    assert_same_weights(deer, saved)
 
 
 def test_names_of_policies_cannot_change(straight: tuple[Path, list[Event]], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from metta.evaluation.evaluate import EvalResult
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.optimizer import compute_gradient_stats
 from metta.rl.rollout import BatchInfo
@@ -81,7 +82,7 @@ class EpochMetrics:
     weights: dict[str, float] = field(default_factory=dict)
     """`analyze_weights`, every `agent.analyze_weights_interval` epochs"""
     evaluation: dict[str, float] = field(default_factory=dict)
-    """`TrainingRun.evaluate` after this epoch; empty if no evaluation was due"""
+    """`evaluation_metrics` of `TrainingRun.evaluate` after this epoch; empty if no evaluation was due"""
     seconds: float = 0.0
     """seconds of training since the run started, without evaluations, checkpoints and the time between resumes"""
     steps_per_second: float = 0.0
@@ -151,6 +152,12 @@ def epoch_metrics(
         seconds_infer=batch.seconds_infer,
         seconds_learn=progress.seconds_learn,
     )
+
+
+def evaluation_metrics(result: EvalResult) -> dict[str, float]:
+    """The metrics of an evaluation: of all agents, and the mean reward of each policy with a name."""
+    own = {f"{name}/mean_reward": interval.mean for name, interval in result.policy_intervals.items() if name}
+    return result.summary() | own
 
 
 def _by_name(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

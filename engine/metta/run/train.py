@@ -22,7 +22,7 @@ from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
 from metta.rl.rollout import ProgressCallback
 from metta.run.device import find_device, gpu_memory
-from metta.run.epoch_metrics import EpochMetrics, epoch_metrics
+from metta.run.epoch_metrics import EpochMetrics, epoch_metrics, evaluation_metrics
 from metta.run.events import (
     CheckpointSaved,
     EpochEnded,
@@ -191,7 +191,7 @@ def _train(
             result = None
             if evaluations.is_due() or (config.checkpoint.keep_best and run.is_finished):
                 result = _interruptible(run.evaluate, listener, signals)
-                metrics = dataclasses.replace(metrics, evaluation=result.summary() if result else {})
+                metrics = dataclasses.replace(metrics, evaluation=evaluation_metrics(result) if result else {})
             directory.check_exists()
             metrics_file.append(metrics.line())
             if result is not None and config.checkpoint.keep_best:

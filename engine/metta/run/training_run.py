@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from metta.agent.policy import MettaAgent
@@ -24,8 +25,8 @@ from metta.config.policies import joint_plan
 from metta.config.run import RunConfig, policy_settings
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, Problem
-from metta.evaluation.confidence_intervals import Interval
-from metta.evaluation.evaluate import EvalResult, evaluate
+from metta.evaluation.confidence_intervals import Interval, mean_interval
+from metta.evaluation.evaluate import EvalResult, evaluate, mean_rewards
 from metta.random_streams import RandomStream
 from metta.replay.recording import record_episode
 from metta.replay.replay_files import replay_title, write_replay
@@ -259,7 +260,7 @@ class TrainingRun:
 
     def evaluate(self) -> EvalResult:
         """Evaluate the policies in new copies of the evaluation environment, on maps of its own split "validation"."""
-        return evaluate(self.team.policies[""], self.env, EVALUATION_EPISODES, split="validation")
+        return evaluate(self.team, self.env, EVALUATION_EPISODES, split="validation")
 
     def keep_if_best(self, result: EvalResult, checkpoints: Path) -> None:
         """Write the policies as `best.pt` if their evaluation has a higher mean reward than those before."""
@@ -275,11 +276,14 @@ class TrainingRun:
         Uses torch's global random generator.
         """
         team = load_policy(checkpoints / BEST, self.device, self.env.config).team
-        return self._learners_reward(evaluate(team.policies[""], self.env, FRESH_EPISODES))
+        return self._learners_reward(evaluate(team, self.env, FRESH_EPISODES))
 
     def _learners_reward(self, result: EvalResult) -> Interval:
         """Mean reward of the agents whose policies are in training."""
-        return result.reward_interval
+        if not self.frozen:
+            return result.reward_interval
+        is_theirs = np.logical_or.reduce([result.players[name] for name in self.learners])
+        return mean_interval(mean_rewards(result.episodes, is_theirs))
 
     def record(self, replays: Path, run_name: str = "", prefix: str = "") -> ReplaySaved:
         """Record an episode in the directory `replays`. Cycles through the tasks; each uses the same map every time.
@@ -288,9 +292,7 @@ class TrainingRun:
         """
         tasks = [task for task, weight in enumerate(self.curriculum.weights) if weight > 0]
         task = tasks[self._episodes_recorded % len(tasks)]
-        replay = record_episode(
-            self.team.policies[""], self.curriculum.env_configs[task], self.config.run.seed, RECORDED_STEPS
-        )
+        replay = record_episode(self.team, self.curriculum.env_configs[task], self.config.run.seed, RECORDED_STEPS)
         title = replay_title(run_name or self.config.run.name, f"epoch {self.epoch}", self.curriculum.names[task])
         paths = write_replay(replay, replays, f"{prefix}replay_{self.epoch:06d}", title, overwrite=False)
         self._episodes_recorded += 1

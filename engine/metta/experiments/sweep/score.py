@@ -102,4 +102,5 @@ def _evaluated(run_dir: Path, policy: str, device: str) -> float:
         raise CheckpointError(f"{run_dir} has no checkpoint")
     loaded = load_policy(checkpoint, find_device(device))
     env = make_environment(loaded.env_config)
-    return evaluate(loaded.agent, env, EVALUATION_EPISODES, seed=0, split="validation").mean_reward
+    result = evaluate(loaded.team, env, EVALUATION_EPISODES, seed=0, split="validation")
+    return result.policy_intervals[policy].mean if policy else result.mean_reward
