@@ -99,6 +99,14 @@ def test_resumed_by_equally_many_processes_the_run_is_bit_identical(runs: Path) 
         assert not torch.equal(own[name], others[0][name])
 
 
+def test_several_policies_resume_bit_identically_too(runs: Path) -> None:
+    straight, stopped = runs / "team_straight", runs / "team_stopped"
+    lines = metrics_of(straight)
+    assert [line["agent_step"] for line in lines] == [480, 960, 1440, 1920]
+    assert lines == metrics_of(stopped)
+    assert_same_weights(weights_of(straight, 4), weights_of(stopped, 4))
+
+
 def test_batch_sizes_are_of_all_processes_or_of_each(runs: Path) -> None:
     for batch, collected in (("global", 512), ("per_process", 1024)):
         first, second = (torch.load(runs / f"{batch}_{rank}.pt", weights_only=True) for rank in (0, 1))

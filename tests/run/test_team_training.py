@@ -30,7 +30,11 @@ from tiny_runs import (
 )
 
 from metta.api import EpochEnded, Event, Notice, Override, RunBegan, TrainingState, load_policy, resume_run, train_run
+from metta.config.loading.load import dump_config
+from metta.config.loading.sweep_file import load_sweep
+from metta.config.run import policy_settings
 from metta.errors import CheckpointError, ConfigError, TrainingError, UsageError
+from metta.experiments.sweep.score import score_run
 from metta.rl.curricula.curriculum import Curriculum
 from metta.run.training_run import TrainingRun
 from metta_cli.views.training_lines import JsonView, PlainView
@@ -227,6 +231,31 @@ def test_metrics_are_those_of_each_policy(straight: tuple[Path, list[Event]]) ->
         assert {name.partition("/")[0] for name in lines[-1]} == {"wolves", "deer"}
     assert "deer/value_target_std" in line["losses"]
     assert "wolves/value_target_std" not in line["losses"]
+
+
+def test_a_sweep_improves_the_reward_of_a_policy(straight: tuple[Path, list[Event]], tmp_path: Path) -> None:
+    base = tmp_path / "base.toml"
+    base.write_text(dump_config(tiny_config("", LENGTH, *TEAM)))
+    scores = {}
+    for metric in ("reward/deer", "evaluation/deer/mean_reward", "evaluation/mean_reward", "reward/dear"):
+        path = tmp_path / "sweep.toml"
+        path.write_text(
+            f'[sweep]\nbase = "base.toml"\nmetric = "{metric}"\n'
+            "parameters = { policies.deer.optimizer.learning_rate = { values = [0.001, 0.002] } }\n"
+        )
+        if "dear" in metric:
+            with pytest.raises(ConfigError, match=r'sweep\.metric .*unknown policy "dear"; did you mean "deer"\?'):
+                load_sweep(path)
+            continue
+        sweep = load_sweep(path)
+        values = {"policies.deer.optimizer.learning_rate": 0.002}
+        (deer,) = [
+            each for each in policy_settings(sweep.run_config(values, tmp_path / "run", 0)) if each.name == "deer"
+        ]
+        assert deer.optimizer.learning_rate == 0.002
+        scores[metric] = score_run(straight[0], sweep.config, "cpu")
+    assert scores["reward/deer"] == metrics_of(straight[0])[-1]["reward/deer"]
+    assert len(set(scores.values())) == 3
 
 
 def test_progress_names_the_policies(straight: tuple[Path, list[Event]]) -> None:

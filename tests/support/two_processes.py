@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tiny_runs import Recorder, ignore, only_learner, tiny_config
+from tiny_runs import TEAM, Recorder, ignore, only_learner, tiny_config
 
 from metta.agent.policy import make_agent
 from metta.api import Notice, Override, resume_run, train_run
@@ -99,6 +99,10 @@ def runs(directory: Path, processes: Processes) -> None:
     train_run(tiny_config(directory / "straight", *STEADY, *SELF_PLAY, *TEACHER, "run.total_timesteps=2048"), ignore)
     train_run(tiny_config(directory / "stopped", *STEADY, *SELF_PLAY, *TEACHER, "run.total_timesteps=1024"), ignore)
     resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
+    team = (*STEADY, *TEAM, "policies.deer.self_play={share=0.5, snapshot_interval=1, pool_size=1}")
+    train_run(tiny_config(directory / "team_straight", *team, "run.total_timesteps=1536"), ignore)
+    train_run(tiny_config(directory / "team_stopped", *team, "run.total_timesteps=512"), ignore)
+    resume_run(directory / "team_stopped", ignore, [Override.parse("run.total_timesteps=1536")])
     for batch in ("global", "per_process"):
         config = tiny_config("", f"distributed.batch='{batch}'")
         run = TrainingRun(config, Curriculum.from_config(config), processes=processes)
