@@ -78,8 +78,9 @@ def play_match(
     If `groups` is not empty, `policy` controls the agents of these groups; otherwise it controls a fraction `share` of
     the agents of each world, rounded to whole agents and selected at random for each episode. `opponent` controls the
     other agents. A side that is a team plays each of its agents with the policy that plays this agent in the team. The
-    same policies, configs and seed (by default the one that `env` was given, or 0) give the same result; maps are those that `evaluate` uses with the same seed. With `deterministic`, the agents of both policies
-    take the most likely action instead of a sampled one.
+    same policies, configs and seed (by default the one that `env` was given, or 0) give the same result; maps are those
+    that `evaluate` uses with the same seed. With `deterministic`, the agents of both policies take the most likely
+    action instead of a sampled one.
 
     Raises UsageError if a policy was made for other observations or actions, one of the two has no agent, a group does
     not exist, `num_episodes` is below 1, or episodes never end.
