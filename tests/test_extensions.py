@@ -320,6 +320,68 @@ def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
     assert 'needs the map builder "stripes", which is not installed' in message
 
 
+RULES = """
+import numpy as np
+from metta.api import FEATURES, REWARDS, TERMINATIONS
+
+@REWARDS.register("fresh")
+def fresh(worlds, per_cell: float = 1.0):
+    visited = worlds.memory("visited", "cell", dtype=bool)
+    is_new = ~worlds.at(visited)
+    visited |= worlds.find("agent")
+    return (per_cell * is_new).astype(np.float32)
+
+@FEATURES.register("trail", at="cells", scale=20.0)
+def trail(worlds):
+    age = worlds.memory("age", "cell", dtype=np.uint8)
+    age[:] = np.where(worlds.find("agent"), 20, np.maximum(age, 1) - 1)
+    return age
+
+@TERMINATIONS.register("unlucky")
+def unlucky(worlds, chance: float = 0.1):
+    return worlds.random("world") < chance
+"""
+RULES_IN_FILE = """
+[env.rewards.fresh]
+weight = 0.1
+[env.features.trail]
+[env.terminations.unlucky]
+"""
+
+
+def test_rules_of_a_package_are_trained_resumed_and_named_when_they_are_missing(here: Path) -> None:
+    kinds = {"rewards": "fresh", "features": "trail", "terminations": "unlucky"}
+    entries = {f"metta.{kind}": {name: f"my_rules:{name}"} for kind, name in kinds.items()}
+    site = install(here / "site", "my-rules", entries, my_rules=RULES)
+    (here / "ruled.toml").write_text(TINY + RULES_IN_FILE)
+    train = ["train", "ruled.toml", "--quiet", "--set", "lr_schedule.anneal_lr=false", "--set", "experience.workers=2"]
+    whole, half, resumed, evaluated = metta(
+        here,
+        [*train, "--run-dir", "whole", "--total-timesteps", "3072"],
+        [*train, "--run-dir", "half", "--total-timesteps", "1536"],
+        ["resume", "half", "--total-timesteps", "3072", "--quiet"],
+        ["eval", "half/checkpoints/checkpoint_000006.pt", "--episodes", "3", "--json"],
+    )
+    for ran in (whole, half, resumed):
+        done(ran)
+    values = json.loads(done(evaluated))
+    assert set(values["policy"]["reward_terms"]) == {"fresh"}
+    lines = [json.loads((here / run / "metrics.jsonl").read_text().splitlines()[-1]) for run in ("whole", "half")]
+    assert lines[0]["reward_terms"] == lines[1]["reward_terms"] != {}
+    weights = [torch.load(here / run / "checkpoints/checkpoint_000006.pt") for run in ("whole", "half")]
+    for name, weight in weights[0]["weights"].items():
+        assert torch.equal(weight, weights[1]["weights"][name]), name
+    for file in site.rglob("*"):
+        if file.is_file():
+            file.unlink()
+    message = refused(metta_here("eval", "half/checkpoints/checkpoint_000006.pt"))
+    assert 'needs the reward "fresh", which is not installed; install the package that provides it' in message
+    message = refused(metta_here("resume", "half"))
+    assert "env.rewards[0].type" in message
+    for kind, name in kinds.items():
+        assert f'got "{name}": install the package that provides this {kind[:-1]}' in message
+
+
 # -- registered in code ---------------------------------------------------------------------------------------------
 
 

@@ -334,6 +334,7 @@ def test_a_wrong_result_is_named_with_rule_and_step(kind: str, problem: str) -> 
         ({"rewards": {"exploration": {"groups": ["agnt"]}}}, 'groups.0. *unknown group "agnt"; did you mean "agent"'),
         ({"rewards": [{"type": "exploration"}] * 2}, r'rewards\[1\].name *must be unique; "exploration" is used twice'),
         ({"rewards": [{"type": "explroation"}]}, 'got "explroation"; did you mean "exploration"'),
+        ({"rewards": [{"type": "test.new cells"}]}, r"rewards\[0\].name *must be set to letters"),
         ({"rewards": [{"type": "sunshine"}]}, 'got "sunshine": install the package that provides this reward'),
         ({"features": [{"type": "test.trail", "name": "hp"}]}, 'must not be the built-in feature "hp"'),
         ({"terminations": [{"type": "goal", "settings": {"by": "most"}}]}, 'by *must be one of "sum", "any", "all"'),

@@ -5,6 +5,7 @@ Each list can also be written as tables by name: `[env.rewards.near_altar]`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self
 
@@ -14,7 +15,7 @@ from metta.config.env.game import GameConfig, Reward
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX
 from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS, FeatureOptions, PartRegistry
 from metta.config.parts.settings import checked_settings
-from metta.config.validation.frozen_model import Name, NamedTable, RegisteredName
+from metta.config.validation.frozen_model import NAME_PATTERN, Name, NamedTable, RegisteredName
 from metta.errors import Problem, RulesError, did_you_mean
 
 SettingValue = Annotated[Any, WithJsonSchema({"type": ["boolean", "number", "string", "array", "object"]})]
@@ -53,6 +54,11 @@ class PartConfig(NamedTable):
         except RulesError as error:
             problems = [Problem(("settings", *problem.path), problem.message) for problem in error.problems]
             raise RulesError(problems) from None
+        if not self.name and not re.fullmatch(NAME_PATTERN, self.type):
+            message = (
+                f"must be set to letters, digits, '.', '_' or '-', which the type \"{self.type}\" does not consist of"
+            )
+            raise RulesError([Problem(("name",), message)])
         self.__dict__.update(name=self.name or self.type, settings=settings)
         return self
 

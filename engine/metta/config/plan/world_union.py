@@ -13,7 +13,8 @@ from metta.errors import ConfigError, Problem
 
 _KEYS = {
     "num_agents": "env.game.num_agents",
-    "feature_names": "env.game.inventory_item_names",
+    "feature_names": "env.game.inventory_item_names or env.features",
+    "feature_scales": "env.features, by scale,",
     "object_type_names": "env.objects",
     "group_ids": "env.game.groups, by id,",
     "observation_height": "env.game.observation_height",
