@@ -40,6 +40,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         train_run(tiny_config(folder / "run", "run.total_timesteps=2048", *EVERYTHING, *advice), ignore)
         own = "policies.deer.self_play={share=0.5, snapshot_interval=1}"
         others = ("agent.analyze_weights_interval=1", "simulation.evaluate_interval=1")
+        others += ('env.rewards=[{type="exploration"}]',)
         train_run(tiny_config(folder / "team", "run.total_timesteps=1024", *TEAM, own, *others), ignore)
     lines = [line for run in ("run", "team") for line in (folder / run / "metrics.jsonl").read_text().splitlines()]
     return {name for line in lines for name in numbers(json.loads(line))}
