@@ -161,7 +161,7 @@ CONFLICTS: dict[str, tuple[EnvConfig, EnvConfig, str]] = {
     "order of items": (
         world(NOOP),
         world(NOOP, inventory_item_names=DEFAULT_ITEMS[::-1]),
-        "env.game.inventory_item_names or env.features has the same entries with other ids",
+        "env.game.inventory_item_names has the same entries with other ids",
     ),
     "objects": (objects(), objects({"type": "wall", "name": "lamp", "type_id": 20}), "env.objects has lamp"),
     "fewer objects": (objects({"type": "wall", "name": "lamp", "type_id": 20}), objects(), "env.objects lacks lamp"),

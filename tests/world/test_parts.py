@@ -415,3 +415,9 @@ def test_a_view_of_some_worlds_has_their_rows() -> None:
     for array in (whole.positions, whole.inventories, whole.cells, whole.rewards):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
+
+
+def test_tasks_need_the_same_features() -> None:
+    plain = EnvConfig.model_validate({**ALL_PARTS, "features": []})
+    with pytest.raises(ConfigError, match="must be a world that .*; env.features has mine, facing, trail"):
+        MettaGridEnv([plain, CONFIG])

@@ -13,7 +13,7 @@ from metta.errors import ConfigError, Problem
 
 _KEYS = {
     "num_agents": "env.game.num_agents",
-    "feature_names": "env.game.inventory_item_names or env.features",
+    "feature_names": "env.game.inventory_item_names",
     "feature_scales": "env.features, by scale,",
     "object_type_names": "env.objects",
     "group_ids": "env.game.groups, by id,",
@@ -133,6 +133,8 @@ def _spec_differences(spec: EnvSpec, first: EnvSpec) -> Iterator[str]:
         ours, theirs = getattr(spec, field), getattr(first, field)
         if ours == theirs:
             continue
+        if field == "feature_names" and (set(ours) ^ set(theirs)).difference(_items([*ours, *theirs])):
+            key = "env.features"
         if isinstance(ours, list) and (more := [entry for entry in ours if entry not in ("", *theirs)]):
             yield f"{key} has {_list_text(more)}"
         elif isinstance(ours, list) and (less := [entry for entry in theirs if entry not in ("", *ours)]):
@@ -141,6 +143,11 @@ def _spec_differences(spec: EnvSpec, first: EnvSpec) -> Iterator[str]:
             yield f"{key} has the same entries with other ids"
         else:
             yield f"{key} is {ours}, not {theirs}"
+
+
+def _items(features: Sequence[str]) -> list[str]:
+    """The features of items."""
+    return [name for name in features if name.startswith(ITEM_PREFIX)]
 
 
 def _list_text(entries: Sequence[Any]) -> str:
