@@ -50,7 +50,8 @@ WRONG = {
     ),
     "unknown metric": (
         HEAD + 'metric = "evaluation/reward"\nparameters."ppo.gamma" = { low = 0.9, high = 0.99 }\n',
-        '  line 3  sweep.metric  must be "evaluation/mean_reward", "reward" or "seconds to reward = NUMBER"; got '
+        '  line 3  sweep.metric  must be "evaluation/mean_reward", "reward", "reward/POLICY", '
+        '"evaluation/POLICY/mean_reward" or "seconds to reward = NUMBER"; got '
         '"evaluation/reward"; did you mean "evaluation/mean_reward"?',
     ),
     "metric without its number": (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import TINY, tiny_config
+from tiny_runs import TINY, only_learner, tiny_config
 from torch.autograd import DeviceType
 from typer.testing import CliRunner, Result
 
@@ -53,13 +53,13 @@ def test_a_bench_measures_all_parts_and_writes_nothing(tmp_path: Path, monkeypat
 def test_rollouts_of_a_sample_have_the_worlds_of_the_file_and_updates_its_minibatches() -> None:
     config = tiny_config("", "experience.batch_size=2048", "agent.use_prev_reward=false")
     sampler = SpeedSampler(config, batch_plan(config), threads=1, steps=4)
-    plan, updates = sampler._experience.plan, sampler._run.experience.plan
+    plan, updates = sampler._experiences[""].plan, sampler._run.plan
     assert plan.num_worlds == batch_plan(config).num_worlds
     assert plan.num_world_batches == batch_plan(config).num_world_batches
     assert (updates.horizon, updates.batch_size, updates.num_minibatches) == (8, 256, 1)
-    before = {name: weight.clone() for name, weight in sampler._run.agent.state_dict().items()}
+    before = {name: weight.clone() for name, weight in only_learner(sampler._run).agent.state_dict().items()}
     sampler.sample()
-    for name, weight in sampler._run.agent.state_dict().items():
+    for name, weight in only_learner(sampler._run).agent.state_dict().items():
         np.testing.assert_allclose(weight, before[name], atol=1e-6, err_msg=name)
     sampler.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
