@@ -182,6 +182,7 @@ def note_sampling(*policies: str) -> None:
 
 def check_teacher(config: api.RunConfig) -> None:
     """Raise ConfigError if a registered policy is the teacher and cannot play in a world of the config."""
-    if config.kickstarting.teacher in api.POLICIES:
-        tasks = api.load_tasks(config)
-        api.teacher_policies(config.kickstarting.teacher, dict(zip(tasks.names, tasks.env_configs, strict=True)))
+    tasks = api.load_tasks(config)
+    for teacher in {policy.kickstarting.teacher for policy in api.policy_settings(config, tasks.env_configs[0])}:
+        if teacher in api.POLICIES:
+            api.teacher_policies(teacher, dict(zip(tasks.names, tasks.env_configs, strict=True)))

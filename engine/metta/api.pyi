@@ -64,7 +64,8 @@ from metta.config.loading.suites import SUITES, Suite, find_suite
 from metta.config.loading.sweep_file import SweepFile, load_sweep
 from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS
 from metta.config.plan.check import Derived, check_text
-from metta.config.run import RunConfig
+from metta.config.policies import PolicyConfig, PolicySettings
+from metta.config.run import RunConfig, policy_settings
 from metta.config.self_play import SelfPlayConfig
 from metta.config.training import (
     LOGGERS,
@@ -251,8 +252,10 @@ __all__ = [
     "PhaseBegan",
     "PhaseProgressed",
     "Policy",
+    "PolicyConfig",
     "PolicyFile",
     "PolicyOutput",
+    "PolicySettings",
     "Preset",
     "PrioritizedSamplingConfig",
     "Processes",
@@ -349,6 +352,7 @@ __all__ = [
     "open_config",
     "play_match",
     "policy_file",
+    "policy_settings",
     "presets",
     "read_policy_file",
     "read_report",

@@ -35,14 +35,19 @@ def check(source: Source, from_: From = None, set_: Set = None, json: Json = Fal
 
 def _checked(config: api.RunConfig) -> api.ConfigCheck:
     """The check of a config. Imports torch only for custom networks and policies it names, and to find a GPU."""
-    weights, transferred = None, []
-    policies = [config.run.init_from, config.kickstarting.teacher, *config.self_play.policies]
-    is_custom = api.BACKBONES.is_custom(config.agent.backbone) or api.MEMORIES.is_custom(config.agent.memory)
-    if any(policies) or is_custom:
-        world = api.load_tasks(config).env_configs[0]
-        agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", config.agent)
-        weights = sum(weight.numel() for weight in agent.parameters())
-        transferred = _transferred(api.load_initial_weights(agent, config))
+    weights: dict[str, int] | None = None
+    transferred: list[api.Derived] = []
+    paths: list[str] = []
+    config.with_policies(lambda key, path: paths.append(path) or path)
+    world = api.load_tasks(config).env_configs[0]
+    policies = api.policy_settings(config, world)
+    if paths or any(_is_custom(policy.agent) or policy.kickstarting.teacher for policy in policies):
+        weights = {}
+        for policy in policies:
+            agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", policy.agent)
+            weights[policy.name] = sum(weight.numel() for weight in agent.parameters())
+            if policy.train:
+                transferred += _transferred(api.load_initial_weights(agent, config), policy.name)
         resolve.check_teacher(config)
     result = api.check_config(config, weights)
     if not result.fits and config.run.device != "cpu":
@@ -52,17 +57,26 @@ def _checked(config: api.RunConfig) -> api.ConfigCheck:
     return replace(result, rows=(*result.rows, *transferred))
 
 
-def _transferred(transfer: api.WeightTransfer | None) -> list[api.Derived]:
-    """What a new run would take over from the policy that it starts with."""
+def _is_custom(agent: api.AgentModelConfig) -> bool:
+    return api.BACKBONES.is_custom(agent.backbone) or api.MEMORIES.is_custom(agent.memory)
+
+
+def _transferred(transfer: api.WeightTransfer | None, policy: str) -> list[api.Derived]:
+    """What a policy of a new run would take over from the one that it starts with."""
     if transfer is None:
         return []
+    head = f"{policy}: " if policy else ""
     loaded = api.Derived(
-        "weights taken over", f"{transfer.num_loaded:,}", f"from {transfer.path}", number=transfer.num_loaded
+        f"{head}weights taken over", f"{transfer.num_loaded:,}", f"from {transfer.path}", number=transfer.num_loaded
     )
     lists = {"new here": transfer.new, "not taken over": transfer.dropped, "differing": transfer.differing}
     return [
         loaded,
-        *(api.Derived(name, str(len(entries)), ", ".join(entries)) for name, entries in lists.items() if entries),
+        *(
+            api.Derived(f"{head}{name}", str(len(entries)), ", ".join(entries))
+            for name, entries in lists.items()
+            if entries
+        ),
     ]
 
 

@@ -245,6 +245,6 @@ def test_cores_of_a_container_are_limited_by_its_quota(
 def test_workers_count_in_the_estimate_of_memory() -> None:
     config = tiny_config("", *BATCH)
     more = tiny_config("", *BATCH, "experience.workers=3")
-    parts = [memory_parts(each, each.env.spec, 64) for each in (config, more)]
+    parts = [memory_parts(each, each.env, 64) for each in (config, more)]
     assert [part.name for part in parts[1]] == [*(part.name for part in parts[0]), "workers"]
     assert sum(part.bytes for part in parts[1]) - sum(part.bytes for part in parts[0]) == 3 * WORKER_BYTES

@@ -39,7 +39,7 @@ def test_lowering_what_the_message_says_makes_the_run_fit() -> None:
     values: dict[str, str] = {"experience.batch_size": "4194304", "experience.minibatch_size": "65536"}
     for _ in range(8):
         config = load_config("default", [f"{key}={value}" for key, value in values.items()])
-        parts = memory_parts(config, config.env.spec, 64 * 64)
+        parts = memory_parts(config, config.env, 64 * 64)
         problem = too_large(parts, 2 * GIB)
         if problem is None:
             break
@@ -52,7 +52,7 @@ def test_lowering_what_the_message_says_makes_the_run_fit() -> None:
 
 def test_a_run_that_nearly_fills_the_memory_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config(tmp_path / "run", "run.total_timesteps=512")
-    needed = sum(part.bytes for part in memory_parts(config, config.env.spec, 64))
+    needed = sum(part.bytes for part in memory_parts(config, config.env, 64))
     monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 1.1))
     heard = Recorder()
     train_run(config, heard)
@@ -62,7 +62,7 @@ def test_a_run_that_nearly_fills_the_memory_is_noted(tmp_path: Path, monkeypatch
 def test_a_run_that_may_not_fit_is_warned_of_and_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is refused only if two thirds of the estimate do not fit."""
     config = tiny_config(tmp_path / "run", "run.total_timesteps=512")
-    needed = sum(part.bytes for part in memory_parts(config, config.env.spec, 64))
+    needed = sum(part.bytes for part in memory_parts(config, config.env, 64))
     monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 0.7))
     heard = Recorder()
     assert train_run(config, heard).reason == "finished"
@@ -83,7 +83,7 @@ def test_processes_of_one_machine_share_its_memory(tmp_path: Path, monkeypatch: 
         "experience.batch_size=8192",
         "experience.minibatch_size=4096",
     )
-    cpu, needed = "cpu", sum(part.bytes for part in memory_parts(shared, shared.env.spec, 64))
+    cpu, needed = "cpu", sum(part.bytes for part in memory_parts(shared, shared.env, 64))
     monkeypatch.setattr(memory_check, "free_memory", lambda: int(needed * 1.5))
     assert memory_check.check_memory(each, [each.env], cpu) is None
     assert memory_check.check_memory(each, [each.env], cpu, processes=8, processes_here=1) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -224,7 +224,8 @@ def world_problems(shared: PolicySettings, policies: Mapping[str, PolicyConfig],
         for problem in self_play_problems(policy.self_play, env, groups, agents):
             is_own = problem.path[0] in own
             place = ("policies", table_of(policy), "self_play") if is_own else ("self_play",)
-            hint = f" (policy {policy.name})" if policies and not is_own else ""
+            own_key = f"policies.{table_of(policy)}.self_play.{problem.path[0]}"
+            hint = f"; policy {policy.name} can have another value: {own_key}" if policies and not is_own else ""
             problems.append(Problem((*place, *problem.path), problem.message + hint))
     return list(dict.fromkeys(problems))
 
@@ -232,6 +233,14 @@ def world_problems(shared: PolicySettings, policies: Mapping[str, PolicyConfig],
 def table_of(policy: PolicySettings) -> str:
     """The name of the table `[policies.NAME]` that describes the policy."""
     return policy.name if policy.member is None else policy.name.removesuffix(f"_{policy.member}")
+
+
+def by_table(policies: Iterable[PolicySettings]) -> dict[str, list[PolicySettings]]:
+    """The policies of each table `[policies.NAME]`, by its name: several with `share = false`, all alike."""
+    tables: dict[str, list[PolicySettings]] = {}
+    for policy in policies:
+        tables.setdefault(table_of(policy), []).append(policy)
+    return tables
 
 
 def _group_problems(policies: Mapping[str, PolicyConfig], env: EnvConfig) -> Iterator[Problem]:
@@ -250,13 +259,16 @@ def _group_problems(policies: Mapping[str, PolicyConfig], env: EnvConfig) -> Ite
             yield Problem(("policies",), f'no policy plays the group "{group}"; add it to the groups of one')
 
 
-def _name_problems(settings: Sequence[PolicySettings]) -> Iterator[Problem]:
-    """Names of the policies of `share = false` that another policy has, or that are too long."""
+def _name_problems(settings: Sequence[PolicySettings]) -> list[Problem]:
+    """Names of the policies of `share = false` that another policy has, or that are too long; one for each table."""
     times = Counter(policy.name for policy in settings)
+    problems = {}
     for policy in settings:
         path = ("policies", table_of(policy), "share")
         if policy.member is not None and times[policy.name] > 1:
-            yield Problem(path, f'makes a policy "{policy.name}", the name of another one; rename one of them')
+            message = f'makes a policy "{policy.name}", the name of another one; rename one of them'
+            problems[path] = Problem(path, message)
         elif policy.member is not None and len(policy.name) > MAX_NAME:
             message = f'makes a policy "{policy.name}", whose name has more than {MAX_NAME} characters; shorten it'
-            yield Problem(path, message)
+            problems[path] = Problem(path, message)
+    return list(problems.values())

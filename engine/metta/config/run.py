@@ -163,25 +163,31 @@ def policy_settings(config: RunConfig, env: EnvConfig | None = None) -> tuple[Po
     return resolve_policies(_shared_settings(config), config.policies, env or config.env)
 
 
+def config_of_policy(config: RunConfig, policy: PolicySettings) -> RunConfig:
+    """The config of a run whose only policy has these settings, such as for estimates of its size."""
+    return config.model_copy(update={name: getattr(policy, name) for name in POLICY_TABLES})
+
+
 def _shared_settings(config: RunConfig) -> PolicySettings:
     """The policy that the file's own tables describe."""
     tables = {name: getattr(config, name) for name in POLICY_TABLES}
     return PolicySettings("", (), None, True, config.run.init_from, **tables)
 
 
-def team_problems(config: RunConfig, env: EnvConfig | None) -> list[Problem]:
-    """The problems with policies, opponents and sizes of experience in the world `env`; None: in any world."""
+def team_problems(config: RunConfig, env: EnvConfig | None, num_agents: int = 1) -> list[Problem]:
+    """The problems with policies, opponents and sizes of experience in the world `env`.
+
+    Without it, only those in any world with at least `num_agents` agents.
+    """
     shared = _shared_settings(config)
     problems = [
         Problem(("policies", *problem.path), problem.message) for problem in policies_problems(shared, config.policies)
     ]
     if not problems and env is not None:
         problems = world_problems(shared, config.policies, env)
-    if problems or env is None:
-        num_learners = 1
-    else:
-        num_learners = sum(num_learners_of(policy, env) for policy in policy_settings(config, env))
-    return [*problems, *experience_problems(config.experience, num_learners)]
+        if not problems:
+            num_agents = sum(num_learners_of(policy, env) for policy in policy_settings(config, env))
+    return [*problems, *experience_problems(config.experience, num_agents)]
 
 
 def egocentric_problems(config: RunConfig) -> list[Problem]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,7 @@ from metta.config.batch_plan import experience_of_process
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.load import load_tasks
 from metta.config.plan.check import Derived, derived
-from metta.config.plan.memory_estimate import WARN_ABOVE, MemoryPart, memory_parts, size, too_large
+from metta.config.plan.memory_estimate import WARN_ABOVE, MemoryPart, memory_parts, size, times, too_large
 from metta.config.run import RunConfig
 from metta.errors import TrainingError, UsageError
 
@@ -62,15 +62,14 @@ def check_memory(
     """
     experience = experience_of_process(config.experience, config.distributed, processes)
     config = config.model_copy(update={"experience": experience})
-    parts = memory_parts(config, worlds[0].spec, _largest_map(worlds), device=device)
+    parts = memory_parts(config, worlds[0], _largest_map(worlds), device=device)
     names = {part.name for part in parts} if device != "cuda" else {"worlds", "workers"}
     names |= {"experience"} if config.experience.cpu_offload else set()
     here = [part for part in parts if part.name in names]
-    if processes_here > 1:
-        here = _times(here, processes_here, "processes")
+    here = [times(times(part, processes_here, "processes"), runs, "runs") for part in here]
+    parts = [times(part, runs, "runs") for part in parts]
     subject = "this run"
     if runs > 1:
-        here, parts = _times(here, runs, "runs"), _times(parts, runs, "runs")
         subject = f"training {runs} runs at once, as --jobs says,"
     _refuse_certainly_too_large(here, machine_memory(), "this machine", subject)
     if gpu_bytes is not None:
@@ -85,11 +84,6 @@ def check_memory(
     if needed <= WARN_ABOVE * available:
         return None
     return f"{subject} needs about {size(needed)} of memory, nearly all of the {size(available)} that are free"
-
-
-def _times(parts: list[MemoryPart], count: int, owners: str) -> list[MemoryPart]:
-    """The parts of `count` owners together, such as processes."""
-    return [replace(part, bytes=count * part.bytes, reason=f"{count} {owners}, each {part.reason}") for part in parts]
 
 
 def _refuse_certainly_too_large(parts: list[MemoryPart], total: int, owner: str, subject: str) -> None:
@@ -110,12 +104,12 @@ class ConfigCheck:
 
 
 def check_config(
-    config: RunConfig, weights: int | None = None, device: str = "cpu", gpu_bytes: int | None = None
+    config: RunConfig, weights: Mapping[str, int] | None = None, device: str = "cpu", gpu_bytes: int | None = None
 ) -> ConfigCheck:
     """The numbers derived from a config and whether it fits into the memory of this machine. Allocates nothing.
 
-    `weights` is the number of weights of the policy, by default that of `num_weights`; see `check_memory` for `device`
-    and `gpu_bytes`. Raises ConfigError if the tasks of the curriculum are invalid.
+    `weights` is the number of weights of each policy, by its name, by default that of `num_weights`; see `check_memory`
+    for `device` and `gpu_bytes`. Raises ConfigError if the tasks of the curriculum are invalid.
     """
     rows = derived(config, weights)
     error, warning = None, None
@@ -137,10 +131,10 @@ def wrap_memory_errors(config: RunConfig, worlds: Sequence[EnvConfig]) -> Iterat
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        largest = max(memory_parts(config, worlds[0].spec, _largest_map(worlds)), key=lambda part: part.bytes)
+        largest = max(memory_parts(config, worlds[0], _largest_map(worlds)), key=lambda part: part.bytes)
         raise TrainingError(
-            f"out of memory: the largest part is {largest.name}, about {size(largest.bytes)} for {largest.reason}; "
-            f"lower {largest.setting}, now {largest.value:,}"
+            f"out of memory: the largest part is {largest.name}{largest.owner}, about {size(largest.bytes)} for "
+            f"{largest.reason}; lower {largest.setting}, now {largest.value:,}"
         ) from error
 
 

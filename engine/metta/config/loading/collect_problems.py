@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from metta.config.env.env_config import EnvConfig
-from metta.config.run import RunConfig, experience_problems
-from metta.config.training import ExperienceConfig
+from metta.config.policies import POLICY_TABLES, PolicyConfig
+from metta.config.run import RunConfig, team_problems
 from metta.config.validation.error_messages import problems_in
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import KeyPath, child, table_at, value_at
@@ -49,13 +49,27 @@ def all_problems(error: ValidationError, data: dict[str, Any]) -> list[Problem]:
                     replace(problem, path=(name, *problem.path))
                     for problem in problems_in(second, model, repaired.get(name, {}))
                 ]
-    env, experience = tables.get("env"), tables.get("experience")
-    if isinstance(experience, ExperienceConfig):
-        has_scenes = child(data.get("curriculum"), "scenes")
-        num_agents = env.game.num_agents if isinstance(env, EnvConfig) else _num_agents(repaired, problems)
-        found += experience_problems(experience, 1 if has_scenes else num_agents)
+    policies = {} if "policies" in unchecked else _policies(repaired, tables)
+    valid: dict[str, Any] = {**tables, "policies": policies}
+    env, config = tables.get("env"), RunConfig.model_construct(**valid)
+    if child(data.get("curriculum"), "scenes"):
+        rules = team_problems(config, None)
+    elif isinstance(env, EnvConfig):
+        rules = team_problems(config, env)
+    else:
+        rules = team_problems(config, None, _num_agents(repaired, problems))
+    found += [problem for problem in rules if problem.path[0] in tables or problem.path[0] == "policies"]
     problems += [replace(problem, path=_as_spelled(problem.path, spellings)) for problem in found]
     return list(dict.fromkeys(problems))
+
+
+def _policies(data: dict[str, Any], tables: dict[str, FrozenModel]) -> dict[str, PolicyConfig]:
+    """The policies of a repaired file, without their values for tables that are invalid."""
+    policies = {}
+    for name, table in data.get("policies", {}).items():
+        kept = {key: value for key, value in table.items() if key in tables or key not in POLICY_TABLES}
+        policies[name] = PolicyConfig.model_validate(kept)
+    return policies
 
 
 def _repaired(problems: list[Problem], data: dict[str, Any]) -> tuple[dict[str, Any], set[str], dict[KeyPath, KeyPath]]:
@@ -74,6 +88,9 @@ def _repaired(problems: list[Problem], data: dict[str, Any]) -> tuple[dict[str, 
                 spellings[*problem.path[:-1], problem.suggestion] = problem.path
         elif problem.path[:2] == ("env", "game") and len(problem.path) > 2 and problem.path[2] not in _USED_BY_RULES:
             holder.pop(problem.path[-1], None)
+        elif problem.path[0] == "policies" and problem.path[2:3] and problem.path[2] in POLICY_TABLES:
+            data_of_policy = child(child(repaired, "policies"), problem.path[1])
+            data_of_policy.pop(problem.path[2], None)
         else:
             unchecked.add(str(problem.path[0]))
     return repaired, unchecked, spellings

@@ -19,6 +19,7 @@ from metta.config.validation.key_paths import (
     annotation_at,
     default_of,
     index_of_name,
+    is_override,
     is_text,
     named_entry,
     table_at,
@@ -73,7 +74,8 @@ class Override:
         annotation = annotation_at(RunConfig, self.path, data)
         holder = table_at(RunConfig, self.path[:-1], data)
         field = holder.model_fields.get(str(self.path[-1])) if holder else None
-        if self.text.casefold() in ("none", "null") and field and takes_none(field.annotation):
+        can_unset = takes_none(field.annotation) or is_override(RunConfig, self.path, data) if field else False
+        if self.text.casefold() in ("none", "null") and can_unset:
             return None
         try:
             parsed = tomllib.loads(f"value = {self.text}")

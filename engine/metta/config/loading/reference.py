@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS
 from metta.config.env.game import AgentSettings
@@ -18,7 +18,16 @@ from metta.config.run import RunConfig
 from metta.config.sweep import SweepTables
 from metta.config.training import LOGGERS
 from metta.config.validation.frozen_model import FrozenModel
-from metta.config.validation.key_paths import KeyPath, annotation_at, choices, default_of, named_entry, sections
+from metta.config.validation.key_paths import (
+    KeyPath,
+    annotation_at,
+    choices,
+    default_of,
+    is_override,
+    is_table,
+    named_entry,
+    sections,
+)
 from metta.config.validation.unknown_keys import NOTES, OTHER_NAMES
 from metta.errors import UsageError, did_you_mean
 from metta.extensions import Registry
@@ -99,11 +108,20 @@ def config_reference(name: str | None = None, *, built_in_only: bool = False) ->
 
 
 def _without_names(path: KeyPath) -> KeyPath:
-    """The path without the names of a list's entries: `env.objects.cooldown` for `env.objects.altar.cooldown`."""
+    """The path with `NAME` for names of tables, and without those of a list's entries or of tables that change another.
+
+    `env.objects.cooldown` for `env.objects.altar.cooldown`, `policies.NAME.share` for `policies.hunters.share`, and
+    `ppo.gamma` for `policies.hunters.ppo.gamma`.
+    """
     kept: KeyPath = ()
     for part in path:
-        entry = named_entry(annotation_at(RunConfig, kept))
-        if entry is None or part in entry.model_fields:
+        annotation = annotation_at(RunConfig, kept)
+        entry = named_entry(annotation)
+        if get_origin(annotation) is dict and is_table(get_args(annotation)[1]):
+            kept = (*kept, "NAME")
+        elif is_override(RunConfig, (*kept, part)):
+            kept = (kept[-1], part)
+        elif entry is None or part in entry.model_fields:
             kept = (*kept, part)
     return kept
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from metta.config.agent import DEFAULT_MEMORY_WINDOW
-from metta.config.batch_plan import BatchPlan, plan_batch
+from metta.config.batch_plan import BatchPlan
 from metta.config.curriculum import AnyCurriculum, CurriculumConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_builder import MapBuilder, RoomsConfig, walk_builders
@@ -15,8 +15,8 @@ from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
 from metta.config.plan.network_size import num_weights
 from metta.config.plan.worker_count import worker_count
-from metta.config.run import RunConfig
-from metta.config.self_play import num_opponents
+from metta.config.policies import PolicySettings, by_table, joint_plan, num_agents_of, num_learners_of
+from metta.config.run import RunConfig, config_of_policy, policy_settings
 
 TASKS_SHOWN = 8
 
@@ -34,25 +34,31 @@ class Derived:
     """the number, in bytes for memory; None for a text"""
 
 
-def derived(config: RunConfig, weights: int | None = None) -> list[Derived]:
+def derived(config: RunConfig, weights: Mapping[str, int] | None = None) -> list[Derived]:
     """All numbers derived from the config, in the order of the training pipeline, with warnings in between.
 
-    `weights` is the number of weights of the policy; by default it follows from the config, see `num_weights`. Raises
-    ConfigError if the tasks of the curriculum are invalid.
+    `weights` is the number of weights of each policy, by its name; by default it follows from the config, see
+    `num_weights`. Raises ConfigError if the tasks of the curriculum are invalid.
     """
     tasks = load_tasks(config)
     first = tasks.env_configs[0]
-    plan = plan_batch(config.experience, first.game.num_agents, num_opponents(config.self_play, first))
-    weights = num_weights(config.agent, first.spec) if weights is None else weights
+    policies = policy_settings(config, first)
+    plan = joint_plan(config.experience, policies, first)
+    if weights is None:
+        weights = {policy.name: num_weights(policy.agent, first.spec) for policy in policies}
     return [
         *(
             row
             for scene, env in dict(tasks.scenes).items()
             for row in _world(scene if config.curriculum.scenes else "", env)
         ),
-        *_tasks(config, tasks),
+        *_tasks(config, tasks, are_masked=all(policy.agent.mask_actions for policy in policies)),
         *_collection(config, plan),
-        *_learning(config, plan),
+        *(
+            row
+            for name, members in by_table(policies).items()
+            for row in _policy(config, name, members, plan, first, weights[members[0].name])
+        ),
         *_memory(config, tasks.env_configs, weights),
     ]
 
@@ -111,7 +117,7 @@ def _builder_text(builder: MapBuilder) -> str:
     return f'map builder "{builder.type}"' + (f", of {', '.join(inside)}" if inside else "")
 
 
-def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
+def _tasks(config: RunConfig, tasks: Tasks, are_masked: bool) -> Iterator[Derived]:
     """The number of tasks, and the probabilities of the first ones when training starts."""
     curriculum, count = config.curriculum, len(tasks.names)
     if count == 1:
@@ -125,7 +131,7 @@ def _tasks(config: RunConfig, tasks: Tasks) -> Iterator[Derived]:
         "[env]" if is_env else tasks.scenes[-1][0],
         "of this file" if is_env else "the last scene: [env] is not set, or a policy of the scenes cannot play it",
     )
-    yield from _united_actions(tasks, config.agent.mask_actions)
+    yield from _united_actions(tasks, are_masked)
     if isinstance(curriculum, ProgressiveConfig):
         probabilities = [1.0] + [0.0] * (count - 1)
     elif isinstance(curriculum, CurriculumConfig):
@@ -174,7 +180,7 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         yield _number(
             "learners per world",
             plan.num_learners,
-            f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies control",
+            f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies play",
         )
     yield _number("agents", plan.agents, f"{plan.num_worlds:,} worlds x {plan.num_learners}")
     yield _number("world batches", plan.num_world_batches, "that step in turn: async_factor")
@@ -184,15 +190,8 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"there {'is' if plan.num_worlds == 1 else 'are'} only {_count(plan.num_worlds, 'world')}"
         )
     yield from _workers(config, plan)
-    yield _number(
-        "agents per forward pass",
-        -(-plan.num_worlds // plan.num_world_batches) * plan.num_learners,
-        "at most: those of one world batch",
-    )
     yield _number("segments per agent", plan.segments_per_agent, f"of {plan.horizon} steps, per epoch")
     yield _number("segments", plan.segments, f"{plan.agents:,} agents x {plan.segments_per_agent} segments per agent")
-    if config.agent.mask_actions:
-        yield Derived("action masks", "on", "actions that cannot succeed are never sampled: agent.mask_actions")
     yield _number("steps per epoch", plan.batch_size, f"{plan.segments:,} segments x {plan.horizon} steps")
     if plan.batch_size < experience.batch_size:
         yield _warning(
@@ -200,6 +199,15 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"{plan.num_worlds:,} whole worlds x {plan.num_learners} agents x {plan.segments_per_agent} segments "
             f"x {plan.horizon} steps"
         )
+    timesteps = config.run.total_timesteps
+    epochs = f"total_timesteps {timesteps:,} / {plan.batch_size:,}, rounded up"
+    yield _number("epochs", _epochs(config, plan), epochs)
+    if timesteps < plan.batch_size:
+        yield _warning(f"run.total_timesteps = {timesteps:,} is less than one epoch of {plan.batch_size:,} steps")
+
+
+def _epochs(config: RunConfig, plan: BatchPlan) -> int:
+    return -(-config.run.total_timesteps // plan.batch_size)
 
 
 def _workers(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
@@ -215,31 +223,60 @@ def _workers(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         yield _warning(f"experience.workers = {setting} is reduced to {workers.count}: a world batch has only {worlds}")
 
 
-def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
-    experience = config.experience
-    epochs = -(-config.run.total_timesteps // plan.batch_size)
+def _policy(
+    config: RunConfig, name: str, members: Sequence[PolicySettings], plan: BatchPlan, env: EnvConfig, weights: int
+) -> Iterator[Derived]:
+    """The numbers of the policy of a table `[policies.NAME]`, or of each of its policies; their names begin with it."""
+    policy = members[0]
+    agents, learners, groups = num_agents_of(policy, env), num_learners_of(policy, env), ", ".join(policy.groups)
+    rows = []
+    if policy.member is not None:
+        rows.append(_number("policies", len(members), f"one for each agent of {groups}: {policy.name} and so on"))
+    elif name:
+        rows.append(_number("agents per world", agents, f"those of {groups}"))
+    if not policy.train:
+        rows.append(Derived("weights", "frozen", f"those of {policy.init_from}"))
+    elif name and learners < agents:
+        rows.append(_number("learners per world", learners, f"{agents} agents - {agents - learners} opponents"))
+    if policy.train:
+        rows += _learning(config_of_policy(config, policy), plan, plan.of_policy(learners), weights)
+    for row in rows:
+        if row.is_warning and name:
+            yield replace(row, reason=f"policy {name}: {row.reason}")
+        else:
+            yield replace(row, name=f"{name}: {row.name}" if name else row.name)
+
+
+def _learning(config: RunConfig, of_all: BatchPlan, plan: BatchPlan, weights: int) -> Iterator[Derived]:
+    """The numbers of a policy that learns; `of_all` is the plan of all policies together."""
+    experience, agent = config.experience, config.agent
+    share = f" x {plan.num_learners} of {of_all.num_learners} learners" if plan != of_all else ""
     updates = plan.num_minibatches * experience.update_epochs
+    memory = f"memory {agent.memory} of {_count(agent.lstm_layers, 'layer')}" if agent.forward_lstm else "no memory"
+    yield _number("weights", weights, f"of the policy: backbone {agent.backbone}, {memory} and heads")
+    if agent.mask_actions:
+        yield Derived("action masks", "on", "actions that cannot succeed are never sampled: agent.mask_actions")
+    yield _number(
+        "agents per forward pass",
+        -(-plan.num_worlds // plan.num_world_batches) * plan.num_learners,
+        "at most: those of one world batch",
+    )
     yield _number(
         "minibatches",
         plan.num_minibatches,
-        f"batch_size {experience.batch_size:,} / {experience.minibatch_size:,}",
+        f"batch_size {experience.batch_size:,} / {experience.minibatch_size:,}{share}",
     )
     yield _number(
         "gradient steps per epoch",
         updates,
         f"{plan.num_minibatches} minibatches x update_epochs {experience.update_epochs}",
     )
-    yield _number("epochs", epochs, f"total_timesteps {config.run.total_timesteps:,} / {plan.batch_size:,}, rounded up")
-    yield _number("gradient steps", epochs * updates, "in the whole run")
+    yield _number("gradient steps", _epochs(config, of_all) * updates, "in the whole run")
     smallest = plan.segments // plan.num_minibatches * plan.horizon
     if smallest == 1 and config.ppo.norm_adv:
         yield _warning(
             "minibatches of one step have a single advantage, which cannot be normalized: "
             "raise experience.minibatch_size, or set ppo.norm_adv = false"
-        )
-    if config.run.total_timesteps < plan.batch_size:
-        yield _warning(
-            f"run.total_timesteps = {config.run.total_timesteps:,} is less than one epoch of {plan.batch_size:,} steps"
         )
     if config.ppo.gamma < 1:
         yield _number("discount horizon", 1 / (1 - config.ppo.gamma), f"steps: 1 / (1 - gamma {config.ppo.gamma:g})")
@@ -260,16 +297,14 @@ def _learning(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
         )
 
 
-def _memory(config: RunConfig, worlds: Sequence[EnvConfig], weights: int) -> Iterator[Derived]:
+def _memory(config: RunConfig, worlds: Sequence[EnvConfig], weights: Mapping[str, int]) -> Iterator[Derived]:
     largest = max(env.game.height * env.game.width for env in worlds)
-    parts = memory_parts(config, worlds[0].spec, largest, weights)
-    agent = config.agent
-    memory = f"memory {agent.memory} of {_count(agent.lstm_layers, 'layer')}" if agent.forward_lstm else "no memory"
-    yield _number("weights", weights, f"of the policy: backbone {agent.backbone}, {memory} and heads")
+    parts = memory_parts(config, worlds[0], largest, weights)
     where = "in host memory" if config.experience.cpu_offload else "in device memory"
     for part in parts:
         is_experience = part.name == "experience"
         name = part.name if is_experience else f"memory of {part.name}"
+        name = f"{part.policy}: {name}" if part.policy else name
         reason = f"{where}: {part.reason}" if is_experience else part.reason
         yield Derived(name, size(part.bytes), reason, number=part.bytes)
     total = sum(part.bytes for part in parts)

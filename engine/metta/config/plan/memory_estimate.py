@@ -6,15 +6,18 @@ that a run does not fit, and which setting to lower.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from metta.config.agent import AgentModelConfig
-from metta.config.batch_plan import BatchPlan, plan_batch
+from metta.config.batch_plan import BatchPlan
+from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.plan.network_size import CONV_CHANNELS, memory_heads, memory_state_size, num_weights
 from metta.config.plan.worker_count import worker_count
-from metta.config.run import RunConfig
+from metta.config.policies import by_table, joint_plan, num_learners_of
+from metta.config.run import RunConfig, config_of_policy, policy_settings
 
 WEIGHT_COPIES: Final = 9
 """Copies of the weights: weights, gradients and two moments of Adam; the initial weights; and, while a checkpoint is
@@ -48,6 +51,13 @@ class MemoryPart:
     """key of the config to lower so that this part becomes smaller"""
     value: int
     """current value of that key"""
+    policy: str = ""
+    """name of the table `[policies.NAME]` whose part it is; empty without such tables, or for a part of all policies"""
+
+    @property
+    def owner(self) -> str:
+        """The end of its name in messages: ` of hunters`, or empty."""
+        return f" of {self.policy}" if self.policy else ""
 
 
 def crowded_tokens(spec: EnvSpec) -> int:
@@ -75,57 +85,85 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
 
 
 def memory_parts(
-    config: RunConfig, spec: EnvSpec, cells: int, weights: int | None = None, device: str = "cpu"
+    config: RunConfig, env: EnvConfig, cells: int, weights: Mapping[str, int] | None = None, device: str = "cpu"
 ) -> list[MemoryPart]:
-    """The parts of a run's memory, in worlds of `spec` with maps of `cells` cells.
+    """The parts of a run's memory, in worlds such as `env` with maps of `cells` cells. Frozen policies are not counted.
 
-    `weights` is the number of weights of the policy; by default it follows from the config, see `num_weights`.
-    `device` is the type of the policy's device, on which the number of workers may depend.
+    `weights` is the number of weights of each policy, by its name; by default it follows from the config, see
+    `num_weights`. `device` is the type of the policies' device, on which the number of workers may depend.
     """
-    plan = plan_batch(config.experience, spec.num_agents)
-    weights = num_weights(config.agent, spec) if weights is None else weights
+    policies, spec = policy_settings(config, env), env.spec
+    plan = joint_plan(config.experience, policies, env)
+    worlds = MemoryPart(
+        "worlds",
+        plan.num_worlds * (cells * CELL_BYTES + spec.num_agents * AGENT_BYTES),
+        f"{plan.num_worlds:,} worlds of {cells:,} cells and {spec.num_agents:,} agents",
+        "experience.forward_pass_minibatch_target_size",
+        config.experience.forward_pass_minibatch_target_size,
+    )
+    experience, networks, learning = [], [], []
+    for name, members in by_table(policies).items():
+        policy = members[0]
+        if policy.train:
+            own = config_of_policy(config, policy)
+            count = num_weights(own.agent, spec) if weights is None else weights[policy.name]
+            own_plan = plan.of_policy(num_learners_of(policy, env))
+            experience.append(times(_experience_part(own, name, own_plan, spec), len(members), "policies"))
+            networks.append(times(_network_part(own, name, count), len(members), "policies"))
+            learning.append(_learning_part(own, name, own_plan, spec))
+    count = worker_count(config.experience, plan, device).count
+    workers = MemoryPart(
+        "workers",
+        count * WORKER_BYTES,
+        f"{count} processes that step the worlds",
+        "experience.workers",
+        count,
+    )
+    largest = max(learning, key=lambda part: part.bytes)  # policies learn one after the other
+    return [*experience, worlds, *networks, largest, *([workers] if count else [])]
+
+
+def _experience_part(config: RunConfig, policy: str, plan: BatchPlan, spec: EnvSpec) -> MemoryPart:
+    return MemoryPart(
+        "experience",
+        experience_bytes(config, plan, spec),
+        f"{plan.batch_size:,} steps, each with about {crowded_tokens(spec)} tokens",
+        "experience.batch_size",
+        config.experience.batch_size,
+        policy,
+    )
+
+
+def _network_part(config: RunConfig, policy: str, weights: int) -> MemoryPart:
+    return MemoryPart(
+        "policy",
+        4 * WEIGHT_COPIES * weights,
+        f"{weights:,} weights, {WEIGHT_COPIES} times: gradient, optimizer, checkpoint",
+        f"policies.{policy}.agent.hidden_dim" if policy else "agent.hidden_dim",
+        config.agent.hidden_dim,
+        policy,
+    )
+
+
+def _learning_part(config: RunConfig, policy: str, plan: BatchPlan, spec: EnvSpec) -> MemoryPart:
     steps = max(1, plan.batch_size // plan.num_minibatches)
-    forward = -(-plan.num_worlds // plan.num_world_batches) * plan.num_agents
+    forward = -(-plan.num_worlds // plan.num_world_batches) * plan.num_learners
     step = step_bytes(config, spec)
-    workers = worker_count(config.experience, plan, device).count
-    parts = [
-        MemoryPart(
-            "experience",
-            experience_bytes(config, plan, spec),
-            f"{plan.batch_size:,} steps, each with about {crowded_tokens(spec)} tokens",
-            "experience.batch_size",
-            config.experience.batch_size,
-        ),
-        MemoryPart(
-            "worlds",
-            plan.num_worlds * (cells * CELL_BYTES + spec.num_agents * AGENT_BYTES),
-            f"{plan.num_worlds:,} worlds of {cells:,} cells and {spec.num_agents:,} agents",
-            "experience.forward_pass_minibatch_target_size",
-            config.experience.forward_pass_minibatch_target_size,
-        ),
-        MemoryPart(
-            "policy",
-            4 * WEIGHT_COPIES * weights,
-            f"{weights:,} weights, {WEIGHT_COPIES} times: gradient, optimizer, checkpoint",
-            "agent.hidden_dim",
-            config.agent.hidden_dim,
-        ),
-        MemoryPart(
-            "learning",
-            max(steps * step, forward * step // 2),
-            f"{steps:,} steps of a minibatch x {step:,} bytes",
-            "experience.minibatch_size",
-            config.experience.minibatch_size,
-        ),
-        MemoryPart(
-            "workers",
-            workers * WORKER_BYTES,
-            f"{workers} processes that step the worlds",
-            "experience.workers",
-            workers,
-        ),
-    ]
-    return parts if workers else parts[:-1]
+    return MemoryPart(
+        "learning",
+        max(steps * step, forward * step // 2),
+        f"{steps:,} steps of a minibatch x {step:,} bytes",
+        "experience.minibatch_size",
+        config.experience.minibatch_size,
+        policy,
+    )
+
+
+def times(part: MemoryPart, count: int, owners: str) -> MemoryPart:
+    """The part of `count` owners together, such as processes."""
+    return (
+        replace(part, bytes=count * part.bytes, reason=f"{count} {owners}, each {part.reason}") if count > 1 else part
+    )
 
 
 def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
@@ -166,7 +204,7 @@ def too_large(parts: list[MemoryPart], available: int, owner: str = "") -> str |
     else:
         both = sorted(parts, key=lambda part: -part.bytes)[:2]
         lower = f"lower {both[0].setting} (now {both[0].value:,}) and {both[1].setting} (now {both[1].value:,})"
-    shares = ", ".join(f"{part.name} {size(part.bytes)}" for part in parts)
+    shares = ", ".join(f"{part.name}{part.owner} {size(part.bytes)}" for part in parts)
     limit = f"{owner} has {size(available)}" if owner else f"{size(available)} are free"
     return f"needs about {size(needed)} of memory; {limit}: {shares}; {lower}"
 
@@ -184,5 +222,5 @@ def _rounded(part: MemoryPart, room: int) -> int:
     """The value of the part's setting with which it needs at most `room` bytes: a power of two."""
     share = room / part.bytes
     # the number of weights grows with the square of the width
-    value = part.value * (share**0.5 if part.setting == "agent.hidden_dim" else share)
+    value = part.value * (share**0.5 if part.setting.endswith("agent.hidden_dim") else share)
     return max(1, 1 << (int(value).bit_length() - 1))

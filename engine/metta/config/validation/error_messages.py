@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -128,8 +128,16 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
         is_of_tables = table_at(root, (*path, 0)) is not None
         hint = f": write [[{Problem(path, '').key}]]" if is_of_tables else ""
         yield Problem(path, f"must be a list; got a table{hint}")
+    elif kind == "model_type" and get_origin(annotation_at(root, path[:-1], data)) is dict:
+        table = table_at(root, path, data)
+        is_key = table is not None and path[-1] in table.model_fields
+        hint = f'; "{path[-1]}" is a key of [{Problem(path[:-1], "").key}.NAME]' if is_key else ""
+        yield Problem(path, f"must be a table; got {shown(value)}{hint}")
     elif kind == "model_type" and isinstance(value, list):
         yield Problem(path, f"must be a table; got a list: write [{Problem(path, '').key}]")
+    elif kind == "dict_type" and isinstance(value, list):
+        hint = f": write [{Problem(path, '').key}.NAME]" if table_at(root, (*path, "NAME")) else ""
+        yield Problem(path, f"must be a table; got {shown(value)}{hint}")
     else:
         table = table_at(root, path[:-1], data)
         hint = "; leave out the quotes" if table and _is_quoted(table, path[-1], value) else ""

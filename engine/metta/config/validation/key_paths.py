@@ -30,6 +30,13 @@ def annotation_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> A
     return _selected(annotation, data)
 
 
+def is_override(root: type[FrozenModel], path: KeyPath, data: Any = None) -> bool:
+    """Whether the key at `path` is one of `Overrides`, which has the value of another table if it is not set."""
+    holder = table_at(root, path[:-2], data)
+    field = holder.model_fields.get(str(path[-2])) if holder and len(path) > 1 else None
+    return field is not None and get_origin(field.annotation) is Overrides
+
+
 def table_at(root: type[FrozenModel], path: KeyPath, data: Any = None) -> type[FrozenModel] | None:
     """The model of the table at `path`; None if there is no table with fixed keys."""
     annotation = annotation_at(root, path, data)

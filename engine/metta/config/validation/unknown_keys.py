@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from pydantic import ValidationError
 
 from metta.config.validation.frozen_model import FrozenModel
 from metta.config.validation.key_paths import (
     KeyPath,
+    annotation_at,
     choices,
     table_at,
     tables,
@@ -145,6 +146,10 @@ def unknown_key(root: type[FrozenModel], path: KeyPath, data: Any) -> UnknownKey
 
 def meant_keys(root: type[FrozenModel], path: KeyPath, value: Any, data: Any = None) -> list[KeyPath]:
     """The keys that an unknown key at `path` can mean and that can have `value`; the most probable ones only."""
+    if around := _enclosing_entry(root, path, data):
+        inside = meant_keys(table_at(root, around, data) or root, path[len(around) :], value, value_at(data, around))
+        if inside:
+            return [(*around, *key) for key in inside]
     name, place = _form(str(path[-1])), path[:-1]
     here = table_at(root, place, data)
     target = OTHER_NAMES.get(name, "").split(".")
@@ -163,6 +168,19 @@ def meant_keys(root: type[FrozenModel], path: KeyPath, value: Any, data: Any = N
     if similar and misspelled and elsewhere and closest_name(name, [similar], VERY_SIMILAR):
         return [*misspelled, *elsewhere]
     return elsewhere or misspelled or _similar_elsewhere(root, name, value, everywhere, data)
+
+
+def _enclosing_entry(root: type[FrozenModel], path: KeyPath, data: Any) -> KeyPath:
+    """The path of the entry of a table with free keys, such as `[policies.hunters]`, around `path`; else empty.
+
+    Only entries that have tables themselves count.
+    """
+    for depth in range(len(path) - 1, 0, -1):
+        is_entry = get_origin(annotation_at(root, path[: depth - 1], data)) is dict
+        table = table_at(root, path[:depth], data) if is_entry else None
+        if table and len(list(tables(table))) > 1:
+            return path[:depth]
+    return ()
 
 
 def can_have(table: type[FrozenModel], key: str, value: Any) -> bool:
