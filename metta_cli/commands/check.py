@@ -38,7 +38,12 @@ def _checked(config: api.RunConfig) -> api.ConfigCheck:
     weights: dict[str, int] | None = None
     transferred: list[api.Derived] = []
     paths: list[str] = []
-    config.with_policies(lambda key, path: paths.append(path) or path)
+
+    def found(key: object, path: str) -> str:
+        paths.append(path)
+        return path
+
+    config.with_policies(found)
     world = api.load_tasks(config).env_configs[0]
     policies = api.policy_settings(config, world)
     if paths or any(_is_custom(policy.agent) or policy.kickstarting.teacher for policy in policies):
@@ -47,7 +52,7 @@ def _checked(config: api.RunConfig) -> api.ConfigCheck:
             agent = api.make_agent(api.ObservationSpace(world), api.ActionSpace(world), [], "cpu", policy.agent)
             weights[policy.name] = sum(weight.numel() for weight in agent.parameters())
             if policy.train:
-                transferred += _transferred(api.load_initial_weights(agent, config), policy.name)
+                transferred += _transferred(api.load_initial_weights(agent, config, policy))
         resolve.check_teacher(config)
     result = api.check_config(config, weights)
     if not result.fits and config.run.device != "cpu":
@@ -61,11 +66,11 @@ def _is_custom(agent: api.AgentModelConfig) -> bool:
     return api.BACKBONES.is_custom(agent.backbone) or api.MEMORIES.is_custom(agent.memory)
 
 
-def _transferred(transfer: api.WeightTransfer | None, policy: str) -> list[api.Derived]:
+def _transferred(transfer: api.WeightTransfer | None) -> list[api.Derived]:
     """What a policy of a new run would take over from the one that it starts with."""
     if transfer is None:
         return []
-    head = f"{policy}: " if policy else ""
+    head = f"{transfer.policy}: " if transfer.policy else ""
     loaded = api.Derived(
         f"{head}weights taken over", f"{transfer.num_loaded:,}", f"from {transfer.path}", number=transfer.num_loaded
     )

@@ -419,5 +419,5 @@ def test_a_view_of_some_worlds_has_their_rows() -> None:
 
 def test_tasks_need_the_same_features() -> None:
     plain = EnvConfig.model_validate({**ALL_PARTS, "features": []})
-    with pytest.raises(ConfigError, match="must be a world that .*; env.features has mine, facing, trail"):
+    with pytest.raises(ConfigError, match=r"must be a world that .*; env\.features has mine, facing, trail"):
         MettaGridEnv([plain, CONFIG])

@@ -116,12 +116,11 @@ def load_initial_weights(
     config = with_policy_files(config)
     if policy is None:
         (policy,) = policy_settings(config)
-    else:
-        (policy,) = (each for each in policy_settings(config) if each.name == policy.name)
-    if not policy.init_from:
+    own = config.policies[table_of(policy)].init_from if policy.name else ""
+    if not (path := own or config.run.init_from):
         return None
     with _locating(_initial_key(config, policy)):
-        return replace(transfer_weights(agent, _own_policy(policy.init_from, policy.name)), policy=policy.name)
+        return replace(transfer_weights(agent, _own_policy(path, policy.name)), policy=policy.name)
 
 
 def with_policy_files(config: RunConfig) -> RunConfig:
