@@ -17,6 +17,7 @@ from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.evaluation.evaluate import evaluate
 from metta.world.env import MettaGridEnv
 from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
+from metta.world.parts.editor import WorldsEditor
 from metta.world.parts.view import WorldsView
 from metta.world.processes.process_worlds import ProcessWorlds, make_worlds
 
@@ -421,3 +422,57 @@ def test_tasks_need_the_same_features() -> None:
     plain = EnvConfig.model_validate({**ALL_PARTS, "features": []})
     with pytest.raises(ConfigError, match=r"must be a world that .*; env\.features has mine, facing, trail"):
         MettaGridEnv([plain, CONFIG])
+
+
+# -- changes by rules ------------------------------------------------------------------------------------------------
+
+
+def test_an_editor_keeps_inventories_and_cells_consistent() -> None:
+    env = MettaGridEnv(CONFIG, 2, seed=3)
+    env.reset()
+    editor = WorldsEditor(env._worlds)
+    editor.begin("actions.x", 'the action "x"')
+    np.testing.assert_array_equal(editor.add_items([0, 5], "heart", [3, 300 - 45]), [3, 255])
+    assert editor.inventory("heart")[[0, 5]].tolist() == [3, 255]
+    assert editor.stat("heart.gained")[[0, 5]].tolist() == [3, 255]
+    np.testing.assert_allclose(env.individual_rewards[[0, 5]], [3, 255])
+    np.testing.assert_array_equal(editor.transfer_items([0, 5], [1, 6], "heart", [5, 2]), [3, 2])
+    assert editor.inventory("heart").tolist() == [0, 3, 0, 0, 0, 253, 2, 0]
+    np.testing.assert_array_equal(editor.transfer_items([1], [5], "heart", 3), [2])  # up to the limit of 255
+    empty = np.argwhere(editor.find("empty")[0])[:2]
+    before = editor.positions.copy()
+    moved = editor.move([0, 1, 2, 3], [empty[0], empty[0], before[3], [-1, 0]])
+    assert moved.tolist() == [True, False, False, False]
+    assert editor.positions[:4].tolist() == [empty[0].tolist(), *before[1:4].tolist()]
+    editor.turn([0], 3)
+    editor.freeze([1], -1)
+    editor.paint([2], [200])
+    assert (env.orientations[0], env.freeze_counters[1], env.colors[2]) == (3, -1, 200)
+    env.check_state(env.state())
+    env.step(actions(0, 8))
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda editor: editor.add_items([0, 0], "heart", 1), "agents must be distinct rows"),
+        (lambda editor: editor.add_items([8], "heart", 1), "agents must be rows from 0 to 7"),
+        (lambda editor: editor.add_items([0.5], "heart", 1), "agents must be rows .n., integers; got float64"),
+        (lambda editor: editor.add_items([0], "hart", 1), 'unknown item "hart"; did you mean "heart"'),
+        (lambda editor: editor.add_items([0], "heart", [1, 2]), "change must be an integer or integers .1.; got int64"),
+        (lambda editor: editor.turn([0], 4), "orientations must be from 0 to 3"),
+        (lambda editor: editor.transfer_items([0], [0], "heart"), "agents must be distinct rows"),
+        (lambda editor: editor.memory("m", "row"), 'per must be "agent", "world" or "cell"; got .row.'),
+        (lambda editor: editor.memory("m", dtype=complex), "the dtype of a memory must be bool"),
+        (lambda editor: (editor.memory("m"), editor.memory("m", shape=2)), 'the memory "m" is float32 .8., but was'),
+        (lambda editor: editor.stat("heart.gaind"), 'unknown statistic "heart.gaind"; did you mean "heart.gained"'),
+        (lambda editor: editor.in_group("red"), 'unknown group "red"; known: agent'),
+    ],
+)
+def test_a_wrong_argument_is_named_with_the_rule(call: Any, problem: str) -> None:
+    env = MettaGridEnv(CONFIG, 2, seed=3)
+    env.reset()
+    editor = WorldsEditor(env._worlds)
+    editor.begin("actions.x", 'the action "x"')
+    with pytest.raises(UsageError, match=f'the action "x": .*{problem}'):
+        call(editor)
