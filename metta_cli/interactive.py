@@ -30,7 +30,7 @@ WATCH_KEYS = [
     ("n", "next episode"),
 ]
 
-NewerPolicy = Callable[[], tuple[str, api.Policy] | None]
+NewerPolicy = Callable[[], tuple[str, api.Policy | api.Team] | None]
 """Returns (title, policy) if there is a newer policy than at the previous call, else None."""
 
 

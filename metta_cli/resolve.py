@@ -22,7 +22,7 @@ def newest_run(sources: Sequence[str]) -> str:
 
     A run is named by its directory, by its name or by a glob pattern; a note says which one is used. A path, the name
     of a registered policy, and a path that does not exist are returned unchanged, with `~` expanded. `RUN/best.pt` is
-    the best policy of a run.
+    the best policy of a run, and `RUN:NAME` one of several policies.
 
     Raises UsageError if there is no run of that name, or if several arguments contain no run.
     """
@@ -30,7 +30,7 @@ def newest_run(sources: Sequence[str]) -> str:
     if len(sources) == 1 and (sources[0] in api.POLICIES or os.path.exists(first)):
         return first
     set_up_torch()  # to find runs imports it
-    if len(sources) == 1 and first.endswith(".pt"):
+    if len(sources) == 1 and (first.endswith(".pt") or api.split_policy_name(first)[1]):
         return str(api.policy_file(first))
     if runs := api.find_runs(sources):
         if not api.job_rank():
@@ -111,8 +111,11 @@ def wait_for_policy(run_dir: Path) -> Path:
 
 def load(
     command: str, checkpoint: str, env: str | None, set_: list[str] | None, device: str | None
-) -> tuple[api.Policy, api.EnvConfig]:
-    """The policy and the world that the arguments of `command` name, by default the policy's training world."""
+) -> tuple[api.Policy | api.Team, api.EnvConfig]:
+    """The policy, or the team of a run of several policies, and the world that the arguments of `command` name.
+
+    The world is by default that of the training.
+    """
     return load_policy(checkpoint, load_env(command, checkpoint, env, set_), device)
 
 
@@ -158,8 +161,8 @@ def load_policy(
     device: str | None,
     note_prefix: str | None = None,
     file: api.PolicyFile | None = None,
-) -> tuple[api.Policy, api.EnvConfig]:
-    """The policy, and the world that it was loaded for: `env_config`, or its training world if that is None.
+) -> tuple[api.Policy | api.Team, api.EnvConfig]:
+    """The policies in a checkpoint, and the world that they were loaded for: `env_config`, or else that of training.
 
     `file` is the content of the checkpoint, if it was read before. A printed note starts with `note_prefix`. Raises
     CheckpointError if the policy does not fit the world.
@@ -170,7 +173,7 @@ def load_policy(
     loaded = api.load_policy(checkpoint, api.find_device(device or "auto"), env_config, file)
     for note in loaded.notes:
         output.print_note(f"{note_prefix}: {note}" if note_prefix else note)
-    return loaded.agent, loaded.agent.env_config
+    return loaded.team, loaded.env_config
 
 
 def note_sampling(*policies: str) -> None:

@@ -84,7 +84,7 @@ from metta.config.training import (
     SimulationConfig,
     VTraceConfig,
 )
-from metta.config.validation.file_paths import check_writable, user_path
+from metta.config.validation.file_paths import check_writable, split_policy_name, user_path
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
@@ -364,6 +364,7 @@ __all__ = [
     "rollout",
     "rollout_policies",
     "save_checkpoint",
+    "split_policy_name",
     "start_sweep",
     "sweep_summary",
     "teacher_policies",

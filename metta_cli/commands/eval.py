@@ -160,7 +160,9 @@ class _Evaluation:
                 policy, opponent, env, self.episodes, self.seed, share, self.groups, self.deterministic
             )
             return EvaluationRow(name, match=match)
-        policies = {self.checkpoint if self.checkpoint in api.POLICIES else "policy": policy}
+        policies: dict[str, api.Policy | api.Team] = {
+            self.checkpoint if self.checkpoint in api.POLICIES else "policy": policy
+        }
         if self.baseline:
             policies["random"] = api.RandomPolicy(env_config.spec)
         results = {
@@ -171,5 +173,5 @@ class _Evaluation:
 
     def _load(
         self, path: str, env_config: api.EnvConfig | None, note_prefix: str | None
-    ) -> tuple[api.Policy, api.EnvConfig]:
+    ) -> tuple[api.Policy | api.Team, api.EnvConfig]:
         return resolve.load_policy(path, env_config, self.device, note_prefix, self.files.get(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +31,7 @@ def export(
 ) -> None:
     """Export a policy as an ONNX model, to run it without torch.
 
+    Of a checkpoint with several policies, each is a file; CHECKPOINT.pt:NAME or RUN:NAME names one of them.
     The model reads the observations of the world that --env names, by default the policy's training world.
     """
     set_up_torch()
@@ -39,6 +39,13 @@ def export(
     if path_of_policy in api.POLICIES:
         raise UsageError(f"the {path_of_policy} policy is no network; only the policy of a checkpoint can be exported")
     env_config = resolve.load_env("export", path_of_policy, env, set_) if env or set_ else None
-    policy = api.load_policy(path_of_policy, env_config=env_config).agent
-    path = out or Path(path_of_policy).with_suffix(".onnx")
-    output.print_lines([str(api.export_policy(policy, path, overwrite=out is not None))])
+    agents = api.load_policy(path_of_policy, env_config=env_config).agents
+    if out and len(agents) > 1:
+        raise UsageError(
+            f"--out names one file, and {path_of_policy} holds several policies ({', '.join(agents)}); name one of "
+            f"them: metta export {path_of_policy}:{next(iter(agents))}"
+        )
+    file, _ = api.split_policy_name(path_of_policy)
+    for name, agent in agents.items():
+        path = out or file.with_name(f"{file.stem}_{name}.onnx" if name else f"{file.stem}.onnx")
+        output.print_lines([str(api.export_policy(agent, path, overwrite=out is not None))])

@@ -58,14 +58,14 @@ def watch(
     if deterministic:
         resolve.note_sampling(checkpoint)
 
-    def newer_policy() -> tuple[str, api.Policy] | None:
+    def newer_policy() -> tuple[str, api.Policy | api.Team] | None:
         nonlocal checkpoint
         newest = api.newest_checkpoint(run_dir) if run_dir else None
         if newest is None or str(newest) == checkpoint:
             return None
         checkpoint = str(newest)
         # without the notes of `resolve.load`, which were printed for the first policy and would break the view
-        return newest.stem + world, api.load_policy(checkpoint, api.find_device(device or "auto"), env_config).agent
+        return newest.stem + world, api.load_policy(checkpoint, api.find_device(device or "auto"), env_config).team
 
     player = api.EpisodePlayer(policy, env_config, seed, deterministic)
     interactive.watch(keyboard, player, Path(checkpoint).stem + world, speed, newer_policy)

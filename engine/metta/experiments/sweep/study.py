@@ -302,9 +302,7 @@ class _Hyperband(optuna.pruners.BasePruner):
     """
 
     def __init__(self) -> None:
-        self._pruner = optuna.pruners.HyperbandPruner(
-            min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3
-        )
+        self._pruner = optuna.pruners.HyperbandPruner(min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3)
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         return self._pruner.prune(study, trial)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from metta.agent.policy import Policy
+from metta.agent.team import Team
 from metta.baselines.registered import make_policy
 from metta.checkpoint.policy_checkpoint import load_policy
 from metta.checkpoint.policy_file import checkpoint_paths, newest_valid, read_policy_file
 from metta.config.env.env_config import EnvConfig
 from metta.config.training import POLICIES
-from metta.config.validation.file_paths import user_path
+from metta.config.validation.file_paths import split_policy_name, user_path
 from metta.errors import CheckpointError, SkippedFileWarning, UsageError
 from metta.evaluation.match import two_sides
 from metta.run.run_directory import find_runs, newest_checkpoint, policy_file
@@ -50,11 +51,14 @@ class Entrant:
         """Whether this is a registered policy, without a file."""
         return self.source in POLICIES and not os.path.isfile(self.source)
 
-    def load(self, env_config: EnvConfig, device: torch.device) -> Policy:
-        """The policy, for environments of `env_config`. Raises CheckpointError or UsageError if it does not fit."""
+    def load(self, env_config: EnvConfig, device: torch.device) -> Policy | Team:
+        """The policy, or the team of a run with several, for environments of `env_config`.
+
+        Raises CheckpointError or UsageError if it does not fit.
+        """
         if self.is_registered:
             return make_policy(self.source, env_config)
-        return load_policy(self.source, device, env_config).agent
+        return load_policy(self.source, device, env_config).team
 
 
 def find_entrants(
@@ -171,13 +175,14 @@ def _spaced_checkpoints(directory: Path, count: int) -> list[Path]:
 
 
 def _checkpoint(path: Path, run: Path | None = None) -> Entrant:
-    """The policy in a file. Raises CheckpointError if it is missing or not valid."""
+    """The policies in a file, or the one of `FILE:NAME`. Raises CheckpointError if it is missing or not valid."""
     steps = read_policy_file(path).metadata.get("agent_step")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    epoch = re.fullmatch(r"checkpoint_(\d+)", path.stem)
-    folder = path.absolute().parent
+    file, policy_name = split_policy_name(path)
+    digest = hashlib.sha256(file.read_bytes() + policy_name.encode()).hexdigest()
+    epoch = re.fullmatch(r"checkpoint_(\d+)", file.stem)
+    folder = file.absolute().parent
     directory = folder.parent if folder.name == "checkpoints" else folder
-    policy = f"epoch {int(epoch[1])}" if epoch else path.stem
+    policy = " ".join(filter(None, (policy_name, f"epoch {int(epoch[1])}" if epoch else file.stem)))
     name = f"{(run or directory).name} {policy}" if epoch or folder.name == "checkpoints" or is_run(folder) else policy
     return Entrant(name, str(path), digest, str(run) if run else None, steps if isinstance(steps, int) else None)
 
