@@ -288,24 +288,10 @@ def _make_sampler(sweep: SweepFile, number: int) -> BaseSampler:
 
 def _make_pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
     if config.pruner == "hyperband":
-        return _Hyperband()
+        return optuna.pruners.HyperbandPruner(min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3)
     if config.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=PARTS // 3 - 1)
     return optuna.pruners.NopPruner()
-
-
-class _Hyperband(optuna.pruners.BasePruner):
-    """Hyperband (Li et al. 2018, arXiv:1603.06560) whose brackets share one sampler.
-
-    Where the pruner of a study is a `HyperbandPruner`, Optuna shows the sampler only the trials of the new trial's
-    bracket. Of 24 trials, each of the three brackets has eight, of which "tpe" draws six at random.
-    """
-
-    def __init__(self) -> None:
-        self._pruner = optuna.pruners.HyperbandPruner(min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3)
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        return self._pruner.prune(study, trial)
 
 
 def _suggest(trial: Trial, parameter: SweptKey) -> Any:
