@@ -283,7 +283,7 @@ def test_progress_names_the_policies(straight: tuple[Path, list[Event]]) -> None
                 live.run = event if isinstance(event, RunBegan) else live.run
                 live.show(event)
         console.print(live.draw())
-        shown = str(console.file.getvalue())  # type: ignore[attr-defined]
+        shown = str(console.file.getvalue())  # type: ignore[attr-defined]  # a StringIO
         assert "wolves" in shown
         assert ("deer" in shown) == (width > 50)
         assert "1 more" in shown or width > 50

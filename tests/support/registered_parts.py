@@ -8,13 +8,13 @@ from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS
 
 
 @REWARDS.register("test.near")
-def near(worlds, to: str = "altar", within: int = 3):  # type: ignore[no-untyped-def]
+def near(worlds, to: str = "altar", within: int = 3):  # type: ignore[no-untyped-def]  # as users write it
     """1 within some moves of an object."""
     return (worlds.distances(to) <= within).astype(np.float32)
 
 
 @REWARDS.register("test.new cells")
-def new_cells(worlds):  # type: ignore[no-untyped-def]
+def new_cells(worlds):  # type: ignore[no-untyped-def]  # as users write it
     """A reward with a memory of each agent."""
     visited = worlds.memory("visited", shape=worlds.shape, dtype=bool)
     rows, cols = worlds.positions.T
@@ -24,7 +24,7 @@ def new_cells(worlds):  # type: ignore[no-untyped-def]
 
 
 @REWARDS.register("test.result")
-def result(worlds, kind: str = "", step: int = 0):  # type: ignore[no-untyped-def]
+def result(worlds, kind: str = "", step: int = 0):  # type: ignore[no-untyped-def]  # as users write it
     """What no reward may return, from a step on."""
     good = np.zeros(worlds.agents, np.float32)
     if (worlds.steps < step).any():
@@ -40,25 +40,25 @@ def result(worlds, kind: str = "", step: int = 0):  # type: ignore[no-untyped-de
 
 
 @TERMINATIONS.register("test.random")
-def random_end(worlds, probability: float = 0.05):  # type: ignore[no-untyped-def]
+def random_end(worlds, probability: float = 0.05):  # type: ignore[no-untyped-def]  # as users write it
     """Ends episodes at random."""
     return worlds.random("world") < probability
 
 
 @FEATURES.register("test.last action", scale=8.0)
-def last_action(worlds):  # type: ignore[no-untyped-def]
+def last_action(worlds):  # type: ignore[no-untyped-def]  # as users write it
     """A value for the agent itself."""
     return worlds.actions[:, 0] + np.uint8(1)
 
 
 @FEATURES.register("test.facing", at="agents", scale=1.0)
-def facing(worlds, to: str = "wall"):  # type: ignore[no-untyped-def]
+def facing(worlds, to: str = "wall"):  # type: ignore[no-untyped-def]  # as users write it
     """A value of agents that all see."""
     return worlds.faces(to).astype(np.uint8)
 
 
 @FEATURES.register("test.trail", at="cells")
-def trail(worlds, fade: int = 60):  # type: ignore[no-untyped-def]
+def trail(worlds, fade: int = 60):  # type: ignore[no-untyped-def]  # as users write it
     """A value of cells: how recently an agent was there."""
     scent = worlds.memory("scent", "cell", dtype=np.int16)
     scent[:] = np.maximum(scent - fade, 0)

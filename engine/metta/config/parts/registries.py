@@ -63,7 +63,7 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
             raise UsageError(f'the {self.kind} "{name}" cannot be registered: {reason}') from None
 
         def decorator(part: Registered) -> Registered:
-            self._options[part] = known  # type: ignore[index]
+            self._options[part] = known  # type: ignore[index]  # any callable is a key
             if name not in self.built_in:
                 return super(PartRegistry, self).register(name)(part)
             if not part.__module__.startswith("metta."):
