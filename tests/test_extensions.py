@@ -331,8 +331,8 @@ def fresh(worlds, per_cell: float = 1.0):
     visited |= worlds.find("agent")
     return (per_cell * is_new).astype(np.float32)
 
-@FEATURES.register("trail", at="cells", scale=20.0)
-def trail(worlds):
+@FEATURES.register("footprints", at="cells", scale=20.0)
+def footprints(worlds):
     age = worlds.memory("age", "cell", dtype=np.uint8)
     age[:] = np.where(worlds.find("agent"), 20, np.maximum(age, 1) - 1)
     return age
@@ -344,13 +344,13 @@ def unlucky(worlds, chance: float = 0.1):
 RULES_IN_FILE = """
 [env.rewards.fresh]
 weight = 0.1
-[env.features.trail]
+[env.features.footprints]
 [env.terminations.unlucky]
 """
 
 
 def test_rules_of_a_package_are_trained_resumed_and_named_when_they_are_missing(here: Path) -> None:
-    kinds = {"rewards": "fresh", "features": "trail", "terminations": "unlucky"}
+    kinds = {"rewards": "fresh", "features": "footprints", "terminations": "unlucky"}
     entries = {f"metta.{kind}": {name: f"my_rules:{name}"} for kind, name in kinds.items()}
     site = install(here / "site", "my-rules", entries, my_rules=RULES)
     (here / "ruled.toml").write_text(TINY + RULES_IN_FILE)

@@ -66,7 +66,7 @@ class AgentBatch:
         rows = self.agent_order + np.arange(len(self.agent_order))[:, None] * self.env.num_agents
         self.learner_rows: np.ndarray = rows[:, : self.num_learners].ravel()
         """`[learners] int64`: rows of the learners among the batch's agents, world by world"""
-        self.opponent_rows: np.ndarray = rows[:, self.num_learners :].ravel()
+        self.opponent_rows: np.ndarray = rows[:, self.num_learners :].flatten()
         """`[opponents] int64`: rows of the opponents among the batch's agents, world by world"""
 
     def assign_agents(self, worlds: Iterable[int]) -> None:
