@@ -26,7 +26,7 @@ KEY_OF_TYPE = {
 """Key of each type of action; arrows rotate and move, digits attack."""
 
 SPARE_KEYS = "hijklmovwyz"
-"""Keys of the second and later actions of one type, in this order."""
+"""Keys of registered actions, one for each argument, and of the second and later actions of one type, in this order."""
 
 
 class KeyBindings:
@@ -54,10 +54,12 @@ class KeyBindings:
                 self._actions |= {str(digit): (action_id, digit) for digit in range(1, 10)}
                 named.append(("1-9", name))
             else:
-                key = KEY_OF_TYPE[type_]
-                key = next(spare_keys, "") if key in self._actions else key
-                self._actions[key] = (action_id, 0)
-                named.append((key, words[action_id][0]))
+                for argument, word in enumerate(words[action_id] if type_ not in KEY_OF_TYPE else words[action_id][:1]):
+                    key = KEY_OF_TYPE.get(type_, "")
+                    key = next(spare_keys, "") if not key or key in self._actions else key
+                    if key:
+                        self._actions[key] = (action_id, argument)
+                        named.append((key, word))
         if self._moves or self._rotations:
             self.help.append(("arrows", "turn, then move"))
         if self._moves:

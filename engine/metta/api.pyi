@@ -62,7 +62,7 @@ from metta.config.loading.presets import Preset, broken_preset_packages, find_pr
 from metta.config.loading.reference import KeyReference, TableReference, config_reference
 from metta.config.loading.suites import SUITES, Suite, find_suite
 from metta.config.loading.sweep_file import SweepFile, load_sweep
-from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS
+from metta.config.parts.registries import ACTIONS, FEATURES, OBJECTS, REWARDS, TERMINATIONS
 from metta.config.plan.check import Derived, check_text
 from metta.config.policies import PolicyConfig, PolicySettings
 from metta.config.run import RunConfig, policy_settings
@@ -159,11 +159,13 @@ from metta.world.parts.editor import WorldsEditor
 from metta.world.parts.view import WorldsView
 
 __all__ = [
+    "ACTIONS",
     "BACKBONES",
     "FEATURES",
     "LOGGERS",
     "MAP_BUILDERS",
     "MEMORIES",
+    "OBJECTS",
     "OBSERVATION_PROCESSORS",
     "POLICIES",
     "REWARDS",

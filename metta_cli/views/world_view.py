@@ -128,14 +128,17 @@ class WorldView:
         env, signs = self.player.env, {}
         converters = env.converters()
         amounts = converters["inventory"].sum(axis=1).tolist()
-        states = zip(
-            converters["position"].tolist(), converters["type_id"].tolist(), amounts, converters["is_busy"], strict=True
-        )
-        for (row, col), type_id, amount, is_busy in states:
+        types = {entry.type_id: entry for entry in env.config.object_types.values()}
+        faint = [
+            types[type_id].is_faint(states)
+            for type_id, states in zip(converters["type_id"].tolist(), converters["states"].tolist(), strict=True)
+        ]
+        found = (converters["position"].tolist(), converters["type_id"].tolist(), amounts, converters["is_busy"], faint)
+        for (row, col), type_id, amount, is_busy, is_faint in zip(*found, strict=True):
             sign, style = self._object_sign(type_id)
             number = str(amount) if amount < 10 ** (self._cell_width - 1) else "+"
             sign = (sign.strip() + (number if amount else "")).ljust(self._cell_width)
-            signs[row, col] = sign, style + (" underline" if is_busy else "")
+            signs[row, col] = sign, style + " underline" * bool(is_busy) + " dim" * is_faint
         for index, (row, col) in enumerate(env.positions.tolist()):
             frozen = " dim" if env.freeze_counters[index] else ""
             sign = self._arrows(int(env.groups[index]))[int(env.orientations[index])]

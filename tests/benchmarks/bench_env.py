@@ -70,7 +70,7 @@ PHASES: dict[str, list[tuple[Any, str]]] = {
     "turns and actions": [
         (world_env, name) for name in ("Turns", "run_attack_phase", "run_main_phase", "count_actions")
     ],
-    "converters": [(world_env, "advance_converters")],
+    "converters": [(world_env, "advance_objects")],
     "rewards": [(world_env, "share_rewards")],
     "observations": [(Observer, "observe")],
 }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from custom_rules import CUSTOM_ACTIONS, CUSTOM_OBJECTS
 
 from metta.config.env.env_config import EnvConfig
 
@@ -28,12 +29,14 @@ def random_tasks(
     with_costs: bool = True,
     every_action: bool = False,
     num_agents: int | None = None,
+    with_rules: bool = False,
 ) -> list[EnvConfig]:
     """Configs that can share a batch: equal specs, all else different. By default a random number of agents.
 
-    Without costs, actions and defense consume nothing, so only recipes and caps create or destroy items.
+    Without costs, actions and defense consume nothing, so only recipes and caps create or destroy items. With rules,
+    they have the registered actions and objects of custom_rules.py.
     """
-    frame = _Frame.random(generator, with_costs, every_action)
+    frame = _Frame.random(generator, with_costs, every_action, with_rules)
     if num_agents is not None:
         frame = replace(frame, num_agents=num_agents)
     return [_Task(generator, frame).config() for _ in range(count)]
@@ -58,12 +61,16 @@ class _Frame:
     actions: list[dict[str, Any]]
     entities: list[tuple[str, int]]  # name and type id of each object
     window: dict[str, int]
+    rules: tuple[str, ...] = ()  # registered objects, which are named after their types
 
     @classmethod
-    def random(cls, generator: np.random.Generator, with_costs: bool, every_action: bool) -> _Frame:
+    def random(
+        cls, generator: np.random.Generator, with_costs: bool, every_action: bool, with_rules: bool = False
+    ) -> _Frame:
         # a gift separates the turns before and after it, so most worlds should have none
         some = [*ACTION_TYPES, "attack", "move", "rotate", "swap"]
         types = [type_ for type_ in some if every_action or generator.random() < (0.3 if type_ == "gift" else 0.75)]
+        types += CUSTOM_ACTIONS if with_rules else []
         actions: list[dict[str, Any]] = []
         for index, type_ in enumerate(generator.permutation([*types, "move"]).tolist()):
             action = {"type": type_, "key": f"{type_}_{index}", "enabled": every_action or generator.random() < 0.9}
@@ -85,6 +92,7 @@ class _Frame:
                 "observation_width": int(generator.choice([1, 3, 5, 5, 9])),
                 "num_observation_tokens": int(generator.choice([2, 10, 40, 100])),
             },
+            rules=CUSTOM_OBJECTS if with_rules else (),
         )
 
     @classmethod
@@ -118,6 +126,7 @@ class _Task:
     def config(self) -> EnvConfig:
         frame = self.frame
         objects = [self._object(index, name, type_id) for index, (name, type_id) in enumerate(frame.entities)]
+        objects += [self._registered_object(name) for name in frame.rules]
         game, actions = self._game(), [self._action(action) for action in frame.actions]
         builder = self._map([entry["name"] for entry in objects])
         game |= {side: builder.pop(side) for side in ("height", "width") if side in builder}
@@ -240,6 +249,17 @@ class _Task:
             entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1
         return entry
 
+    def _registered_object(self, type_: str) -> dict[str, Any]:
+        settings: dict[str, dict[str, Any]] = {
+            "door": {"key": self._item(), "steps_open": self._amount(0, 1, 4)},
+            "field": {"item": self._item(), "spread": 0.05, "radius": self._amount(1, 2), "regrowth": 0.1},
+            "conveyor": {"direction": self._amount(0, 1, 2, 3)},
+        }
+        return {"type": type_, "name": type_, "settings": settings.get(type_, {})}
+
+    def _item(self) -> str:
+        return str(self.generator.choice(self.frame.items))
+
     def _ends(self, entry: dict[str, Any]) -> bool:
         """Whether conversions without duration and cooldown end: they need an item that they do not produce."""
         needed = {item for item, amount in entry["input"].items() if amount > 0}
@@ -250,7 +270,7 @@ class _Task:
         if type_ == "gift":
             action["item"] = self.frame.items[0]
         if type_ == "use" and self._chance(0.5):
-            action["use"] = str(self.generator.choice(["converter", "object_3", "mine"]))
+            action["use"] = str(self.generator.choice(["converter", "object_3", "mine", *self.frame.rules]))
         if not self.frame.with_costs:
             return action
         if type_ == "attack" and self._chance(0.5):

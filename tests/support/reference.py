@@ -33,6 +33,7 @@ from reference_entities import (
 from reference_observations import ObservationEncoder, features_of
 
 from metta.config.env.env_config import EnvConfig
+from metta.config.env.objects import ObjectConfig
 
 CLOCKWISE = (UP, RIGHT, DOWN, LEFT)
 
@@ -70,6 +71,8 @@ class ReferenceWorld:
                     self.stats[f"objects.{kind.name}"] += 1
                     if kind.type == "wall":
                         self.grid[row, col] = Wall(row, col, kind)
+                    elif kind.options is not None:
+                        self._place_object(row, col, kind)
                     else:
                         converter = Converter(
                             row, col, kind, recipe(self.items, kind.input), recipe(self.items, kind.output)
@@ -79,6 +82,13 @@ class ReferenceWorld:
                         for item in converter.output:
                             converter.inventory[item] = kind.initial_items or 0
                         self._try_to_start(converter)
+
+    def _place_object(self, row: int, col: int, kind: ObjectConfig) -> None:
+        """Place an object of a registered type: see custom_reference.py."""
+        raise NotImplementedError
+
+    def _step_objects(self) -> None:
+        """Let objects of registered types change."""
 
     # -- section 4: one step ------------------------------------------------------------------------------------
 
@@ -99,6 +109,7 @@ class ReferenceWorld:
         for converter in self.converters:
             while converter.phase != IDLE and converter.event_time <= self.now:
                 self._event(converter)
+        self._step_objects()
         for attacks_now in (True, False):
             for index in order:
                 self._turn(self.agents[int(index)], *self.last_actions[int(index)], attacks_now)
@@ -195,12 +206,18 @@ class ReferenceWorld:
         if argument == 1:
             facing = {UP: DOWN, DOWN: UP, LEFT: RIGHT, RIGHT: LEFT}[facing]
         target = self._cell(agent.row, agent.col, facing, 1, 0)
-        if target is None or target in self.grid:
+        if target is None or not self._can_enter(target):
             return False
-        del self.grid[agent.row, agent.col]
-        agent.row, agent.col = target
-        self.grid[target] = agent
+        self._go(agent, target)
         return True
+
+    def _can_enter(self, cell: tuple[int, int]) -> bool:
+        return cell not in self.grid
+
+    def _go(self, agent: Agent, cell: tuple[int, int]) -> None:
+        del self.grid[agent.row, agent.col]
+        agent.row, agent.col = cell
+        self.grid[cell] = agent
 
     def _rotate(self, agent: Agent, argument: int, action: Action) -> bool:
         if action.config.delta is None:
@@ -453,10 +470,14 @@ class ReferenceWorld:
 
     # -- section 9: observations --------------------------------------------------------------------------------
 
+    def _features_of(self, entity: Entity) -> list[tuple[int, int]]:
+        """(feature, value) of each token of an entity."""
+        return features_of(entity)
+
     def _observe(self) -> np.ndarray:
         capacity = self.game.num_observation_tokens
         observations = np.full((len(self.agents), capacity, 3), 0xFF, np.uint8)
-        features = {cell: features_of(entity) for cell, entity in self.grid.items()}
+        features = {cell: self._features_of(entity) for cell, entity in self.grid.items()}
         for agent in self.agents:
             tokens = self.encoder.tokens(agent, self.last_actions[agent.index], self.now, features)
             written = min(len(tokens), capacity)

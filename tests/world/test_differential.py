@@ -12,6 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from conformance import engine_state, engine_statistics
+from custom_reference import CustomReferenceWorld
 from random_worlds import ACTION_TYPES, random_actions, random_tasks
 from reference import ReferenceWorld
 
@@ -27,9 +28,10 @@ STEPS, WORLDS = 50, 8
 class Match:
     """A batch of the engine and as many reference worlds, stepped together."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, with_rules: bool = False):
         self.generator = np.random.default_rng(seed)
-        tasks = random_tasks(self.generator, every_action=seed % 3 == 2)
+        self.with_rules = with_rules
+        tasks = random_tasks(self.generator, every_action=seed % 3 == 2, with_rules=with_rules)
         self.env = MettaGridEnv(tasks, num_worlds=WORLDS, seed=seed)
         self.draws_order = seed % 2 == 0  # else it is told the order
         self.episodes_ended = 0
@@ -40,7 +42,11 @@ class Match:
             self._same("first observations", world, observations[self._rows(world)], reference.reset())
 
     def _begun(self, world: int) -> ReferenceWorld:
-        return ReferenceWorld(self.env.configs[int(self.env.tasks[world])], self.env.cells(world))
+        config, cells = self.env.configs[int(self.env.tasks[world])], self.env.cells(world)
+        if not self.with_rules:
+            return ReferenceWorld(config, cells)
+        turn_stream = int(self.env.state()["turn_stream"].view(np.uint64)[world])
+        return CustomReferenceWorld(config, cells, turn_stream)
 
     def _rows(self, world: int) -> slice:
         return slice(world * self.env.num_agents, (world + 1) * self.env.num_agents)
@@ -141,6 +147,13 @@ def test_engine_and_reference_agree(part: int) -> None:
             match.step(look_closely=step % 10 == 5)
         ended += match.episodes_ended
     assert ended or matches < 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_engine_and_reference_agree_about_registered_actions_and_objects(seed: int) -> None:
+    match = Match(1000 + seed, with_rules=True)
+    for step in range(STEPS):
+        match.step(look_closely=step % 10 == 5)
 
 
 def test_every_action_is_enabled_and_succeeds_and_fails() -> None:

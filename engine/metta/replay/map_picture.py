@@ -50,7 +50,8 @@ class MapPainter:
         for index, (row, col, entry, outputs) in enumerate(self._converters):
             ready = int(replay.converter_inventories[step, index, outputs].sum())
             is_busy = bool(replay.converter_is_busy[step, index])
-            self._paste(picture, self._painter.object(cell, entry, is_busy, ready), row, col)
+            is_faint = entry.is_faint(replay.converter_states[step, index].tolist())
+            self._paste(picture, self._painter.object(cell, entry, is_busy, ready, is_faint), row, col)
         for entry, (row, col) in zip(self._blocks, replay.block_positions[step].tolist(), strict=True):
             self._paste(picture, self._painter.object(cell, entry), row, col)
         for agent, (row, col) in enumerate(replay.positions[step].tolist()):

@@ -102,7 +102,7 @@ class SpritePainter:
             for index, outline in enumerate(self._outlines)
         ]
         self._agents: dict[tuple[int, int, int, bool, str], Image.Image] = {}
-        self._objects: dict[tuple[int, str, bool, int], Image.Image] = {}
+        self._objects: dict[tuple[int, str, bool, int, bool], Image.Image] = {}
 
     def agent(self, size: int, group: int, orientation: int, is_frozen: bool, label: str) -> Image.Image:
         """The sprite of an agent, `size` pixels high and wide."""
@@ -113,9 +113,11 @@ class SpritePainter:
             self._agents[key] = canvas.picture()
         return self._agents[key]
 
-    def object(self, size: int, object_type: ObjectConfig, is_busy: bool = False, ready: int = 0) -> Image.Image:
+    def object(
+        self, size: int, object_type: ObjectConfig, is_busy: bool = False, ready: int = 0, is_faint: bool = False
+    ) -> Image.Image:
         """The sprite of an object: `is_busy` if it converts or cools down, `ready` units of its outputs in it."""
-        key = size, object_type.name, is_busy, ready
+        key = size, object_type.name, is_busy, ready, is_faint
         if key not in self._objects:
             canvas = Canvas(size, size, size)
             if object_type.type != "wall":
@@ -124,7 +126,10 @@ class SpritePainter:
                 _paint_block(canvas)
             else:
                 _paint_wall(canvas, size)
-            self._objects[key] = canvas.picture()
+            picture = canvas.picture()
+            if is_faint:
+                picture.putalpha(picture.getchannel("A").point(lambda alpha: round(alpha * SHAPES["faint"])))
+            self._objects[key] = picture
         return self._objects[key]
 
     def _paint_agent(
@@ -156,7 +161,9 @@ class SpritePainter:
             base, color = object_type.name, ""
         icon, letter = SHAPES["objects"].get(base), ""
         if icon is None:
-            icon, letter, color = SHAPES["types"][object_type.type], self._glyphs[object_type.name], ""
+            types = SHAPES["types"]
+            icon = types.get(object_type.type, types["registered"])
+            letter, color = self._glyphs[object_type.name], ""
         tints = SHAPES["tints"]
         _paint_icon(canvas, icon, tints[(object_type.color or 0) % len(tints)], color, letter)
         if is_busy and size >= 12:

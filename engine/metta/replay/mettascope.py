@@ -61,9 +61,16 @@ def _resolved_config(replay: Replay) -> dict[str, Any]:
     item of the recipe.
     """
     config = replay.config.model_dump(mode="json")
-    objects = [object_type.model_dump(mode="json") for object_type in replay.config.object_types.values()]
+    objects = [_object_entry(object_type) for object_type in replay.config.object_types.values()]
     game = config["game"] | {"objects": {entry["name"]: _with_flat_recipe(entry) for entry in objects}}
     return config | {"objects": objects, "game": game}
+
+
+def _object_entry(object_type: ObjectConfig) -> Properties:
+    """The object type with, for a registered one, the names of its states and whether agents can enter its cell."""
+    options = object_type.options
+    known = {} if options is None else {"states": list(options.states), "walkable": options.walkable}
+    return object_type.model_dump(mode="json") | known
 
 
 def _with_flat_recipe(entry: Properties) -> Properties:
@@ -78,7 +85,7 @@ def _grid_objects(replay: Replay, num_states: int) -> list[Properties]:
     """The properties of each entity; ids start at 1, in row-major order of the first positions."""
     object_types = {object_type.type_id: object_type for object_type in replay.config.object_types.values()}
     agents = _agents(replay, num_states)
-    converters = _converters(replay, num_states)
+    converters = iter(range(replay.converter_is_busy.shape[1]))
     blocks = _blocks(replay, num_states)
     entities = []
     for entity_id, (row, col) in enumerate(np.argwhere(replay.cells).tolist(), 1):
@@ -96,7 +103,8 @@ def _grid_objects(replay: Replay, num_states: int) -> list[Properties]:
         if object_type is None:
             entity |= next(agents)
         elif object_type.type != "wall":
-            entity |= {"agent:color": object_type.color, "color": _viewer_color(object_type), **next(converters)}
+            entity |= {"agent:color": object_type.color, "color": _viewer_color(object_type)}
+            entity |= _converter(replay, num_states, next(converters), object_type)
         elif object_type.swappable:
             entity |= {"swappable": 1, **next(blocks)}
         entities.append(entity)
@@ -132,12 +140,14 @@ def _agents(replay: Replay, num_states: int) -> Iterator[Properties]:
         }
 
 
-def _converters(replay: Replay, num_states: int) -> Iterator[Properties]:
-    for index in range(replay.converter_is_busy.shape[1]):
-        yield {
-            "converting": _constant_or_changes(replay.converter_is_busy[:num_states, index].astype(int)),
-            **_inventory(replay, replay.converter_inventories[:num_states, index]),
-        }
+def _converter(replay: Replay, num_states: int, index: int, object_type: ObjectConfig) -> Properties:
+    if object_type.options is not None:
+        states = replay.converter_states[:num_states, index]
+        return {name: _constant_or_changes(states[:, number]) for number, name in enumerate(object_type.options.states)}
+    return {
+        "converting": _constant_or_changes(replay.converter_is_busy[:num_states, index].astype(int)),
+        **_inventory(replay, replay.converter_inventories[:num_states, index]),
+    }
 
 
 def _blocks(replay: Replay, num_states: int) -> Iterator[Properties]:

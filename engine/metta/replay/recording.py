@@ -50,6 +50,8 @@ class Replay:
     """`[times, converters]`, converting or cooling; converters in row-major order of the map"""
     converter_inventories: NDArray[np.uint8]
     """`[times, converters, items]`, amount of each item"""
+    converter_states: NDArray[np.uint8]
+    """`[times, converters, states]`, states of objects of registered types, in the order of their option"""
     block_positions: NDArray[np.int16]
     """`[times, blocks, 2]`, (row, col) of swappable walls, ordered by their first positions in row-major order"""
 
@@ -89,6 +91,7 @@ class _StateRecorder:
         self._append("inventories", env.inventories, np.uint8)
         self._append("converter_is_busy", converters["is_busy"], np.bool_)
         self._append("converter_inventories", converters["inventory"], np.uint8)
+        self._append("converter_states", converters["states"], np.uint8)
         if len(self.blocks.positions):
             self.blocks.update(env.cells())
         self._append("block_positions", self.blocks.positions, np.int16)

@@ -9,7 +9,8 @@ import numpy as np
 
 from metta.world.env import MettaGridEnv
 from metta.world.rules.combat import NO_AGENT, find_victims
-from metta.world.rules.converters import MAX_HELD, advance_converters
+from metta.world.rules.converters import MAX_HELD
+from metta.world.rules.custom_rules import act_custom, advance_objects, use_objects
 from metta.world.rules.inventory import can_afford
 from metta.world.rules.turn_order import Turns
 from metta.world.state.compiled_config import NEVER, USES_CONVERTER, TurnKind
@@ -28,7 +29,8 @@ def failure_reason(env: MettaGridEnv, agent: int, action: tuple[int, int]) -> st
     worlds = env._worlds
     worlds = copy.deepcopy(worlds, {id(worlds.compiled): worlds.compiled})
     worlds.clock += 1
-    advance_converters(worlds)
+    worlds.steps += 1
+    advance_objects(worlds)
     actions = np.zeros((worlds.agents, 2), np.int64)
     actions[agent] = action
     return _reason(worlds, agent, Turns(worlds, actions, None))
@@ -41,7 +43,11 @@ def view_ahead(env: MettaGridEnv, agent: int) -> str:
     entity = int(entities[0])
     name = _entity_name(worlds, row, entity)
     if entity >= worlds.first_converter:
-        return f"{name}: {_converter_state(worlds, entity - worlds.first_converter)}"
+        converter = entity - worlds.first_converter
+        if worlds.compiled.types.is_custom[worlds.converter_type[converter]]:
+            state = _object_state(worlds, converter)
+            return f"{name}: {state}" if state else name
+        return f"{name}: {_converter_state(worlds, converter)}"
     other = int(worlds.agents_among(entities)[0])
     if other in (NO_AGENT, row):
         return name
@@ -73,9 +79,12 @@ def _reason(worlds: Worlds, row: int, turns: Turns) -> str | None:
     if kind == TurnKind.MOVE:
         _, entities = worlds.look_toward(rows, worlds.orientation[rows] ^ argument)
         entity = int(entities[0])
-        return None if entity == EMPTY else f"blocked by {_entity_name(worlds, row, entity)}"
+        return None if worlds.is_enterable(entities)[0] else f"blocked by {_entity_name(worlds, row, entity)}"
     if kind == TurnKind.SWAP:
         return _swap_reason(worlds, row)
+    if kind in (TurnKind.CUSTOM, TurnKind.CUSTOM_REACHING):
+        act_custom(worlds, turns, rows)
+        return None if worlds.success[row] else "it has no effect here"
     return _gift_reason(worlds, row, action_row) if kind == TurnKind.GIFT else None
 
 
@@ -94,6 +103,9 @@ def _converter_reason(worlds: Worlds, row: int, kind: int, action_row: int) -> s
     type_row = int(worlds.converter_type[converter])
     if kind == TurnKind.USE and not worlds.compiled.actions.usable_types[action_row, type_row]:
         return f"does not work on {name}"
+    if worlds.compiled.types.is_custom[type_row]:
+        is_used = use_objects(worlds, np.array([row]), np.array([converter]))[0]
+        return None if is_used else f"{name}: {_object_state(worlds, converter) or 'it has no effect'}"
     get, put = _get_reason(worlds, row, converter), _put_reason(worlds, row, converter)
     if kind == TurnKind.USE:
         return f"{get}; {put}" if get and put else None
@@ -163,6 +175,16 @@ def _converter_state(worlds: Worlds, converter: int) -> str:
     if lacking:
         texts.append(_needs([(item, int(needed[item]), int(held[item])) for item in lacking], worlds))
     return "; ".join(texts) or "nothing ready"
+
+
+def _object_state(worlds: Worlds, converter: int) -> str:
+    """The states of an object of a registered type, such as `open 1`."""
+    types, names = worlds.compiled.types, worlds.compiled.spec.feature_names
+    features = types.state_features[worlds.converter_type[converter]].tolist()
+    values = worlds.converter_state[converter].tolist()
+    return ", ".join(
+        f"{names[feature]} {value}" for feature, value in zip(features, values, strict=True) if feature >= 0
+    )
 
 
 def _needs(amounts: list[tuple[int, int, int]], worlds: Worlds, name: str = "") -> str:

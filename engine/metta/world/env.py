@@ -30,7 +30,7 @@ from metta.world.render import draw_world, view_cells, view_converters
 from metta.world.reset_pool import ResetPool
 from metta.world.rules.actions import count_actions, run_main_phase
 from metta.world.rules.combat import run_attack_phase
-from metta.world.rules.converters import advance_converters
+from metta.world.rules.custom_rules import advance_objects
 from metta.world.rules.rewards import add_diversity_bonus, share_rewards
 from metta.world.rules.turn_order import Turns, next_order
 from metta.world.state.compiled_config import CompiledConfig
@@ -215,7 +215,7 @@ class MettaGridEnv:
         by_world[...] = worlds.by_ruleset(worlds.compiled.rulesets.time_punishment)[:, None]
         worlds.last_action[:] = actions  # modulo 256: a token value is one byte
 
-        advance_converters(worlds)
+        advance_objects(worlds)
         run_attack_phase(worlds, turns)
         run_main_phase(worlds, turns)
         count_actions(worlds, turns)
@@ -341,7 +341,7 @@ class MettaGridEnv:
         """The state of the n converters of a world, in row-major order of their cells.
 
         `type_id [n] int64`, `position [n, 2] int64` (row, col), `is_busy [n] bool` (converting or in cooldown),
-        `inventory [n, items] int16`.
+        `inventory [n, items] int16`, `states [n, states] uint8` (of registered objects, in the order of their option).
         """
         return view_converters(self._worlds, world)
 

@@ -114,7 +114,7 @@ def start_episodes(worlds: Worlds, indices: NDArray[np.int64], draws: Sequence[E
 CLEARED = (
     *("steps", "orientation", "color", "freeze", "inventory", "has_token", "score", "reward", "individual_rewards"),
     *("returned_rewards", "success", "last_action", "agent_counters", "tokens_written", "tokens_dropped"),
-    *("converter_type", "converter_inventory", "converter_counters", "first_step"),
+    *("converter_type", "converter_inventory", "converter_counters", "converter_state", "first_step"),
 )
 """Arrays of Worlds that are set to 0 at the start of an episode."""
 
@@ -126,6 +126,8 @@ def clear(worlds: Worlds, indices: NDArray[np.int64]) -> None:
     for name in worlds.part_arrays:
         worlds.part_by_world(name)[indices] = 0
     worlds.by_world("grid")[indices] = OUTSIDE
+    if worlds.compiled.types.has_walkable:
+        worlds.by_world("floor")[indices] = EMPTY
     worlds.by_world("converter_cell")[indices] = -1
     worlds.by_world("converter_phase")[indices] = IDLE
     worlds.by_world("converter_due")[indices] = NEVER
@@ -184,13 +186,15 @@ def _place_converters(
     number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
     converters = indices[world] * worlds.converter_slots + number
     types = worlds.compiled.types
-    worlds.grid[cells] = worlds.first_converter + converters
     worlds.converter_type[converters] = type_rows
     worlds.converter_cell[converters] = cells
+    worlds.place_converters(converters)
     initial_items = sampled_values(worlds, "initial_items", converters)
     worlds.converter_inventory[converters] = (types.output[type_rows] > 0) * initial_items[:, None]
-    worlds.converter_changed[converters] = True
-    start_conversions(worlds, converters)
+    for kind in worlds.compiled.custom_objects:
+        objects = converters[kind.has_row[type_rows]]
+        worlds.converter_state[objects, : len(kind.initial)] = kind.initial
+    start_conversions(worlds, converters[~types.is_custom[type_rows]])
 
 
 def episode_ends(worlds: Worlds) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:

@@ -7,6 +7,7 @@ means that it is frozen. Busy converters are darker; a white dot means that an o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -46,7 +47,7 @@ def paint_world(worlds: Worlds, world: int, agent: int | None = None) -> Pixels:
     }
     for code in np.unique(cells[cells > 0]).tolist():
         _paint_object(on_map, cells == code, types[code])
-    _mark_converters(on_map, worlds, world)
+    _mark_converters(on_map, worlds, world, types)
     members = worlds.rows_of(world)
     positions = worlds.positions(worlds.cell[members] - worlds.slot_start[world])
     for index, (row, col) in enumerate(positions.tolist(), members.start):
@@ -100,17 +101,18 @@ def _converter_shape(type_: str, down: NDArray[np.float64], right: NDArray[np.fl
     return np.asarray(np.maximum(abs(down), abs(right)) < 0.4)
 
 
-def _mark_converters(on_map: Pixels, worlds: Worlds, world: int) -> None:
-    """Darken busy converters, and mark those that hold an output with a white dot."""
+def _mark_converters(on_map: Pixels, worlds: Worlds, world: int, types: Mapping[int | None, ObjectConfig]) -> None:
+    """Darken busy converters and faint objects, and mark those that hold an output with a white dot."""
     state = view_converters(worlds, world)
     outputs = worlds.compiled.types.output[worlds.converter_type[converter_rows(worlds, world)]]
     is_ready = np.asarray(((state["inventory"] > 0) & (outputs > 0)).any(axis=1))
     down, right = _coordinates(on_map.shape[2])
     is_dot = down**2 + right**2 < 0.16**2
     for index, (row, col) in enumerate(state["position"].tolist()):
-        if state["is_busy"][index]:
+        is_faint = types[state["type_id"][index]].is_faint(state["states"][index].tolist())
+        if state["is_busy"][index] or is_faint:
             shape = (on_map[row, col] != rgb(FLOOR)).any(axis=-1)
-            on_map[row, col][shape] = on_map[row, col][shape] // 4 * 3
+            on_map[row, col][shape] = on_map[row, col][shape] // 4 * (2 if is_faint else 3)
         if is_ready[index]:
             on_map[row, col][is_dot] = rgb(WHITE)
 

@@ -45,6 +45,7 @@ def view_converters(worlds: Worlds, world: int) -> dict[str, NDArray[Any]]:
         "position": worlds.positions(worlds.converter_cell[rows] - worlds.slot_start[world]),
         "is_busy": worlds.converter_phase[rows] != IDLE,
         "inventory": worlds.converter_inventory[rows],
+        "states": worlds.converter_state[rows],
     }
 
 

@@ -18,7 +18,7 @@ from metta.world.observation.observe import Observer, Window
 from metta.world.observation.packed import Observations, PackedObservations, write_parts
 from metta.world.parts.run_parts import PartRunner
 from metta.world.state.compiled_config import NEVER
-from metta.world.state.worlds import CONVERTER_ARRAYS, Worlds
+from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, Worlds
 
 COPIED_ARRAYS = tuple(name for name in Worlds.ARRAYS if name not in ("grid", *CONVERTER_ARRAYS))
 """Arrays of worlds and agents to copy; the grid is translated instead, since entity ids differ between batches."""
@@ -136,11 +136,12 @@ class ResetPool:
         due[due != NEVER] += worlds.clock
 
         # entity ids of walls are translated by a table; those of agents and converters are computed
-        worlds.by_world("grid")[world] = self._walls.take(pool.by_world("grid")[index], mode="wrap")
+        worlds.by_world("grid")[world] = worlds.translate(pool.by_world("grid")[index], pool, self._walls)
         worlds.grid[worlds.cell[rows]] = worlds.first_agent + worlds.all_agents[rows]
-        worlds.grid[worlds.converter_cell[converters]] = worlds.first_converter + np.arange(first, converters.stop)
+        if worlds.compiled.types.has_walkable:
+            worlds.by_world("floor")[world] = EMPTY
+        worlds.place_converters(np.arange(first, converters.stop))
         worlds.items_changed[rows] = True
-        worlds.converter_changed[converters] = True
         return self._observations[index]
 
     def _clear_invalid_counts(self, ended: set[int]) -> None:

@@ -15,9 +15,10 @@ from metta.config.env.map_builder import MapBuilder, MapBuilderConfig, walk_buil
 from metta.config.env.map_generators import MAP_BUILDERS, CustomConfig
 from metta.config.env.map_sizes import fit_problems, group_counts, infer_sizes
 from metta.config.env.name_rules import name_problems
-from metta.config.env.object_rules import action_problems, complete_types, recipe_problems
+from metta.config.env.object_rules import action_problems, complete_types, recipe_problems, state_problems
 from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
+from metta.config.parts.registries import ACTIONS, OBJECTS
 from metta.config.parts.tables import FeatureConfig, PartConfig, RewardConfig, TerminationConfig, part_problems
 from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
@@ -62,6 +63,9 @@ class EnvConfig(FrozenModel):
         names = name_problems(game, self.objects, self.actions, builder, self.object_types)
         problems += islice(names, MAX_PROBLEMS)  # limited, since searching for similar names takes time
         problems += recipe_problems(self.objects, self.object_types)
+        items = [f"{ITEM_PREFIX}{item}" for item in game.inventory_item_names]
+        custom_features = [feature.name for feature in self.features]
+        problems += state_problems(self.objects, [*FEATURE_SCALES, *items], custom_features)
         problems += action_problems(self.actions)
         problems += part_problems(self.parts, game)
         problems += fit_problems(builder) if not problems else []
@@ -86,6 +90,8 @@ class EnvConfig(FrozenModel):
         """The registry and name of every map builder and custom rule that comes from a registry."""
         builders = [part for _, part, _ in walk_builders(self.map_builder)]
         custom = [(MAP_BUILDERS, builder.name) for builder in builders if isinstance(builder, CustomConfig)]
+        types = [(ACTIONS, action.type) for action in self.actions] + [(OBJECTS, entry.type) for entry in self.objects]
+        custom += [(registry, type_) for registry, type_ in types if type_ not in registry.simulated]
         return [*custom, *((part.REGISTRY, part.type) for parts in self.parts.values() for part in parts)]
 
     @cached_property
@@ -107,7 +113,7 @@ class EnvConfig(FrozenModel):
             num_agents=self.game.num_agents,
             action_names=[name for name, _, _ in self.action_table],
             max_action_args=[
-                0 if type_ == "rotate" and action.delta is not None else MAX_ARGUMENT[type_]
+                MAX_ARGUMENT[type_] if type_ == "attack_nearest" else action.largest_argument
                 for _, type_, action in self.action_table
             ],
             action_enabled=[self.is_sampled(action) for _, _, action in self.action_table],
@@ -124,7 +130,10 @@ class EnvConfig(FrozenModel):
     def feature_scales(self) -> dict[str, float]:
         """The divisor that normalizes each feature, in the order of feature ids: built-in ones, items, custom ones."""
         items = {f"{ITEM_PREFIX}{item}": ITEM_SCALE for item in self.game.inventory_item_names}
-        return FEATURE_SCALES | items | {feature.name: feature.options.scale for feature in self.features}
+        custom = {feature.name: feature.options.scale for feature in self.features}
+        registered = [entry.options.states for entry in self.object_types.values() if entry.options is not None]
+        states = {name: scale for own in registered for name, scale in own.items()}
+        return FEATURE_SCALES | items | custom | states
 
     def can_act(self, action: ActionConfig) -> bool:
         """Whether an action can succeed: it is enabled, and the items it needs exist in this world."""

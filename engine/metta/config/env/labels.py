@@ -8,6 +8,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.glyphs import distinct_glyphs
 from metta.config.env.map_builder import AsciiConfig
 from metta.config.env.objects import ATTACK_TARGETS, ActionConfig
+from metta.config.parts.registries import ACTIONS
 from metta.geometry import ORIENTATION_NAMES
 
 TURN_WORDS = ("turn by nothing", "turn clockwise", "turn around", "turn counterclockwise")
@@ -63,8 +64,11 @@ def _words(type_: str, action: ActionConfig) -> list[str]:
             return [f"give 1 {action.item}"]
         case "use":
             return [f"use {action.use}" if action.use else "use"]
-        case _:
+        case _ if action.type in ACTIONS.simulated:
             return [type_.replace("_", " ")]
+        case _:
+            word, last = action.key.replace("_", " "), action.largest_argument
+            return [f"{word} {argument}" for argument in range(last + 1)] if last else [word]
 
 
 def _target_words(ahead: int, left: int) -> str:

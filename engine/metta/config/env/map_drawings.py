@@ -23,7 +23,7 @@ def reachability_problems(path: KeyPath, builder: AsciiConfig, types: Mapping[st
     framed = [framed_cell(cell, width) for cell in range(len(names))]
     is_open = bytearray(stride * (len(builder.rows) + 2))
     for cell, name in zip(framed, names, strict=True):
-        is_open[cell] = name == "empty" or is_agent(name)
+        is_open[cell] = name == "empty" or is_agent(name) or _may_be_walked_on(name, types)
     reached = set(chain.from_iterable(flood_fill(is_open, framed[agents[0]], stride)))
     offsets = neighbor_offsets(stride)
     for number, (cell, name) in enumerate(zip(framed, names, strict=True)):
@@ -36,6 +36,11 @@ def reachability_problems(path: KeyPath, builder: AsciiConfig, types: Mapping[st
             away = f'"{name}" in row {row + 1}, column {col + 1}'
             yield Problem((*path, "map"), f"must be connected; the agent in {first} cannot reach {away}")
             return
+
+
+def _may_be_walked_on(name: str, types: Mapping[str, ObjectConfig]) -> bool:
+    """Whether agents can enter the cell of an object, at least in some state."""
+    return name in types and (options := types[name].options) is not None and options.walkable is not False
 
 
 def drawing_problems(

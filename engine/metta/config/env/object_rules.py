@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from metta.config.env.objects import CATALOG, ActionConfig, ObjectConfig
@@ -33,6 +33,10 @@ def recipe_problems(objects: Sequence[ObjectConfig], types: Mapping[str, ObjectC
             yield Problem(("objects", index, "input"), 'a generator must have an input; without one, make it a "mine"')
         if entry.type == "wall" and (consumed or produced):
             yield Problem(("objects", index, "type"), 'a wall has no input or output; make it a "converter"')
+        for field in _CONVERTER_KEYS if entry.options is not None else ():
+            if getattr(entry, field) is not None:
+                message = f'is only for mines, generators and converters; a "{entry.type}" has settings'
+                yield Problem(("objects", index, field), message)
         if entry.type != "wall" and entry.swappable:
             yield Problem(
                 ("objects", index, "swappable"), f"must be false for a {entry.type}; only walls can be swappable"
@@ -42,6 +46,27 @@ def recipe_problems(objects: Sequence[ObjectConfig], types: Mapping[str, ObjectC
                 ("objects", index, "cooldown"),
                 "would convert endlessly within one step; set cooldown, conversion_ticks, input or max_output",
             )
+
+
+_CONVERTER_KEYS = ("input", "output", "max_output", "conversion_ticks", "cooldown", "initial_items")
+
+
+def state_problems(
+    objects: Sequence[ObjectConfig], features: Collection[str], custom_features: Collection[str]
+) -> Iterator[Problem]:
+    """States of registered objects with the name of another feature, or with different scales.
+
+    `features` are the built-in ones and those of items.
+    """
+    scales: dict[str, float] = {}
+    for index, entry in enumerate(objects):
+        for name, scale in entry.options.states.items() if entry.options is not None else ():
+            if name in features or name in custom_features:
+                message = f'has the state "{name}", which is also the name of a feature; rename one of them'
+                yield Problem(("objects", index, "type"), message)
+            if scales.setdefault(name, scale) != scale:
+                message = f'has the state "{name}" with the scale {scale:g}; another object has {scales[name]:g}'
+                yield Problem(("objects", index, "type"), message)
 
 
 def action_problems(actions: Sequence[ActionConfig]) -> Iterator[Problem]:
@@ -82,14 +107,15 @@ def _complete(given: ObjectConfig | None, known: ObjectConfig | None, free_type_
     """The object type with every unset value from the catalog's entry, or else the general default."""
     entry = given or known
     assert entry is not None
+    has_recipe = entry.type != "wall" and entry.options is None
     defaults: dict[str, Any] = {
         "color": 0,
         "input": {},
         "output": {},
         "max_output": 5,
         "conversion_ticks": 1,
-        "cooldown": 0 if entry.type == "wall" else 10,
-        "initial_items": 0 if entry.type == "wall" else 1,
+        "cooldown": 10 if has_recipe else 0,
+        "initial_items": 1 if has_recipe else 0,
         "swappable": False,
     }
     values: dict[str, Any] = {}
@@ -109,7 +135,7 @@ def _converts_endlessly(entry: ObjectConfig) -> bool:
     A conversion takes no time, its output contains all of its input, and the output never reaches max_output: items
     that increase stay at 255 units, the others at what one conversion produces.
     """
-    if entry.type == "wall" or entry.max_output is None:
+    if entry.type == "wall" or entry.options is not None or entry.max_output is None:
         return False
     if range_min(entry.conversion_ticks or 0) > 0 or range_min(entry.cooldown or 0) > 0:
         return False

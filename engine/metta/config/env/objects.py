@@ -5,12 +5,16 @@ Both lists can also be written as tables by name: `[env.objects.altar]`, `[env.a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metta.config.env.ranges import OrRange
-from metta.config.validation.frozen_model import Name, NamedTable
+from metta.config.parts.registries import ACTIONS, MAX_ARGUMENTS, OBJECTS, ObjectOptions, PartRegistry
+from metta.config.parts.settings import SettingValue, checked_settings
+from metta.config.validation.frozen_model import Name, NamedTable, RegisteredName
+from metta.errors import Problem, RulesError
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """Units of an item, limited to one byte of a token."""
@@ -41,8 +45,9 @@ class ObjectConfig(NamedTable):
 
     NAME_KEY: ClassVar[str] = "name"
 
-    type: Literal["mine", "generator", "converter", "wall"] = Field(
-        description="mine (converts without input), generator and converter (input to output), or wall"
+    type: Annotated[str, RegisteredName(OBJECTS)] = Field(
+        description="mine (converts without input), generator and converter (input to output), wall, or the name of a "
+        "registered object"
     )
     name: Name = Field(description="unique name, used in maps, statistics and env.map_builder.objects")
     color: int | None = Field(
@@ -74,6 +79,29 @@ class ObjectConfig(NamedTable):
         default=None, description="units of each output item in the object at the start of an episode; unset: 1"
     )
     swappable: bool | None = Field(default=None, description="walls only: agents can swap places with it; unset: false")
+    settings: dict[str, SettingValue] = Field(
+        default_factory=dict, description="settings of a registered object, by name; omitted ones have its defaults"
+    )
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Self:
+        self.__dict__["settings"] = part_settings(OBJECTS, self.type, self.settings)
+        return self
+
+    @property
+    def options(self) -> ObjectOptions | None:
+        """The options of a registered type; None for mines, generators, converters and walls."""
+        return None if self.type in OBJECTS.simulated else OBJECTS.options(self.type)
+
+    def is_faint(self, states: Sequence[int]) -> bool:
+        """Whether pictures show an object of a registered type faintly: a state lets agents in, or all states are 0."""
+        options = self.options
+        if options is None or not options.states:
+            return False
+        names = list(options.states)
+        if isinstance(options.walkable, str):
+            return states[names.index(options.walkable)] > 0
+        return not any(states[: len(names)])
 
     @classmethod
     def known(cls) -> list[str]:
@@ -95,9 +123,9 @@ class ActionConfig(NamedTable):
 
     NAME_KEY: ClassVar[str] = "key"
 
-    type: Literal[
-        "noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"
-    ] = Field(description="effect of the action")
+    type: Annotated[str, RegisteredName(ACTIONS)] = Field(
+        description="effect of the action, or the name of a registered action"
+    )
     key: Name = Field(description="unique name, used in statistics and replays")
     delta: int | None = Field(
         default=None,
@@ -124,6 +152,17 @@ class ActionConfig(NamedTable):
     defense_resources: dict[str, Count] = Field(
         default_factory=dict, description="attack only: a target that has these loses them instead of being frozen"
     )
+    settings: dict[str, SettingValue] = Field(
+        default_factory=dict, description="settings of a registered action, by name; omitted ones have its defaults"
+    )
+
+    @model_validator(mode="after")
+    def _check_settings(self) -> Self:
+        self.__dict__["settings"] = part_settings(ACTIONS, self.type, self.settings)
+        if self.type not in ACTIONS.simulated and not 0 <= self.largest_argument < MAX_ARGUMENTS:
+            message = f"must be from 1 to {MAX_ARGUMENTS}, as the number of arguments; got {self.largest_argument + 1}"
+            raise RulesError([Problem(("settings", str(ACTIONS.options(self.type).arguments)), message)])
+        return self
 
     @classmethod
     def known(cls) -> list[str]:
@@ -141,10 +180,34 @@ class ActionConfig(NamedTable):
         return next((action.model_dump(exclude_unset=True) for action in DEFAULT_ACTIONS if action.key == name), {})
 
     @property
+    def largest_argument(self) -> int:
+        """The largest argument; arguments are numbered from 0."""
+        if self.type == "rotate" and self.delta is not None:
+            return 0
+        if self.type in MAX_ARGUMENT:
+            return MAX_ARGUMENT[self.type]
+        arguments = ACTIONS.options(self.type).arguments
+        return (arguments if isinstance(arguments, int) else int(self.settings[arguments])) - 1
+
+    @property
     def names_and_types(self) -> list[tuple[str, str]]:
         """(name, type) of each action that the entry adds, in the order of their ids."""
         nearest = [(f"{self.key}_nearest", "attack_nearest")] if self.type == "attack" else []
         return [(self.key, self.type), *nearest]
+
+
+def part_settings(registry: PartRegistry[Any], type_: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a registered type with its defaults. Raises RulesError if they are invalid."""
+    if type_ not in registry.simulated:
+        try:
+            return checked_settings(registry, type_, settings)
+        except RulesError as error:
+            raise RulesError(
+                [Problem(("settings", *problem.path), problem.message) for problem in error.problems]
+            ) from None
+    if settings:
+        raise RulesError([Problem(("settings",), f'must be empty: the {registry.kind} "{type_}" has no settings')])
+    return settings
 
 
 def _converter(

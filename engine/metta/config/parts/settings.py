@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 from pydantic.errors import PydanticUserError
 
 from metta.config.parts.registries import PartRegistry
@@ -20,6 +20,10 @@ from metta.errors import RulesError, UsageError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+SettingValue = Annotated[Any, WithJsonSchema({"type": ["boolean", "number", "string", "array", "object"]})]
+"""A value whose type depends on the part."""
 
 
 class _Settings(FrozenModel):

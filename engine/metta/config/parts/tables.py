@@ -9,17 +9,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from metta.config.env.game import GameConfig, Reward
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX
 from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS, FeatureOptions, PartRegistry
-from metta.config.parts.settings import checked_settings
+from metta.config.parts.settings import SettingValue, checked_settings
 from metta.config.validation.frozen_model import NAME_PATTERN, Name, NamedTable, RegisteredName
 from metta.errors import Problem, RulesError, did_you_mean
-
-SettingValue = Annotated[Any, WithJsonSchema({"type": ["boolean", "number", "string", "array", "object"]})]
-"""A value whose type depends on the part."""
 
 MAX_FEATURES: Final = 255
 """Largest number of features: a feature id is one byte of a token, and 255 marks unused tokens."""

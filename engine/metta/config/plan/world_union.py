@@ -112,9 +112,8 @@ class WorldUnion:
             return own
         entry = own or self._entries[key]
         # without costs and `use`, which may name items and objects that this world does not have
-        return ActionConfig(
-            type=entry.type, key=key, delta=entry.delta, item=entry.item, enabled=False, reserved=is_sampled
-        )
+        kept = {name: getattr(entry, name) for name in ("type", "key", "delta", "item", "settings")}
+        return ActionConfig(**kept, enabled=False, reserved=is_sampled)
 
     def _missing(self, config: EnvConfig, other: EnvConfig) -> list[str]:
         keys = {entry.key for entry in config.actions}

@@ -31,7 +31,7 @@ function splitColor(name) {
 function objectIcon(objectType, letter) {
   const [base, color] = splitColor(objectType.name);
   if (Object.hasOwn(OBJECT_ICONS, base)) return [OBJECT_ICONS[base], { color }];
-  return [TYPE_ICONS[objectType.type], { letter }];
+  return [TYPE_ICONS[objectType.type] ?? TYPE_ICONS.registered, { letter }];
 }
 
 // Paint an icon into the unit square.

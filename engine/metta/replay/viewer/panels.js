@@ -55,6 +55,8 @@ function describe(episode, entity, step) {
   const states = [];
   if (valueAt(entity["agent:frozen"] ?? 0, step)) states.push("frozen");
   if (valueAt(entity.converting ?? 0, step)) states.push("busy");
+  const names = isAgent(entity) ? [] : episode.objectTypes.get(entity.type).states ?? [];
+  for (const name of names) states.push(`${name} ${valueAt(entity[name], step)}`);
   return [entityName(episode, entity), ...states, held.length ? `holds ${held.join(", ")}` : ""].filter(Boolean).join(" \u00b7 ");
 }
 
@@ -66,7 +68,9 @@ function properties(episode, entity, step) {
     const objectType = episode.objectTypes.get(entity.type);
     rows.unshift(["Object", objectType.name, "name"]);
     if (objectType.type !== "wall") {
-      rows.push(["State", valueAt(entity.converting, step) ? "busy" : "idle", "state"], ["Recipe", recipe(objectType), "recipe"]);
+      if (objectType.states === undefined) {
+        rows.push(["State", valueAt(entity.converting, step) ? "busy" : "idle", "state"], ["Recipe", recipe(objectType), "recipe"]);
+      } else rows.push(["State", objectType.states.map(name => `${name} ${valueAt(entity[name], step)}`).join(", ") || NONE, "state"]);
     }
     return rows;
   }
@@ -143,11 +147,11 @@ function showLegend(page, episode, painter) {
   const objects = objectTypes.map(objectType => entry(
     spriteIcon(painter, { objectType, busy: 0, ready: 0 }),
     `${objectType.name} \u00d7 ${count(one => one.type === objectType.type_id)}`,
-    objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can swap places with it" : "",
+    objectType.states !== undefined ? objectType.type : objectType.type !== "wall" ? recipe(objectType) : objectType.swappable ? "agents can swap places with it" : "",
     episode.glyphs[objectType.name],
   ));
   const signs = [];
-  const converter = objectTypes.find(type => type.type !== "wall");
+  const converter = objectTypes.find(type => type.type !== "wall" && type.states === undefined);
   if (converter) {
     signs.push(entry(spriteIcon(painter, { objectType: converter, busy: 1, ready: 0 }), "busy", "converts or cools down"));
     signs.push(entry(spriteIcon(painter, { objectType: converter, busy: 0, ready: 2 }), "2 items ready", "to be taken"));

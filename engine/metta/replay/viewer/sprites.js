@@ -78,7 +78,8 @@ class SpritePainter {
     if (this.marks[group]) paintBadge(context, size, this.marks[group], 0.66);
   }
 
-  paintConverter(context, size, { objectType, busy, ready }) {
+  paintConverter(context, size, { objectType, busy, ready, faint }) {
+    if (faint) context.globalAlpha = SHAPES.faint;
     const [icon, mark] = objectIcon(objectType, this.letters[objectType.name]);
     context.save();
     context.translate(0.04, 0.04);
@@ -110,6 +111,12 @@ function paintAttack(context, size, from, to) {
   }
 }
 
+// Whether an object of a registered type is drawn faintly: a state lets agents in, or all states are 0.
+function isFaint({ walkable }, states) {
+  if (typeof walkable === "string") return states.some(([name, value]) => name === walkable && value > 0);
+  return states.length > 0 && states.every(([, value]) => value === 0);
+}
+
 // The state of an entity at a step that its sprite shows.
 function spriteState(episode, entity, step) {
   if (isAgent(entity)) {
@@ -125,6 +132,7 @@ function spriteState(episode, entity, step) {
   return {
     objectType,
     busy: valueAt(entity.converting ?? 0, step),
+    faint: isFaint(objectType, (objectType.states ?? []).map(name => [name, valueAt(entity[name], step)])),
     ready: outputs.reduce((sum, item) => sum + valueAt(entity[`inv:${item}`] ?? 0, step), 0),
   };
 }

@@ -6,14 +6,16 @@ maps have walls at their edge). It depends on the agent itself and on the cells 
 
     all actions    of a frozen agent; those that the world disables, or whose required items are missing
     move           into a wall, an object or a frozen agent
-    put, get, use  without a converter ahead, or with one that takes none of the items held and has no output that fits
+    put, get, use  without a converter ahead, or with one that takes none of the items held and has no output that fits;
+                   objects of registered types may always be used
     attack         on a cell without an agent
     swap           unless a swappable wall is ahead, or an agent that is or can become frozen
     gift           of an item that is not held, or unless an agent is ahead that can take it, or can come there first
 
 Other agents act in the same step: one ahead may leave, agents that face this one may give an item, and so on. Whether
-they have the resources or the space for it is not examined. A converter that is busy may finish. What the observation
-does not hold (cells outside the window, tokens beyond `num_observation_tokens`) may be as the action needs it.
+they have the resources or the space for it, and what their registered actions do, is not examined. A converter that is
+busy may finish. What the observation does not hold (cells outside the window, tokens beyond `num_observation_tokens`)
+may be as the action needs it.
 """
 
 from __future__ import annotations
@@ -29,22 +31,22 @@ from metta.geometry import STEPS
 from metta.world.observation.mask_tables import (
     AGENT,
     FACES_EDGE,
-    PASSABLE,
     REACHED,
     SIDE_AT_EDGE,
     SIDES,
-    SWAPPABLE,
     AttackColumns,
     CellCodes,
+    EntityKinds,
     Mask,
     MaskTables,
     Slot,
 )
 from metta.world.observation.observe import Observer
 from metta.world.rules.converters import MAX_HELD
+from metta.world.rules.custom_rules import may_succeed
 from metta.world.rules.inventory import Rows
 from metta.world.state.compiled_config import ABSENT, TurnKind
-from metta.world.state.worlds import CONVERTING, EMPTY, IDLE, OUTSIDE, Worlds
+from metta.world.state.worlds import CONVERTING, EMPTY, IDLE, Worlds
 
 GROUP, FROZEN = FEATURE_IDS["agent:group"], FEATURE_IDS["agent:frozen"]
 ORIENTATION, CONVERTING_FEATURE = FEATURE_IDS["agent:orientation"], FEATURE_IDS["converting"]
@@ -56,31 +58,6 @@ IS_TARGET = np.array([ahead > 0 for ahead, _ in REACHED])
 Array = NDArray[Any]
 Entities = NDArray[np.int32]
 ALL_ROWS = slice(None)
-
-
-class EntityKinds:
-    """What agents can do with each entity. `values [entity ids + 2] uint8`: PASSABLE | SWAPPABLE | AGENT
-
-    After the entities, there is an entry for cells that are not seen, and one for the outside (-1).
-    """
-
-    def __init__(self, worlds: Worlds):
-        self.values = np.zeros(worlds.num_entity_ids + 2, np.uint8)
-        self.values[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = PASSABLE
-        self.values[worlds.first_swappable : worlds.first_agent] = SWAPPABLE
-        self.first_converter = np.array(worlds.first_converter, np.int32)
-        self._is_current = False
-
-    def update(self, worlds: Worlds, tables: MaskTables) -> None:
-        """Update the entries of agents, some of which are frozen."""
-        none_frozen = not np.count_nonzero(worlds.freeze)
-        if none_frozen and self._is_current:
-            return
-        is_frozen = (worlds.freeze != 0).reshape(worlds.num_worlds, -1)
-        swaps = worlds.by_ruleset(tables.swaps_agents)[:, None]
-        kinds = AGENT + PASSABLE * ~is_frozen + SWAPPABLE * (swaps | is_frozen)
-        self.values[worlds.first_agent : worlds.first_plain_wall] = kinds.ravel()
-        self._is_current = none_frozen and tables.all_swap_agents  # otherwise entries depend on the ruleset
 
 
 class ActionMasks:
@@ -121,7 +98,10 @@ class _Step:
         if not self.sees_neighbors:
             for argument, entities_there in enumerate(self.around):
                 entities_there[self._hides(ALL_ROWS, cells.neighbors.take(worlds.orientation ^ argument))] = self.unseen
-        self.ahead = self.around[0]
+        self.ahead = self.used = self.around[0]
+        if worlds.compiled.types.has_walkable:  # an agent ahead may leave the object that it stands on
+            below = worlds.floor.take(neighbors[0], mode="clip")
+            self.used = np.where((worlds.agents_among(self.ahead) >= 0) & (below != EMPTY), below, self.ahead)
         # moves and swaps depend only on these entities
         ahead, behind = entities.values.take(self.around)
         self.can: Mask = tables.can_by_kind[0].take(ahead, axis=0)
@@ -143,6 +123,8 @@ class _Step:
             self._check_cost(index, slot)
         if tables.converter_slots:
             self._fill_converter_actions()
+        for index, slot in tables.custom_slots:
+            self.can[:, index] = self._affords(slot.action) & may_succeed(self.worlds, slot.action, slot.argument)
         for index, slot in tables.gift_slots:
             self._fill_gift(index, slot)
         for attack in tables.attacks:
@@ -288,7 +270,7 @@ class _Step:
         return np.asarray(may_hide & self._of_ruleset(self.tables.swaps_unseen))
 
     def _fill_converter_actions(self) -> None:
-        rows = (self.ahead >= self.entities.first_converter).nonzero()[0]
+        rows = (self.used >= self.entities.first_converter).nonzero()[0]
         if not rows.size:
             return
         tables, (type_rows, held, phase) = self.tables, self._converters(rows)
@@ -319,9 +301,10 @@ class _Step:
                 left, offered = np.maximum(least - consumed, 0), np.maximum(most - consumed, 0)
             if slot.kind == TurnKind.USE:
                 types, is_usable = self._usable_types(slot.action, rows, type_rows)
-                can = is_usable & (gets(types, left) | puts(types, offered))
+                can = is_usable & (gets(types, left) | puts(types, offered) | tables.is_custom[types])
             else:
                 can = gets(types, left) if slot.kind == TurnKind.GET_ITEMS else puts(types, offered)
+                can |= tables.is_custom[types]
             if slot.action != ABSENT:
                 can &= self._affords(slot.action)[rows]
             self.can[:, index][rows] = can  # faster than `can[rows, index] =`
@@ -341,12 +324,12 @@ class _Step:
         all, the type row is that of any type. A phase that is not seen is not IDLE.
         """
         worlds = self.worlds
-        converters = self.ahead[rows].astype(np.int64)
+        converters = self.used[rows].astype(np.int64)
         converters -= self.entities.first_converter
         if self.sees_neighbors:
             phase = worlds.converter_phase.take(converters)[:, None]
             return worlds.converter_type.take(converters), worlds.converter_inventory.take(converters, axis=0), phase
-        is_seen = self.ahead[rows] != self.unseen
+        is_seen = self.used[rows] != self.unseen
         seen = converters[is_seen]
         type_rows = np.full(len(rows), self.tables.num_types)
         if self.ruleset is not None:

@@ -16,6 +16,8 @@ from metta.geometry import STEPS
 from metta.world.observation.observe import window_cells
 from metta.world.rules.combat import AHEAD, LEFT
 from metta.world.state.compiled_config import ABSENT, CompiledConfig, TurnKind
+from metta.world.state.compiled_rules import NOT_WALKABLE
+from metta.world.state.worlds import EMPTY, OUTSIDE, Worlds
 
 Mask = NDArray[np.bool_]
 
@@ -35,6 +37,9 @@ SIDE_AT_EDGE = np.array([0, 2, 2, 0])
 ATTACKS = (TurnKind.ATTACK, TurnKind.ATTACK_NEAREST)
 OWN_KINDS = (TurnKind.ROTATE, TurnKind.ROTATE_BY, TurnKind.CHANGE_COLOR)
 """Kinds that change only the agent itself: they succeed if it has the resources."""
+
+CUSTOM_KINDS = (TurnKind.CUSTOM, TurnKind.CUSTOM_REACHING)
+"""Kinds of registered actions: without the option `possible` they are as OWN_KINDS."""
 
 MANY = np.iinfo(np.int16).max
 """More units than an agent can hold."""
@@ -131,6 +136,7 @@ class MaskTables:
         self.move_slots, self.swap_slots = self._slots_of(TurnKind.MOVE), self._slots_of(TurnKind.SWAP)
         self.converter_slots = self._slots_of(TurnKind.PUT_ITEMS, TurnKind.GET_ITEMS, TurnKind.USE)
         self.gift_slots = self._slots_of(TurnKind.GIFT)
+        self.custom_slots = self._slots_of(TurnKind.CUSTOM)
         self.attacks: list[AttackColumns] = []
         column_of_slot = np.arange(len(self.slots))
         for index, slot in self._slots_of(*ATTACKS):
@@ -224,7 +230,40 @@ class MaskTables:
             for table in (input_, output, refilled)
         )
         self.has_refilled = bool(self.refilled.any())
+        # [type rows]: objects of registered types, which may be used in any state
+        is_custom = types.is_custom
+        self.is_custom = np.concatenate([is_custom, np.array([is_custom[rows].any() for rows in members], np.bool_)])
         self.every_item = np.ones(compiled.num_items, np.bool_)
+
+
+class EntityKinds:
+    """What agents can do with each entity. `values [entity ids + 2] uint8`: PASSABLE | SWAPPABLE | AGENT
+
+    After the entities, there is an entry for cells that are not seen, and one for the outside (-1).
+    """
+
+    def __init__(self, worlds: Worlds):
+        self.values = np.zeros(worlds.num_entity_ids + 2, np.uint8)
+        self.values[[EMPTY, worlds.num_entity_ids, OUTSIDE]] = PASSABLE
+        self.values[worlds.first_swappable : worlds.first_agent] = SWAPPABLE
+        self.first_converter = np.array(worlds.first_converter, np.int32)
+        self._is_current = False
+
+    def update(self, worlds: Worlds, tables: MaskTables) -> None:
+        """Update the entries of agents, some of which are frozen."""
+        types = worlds.compiled.types
+        if types.has_walkable:  # closed doors may be opened
+            self.values[worlds.first_converter : worlds.num_entity_ids] = PASSABLE * (
+                types.walkable[worlds.converter_type] != NOT_WALKABLE
+            )
+        none_frozen = not np.count_nonzero(worlds.freeze)
+        if none_frozen and self._is_current:
+            return
+        is_frozen = (worlds.freeze != 0).reshape(worlds.num_worlds, -1)
+        swaps = worlds.by_ruleset(tables.swaps_agents)[:, None]
+        kinds = AGENT + PASSABLE * ~is_frozen + SWAPPABLE * (swaps | is_frozen)
+        self.values[worlds.first_agent : worlds.first_plain_wall] = kinds.ravel()
+        self._is_current = none_frozen and tables.all_swap_agents  # otherwise entries depend on the ruleset
 
 
 def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mask]:
@@ -237,6 +276,9 @@ def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mas
     slots = {Slot(TurnKind.REFUSED, 0, ABSENT): NEVER, Slot(TurnKind.NOOP, 0, ABSENT): ALWAYS}
     slot_of = np.full((len(compiled.configs), len(flat)), NEVER)
     last_resort: Mask = np.zeros(slot_of.shape, np.bool_)
+    is_conditional = np.zeros(len(actions.kind), np.bool_)
+    for custom in compiled.custom_actions:
+        is_conditional |= custom.has_row & (custom.options.possible is not None)
     for ruleset in range(len(slot_of)):
         own_slots, stays, is_possible = slot_of[ruleset], last_resort[ruleset], np.zeros(len(flat), np.bool_)
         for index, (action, argument) in enumerate(flat):
@@ -245,12 +287,14 @@ def _slots(compiled: CompiledConfig) -> tuple[list[Slot], NDArray[np.int64], Mas
             if not is_possible[index] or (kind, argument) == (TurnKind.ATTACK, 0):
                 continue
             stays[index] = kind == TurnKind.NOOP
+            if kind in CUSTOM_KINDS:
+                kind = TurnKind.CUSTOM if is_conditional[ruleset * compiled.num_actions + action] else TurnKind.ROTATE
             if kind == TurnKind.NOOP or (kind in OWN_KINDS and not has_cost[action]):
                 own_slots[index] = ALWAYS
                 continue
             if kind in OWN_KINDS:
                 kind, argument = TurnKind.ROTATE, 0
-            is_own = has_cost[action] or kind in (TurnKind.USE, TurnKind.GIFT)
+            is_own = has_cost[action] or kind in (TurnKind.USE, TurnKind.GIFT, TurnKind.CUSTOM)
             slot = Slot(kind, argument, action if is_own else ABSENT)
             own_slots[index] = slots.setdefault(slot, len(slots))
         if flat and not stays.any():

@@ -81,7 +81,7 @@ class Window:
         self.num_cells, self.width = len(cells), spec.observation_width
         self.rank_of_location = np.zeros(256, np.int64)
         self.rank_of_location[locations[1:]] = np.arange(len(cells))
-        layers = worlds.compiled.parts.num_layers
+        layers = worlds.compiled.parts.num_layers + worlds.compiled.types.has_walkable
         locations[1:] = np.repeat(locations[1:], layers).tolist()
         # What the agents of a chunk see has keys in the order of their tokens: agent * places + place, where places are
         # the globals and then the layers of the cells in token order. Tables are indexed by key.

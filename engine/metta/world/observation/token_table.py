@@ -52,8 +52,11 @@ class TokenTable:
         self.num_globals = len(GLOBAL_FEATURES) + len(self._own_features.ids)
         """number of the first tokens of every observation, which are not those of an entity in the window"""
         agent_slots = len(AGENT_FEATURES) + worlds.compiled.num_items + len(self._agent_features.ids)
-        self.slots = max(agent_slots, self.num_globals, len(parts.features_at("cells")))
+        num_states = worlds.compiled.types.num_states
+        self.slots = max(agent_slots, self.num_globals, len(parts.features_at("cells")), 1 + num_states)
         self._cells = CellTokens(worlds) if parts.features_at("cells") else None
+        # the objects that agents or swappable walls stand on, an array like the grid
+        self._covered = np.zeros(len(worlds.grid), np.int32) if worlds.compiled.types.has_walkable else None
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -114,6 +117,9 @@ class TokenTable:
         agent_values[:, FROZEN] = worlds.freeze != NOT_FROZEN
         agent_values[:, ORIENTATION] = worlds.orientation
         agent_values[:, AGENT_COLOR] = worlds.color
+        if self._covered is not None:
+            is_covered = worlds.grid[: worlds.globals_start] != worlds.floor
+            np.multiply(worlds.floor, is_covered, out=self._covered[: worlds.globals_start])
         agents = worlds.items_changed.nonzero()[0]
         if agents.size:
             self._write_agents(agents)
@@ -126,7 +132,8 @@ class TokenTable:
     @property
     def layers(self) -> list[NDArray[np.int32]]:
         """Further arrays like the grid: entities that are in a cell besides the one in the grid."""
-        return [] if self._cells is None else [self._cells.layer]
+        covered = [] if self._covered is None else [self._covered]
+        return covered if self._cells is None else [*covered, self._cells.layer]
 
     def _completion(self) -> NDArray[np.int64]:
         """Value of the episode_completion_pct token: 255 * steps / max_steps, rounded. `[worlds] int64`
@@ -151,14 +158,30 @@ class TokenTable:
         self._write_items(entities, len(AGENT_FEATURES), has_token, amounts)
 
     def _write_converters(self, converters: NDArray[np.int64]) -> None:
-        worlds = self._worlds
+        worlds, types, values = self._worlds, self._worlds.compiled.types, self._values
+        if worlds.compiled.custom_objects:
+            is_custom = types.is_custom[worlds.converter_type[converters]]
+            self._write_objects(converters[is_custom])
+            converters = converters[~is_custom]
+            for slot, name in enumerate(CONVERTER_FEATURES):  # an object of a registered type may have been there
+                self.tokens[worlds.first_converter + converters, slot] = FEATURE_IDS[name]
         entities = worlds.first_converter + converters
-        types, type_rows, values = worlds.compiled.types, worlds.converter_type[converters], self._values
+        type_rows = worlds.converter_type[converters]
         values[entities, TYPE_ID] = types.type_id[type_rows]
         values[entities, CONVERTER_COLOR] = types.color[type_rows]
         values[entities, CONVERTING] = worlds.converter_phase[converters] != IDLE
         held = worlds.converter_inventory[converters]
         self._write_items(entities, len(CONVERTER_FEATURES), held > 0, held)
+
+    def _write_objects(self, objects: NDArray[np.int64]) -> None:
+        """Write the tokens of objects of registered types: type id, then the states of the type."""
+        worlds, types = self._worlds, self._worlds.compiled.types
+        entities, type_rows = worlds.first_converter + objects, worlds.converter_type[objects]
+        features = types.state_features[type_rows]
+        self.tokens[entities, TYPE_ID] = FEATURE_IDS["type_id"] | types.type_id[type_rows] << 8
+        states = features | worlds.converter_state[objects].astype(np.int64) << 8
+        self.tokens[entities, 1 : 1 + types.num_states] = np.where(features >= 0, states, 0)
+        self.counts[entities] = 1 + (features >= 0).sum(axis=1)
 
     def _write_items(
         self, entities: NDArray[np.int64], first_slot: int, has_token: NDArray[np.bool_], amounts: NDArray[np.int16]

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from metta.errors import UsageError
 from metta.world.parts.view import WorldsView
 from metta.world.rules.inventory import update_items
-from metta.world.state.worlds import EMPTY
 
 
 class WorldsEditor(WorldsView):
@@ -49,7 +48,7 @@ class WorldsEditor(WorldsView):
         return self._changed(update_items(worlds, to, index, units))
 
     def move(self, agents: ArrayLike, positions: ArrayLike) -> NDArray[np.bool_]:
-        """Move agents to `positions [n, 2]` (row, col), where these are empty cells of the map; the others stay.
+        """Move agents to `positions [n, 2]` (row, col), where these cells are empty or walkable; the others stay.
 
         If several agents of a world have the same target, the first one in `agents` gets it. Returns which agents
         moved. `[n] bool`
@@ -61,11 +60,11 @@ class WorldsEditor(WorldsView):
             (row.clip(0, self.shape[0] - 1) + worlds.pad) * worlds.stride + col.clip(0, self.shape[1] - 1) + worlds.pad
         )
         cells += worlds.slot_start_of_agent[rows]
-        first = np.zeros(len(rows), np.bool_)
-        first[np.unique(cells, return_index=True)[1]] = True
-        moves = is_inside & first & (worlds.grid[cells] == EMPTY)
+        possible = (is_inside & worlds.is_enterable(worlds.grid[cells])).nonzero()[0]
+        moves = np.zeros(len(rows), np.bool_)
+        moves[possible[np.unique(cells[possible], return_index=True)[1]]] = True
         rows, cells = rows[moves], cells[moves]
-        worlds.grid[worlds.cell[rows]] = EMPTY
+        worlds.leave(worlds.cell[rows])
         worlds.grid[cells] = worlds.first_agent + rows
         worlds.cell[rows] = cells
         return self._changed(moves)
@@ -80,6 +79,16 @@ class WorldsEditor(WorldsView):
         """Let agents skip their next `actions`; 0 unfreezes them, -1 freezes them until the episode ends."""
         rows = self._checked(agents)
         self._worlds.freeze[rows] = self._values(rows, actions, "actions", -1, 32767)
+        self.forget()
+
+    def set_state(self, objects: ArrayLike, name: str, values: ArrayLike) -> None:
+        """Set a state of `objects [n]` of registered types, 0 to 255."""
+        rows = np.atleast_1d(np.asarray(objects, np.int64))
+        columns = self._state_columns(rows, name)
+        if rows.size and columns.min() < 0:
+            raise UsageError(f'{self._part_title}: an object of another type has no state "{name}"')
+        self._worlds.converter_state[rows, columns] = self._values(rows, values, name, 0, 255)
+        self._worlds.converter_changed[rows] = True
         self.forget()
 
     def paint(self, agents: ArrayLike, colors: ArrayLike) -> None:

@@ -270,6 +270,66 @@ class WorldsView:
         units[worlds.first_converter : -1] = worlds.converter_inventory[:, self._index(item, self.items, "item")]
         return units[grid]
 
+    # -- objects of registered types -------------------------------------------------------------------------------
+
+    def state(self, objects: ArrayLike, name: str) -> NDArray[np.uint8]:
+        """A state of each of `objects [n]`; 0 where the type does not have it. `[n] uint8`"""
+        rows = np.asarray(objects, np.int64)
+        columns = self._state_columns(rows, name)
+        states = self._worlds.converter_state[rows, np.maximum(columns, 0)]
+        return np.where(columns >= 0, states, 0).astype(np.uint8)
+
+    def state_cells(self, name: str) -> NDArray[np.uint8]:
+        """A state of the object at each cell, also below an agent; 0 without one. `[worlds, rows, cols] uint8`"""
+        worlds = self._worlds
+        rows = np.flatnonzero(worlds.converter_cell >= 0)
+        slots = np.zeros((worlds.num_worlds, worlds.slot_size), np.uint8)
+        slots.ravel()[worlds.converter_cell[rows]] = self.state(rows, name)
+        return self._inner(slots)
+
+    def object_positions(self, objects: ArrayLike) -> NDArray[np.int64]:
+        """(row, col) of `objects [n]`. `[n, 2] int64`"""
+        worlds, rows = self._worlds, np.asarray(objects, np.int64)
+        return worlds.positions(worlds.converter_cell[rows] - worlds.slot_start[rows // worlds.converter_slots])
+
+    def object_random(self, objects: ArrayLike) -> NDArray[np.float64]:
+        """Uniform random numbers in [0, 1), one for each of `objects [n]`, as those of `random`. `[n] float64`"""
+        world, number = np.divmod(np.asarray(objects, np.int64), max(1, self._worlds.converter_slots))
+        return self._uniform(self._random_keys()[world], number)
+
+    @cached_property
+    def faced_objects(self) -> NDArray[np.int64]:
+        """The object of a registered type that each agent faces; -1: none. `[agents] int64`"""
+        worlds = self._worlds
+        entities = worlds.grid[self._of("cell") + worlds.step_offset[self.orientations]].astype(np.int64)
+        rows = entities - worlds.first_converter
+        is_object = rows >= 0
+        is_object[is_object] = worlds.compiled.types.is_custom[worlds.converter_type[rows[is_object]]]
+        return _read_only(np.where(is_object, rows, -1))
+
+    def agents_on(self, objects: ArrayLike) -> NDArray[np.int64]:
+        """Row of the agent that stands on each of the walkable `objects [n]`; -1: none. `[n] int64`"""
+        worlds = self._worlds
+        return worlds.agents_among(worlds.grid[worlds.converter_cell[np.asarray(objects, np.int64)]])
+
+    def count_near(self, objects: ArrayLike, name: str, radius: int) -> NDArray[np.int64]:
+        """Number of other objects whose state is not 0, at most `radius` rows and columns from each object."""
+        rows = np.asarray(objects, np.int64)
+        worlds, (row, col) = self._worlds, self.object_positions(rows).T
+        has_state = np.pad(self.state_cells(name) > 0, ((0, 0), (radius, radius), (radius, radius)))
+        sums = np.pad(has_state.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))  # sums above and to the left
+        world, width = rows // max(1, worlds.converter_slots), 2 * radius + 1
+        corners = sums[world, row + width, col + width] - sums[world, row, col + width]
+        counts: NDArray[np.int64] = corners - sums[world, row + width, col] + sums[world, row, col]
+        return counts - (self.state(rows, name) > 0)
+
+    def _state_columns(self, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
+        """The column of a state in `Worlds.converter_state` for each object; -1: its type does not have it. `[rows]`"""
+        worlds = self._worlds
+        feature = self._index(name, worlds.compiled.spec.feature_names, "state")
+        is_state = worlds.compiled.types.state_features[worlds.converter_type[rows]] == feature
+        return np.where(is_state.any(axis=1), is_state.argmax(axis=1), -1)
+
     # -- distances and neighbors -------------------------------------------------------------------------------------
 
     @cached_property
@@ -359,14 +419,22 @@ class WorldsView:
         if per not in sizes:
             raise UsageError(f'{self._part_title}: per must be "agent", "world" or "cell"; got {per!r}')
         count = int(np.prod(sizes[per], dtype=np.int64))
+        uniform = self._uniform(self._random_keys()[:, None], np.arange(count)).reshape(self.num_worlds, *sizes[per])
+        return uniform.reshape(self.agents) if per == "agent" else uniform
+
+    def _random_keys(self) -> NDArray[np.uint64]:
+        """The key of this step's random numbers of the part in each world. `[worlds] uint64`"""
         part = np.uint64(crc32(self._part.encode()))
         key = splitmix64(self._of("turn_stream") ^ splitmix64(np.array([part]) * SPLITMIX64_STEP))
-        key = splitmix64(key + self.steps.astype(np.uint64) * SPLITMIX64_STEP)
-        numbers = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(self._draws << 32)
+        return splitmix64(key + self.steps.astype(np.uint64) * SPLITMIX64_STEP)
+
+    def _uniform(self, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Uniform random numbers in [0, 1) of the next draw; `numbers` count those of a world from 0."""
+        draws = numbers.astype(np.uint64) + np.uint64(1 + (self._draws << 32))
         self._draws += 1
-        bits = splitmix64(key[:, None] + numbers * SPLITMIX64_STEP) >> np.uint64(11)
-        uniform: NDArray[np.float64] = (bits * np.float64(2.0**-53)).reshape(self.num_worlds, *sizes[per])
-        return uniform.reshape(self.agents) if per == "agent" else uniform
+        bits = splitmix64(keys + draws * SPLITMIX64_STEP) >> np.uint64(11)
+        uniform: NDArray[np.float64] = bits * np.float64(2.0**-53)
+        return uniform
 
     def _index(self, name: str, names: Sequence[str], kind: str, known: Sequence[str] | None = None) -> int:
         """The index of a name. Raises UsageError for an unknown one."""

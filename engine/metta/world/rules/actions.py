@@ -10,12 +10,16 @@ from numpy.typing import NDArray
 from metta.geometry import CLOCKWISE
 from metta.world.rules.combat import penalize_failed, penalize_invalid, skip_frozen
 from metta.world.rules.converters import get_items, put_items, use_converter
+from metta.world.rules.custom_rules import act_custom, touched_cells, use_objects
 from metta.world.rules.inventory import Rows, pay, update_items
 from metta.world.rules.turn_order import RowsByKind, Turns, conflict_free_batches
 from metta.world.state.compiled_config import (
     ALWAYS_SUCCEEDS,
     CHANGES_CELL,
+    CUSTOM_REACHING,
+    FIRST_AHEAD,
     FIRST_ATTACK,
+    FIRST_REACHING,
     INVALID,
     LAST_REFUSED,
     MAIN_PHASE,
@@ -39,8 +43,8 @@ def run_main_phase(worlds: Worlds, turns: Turns) -> None:
     Unknown action ids are penalized again, after a first time in the attack phase, as in MettaGrid.
     """
     turns.thawed[:] = False  # agents that thawed in the attack phase are not frozen in this phase
-    if worlds.compiled.has_gifts and (turns.kind == TurnKind.GIFT).any():
-        for rows in _split_at_gifts(worlds, turns):
+    if _has_conflicts(worlds, turns):
+        for rows in _batches_by_cell(worlds, turns):
             _execute(worlds, turns, rows)
     else:
         _execute(worlds, turns, worlds.all_agents)
@@ -57,25 +61,52 @@ def count_actions(worlds: Worlds, turns: Turns) -> None:
     counters[column] += is_counted
 
 
-def _split_at_gifts(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
-    """Yield agent rows in parts: in each world, turns before the first gift, the gift, turns before the next gift, etc.
+def _has_conflicts(worlds: Worlds, turns: Turns) -> bool:
+    """Whether turns of different kinds may depend on each other: see `_execute`."""
+    compiled = worlds.compiled
+    if compiled.has_reaching_kinds and (turns.kind >= FIRST_REACHING).any():
+        return True
+    # a door that is opened can be entered, and an object that is entered cannot be used
+    is_used = compiled.types.has_walkable and ((turns.kind >= USES_CONVERTER[0]) & (turns.kind <= USES_CONVERTER[1]))
+    return bool(np.any(is_used))
 
-    A gift depends on the positions and inventories at its turn, so all earlier turns must be executed first.
+
+def _batches_by_cell(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
+    """Yield agent rows in batches to execute one after the other, as if all turns were executed in turn order.
+
+    The turns of a batch have no cell in common: neither those of the agents nor those that the turns read or change.
+    These are found anew for every batch, since an earlier turn can move or turn other agents.
     """
-    in_order = np.lexsort((turns.order_key(worlds.all_agents), worlds.world_of_agent))
-    is_gift = (turns.kind[in_order] == TurnKind.GIFT).reshape(worlds.num_worlds, -1)
-    # parts 1, 3, 5, ... are gifts; parts 0, 2, 4, ... are the turns before, between and after them
-    part = 2 * is_gift.cumsum(axis=1) - is_gift
-    for number in range(int(part.max()) + 1):
-        rows = in_order[(part == number).ravel()]
-        rows.sort()
-        yield rows
+    rows = worlds.all_agents
+    while rows.size:
+        ready = next(conflict_free_batches(worlds, turns, rows, _touched_cells(worlds, turns, rows)))
+        yield rows[ready]
+        rows = np.delete(rows, ready)
+
+
+def _touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> list[NDArray[np.int64]]:
+    """The cells that the turn of each agent reads or changes, several arrays `[rows] int64`."""
+    kind, own = turns.kind[rows], worlds.cell[rows]
+    is_move = kind == TurnKind.MOVE
+    # XOR with 1 reverses an orientation (0 and 1, 2 and 3 are opposite): argument 1 of `move` moves backward
+    target, _ = worlds.look_toward(rows, worlds.orientation[rows] ^ np.where(is_move, turns.argument[rows], 0))
+    # other turns depend on nobody; the cell of the agent's globals is a lock that no other turn has
+    own = np.where(kind > LAST_REFUSED, own, worlds.globals_cell[rows])
+    is_ahead = (kind >= FIRST_AHEAD) & (kind < CUSTOM_REACHING) & (kind != TurnKind.CUSTOM)
+    locks = [own, np.where(is_ahead, target, own)]
+    custom = (kind == CUSTOM_REACHING).nonzero()[0]
+    if custom.size:
+        for cells in touched_cells(worlds, turns, rows[custom]).T:
+            locks.append(own.copy())
+            locks[-1][custom] = cells
+    return locks
 
 
 def _execute(worlds: Worlds, turns: Turns, rows: Rows) -> None:
-    """Execute turns of the main phase that have no gift between them.
+    """Execute turns of the main phase; those of FIRST_REACHING and above must have no cell in common with others.
 
-    Only two kinds of turns can conflict: those that use the same converter, and moves and swaps that share a cell.
+    The same holds for turns that use walkable objects. Only two of the other kinds of turns can conflict: those that
+    use the same converter, and moves and swaps that share a cell.
     Costs, rotations and color changes affect only the acting agent.
     """
     if np.count_nonzero(worlds.freeze):
@@ -121,6 +152,10 @@ def _use_converters(worlds: Worlds, turns: Turns, rows: Rows) -> None:
         valid = ((kind != TurnKind.USE) | is_usable).nonzero()[0]
         rows, converters, kind = rows[valid], converters[valid], kind[valid]
     for ready in conflict_free_batches(worlds, turns, rows, (converters,)):
+        if worlds.compiled.custom_objects:
+            is_custom = worlds.compiled.types.is_custom[worlds.converter_type[converters[ready]]]
+            used, ready = ready[is_custom], ready[~is_custom]
+            worlds.success[rows[used]] = use_objects(worlds, rows[used], converters[used])
         ready_kind = kind[ready]
         for action_kind, act in CONVERTER_ACTIONS.items():
             acting = ready[ready_kind == action_kind]
@@ -137,7 +172,10 @@ def _move_and_swap(worlds: Worlds, turns: Turns, rows: Rows) -> None:
     is_move = turns.kind[rows] == TurnKind.MOVE
     # XOR with 1 reverses an orientation (0 and 1, 2 and 3 are opposite): argument 1 of `move` moves backward
     targets, entities = worlds.look_toward(rows, worlds.orientation[rows] ^ turns.argument[rows])
-    possible = worlds.may_be_vacated(entities).nonzero()[0]
+    is_possible = worlds.may_be_vacated(entities)
+    if worlds.compiled.types.has_walkable:
+        is_possible |= worlds.is_enterable(entities)
+    possible = is_possible.nonzero()[0]
     rows, targets, is_move = rows[possible], targets[possible], is_move[possible]
     for ready in conflict_free_batches(worlds, turns, rows, (worlds.cell[rows], targets)):
         moves = is_move[ready]
@@ -149,11 +187,11 @@ def _move_and_swap(worlds: Worlds, turns: Turns, rows: Rows) -> None:
 
 
 def _move(worlds: Worlds, rows: Rows, targets: NDArray[np.int64]) -> None:
-    is_free = worlds.grid[targets] == EMPTY
+    is_free = worlds.is_enterable(worlds.grid[targets])
     rows, targets = rows[is_free], targets[is_free]
     starts = worlds.cell[rows]
     worlds.grid[targets] = worlds.grid[starts]
-    worlds.grid[starts] = EMPTY
+    worlds.leave(starts)
     worlds.cell[rows] = targets
     worlds.success[rows] = True
 
@@ -215,6 +253,8 @@ ACTION_FUNCTIONS: dict[tuple[int, int], Callable[[Worlds, Turns, Rows], None]] =
     (TurnKind.CHANGE_COLOR, TurnKind.CHANGE_COLOR): _change_color,
     USES_CONVERTER: _use_converters,
     CHANGES_CELL: _move_and_swap,
+    (TurnKind.CUSTOM, TurnKind.CUSTOM): act_custom,
     (TurnKind.GIFT, TurnKind.GIFT): _gift,
+    (TurnKind.CUSTOM_REACHING, TurnKind.CUSTOM_REACHING): act_custom,
 }
 """The function that executes each range of kinds; kinds that can conflict with each other have the same function."""

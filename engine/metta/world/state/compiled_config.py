@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ActionConfig, ObjectConfig
 from metta.config.env.ranges import range_max, range_min
+from metta.config.parts.registries import ACTIONS
 from metta.world.parts.compiled_parts import CompiledParts
+from metta.world.state.compiled_rules import compile_custom_actions, compile_custom_objects, compile_states
 
 NEVER = np.iinfo(np.int64).max
 """Step number of an event that does not happen."""
@@ -50,7 +52,9 @@ class TurnKind:
     USE = 13
     MOVE = 14
     SWAP = 15
-    GIFT = 16
+    CUSTOM = 16  # of a registered type; changes only the agent itself
+    GIFT = 17
+    CUSTOM_REACHING = 18  # of a registered type; reads or changes other cells
 
     @classmethod
     def of(cls, type_: str) -> int:
@@ -59,17 +63,22 @@ class TurnKind:
         return kind
 
 
-NUM_KINDS = TurnKind.GIFT + 1
+NUM_KINDS = TurnKind.CUSTOM_REACHING + 1
 
 # Constants in operations on arrays are arrays of the same type. For a few agents NumPy takes half the time, as there is
 # no Python number to convert.
 FIRST_ATTACK = np.array(TurnKind.ATTACK, np.uint8)
 LAST_REFUSED = np.array(TurnKind.REFUSED, np.uint8)
+FIRST_AHEAD = np.array(TurnKind.PUT_ITEMS, np.uint8)
+"""This kind and the later ones depend on the cell ahead."""
+CUSTOM_REACHING = np.array(TurnKind.CUSTOM_REACHING, np.uint8)
+FIRST_REACHING = np.array(TurnKind.GIFT, np.uint8)
+"""This kind and the later ones change other agents, so that all turns around them are executed in turn order."""
 
 # inclusive ranges of kinds: (first, last)
 ATTACK_PHASE = (TurnKind.UNKNOWN_ACTION, TurnKind.ATTACK_NEAREST)  # executed in the attack phase
 INVALID = (TurnKind.INVALID_ARGUMENT, TurnKind.UNKNOWN_ACTION)  # penalized in the main phase
-MAIN_PHASE = (TurnKind.REFUSED, TurnKind.GIFT)  # executed in the main phase
+MAIN_PHASE = (TurnKind.REFUSED, TurnKind.CUSTOM_REACHING)  # executed in the main phase
 ALWAYS_SUCCEEDS = (TurnKind.NOOP, TurnKind.CHANGE_COLOR)
 USES_CONVERTER = (TurnKind.PUT_ITEMS, TurnKind.USE)
 CHANGES_CELL = (TurnKind.MOVE, TurnKind.SWAP)
@@ -129,6 +138,12 @@ class TypeTables:
     cooldown: NDArray[np.int64]  # [types], steps
     initial_items: NDArray[np.int64]  # [types], units of each output at the start of an episode
     spans: dict[str, NDArray[np.int64]]  # name of a value -> [types], highest minus lowest; only values with a range
+    # of registered types
+    is_custom: NDArray[np.bool_]  # [types]
+    walkable: NDArray[np.int64]  # [types], NOT_WALKABLE, ALWAYS_WALKABLE or the index of a state
+    state_features: NDArray[np.int64]  # [types, states], feature ids, then ABSENT
+    num_states: int  # the most states of any type
+    has_walkable: bool  # whether any type can be walkable
 
 
 @dataclass(frozen=True)
@@ -170,6 +185,8 @@ class CompiledConfig:
         self.types, type_row = _compile_types(configs, self.items)
         self.actions = _compile_actions(configs, self.items, self.types, type_row)
         self.parts = CompiledParts(configs)
+        self.custom_actions = compile_custom_actions(configs)
+        self.custom_objects = compile_custom_objects(configs, type_row, len(self.types.names))
         lifetime = np.array([config.game.episode_lifetime or NEVER for config in configs])
         max_steps = np.array([config.game.max_steps or NEVER for config in configs])
         self.rulesets = Rulesets(
@@ -181,7 +198,7 @@ class CompiledConfig:
             type_row=type_row,
         )
         self.has_use = bool((self.actions.kind == TurnKind.USE).any())
-        self.has_gifts = bool((self.actions.kind == TurnKind.GIFT).any())
+        self.has_reaching_kinds = bool((self.actions.kind >= FIRST_REACHING).any())
         is_attack = self.actions.kind <= TurnKind.ATTACK_NEAREST
         self.main_phase_has_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())
         self.has_penalty = bool(self.groups.failure_penalty.any())
@@ -275,6 +292,7 @@ def _compile_types(configs: Sequence[EnvConfig], items: Sequence[str]) -> tuple[
         cooldown=lowest["cooldown"],
         initial_items=lowest["initial_items"],
         spans={name: highest[name] - lowest[name] for name in SAMPLED if (highest[name] != lowest[name]).any()},
+        **compile_states(objects, configs[0].spec.feature_names),
     )
     return tables, type_row
 
@@ -326,7 +344,9 @@ def _compile_actions(
 def _kind(name: str, action: ActionConfig) -> int:
     if name == "rotate" and action.delta is not None:
         return TurnKind.ROTATE_BY
-    return TurnKind.of(name)
+    if action.type in ACTIONS.simulated:
+        return TurnKind.of(name)
+    return TurnKind.CUSTOM if ACTIONS.options(name).touches == "self" else TurnKind.CUSTOM_REACHING
 
 
 def _possible_defense(action: ActionConfig, items: Sequence[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ import numpy as np
 from metta.config.env.env_config import EnvConfig
 from metta.world.state.compiled_config import CompiledConfig
 from metta.world.state.saved_state import completed, load_worlds, save_worlds
-from metta.world.state.worlds import Worlds
+from metta.world.state.worlds import EMPTY, Worlds
 
 States = Sequence[Mapping[str, Any]]
 
@@ -63,7 +63,9 @@ def copy_worlds(source: Worlds, chosen: range, target: Worlds, first: int) -> No
     source.match_part_arrays(target)
     for name in target.part_arrays:
         target.part_by_world(name)[to] = source.part_by_world(name)[from_]
-    target.by_world("grid")[to] = target.wall_ids_of(source).take(source.by_world("grid")[from_], mode="wrap")
+    target.by_world("grid")[to] = target.translate(source.by_world("grid")[from_], source)
+    if target.compiled.types.has_walkable:
+        target.by_world("floor")[to] = EMPTY
     if (source.episode[from_] >= 0).all():  # before their first episode, worlds are empty
         shift = (first - chosen.start) * target.slot_size
         rows = slice(to.start * target.num_agents, to.stop * target.num_agents)
@@ -72,7 +74,7 @@ def copy_worlds(source: Worlds, chosen: range, target: Worlds, first: int) -> No
         converter_cell = target.converter_cell[to.start * slots : to.stop * slots]
         converter_cell[converter_cell >= 0] += shift
         placed = to.start * slots + np.flatnonzero(converter_cell >= 0)
-        target.grid[target.converter_cell[placed]] = target.first_converter + placed
+        target.place_converters(placed)
 
     moved_rows = (first - chosen.start) * target.num_agents
     for (row, what, action, argument), times in source.invalid.items():

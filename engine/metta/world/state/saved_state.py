@@ -46,7 +46,12 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
         )
     # earlier versions had one ruleset per task, and all their episodes started at step 0
     first_step = np.zeros_like(state.get("steps"))
-    defaults = {"task": state.get("ruleset"), "shares_rulesets": 0, "first_step": first_step}
+    # and no objects of registered types
+    no_states = np.zeros((len(state.get("converter_cell", ())), 0), np.uint8)
+    defaults = {
+        **{"task": state.get("ruleset"), "shares_rulesets": 0, "first_step": first_step},
+        "converter_state": no_states,
+    }
     return defaults | {"has_token" if name == "listed" else name: value for name, value in state.items()}
 
 
@@ -62,6 +67,7 @@ def load_worlds(worlds: Worlds, state: Mapping[str, Any]) -> None:
     for name, array in state.items():
         if name.startswith(PART_PREFIX):
             worlds.part_arrays[name.removeprefix(PART_PREFIX)] = np.array(array)
+    worlds.lay_floor()
     worlds.clock = int(state["clock"])
     worlds.invalid = InvalidCounts()
     for row, is_type, action, argument, times in np.asarray(state["invalid"]).tolist():

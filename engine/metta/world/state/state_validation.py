@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from metta.errors import CheckpointError
 from metta.world.state.compiled_config import NEVER
+from metta.world.state.compiled_rules import NOT_WALKABLE
 from metta.world.state.saved_state import PART_PREFIX
-from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, IDLE, MEMORY_DTYPES, OUTSIDE, Worlds
+from metta.world.state.worlds import CONVERTER_ARRAYS, COOLING, EMPTY, IDLE, MEMORY_DTYPES, OUTSIDE, Worlds
 
 MAX_COUNT = 2**53
 """Upper bound of 64-bit counts, such as steps and episodes."""
@@ -130,8 +131,11 @@ def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
         (grid[cell] == worlds.first_agent + worlds.all_agents).all(), "cell and grid have different positions of agents"
     )
     placed = np.flatnonzero(converter_cell >= 0)
-    is_same = (grid[converter_cell[placed]] == worlds.first_converter + placed).all()
-    num_converters = np.count_nonzero(slot >= worlds.first_converter)
+    found, types = grid[converter_cell[placed]], worlds.compiled.types
+    is_covered = (types.walkable[arrays["converter_type"][placed]] != NOT_WALKABLE) & (found > EMPTY)
+    is_covered &= worlds.may_be_vacated(found)
+    is_same = ((found == worlds.first_converter + placed) | is_covered).all()
+    num_converters = np.count_nonzero(slot >= worlds.first_converter) + np.count_nonzero(is_covered)
     _check(is_same and num_converters == len(placed), "converter_cell and grid have different positions of converters")
 
 

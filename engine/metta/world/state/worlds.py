@@ -8,7 +8,9 @@ its slot. The value of a cell is an entity id, in these ascending ranges:
 
 Viewed as uint32, the values of cells that can be entered or vacated (empty, swappable walls, agents) are smaller than
 those of plain walls, converters and the outside, so that one comparison finds them. All walls of a type have the same
-id, since walls have no state. "Globals" are the global tokens of an agent's observation (see `observe.py`); their ids
+id, since walls have no state. Objects of registered types are converters without a recipe; some of them are walkable:
+an agent or a swappable wall can be in the same cell and is the value of the cell, while `floor` keeps the object's id.
+"Globals" are the global tokens of an agent's observation (see `observe.py`); their ids
 are in extra cells after those of the worlds.
 """
 
@@ -23,6 +25,7 @@ from metta.config.env.objects import ATTACK_RANGE
 from metta.errors import UsageError
 from metta.geometry import neighbor_offsets
 from metta.world.state.compiled_config import NEVER, CompiledConfig
+from metta.world.state.compiled_rules import ALWAYS_WALKABLE, NOT_WALKABLE
 from metta.world.state.counters import AgentColumns, ConverterColumns, InvalidCounts
 
 # grid values of cells without an entity
@@ -42,6 +45,7 @@ CONVERTER_ARRAYS = (
     "converter_phase",
     "converter_due",
     "converter_counters",
+    "converter_state",
 )
 """Arrays of Worlds with one row per converter slot."""
 
@@ -125,6 +129,8 @@ class Worlds:
         self.globals_start = num_worlds * self.slot_size
         self.grid[self.globals_start :] = self.first_global + np.arange(self.agents)
         self.slot_start = np.arange(num_worlds) * self.slot_size
+        # the walkable object of each cell, or EMPTY; not saved, since `converter_cell` determines it
+        self.floor = np.zeros(self.globals_start if self.compiled.types.has_walkable else 0, np.int32)
         self.task = np.zeros(num_worlds, np.int64)
         self.ruleset = np.zeros(num_worlds, np.int64)  # of the task
         self.steps = np.zeros(num_worlds, np.int64)  # of the current episode
@@ -196,6 +202,7 @@ class Worlds:
         self.converter_phase = np.full(count, IDLE, np.int8)
         self.converter_due = np.full(count, NEVER)  # clock time of the next event
         self.converter_counters = np.zeros((count, self.converter_columns.width), np.int32)
+        self.converter_state = np.zeros((count, self.compiled.types.num_states), np.uint8)  # of registered types
         self.converter_changed = np.zeros(count, np.bool_)  # the token table is to be updated
 
     def reserve_converters(self, slots: int) -> None:
@@ -208,8 +215,26 @@ class Worlds:
             by_world = getattr(self, name).reshape(self.num_worlds, slots, *array.shape[1:])
             by_world[:, :old_slots] = array.reshape(self.num_worlds, old_slots, *array.shape[1:])
         used = np.flatnonzero(self.converter_cell >= 0)
-        self.grid[self.converter_cell[used]] = self.first_converter + used
-        self.converter_changed[used] = True
+        self.place_converters(used)
+
+    def place_converters(self, converters: NDArray[np.int64]) -> None:
+        """Write the entity ids of converters to their cells, except where an agent or a swappable wall is on one."""
+        cells, entities = self.converter_cell[converters], (self.first_converter + converters).astype(np.int32)
+        if self.compiled.types.has_walkable:
+            is_walkable = self.compiled.types.walkable[self.converter_type[converters]] != NOT_WALKABLE
+            self.floor[cells[is_walkable]] = entities[is_walkable]
+            is_free = ~is_walkable | ~self.may_be_vacated(self.grid[cells]) | (self.grid[cells] == EMPTY)
+            cells, entities = cells[is_free], entities[is_free]
+        self.grid[cells] = entities
+        self.converter_changed[converters] = True
+
+    def lay_floor(self) -> None:
+        """Write `floor` from the cells of converters."""
+        if self.compiled.types.has_walkable:
+            used = np.flatnonzero(self.converter_cell >= 0)
+            is_walkable = self.compiled.types.walkable[self.converter_type[used]] != NOT_WALKABLE
+            self.floor[:] = EMPTY
+            self.floor[self.converter_cell[used[is_walkable]]] = self.first_converter + used[is_walkable]
 
     @property
     def num_entity_ids(self) -> int:
@@ -272,6 +297,19 @@ class Worlds:
         )
         return entities
 
+    def translate(
+        self, grid: NDArray[np.int32], other: Worlds, walls: NDArray[np.int32] | None = None
+    ) -> NDArray[np.int32]:
+        """Cells of `other` worlds with the entity ids of walls in these ones; EMPTY or arbitrary if not a wall.
+
+        `walls` is the result of `wall_ids_of`, if it is known.
+        """
+        walls = self.wall_ids_of(other) if walls is None else walls
+        translated: NDArray[np.int32] = walls.take(grid, mode="wrap")
+        if self.compiled.types.has_walkable:
+            translated[grid >= other.first_converter] = EMPTY  # for `place_converters`
+        return translated
+
     # -- cells around agents ---------------------------------------------------------------------------------------
 
     def look_at(self, rows: NDArray[np.int64], offset: NDArray[np.int64]) -> CellsAndEntities:
@@ -297,9 +335,29 @@ class Worlds:
         return self.look_toward(rows, self.orientation[rows])
 
     def may_be_vacated(self, entities: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Whether a move or swap into a cell can succeed: it is empty, or contains a swappable wall or an agent."""
+        """Whether a cell is empty, or contains a swappable wall or an agent."""
         is_candidate: NDArray[np.bool_] = entities.view(np.uint32) < self.first_plain_wall
         return is_candidate
+
+    def is_enterable(self, entities: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether a move into a cell with each of the entities succeeds: it is empty, or a walkable object is there."""
+        enterable: NDArray[np.bool_] = entities == EMPTY
+        if self.compiled.types.has_walkable and entities.size:
+            objects = (entities >= self.first_converter).nonzero()[0]
+            enterable[objects] = self.is_walkable(entities[objects] - np.int64(self.first_converter))
+        return enterable
+
+    def is_walkable(self, converters: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether an agent can enter the cell of each converter: its type or its state allows it. `[converters]`"""
+        column = self.compiled.types.walkable[self.converter_type[converters]]
+        walkable: NDArray[np.bool_] = column == ALWAYS_WALKABLE
+        by_state = (column >= 0).nonzero()[0]
+        walkable[by_state] = self.converter_state[converters[by_state], column[by_state]] > 0
+        return walkable
+
+    def leave(self, cells: NDArray[np.int64]) -> None:
+        """Empty cells whose agents have left; what they stood on appears."""
+        self.grid[cells] = self.floor[cells] if self.compiled.types.has_walkable else EMPTY
 
     def agents_among(self, entities: NDArray[np.int32]) -> NDArray[np.int64]:
         """The agent row of each entity that is an agent, -1 for others. `[entities] int64`"""

@@ -1,0 +1,125 @@
+"""Calls of registered actions and objects: their functions, with the worlds to edit, and checks of their results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metta.errors import UsageError
+from metta.world.parts.editor import WorldsEditor
+from metta.world.rules.converters import advance_converters
+from metta.world.rules.inventory import Rows
+from metta.world.rules.turn_order import Turns
+from metta.world.state.compiled_rules import CompiledAction, CompiledObject
+from metta.world.state.worlds import Worlds
+
+
+def act_custom(worlds: Worlds, turns: Turns, rows: Rows) -> None:
+    """Execute turns of registered actions."""
+    action_rows = turns.action_row[rows]
+    for action in worlds.compiled.custom_actions:
+        agents = rows[action.has_row[action_rows]]
+        if agents.size:
+            editor = _editor(worlds, "actions", action)
+            success = action.function(editor, agents, turns.argument[agents], **action.settings)
+            worlds.success[agents] = _checked(success, (len(agents),), f"{action.title} returned", worlds)
+
+
+def use_objects(worlds: Worlds, rows: Rows, objects: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Let agents use objects of registered types, agent `rows[i]` the distinct `objects[i]`. `[rows] bool`"""
+    success = np.zeros(len(rows), np.bool_)
+    types = worlds.converter_type[objects]
+    for kind in worlds.compiled.custom_objects:
+        used = kind.has_row[types].nonzero()[0]
+        if used.size and kind.use is not None:
+            result = kind.use(_editor(worlds, "objects", kind), rows[used], objects[used])
+            success[used] = _checked(result, (len(used),), f"{kind.title}: use returned", worlds)
+    return success
+
+
+def advance_objects(worlds: Worlds) -> None:
+    """Let converters, then objects of registered types change, at the start of a step."""
+    advance_converters(worlds)
+    for kind in worlds.compiled.custom_objects:
+        if kind.step is not None:
+            is_placed = kind.has_row[worlds.converter_type]
+            is_placed &= worlds.converter_cell >= 0
+            objects = is_placed.nonzero()[0]
+            if objects.size:
+                kind.step(_editor(worlds, "objects", kind), objects)
+
+
+def touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]:
+    """The cells that turns of registered actions read or change, besides that of the agent. `[rows, cells] int64`
+
+    Cells outside of the map are those of the agent.
+    """
+    action_rows, own = turns.action_row[rows], worlds.cell[rows]
+    cells = own[:, None]
+    for action in worlds.compiled.custom_actions:
+        members = action.has_row[action_rows].nonzero()[0]
+        touches = action.options.touches
+        if not members.size or touches == "self":
+            continue
+        agents = rows[members]
+        if touches == "ahead":
+            touched = worlds.look_ahead(agents)[0][:, None]
+        else:
+            assert callable(touches)
+            positions = touches(_editor(worlds, "actions", action), agents, turns.argument[agents], **action.settings)
+            touched = _cells_at(worlds, agents, positions, action)
+        if touched.shape[1] > cells.shape[1]:
+            cells = np.concatenate([cells, own[:, None].repeat(touched.shape[1] - cells.shape[1], axis=1)], axis=1)
+        cells[members, : touched.shape[1]] = touched
+    return cells
+
+
+def may_succeed(worlds: Worlds, action: int, argument: int) -> NDArray[np.bool_]:
+    """Whether a registered action may succeed, by its option `possible`. `[agents] bool`
+
+    `action` is the action id; agents whose world has another action of that id may have any value.
+    """
+    possible: NDArray[np.bool_] = np.ones(worlds.agents, np.bool_)
+    action_rows = worlds.ruleset[worlds.world_of_agent] * worlds.compiled.num_actions + action
+    for custom in worlds.compiled.custom_actions:
+        agents = custom.has_row[action_rows].nonzero()[0]
+        if custom.options.possible is not None and agents.size:
+            arguments = np.full(len(agents), argument)
+            editor = _editor(worlds, "actions", custom)
+            result = custom.options.possible(editor, agents, arguments, **custom.settings)
+            possible[agents] = _checked(result, (len(agents),), f"{custom.title}: possible returned", worlds)
+    return possible
+
+
+def _cells_at(worlds: Worlds, agents: Rows, positions: Any, action: CompiledAction) -> NDArray[np.int64]:
+    """The grid indices of `positions [agents, 2]` or `[agents, k, 2]`. `[agents, k] int64`"""
+    given = np.asarray(positions)
+    if given.shape[:1] != (len(agents),) or given.ndim not in (2, 3) or given.shape[-1] != 2 or given.dtype.kind != "i":
+        raise UsageError(
+            f"{action.title}: touches must return (row, col) of cells, integers [{len(agents)}, 2] or "
+            f"[{len(agents)}, cells, 2]; got {given.dtype} {list(given.shape)}"
+        )
+    row, col = given.reshape(len(agents), -1, 2).transpose(2, 0, 1)
+    rows, cols = worlds.slot_rows - 2 * worlds.pad, worlds.stride - 2 * worlds.pad
+    cells: NDArray[np.int64] = (row + worlds.pad) * worlds.stride + col + worlds.pad
+    cells += worlds.slot_start_of_agent[agents, None]
+    is_inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
+    return np.where(is_inside, cells, worlds.cell[agents, None])
+
+
+def _editor(worlds: Worlds, table: str, part: CompiledAction | CompiledObject) -> WorldsEditor:
+    editor = WorldsEditor(worlds)
+    editor.begin(f"{table}.{part.type}", part.title)
+    return editor
+
+
+def _checked(result: object, shape: tuple[int, ...], what: str, worlds: Worlds) -> NDArray[np.bool_]:
+    """A result as booleans. Raises UsageError, naming the step, for another shape or dtype."""
+    array = np.asarray(result)
+    if array.shape != shape or array.dtype != np.bool_:
+        raise UsageError(
+            f"{what} {array.dtype} {list(array.shape)} in step {int(worlds.steps.max())}; it must be bool {list(shape)}"
+        )
+    return array
