@@ -10,6 +10,7 @@ import pytest
 from bad_configs import TABLES, BadConfig, bad_configs
 
 from metta.config.loading.load import load_config
+from metta.config.parts.registries import ACTIONS, OBJECTS
 from metta.errors import ConfigError
 from metta_cli.main import app
 
@@ -21,6 +22,13 @@ each_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CA
 @pytest.fixture(autouse=True)
 def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _without_rules_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in (ACTIONS, OBJECTS):
+        own = {name: rule for name, rule in registry._registered.items() if name in registry.built_in}
+        monkeypatch.setattr(registry, "_registered", own)
 
 
 def test_the_tables_are_read_in_full() -> None:
