@@ -8,8 +8,10 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metta.agent.devices import exact_dtype
+from metta.config.agent import Critic
 
 POLICY_GAIN: Final = 0.01
 """Gain of the policy's output layer: small, so that the initial policy is almost uniform and explores (Andrychowicz et
@@ -52,6 +54,10 @@ class ValueHead(MlpHead):
     Mean and standard deviation are 0 and 1 until `observe` is called. When they change, the output layer is rescaled so
     that V stays the same (PopArt; van Hasselt et al. 2016, arXiv:1602.07714): PPO uses the values of a batch for
     bootstrapping, as a baseline and for value clipping, which requires that V changes only by training.
+
+    With a `critic` of the group or the world, the input is h + W m: the agent's features h, and the mean m of those of
+    all agents of the group or the world (MAPPO; Yu et al. 2022, arXiv:2103.01955). W is zero at first. The gradient of
+    m reaches the features of all these agents.
     """
 
     mean: Tensor
@@ -61,14 +67,36 @@ class ValueHead(MlpHead):
     moments: Tensor
     """`[3] float64`: exponential moving averages of the targets, of their squares, and of 1 (to correct the bias)"""
 
-    def __init__(self, hidden: int, layers: int):
+    def __init__(self, hidden: int, layers: int, critic: Critic = "own", num_groups: int = 1):
         super().__init__(hidden, layers, 1, VALUE_GAIN)
+        self.num_groups = num_groups if critic == "group" else 1
+        self.summary = nn.Parameter(torch.zeros(hidden, hidden)) if critic != "own" else None
         for name, statistic in initial_statistics().items():
             self.register_buffer(name, statistic)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map `[..., hidden]` to values `[...] float32`."""
+    def forward(self, features: Tensor, groups: Tensor | None = None) -> Tensor:
+        """Map `[..., hidden]` to values `[...] float32`.
+
+        `groups [..., worlds, agents]`, an integer type, are the groups of the agents, whose features are then
+        `[..., worlds * agents, hidden]`. Without `groups`, each agent is alone. Only a critic of the group or the world
+        reads them.
+        """
+        if self.summary is not None:
+            features = features + self._summary(features, self.summary, groups)
         return super().forward(features).squeeze(-1).float() * self.std + self.mean
+
+    def _summary(self, features: Tensor, weight: Tensor, groups: Tensor | None) -> Tensor:
+        """W m of each agent, in the shape of `features`."""
+        if groups is None:
+            return functional.linear(features, weight)
+        if self.num_groups == 1:
+            groups = torch.zeros_like(groups)
+        numbers = torch.arange(self.num_groups, device=groups.device)
+        is_member = (groups.unsqueeze(-1) == numbers).to(features.dtype)  # [..., worlds, agents, groups]
+        # products of matrices: unlike index_add, they have the same result each time on a GPU, too
+        sums = is_member.transpose(-1, -2) @ features.view(*groups.shape, -1)
+        means = sums / is_member.sum(-2).clamp(min=1).unsqueeze(-1)
+        return (is_member @ functional.linear(means, weight)).view_as(features)
 
     @torch.no_grad()
     def observe(self, targets: Tensor, decay: float) -> tuple[Tensor, Tensor]:

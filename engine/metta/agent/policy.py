@@ -159,7 +159,7 @@ class MettaAgent(nn.Module):
         )
         initialize_weights(self, exclude=[module for module in initialized if module is not None])
         self.policy_head = MlpHead(hidden, config.mlp_layers, len(spec.flat_actions), POLICY_GAIN)
-        self.value_head = ValueHead(hidden, config.mlp_layers)
+        self.value_head = ValueHead(hidden, config.mlp_layers, config.critic, len(spec.group_ids))
         if self.action_embedding is not None:
             nn.init.normal_(self.action_embedding.weight, std=0.1)
         self.flat_actions: Tensor
@@ -192,15 +192,16 @@ class MettaAgent(nn.Module):
         generator: torch.Generator | None = None,
         deterministic: bool = False,
         action_masks: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> PolicyOutput:
         """Choose actions for observations, `[agents, tokens, 3] uint8` or packed.
 
         Memory is cleared first where `episode_starts [agents] bool`. Actions are sampled with `generator`, which is of
         the agent's device or of the CPU (None: torch's global one of the agent's device), or are the most likely ones
         if `deterministic`. Those that `action_masks [agents, actions] bool` (`MettaGridEnv.action_masks`) exclude are
-        never taken.
+        never taken. Only values depend on `groups [worlds, agents of a world]`, see `forward`.
         """
-        logits, values, memory = self._one_step(observations, memory, episode_starts)
+        logits, values, memory = self._one_step(observations, memory, episode_starts, groups)
         allowed = action_distribution.masked_logits(logits, action_masks)
         action_index = allowed.argmax(-1) if deterministic else action_distribution.sample(allowed, generator)
         return PolicyOutput(
@@ -220,6 +221,7 @@ class MettaAgent(nn.Module):
         episode_starts: Tensor,
         action_masks: Tensor | None = None,
         start_steps: Sequence[bool] | None = None,
+        groups: Tensor | None = None,
     ) -> ActionEvaluation:
         """Log-probabilities, entropies and values of recorded segments, differentiable.
 
@@ -227,17 +229,23 @@ class MettaAgent(nn.Module):
         [horizon, segments] int64`. `memory` is that before the first step; it is cleared before each step that
         `episode_starts [horizon, segments] bool` marks. `action_masks [horizon, segments, actions] bool` are those
         under which the actions were sampled. `start_steps [horizon]`, whether any segment has an episode start at a
-        step, saves time on a GPU.
+        step, saves time on a GPU. `groups` are those of `forward`.
         """
-        logits, values, _ = self(observations, memory, episode_starts, start_steps)
+        logits, values, _ = self(observations, memory, episode_starts, start_steps, groups)
         logits = action_distribution.masked_logits(logits, action_masks)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
         return ActionEvaluation(log_probs, entropy, values, logits)
 
     @torch.no_grad()
-    def value(self, observations: Observations, memory: Memory, episode_starts: Tensor | None = None) -> Tensor:
+    def value(
+        self,
+        observations: Observations,
+        memory: Memory,
+        episode_starts: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> Tensor:
         """`[agents] float32`: the values of observations, as those of `act`; `memory` is not changed."""
-        return torch.as_tensor(self._one_step(observations, memory, episode_starts)[1])
+        return torch.as_tensor(self._one_step(observations, memory, episode_starts, groups)[1])
 
     def forward(
         self,
@@ -245,11 +253,14 @@ class MettaAgent(nn.Module):
         memory: Memory,
         episode_starts: Tensor,
         start_steps: Sequence[bool] | None = None,
+        groups: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Memory]:
         """Logits `[horizon, agents, actions]`, values `[horizon, agents]`, both float32, and the memory afterwards.
 
         `observations [horizon, agents, tokens, 3] uint8`, or packed, those of the first step first; `episode_starts
-        [horizon, agents] bool`; `start_steps` as in `evaluate_actions`.
+        [horizon, agents] bool`; `start_steps` as in `evaluate_actions`. `groups [horizon, worlds, agents of a world]`
+        are the indices of the agents' groups, if agents are ordered by world: with `agent.critic`, values also depend
+        on the other agents of the group or the world. Without `groups`, each agent is alone.
         """
         horizon, agents = episode_starts.shape
         packed = self._packed(observations, horizon, agents)
@@ -266,7 +277,7 @@ class MettaAgent(nn.Module):
                     self.memory, features, memory, episode_starts, self.config.bptt_horizon, start_steps
                 )
             logits = self.policy_head(features)
-            values = self.value_head(features)
+            values = self.value_head(features, groups)
         if self.egocentric_frame is not None and orientation is not None:
             logits = self.egocentric_frame.world_logits(logits, orientation.view(horizon, agents))
         return logits.float(), values.float(), memory.float()
@@ -307,14 +318,15 @@ class MettaAgent(nn.Module):
         return features
 
     def _one_step(
-        self, observations: Observations, memory: Memory, episode_starts: Tensor | None
+        self, observations: Observations, memory: Memory, episode_starts: Tensor | None, groups: Tensor | None
     ) -> tuple[Tensor, Tensor, Memory]:
         """Logits `[agents, actions]`, values `[agents]` and the memory after one step; see `forward`."""
         if episode_starts is None:
             episode_starts = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
         if isinstance(observations, Tensor):
             observations = observations.unsqueeze(0)
-        logits, values, memory = self(observations, memory, episode_starts.unsqueeze(0))
+        of_step = None if groups is None else groups.unsqueeze(0)
+        logits, values, memory = self(observations, memory, episode_starts.unsqueeze(0), groups=of_step)
         return logits[0], values[0], memory
 
     def _packed(self, observations: Observations, horizon: int, agents: int) -> PackedTokens:
@@ -351,6 +363,11 @@ class MettaAgent(nn.Module):
         if not self.config.dtypes_fp16:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def reads_groups(policy: Policy) -> bool:
+    """Whether the values of a policy depend on the groups of the agents: see `agent.critic`."""
+    return isinstance(policy, MettaAgent) and policy.config.critic != "own"
 
 
 def make_agent(

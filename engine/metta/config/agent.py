@@ -11,6 +11,7 @@ from metta.errors import Problem, RulesError
 from metta.extensions import Registry
 
 ObservationType = Literal["grid_obs", "inventory", "global_vars"]
+Critic = Literal["own", "group", "world"]
 OBSERVATION_TYPES: tuple[ObservationType, ...] = ("grid_obs", "inventory", "global_vars")
 
 BACKBONES: Final[Registry[Any]] = Registry("metta.backbones", "backbone", ("cnn", "attention", "mlp"))
@@ -58,6 +59,12 @@ class AgentModelConfig(FrozenModel):
     )
     lstm_layers: int = Field(default=1, ge=1, le=64, description="number of layers of the memory")
     mlp_layers: int = Field(default=2, ge=0, le=64, description="hidden layers of each head (policy and value)")
+    critic: Critic = Field(
+        default="own",
+        description="whose encoded observations the value head reads in training: own, those of the agent; group or "
+        "world, also the mean over the agents of its group, or of the whole world, from which the policy learns "
+        "(MAPPO). Actions depend on the agent's own observation only",
+    )
     backbone: Annotated[str, RegisteredName(BACKBONES)] = Field(
         default="cnn",
         description="network from tokens to features: cnn (two convolutions), attention (cross-attention from latent "

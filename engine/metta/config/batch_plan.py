@@ -24,6 +24,8 @@ class BatchPlan:
     """world batches, which step in turn (async_factor)"""
     num_opponents: int = 0
     """agents per world whose steps are not experience: those that frozen or other policies control"""
+    segments_together: int = 1
+    """segments that are in the same minibatch: those of all learners of a world, for a critic that reads them all"""
 
     @property
     def num_learners(self) -> int:
@@ -45,27 +47,31 @@ class BatchPlan:
         """Agent steps collected per epoch: the configured batch_size rounded down to whole worlds and segments."""
         return self.segments * self.horizon
 
-    def of_policy(self, num_learners: int) -> BatchPlan:
+    def of_policy(self, num_learners: int, keeps_worlds: bool = False) -> BatchPlan:
         """The experience of a policy that learns from `num_learners` of each world's learning agents.
 
-        It has about the same fraction of the minibatches, at least one.
+        It has about the same fraction of the minibatches, at least one. With `keeps_worlds`, they keep the learners of
+        a world together.
         """
         minibatches = max(1, round(self.num_minibatches * num_learners / self.num_learners))
+        together = num_learners if keeps_worlds else 1
         return replace(
             self,
-            num_minibatches=min(minibatches, self.num_worlds * num_learners * self.segments_per_agent),
+            num_minibatches=min(minibatches, self.num_worlds * num_learners * self.segments_per_agent // together),
             num_opponents=self.num_agents - num_learners,
+            segments_together=together,
         )
 
 
-def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]:
+def batch_problems(config: ExperienceConfig, num_learners: int, together: int = 1) -> list[Problem]:
     """Problems with the sizes in `[experience]`: not multiples of each other, or too small for `num_learners` agents.
 
-    Paths are relative to `[experience]`. All messages suggest the same sizes, which are valid together.
+    A minibatch must have room for `together` segments. Paths are relative to `[experience]`. All messages suggest the
+    same sizes, which are valid together.
     """
     batch, minibatch, horizon = config.batch_size, config.minibatch_size, config.bptt_horizon
     least = num_learners * horizon
-    valid = _valid_sizes(batch, minibatch, horizon, least)
+    valid = _valid_sizes(batch, minibatch, horizon, least, together * horizon)
     problems = []
     if minibatch > batch:
         problems.append(("minibatch_size", f"must be at most batch_size = {batch}"))
@@ -77,19 +83,23 @@ def batch_problems(config: ExperienceConfig, num_learners: int) -> list[Problem]
     if batch < least:
         agents = f"{num_learners} agents x bptt_horizon {horizon} = {least}"
         problems.append(("batch_size", f"must be at least one segment for each agent of one world: {agents}"))
+    if minibatch < together * horizon:
+        agents = f"{together} agents x bptt_horizon {horizon} = {together * horizon}"
+        rule = f"must be at least one segment for each agent of a world, whom the critic reads together: {agents}"
+        problems.append(("minibatch_size", rule))
     sizes = {"batch_size": batch, "minibatch_size": minibatch}
     return [Problem((name,), f"{rule}; got {sizes[name]}{_suggestion(sizes, valid)}") for name, rule in problems]
 
 
-def _valid_sizes(batch: int, minibatch: int, unit: int, least: int) -> dict[str, int]:
+def _valid_sizes(batch: int, minibatch: int, unit: int, least: int, least_minibatch: int = 1) -> dict[str, int]:
     """The valid sizes next to the given ones: a batch of at least `least` steps, in minibatches of whole `unit` steps.
 
-    A minibatch that is larger than the batch becomes as large as the batch.
+    A minibatch has at least `least_minibatch` steps. One that is larger than the batch becomes as large as the batch.
     """
     if minibatch > batch:
         batch = minibatch = max(-(-least // unit), round(batch / unit), 1) * unit
     else:
-        minibatch = max(1, round(minibatch / unit)) * unit
+        minibatch = max(-(-least_minibatch // unit), round(minibatch / unit), 1) * unit
         batch = max(-(-least // minibatch), round(batch / minibatch), 1) * minibatch
     return {"batch_size": batch, "minibatch_size": minibatch}
 

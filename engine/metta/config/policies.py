@@ -135,6 +135,16 @@ def num_learners_of(policy: PolicySettings, env: EnvConfig) -> int:
     return agents - num_opponents(policy.self_play, env, agents) if policy.train else 0
 
 
+def keeps_worlds(policy: PolicySettings) -> bool:
+    """Whether minibatches of the policy keep the learners of a world together, because its critic reads them all."""
+    return policy.train and policy.agent.critic != "own"
+
+
+def plan_of(policy: PolicySettings, joint: BatchPlan, env: EnvConfig) -> BatchPlan:
+    """The batch plan of a policy in training, a part of the `joint_plan`."""
+    return joint.of_policy(num_learners_of(policy, env), keeps_worlds(policy))
+
+
 def joint_plan(experience: ExperienceConfig, policies: Sequence[PolicySettings], env: EnvConfig) -> BatchPlan:
     """The batch plan of all policies in training together, in worlds such as `env`."""
     num_learners = sum(num_learners_of(policy, env) for policy in policies)

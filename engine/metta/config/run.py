@@ -16,6 +16,7 @@ from metta.config.policies import (
     POLICY_TABLES,
     PolicyConfig,
     PolicySettings,
+    keeps_worlds,
     num_learners_of,
     policies_problems,
     resolve_policies,
@@ -183,11 +184,14 @@ def team_problems(config: RunConfig, env: EnvConfig | None, num_agents: int = 1)
     problems = [
         Problem(("policies", *problem.path), problem.message) for problem in policies_problems(shared, config.policies)
     ]
+    together = 1
     if not problems and env is not None:
         problems = world_problems(shared, config.policies, env)
         if not problems:
-            num_agents = sum(num_learners_of(policy, env) for policy in policy_settings(config, env))
-    return [*problems, *experience_problems(config.experience, num_agents)]
+            policies = policy_settings(config, env)
+            num_agents = sum(num_learners_of(policy, env) for policy in policies)
+            together = max([1, *(num_learners_of(policy, env) for policy in policies if keeps_worlds(policy))])
+    return [*problems, *experience_problems(config.experience, num_agents, together)]
 
 
 def egocentric_problems(config: RunConfig) -> list[Problem]:
@@ -214,8 +218,7 @@ def keep_best_problems(config: RunConfig) -> list[Problem]:
     return [Problem(("checkpoint", "keep_best"), message)]
 
 
-def experience_problems(experience: ExperienceConfig, num_learners: int) -> list[Problem]:
-    """The problems with `[experience]` in worlds where `num_learners` agents learn."""
-    return [
-        Problem(("experience", *problem.path), problem.message) for problem in batch_problems(experience, num_learners)
-    ]
+def experience_problems(experience: ExperienceConfig, num_learners: int, together: int) -> list[Problem]:
+    """The problems with `[experience]` in worlds where `num_learners` agents learn; see `batch_problems`."""
+    problems = batch_problems(experience, num_learners, together)
+    return [Problem(("experience", *problem.path), problem.message) for problem in problems]

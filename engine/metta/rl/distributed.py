@@ -173,18 +173,21 @@ class Processes:
         episode_starts: Tensor,
         action_masks: Tensor | None = None,
         start_steps: Sequence[bool] | None = None,
+        groups: Tensor | None = None,
     ) -> ActionEvaluation:
         """`agent.evaluate_actions` through DistributedDataParallel: `backward` averages the gradients over processes.
 
         The first call for an agent copies its weights from rank 0 to every process.
         """
         if self.size == 1:
-            return agent.evaluate_actions(observations, action_index, memory, episode_starts, action_masks, start_steps)
+            return agent.evaluate_actions(
+                observations, action_index, memory, episode_starts, action_masks, start_steps, groups
+            )
         with process_group_errors():
             if agent not in self._evaluators:
                 self._evaluators[agent] = _distributed_evaluator(agent, self._process_group)
             log_probs, entropy, values, logits = self._evaluators[agent](
-                observations, action_index, dict(memory.tensors), episode_starts, action_masks, start_steps
+                observations, action_index, dict(memory.tensors), episode_starts, action_masks, start_steps, groups
             )
         return ActionEvaluation(log_probs, entropy, values, logits)
 
@@ -223,9 +226,10 @@ class _Evaluator(nn.Module):
         episode_starts: Tensor,
         action_masks: Tensor | None,
         start_steps: Sequence[bool] | None,
+        groups: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         evaluation = self.agent.evaluate_actions(
-            observations, action_index, Memory(memory), episode_starts, action_masks, start_steps
+            observations, action_index, Memory(memory), episode_starts, action_masks, start_steps, groups
         )
         return evaluation.log_probs, evaluation.entropy, evaluation.values, evaluation.logits
 

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from metta.agent.devices import make_generator, set_generator_state, to_device
 from metta.agent.memory.state import Memory
-from metta.agent.policy import MettaAgent, Policy
+from metta.agent.policy import MettaAgent, Policy, reads_groups
 from metta.agent.sparse_tokens import PackedTokens
 from metta.agent.team import Team
 from metta.config.training import ExperienceConfig
 from metta.errors import UsageError
 from metta.random_streams import RandomStream
-from metta.rl.buffers.minibatch import Labels, Minibatch
+from metta.rl.buffers.minibatch import Labels, Minibatch, segments_of
 from metta.rl.buffers.token_store import TokenStore
 from metta.rl.frozen_policies.kickstarting import Teacher, labelled_agents
 from metta.rl.frozen_policies.self_play import OpponentPool
@@ -57,12 +57,15 @@ class Experience:
         self.agent_batches = worlds.batches_of(name)
         """the policy's agents in each world batch"""
         self.role = self.agent_batches[0].role
-        self.plan = worlds.plan.of_policy(self.agent_batches[0].num_learners)
+        self.plan = worlds.plan.of_policy(self.agent_batches[0].num_learners, self.role.keeps_worlds)
         self.device = agent.device
         self.storage_device = storage_device(self.config, agent.device)
         self.teacher = teacher
         """policies that label steps (kickstarting), one for all tasks of the worlds or one for each; or None"""
-        self._is_labelled = labelled_agents(self.plan.agents, label_share)
+        reads_worlds = any(reads_groups(policy) for policy in teacher or ())
+        self._is_labelled = labelled_agents(
+            self.plan.agents, label_share, self.plan.num_learners if reads_worlds else 1
+        )
         self.label_weights = (self._is_labelled / self._is_labelled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents)
@@ -84,6 +87,11 @@ class Experience:
             steps + 1, agents, spec.num_observation_tokens, self.storage_device, self._pins_memory
         )
         self.episode_starts = torch.zeros(steps + 1, agents, dtype=torch.bool)
+        self.groups: Tensor | None = None
+        """`[steps + 1, agents] int16`: group of each agent, as an index into `env.game.groups`; None if neither the
+        agent's values nor those of a teacher depend on it"""
+        if any(reads_groups(policy) for policy in (agent, *(self.teacher or ()))):
+            self.groups = torch.zeros(steps + 1, agents, dtype=torch.int16)
         self.rewards = torch.zeros(steps, agents)
         self.terminated = torch.zeros(steps, agents, dtype=torch.bool)
         self.truncated = torch.zeros(steps, agents, dtype=torch.bool)
@@ -119,12 +127,15 @@ class Experience:
         for batch, of_learners in zip(self.agent_batches, observations, strict=True):
             batch.keep_for_teacher(of_learners)
             self.observations.append(of_learners)
+            self._store_groups(batch, 0)
         self.episode_starts[0] = True
 
     def start_epoch(self) -> None:
         """Discard the stored steps; the first observations of the new epoch are those after the last step."""
         self.observations.restart_with(self.steps_collected)
         self.episode_starts[0].copy_(self.episode_starts[self.steps_collected])
+        if self.groups is not None:
+            self.groups[0].copy_(self.groups[self.steps_collected])
         self.final_values.zero_()
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
@@ -138,30 +149,44 @@ class Experience:
         self.terminated[step - 1, rows] = terminated
         self.truncated[step - 1, rows] = truncated
         self.episode_starts[step, rows] = terminated | truncated
+        self._store_groups(batch, step)
+
+    def _store_groups(self, batch: AgentBatch, step: int) -> None:
+        """Store the groups of the learners at time `step`, if anything depends on them."""
+        if self.groups is not None:
+            self.groups[step, batch.rows] = batch.groups()
+
+    def groups_of(self, steps: int | Tensor, agents: slice | Tensor) -> Tensor | None:
+        """The groups of `agents`, all of some worlds, as `[..., worlds, learners]` on the agent's device."""
+        if self.groups is None:
+            return None
+        return to_device(self.groups[steps, agents].unflatten(-1, (-1, self.plan.num_learners)), self.device)
 
     def minibatches(self, sampling: PrioritizedSampling | None = None) -> Iterator[Minibatch]:
         """Yield minibatches for one pass, which together have as many segments as were collected.
 
         Without `sampling`, each segment occurs once, in random order. With it, segments are sampled with replacement
         from the advantages that are current when the minibatch is made (V-trace changes them between minibatches).
+        `plan.segments_together` segments, consecutive ones, are always in the same minibatch.
 
         Raises UsageError if the advantages have not been computed.
         """
         if self.advantages is None:
             raise UsageError("advantages are missing: call compute_advantages(experience) first")
-        horizon, agents = self.plan.horizon, self.plan.agents
-        segments = self.steps_collected // horizon * agents
-        count = max(1, -(-self.plan.num_minibatches * segments // self.plan.segments))
-        count = min(count, segments)
+        horizon, together = self.plan.horizon, self.plan.segments_together
+        units = self.steps_collected // horizon * self.plan.agents // together  # of segments that stay together
+        count = max(1, -(-self.plan.num_minibatches * units * together // self.plan.segments))
+        count = min(count, units)
         if sampling is None:
-            order = torch.randperm(segments, generator=self.shuffle_generator)
+            order = segments_of(torch.randperm(units, generator=self.shuffle_generator), together)
             parts = zip(order.tensor_split(count), self._stored(order).tensor_split(count), strict=True)
             for part, stored_part in parts:
-                yield self._minibatch(part, stored_part, None)
+                yield self._minibatch(part.flatten(), stored_part.flatten(), None)
             return
-        for part in torch.arange(segments).tensor_split(count):
-            indices, weights = sampling.sample(self.advantages, horizon, len(part), self.shuffle_generator)
-            yield self._minibatch(indices, self._stored(indices), to_device(weights, self.device))
+        for part in torch.arange(units).tensor_split(count):
+            indices, weights = sampling.sample(self.advantages, horizon, len(part), self.shuffle_generator, together)
+            segments, weights = segments_of(indices, together).flatten(), weights.repeat_interleave(together)
+            yield self._minibatch(segments, self._stored(segments), to_device(weights, self.device))
 
     def opponents_in_use(self) -> list[int]:
         """The numbers of the frozen policies against which episodes run (self-play)."""
@@ -231,6 +256,8 @@ class Experience:
         if "teacher_generator" in state:
             self.teacher_generator.set_state(state["teacher_generator"].cpu())
         self.worlds.restore_agents(self.name, state.get("opponents", ()))
+        for batch in batches:
+            self._store_groups(batch, 0)
         self.steps_collected = 0
         self.advantages = self.returns = self.learned_rewards = None
 
@@ -275,7 +302,8 @@ class Experience:
         assert self.returns is not None
         host_rows = self._rows(segments)
         rows = host_rows if stored_segments is segments else self._rows(stored_segments)
-        segment_of_agent, columns = stored_segments // self.plan.agents, stored_segments % self.plan.agents
+        agents = self.plan.agents
+        segment_of_agent, columns = stored_segments // agents, stored_segments % agents
         starts = self.episode_starts.view(-1)[host_rows]
         return Minibatch(
             self.observations.gather(host_rows).to(self.device),
@@ -295,6 +323,7 @@ class Experience:
             rows,
             self._labels(rows, columns),
             None if self.action_masks is None else self.select_rows(self.action_masks, rows),
+            self.groups_of(host_rows // agents, host_rows % agents) if self.role.keeps_worlds else None,
             starts.any(1).tolist(),
         )
 

@@ -236,6 +236,7 @@ def loss_terms(
         minibatch.episode_starts,
         minibatch.action_masks,
         minibatch.start_steps,
+        minibatch.groups,
     )
     log_ratio = evaluation.log_probs - minibatch.log_probs
     if correction is not None:
@@ -354,6 +355,7 @@ def _nonfinite_layers(agent: MettaAgent, minibatch: Minibatch) -> list[str]:
                 minibatch.memory,
                 minibatch.episode_starts,
                 minibatch.action_masks,
+                groups=minibatch.groups,
             )
     finally:
         for hook in hooks:

@@ -195,7 +195,9 @@ def _collect(
             for batch in experience.agent_batches:
                 observations = experience.observations.at(steps, batch.rows).to(agent.device)
                 episode_starts = to_device(experience.episode_starts[steps, batch.rows], agent.device)
-                values = agent.value(observations, batch.memory, episode_starts)
+                values = agent.value(
+                    observations, batch.memory, episode_starts, experience.groups_of(steps, batch.rows)
+                )
                 experience.next_values[batch.rows] = values.to(experience.storage_device)
 
 
@@ -232,7 +234,14 @@ def _choose_actions(experience: Experience, agent: MettaAgent, index: int, t: in
         stored_masks = to_device(batch.action_masks, experience.storage_device)
         experience.action_masks[t, rows] = stored_masks
         masks = to_device(stored_masks, agent.device)
-    output = agent.act(observations, batch.memory, episode_starts, experience.policy_generator, action_masks=masks)
+    output = agent.act(
+        observations,
+        batch.memory,
+        episode_starts,
+        experience.policy_generator,
+        action_masks=masks,
+        groups=experience.groups_of(t, rows),
+    )
     actions = HostCopy(output.actions)  # what is stored is computed meanwhile
     batch.memory = output.memory
     experience.action_index[t, rows] = output.action_index.to(experience.storage_device)
@@ -252,9 +261,10 @@ def _label(
     rows = to_device(labelled, experience.storage_device)
     episode_starts = experience.episode_starts[t, labelled]
     masks = None if batch.action_masks is None else batch.action_masks[teacher.rows]
+    groups = None if experience.groups is None else experience.groups[t, labelled]
     probabilities, values = (
         to_device(labels, experience.storage_device)
-        for labels in teacher.label(seen, episode_starts, tasks, experience.teacher_generator, masks)
+        for labels in teacher.label(seen, episode_starts, tasks, experience.teacher_generator, masks, groups)
     )
     if experience.action_masks is not None:
         probabilities = among_allowed(probabilities, experience.action_masks[t, rows])
@@ -288,7 +298,8 @@ def _value_final_observations(
     agents = torch.from_numpy(ended[is_truncated])
     memory = batch.memory.select(to_device(agents, agent.device))
     observations = PackedTokens.pack(torch.from_numpy(result.info.final_observations[is_truncated]))
-    values = agent.value(observations.to(agent.device), memory)
+    groups = experience.groups_of(t - 1, batch.rows.start + agents)
+    values = agent.value(observations.to(agent.device), memory, groups=groups)
     rows = to_device(batch.rows.start + agents, experience.storage_device)
     experience.final_values[t - 1, rows] = values.to(experience.storage_device)
 

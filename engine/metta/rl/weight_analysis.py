@@ -54,7 +54,8 @@ def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
     try:
         for batch in experience.agent_batches:
             observations = experience.observations.at(experience.steps_collected, batch.rows)
-            agent.value(observations.to(agent.device), batch.memory)
+            groups = experience.groups_of(experience.steps_collected, batch.rows)
+            agent.value(observations.to(agent.device), batch.memory, groups=groups)
     finally:
         for hook in hooks:
             hook.remove()

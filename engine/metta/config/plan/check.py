@@ -15,7 +15,7 @@ from metta.config.loading.load import dump_config, load_tasks
 from metta.config.plan.memory_estimate import memory_parts, size
 from metta.config.plan.network_size import num_weights
 from metta.config.plan.worker_count import worker_count
-from metta.config.policies import PolicySettings, by_table, joint_plan, num_agents_of, num_learners_of
+from metta.config.policies import PolicySettings, by_table, joint_plan, num_agents_of, num_learners_of, plan_of
 from metta.config.run import RunConfig, config_of_policy, policy_settings
 
 TASKS_SHOWN = 8
@@ -239,7 +239,7 @@ def _policy(
     elif name and learners < agents:
         rows.append(_number("learners per world", learners, f"{agents} agents - {agents - learners} opponents"))
     if policy.train:
-        rows += _learning(config_of_policy(config, policy), plan, plan.of_policy(learners), weights)
+        rows += _learning(config_of_policy(config, policy), plan, plan_of(policy, plan, env), weights)
     for row in rows:
         if row.is_warning and name:
             yield replace(row, reason=f"policy {name}: {row.reason}")
@@ -250,12 +250,19 @@ def _policy(
 def _learning(config: RunConfig, of_all: BatchPlan, plan: BatchPlan, weights: int) -> Iterator[Derived]:
     """The numbers of a policy that learns; `of_all` is the plan of all policies together."""
     experience, agent = config.experience, config.agent
-    share = f" x {plan.num_learners} of {of_all.num_learners} learners" if plan != of_all else ""
+    share = (
+        f" x {plan.num_learners} of {of_all.num_learners} learners" if plan.num_learners != of_all.num_learners else ""
+    )
     updates = plan.num_minibatches * experience.update_epochs
     memory = f"memory {agent.memory} of {_count(agent.lstm_layers, 'layer')}" if agent.forward_lstm else "no memory"
     yield _number("weights", weights, f"of the policy: backbone {agent.backbone}, {memory} and heads")
     if agent.mask_actions:
         yield Derived("action masks", "on", "actions that cannot succeed are never sampled: agent.mask_actions")
+    if agent.critic != "own":
+        read = f"of its {agent.critic}: agent.critic; minibatches keep worlds together"
+        yield Derived("critic", agent.critic, f"values also depend on the learners {read}")
+        if plan.num_learners == 1:
+            yield _warning(f'agent.critic = "{agent.critic}" reads nothing more: there is one learner per world')
     yield _number(
         "agents per forward pass",
         -(-plan.num_worlds // plan.num_world_batches) * plan.num_learners,

@@ -16,7 +16,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.config.plan.network_size import CONV_CHANNELS, memory_heads, memory_state_size, num_weights
 from metta.config.plan.worker_count import worker_count
-from metta.config.policies import by_table, joint_plan, num_learners_of
+from metta.config.policies import by_table, joint_plan, plan_of
 from metta.config.run import RunConfig, config_of_policy, policy_settings
 
 WEIGHT_COPIES: Final = 9
@@ -81,7 +81,8 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     teacher_values = len(spec.flat_actions) + 1  # probabilities and the value
     teacher = steps * plan.agents * teacher_values * 4 if config.kickstarting.teacher else 0
     memory = plan.segments_per_agent * plan.agents * memory_state_size(config.agent) * 4
-    return observations + action_masks + outcomes + teacher + memory
+    groups = 2 * (steps + 1) * plan.agents if config.agent.critic != "own" else 0
+    return observations + action_masks + outcomes + teacher + memory + groups
 
 
 def memory_parts(
@@ -107,7 +108,7 @@ def memory_parts(
         if policy.train:
             own = config_of_policy(config, policy)
             count = num_weights(own.agent, spec) if weights is None else weights[policy.name]
-            own_plan = plan.of_policy(num_learners_of(policy, env))
+            own_plan = plan_of(policy, plan, env)
             experience.append(times(_experience_part(own, name, own_plan, spec), len(members), "policies"))
             networks.append(times(_network_part(own, name, count), len(members), "policies"))
             learning.append(_learning_part(own, name, own_plan, spec))
@@ -177,7 +178,8 @@ def step_bytes(config: RunConfig, spec: EnvSpec) -> int:
     }.get(agent.backbone, agent.hidden_dim)
     memory = agent.lstm_layers * _memory_activations(agent) if agent.forward_lstm else 0
     heads = 4 * agent.hidden_dim * (agent.mlp_layers + 1) + 6 * len(spec.flat_actions)
-    return ACTIVATION_BYTES * (backbone + memory + heads) + 2 * 3 * crowded_tokens(spec)
+    critic = 3 * agent.hidden_dim if agent.critic != "own" else 0
+    return ACTIVATION_BYTES * (backbone + memory + heads + critic) + 2 * 3 * crowded_tokens(spec)
 
 
 def _memory_activations(agent: AgentModelConfig) -> int:

@@ -41,6 +41,7 @@ def num_weights(config: AgentModelConfig, spec: EnvSpec) -> int:
         + (config.lstm_layers * _memory_layer_weights(config) if config.forward_lstm else 0)
         + (hidden_layers + _linear(hidden, len(spec.flat_actions)))
         + (hidden_layers + _linear(hidden, 1))
+        + (hidden * hidden if config.critic != "own" else 0)
     )
 
 

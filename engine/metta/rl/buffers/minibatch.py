@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from metta.agent.memory.state import Memory
@@ -50,5 +51,12 @@ class Minibatch:
     """what the teacher would do; None without a teacher"""
     action_masks: Tensor | None = None
     """`[horizon, segments, actions] bool`: actions that could succeed; None unless the agent uses action masks"""
+    groups: Tensor | None = None
+    """`[horizon, worlds, learners] int16`: groups of the agents, if the segments are those of whole worlds"""
     start_steps: list[bool] | None = None
     """`[horizon]`: whether any segment has an episode start at a step, in host memory"""
+
+
+def segments_of(units: Tensor, together: int) -> Tensor:
+    """`[units, together]`: the segments of each of some `units` of consecutive segments, all by index."""
+    return units.unsqueeze(1) * together + torch.arange(together)

@@ -6,7 +6,8 @@ The teacher is any `Policy`, and each task of the worlds has its own, since a sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -14,20 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent.devices import to_device
-from metta.agent.policy import MettaAgent, Policy, PolicyOutput
+from metta.agent.policy import MettaAgent, Policy, PolicyOutput, reads_groups
 from metta.agent.sparse_tokens import PackedTokens
 from metta.baselines.scripted import ScriptedPolicy
 
 _GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 
 
-def labelled_agents(agents: int, share: float) -> Tensor:
+def labelled_agents(agents: int, share: float, together: int = 1) -> Tensor:
     """`[agents] bool`: the agents that the teacher labels, a fraction `share` of them and at least one.
 
-    They are spread evenly (a Weyl sequence), over the worlds and over the positions within a world. An agent is
+    They are spread evenly (a Weyl sequence), over the worlds and over the positions within a world, or over units of
+    `together` consecutive agents: of all learners of a world, if values of the teacher depend on them. An agent is
     labelled at every step or never, because the teacher's memory needs whole episodes.
     """
-    return torch.from_numpy(np.arange(agents) * _GOLDEN_RATIO % 1 < share)
+    return torch.from_numpy((np.arange(agents // together) * _GOLDEN_RATIO % 1 < share).repeat(together))
 
 
 class Teacher:
@@ -42,6 +44,7 @@ class Teacher:
         self.rows = is_labelled.nonzero().flatten()
         """`[labelled] int64`: indices of the labelled learners"""
         self.policies = list(dict.fromkeys(policies))
+        self._learners_per_world = learners_per_world
         self._world = self.rows.numpy() // learners_per_world
         self._policy_of_task = np.array([self.policies.index(policy) for policy in policies])
         self.memories = [policy.initial_memory(len(self.rows)) for policy in self.policies]
@@ -54,12 +57,13 @@ class Teacher:
         tasks: np.ndarray,
         generator: torch.Generator,
         action_masks: Tensor | None = None,
+        groups: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Probabilities of the teacher's actions, `[labelled, actions] float32`, and its values, `[labelled] float32`.
 
         `observations` of the labelled agents, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
-        `action_masks [labelled, actions] bool`, which only the policies that use masks need; all in host memory. The
-        results are on the device of the policies.
+        `action_masks [labelled, actions] bool`, which only the policies that use masks need, `groups [labelled]`, which
+        only those need whose values depend on them; all in host memory. The results are on the device of the policies.
         """
         labelled, home = len(self.rows), self.memories[0].device
         probabilities = torch.zeros(labelled, len(self.policies[0].spec.flat_actions), device=home)
@@ -76,7 +80,11 @@ class Teacher:
             masks = None
             if action_masks is not None and policy.uses_action_masks:
                 masks = to_device(action_masks[agents], device)
-            output = policy.act(
+            act: Callable[..., PolicyOutput] = policy.act
+            if groups is not None and reads_groups(policy):
+                of_worlds = groups[agents].view(-1, self._learners_per_world)
+                act = partial(act, groups=to_device(of_worlds, device))
+            output = act(
                 _readable(policy, observations if is_alone else observations.select(agents)).to(device),
                 memory if is_alone else memory.select(on_device),
                 to_device(episode_starts[agents], device),

@@ -107,6 +107,10 @@ class AgentBatch:
             of_opponents = None if action_masks is None else torch.from_numpy(action_masks[self.opponent_rows])
             self.opponents.action_masks = of_opponents
 
+    def groups(self) -> Tensor:
+        """The group of each learner, as an index into `env.game.groups`, `[learners] int16`. Call after `observe`."""
+        return torch.from_numpy(self._of_learners(self.env.groups).astype(np.int16))
+
     def keep_for_teacher(self, observations: PackedTokens) -> None:
         """Keep what the teacher needs of the learners' observations before the next step, which may overwrite them."""
         if self.teacher is not None:

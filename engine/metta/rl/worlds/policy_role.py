@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from metta.agent.devices import make_generator
-from metta.agent.policy import MettaAgent, Policy, check_policy_fits
+from metta.agent.policy import MettaAgent, Policy, check_policy_fits, reads_groups
 from metta.agent.team import Team, is_played, listed
 from metta.config.env.env_config import EnvConfig
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
@@ -37,6 +37,8 @@ class PolicyRole:
     """False for a policy that does not learn: frozen policies of the pool play all its agents"""
     uses_action_masks: bool = False
     """whether the policy in training, or its teacher, uses action masks"""
+    keeps_worlds: bool = False
+    """whether minibatches keep the learners of a world together, because the critic reads them all"""
 
     @property
     def needs_action_masks(self) -> bool:
@@ -123,7 +125,8 @@ def make_roles(
             pool = OpponentPool(SelfPlayConfig(), [FrozenPolicy(f"{GIVEN}000", policy)])
         masked = any(each.uses_action_masks for each in used)
         groups, member = team.groups.get(name, ()), team.members.get(name)
-        roles.append(PolicyRole(name, generator, groups, member, pool, name in learners, masked))
+        keeps_worlds = name in learners and reads_groups(policy)
+        roles.append(PolicyRole(name, generator, groups, member, pool, name in learners, masked, keeps_worlds))
     return roles
 
 

@@ -171,7 +171,7 @@ def _plan(env: MettaGridEnv, roles: Sequence[PolicyRole], config: ExperienceConf
 
     Raises ConfigError if sizes do not divide each other, UsageError if the numbers of agents differ between tasks.
     """
-    num_opponents = 0
+    num_opponents, together = 0, 1
     for role in roles:
         for what, count in (("agents", role.num_agents), ("opponents", role.num_opponents)):
             counts = sorted({count(world) for world in env.configs})
@@ -180,7 +180,10 @@ def _plan(env: MettaGridEnv, roles: Sequence[PolicyRole], config: ExperienceConf
                     f"{role.label} must have the same number of {what} in all scenes; it has "
                     f"{', '.join(map(str, counts))}"
                 )
-        num_opponents += role.num_opponents(env.configs[0])
-    if problems := batch_problems(config, env.num_agents - num_opponents):
+        opponents = role.num_opponents(env.configs[0])
+        num_opponents += opponents
+        if role.keeps_worlds:
+            together = max(together, role.num_agents(env.configs[0]) - opponents)
+    if problems := batch_problems(config, env.num_agents - num_opponents, together):
         raise ConfigError("the experience config", problems)
     return plan_batch(config, env.num_agents, num_opponents)
