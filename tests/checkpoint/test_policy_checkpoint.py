@@ -125,6 +125,7 @@ ANOTHER_VALUE: dict[str, Any] = {
     "memory_window": 3,
     "lstm_layers": 2,
     "mlp_layers": 2,
+    "critic": "group",
     "backbone": "attention",
     "bptt_horizon": 2,
     "forward_lstm": False,

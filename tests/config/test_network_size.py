@@ -31,6 +31,7 @@ def random_settings(generator: random.Random) -> tuple[dict[str, Any], EnvConfig
         "memory_window": generator.randint(1, 40),
         "lstm_layers": generator.randint(1, 3),
         "mlp_layers": generator.randint(0, 3),
+        "critic": generator.choice(["own", "group", "world"]),
         "forward_lstm": memory != "lstm" or generator.random() < 0.5,
         "use_prev_action": generator.random() < 0.5,
         "use_prev_reward": generator.random() < 0.5,

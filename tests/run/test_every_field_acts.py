@@ -35,6 +35,7 @@ LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
     "agent.memory_window": (('agent.memory="attention"',), "2"),
     "agent.lstm_layers": ((), "2"),
     "agent.mlp_layers": ((), "2"),
+    "agent.critic": ((), '"world"'),
     "agent.backbone": ((), '"mlp"'),
     "agent.bptt_horizon": ((), "1"),
     "agent.forward_lstm": ((), "false"),

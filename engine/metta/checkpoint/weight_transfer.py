@@ -128,6 +128,8 @@ def _unrelated_parts(agent: MettaAgent, policy: SavedPolicy) -> Iterator[str]:
         yield "backbone."
     if ours.get("memory") != theirs.get("memory"):
         yield "memory."
+    if ours["critic"] != theirs["critic"]:
+        yield "value_head.summary"
     if ours["use_prev_reward"] != theirs["use_prev_reward"] or agent.global_features != policy.global_features:
         yield "extra_inputs."
 
