@@ -32,7 +32,7 @@ ENV = EnvConfig().override(
 
 KINDS = [
     {"backbone": "cnn", "lstm_layers": 1},
-    {"backbone": "mlp", "lstm_layers": 2, "egocentric": True, "mask_actions": True},
+    {"backbone": "mlp", "lstm_layers": 2, "egocentric": True, "mask_actions": True, "critic": "group"},
     {"backbone": "attention", "lstm_layers": 1},
     {"backbone": "cnn", "forward_lstm": False},
     {"backbone": "mlp", "memory": "mingru", "lstm_layers": 2},

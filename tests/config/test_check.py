@@ -213,7 +213,11 @@ def test_the_text_is_a_config_itself(preset: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"forward_lstm": False}, *({"memory": memory, "mask_actions": True} for memory in MEMORIES.built_in)]
+    "settings",
+    [
+        {"forward_lstm": False, "critic": "group"},
+        *({"memory": memory, "mask_actions": True} for memory in MEMORIES.built_in),
+    ],
 )
 def test_the_estimate_of_experience_is_exact_but_for_the_number_of_tokens(settings: dict[str, object]) -> None:
     config = RunConfig.model_validate(

@@ -64,3 +64,14 @@ def trail(worlds, fade: int = 60):  # type: ignore[no-untyped-def]  # as users w
     scent[:] = np.maximum(scent - fade, 0)
     scent[worlds.find("agent")] = 255
     return scent.astype(np.uint8)
+
+
+@REWARDS.register("test.others_rotated")
+def others_rotated(worlds, within: str = "group"):  # type: ignore[no-untyped-def]  # as users write it
+    """The fraction of the other agents, of the group or the world, that rotated in the step before."""
+    before = worlds.memory("rotated", dtype=np.float32)
+    groups = worlds.by_world(worlds.groups) if within == "group" else np.zeros((worlds.num_worlds, worlds.num_agents))
+    are_others = (groups[:, :, None] == groups[:, None]) & ~np.eye(worlds.num_agents, dtype=bool)
+    rewards = (are_others @ worlds.by_world(before)[:, :, None])[..., 0] / are_others.sum(axis=2)
+    before[:] = worlds.did("rotate")
+    return rewards.ravel().astype(np.float32)

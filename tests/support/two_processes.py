@@ -28,7 +28,7 @@ from metta.rl.rollout import rollout
 from metta.run.training_run import TrainingRun
 from metta.world.env import MettaGridEnv
 
-CONFIG = tiny_config("", "agent.lstm_layers=2", "agent.mask_actions=true")
+CONFIG = tiny_config("", "agent.lstm_layers=2", "agent.mask_actions=true", "agent.critic='world'")
 STEADY = ("lr_schedule.anneal_lr=false", "agent.hidden_dim=8")
 # episodes outlive the snapshots that play in them, and end at other times in the two processes
 SELF_PLAY = (
@@ -43,7 +43,7 @@ PPO = PPOConfig(ent_coef=0.02, vf_coef=0.7, l2_reg_loss_coef=0.001, max_grad_nor
 
 
 class HalfOf(Experience):
-    """Every second segment of each minibatch of another experience: the share of one of two processes."""
+    """The segments of every second world in each minibatch of another experience: the share of one of two processes."""
 
     def __init__(self, whole: Experience, rank: int):
         self.__dict__.update(whole.__dict__)
@@ -53,16 +53,17 @@ class HalfOf(Experience):
     def minibatches(self, sampling=None):
         for minibatch in self.whole.minibatches(sampling):
             horizon, segments = minibatch.episode_starts.shape
-            mine = torch.arange(self.rank, segments, 2)
+            mine = torch.arange(segments).view(-1, self.plan.num_learners)[self.rank :: 2].flatten()
             half = {
                 name: value[:, mine].contiguous()
                 for name, value in minibatch.__dict__.items()
-                if isinstance(value, torch.Tensor)
+                if isinstance(value, torch.Tensor) and name != "groups"
             }
             rows = torch.arange(horizon).unsqueeze(1) * segments + mine
             yield dataclasses.replace(
                 minibatch,
                 **half,
+                groups=minibatch.groups[:, self.rank :: 2],
                 observations=minibatch.observations.select(rows.flatten()),
                 memory=minibatch.memory.select(mine),
             )
@@ -99,7 +100,12 @@ def runs(directory: Path, processes: Processes) -> None:
     train_run(tiny_config(directory / "straight", *STEADY, *SELF_PLAY, *TEACHER, "run.total_timesteps=2048"), ignore)
     train_run(tiny_config(directory / "stopped", *STEADY, *SELF_PLAY, *TEACHER, "run.total_timesteps=1024"), ignore)
     resume_run(directory / "stopped", ignore, [Override.parse("run.total_timesteps=2048")])
-    team = (*STEADY, *TEAM, "policies.deer.self_play={share=0.5, snapshot_interval=1, pool_size=1}")
+    team = (
+        *STEADY,
+        *TEAM,
+        "agent.critic='group'",
+        "policies.deer.self_play={share=0.5, snapshot_interval=1, pool_size=1}",
+    )
     train_run(tiny_config(directory / "team_straight", *team, "run.total_timesteps=1536"), ignore)
     train_run(tiny_config(directory / "team_stopped", *team, "run.total_timesteps=512"), ignore)
     resume_run(directory / "team_stopped", ignore, [Override.parse("run.total_timesteps=1536")])

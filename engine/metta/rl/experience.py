@@ -62,10 +62,8 @@ class Experience:
         self.storage_device = storage_device(self.config, agent.device)
         self.teacher = teacher
         """policies that label steps (kickstarting), one for all tasks of the worlds or one for each; or None"""
-        reads_worlds = any(reads_groups(policy) for policy in teacher or ())
-        self._is_labelled = labelled_agents(
-            self.plan.agents, label_share, self.plan.num_learners if reads_worlds else 1
-        )
+        together = self.plan.num_learners if any(map(reads_groups, teacher or ())) else 1
+        self._is_labelled = labelled_agents(self.plan.agents, label_share, together)
         self.label_weights = (self._is_labelled / self._is_labelled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents)
@@ -90,7 +88,7 @@ class Experience:
         self.groups: Tensor | None = None
         """`[steps + 1, agents] int16`: group of each agent, as an index into `env.game.groups`; None if neither the
         agent's values nor those of a teacher depend on it"""
-        if any(reads_groups(policy) for policy in (agent, *(self.teacher or ()))):
+        if any(map(reads_groups, (agent, *(self.teacher or ())))):
             self.groups = torch.zeros(steps + 1, agents, dtype=torch.int16)
         self.rewards = torch.zeros(steps, agents)
         self.terminated = torch.zeros(steps, agents, dtype=torch.bool)
@@ -160,7 +158,8 @@ class Experience:
         """The groups of `agents`, all of some worlds, as `[..., worlds, learners]` on the agent's device."""
         if self.groups is None:
             return None
-        return to_device(self.groups[steps, agents].unflatten(-1, (-1, self.plan.num_learners)), self.device)
+        groups = self.groups[steps, agents]
+        return to_device(groups.view(*groups.shape[:-1], -1, self.plan.num_learners), self.device)
 
     def minibatches(self, sampling: PrioritizedSampling | None = None) -> Iterator[Minibatch]:
         """Yield minibatches for one pass, which together have as many segments as were collected.
