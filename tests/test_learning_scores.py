@@ -65,6 +65,8 @@ def test_goals_are_shares_of_the_scripted_policy() -> None:
     assert missed_goals("quickstart", "early", column(10.0, 70.0, minutes=1.0), ["0"]) == []
     assert len(missed_goals("quickstart", ALONE, column(10.0, 70.0), ["0"])) == 1
     assert missed_goals("mine", ALONE, column(0.0), ["0"]) == []
+    assert missed_goals("signals", ALONE, column(0.8), ["0"]) == []
+    assert missed_goals("signals", ALONE, column(0.7), ["0"]) == ["hearts: 0.70; the goal is 0.8"]
 
 
 def test_tables_have_both_ways_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +82,15 @@ def test_tables_have_both_ways_of_training(tmp_path: Path, monkeypatch: pytest.M
     assert f"| {alone} | {taught} |" in score_table()
     (row,) = [row for row in short_score_table().splitlines() if "`hearts`" in row]
     assert row.endswith(f"| 0.50 | 10.00 ± 0.10 | {taught} |")
+
+
+def test_a_world_that_the_scripted_policy_cannot_play_has_no_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learning_scores, "FOLDER", tmp_path)
+    text = json.dumps({"preset": "signals", "columns": {ALONE: column(0.9)}}).replace("hearts", "signals")
+    (tmp_path / "learning_signals.json").write_text(text)
+    assert "| `signals` | 0.50 | none | 0.90 ± 0.21, 2 seeds, 1 min |  |" in score_table()
 
 
 def learning(*arguments: str) -> subprocess.CompletedProcess[str]:

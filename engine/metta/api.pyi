@@ -63,6 +63,7 @@ from metta.config.loading.reference import KeyReference, TableReference, config_
 from metta.config.loading.suites import SUITES, Suite, find_suite
 from metta.config.loading.sweep_file import SweepFile, load_sweep
 from metta.config.parts.registries import ACTIONS, FEATURES, OBJECTS, REWARDS, TERMINATIONS
+from metta.config.parts.settings import ActionName, EntityName, ItemName
 from metta.config.plan.check import Derived, check_text
 from metta.config.policies import PolicyConfig, PolicySettings
 from metta.config.run import RunConfig, policy_settings
@@ -187,6 +188,7 @@ __all__ = [
     "TYPE_TEMPLE",
     "TYPE_WALL",
     "ActionConfig",
+    "ActionName",
     "ActionSpace",
     "AgentModelConfig",
     "AsciiConfig",
@@ -205,6 +207,7 @@ __all__ = [
     "Derived",
     "DeviceUse",
     "DistributedConfig",
+    "EntityName",
     "Entrant",
     "EnvConfig",
     "EnvSpec",
@@ -224,6 +227,7 @@ __all__ = [
     "GameConfig",
     "GroupConfig",
     "Interval",
+    "ItemName",
     "JobEnded",
     "JobEvent",
     "KeyReference",

@@ -38,7 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
-from learning_scores import ALONE, GOALS, TEACHER, missed_goals, path_of, read_scores
+from learning_scores import ALONE, GOALS, TEACHER, is_scripted, missed_goals, path_of, read_scores
 
 from metta.api import find_preset, load_config, mean_interval
 
@@ -189,9 +189,8 @@ def main() -> int:
             print(f"  {point['agent_step']:>11,} agent steps  {point['seconds']:5.0f} s  reward {point['reward']:.2f}")
         for world, (reward, half) in measured["rewards"].items():
             scripted = column["worlds"][world]["scripted"][0]
-            print(
-                f"seed {seed}, {world}: {reward:.2f} ± {half:.2f}, {reward / scripted:.0%} of scripted {scripted:.2f}"
-            )
+            share = f", {reward / scripted:.0%} of scripted {scripted:.2f}" if is_scripted(world) else ""
+            print(f"seed {seed}, {world}: {reward:.2f} ± {half:.2f}{share}")
         print(f"seed {seed}: {measured['agent_steps']:,} agent steps in {measured['seconds']:.0f} s")
     missed = missed_goals(preset, label, column, seeds)
     print("\n".join(missed) or "all goals are met")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
 
 from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.scripted import ScriptedPolicy
-from metta.config.env.map_builder import AsciiConfig
+from metta.config.env.map_builder import AsciiConfig, ChoiceConfig
 from metta.config.loading.load import load_config
 from metta.config.loading.suites import SUITES
 from metta.evaluation.evaluate import evaluate
+from metta.geometry import STEPS
 from metta.world.env import MettaGridEnv
+from metta.world.parts.editor import WorldsEditor
 
 TASKS = sorted(set(SUITES["all"].worlds) - {"hearts", "quickstart"})
 GET = 4
@@ -144,3 +149,88 @@ def test_one_policy_plays_every_scene_of_the_curriculum() -> None:
     scenes = [load_config(scene).env for scene in config.curriculum.scenes]
     assert len(scenes) >= 3
     assert all(not scene.spec.differing_fields(config.env.spec) for scene in scenes)
+
+
+# -- worlds with custom rules --------------------------------------------------------------------------------
+
+
+def drawings(name: str) -> list[AsciiConfig]:
+    """The maps of a preset, one of which is chosen for each episode."""
+    builder = load_config(name).env.map_builder
+    assert isinstance(builder, ChoiceConfig)
+    return [each for each in builder.builders if isinstance(each, AsciiConfig)]
+
+
+def test_keys_and_doors_has_a_key_for_each_heart_and_as_many_doors_without() -> None:
+    config = load_config("keys_and_doors").env
+    for number in range(len(drawings("keys_and_doors"))):
+        text = "\n".join(drawings("keys_and_doors")[number].rows)
+        assert text.count("c") == text.count("_") == text.count("D") // 2 == 6
+    env = MettaGridEnv(config, 8, seed=0, auto_reset=False)
+    env.reset()
+    generator = np.random.default_rng(0)
+    masks = env.action_masks()
+    for _ in range(config.game.max_steps):
+        flat = (masks * generator.random(masks.shape)).argmax(axis=1)
+        env.step(np.array(env.spec.flat_actions)[flat])
+        masks = env.action_masks()
+    stats = [agent for world in range(8) for agent in env.episode_stats(world)["agent"]]
+    opened = sum(env.converters(world)["states"].sum() for world in range(8))
+    assert opened == sum(agent.get("key.lost", 0) for agent in stats) > 0
+    assert (env.inventories[:, 0] <= 1).all()
+
+
+def test_a_harvest_ends_if_all_is_taken_and_goes_on_if_some_is_left() -> None:
+    config = load_config("harvest").env
+    left = []
+    for every in (1, 2):
+        env = MettaGridEnv(config, 4, seed=0)
+        env.reset()
+        editor = WorldsEditor(env._worlds)
+        fields = np.flatnonzero(env._worlds.converter_cell >= 0)
+        editor.set_state(fields[::every], "ripe", 0)
+        for _ in range(60):
+            env.step(np.zeros((env.agents, 2), np.int32))
+        left.append(sum(int(env.converters(world)["states"].sum()) for world in range(4)) / len(fields))
+    assert left[0] == 0
+    assert left[1] > 0.8
+
+
+def test_a_listener_needs_the_signal() -> None:
+    """Without it, no plan finds the heart in more than one of the three maps; with it, it is found in time."""
+    config = load_config("signals").env
+    maps = [each.rows for each in drawings("signals")]
+    listeners = [(row, col) for row, line in enumerate(maps[0]) for col, glyph in enumerate(line) if glyph == "l"]
+    assert len(listeners) == 2
+
+    def glyph(number: int, row: int, col: int) -> str:
+        return maps[number][row][col].replace("l", ".")
+
+    def sight(number: int, row: int, col: int) -> str:
+        return "".join(glyph(number, row + down, col + right) for down in (-1, 0, 1) for right in (-1, 0, 1))
+
+    @cache
+    def found(possible: tuple[int, ...], row: int, col: int, facing: int, steps: int) -> int:
+        """In how many of the possible maps a listener gets the heart, if it plays as well as it can."""
+        if steps == 0:
+            return 0
+        ahead = (row + STEPS[facing][0], col + STEPS[facing][1])
+        plans = [sum(glyph(number, *ahead) == "_" for number in possible)]
+        for turned, step in [(turned, 0) for turned in range(4)] + [(facing, 1), (facing, -1)]:
+            place = (row + step * STEPS[facing][0], col + step * STEPS[facing][1])
+            is_free = glyph(possible[0], *place) == "."
+            seen: dict[str, list[int]] = defaultdict(list)
+            for number in possible:
+                assert (glyph(number, *place) == ".") == is_free
+                seen[sight(number, *(place if is_free else (row, col)))].append(number)
+            after = (*(place if is_free else (row, col)), turned, steps - 1)
+            plans.append(sum(found(tuple(numbers), *after) for numbers in seen.values()))
+        return max(plans)
+
+    for place in listeners:
+        assert len({sight(number, *place).translate(str.maketrans("", "", "123")) for number in range(3)}) == 1
+        assert not set("123_") & set("".join(sight(number, *place) for number in range(3)))
+        assert found((0, 1, 2), *place, 0, config.game.max_steps) == 1
+        assert found((0, 1, 2), *place, 0, 2 * config.game.max_steps) == 3
+        # the signal of the first step is seen before the second one
+        assert all(found((number,), *place, 0, config.game.max_steps - 1) == 1 for number in range(3))

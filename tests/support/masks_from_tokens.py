@@ -37,9 +37,14 @@ class Seen:
         used = [token for token in tokens.tolist() if token != [255, 255, 255]]
         self.end = (len(window), 0)
         """where the observation ends: (rank of the cell, feature) of the last token"""
+        self.below: dict[Offset, int] = {}
+        """type ids of the objects that agents or swappable walls stand on"""
         for location, feature, value in used:
             if feature not in GLOBALS:
-                self.features[(location >> 4) - rows, (location & 15) - cols][feature] = value
+                cell = ((location >> 4) - rows, (location & 15) - cols)
+                if feature == TYPE_ID and TYPE_ID in self.features[cell]:
+                    self.below[cell] = value
+                self.features[cell].setdefault(feature, value)
             if len(used) == len(tokens):  # more tokens may follow
                 cell = ((location >> 4) - rows, (location & 15) - cols)
                 self.end = (-1 if feature in GLOBALS else self.rank[cell], feature)
@@ -85,6 +90,11 @@ class Entity:
         """The type of an object; None for agents and empty cells."""
         kinds = {kind.type_id: kind for kind in self.seen.config.object_types.values()}
         return kinds.get(self.features.get(TYPE_ID))
+
+    @property
+    def is_walkable(self) -> bool:
+        """Whether it is an object whose cell agents may enter, at least in some state."""
+        return bool(self.kind and self.kind.options and self.kind.options.walkable)
 
     @property
     def is_swappable(self) -> bool:
@@ -220,12 +230,12 @@ class Rules:
     def _rotate(self, action: ActionConfig, argument: int, facing: int) -> bool:
         return True
 
-    _change_color = _rotate
+    _change_color = _signal = _rotate
 
     def _move(self, action: ActionConfig, argument: int, facing: int) -> bool:
         row, col = STEPS[facing]
         target = self.seen.look((-row, -col) if argument else (row, col))
-        return target.is_unseen or target.is_empty or self.is_active(target)
+        return target.is_unseen or target.is_empty or target.is_walkable or self.is_active(target)
 
     def _swap(self, action: ActionConfig, argument: int, facing: int) -> bool:
         target = self.seen.look(STEPS[facing])
@@ -246,12 +256,16 @@ class Rules:
         return action.consumed_resources.get(self.items[item], 0)
 
     def _converters(self, target: Entity) -> list[ObjectConfig]:
-        """The types that the converter in a cell may have."""
+        """The types that the converter in a cell may have, also below an agent."""
         if target.is_unseen:
             return [kind for kind in self.kinds if kind.type != "wall"]
-        return [target.kind] if target.kind and target.kind.type != "wall" else []
+        below = self.seen.below.get(target.cell) if target.is_agent else None
+        kinds = [target.kind, *(kind for kind in self.kinds if kind.type_id == below)]
+        return [kind for kind in kinds if kind and kind.type != "wall"]
 
     def _takes(self, kind: ObjectConfig, target: Entity, action: ActionConfig) -> bool:
+        if kind.options is not None:
+            return True
         for item, name in enumerate(self.items):
             if (kind.input or {}).get(name, 0) and self.most(item) > self._consumed(action, item):
                 is_full = target.units(item, 0)[0] >= 255 if not target.is_unseen else False
@@ -260,6 +274,8 @@ class Rules:
         return False
 
     def _gives(self, kind: ObjectConfig, target: Entity, action: ActionConfig) -> bool:
+        if kind.options is not None:
+            return True
         others_put = self.others and {"put_items", "use"} & self.types
         for item, name in enumerate(self.items):
             if (kind.output or {}).get(name, 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, Final, Self
@@ -18,7 +18,8 @@ from metta.config.env.name_rules import name_problems
 from metta.config.env.object_rules import action_problems, complete_types, recipe_problems, state_problems
 from metta.config.env.objects import CATALOG, DEFAULT_ACTIONS, MAX_ARGUMENT, ActionConfig, ObjectConfig
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX, ITEM_SCALE
-from metta.config.parts.registries import ACTIONS, OBJECTS
+from metta.config.parts.registries import ACTIONS, OBJECTS, PART_TABLES
+from metta.config.parts.settings import unknown_names
 from metta.config.parts.tables import FeatureConfig, PartConfig, RewardConfig, TerminationConfig, part_problems
 from metta.config.validation.error_messages import MAX_PROBLEMS, problems_in
 from metta.config.validation.frozen_model import FrozenModel
@@ -68,6 +69,7 @@ class EnvConfig(FrozenModel):
         problems += state_problems(self.objects, [*FEATURE_SCALES, *items], custom_features)
         problems += action_problems(self.actions)
         problems += part_problems(self.parts, game)
+        problems += self._names_in_settings()
         problems += fit_problems(builder) if not problems else []
         if not problems:
             group_counts(builder, list(game.groups), 0, len(game.groups), ("map_builder",), problems)
@@ -93,6 +95,26 @@ class EnvConfig(FrozenModel):
         types = [(ACTIONS, action.type) for action in self.actions] + [(OBJECTS, entry.type) for entry in self.objects]
         custom += [(registry, type_) for registry, type_ in types if type_ not in registry.simulated]
         return [*custom, *((part.REGISTRY, part.type) for parts in self.parts.values() for part in parts)]
+
+    def _names_in_settings(self) -> Iterator[Problem]:
+        """Settings of custom rules that name an item, an entity or an action that does not exist."""
+        groups = [f"agent.{name}" for name in self.game.groups]
+        known = {
+            "item": self.game.inventory_item_names,
+            "entity": [*self.object_types, "agent", *groups, "empty"],
+            "action": [name for action in self.actions for name, _ in action.names_and_types],
+        }
+        tables: dict[str, Sequence[PartConfig | ActionConfig | ObjectConfig]] = {
+            **self.parts,
+            "actions": self.actions,
+            "objects": self.objects,
+        }
+        for key, entries in tables.items():
+            registry = PART_TABLES[key]
+            for index, entry in enumerate(entries):
+                if entry.type not in registry.simulated and (not isinstance(entry, ActionConfig) or entry.enabled):
+                    for problem in unknown_names(registry, entry.type, entry.settings, known):
+                        yield Problem((key, index, "settings", *problem.path), problem.message)
 
     @cached_property
     def rules_key(self) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 from pydantic.errors import PydanticUserError
@@ -15,12 +16,29 @@ from pydantic.errors import PydanticUserError
 from metta.config.parts.registries import PartRegistry
 from metta.config.validation.error_messages import problems_in, validate
 from metta.config.validation.frozen_model import FrozenModel
-from metta.errors import RulesError, UsageError
+from metta.errors import Problem, RulesError, UsageError, did_you_mean
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Byte = Annotated[int, Field(ge=0, le=255)]
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """Marks a setting as the name of something in the world, which is checked when a file is read; empty: nothing."""
+
+    kind: Literal["item", "entity", "action"]
+
+
+ItemName = Annotated[str, NameOf("item")]
+"""Type of a setting: the name of an item of the world, or empty."""
+
+EntityName = Annotated[str, NameOf("entity")]
+"""Type of a setting: an object, "agent", "agent.GROUP" or "empty", as in `WorldsView.find`."""
+
+ActionName = Annotated[str, NameOf("action")]
+"""Type of a setting: the name of an action of the world, or empty."""
 
 SettingValue = Annotated[Any, WithJsonSchema({"type": ["boolean", "number", "string", "array", "object"]})]
 """A value whose type depends on the part."""
@@ -37,14 +55,27 @@ def checked_settings(registry: PartRegistry[Any], name: str, settings: Mapping[s
 
     Raises UsageError if the part has a parameter whose type is unknown.
     """
-    part = registry.find(name)
-    model = _settings_model(part, registry.num_arguments, f'the {registry.kind} "{name}"')
-    data = dict(settings)
+    model, data = _model_of(registry, name), dict(settings)
     try:
         checked = validate(model, data)
     except ValidationError as error:
         raise RulesError(problems_in(error, model, data)) from None
     return {field: checked.__dict__[field] for field in model.model_fields}
+
+
+def unknown_names(
+    registry: PartRegistry[Any], name: str, settings: Mapping[str, Any], known: Mapping[str, Collection[str]]
+) -> Iterator[Problem]:
+    """Settings with a name that the world does not have. `known` has the names of each kind of NameOf."""
+    for setting, field in _model_of(registry, name).model_fields.items():
+        for kind in [mark.kind for mark in field.metadata if isinstance(mark, NameOf)]:
+            if settings[setting] and settings[setting] not in known[kind]:
+                hint = did_you_mean(settings[setting], known[kind])
+                yield Problem((setting,), f'unknown {kind} "{settings[setting]}"{hint}')
+
+
+def _model_of(registry: PartRegistry[Any], name: str) -> type[FrozenModel]:
+    return _settings_model(registry.find(name), registry.num_arguments, f'the {registry.kind} "{name}"')
 
 
 @cache

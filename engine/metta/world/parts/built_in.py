@@ -7,13 +7,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.parts.settings import Fraction, PositiveFloat, PositiveInt
+from metta.config.parts.settings import EntityName, Fraction, PositiveFloat, PositiveInt
 from metta.world.parts.view import WorldsView
 
 
 def distance(
     worlds: WorldsView,
-    to: str,
+    to: EntityName,
     gamma: Fraction = 0.977,
     limit: PositiveFloat = 100.0,
     through_walls: bool = False,

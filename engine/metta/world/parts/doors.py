@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.parts.registries import OBJECTS
-from metta.config.parts.settings import Byte
+from metta.config.parts.settings import Byte, ItemName
 from metta.world.parts.editor import WorldsEditor
 
 
@@ -18,7 +18,7 @@ class Door:
     agent stands in it; 0: it stays open.
     """
 
-    def __init__(self, key: str = "", steps_open: Byte = 0):
+    def __init__(self, key: ItemName = "", steps_open: Byte = 0):
         self.key, self.steps_open = key, steps_open
 
     def use(self, worlds: WorldsEditor, agents: NDArray[np.int64], objects: NDArray[np.int64]) -> NDArray[np.bool_]:

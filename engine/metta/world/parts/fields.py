@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.parts.registries import OBJECTS
-from metta.config.parts.settings import Byte, Fraction
+from metta.config.parts.settings import Byte, Fraction, ItemName
 from metta.world.parts.editor import WorldsEditor
 
 
@@ -21,7 +21,7 @@ class RegrowingField:
 
     def __init__(
         self,
-        item: str,
+        item: ItemName,
         regrowth: Fraction = 0.01,
         spread: Fraction = 0.0,
         radius: Byte = 1,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.parts.registries import ACTIONS, FEATURES
-from metta.config.parts.settings import PositiveInt
+from metta.config.parts.settings import ActionName, PositiveInt
 from metta.world.parts.editor import WorldsEditor
 from metta.world.parts.view import WorldsView
 
@@ -23,6 +23,6 @@ def signal(
 
 
 @FEATURES.register("signal", at="agents", scale=1.0)
-def shown_signal(worlds: WorldsView, action: str = "signal") -> NDArray[np.uint8]:
+def shown_signal(worlds: WorldsView, action: ActionName = "signal") -> NDArray[np.uint8]:
     """1 + the argument of each agent's last action if that was `action` and succeeded, else 0. `[agents] uint8`"""
     return np.where(worlds.did(action), worlds.actions[:, 1] + 1, 0).astype(np.uint8)
