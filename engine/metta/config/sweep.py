@@ -130,7 +130,8 @@ class SweepConfig(FrozenModel):
     pruner: Literal["hyperband", "median", "none"] = Field(
         default="hyperband",
         description="which trials stop early: hyperband (those behind most others at 1/9 or 1/3 of the training), "
-        "median (from 1/3 on, those behind the median), or none",
+        "median (from 1/3 on, those behind the median), or none. Both stop trials only where complete ones, 6 or more, "
+        "had rewards in the order of their scores in at least 3/4 of all pairs",
     )
     storage: FilePath = Field(
         default="",

@@ -53,6 +53,11 @@ LOCK_SECONDS: Final = 60.0
 WIDEST_START: Final = 10
 """Most trials with random values before the estimator of "tpe" is used; at most a quarter of all trials."""
 
+ENOUGH_TRIALS: Final = 6
+"""Complete trials that a pruner needs before it stops others."""
+ENOUGH_PAIRS: Final = 0.75
+"""Least fraction of pairs of complete trials whose rewards had the order of their scores when a pruner compares."""
+
 PROBLEM, SCORES = "problem", "scores"
 """Attributes of a trial: why it was pruned or failed, and the score of each of its runs."""
 _SETTINGS: Final = "metta_sweep"
@@ -288,10 +293,42 @@ def _make_sampler(sweep: SweepFile, number: int) -> BaseSampler:
 
 def _make_pruner(config: SweepConfig) -> optuna.pruners.BasePruner:
     if config.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3)
+        return _CautiousPruner(
+            optuna.pruners.HyperbandPruner(min_resource=FIRST_RUNG, max_resource=PARTS, reduction_factor=3)
+        )
     if config.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=PARTS // 3 - 1)
+        return _CautiousPruner(optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=PARTS // 3 - 1))
     return optuna.pruners.NopPruner()
+
+
+class _CautiousPruner(optuna.pruners.BasePruner):
+    """A pruner that stops a trial only where the rewards of complete trials predicted their scores.
+
+    The settings that learn fastest at first are often not those that are best in the end. A pruner that trusts the
+    first rewards would stop the best trials, and the sampler, which counts a pruned trial as a bad one, would then
+    avoid their settings. tests/benchmarks/README.md has figures.
+    """
+
+    def __init__(self, pruner: optuna.pruners.BasePruner):
+        self._pruner = pruner
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        is_behind = self._pruner.prune(study, trial)  # always called: hyperband keeps the values that it compares
+        return is_behind and _rewards_predict_scores(study, max(trial.intermediate_values))
+
+
+def _rewards_predict_scores(study: optuna.Study, part: int) -> bool:
+    """Whether complete trials had about the same order after a part of their training as in the end."""
+    complete = []
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+        if reported := [reported for reported in trial.intermediate_values if reported <= part]:
+            complete.append((trial.intermediate_values[max(reported)], trial.value))
+    if len(complete) < ENOUGH_TRIALS:
+        return False
+    rewards, scores = np.array(complete).T
+    first, second = np.triu_indices(len(complete), k=1)
+    agreements = (rewards[first] - rewards[second]) * (scores[first] - scores[second]) > 0
+    return float(agreements.mean()) >= ENOUGH_PAIRS
 
 
 def _suggest(trial: Trial, parameter: SweptKey) -> Any:
