@@ -124,6 +124,12 @@ Checkpoint = Annotated[
         autocompletion=complete_run,
     ),
 ]
+PolicyName = Annotated[
+    str | None,
+    typer.Option(
+        "--policy", metavar="NAME", help="One of several policies of the run or file, to play all agents; as RUN:NAME."
+    ),
+]
 World = Annotated[
     str | None,
     typer.Option(

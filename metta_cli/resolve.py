@@ -17,20 +17,32 @@ ALWAYS_SAMPLING = ("random", "scripted")
 """Policies without weights whose agents would block each other forever if they did not draw among equal actions."""
 
 
-def newest_run(sources: Sequence[str]) -> str:
+def newest_run(sources: Sequence[str], policy: str | None = None) -> str:
     """The file or directory that arguments name, where one is expected: the newest run, if they stand for several.
 
     A run is named by its directory, by its name or by a glob pattern; a note says which one is used. A path, the name
     of a registered policy, and a path that does not exist are returned unchanged, with `~` expanded. `RUN/best.pt` is
-    the best policy of a run, and `RUN:NAME` one of several policies.
+    the best policy of a run. `:NAME` at the end, one of several policies, is kept; the option `--policy` adds it.
 
-    Raises UsageError if there is no run of that name, or if several arguments contain no run.
+    Raises UsageError if there is no run of that name, if several arguments contain no run, or if `policy` cannot name
+    one of several policies.
     """
+    source, name = api.split_policy_name(sources[0]) if len(sources) == 1 else ("", "")
+    if policy is not None:
+        if name:
+            raise UsageError(f"{sources[0]} names a policy already; leave out --policy")
+        if len(sources) == 1 and sources[0] in api.POLICIES:
+            raise UsageError(f"--policy names one of several policies of a run; leave it out for {sources[0]}")
+    return api.join_policy_name(_newest_run([str(source)] if name else sources), policy or name)
+
+
+def _newest_run(sources: Sequence[str]) -> str:
+    """`newest_run` of arguments that name no policy."""
     first = str(api.user_path(sources[0]))
     if len(sources) == 1 and (sources[0] in api.POLICIES or os.path.exists(first)):
         return first
     set_up_torch()  # to find runs imports it
-    if len(sources) == 1 and (first.endswith(".pt") or api.split_policy_name(first)[1]):
+    if len(sources) == 1 and first.endswith(".pt"):
         return str(api.policy_file(first))
     if runs := api.find_runs(sources):
         if not api.job_rank():
@@ -86,22 +98,23 @@ def _no_run(name: str) -> str:
     return f"{missing}; to train one, name a TOML file or a preset: metta train quickstart"
 
 
-def newest_policy(*sources: str) -> str:
+def newest_policy(*sources: str, policy: str | None = None) -> str:
     """Path of the newest policy of the run, or of the directory of checkpoints, that arguments name: see `newest_run`.
 
     The path of a file and the name of a registered policy are returned unchanged. Raises UsageError for a run without a
     policy.
     """
-    source = newest_run(sources)
-    if source in api.POLICIES or not os.path.isdir(source):  # unlike Path, isdir takes names of any length
+    source = newest_run(sources, policy)
+    path, name = api.split_policy_name(source)
+    if source in api.POLICIES or not os.path.isdir(path):  # unlike Path, isdir takes names of any length
         return source
-    if (newest := api.newest_checkpoint(source)) is None:
-        raise UsageError(f"{source} has no checkpoint yet")
-    return str(newest)
+    if (newest := api.newest_checkpoint(path)) is None:
+        raise UsageError(f"{path} has no checkpoint yet")
+    return api.join_policy_name(newest, name)
 
 
 def wait_for_policy(run_dir: Path) -> Path:
-    """Path of the newest policy of a run. Waits until there is one."""
+    """Path of the newest checkpoint of a run. Waits until there is one."""
     if (newest := api.newest_checkpoint(run_dir)) is None:
         output.print_note(f"{run_dir} has no checkpoint yet; waiting for the first one (Ctrl-C quits)")
         while (newest := api.newest_checkpoint(run_dir)) is None:

@@ -16,6 +16,7 @@ from learning_scores import (
     NOT_TRAINED,
     TEACHER,
     missed_goals,
+    places,
     read_scores,
     score_table,
     short_score_table,
@@ -48,7 +49,7 @@ def test_every_trained_preset_has_a_goal_and_scores() -> None:
         assert read_scores(name)["columns"], f"measure it: python tests/benchmarks/learning.py {name}"
         for stored in read_scores(name)["columns"].values():
             assert stored.keys() == layout.keys()
-            assert stored["worlds"].keys() == set(GOALS[name].worlds or [name])
+            assert stored["worlds"].keys() == places(name).keys()
             for run in stored["seeds"].values():
                 assert run.keys() == layout["seeds"]["0"].keys()
                 assert run["rewards"].keys() == stored["worlds"].keys()
@@ -91,6 +92,29 @@ def test_a_world_that_the_scripted_policy_cannot_play_has_no_share(
     text = json.dumps({"preset": "signals", "columns": {ALONE: column(0.9)}}).replace("hearts", "signals")
     (tmp_path / "learning_signals.json").write_text(text)
     assert "| `signals` | 0.50 | none | 0.90 ± 0.21, 2 seeds, 1 min |  |" in score_table()
+
+
+def test_each_of_several_policies_has_a_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning_scores, "FOLDER", tmp_path)
+    two = column(12.0)
+    two["worlds"]["hearts:red"] = {"scripted": [4.0, 0.1], "random": [0.1, 0.1]}
+    for run in two["seeds"].values():
+        run["rewards"] = run["rewards"] | {"hearts:red": [3.0, 0.3]}
+    scores = {"preset": "hearts", "columns": {ALONE: column(8.0), TEACHER: two}}  # one policy for all played before
+    (tmp_path / "learning_hearts.json").write_text(json.dumps(scores))
+    alone, taught = "8.00 ± 0.21 (80 %), 2 seeds, 1 min", "12.00 ± 0.21 (120 %), 2 seeds, 1 min"
+    own = "| `hearts`, policy `red` | 0.10 ± 0.10 | 4.00 ± 0.10 |  | 3.00 ± 0.21 (75 %), 2 seeds, 1 min |"
+    rows = score_table().splitlines()
+    assert rows[rows.index(own) - 1] == f"| `hearts` | 0.50 | 10.00 ± 0.10 | {alone} | {taught} |"
+    assert "policy `red`" not in short_score_table()
+    assert missed_goals("hearts", TEACHER, two, ["0"]) == ["hearts:red: 75% of the scripted policy; the goal is 110%"]
+    team = tmp_path / "team.toml"
+    team.write_text(
+        "[env.game.groups]\none = { id = 1 }\ntwo = { id = 2 }\n"
+        '[policies]\nred = { groups = ["one"] }\nblue = { groups = ["two"] }\n'
+    )
+    assert places(str(team)) == {str(team): (), f"{team}:red": ("one",), f"{team}:blue": ("two",)}
+    assert places("curriculum") == {"navigation": (), "object_use": (), "navigation_sequence": ()}
 
 
 def learning(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -85,7 +85,7 @@ from metta.config.training import (
     SimulationConfig,
     VTraceConfig,
 )
-from metta.config.validation.file_paths import check_writable, split_policy_name, user_path
+from metta.config.validation.file_paths import check_writable, join_policy_name, split_policy_name, user_path
 from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
@@ -336,6 +336,7 @@ __all__ = [
     "is_experiment",
     "is_sweep",
     "job_rank",
+    "join_policy_name",
     "json_line",
     "keep_freed_memory",
     "load_checkpoint",

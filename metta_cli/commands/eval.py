@@ -11,7 +11,18 @@ import typer
 from metta import api
 from metta.errors import CheckpointError, MapError, MettaError, UsageError
 from metta_cli import output, resolve
-from metta_cli.parameters import Checkpoint, Debug, Deterministic, Device, Json, Quiet, Set, World, integer_option
+from metta_cli.parameters import (
+    Checkpoint,
+    Debug,
+    Deterministic,
+    Device,
+    Json,
+    PolicyName,
+    Quiet,
+    Set,
+    World,
+    integer_option,
+)
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views import evaluation_table
 from metta_cli.views.evaluation_table import EvaluationRow
@@ -50,6 +61,7 @@ EpisodeSeed = Annotated[int, integer_option("Seed of maps, agent orders and samp
 
 def eval_(
     checkpoint: Checkpoint,
+    policy: PolicyName = None,
     env: World = None,
     suite: Suite = None,
     against: Opponent = None,
@@ -73,19 +85,20 @@ def eval_(
     """
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()
-    policy, against = resolve.newest_policy(*checkpoint), against and resolve.newest_policy(against)
-    paths = [path for path in (policy, against) if path and path not in api.POLICIES]
+    evaluated = resolve.newest_policy(*checkpoint, policy=policy)
+    against = against and resolve.newest_policy(against)
+    paths = [path for path in (evaluated, against) if path and path not in api.POLICIES]
     files = {path: api.read_policy_file(path) for path in paths}
     evaluation = _Evaluation(
-        policy, against, files, share, tuple(group or ()), episodes, baseline, seed, device, deterministic
+        evaluated, against, files, share, tuple(group or ()), episodes, baseline, seed, device, deterministic
     )
     if deterministic:
-        resolve.note_sampling(policy, *([against] if against else []))
+        resolve.note_sampling(evaluated, *([against] if against else []))
     for path, file in evaluation.files.items():  # a policy that plays nowhere is one error, without a world's name
         _note_choice(path, api.load_policy(path, file=file).metadata)
     rows: list[EvaluationRow] = []
     refusals: list[MettaError] = []
-    for name, env_config in resolve.eval_worlds(policy, env, suite, tasks, set_, files.get(policy)).items():
+    for name, env_config in resolve.eval_worlds(evaluated, env, suite, tasks, set_, files.get(evaluated)).items():
         try:
             rows.append(evaluation.row(name, env_config, is_named=bool(suite or tasks)))
         except (CheckpointError, MapError, UsageError) as error:  # the policy may play in the other worlds
@@ -96,11 +109,11 @@ def eval_(
             raise refusals[0]
         raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))
     if json:
-        settings = {"checkpoint": policy, "against": against, "suite": suite, "seed": seed}
+        settings = {"checkpoint": evaluated, "against": against, "suite": suite, "seed": seed}
         settings |= {"deterministic": True} if deterministic else {}
         evaluation_table.print_json(settings, rows, tasks)
     elif not quiet:
-        title = f"{policy} against {against}" if against else policy
+        title = f"{evaluated} against {against}" if against else evaluated
         evaluation_table.print_table(title, rows, episodes, "task" if tasks else "world" if suite else None)
 
 

@@ -9,7 +9,7 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import output, resolve
-from metta_cli.parameters import BEST_HELP, RUN_HELP, Debug, Set, World, complete_run
+from metta_cli.parameters import BEST_HELP, RUN_HELP, Debug, PolicyName, Set, World, complete_run
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -22,6 +22,7 @@ def export(
             autocompletion=complete_run,
         ),
     ],
+    policy: PolicyName = None,
     env: World = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE.onnx", help="File to write.  [default: the policy's path with .onnx]")
@@ -31,11 +32,11 @@ def export(
 ) -> None:
     """Export a policy as an ONNX model, to run it without torch.
 
-    Of a checkpoint with several policies, each is a file; CHECKPOINT.pt:NAME or RUN:NAME names one of them.
+    Of several policies, each is a file; --policy names one of them.
     The model reads the observations of the world that --env names, by default the policy's training world.
     """
     set_up_torch()
-    path_of_policy = resolve.newest_policy(*checkpoint)
+    path_of_policy = resolve.newest_policy(*checkpoint, policy=policy)
     if path_of_policy in api.POLICIES:
         raise UsageError(f"the {path_of_policy} policy is no network; only the policy of a checkpoint can be exported")
     env_config = resolve.load_env("export", path_of_policy, env, set_) if env or set_ else None
@@ -43,7 +44,7 @@ def export(
     if out and len(agents) > 1:
         raise UsageError(
             f"--out names one file, and {path_of_policy} holds several policies ({', '.join(agents)}); name one of "
-            f"them: metta export {path_of_policy}:{next(iter(agents))}"
+            f"them: metta export {path_of_policy} --policy {next(iter(agents))}"
         )
     file, _ = api.split_policy_name(path_of_policy)
     for name, agent in agents.items():

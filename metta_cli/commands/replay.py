@@ -12,7 +12,18 @@ from typer.core import TyperCommand
 from metta import api
 from metta.errors import UsageError
 from metta_cli import output, resolve
-from metta_cli.parameters import Checkpoint, Debug, Deterministic, Device, Json, Quiet, Set, World, integer_option
+from metta_cli.parameters import (
+    Checkpoint,
+    Debug,
+    Deterministic,
+    Device,
+    Json,
+    PolicyName,
+    Quiet,
+    Set,
+    World,
+    integer_option,
+)
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views.progress_line import ProgressLine
 
@@ -47,6 +58,7 @@ def _parse_steps(text: str) -> tuple[int, int]:
 
 def replay(
     checkpoint: Checkpoint,
+    policy: PolicyName = None,
     env: World = None,
     episodes: Annotated[int, integer_option("Episodes to record, with consecutive seeds.", 1)] = 1,
     out: Annotated[str, typer.Option(metavar="DIR", help="Output directory.")] = "replays",
@@ -76,15 +88,15 @@ def replay(
     first, last = steps or (0, None)
     settings = api.VideoSettings(first, last, speed, size)
     set_up_torch()
-    source = resolve.newest_run(checkpoint)
+    source = resolve.newest_run(checkpoint, policy)
     path = resolve.newest_policy(source)
-    policy, env_config = resolve.load("replay", path, env, set_, device)
+    players, env_config = resolve.load("replay", path, env, set_, device)
     name, title = _name_and_title(source, path, env, set_)
     if deterministic:
         resolve.note_sampling(path)
         name, title = f"{name}_deterministic", f"{title}, deterministic"
     for episode_seed in range(seed, seed + episodes):
-        episode = api.record_episode(policy, env_config, episode_seed, max_steps, deterministic)
+        episode = api.record_episode(players, env_config, episode_seed, max_steps, deterministic)
         if videos:
             settings.check(episode)
         paths = api.write_replay(episode, out, f"{name}_seed_{episode_seed}", title, overwrite=False)
@@ -128,10 +140,11 @@ def _name_and_title(source: str, checkpoint: str, env: str | None, set_: list[st
     shown_world = f"{world} with {', '.join(set_)}" if set_ else world
     if checkpoint in api.POLICIES:
         return f"{checkpoint}_{world}", api.replay_title("", f"{checkpoint} policy", shown_world)
-    policy = Path(checkpoint).stem
-    epoch = re.fullmatch(r"checkpoint_(\d+)", policy)
-    folder = (Path(source) if Path(source).is_dir() else Path(checkpoint).parent).absolute()
+    (file, name), (named, _) = api.split_policy_name(checkpoint), api.split_policy_name(source)
+    epoch = re.fullmatch(r"checkpoint_(\d+)", file.stem)
+    folder = (named if named.is_dir() else file.parent).absolute()
     run = folder.parent.name if folder.name == "checkpoints" else folder.name if epoch else ""
     trained_in = str(api.load_policy(checkpoint).metadata.get("run", ""))
-    title = api.replay_title(run, f"epoch {int(epoch[1])}" if epoch else policy, shown_world or trained_in)
-    return "_".join(filter(None, [run, policy, world])), title
+    shown = f"epoch {int(epoch[1])}" if epoch else file.stem
+    title = api.replay_title(run, f"{shown}, policy {name}" if name else shown, shown_world or trained_in)
+    return "_".join(filter(None, [run, file.stem, name, world])), title

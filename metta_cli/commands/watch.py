@@ -11,7 +11,17 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
-from metta_cli.parameters import RUN_HELP, Debug, Deterministic, Device, Set, World, complete_run, integer_option
+from metta_cli.parameters import (
+    RUN_HELP,
+    Debug,
+    Deterministic,
+    Device,
+    PolicyName,
+    Set,
+    World,
+    complete_run,
+    integer_option,
+)
 from metta_cli.torch_setup import set_up_torch
 
 
@@ -24,6 +34,7 @@ def watch(
             autocompletion=complete_run,
         ),
     ],
+    policy: PolicyName = None,
     env: World = None,
     speed: Annotated[int, integer_option("Steps per second.", 1, 1000)] = 10,
     deterministic: Deterministic = False,
@@ -40,7 +51,7 @@ def watch(
     from metta_cli.keyboard import Keyboard  # noqa: PLC0415
 
     set_up_torch()
-    checkpoint = resolve.newest_run(source)
+    checkpoint = resolve.newest_run(source, policy)
     options = [*(["--env", env] if env else []), *(f"--set={value}" for value in set_ or ())]
     options += ["--deterministic"] if deterministic else []
     try:
@@ -50,22 +61,24 @@ def watch(
     except UsageError:  # the hint is for a policy that can be loaded; another error says what is wrong with it
         resolve.load("watch", resolve.newest_policy(checkpoint), env, set_, device)
         raise
-    run_dir = Path(checkpoint) if Path(checkpoint).is_dir() else None
-    checkpoint = str(resolve.wait_for_policy(run_dir)) if run_dir else checkpoint
-    policy, env_config = resolve.load("watch", checkpoint, env, set_, device)
+    path, name = api.split_policy_name(checkpoint)
+    run_dir = path if path.is_dir() else None
+    newest = resolve.wait_for_policy(run_dir) if run_dir else path
+    players, env_config = resolve.load("watch", api.join_policy_name(newest, name), env, set_, device)
 
-    world = f" in {Path(env).stem}" if env else ""
+    details = (f", policy {name}" if name else "") + (f" in {Path(env).stem}" if env else "")
     if deterministic:
         resolve.note_sampling(checkpoint)
 
     def newer_policy() -> tuple[str, api.Policy | api.Team] | None:
-        nonlocal checkpoint
-        newest = api.newest_checkpoint(run_dir) if run_dir else None
-        if newest is None or str(newest) == checkpoint:
+        nonlocal newest
+        newer = api.newest_checkpoint(run_dir) if run_dir else None
+        if newer is None or newer == newest:
             return None
-        checkpoint = str(newest)
+        newest = newer
         # without the notes of `resolve.load`, which were printed for the first policy and would break the view
-        return newest.stem + world, api.load_policy(checkpoint, api.find_device(device or "auto"), env_config).team
+        loaded = api.load_policy(api.join_policy_name(newest, name), api.find_device(device or "auto"), env_config)
+        return newest.stem + details, loaded.team
 
-    player = api.EpisodePlayer(policy, env_config, seed, deterministic)
-    interactive.watch(keyboard, player, Path(checkpoint).stem + world, speed, newer_policy)
+    player = api.EpisodePlayer(players, env_config, seed, deterministic)
+    interactive.watch(keyboard, player, newest.stem + details, speed, newer_policy)

@@ -44,20 +44,32 @@ class EvaluationRow:
             }
         return {name: result.reward_interval for name, result in (self.results or {}).items()}
 
+    @property
+    def policy_rewards(self) -> dict[str, dict[str, api.Interval]]:
+        """Name of each policy of the evaluated team -> column -> mean reward of its agents, whoever plays them there.
+
+        Empty without a team.
+        """
+        results = self.results or {}
+        players = next(iter(results.values())).players if results else {}
+        return {
+            policy: {name: api.mean_interval(result.rewards_of(agents)) for name, result in results.items()}
+            for policy, agents in players.items()
+            if policy and agents.any()
+        }
+
     def as_json(self) -> dict[str, Any]:
         """All values of the row, for JSON."""
         values: dict[str, Any] = {"refusal": self.refusal} if self.refusal else {}
         if self.match:
-            values |= {
-                name: {"mean_reward": reward.mean, "reward_interval": [reward.low, reward.high]}
-                for name, reward in self.rewards.items()
-            }
+            values |= {name: _reward_as_json(reward) for name, reward in self.rewards.items()}
             values["policy"]["agents"], values["opponent"]["agents"] = self.match.num_agents
             values["episodes"] = len(self.match.episodes)
         for name, result in (self.results or {}).items():
-            interval = result.reward_interval
+            policies = {policy: _reward_as_json(of[name]) for policy, of in self.policy_rewards.items()}
             values[name] = result.summary() | {
-                "reward_interval": [interval.low, interval.high],
+                **_reward_as_json(result.reward_interval),
+                **({"policies": policies} if policies else {}),
                 "episodes": len(result.episodes),
                 "stats": result.stats,
                 **({"reward_terms": result.reward_terms} if result.reward_terms else {}),
@@ -95,11 +107,18 @@ def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, kind: 
 
 def _several_worlds(rows: Sequence[EvaluationRow], kind: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows: the mean reward of each policy."""
-    columns = list(dict.fromkeys(name for row in rows for name in row.rewards))
+    found = [row.rewards | _policy_columns(row) for row in rows]
+    columns = list(dict.fromkeys(name for each in (*(row.rewards for row in rows), *found) for name in each))
     cells = [
-        [row.name, *(estimate(row.rewards[name]) if name in row.rewards else "-" for name in columns)] for row in rows
+        [row.name, *(estimate(of[name]) if name in of else "-" for name in columns)]
+        for row, of in zip(rows, found, strict=True)
     ]
     return [kind, *columns], cells
+
+
+def _policy_columns(row: EvaluationRow) -> dict[str, api.Interval]:
+    """Column -> mean reward of the agents of each policy of the evaluated team, which is in the row's first column."""
+    return {f"policy {policy}": next(iter(of.values())) for policy, of in row.policy_rewards.items()}
 
 
 def _single_world(row: EvaluationRow) -> tuple[list[str], list[list[str]]]:
@@ -111,6 +130,8 @@ def _single_world(row: EvaluationRow) -> tuple[list[str], list[list[str]]]:
     cells = [["reward per agent and episode", *map(estimate, row.rewards.values())]]
     if row.match:
         cells.append(["agents per world", *map(str, row.match.num_agents), ""])
+    for policy, of in row.policy_rewards.items():
+        cells.append([f"  agents of {policy}", *map(estimate, of.values())])
     results = list((row.results or {}).values())
     if results:
         has_spread = len(results[0].episodes) > 1
@@ -130,6 +151,10 @@ def _single_world(row: EvaluationRow) -> tuple[list[str], list[list[str]]]:
         label = f"  {counter}, {units[_pattern_index(counter)]}"
         cells.append(numbers(label, [result.stats.get(counter, 0.0) for result in results]))
     return ["", *row.rewards], cells
+
+
+def _reward_as_json(interval: api.Interval) -> dict[str, Any]:
+    return {"mean_reward": interval.mean, "reward_interval": [interval.low, interval.high]}
 
 
 def estimate(interval: api.Interval) -> str:

@@ -5,9 +5,10 @@
 
 Trains the preset with `metta train` once per seed (0, 1, 2 by default) and evaluates each policy on 40 new maps
 (`metta eval --seed 1000`) of the preset's own world, or of each of the worlds in its goal, next to the scripted and
-the random policy. With `--minutes`, training is interrupted after that time, measured from the start of the command, as
-by Ctrl-C, and the saved policy is evaluated. Exits with 1 if the mean over the seeds, or the training time, misses the
-goal of the preset (`GOALS` in tests/support/learning_scores.py).
+the random policy. Each policy of a preset with several is also evaluated while the scripted policy plays all other
+agents, next to both in its place. With `--minutes`, training is interrupted after that time, measured from the start of
+the command, as by Ctrl-C, and the saved policy is evaluated. Exits with 1 if the mean over the seeds, or the training
+time, misses the goal of the preset (`GOALS` in tests/support/learning_scores.py).
 
 Curves and scores are written to a column of `learning_PRESET.json`: `teacher` if the settings have a teacher, else
 `reward alone`; with `--minutes`, ` after M min` follows. `--label` gives another name, for experiments. Seeds stored
@@ -38,7 +39,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
-from learning_scores import ALONE, GOALS, TEACHER, is_scripted, missed_goals, path_of, read_scores
+from learning_scores import ALONE, TEACHER, is_scripted, missed_goals, path_of, places, read_scores
 
 from metta.api import find_preset, load_config, mean_interval
 
@@ -47,6 +48,7 @@ FRESH = "1000"
 """seed of the evaluation maps, different from all training seeds"""
 POINTS = 60
 """points of a stored curve, at most"""
+BASELINES = ("scripted", "random")
 COMPARED = 12
 """times at which two columns are compared"""
 INTERRUPTED = 130
@@ -97,21 +99,25 @@ def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
     return points
 
 
-def on_new_maps(policy: str, world: str, name: str) -> list[float]:
-    """[mean reward, half of its confidence interval] of the policy `name` in the output of `metta eval`."""
-    (result,) = metta("eval", policy, "--env", world, "--episodes", EPISODES, "--seed", FRESH, "--no-baseline")
-    low, high = result[name]["reward_interval"]
-    return [round(result[name]["mean_reward"], 3), round((high - low) / 2, 3)]
+def on_new_maps(policy: str, place: str, groups: tuple[str, ...]) -> list[float]:
+    """[mean reward, half of its confidence interval] of a policy at one of the `places`."""
+    options = ["--env", place.partition(":")[0], "--episodes", EPISODES, "--seed", FRESH, "--no-baseline"]
+    if groups:
+        options += ["--against", "scripted", *(word for group in groups for word in ("--group", group))]
+    (result,) = metta("eval", policy, *options)
+    of_policy = result[policy if policy in BASELINES and not groups else "policy"]
+    low, high = of_policy["reward_interval"]
+    return [round(of_policy["mean_reward"], 3), round((high - low) / 2, 3)]
 
 
-def measure(
-    preset: str, seed: str, folder: Path, minutes: float | None, sets: list[str], worlds: list[str]
-) -> dict[str, Any]:
+def measure(preset: str, seed: str, folder: Path, minutes: float | None, sets: list[str]) -> dict[str, Any]:
     """Train with one seed; the curve, and the rewards on new maps."""
     given = [text for setting in sets for text in ("--set", setting)]
     events, seconds = train(preset, seed, folder, minutes, *given)
     return {
-        "rewards": {world: on_new_maps(events[-1]["checkpoint"], world, "policy") for world in worlds},
+        "rewards": {
+            place: on_new_maps(events[-1]["checkpoint"], place, groups) for place, groups in places(preset).items()
+        },
         "agent_steps": events[-1]["agent_step"],
         "seconds": round(seconds, 1),
         "curve": curve(preset, events),
@@ -129,8 +135,10 @@ def column_for(preset: str, minutes: float | None, sets: list[str], stored: dict
     }
     if stored and all(stored[key] == value for key, value in identity.items()):
         return stored
-    worlds = (GOALS[preset].worlds if preset in GOALS else ()) or (preset,)
-    baselines = {world: {name: on_new_maps(name, world, name) for name in ("scripted", "random")} for world in worlds}
+    baselines = {
+        place: {name: on_new_maps(name, place, groups) for name in BASELINES}
+        for place, groups in places(preset).items()
+    }
     return {**identity, "machine": f"{os.cpu_count()} cores, {platform.machine()}", "worlds": baselines, "seeds": {}}
 
 
@@ -180,7 +188,7 @@ def main() -> int:
     for seed in seeds:
         with tempfile.TemporaryDirectory() as runs:
             folder = Path(options.keep or runs, f"{preset}_{seed}")
-            measured = measure(preset, seed, folder, minutes, options.set, list(column["worlds"]))
+            measured = measure(preset, seed, folder, minutes, options.set)
         column["seeds"][seed] = measured
         scores = read_scores(preset)  # another process may have added a column
         scores["columns"][label] = column

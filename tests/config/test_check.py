@@ -182,7 +182,7 @@ def test_the_world_of_the_file_is_named_not_that_of_a_bucket() -> None:
 @pytest.mark.parametrize("preset", [preset.name for preset in presets()])
 def test_the_weights_are_those_of_the_policy_with_every_backbone(preset: str, backbone: str) -> None:
     config = load_config(preset, [f"agent.backbone={backbone}"])
-    (weights,) = [row.number for row in derived(config) if row.name == "weights"]
+    (weights,) = {row.number for row in derived(config) if row.name.rpartition(": ")[2] == "weights"}
     world = load_tasks(config).env_configs[0]
     agent = make_agent(ObservationSpace(world), ActionSpace(world), [], torch.device("cpu"), config.agent)
     assert weights == sum(weight.numel() for weight in agent.parameters())

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metta.config.batch_plan import plan_batch
 from metta.config.curriculum import CurriculumConfig, LearningProgressConfig, LowRewardConfig, ProgressiveConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.map_builder import MapBuilderConfig, RoomsConfig
@@ -15,7 +14,8 @@ from metta.config.loading.line_numbers import key_lines
 from metta.config.loading.load import dump_config, load_config, parse_config
 from metta.config.loading.presets import Preset, presets
 from metta.config.parts.registries import PART_TABLES
-from metta.config.run import RunConfig
+from metta.config.policies import joint_plan
+from metta.config.run import RunConfig, policy_settings
 from metta.config.validation.key_paths import KeyPath, alternatives, default_of, sections
 from metta.world.env import MettaGridEnv
 
@@ -52,7 +52,7 @@ def test_its_comments_are_as_many_as_it_has_tables(preset: Preset) -> None:
 @each_preset
 def test_the_batch_is_not_rounded_down(preset: Preset) -> None:
     config = load_config(preset.name)
-    plan = plan_batch(config.experience, config.env.game.num_agents)
+    plan = joint_plan(config.experience, policy_settings(config), config.env)
     assert plan.batch_size > 0.95 * config.experience.batch_size
     assert config.run.total_timesteps > 10 * plan.batch_size
 

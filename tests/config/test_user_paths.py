@@ -192,6 +192,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "policy_file": lambda path: api.policy_file(path("~/run")),
     "read_policy_file": lambda path: api.read_policy_file(path("~/run/checkpoints/checkpoint_000001.pt")),
     "resume_run": lambda path: api.resume_run(path("~/run"), ignore),
+    "join_policy_name": lambda path: Path(api.join_policy_name(path("~/run"), "red")).relative_to(Path.home()),
     "split_policy_name": lambda path: api.split_policy_name(path("~/run"))[0].relative_to(Path.home()),
     "save_checkpoint": lambda path: api.save_checkpoint(agent(), path("~/new")),
     "trained_tasks": lambda path: api.trained_tasks(path("~/run/checkpoints/checkpoint_000001.pt")),

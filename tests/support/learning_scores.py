@@ -7,7 +7,9 @@ A file has a column for each way of training, by its label: `reward alone`, `tea
         "worlds": {"hearts": {"scripted": [8.85, 0.2], "random": [0.42, 0.1]}},
         "seeds": {"0": {"rewards": {"hearts": [7.48, 0.3]}, "agent_steps": ..., "seconds": ..., "curve": [...]}}}}}
 
-Rewards are [mean per agent and episode, half of its 95 % confidence interval (null: not recorded)].
+Rewards are [mean per agent and episode, half of its 95 % confidence interval (null: not recorded)]. Beside the worlds,
+a preset with several policies has an entry `PRESET:POLICY` for each: rewards of the agents of its groups, while the
+scripted policy plays all others.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from metta.config.loading.load import load_config
 from metta.config.loading.presets import Preset, presets
 
 FOLDER: Final = Path(__file__).parents[1] / "benchmarks"
@@ -65,6 +68,16 @@ GOALS: Final = {
 }
 
 
+def places(preset: str) -> dict[str, tuple[str, ...]]:
+    """Where the policies of a preset are evaluated -> groups that the evaluated policy plays; empty: all of them.
+
+    These are its worlds, and `PRESET:POLICY` for each policy of a preset with several.
+    """
+    worlds = (GOALS[preset].worlds if preset in GOALS else ()) or (preset,)
+    policies = load_config(preset).policies
+    return dict.fromkeys(worlds, ()) | {f"{preset}:{name}": tuple(each.groups) for name, each in policies.items()}
+
+
 def path_of(preset: str) -> Path:
     """The file of a preset's scores."""
     return FOLDER / f"learning_{preset}.json"
@@ -77,8 +90,9 @@ def read_scores(preset: str) -> dict[str, Any]:
 
 
 def is_scripted(world: str) -> bool:
-    """Whether the scripted policy can play a world."""
-    return world not in GOALS or GOALS[world].reward is None
+    """Whether the scripted policy can play a world, or at another one of the `places`."""
+    goal = GOALS.get(world.partition(":")[0])
+    return goal is None or goal.reward is None
 
 
 def shares(column: dict[str, Any], seeds: Iterable[str]) -> dict[str, float]:
@@ -124,36 +138,44 @@ def missed_goals(preset: str, label: str, column: dict[str, Any], seeds: list[st
 def score_table() -> str:
     """A row for each world of each trained preset, with both ways of training."""
     head = "| preset | random | scripted | trained from reward alone | trained with a teacher |\n|---|---|---|---|---|"
-    return _table(head, lambda name, _, *cells: [name, *cells])
+    return _table(head, lambda name, _, *cells: [name, *cells], with_policies=True)
 
 
 def short_score_table() -> str:
-    """The same with the task of each preset, and the better one of both ways of training."""
+    """The rows of the worlds with the task of each preset, and the better one of both ways of training."""
     head = "| preset | task | random | scripted | trained |\n|---|---|---|---|---|"
 
     def cells(name: str, aim: str, random: str, scripted: str, alone: str, taught: str) -> list[str]:
         best = max(alone, taught, key=lambda cell: float(cell.split()[0]) if cell[:1].isdigit() else -math.inf)
         return [name, aim, random, scripted, best]
 
-    return _table(head, cells)
+    return _table(head, cells, with_policies=False)
 
 
-def _table(head: str, cells: Callable[..., list[str]]) -> str:
-    rows = [cells(*row) for preset in presets() if preset.name not in NOT_TRAINED for row in _rows(preset)]
+def _table(head: str, cells: Callable[..., list[str]], with_policies: bool) -> str:
+    trained = [preset for preset in presets() if preset.name not in NOT_TRAINED]
+    rows = [cells(*row) for preset in trained for row in _rows(preset, with_policies)]
     return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
-def _rows(preset: Preset) -> list[list[str]]:
-    """[name, aim, random, scripted, from reward alone, with a teacher] for each world of a preset."""
+def _rows(preset: Preset, with_policies: bool) -> list[list[str]]:
+    """[name, aim, random, scripted, from reward alone, with a teacher] for each world, or also policy, of a preset."""
     columns = read_scores(preset.name)["columns"]
     known = [columns[label] for label in (ALONE, TEACHER) if label in columns]
     if not known:
         return [[f"`{preset.name}`", preset.aim, "", "", "not measured", ""]]
     rows = []
-    for world, baselines in known[-1]["worlds"].items():
-        name = f"`{preset.name}`" + (f" in `{world}`" if world != preset.name else "")
-        trained = [_cell(columns[label], world) if label in columns else "" for label in (ALONE, TEACHER)]
-        scripted = _reward(*baselines["scripted"]) if is_scripted(world) else "none"
+    for place, baselines in known[-1]["worlds"].items():
+        world, _, played = place.partition(":")
+        if played and not with_policies:
+            continue
+        detail = f", policy `{played}`" if played else f" in `{world}`" if world != preset.name else ""
+        name = f"`{preset.name}`{detail}"
+        trained = [
+            _cell(columns[label], place) if label in columns and place in columns[label]["worlds"] else ""
+            for label in (ALONE, TEACHER)
+        ]
+        scripted = _reward(*baselines["scripted"]) if is_scripted(place) else "none"
         rows.append([name, preset.aim, _reward(*baselines["random"]), scripted, *trained])
     return rows
 

@@ -71,16 +71,28 @@ class Team:
         played = np.stack([self._is_played(name, names) for name in self.policies])
         counts = played.sum(axis=0)
         if (counts != 1).any():
-            group = names[counts != 1][0]
-            by = listed([name for name in self.policies if self._is_played(name, names)[names == group].any()])
-            problem = f"several policies play the same agent: {by}" if counts.max() > 1 else "an agent has no policy"
-            raise UsageError(f'{problem}, in the group "{group}"; each agent of a team needs exactly one policy')
+            raise UsageError(self._wrong_players(names, counts))
         return np.asarray(played.argmax(axis=0))
 
     def assignments(self, worlds: AgentGroups) -> list[tuple[Policy, NDArray[np.bool_]]]:
         """Each policy, with the agents that it plays in the current episodes. `[worlds * agents] bool`"""
         players = self.players(group_names(worlds)).ravel()
         return [(policy, players == index) for index, policy in enumerate(self.policies.values())]
+
+    def _wrong_players(self, names: NDArray[np.str_], counts: NDArray[np.int64]) -> str:
+        """Message for agents without a policy or with several; `counts [worlds, agents]` are their policies."""
+        group = names[counts != 1][0]
+        if counts.max() > 1:
+            by = listed([name for name in self.policies if self._is_played(name, names)[names == group].any()])
+            return f'several policies play an agent of the group "{group}": {by}; each agent needs exactly one'
+        played = "; ".join(
+            f"{name} plays {'an agent of ' if name in self.members else ''}{listed(groups)}"
+            for name, groups in self.groups.items()
+        )
+        return (
+            f'no policy plays an agent of the group "{group}" ({played}): the team plays only worlds with its groups, '
+            "one of its policies alone plays any"
+        )
 
     def _is_played(self, policy: str, names: NDArray[np.str_]) -> NDArray[np.bool_]:
         return is_played(names, self.groups.get(policy, ()), self.members.get(policy))

@@ -48,13 +48,16 @@ class EvalResult:
 
         Episodes in which a policy had no agents are left out.
         """
-        rewards = {}
-        for name, is_its in self.players.items():
-            has_agents = np.asarray(is_its.any(axis=1))
-            if has_agents.any():
-                episodes = [episode for episode, is_one in zip(self.episodes, has_agents, strict=True) if is_one]
-                rewards[name] = mean_rewards(episodes, is_its[has_agents])
-        return rewards
+        return {name: self.rewards_of(agents) for name, agents in self.players.items() if agents.any()}
+
+    def rewards_of(self, agents: NDArray[np.bool_]) -> np.ndarray:
+        """Total reward of each episode, mean over the given `agents [episodes, agents]`. `[episodes] float64`
+
+        Episodes without any of them are left out.
+        """
+        has_agents = np.asarray(agents.any(axis=1))
+        episodes = [episode for episode, has_any in zip(self.episodes, has_agents, strict=True) if has_any]
+        return mean_rewards(episodes, agents[has_agents])
 
     @property
     def policy_intervals(self) -> dict[str, Interval]:

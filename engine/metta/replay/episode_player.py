@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from metta.agent.policy import Policy
-from metta.agent.team import Players, Team, as_team
+from metta.agent.team import Players, Team, as_team, group_names
 from metta.config.env.env_config import EnvConfig
 from metta.random_streams import RandomStream
 from metta.world.env import MettaGridEnv
@@ -39,6 +39,9 @@ class EpisodePlayer:
             self._team.check_fits(self.env.spec)
         self._observations, _ = self.env.reset()
         self._players = Players(self._team.assignments(self.env))
+        names, players = list(self._team.policies), self._team.players(group_names(self.env)).ravel()
+        self.policy_names = tuple(names[index] for index in players)
+        """name of the policy that plays each agent in this episode, empty for that of no team, `[agents]`"""
         self.episode += 1
         self.actions = np.zeros((self.env.agents, 2), np.int32)
         """(action id, argument) of each agent in the last step, `[agents, 2]`"""

@@ -62,6 +62,9 @@ class Replay:
     rewards: NDArray[np.float32]
     """`[steps, agents]`, as returned by `env.step`"""
 
+    policies: tuple[str, ...]
+    """`[agents]`, name of the policy that played each agent; an empty name for that of no team"""
+
     @property
     def steps(self) -> int:
         """Number of steps played."""
@@ -139,6 +142,7 @@ def record_episode(
         actions=np.stack(actions),
         action_success=np.stack(action_success),
         rewards=np.stack(rewards),
+        policies=player.policy_names,
         **recorder.arrays(),
     )
 

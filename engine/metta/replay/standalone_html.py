@@ -34,6 +34,7 @@ def standalone_html(replay: Replay, title: str) -> str:
         "title": title,
         "seed": replay.seed,
         "groups": groups,
+        "policies": replay.policies,
         "labels": {"actions": action_words(replay.config), "cells": cell_glyphs(replay.config)},
     }
     for entity in content["grid_objects"]:

@@ -37,6 +37,11 @@ def split_policy_name(path: str | os.PathLike[str]) -> tuple[Path, str]:
     return (Path(match[1]), match[2]) if match and not os.path.lexists(found) else (found, "")
 
 
+def join_policy_name(path: str | os.PathLike[str], name: str) -> str:
+    """`FILE:NAME`, which `split_policy_name` splits; the path alone for an empty name."""
+    return f"{user_path(path)}:{name}" if name else str(user_path(path))
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise UsageError if no file can be written to the path, whose directory need not exist yet."""
     path = user_path(path)

@@ -42,6 +42,7 @@ class Episode {
     this.agents = this.entities.filter(isAgent).sort((a, b) => a.agent_id - b.agent_id);
     for (const agent of this.agents) {
       agent.group = this.groups.findIndex(group => group.id === agent["agent:group"]);
+      agent.policy = content.policies[agent.agent_id];  // empty for the policy of no team
       agent.totalRewards = this.totalRewards(agent);
     }
     this.meanTotalRewards = Float32Array.from({ length: this.steps + 1 }, (_, step) =>
@@ -118,6 +119,7 @@ class Episode {
     const sum = valueOf => members.reduce((total, agent) => total + valueOf(agent), 0);
     return {
       agents: members.length,
+      policies: [...new Set(members.map(agent => agent.policy))].filter(Boolean),
       reward: sum(agent => agent.totalRewards[step]),
       frozen: sum(agent => valueAt(agent["agent:frozen"], step)),
       items: this.usedItems.map(item => sum(agent => valueAt(agent[`inv:${item}`] ?? 0, step))),

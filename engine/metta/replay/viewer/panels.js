@@ -75,6 +75,7 @@ function properties(episode, entity, step) {
     return rows;
   }
   const action = episode.action(entity, step);
+  if (entity.policy) rows.push(["Policy", entity.policy, "policy"]);
   rows.push(["Facing", ORIENTATIONS[valueAt(entity["agent:orientation"], step)] ?? "", "facing"]);
   if (valueAt(entity["agent:frozen"], step)) rows.push(["State", "frozen", "state"]);
   if (episode.actionTypes.includes("change_color")) rows.push(["Color", valueAt(entity["agent:color"], step), "color"]);
@@ -122,6 +123,7 @@ function showGroups(page, episode, painter, step) {
   const row = (name, valueOf) => element("tr", element("th", name), ...sums.map(sum => element("td", valueOf(sum))));
   page.groups.tBodies[0].replaceChildren(
     row("Agents", sum => sum.agents),
+    ...(sums.some(sum => sum.policies.length) ? [row("Policy", sum => sum.policies.join(", "))] : []),
     row("Frozen", sum => sum.frozen),
     row("Total reward", sum => formatNumber(sum.reward, 2)),
     ...episode.usedItems.map((item, index) => row(item, sum => sum.items[index])),

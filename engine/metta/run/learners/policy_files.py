@@ -21,7 +21,7 @@ from metta.checkpoint.weight_transfer import WeightTransfer, transfer_weights
 from metta.config.policies import PolicySettings, table_of
 from metta.config.run import RunConfig, policy_settings
 from metta.config.training import POLICIES
-from metta.config.validation.file_paths import split_policy_name
+from metta.config.validation.file_paths import join_policy_name, split_policy_name
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import CheckpointError, ConfigError, Problem, UsageError
 from metta.rl.curricula.curriculum import Curriculum
@@ -150,7 +150,7 @@ def _own_policy(path: str | Path, name: str) -> str:
 
     If there is none, or if the path names one itself (`FILE:NAME`), it is the path as given.
     """
-    return f"{path}:{name}" if name and name in read_policy_file(path).policies else str(path)
+    return join_policy_name(path, name if name in read_policy_file(path).policies else "")
 
 
 def _key(config: RunConfig, policy: PolicySettings, table: str, key: str) -> KeyPath:
