@@ -10,7 +10,7 @@ import pytest
 from tiny_runs import TEAM, assert_same_weights, ignore, tiny_config
 from typer.testing import CliRunner
 
-from metta.api import EpisodePlayer, Interval, Team, load_policy
+from metta.api import EpisodePlayer, Interval, Team, dump_config, load_config, load_policy, policy_file
 from metta.run.train import train_run
 from metta_cli import interactive
 from metta_cli.main import app
@@ -100,6 +100,31 @@ def test_a_watched_policy_follows_its_run(
         (agent,) = team.policies.values()
         expected = load_policy(run / "checkpoints" / f"checkpoint_{epoch:06d}.pt", policy="deer").agent
         assert_same_weights(agent.state_dict(), expected.state_dict())
+
+
+def test_check_prints_the_numbers_of_each_policy(run: Path, tmp_path: Path) -> None:
+    """A file with a frozen policy, which has no minibatches and takes its weights from a run."""
+    file = tmp_path / "two.toml"
+    frozen = f'policies.deer={{groups=["grazers"], train=false, init_from="{run}:wolves"}}'
+    file.write_text(dump_config(tiny_config("", *TEAM[:2], frozen)))
+    printed = output("check", file)
+    policies = load_config(file).policies
+    assert (policies["wolves"].ppo, policies["deer"].train) == ({"gamma": 0.9}, False)
+    rows = [" ".join(line.removeprefix("# ").split()) for line in printed.splitlines() if line.startswith("# ")]
+    for row in (
+        "learners per world 2 4 agents - 2 that frozen policies play",
+        "wolves: agents per world 2 those of hunters",
+        "wolves: minibatches 2 batch_size 512 / 256",
+        "wolves: discount horizon 10 steps: 1 / (1 - gamma 0.9)",
+        "deer: agents per world 2 those of grazers",
+        f"deer: weights frozen those of {run}:wolves",
+    ):
+        assert row in rows
+    assert not [row for row in rows if row.startswith(("deer: minibatches", "deer: gradient"))]
+    found = {row["name"]: row["value"] for row in json.loads(output("check", file, "--json"))["derived"]}
+    agent = load_policy(policy_file(f"{run}:wolves")).agent
+    assert found["wolves: weights"] == sum(weight.numel() for weight in agent.parameters())
+    assert found["deer: weights"] == "frozen"
 
 
 def test_policies_of_a_run_play_against_each_other(run: Path) -> None:

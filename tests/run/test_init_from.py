@@ -150,6 +150,7 @@ WRONG: dict[str, str] = {
     "damaged.pt": "damaged.pt is damaged or truncated",
     "tiny.toml": "tiny.toml is not a metta file; metta files are torch files",
     "empty": "empty is not a run directory, and has no policy checkpoint",
+    "scripted": "must be a policy checkpoint or a run; the policy scripted has no weights",
     "runs/old/checkpoints/trainer_state_000002.pt": "is a trainer state, not a policy checkpoint",
 }
 
@@ -157,15 +158,16 @@ WRONG: dict[str, str] = {
 def test_all_policies_that_a_file_names_are_checked_at_once(folder: Path) -> None:
     Path("damaged.pt").write_bytes(Path("runs/old/checkpoints/checkpoint_000002.pt").read_bytes()[:-100])
     text = Path("tiny.toml").read_text().replace("[run]", '[run]\ninit_from = "gone"')
-    tables = '[kickstarting]\nteacher = "x.pt"\n[self_play]\nshare = 0.5\npolicies = ["old", "damaged.pt"]\n'
+    tables = '[kickstarting]\nteacher = "x.pt"\n[self_play]\nshare = 0.5\npolicies = ["old", "random", "damaged.pt"]\n'
     Path("wrong.toml").write_text(tables + text)
     line = (tables + text).splitlines().index('init_from = "gone"') + 1
     for command in ("train", "check"):
         printed = metta(command, "wrong.toml", code=2)
-        assert printed.splitlines()[:4] == [
-            "error: wrong.toml has 3 problems",
+        assert printed.splitlines()[:5] == [
+            "error: wrong.toml has 4 problems",
             "  line 2  kickstarting.teacher   x.pt does not exist",
-            "  line 5  self_play.policies[1]  damaged.pt is damaged or truncated",
+            "  line 5  self_play.policies[1]  must be a policy checkpoint or a run; the policy random has no weights",
+            "  line 5  self_play.policies[2]  damaged.pt is damaged or truncated",
             f"  line {line}  run.init_from          gone does not exist, here or as a run in runs/",
         ]
 
