@@ -16,6 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from peer import START_SECONDS, Peer
+
+from metta import api
+from metta.config.self_play import agents_of_groups
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BARS = {"before": 1.02, "two": 1.15}
@@ -24,11 +30,6 @@ BARS = {"before": 1.02, "two": 1.15}
 
 def epochs(source: str, settings: list[str], per_group: bool) -> Callable[[], None]:
     """A function that trains for an epoch: one policy, or one for each group that has agents."""
-    import torch
-
-    from metta import api
-    from metta.config.self_play import agents_of_groups
-
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = api.load_config(source, settings)
@@ -70,9 +71,7 @@ def epochs(source: str, settings: list[str], per_group: bool) -> Callable[[], No
 
 def subject(source: str, settings: list[str], per_group: bool) -> None:
     """The process of a subject: for each line on stdin, an epoch, and its processor time on stdout."""
-    from metta.api import keep_freed_memory
-
-    keep_freed_memory()  # as `metta train` does
+    api.keep_freed_memory()  # as `metta train` does
     train = epochs(source, settings, per_group)
     for _ in range(2):  # allocations
         train()
@@ -95,8 +94,6 @@ def main() -> None:
     if arguments.subject:
         subject(arguments.source, arguments.settings, arguments.subject == "each")
         return
-    from peer import START_SECONDS, Peer
-
     kinds = {"one": (ROOT, "one"), "two": (ROOT, "each")}
     if arguments.before:
         kinds["before"] = (arguments.before.resolve(), "one")

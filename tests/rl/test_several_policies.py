@@ -34,7 +34,7 @@ ARRAYS = ("rewards", "terminated", "truncated", "action_index", "log_probs", "va
 
 @pytest.fixture(scope="module")
 def env() -> MettaGridEnv:
-    """Two hunters and two grazers among mines, always the same agents; episodes of 11 steps end inside segments of 8."""
+    """Two hunters and two grazers, always the same agents, among mines; episodes of 11 steps end inside segments."""
     config = world({"hunters": {"id": 0}, "grazers": {"id": 1}}, 4).config
     legend = {"H": "agent.hunters", "G": "agent.grazers"}
     builder = {"type": "Ascii", "map": "#######\n#rH.Gr#\n#..r..#\n#rG.Hr#\n#######", "legend": legend}

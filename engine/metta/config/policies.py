@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -116,14 +116,26 @@ POLICY_TABLES: Final = tuple(field.name for field in fields(PolicySettings))[5:]
 """The tables of a file whose keys can have other values for a policy."""
 
 
-def num_agents_of(policy: PolicySettings, env: EnvConfig) -> int:
-    """Number of agents per world that the policy plays."""
+class PlayedAgents(Protocol):
+    """What says which agents a policy plays: its settings, or its role in the worlds of a run."""
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The groups that it plays; empty: all agents."""
+
+    @property
+    def member(self) -> int | None:
+        """Index of the only agent that it plays among those of its groups; None: it plays all of them."""
+
+
+def num_agents_of(policy: PlayedAgents, env: EnvConfig) -> int:
+    """Number of agents per world that the policy plays, also those that opponents of self-play control in its place."""
     if policy.member is not None:
         return 1
     if not policy.groups:
         return env.game.num_agents
     counts = agents_of_groups(env)
-    return sum(counts.get(group, 0) for group in policy.groups)
+    return sum(counts.get(group, 0) for group in set(policy.groups))
 
 
 def num_learners_of(policy: PolicySettings, env: EnvConfig) -> int:

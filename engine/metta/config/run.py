@@ -120,11 +120,12 @@ class RunConfig(FrozenModel):
     def with_policies(self, change: Callable[[KeyPath, str], str]) -> Self:
         """A copy with `change(key, path)` instead of the path of each policy that the config names.
 
-        Names of registered policies stay as they are.
+        Names of registered policies, which teachers can have, stay as they are.
         """
 
         def changed(path: str, *key: str | int) -> str:
-            return change(key, path) if path and path not in POLICIES else path
+            is_registered = key[-1] == "teacher" and path in POLICIES
+            return change(key, path) if path and not is_registered else path
 
         def teacher_and_opponents(place: KeyPath, teacher: str, opponents: Sequence[str]) -> tuple[Any, Any]:
             teacher = changed(teacher, *place, "kickstarting", "teacher")

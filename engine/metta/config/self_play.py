@@ -32,7 +32,8 @@ class SelfPlayConfig(FrozenModel):
     policies: list[FilePath] = Field(
         default_factory=list,
         max_length=1000,
-        description="policy checkpoints, or runs (their newest policies), in the pool of opponents",
+        description="policy checkpoints, or runs (their newest policies), in the pool of opponents; :NAME at the end "
+        "picks one of several policies, else it is the one of the same name",
     )
     snapshot_interval: int = Field(
         default=0,

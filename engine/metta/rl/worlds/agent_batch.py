@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metta.agent.memory.state import Memory
 from metta.agent.sparse_tokens import PackedTokens
+from metta.config.policies import num_agents_of
 from metta.rl.frozen_policies.kickstarting import Teacher
 from metta.rl.frozen_policies.opponents import Opponents
 from metta.rl.worlds.policy_role import PolicyRole
@@ -34,7 +35,7 @@ class AgentBatch:
         self.role = role
         self.num_opponents = role.num_opponents(env.configs[0])
         """number of opponents in each world"""
-        self.agent_order = np.zeros((env.num_worlds, role.num_agents(env.configs[0])), np.int64)
+        self.agent_order = np.zeros((env.num_worlds, num_agents_of(role, env.configs[0])), np.int64)
         """`[worlds, agents of the policy]`: agent indices in each world: first learners, then opponents, ascending"""
         self.num_learners = self.agent_order.shape[1] - self.num_opponents
         """number of learners in each world"""

@@ -13,6 +13,7 @@ from metta.agent.devices import make_generator
 from metta.agent.policy import MettaAgent, Policy, check_policy_fits, reads_groups
 from metta.agent.team import Team, is_played, listed
 from metta.config.env.env_config import EnvConfig
+from metta.config.policies import num_agents_of
 from metta.config.self_play import SelfPlayConfig, agents_of_groups, num_opponents
 from metta.errors import UsageError, did_you_mean
 from metta.random_streams import RandomStream
@@ -45,20 +46,11 @@ class PolicyRole:
         """Whether the policy in training, its teacher or a frozen policy uses action masks."""
         return self.uses_action_masks or (self.pool is not None and self.pool.uses_action_masks)
 
-    def num_agents(self, env: EnvConfig) -> int:
-        """Number of agents per world that the policy plays, opponents included."""
-        if self.member is not None:
-            return 1
-        if not self.groups:
-            return env.game.num_agents
-        counts = agents_of_groups(env)
-        return sum(counts.get(group, 0) for group in set(self.groups))
-
     def num_opponents(self, env: EnvConfig) -> int:
-        """Number of these agents that frozen policies control."""
+        """Number of the policy's agents per world that frozen policies control."""
         if self.pool is None:
             return 0
-        agents = self.num_agents(env)
+        agents = num_agents_of(self, env)
         return num_opponents(self.pool.config, env, agents) if self.learns else agents
 
     def agents(

@@ -12,6 +12,7 @@ import numpy as np
 from metta.agent.sparse_tokens import PackedTokens
 from metta.config.batch_plan import BatchPlan, batch_problems, plan_batch
 from metta.config.plan.worker_count import worker_count
+from metta.config.policies import num_agents_of
 from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError, UsageError
 from metta.rl.plain_values import arrays_to_tensors, tensors_to_arrays
@@ -173,8 +174,9 @@ def _plan(env: MettaGridEnv, roles: Sequence[PolicyRole], config: ExperienceConf
     """
     num_opponents, together = 0, 1
     for role in roles:
-        for what, count in (("agents", role.num_agents), ("opponents", role.num_opponents)):
-            counts = sorted({count(world) for world in env.configs})
+        of_worlds = [(num_agents_of(role, world), role.num_opponents(world)) for world in env.configs]
+        for what, each in zip(("agents", "opponents"), zip(*of_worlds, strict=True), strict=True):
+            counts = sorted(set(each))
             if len(counts) > 1:
                 raise UsageError(
                     f"{role.label} must have the same number of {what} in all scenes; it has "

@@ -135,7 +135,8 @@ def with_policy_files(config: RunConfig) -> RunConfig:
             file = policy_file(path, POLICIES.names() if "kickstarting" in key else ())
             read_torch_file(Path(split_policy_name(str(file))[0]), KIND)
         except (CheckpointError, UsageError) as error:
-            problems.append(Problem(key, str(error).replace("\n  ", " ")))
+            no_weights = f"must be a policy checkpoint or a run; the policy {path} has no weights"
+            problems.append(Problem(key, no_weights if path in POLICIES else str(error).replace("\n  ", " ")))
             return path
         return str(file)
 
