@@ -127,12 +127,13 @@ def test_check_prints_the_numbers_of_each_policy(run: Path, tmp_path: Path) -> N
     assert found["deer: weights"] == "frozen"
 
 
-def test_policies_of_a_run_play_against_each_other(run: Path) -> None:
+def test_policies_of_a_run_play_against_each_other(run: Path, tmp_path: Path) -> None:
     against = json.loads(
         output("eval", f"{run}:wolves", "--against", f"{run}:deer", "--group", "hunters", "--episodes", "2", "--json")
     )
     assert against["against"].endswith(":deer")
-    table = output("tournament", f"{run}:wolves", f"{run}:deer", "scripted", "--episodes", "2", "--json")
+    entrants = (f"{run}:wolves", f"{run}:deer", "scripted")
+    table = output("tournament", *entrants, "--episodes", "2", "--json", "--out", tmp_path)
     assert len(json.loads(table)["policies"]) == 3
 
 
