@@ -24,14 +24,7 @@ from metta.config.loading.load import dump_config, read_config
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
-from metta.config.validation.file_paths import (
-    IN_RUN,
-    from_run,
-    join_policy_name,
-    policy_from_run,
-    split_policy_name,
-    user_path,
-)
+from metta.config.validation.file_paths import IN_RUN, from_run, policy_from_run, split_policy_name, user_path
 from metta.errors import (
     CheckpointError,
     MettaError,
@@ -249,7 +242,7 @@ def policy_file(path: str | Path, registered: Sequence[str] = ()) -> Path:
             raise UsageError(f"{found} does not exist, here or as a run in runs/{hint}")
     if (file := newest_checkpoint(found) if os.path.isdir(found) else found) is None:
         raise UsageError(f"{found} has no checkpoint yet")
-    return Path(join_policy_name(file, policy))
+    return Path(f"{file}:{policy}") if policy else file
 
 
 def is_policy_of(file: str, path: str) -> bool:
