@@ -248,6 +248,17 @@ def test_observations_of_presets_have_at_most_about_as_many_tokens_as_are_expect
     assert expected < env.spec.num_observation_tokens
 
 
+def test_the_critic_is_shown_with_minibatches_of_whole_worlds() -> None:
+    text = "env.game.num_agents = {}\nagent.critic = 'world'\n"
+    text += "experience = {{ batch_size = 384, minibatch_size = 64, bptt_horizon = 8 }}"
+    # of 6 agents: 48 segments, which are 8 worlds with a segment of each agent, in 6 minibatches
+    for agents, minibatches in ((6, "6"), (8, "6"), (1, "6")):
+        found = rows(text.format(agents))
+        assert (found["critic"], found["minibatches"]) == ("world", minibatches)
+        assert any("reads nothing more" in warning for warning in warnings(text.format(agents))) == (agents == 1)
+    assert "critic" not in rows("env.game.num_agents = 6")
+
+
 @pytest.mark.parametrize("mask_actions", [True, False])
 def test_action_masks_are_shown_if_the_policy_uses_them(mask_actions: bool) -> None:
     config = parse_config(f"agent.mask_actions = {str(mask_actions).lower()}", "masks.toml")

@@ -25,6 +25,8 @@ from metta.agent.heads import ValueHead
 from metta.agent.policy import MettaAgent, make_agent
 from metta.agent.sparse_tokens import PackedTokens
 from metta.api import Override, resume_run, train_run
+from metta.checkpoint.policy_checkpoint import save_checkpoint
+from metta.checkpoint.weight_transfer import transfer_weights
 from metta.config.agent import AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.load import parse_config
@@ -96,6 +98,25 @@ def test_a_new_critic_has_the_weights_and_values_of_one_that_sees_less(teams: Me
         heads.append((ValueHead(8, 0, critic), torch.rand(())))
     assert torch.equal(heads[0][0](features, groups), heads[1][0](features, groups))
     assert heads[0][1] == heads[1][1]  # no random number is drawn for it
+
+
+def test_a_run_takes_over_the_weights_of_one_with_another_critic(teams: MettaGridEnv, tmp_path: Path) -> None:
+    """All but those that read other agents, so that it starts with the values of `own`."""
+    observations, groups = PackedTokens.pack(torch.from_numpy(teams.reset(seed=1)[0])), torch.zeros(1, 6)
+    for before, after in (("own", "world"), ("world", "own"), ("group", "world")):
+        source, agent = agent_in(teams, critic=before), agent_in(teams, 2, critic=after)
+        if agent.value_head.summary is not None:
+            agent.value_head.summary.data.zero_()
+        save_checkpoint(source, tmp_path)
+        transfer = transfer_weights(agent, tmp_path / "checkpoint_000000.pt")
+        summary = ("value head (summary)",)
+        assert transfer.new == (() if after == "own" else summary)
+        assert transfer.dropped == (() if before == "own" else summary)
+        assert transfer.differing == (f'agent.critic is "{after}" here and "{before}" in the file',)
+        if source.value_head.summary is not None:
+            source.value_head.summary.data.zero_()
+        values = [each.value(observations, each.initial_memory(6), groups=groups) for each in (source, agent)]
+        torch.testing.assert_close(*values)
 
 
 def against_itself(env: MettaGridEnv) -> OpponentPool:
