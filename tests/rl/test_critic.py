@@ -181,8 +181,15 @@ def test_the_values_of_a_rollout_are_those_of_the_update(teams: MettaGridEnv, ca
     experience.close()
 
 
+def own_groups(agent: MettaAgent, observations: PackedTokens) -> torch.Tensor:
+    """The group of each agent, `[agents] int64`, by the token that it sees of itself."""
+    tokens, spec = observations.padded(agent.spec.num_observation_tokens), agent.spec
+    is_own = (tokens[..., 0] == tokens[:, :1, 0]) & (tokens[..., 1] == spec.feature_names.index("agent:group"))
+    return (tokens[..., 2].long() * is_own).sum(1)
+
+
 def record_final_values(agent: MettaAgent) -> list[torch.Tensor]:
-    """The values of final observations, from now on, computed for each world apart."""
+    """The values of final observations, from now on, computed for each world apart. Checks the groups of all values."""
     asked: list[torch.Tensor] = []
     value = agent.value
 
@@ -193,6 +200,7 @@ def record_final_values(agent: MettaAgent) -> list[torch.Tensor]:
         groups: torch.Tensor | None = None,
     ) -> torch.Tensor:
         assert groups is not None
+        assert torch.equal(groups.flatten().long(), own_groups(agent, observations))
         if episode_starts is None:
             agents = torch.arange(groups.numel()).view_as(groups)
             asked.extend(
@@ -216,12 +224,9 @@ def test_groups_are_those_of_the_learners_at_every_step(teams: MettaGridEnv) -> 
     rollout(whole, agents["one"])
     for experience, known in ((experiences["one"], {0}), (experiences["other"], {1}), (whole, {0, 1})):
         assert experience.groups is not None
-        feature = teams.spec.feature_names.index("agent:group")
-        center = int(experience.observations.padded(0)[0, 0, 0])
         for step in range(experience.steps_collected + 1):
-            tokens = experience.observations.padded(step)
-            own = (tokens[..., 0] == center) & (tokens[..., 1] == feature)
-            assert torch.equal((tokens[..., 2] * own).sum(1), experience.groups[step].long())
+            seen = own_groups(agents["one"], experience.observations.at(step))
+            assert torch.equal(seen, experience.groups[step].long())
         assert set(experience.groups.flatten().tolist()) == known
         experience.close()
 
