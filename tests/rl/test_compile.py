@@ -15,7 +15,7 @@ from metta.api import CompileConfig, Override, RunConfig, load_policy, resume_ru
 from metta.errors import UsageError
 
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-MLP = ("agent.backbone='mlp'", "run.total_timesteps=1536", "agent.analyze_weights_interval=0")
+MLP = ("agent.backbone='mlp'", "agent.critic='group'", "run.total_timesteps=1536", "agent.analyze_weights_interval=0")
 ON = ("compile.enabled=true", "experience.async_factor=1")
 
 
