@@ -182,10 +182,10 @@ def _plan(env: MettaGridEnv, roles: Sequence[PolicyRole], config: ExperienceConf
                     f"{role.label} must have the same number of {what} in all scenes; it has "
                     f"{', '.join(map(str, counts))}"
                 )
-        opponents = role.num_opponents(env.configs[0])
+        agents, opponents = of_worlds[0]
         num_opponents += opponents
         if role.keeps_worlds:
-            together = max(together, role.num_agents(env.configs[0]) - opponents)
+            together = max(together, agents - opponents)
     if problems := batch_problems(config, env.num_agents - num_opponents, together):
         raise ConfigError("the experience config", problems)
     return plan_batch(config, env.num_agents, num_opponents)
