@@ -11,6 +11,7 @@ from chromium import Chromium
 from episodes import HOSTILE_NAMES, LIVELY, ScriptedPolicy, drawn, hostile, simulated
 from viewer_page import box, cell_colors, go_to, panels
 
+from metta.agent.team import Team
 from metta.baselines.random_policy import RandomPolicy
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.labels import action_words, cell_glyphs
@@ -159,6 +160,20 @@ def test_no_two_of_many_groups_have_one_shape(browser: Chromium, tmp_path: Path)
     pictures = browser.run(SHAPES, "#groups th canvas")
     assert len(pictures) == len(set(pictures)) == 14
     assert browser.text("#agents").count("team_") == 14
+
+
+def test_the_page_names_the_policy_of_each_agent_of_a_team(browser: Chromium, tmp_path: Path) -> None:
+    groups = {"red": {"id": 0}, "blue": {"id": 1}}
+    config = drawn("AB", legend={"A": "agent.red", "B": "agent.blue"}, max_steps=1, num_agents=2, groups=groups)
+    policies = {name: ScriptedPolicy(config.spec, [[("noop", 0)]]) for name in ("miners", "guards")}
+    team = Team(policies, {"miners": ["red"], "guards": ["blue"]})
+    browser.open(write_replay(record_episode(team, config, 0), tmp_path, "team").page)
+    assert panels(browser)["properties"]["policy"] == "miners"
+    assert panels(browser)["groups"]["Policy"] == ["miners", "guards"]
+    alone = ScriptedPolicy(config.spec, [[("noop", 0)] * 2])
+    browser.open(write_replay(record_episode(alone, config, 0), tmp_path, "alone").page)
+    assert "policy" not in panels(browser)["properties"]
+    assert "Policy" not in panels(browser)["groups"]
 
 
 def test_an_attack_is_drawn_on_its_target(browser: Chromium, tmp_path: Path) -> None:

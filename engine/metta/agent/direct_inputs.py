@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent.sparse_tokens import Observations
-from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, LAST_REWARD, own_cell_value
+from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, LAST_REWARD, own_cell_values
 from metta.config.env.env_spec import EnvSpec
 
 
@@ -37,15 +37,16 @@ class DirectInputs(nn.Module):
 
         The last index, `len(spec.flat_actions)`, stands for every (action, argument) that cannot be sampled.
         """
-        action, argument = (own_cell_value(observations, each, self.center) for each in (self.action, self.argument))
+        action, argument = own_cell_values(observations, [self.action, self.argument], self.center)
         return self.action_index.index_select(0, action * 256 + argument)
 
     def previous_reward(self, observations: Observations) -> Tensor:
         """`[agents, 1] float32`: the previous reward as in its token, clipped to 0 to 2.55, times `obs_scale`."""
-        reward = own_cell_value(observations, self.reward, self.center)
+        reward = own_cell_values(observations, [self.reward], self.center)[0]
         return reward.float().unsqueeze(-1) * self.reward_scale
 
     def global_features(self, observations: Observations) -> Tensor:
         """`[agents, global features] float32`: scaled values at the agent's own cell; 0 if there is no such token."""
-        values = [own_cell_value(observations, feature, self.center) * scale for feature, scale in self.features]
-        return torch.stack(values, -1)
+        features, scales = zip(*self.features, strict=True)
+        values = own_cell_values(observations, features, self.center)
+        return torch.stack([value * scale for value, scale in zip(values, scales, strict=True)], -1)

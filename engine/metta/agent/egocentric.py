@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metta.agent.sparse_tokens import Observations, PackedTokens
-from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, own_cell_value
+from metta.agent.tokens import LAST_ACTION, LAST_ARGUMENT, own_cell_values
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
 from metta.errors import UsageError
@@ -66,14 +66,14 @@ class EgocentricFrame(nn.Module):
 
     def agent_orientation(self, observations: Observations) -> Tensor:
         """`[agents] int64`: each agent's orientation in its observation; 0 (up) if no token shows it."""
-        return own_cell_value(observations, self.orientation, self.center).long() & 3
+        return own_cell_values(observations, [self.orientation], self.center)[0].long() & 3
 
     def forward(self, observations: Observations, orientation: Tensor) -> Observations:
         """Rotate observations, packed or `[agents, tokens, 3] uint8`, so that every agent faces up.
 
         `orientation [agents] int64`.
         """
-        last_action = own_cell_value(observations, self.last_action, self.center)
+        (last_action,) = own_cell_values(observations, [self.last_action], self.center)
         is_absolute = self.is_absolute.index_select(0, last_action)
         if isinstance(observations, Tensor):
             each = (values.unsqueeze(1).expand(observations.shape[:2]) for values in (orientation, is_absolute))

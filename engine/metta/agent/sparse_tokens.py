@@ -7,12 +7,14 @@ so there the other entries stay, with values that change nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -74,19 +76,26 @@ class PackedTokens:
             return PackedTokens(self.tokens.masked_fill(~is_kept.unsqueeze(1), NO_TOKEN), self.offsets)
         return PackedTokens(self.tokens.index_select(0, nonzero_indices(is_kept)), kept_offsets(is_kept, self.offsets))
 
-    def largest_values(self, is_chosen: Tensor) -> Tensor:
-        """`[agents] int32`: 1 + the largest value among those tokens of an agent that `is_chosen` marks; 0 without one.
-
-        `is_chosen [tokens] bool`.
-        """
+    def values_at(self, location: int, features: Sequence[int]) -> Tensor:
+        """`[features, agents] int32`: the largest value among an agent's tokens of a feature there; -1 without one."""
         if devices.is_host(self.device):
-            chosen = nonzero_indices(is_chosen)
-            agents, values = self.agent_index.index_select(0, chosen), self.tokens[:, 2].index_select(0, chosen)
-            values = 1 + values.int()
-        else:
-            agents, values = self.agent_index, (1 + self.tokens[:, 2].int()) * is_chosen
-        largest = torch.zeros(len(self), dtype=torch.int32, device=self.device)
-        return largest.scatter_reduce_(0, agents, values, "amax")
+            return torch.from_numpy(self._host_values_at(location, features))
+        is_there, values = self.tokens[:, 0] == location, 1 + self.tokens[:, 2].int()
+        largest = torch.zeros(len(features), len(self), dtype=torch.int32, device=self.device)
+        for row, feature in zip(largest, features, strict=True):
+            row.scatter_reduce_(0, self.agent_index, values * (is_there & (self.tokens[:, 1] == feature)), "amax")
+        return largest - 1
+
+    def _host_values_at(self, location: int, features: Sequence[int]) -> NDArray[np.int32]:
+        """`values_at` in NumPy, whose calls cost less than torch's: a small batch has few tokens to pass over."""
+        tokens, largest = self.tokens.numpy(), np.full((len(features), len(self)), -1, np.int32)
+        there = np.flatnonzero(tokens[:, 0] == location)
+        of_feature = tokens[there, 1]
+        for row, feature in zip(largest, features, strict=True):
+            found = there[of_feature == feature]
+            agents = np.searchsorted(self.offsets.numpy(), found, side="right") - 1
+            np.maximum.at(row, agents, tokens[found, 2].astype(np.int32))
+        return largest
 
     def select(self, agents: Tensor) -> PackedTokens:
         """The tokens of some agents, `agents [selected] int64`, in this order; copied."""

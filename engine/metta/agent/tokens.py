@@ -4,7 +4,7 @@ cells and channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -117,9 +117,8 @@ class TokenCodes(nn.Module):
     def sparse_ahead(self, observations: Observations) -> SparseTokens:
         """The tokens of nonzero magnitude in the cell ahead of each agent; their `rows` are channels."""
         packed = PackedTokens.pack(observations)
-        location, feature = packed.tokens[:, 0], packed.tokens[:, 1]
-        ahead_index = packed.largest_values((feature == self.orientation) & (location == self.center))
-        is_ahead = location == packed.per_token(self.ahead.index_select(0, ahead_index))
+        (orientation,) = packed.values_at(self.center, [self.orientation])
+        is_ahead = packed.tokens[:, 0] == packed.per_token(self.ahead.index_select(0, 1 + orientation))
         return self._sparse(packed.filter(is_ahead), by_cell=False)
 
     def _sparse(self, packed: PackedTokens, by_cell: bool) -> SparseTokens:
@@ -158,17 +157,15 @@ def channel_names(spec: EnvSpec) -> list[tuple[object, ...]]:
     ]
 
 
-def own_cell_value(observations: Observations, feature: int, center: int) -> Tensor:
-    """`[agents] int32`: the value of a feature at each agent's own cell, 0 if no token of `observations` has it.
+def own_cell_values(observations: Observations, features: Sequence[int], center: int) -> Tensor:
+    """`[features, agents] int32`: values of features at each agent's own cell, 0 if no token of `observations` has one.
 
     `observations` are packed or `[agents, tokens, 3] uint8`; `center` is the location byte of the own cell.
     """
-    if isinstance(observations, Tensor):
-        is_own = (observations[:, :, 1] == feature) & (observations[:, :, 0] == center)
-        return (observations[:, :, 2] * is_own).amax(1).int()
-    tokens = observations.tokens
-    is_own = (tokens[:, 1] == feature) & (tokens[:, 0] == center)
-    return (observations.largest_values(is_own) - 1).clamp(min=0)
+    if not isinstance(observations, Tensor):
+        return observations.values_at(center, features).clamp_(min=0)
+    values = observations[:, :, 2] * (observations[:, :, 0] == center)
+    return torch.stack([(values * (observations[:, :, 1] == feature)).amax(1).int() for feature in features])
 
 
 def _feature_channels(spec: EnvSpec, name: str) -> list[tuple[object, ...]]:
