@@ -228,7 +228,6 @@ def test_a_listener_needs_the_signal() -> None:
         return max(plans)
 
     for place in listeners:
-        assert len({sight(number, *place).translate(str.maketrans("", "", "123")) for number in range(3)}) == 1
         assert not set("123_") & set("".join(sight(number, *place) for number in range(3)))
         assert found((0, 1, 2), *place, 0, config.game.max_steps) == 1
         assert found((0, 1, 2), *place, 0, 2 * config.game.max_steps) == 3

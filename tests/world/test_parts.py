@@ -390,6 +390,24 @@ def test_distances_agree_with_a_breadth_first_search() -> None:
     np.testing.assert_array_equal(kept.get("x", targets, free), walking_fields(targets, free))
 
 
+def test_kept_distances_are_those_of_a_new_view() -> None:
+    """Over episodes that start at different steps, with and without walls that swap, through open doors and not."""
+    door = {"type": "door", "name": "door", "settings": {"steps_open": 3}}
+    for swaps, doors in [(False, 0), (True, 0), (False, 5)]:
+        kinds = ["noop", "move", "rotate", "get_items", *(["swap"] if swaps else [])]
+        builder = {"border_width": 1, "objects": {"altar": 2, "block": 6, "door": doors}}
+        tables = {"objects": [door], "actions": [{"type": kind, "key": kind} for kind in kinds]}
+        env = env_of(**tables, map_builder=builder, features=[])
+        for step in range(40):
+            acts = np.random.default_rng(step).integers(0, [len(kinds), 1], (8, 2))
+            env.step(acts)
+            kept = WorldsView(env._worlds, fields=env._parts._fields if env._parts else None)
+            for through_walls in (False, True):
+                expected = WorldsView(env._worlds).distance_fields("altar", through_walls)
+                np.testing.assert_array_equal(kept.distance_fields("altar", through_walls), expected)
+        assert doors == 0 or any(env.converters(world)["states"].any() for world in range(2))
+
+
 def test_a_view_of_some_worlds_has_their_rows() -> None:
     env = MettaGridEnv(CONFIG, 4, seed=3)
     env.reset()

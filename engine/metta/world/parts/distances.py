@@ -13,6 +13,16 @@ class DistanceFields:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_] | None, NDArray[np.float32]]] = {}
+        self._episodes: dict[str, NDArray[np.uint64]] = {}
+
+    def of_episodes(self, name: str, episodes: NDArray[np.uint64]) -> NDArray[np.float32] | None:
+        """The field of that name if the worlds had the same `episodes [worlds]` at the last call, else None.
+
+        For fields that change only when an episode starts; `episodes` has a number for each that no other one has.
+        """
+        kept, self._episodes[name] = self._episodes.get(name), episodes.copy()
+        is_same = kept is not None and name in self._kept and np.array_equal(kept, episodes)
+        return self._kept[name][2] if is_same else None
 
     def get(self, name: str, targets: NDArray[np.bool_], free: NDArray[np.bool_] | None) -> NDArray[np.float32]:
         """The distance field of that name: see `walking_fields`, or `city_block_fields` if `free` is None."""

@@ -100,6 +100,8 @@ class WorldsEditor(WorldsView):
     def _checked(self, agents: ArrayLike) -> NDArray[np.int64]:
         """The rows of agents in the arrays of the worlds. Raises UsageError unless they are distinct and exist."""
         rows = np.atleast_1d(np.asarray(agents))
+        if rows.shape == (0,):
+            return np.zeros(0, np.int64)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
             found = f"{rows.dtype} {list(rows.shape)}"
             raise UsageError(f"{self._part_title}: agents must be rows [n], integers; got {found}")
@@ -114,6 +116,8 @@ class WorldsEditor(WorldsView):
         self, rows: NDArray[np.int64], values: ArrayLike, name: str, lowest: int, highest: int
     ) -> NDArray[np.int64]:
         array = np.asarray(values)
+        if not len(rows) and array.size < 2:
+            return np.zeros(0, np.int64)
         if array.shape not in ((), (len(rows),)) or array.dtype.kind not in "iu":
             raise UsageError(
                 f"{self._part_title}: {name} must be an integer or integers [{len(rows)}]; got {array.dtype} "

@@ -356,24 +356,34 @@ class WorldsView:
     @cached_property
     def agent_distances(self) -> NDArray[np.int64]:
         """City-block distance of each agent to each agent of its world and itself. `[agents, num_agents] int64`"""
-        positions = self.by_world(self.positions)
-        apart = np.abs(positions[:, :, None] - positions[:, None]).sum(axis=-1)
+        rows, cols = self.by_world(self.positions).transpose(2, 0, 1)
+        apart = np.abs(rows[:, :, None] - rows[:, None]) + np.abs(cols[:, :, None] - cols[:, None])
         return _read_only(apart.reshape(self.agents, self.num_agents))
 
     def distances(self, name: str, through_walls: bool = False) -> NDArray[np.float32]:
         """Number of moves of each agent to the closest entity; infinity if there is none. `[agents] float32`
 
-        `name` is one of `find`. Paths lead around objects and through agents; the last move is the one into the cell of
-        the entity, so that the distance to an adjacent object is 1. With `through_walls`, the city-block distance.
+        `name` is one of `find`. Paths lead around objects, unless these are walkable, and through agents; the last move
+        is the one into the cell of the entity, so that the distance to an adjacent object is 1. With `through_walls`,
+        the city-block distance.
         """
         return self.at(self.distance_fields(name, through_walls))
 
     def distance_fields(self, name: str, through_walls: bool = False) -> NDArray[np.float32]:
         """The distance of each cell to the closest entity: see `distances`. `[worlds, rows, cols] float32`"""
+        worlds, key = self._worlds, f"{name} {through_walls}"
+        is_fixed = not worlds.compiled.has_swaps and not worlds.compiled.types.has_walkable
+        if self._fields is not None and is_fixed and name != "empty" and not name.startswith("agent"):
+            field = self._fields.of_episodes(key, worlds.turn_stream)
+            if field is not None:
+                return _read_only(field)
         targets = self.find(name)
         free = None if through_walls else (self.cells <= EMPTY) & (self.cells != OUTSIDE_CELL)
+        if free is not None and worlds.compiled.types.has_walkable:
+            objects = (self._grid >= worlds.first_converter).nonzero()
+            free[objects] = worlds.is_walkable(self._grid[objects].astype(np.int64) - worlds.first_converter)
         if self._fields is not None:
-            return _read_only(self._fields.get(f"{name} {through_walls}", targets, free))
+            return _read_only(self._fields.get(key, targets, free))
         return city_block_fields(targets) if free is None else walking_fields(targets, free)
 
     # -- memory and random numbers -----------------------------------------------------------------------------------

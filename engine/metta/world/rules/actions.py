@@ -74,14 +74,39 @@ def _has_conflicts(worlds: Worlds, turns: Turns) -> bool:
 def _batches_by_cell(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
     """Yield agent rows in batches to execute one after the other, as if all turns were executed in turn order.
 
-    The turns of a batch have no cell in common: neither those of the agents nor those that the turns read or change.
-    These are found anew for every batch, since an earlier turn can move or turn other agents.
+    Turns that have a cell in common with a reaching turn, or with one that has, and so on, are in different batches if
+    they have a cell in common: neither those of the agents nor those that the turns read or change. Their cells are
+    found anew for every batch, since an earlier turn can move or turn other agents.
     """
-    rows = worlds.all_agents
+    locks = np.stack(_touched_cells(worlds, turns, worlds.all_agents))
+    is_connected = _is_connected(worlds, turns, locks)
+    rows = is_connected.nonzero()[0]
+    ready = next(conflict_free_batches(worlds, turns, rows, list(locks[:, rows])))
+    is_connected[rows[ready]] = False
+    yield (~is_connected).nonzero()[0]
+    rows = is_connected.nonzero()[0]
     while rows.size:
         ready = next(conflict_free_batches(worlds, turns, rows, _touched_cells(worlds, turns, rows)))
         yield rows[ready]
         rows = np.delete(rows, ready)
+
+
+def _is_connected(worlds: Worlds, turns: Turns, locks: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each turn shares cells with a reaching turn or the use of a walkable object, directly or by other turns.
+
+    `locks [cells of a turn, agents]` are the cells that the turns read or change.
+    """
+    is_connected: NDArray[np.bool_] = turns.kind >= FIRST_REACHING
+    if worlds.compiled.types.has_walkable:
+        is_used = (turns.kind >= USES_CONVERTER[0]) & (turns.kind <= USES_CONVERTER[1])
+        is_connected |= is_used & (worlds.floor.take(locks[1], mode="clip") != EMPTY)
+    is_shared = np.zeros(len(worlds.grid), np.bool_)
+    count = 0
+    while (found := int(np.count_nonzero(is_connected))) > count:
+        count = found
+        is_shared[locks[:, is_connected]] = True
+        is_connected = np.asarray(is_shared[locks].any(axis=0))
+    return is_connected
 
 
 def _touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> list[NDArray[np.int64]]:

@@ -198,6 +198,7 @@ class CompiledConfig:
             type_row=type_row,
         )
         self.has_use = bool((self.actions.kind == TurnKind.USE).any())
+        self.has_swaps = bool((self.actions.kind == TurnKind.SWAP).any())
         self.has_reaching_kinds = bool((self.actions.kind >= FIRST_REACHING).any())
         is_attack = self.actions.kind <= TurnKind.ATTACK_NEAREST
         self.main_phase_has_costs = bool((~is_attack & (self.actions.has_cost | ~self.actions.possible)).any())
