@@ -48,6 +48,8 @@ def _newest_run(sources: Sequence[str]) -> str:
         if not api.job_rank():
             output.print_note(f"using {runs[0]}" + (f", the newest of {len(runs)} runs" if len(runs) > 1 else ""))
         return str(runs[0])
+    if len(sources) == 1 and (found := _experiment_named(first)):
+        return found
     if len(sources) > 1:
         raise UsageError(f"none of the {len(sources)} arguments is a run directory; name one")
     if set(sources[0]) & set("*?["):
@@ -57,21 +59,55 @@ def _newest_run(sources: Sequence[str]) -> str:
     raise UsageError(_no_run(first))
 
 
-def all_runs(sources: Sequence[str]) -> list[str]:
-    """The run directories that arguments name, in that order.
+def experiment(source: str) -> str:
+    """The directory of the experiment or the sweep that an argument names: its path, or the name of one in `./runs`.
 
-    A glob pattern stands for all that match it, an experiment for its runs that have begun.
+    A path, and a name that there is not, are returned unchanged, with `~` expanded.
+    """
+    path = str(api.user_path(source))
+    return path if os.path.lexists(path) else _experiment_named(path) or path
+
+
+def _experiment_named(name: str) -> str | None:
+    """The newest experiment or sweep of this name, which a note tells; None if there is none."""
+    if (found := api.find_experiment(name)) is None:
+        return None
+    output.print_note(f"using {found}")
+    return str(found)
+
+
+def is_experiment(source: str) -> bool:
+    """Whether an argument, or the part before its `:NAME`, is the directory of an experiment."""
+    return api.is_experiment(api.split_policy_name(source)[0])
+
+
+def policies_of_runs(source: str) -> dict[str, str]:
+    """Name of each run of an experiment -> path of its newest policy, with the `:NAME` at the end of `source`.
+
+    A note names the runs that have no checkpoint yet. Raises UsageError if none has one.
+    """
+    root, name = api.split_policy_name(source)
+    newest = {run: api.newest_checkpoint(run) for run in api.experiment_runs(root)}
+    found = {run.name: api.join_policy_name(path, name) for run, path in newest.items() if path}
+    if not found:
+        raise UsageError(f"{root} is an experiment of which no run has a checkpoint yet")
+    for run, path in newest.items():
+        if path is None:
+            output.print_note(f"left out: {run} has no checkpoint yet")
+    return found
+
+
+def all_runs(sources: Sequence[str]) -> list[str]:
+    """The directories of runs, experiments and sweeps that arguments name, in that order.
+
+    A glob pattern stands for all runs that match it.
     """
     runs: list[str] = []
     problems: list[str] = []
     for source in sources:
-        matches = api.find_runs([source]) if set(source) & set("*?[") else []
-        path = api.user_path(source)
         try:
-            if api.is_experiment(path):
-                runs += map(str, api.experiment_runs(path))
-            else:
-                runs += [str(run) for run in reversed(matches)] or [newest_run([source])]
+            matches = api.find_runs([source]) if set(source) & set("*?[") else []
+            runs += [str(run) for run in reversed(matches)] or [newest_run([source])]
         except UsageError as error:
             problems.append(str(error))
     if not runs:

@@ -90,6 +90,7 @@ from metta.evaluation.confidence_intervals import Interval, mean_interval
 from metta.evaluation.evaluate import EvalResult, eval_policy, evaluate
 from metta.evaluation.match import MatchResult, play_match
 from metta.experiments.job_pool import JobEnded, JobEvent
+from metta.experiments.names import find_experiment
 from metta.experiments.seeds import (
     ExperimentBegan,
     ExperimentEnded,
@@ -329,6 +330,7 @@ __all__ = [
     "export_policy",
     "failure_reason",
     "find_device",
+    "find_experiment",
     "find_preset",
     "find_runs",
     "find_suite",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn, Self
 
 import typer
 
@@ -78,43 +78,60 @@ def eval_(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a policy: mean rewards with 95 % confidence intervals.
+    """Evaluate a policy, or those of an experiment: mean rewards with 95 % confidence intervals.
 
-    Rewards are per agent and episode. The confidence interval of their mean is Student's t over episodes. Maps are
+    Rewards are per agent and episode. The confidence interval of their mean is Student's t over episodes; of an
+    experiment, whose runs are named by its directory, it is also given over the mean rewards of its runs. Maps are
     others than those of training and of evaluations during training, with every seed.
     """
     _check_options(suite, env, tasks, against, share, group)
     set_up_torch()
-    evaluated = resolve.newest_policy(*checkpoint, policy=policy)
+    source = resolve.newest_run(checkpoint, policy)
     against = against and resolve.newest_policy(against)
-    paths = [path for path in (evaluated, against) if path and path not in api.POLICIES]
-    files = {path: api.read_policy_file(path) for path in paths}
-    evaluation = _Evaluation(
-        evaluated, against, files, share, tuple(group or ()), episodes, baseline, seed, device, deterministic
-    )
+    kind = _kind(source, suite, tasks)
+    policies = resolve.policies_of_runs(source) if kind == "run" else {"": resolve.newest_policy(source)}
     if deterministic:
-        resolve.note_sampling(evaluated, *([against] if against else []))
-    for path, file in evaluation.files.items():  # a policy that plays nowhere is one error, without a world's name
-        _note_choice(path, api.load_policy(path, file=file).metadata)
+        resolve.note_sampling(*policies.values(), *([against] if against else []))
     rows: list[EvaluationRow] = []
     refusals: list[MettaError] = []
-    for name, env_config in resolve.eval_worlds(evaluated, env, suite, tasks, set_, files.get(evaluated)).items():
-        try:
-            rows.append(evaluation.row(name, env_config, is_named=bool(suite or tasks)))
-        except (CheckpointError, MapError, UsageError) as error:  # the policy may play in the other worlds
-            refusals.append(error)
-            rows.append(EvaluationRow(name, refusal=str(error)))
+    for run, path in policies.items():
+        has_baseline = baseline and not rows  # of several runs once: it would be the same each time
+        evaluation = _Evaluation.of(
+            path, against, share, tuple(group or ()), episodes, has_baseline, seed, device, deterministic
+        )
+        for world, env_config in resolve.eval_worlds(path, env, suite, tasks, set_, evaluation.files.get(path)).items():
+            try:
+                rows.append(evaluation.row(run or world, env_config, is_named=kind is not None))
+            except (CheckpointError, MapError, UsageError) as error:  # the policy may play in the other worlds
+                refusals.append(error)
+                rows.append(EvaluationRow(run or world, refusal=str(error)))
     if len(refusals) == len(rows):
-        if not (env or suite or tasks):
-            raise refusals[0]
-        raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))
+        _raise_all(refusals, rows if env or kind else [])
+    evaluated = source if kind == "run" else path
     if json:
-        settings = {"checkpoint": evaluated, "against": against, "suite": suite, "seed": seed}
-        settings |= {"deterministic": True} if deterministic else {}
-        evaluation_table.print_json(settings, rows, tasks)
+        settings: dict[str, Any] = {"experiment" if kind == "run" else "checkpoint": evaluated}
+        settings |= {"against": against, "suite": suite, "seed": seed, "deterministic": deterministic or None}
+        evaluation_table.print_json(settings, rows, kind)
     elif not quiet:
         title = f"{evaluated} against {against}" if against else evaluated
-        evaluation_table.print_table(title, rows, episodes, "task" if tasks else "world" if suite else None)
+        evaluation_table.print_table(title, rows, episodes, kind)
+
+
+def _kind(source: str, suite: str | None, tasks: bool) -> evaluation_table.Kind:
+    """What the rows of the evaluation are. Raises UsageError for an experiment in several worlds."""
+    if not resolve.is_experiment(source):
+        return "task" if tasks else "world" if suite else None
+    if suite or tasks:
+        option = "--suite" if suite else "--tasks"
+        raise UsageError(f"{source} is an experiment, whose runs are evaluated in one world; leave out {option}")
+    return "run"
+
+
+def _raise_all(refusals: list[MettaError], rows: list[EvaluationRow]) -> NoReturn:
+    """Raise the refusals as one error with the names of their rows; without rows, the only one as it is."""
+    if not rows:
+        raise refusals[0]
+    raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))
 
 
 def _note_choice(path: str, metadata: Mapping[str, Any]) -> None:
@@ -154,6 +171,15 @@ class _Evaluation:
     seed: int
     device: str | None
     deterministic: bool
+
+    @classmethod
+    def of(cls, checkpoint: str, against: str | None, *settings: Any) -> Self:
+        """The evaluation with these `settings`, the fields after `files`. Says how a best policy was chosen."""
+        paths = [path for path in (checkpoint, against) if path and path not in api.POLICIES]
+        files = {path: api.read_policy_file(path) for path in paths}
+        for path, file in files.items():  # a policy that plays nowhere is one error, without a world's name
+            _note_choice(path, api.load_policy(path, file=file).metadata)
+        return cls(checkpoint, against, files, *settings)
 
     def row(self, name: str, env_config: api.EnvConfig | None, is_named: bool) -> EvaluationRow:
         """The result in one world, by default the policy's training world.

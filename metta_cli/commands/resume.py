@@ -25,13 +25,13 @@ def resume(
 ) -> None:
     """Resume a run, an experiment or a sweep from checkpoints."""
     unused = {"--device": device, "--set": set_, "--total-timesteps": total_timesteps}
-    if len(run) == 1 and api.is_sweep(root := api.user_path(run[0])):
+    run_dir = resolve.newest_run(run)
+    if api.is_sweep(run_dir):
         if given := [name for name, value in unused.items() if value]:
-            raise UsageError(f"{root} is a sweep, whose settings cannot change; leave out {' and '.join(given)}")
-        work_on_sweep(str(root), jobs or 1, json, quiet)
+            raise UsageError(f"{run_dir} is a sweep, whose settings cannot change; leave out {' and '.join(given)}")
+        work_on_sweep(run_dir, jobs or 1, json, quiet)
         return
     set_up_torch()
-    run_dir = resolve.newest_run(run)
     changes = overrides(set_, device=device, total_timesteps=total_timesteps)
     if api.is_experiment(run_dir):
         with experiment_view(json, quiet) as view:

@@ -8,7 +8,7 @@ import typer
 
 from metta import api
 from metta.errors import TrainingError, UsageError
-from metta_cli import output
+from metta_cli import output, resolve
 from metta_cli.parameters import Debug, Jobs, Json, Quiet
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views.sweep_lines import JsonSweepView, PlainSweepView, SweepView, print_status
@@ -30,7 +30,10 @@ Storage = Annotated[
 ]
 Join = Annotated[
     str | None,
-    typer.Option(metavar="SWEEP", help="Work on this sweep together with other processes; SWEEP is its directory."),
+    typer.Option(
+        metavar="SWEEP",
+        help="Work on this sweep together with other processes; SWEEP is its directory or its name in runs/.",
+    ),
 ]
 Status = Annotated[
     str | None, typer.Option(metavar="SWEEP", help="Print the trials of this sweep and the best settings so far.")
@@ -59,10 +62,10 @@ def sweep(
     if run_dir is not None and file is None:
         raise UsageError(f"--run-dir names a new directory; leave it out with {names[0]}")
     if status is not None:
-        print_status(api.sweep_summary(status, storage), json)
+        print_status(api.sweep_summary(resolve.experiment(status), storage), json)
         return
     if join is not None:
-        work_on_sweep(join, jobs or 1, json, quiet, storage)
+        work_on_sweep(resolve.experiment(join), jobs or 1, json, quiet, storage)
         return
     assert file is not None
     loaded = api.load_sweep(file, storage)

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 from metta import api
 from metta_cli import output
@@ -20,13 +21,16 @@ SHOWN_COUNTERS = {
 }
 """Regular expression of the counters shown in the table of a single world -> unit, in this order. JSON has all."""
 
+Kind = Literal["world", "task", "run"] | None
+"""Rows of an evaluation: worlds of a suite, tasks of a curriculum, runs of an experiment; None: a single world."""
+
 
 @dataclass(frozen=True)
 class EvaluationRow:
     """The evaluation in one world: a result per policy, a match, or the message of the error that prevented it."""
 
     name: str
-    """name of the world"""
+    """name of the world, or of the run"""
     results: Mapping[str, api.EvalResult] | None = None
     """policy name -> result"""
     match: api.MatchResult | None = None
@@ -77,18 +81,21 @@ class EvaluationRow:
         return values
 
 
-def print_json(settings: Mapping[str, Any], rows: Sequence[EvaluationRow], are_tasks: bool) -> None:
-    """Print one JSON object per world, or one object with all tasks. Settings that are None are omitted."""
+def print_json(settings: Mapping[str, Any], rows: Sequence[EvaluationRow], kind: Kind) -> None:
+    """Print one JSON object per world, or one with all tasks or runs. Settings that are None are omitted."""
     given = {key: value for key, value in settings.items() if value is not None}
-    if are_tasks:
+    if kind == "run":
+        means = {name: {"num_runs": count, **_reward_as_json(mean)} for name, (mean, count) in _over_rows(rows).items()}
+        output.print_json(given | means | {"runs": {row.name: row.as_json() for row in rows}})
+    elif kind == "task":
         output.print_json(given | {"tasks": {row.name: row.as_json() for row in rows}})
-        return
-    for row in rows:
-        output.print_json(given | ({"env": row.name} if "suite" in given else {}) | row.as_json())
+    else:
+        for row in rows:
+            output.print_json(given | ({"env": row.name} if "suite" in given else {}) | row.as_json())
 
 
-def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, kind: str | None) -> None:
-    """Print a row for each of several worlds or tasks, which `kind` names; None: one world, with its counters."""
+def print_table(title: str, rows: Sequence[EvaluationRow], episodes: int, kind: Kind) -> None:
+    """Print a row for each row of a kind; None: one world, with its counters."""
     for row in rows:
         if row.refusal:
             output.print_note(f"{row.name}: {row.refusal}")
@@ -113,7 +120,17 @@ def _several_worlds(rows: Sequence[EvaluationRow], kind: str) -> tuple[list[str]
         [row.name, *(estimate(of[name]) if name in of else "-" for name in columns)]
         for row, of in zip(rows, found, strict=True)
     ]
+    if kind == "run":
+        means = _over_rows(rows)
+        cells.append(["mean of runs", *(estimate(means[name][0]) if name in means else "-" for name in columns)])
     return [kind, *columns], cells
+
+
+def _over_rows(rows: Sequence[EvaluationRow]) -> dict[str, tuple[api.Interval, int]]:
+    """Column -> mean of the mean rewards of the rows that have it, with its interval over these, and their number."""
+    found = [row.rewards | _policy_columns(row) for row in rows]
+    means = {name: [of[name].mean for of in found if name in of] for name in dict.fromkeys(chain(*found))}
+    return {name: (api.mean_interval(values), len(values)) for name, values in means.items()}
 
 
 def _policy_columns(row: EvaluationRow) -> dict[str, api.Interval]:

@@ -204,7 +204,7 @@ def end_lines(event: api.ExperimentEnded, runs: dict[str, RunStatus]) -> list[st
         *lines,
         "",
         "next:",
-        f"  evaluate  metta eval {directory}/{next(iter(runs))}",
+        f"  evaluate  metta eval {directory}",
         f"  compare   metta report {directory}",
         f"  watch     metta watch {directory}/{next(iter(runs))}",
         f"  resume    metta resume {directory}{more_steps}",

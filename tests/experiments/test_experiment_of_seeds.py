@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+from scipy import stats
 from tiny_runs import TINY, assert_same_weights, ignore, interrupt, metrics_of, tiny_config, weights_of
 from typer.testing import CliRunner
 
@@ -67,22 +69,53 @@ def test_killed_interrupted_and_resumed_as_if_alone(tmp_path: Path, monkeypatch:
     last = again.runs["seed_7"].run
     assert last is not None
     assert (last.checkpoint, last.agent_step) == (root / "seed_7" / "checkpoints" / "checkpoint_000040.pt", 20480)
-    check_commands_that_name_an_experiment(root, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    check_commands_that_name_an_experiment(Path("runs/both"), str(root))
+    root.rename(root.with_name("both-20260102-030405"))
+    root.with_name("both-20260102-030404").mkdir()
+    check_commands_that_name_an_experiment(Path("runs/both-20260102-030405"), "both")
 
 
-def check_commands_that_name_an_experiment(root: Path, folder: Path) -> None:
-    """Commands for one run say which runs there are; a report takes all of them."""
-    for command in (["eval"], ["replay"], ["watch"], ["export"], ["train", "quickstart", "--from"]):
-        ran = CliRunner().invoke(app, [*command, str(root)])
+def check_commands_that_name_an_experiment(root: Path, source: str) -> None:
+    """Commands for one run say which runs there are; a report, an evaluation and a tournament take all of them."""
+    for command in (["replay"], ["watch"], ["export"], ["train", "quickstart", "--from"]):
+        ran = CliRunner().invoke(app, [*command, source])
         assert ran.exit_code == 2, command
-        assert f"name one of the runs in it: {root}/seed_0, {root}/seed_7" in ran.stderr, command
+        assert "name one of the runs in it: " in ran.stderr, command
+        assert f"{root}/seed_0, " in ran.stderr, command
     ran = CliRunner().invoke(app, ["resume", str(root / "seed_0"), "--jobs", "2"])
     assert "--jobs is for experiments" in ran.stderr
     with pytest.raises(UsageError, match="already contains a run; resume it"):
         train_run(tiny_config(root), ignore)
-    page = folder / "page.html"
-    assert CliRunner().invoke(app, ["report", str(root), "--out", str(page)]).exit_code == 0
+    page = Path("page.html")
+    assert CliRunner().invoke(app, ["report", source, "--out", str(page)]).exit_code == 0
     assert "seed_7" in page.read_text(encoding="utf-8")
+    assert CliRunner().invoke(app, ["resume", source, "--quiet"]).exit_code == 0
+    check_evaluation(root, source)
+
+
+def check_evaluation(root: Path, source: str) -> None:
+    """The policy of each run as if evaluated alone, and their mean with its interval over runs."""
+    ran = CliRunner().invoke(app, ["eval", source, "--episodes", "2", "--json"])
+    found = json.loads(ran.stdout)
+    assert list(found["runs"]) == ["seed_0", "seed_7"]
+    alone = [
+        json.loads(CliRunner().invoke(app, ["eval", str(root / run), "--episodes", "2", "--json"]).stdout)
+        for run in found["runs"]
+    ]
+    assert [found["runs"][f"seed_{seed}"]["policy"] for seed in (0, 7)] == [values["policy"] for values in alone]
+    assert found["runs"]["seed_0"]["random"] == alone[0]["random"]
+    assert "random" not in found["runs"]["seed_7"]
+    rewards = [values["policy"]["mean_reward"] for values in alone]
+    low, high = stats.t.interval(0.95, 1, np.mean(rewards), stats.sem(rewards))
+    assert found["policy"]["mean_reward"] == pytest.approx(np.mean(rewards))
+    assert found["policy"]["reward_interval"] == pytest.approx([low, high])
+    assert found["policy"]["num_runs"] == 2
+    ran = CliRunner().invoke(app, ["eval", source, "--episodes", "2"])
+    rows = [line.split() for line in ran.stdout.splitlines()]
+    assert [row[0] for row in rows[-3:]] == ["seed_0", "seed_7", "mean"]
+    ran = CliRunner().invoke(app, ["eval", source, "--tasks"])
+    assert "an experiment, whose runs are evaluated in one world; leave out --tasks" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from metta.config.training import POLICIES
 from metta.config.validation.file_paths import split_policy_name, user_path
 from metta.errors import CheckpointError, SkippedFileWarning, UsageError
 from metta.evaluation.match import two_sides
+from metta.experiments.names import find_experiment
 from metta.run.run_directory import find_runs, newest_checkpoint, policy_file
 from metta.run.write_permissions import is_run
 
@@ -138,6 +139,8 @@ def _entrants(source: str, checkpoints: int) -> Iterator[tuple[Entrant, bool]]:
     if not os.path.lexists(path) and source in POLICIES:
         yield Entrant(source, source, _registered_digest(source)), True
         return
+    if not os.path.lexists(path) and not find_runs([source]):
+        path = find_experiment(source) or path
     if os.path.isdir(path) and not is_run(path) and not checkpoint_paths(path):
         runs = sorted(inner for inner in path.iterdir() if is_run(inner))
         if not runs:
