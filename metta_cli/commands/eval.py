@@ -78,9 +78,9 @@ def eval_(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Evaluate a policy, or those of an experiment: mean rewards with 95 % confidence intervals.
+    """Evaluate a policy or an experiment: mean rewards with intervals.
 
-    Rewards are per agent and episode. The confidence interval of their mean is Student's t over episodes; of an
+    Rewards are per agent and episode. The 95 % confidence interval of their mean is Student's t over episodes; of an
     experiment, whose runs are named by its directory, it is also given over the mean rewards of its runs. Maps are
     others than those of training and of evaluations during training, with every seed.
     """
