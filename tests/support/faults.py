@@ -55,7 +55,28 @@ HOLD_SECONDS = 0.5
 HURRY = 20.0
 """The runs' timers go so many times too fast: checkpoints, evaluations and replays every 50 milliseconds."""
 
-RUN = TINY.replace("total_timesteps = 4096", f"total_timesteps = {512 * EPOCHS}").replace(
+RULED = (
+    TINY.replace("altar = 2", "altar = 2, field = 4")
+    + """
+[env.rewards.exploration]
+weight = 0.1
+
+[env.features.signal]
+
+[env.terminations.goal]
+settings = { stat = "heart.gained", amount = 6 }
+
+[env.actions.signal]
+type = "signal"
+
+[env.objects.field]
+type = "field"
+settings = { item = "heart", regrowth = 0.05 }
+"""
+)
+"""Worlds with custom rules of every kind, some of which have memories, states and random numbers."""
+
+RUN = RULED.replace("total_timesteps = 4096", f"total_timesteps = {512 * EPOCHS}").replace(
     "evaluate_interval = 0",
     """evaluate_interval = 1
 replay_interval = 1
@@ -200,8 +221,8 @@ class Faults:
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "run.toml").write_text(RUN)
-        (folder / "first.toml").write_text(TINY)
-        (folder / "second.toml").write_text(TINY.replace("mine_red = 3", "mine_red = 1").replace("= 20\n", "= 13\n"))
+        (folder / "first.toml").write_text(RULED)
+        (folder / "second.toml").write_text(RULED.replace("mine_red = 3", "mine_red = 1").replace("= 20\n", "= 13\n"))
         os.chdir(folder)
         self.reference = folder / "undisturbed"
         life = Life("train", "run.toml", "--run-dir", "undisturbed", log=folder / "log", is_always_due=True)

@@ -16,6 +16,7 @@ import pytest
 from custom_rules import CUSTOM_OBJECTS
 from random_worlds import random_actions, random_tasks
 from rich.console import Console
+from tiny_runs import tiny_config
 
 from metta.agent.policy import make_agent
 from metta.api import EpisodePlayer, action_words
@@ -23,7 +24,10 @@ from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.scripted import ScriptedPolicy
 from metta.checkpoint import onnx_export
 from metta.config.agent import AgentModelConfig
+from metta.config.batch_plan import plan_batch
 from metta.config.env.env_config import EnvConfig
+from metta.config.loading.load import load_tasks
+from metta.config.plan.memory_estimate import memory_parts
 from metta.replay.mettascope import mettascope_document
 from metta.replay.recording import Replay, record_episode
 from metta.world.action_failures import failure_reason
@@ -200,6 +204,26 @@ def test_worker_processes_play_the_same_worlds() -> None:
     for name, value in env.state().items():
         np.testing.assert_array_equal(state[name], value)
     workers.close()
+
+
+def test_a_curriculum_varies_rules_and_check_counts_their_memory() -> None:
+    plain = tiny_config("", "env.rewards={exploration={}}")
+    weights, shared = "{values=[0.1, 0.5]}", "{values=[true, false]}"
+    buckets = f'{{"rewards.exploration.weight"={weights}, "rewards.exploration.settings.shared"={shared}}}'
+    varied = tiny_config(
+        "", "env.rewards={exploration={}}", "curriculum.type='low_reward'", f"curriculum.buckets={buckets}"
+    )
+    envs = load_tasks(varied).env_configs
+    rewards = {(env.rewards[0].weight, env.rewards[0].settings["shared"]) for env in envs}
+    assert rewards == {(weight, shared) for weight in (0.1, 0.5) for shared in (True, False)}
+    field = 'env.objects={field={type="field", settings={item="heart"}}}'
+    more = tiny_config("", "env.rewards={exploration={}}", field)
+    sizes = [
+        next(part.bytes for part in memory_parts(config, config.env, 64) if part.name == "worlds")
+        for config in (plain, more)
+    ]
+    num_worlds = plan_batch(plain.experience, plain.env.game.num_agents).num_worlds
+    assert sizes[1] - sizes[0] == num_worlds * 64 * 8
 
 
 # -- front ends --------------------------------------------------------------------------------------------------------

@@ -85,6 +85,15 @@ def experience_bytes(config: RunConfig, plan: BatchPlan, spec: EnvSpec) -> int:
     return observations + action_masks + outcomes + teacher + memory + groups
 
 
+def rule_bytes(env: EnvConfig, cells: int) -> int:
+    """Bytes of the custom rules of a world: sums of rewards, features, what is below agents; not their memories."""
+    at = [feature.options.at for feature in env.features]
+    num_agents, num_cell_features = env.game.num_agents, at.count("cells")
+    kinds = [entry.options for entry in env.object_types.values() if entry.options is not None]
+    per_cell = 5 * num_cell_features + 8 * any(kind.walkable for kind in kinds)
+    return cells * per_cell + num_agents * (4 * len(env.rewards) + len(at) - num_cell_features)
+
+
 def memory_parts(
     config: RunConfig, env: EnvConfig, cells: int, weights: Mapping[str, int] | None = None, device: str = "cpu"
 ) -> list[MemoryPart]:
@@ -97,7 +106,7 @@ def memory_parts(
     plan = joint_plan(config.experience, policies, env)
     worlds = MemoryPart(
         "worlds",
-        plan.num_worlds * (cells * CELL_BYTES + spec.num_agents * AGENT_BYTES),
+        plan.num_worlds * (cells * CELL_BYTES + spec.num_agents * AGENT_BYTES + rule_bytes(env, cells)),
         f"{plan.num_worlds:,} worlds of {cells:,} cells and {spec.num_agents:,} agents",
         "experience.forward_pass_minibatch_target_size",
         config.experience.forward_pass_minibatch_target_size,

@@ -56,9 +56,12 @@ class WorldsView:
 
     # -- for the code that calls parts -----------------------------------------------------------------------------
 
-    def begin(self, part: str, title: str) -> None:
-        """Start a call of a part: `part` is the key of its state and random stream, `title` its name in messages."""
-        self._part, self._part_title, self._draws = part, title, 0
+    def begin(self, part: str, title: str, first_draw: int = 0) -> None:
+        """Start a call of a part: `part` is the key of its state and random stream, `title` its name in messages.
+
+        Calls in the same step with another `first_draw`, at least 65,536 apart, have other random numbers.
+        """
+        self._part, self._part_title, self._draws = part, title, first_draw
 
     def end(self) -> None:
         """End the call of a part: store the memory of selected worlds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from metta.world.rules.inventory import Rows
 from metta.world.rules.turn_order import Turns
 from metta.world.state.compiled_rules import CompiledAction, CompiledObject
 from metta.world.state.worlds import Worlds
+
+FIRST_DRAW_OF_USE: Final = 65536
+"""Random numbers of `use` are others than those of `step` of the same object in the same step."""
 
 
 def act_custom(worlds: Worlds, turns: Turns, rows: Rows) -> None:
@@ -34,7 +37,8 @@ def use_objects(worlds: Worlds, rows: Rows, objects: NDArray[np.int64]) -> NDArr
     for kind in worlds.compiled.custom_objects:
         used = kind.has_row[types].nonzero()[0]
         if used.size and kind.use is not None:
-            result = kind.use(_editor(worlds, "objects", kind), rows[used], objects[used])
+            editor = _editor(worlds, "objects", kind, FIRST_DRAW_OF_USE)
+            result = kind.use(editor, rows[used], objects[used])
             success[used] = _checked(result, (len(used),), f"{kind.title}: use returned", worlds)
     return success
 
@@ -109,9 +113,9 @@ def _cells_at(worlds: Worlds, agents: Rows, positions: Any, action: CompiledActi
     return np.where(is_inside, cells, worlds.cell[agents, None])
 
 
-def _editor(worlds: Worlds, table: str, part: CompiledAction | CompiledObject) -> WorldsEditor:
+def _editor(worlds: Worlds, table: str, part: CompiledAction | CompiledObject, first_draw: int = 0) -> WorldsEditor:
     editor = WorldsEditor(worlds)
-    editor.begin(f"{table}.{part.type}", part.title)
+    editor.begin(f"{table}.{part.type}", part.title, first_draw)
     return editor
 
 
