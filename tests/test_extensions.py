@@ -322,7 +322,7 @@ def test_a_map_builder_of_a_package_draws_the_floor(here: Path) -> None:
 
 RULES = """
 import numpy as np
-from metta.api import FEATURES, REWARDS, TERMINATIONS
+from metta.api import ACTIONS, FEATURES, OBJECTS, REWARDS, TERMINATIONS
 
 @REWARDS.register("fresh")
 def fresh(worlds, per_cell: float = 1.0):
@@ -340,17 +340,34 @@ def footprints(worlds):
 @TERMINATIONS.register("unlucky")
 def unlucky(worlds, chance: float = 0.1):
     return worlds.random("world") < chance
+
+@ACTIONS.register("bow", touches="self")
+def bow(worlds, agents, arguments):
+    bows = worlds.memory("bows", dtype=np.int32)
+    bows[agents] += 1
+    return bows[agents] < 3
+
+@OBJECTS.register("lamp", states={"lit": 1.0})
+class lamp:
+    def use(self, worlds, agents, objects):
+        worlds.set_state(objects, "lit", 1 - worlds.state(objects, "lit"))
+        return np.ones(len(agents), bool)
 """
 RULES_IN_FILE = """
 [env.rewards.fresh]
 weight = 0.1
 [env.features.footprints]
 [env.terminations.unlucky]
+[env.actions.bow]
+type = "bow"
+[env.objects.lamp]
+type = "lamp"
 """
 
 
 def test_rules_of_a_package_are_trained_resumed_and_named_when_they_are_missing(here: Path) -> None:
     kinds = {"rewards": "fresh", "features": "footprints", "terminations": "unlucky"}
+    kinds |= {"actions": "bow", "objects": "lamp"}
     entries = {f"metta.{kind}": {name: f"my_rules:{name}"} for kind, name in kinds.items()}
     site = install(here / "site", "my-rules", entries, my_rules=RULES)
     (here / "ruled.toml").write_text(TINY + RULES_IN_FILE)
