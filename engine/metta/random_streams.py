@@ -81,5 +81,11 @@ def splitmix64(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return bits ^ (bits >> np.uint64(31))
 
 
+def uniform_numbers(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """The outputs of `splitmix64` as numbers in [0, 1), elementwise."""
+    uniform: NDArray[np.float64] = (splitmix64(bits) >> np.uint64(11)) * np.float64(2.0**-53)
+    return uniform
+
+
 def _integer_seed(sequence: np.random.SeedSequence) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -73,3 +73,16 @@ def walking_fields(targets: NDArray[np.bool_], free: NDArray[np.bool_]) -> NDArr
         field[reached] = distance
         frontier = reached & free
     return field
+
+
+def count_within(
+    marked: NDArray[np.bool_], world: NDArray[np.int64], positions: NDArray[np.int64], radius: int
+) -> NDArray[np.int64]:
+    """Number of cells of `marked [worlds, rows, cols]` at most `radius` rows and columns from each position. `[n]`"""
+    row, col = positions.T
+    padded = np.pad(marked, ((0, 0), (radius, radius), (radius, radius)))
+    sums = np.pad(padded.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))  # sums above and to the left
+    width = 2 * radius + 1
+    corners = sums[world, row + width, col + width] - sums[world, row, col + width]
+    counts: NDArray[np.int64] = corners - sums[world, row + width, col] + sums[world, row, col]
+    return counts

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from metta.errors import UsageError, did_you_mean
-from metta.random_streams import SPLITMIX64_STEP, splitmix64
-from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
+from metta.random_streams import SPLITMIX64_STEP, splitmix64, uniform_numbers
+from metta.world.parts.distances import DistanceFields, city_block_fields, count_within, walking_fields
 from metta.world.parts.outcomes import OUTCOMES, TERMINATED, WAS_TERMINATED
 from metta.world.state.worlds import EMPTY, MEMORY_DTYPES, OUTSIDE, Worlds
 
@@ -57,10 +57,7 @@ class WorldsView:
     # -- for the code that calls parts -----------------------------------------------------------------------------
 
     def begin(self, part: str, title: str, first_draw: int = 0) -> None:
-        """Start a call of a part: `part` is the key of its state and random stream, `title` its name in messages.
-
-        Calls in the same step with another `first_draw`, at least 65,536 apart, have other random numbers.
-        """
+        """Start a call of a part: `part` and `first_draw` are the key of its random stream, `title` is for messages."""
         self._part, self._part_title, self._draws = part, title, first_draw
 
     def end(self) -> None:
@@ -318,13 +315,8 @@ class WorldsView:
     def count_near(self, objects: ArrayLike, name: str, radius: int) -> NDArray[np.int64]:
         """Number of other objects whose state is not 0, at most `radius` rows and columns from each object."""
         rows = np.asarray(objects, np.int64)
-        worlds, (row, col) = self._worlds, self.object_positions(rows).T
-        has_state = np.pad(self.state_cells(name) > 0, ((0, 0), (radius, radius), (radius, radius)))
-        sums = np.pad(has_state.cumsum(axis=1).cumsum(axis=2), ((0, 0), (1, 0), (1, 0)))  # sums above and to the left
-        world, width = rows // max(1, worlds.converter_slots), 2 * radius + 1
-        corners = sums[world, row + width, col + width] - sums[world, row, col + width]
-        counts: NDArray[np.int64] = corners - sums[world, row + width, col] + sums[world, row, col]
-        return counts - (self.state(rows, name) > 0)
+        world, marked = rows // max(1, self._worlds.converter_slots), self.state_cells(name) > 0
+        return count_within(marked, world, self.object_positions(rows), radius) - (self.state(rows, name) > 0)
 
     def _state_columns(self, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         """The column of a state in `Worlds.converter_state` for each object; -1: its type does not have it. `[rows]`"""
@@ -376,15 +368,14 @@ class WorldsView:
         """The distance of each cell to the closest entity: see `distances`. `[worlds, rows, cols] float32`"""
         worlds, key = self._worlds, f"{name} {through_walls}"
         is_fixed = not worlds.compiled.has_swaps and not worlds.compiled.types.has_walkable
-        if self._fields is not None and is_fixed and name != "empty" and not name.startswith("agent"):
-            field = self._fields.of_episodes(key, worlds.turn_stream)
-            if field is not None:
-                return _read_only(field)
+        keeps = self._fields is not None and is_fixed and name != "empty" and not name.startswith("agent")
+        if keeps and self._fields and (field := self._fields.of_episodes(key, worlds.turn_stream)) is not None:
+            return _read_only(field)
         targets = self.find(name)
         free = None if through_walls else (self.cells <= EMPTY) & (self.cells != OUTSIDE_CELL)
         if free is not None and worlds.compiled.types.has_walkable:
             objects = (self._grid >= worlds.first_converter).nonzero()
-            free[objects] = worlds.is_walkable(self._grid[objects].astype(np.int64) - worlds.first_converter)
+            free[objects] = worlds.is_enterable(self._grid[objects])
         if self._fields is not None:
             return _read_only(self._fields.get(key, targets, free))
         return city_block_fields(targets) if free is None else walking_fields(targets, free)
@@ -443,11 +434,9 @@ class WorldsView:
 
     def _uniform(self, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
         """Uniform random numbers in [0, 1) of the next draw; `numbers` count those of a world from 0."""
-        draws = numbers.astype(np.uint64) + np.uint64(1 + (self._draws << 32))
         self._draws += 1
-        bits = splitmix64(keys + draws * SPLITMIX64_STEP) >> np.uint64(11)
-        uniform: NDArray[np.float64] = bits * np.float64(2.0**-53)
-        return uniform
+        draws = numbers.astype(np.uint64) + np.uint64(1 + ((self._draws - 1) << 32))
+        return uniform_numbers(keys + draws * SPLITMIX64_STEP)
 
     def _index(self, name: str, names: Sequence[str], kind: str, known: Sequence[str] | None = None) -> int:
         """The index of a name. Raises UsageError for an unknown one."""
@@ -457,6 +446,5 @@ class WorldsView:
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    view = array.view()
-    view.flags.writeable = False
+    (view := array.view()).flags.writeable = False
     return view
