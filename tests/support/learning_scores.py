@@ -61,6 +61,7 @@ GOALS: Final = {
     "object_use": Goal(1.05, 20, 0.9),
     "arena_small": Goal(1.05, 20, 0.9),
     "predator_prey": Goal(1.05, 20, 0.9),
+    "arena_teams": Goal(1.05, 20, 0.9),
     "curriculum": Goal(0.95, 30, worlds=SCENES),
     "keys_and_doors": Goal(0, 10, reward=1.3),
     "harvest": Goal(0, 10, reward=2.0),
