@@ -67,8 +67,9 @@ def _has_conflicts(worlds: Worlds, turns: Turns) -> bool:
     if compiled.has_reaching_kinds and (turns.kind >= FIRST_REACHING).any():
         return True
     # a door that is opened can be entered, and an object that is entered cannot be used
-    is_used = compiled.types.has_walkable and ((turns.kind >= USES_CONVERTER[0]) & (turns.kind <= USES_CONVERTER[1]))
-    return bool(np.any(is_used))
+    if not compiled.types.has_walkable:
+        return False
+    return bool(((turns.kind >= USES_CONVERTER[0]) & (turns.kind <= USES_CONVERTER[1])).any())
 
 
 def _batches_by_cell(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
