@@ -63,7 +63,7 @@ from metta.config.loading.reference import KeyReference, TableReference, config_
 from metta.config.loading.suites import SUITES, Suite, find_suite
 from metta.config.loading.sweep_file import SweepFile, load_sweep
 from metta.config.parts.registries import ACTIONS, FEATURES, OBJECTS, REWARDS, TERMINATIONS
-from metta.config.parts.settings import ActionName, EntityName, ItemName
+from metta.config.parts.settings import ActionName, EntityName, GroupName, ItemName
 from metta.config.plan.check import Derived, check_text
 from metta.config.policies import PolicyConfig, PolicySettings
 from metta.config.run import RunConfig, policy_settings
@@ -227,6 +227,7 @@ __all__ = [
     "FrozenPolicy",
     "GameConfig",
     "GroupConfig",
+    "GroupName",
     "Interval",
     "ItemName",
     "JobEnded",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher, get_close_matches
+from types import TracebackType
 
 MAX_SHOWN = 50
 """Maximum number of problems listed in one message; a file can have a million of them."""
@@ -176,3 +177,19 @@ class RenamedKeyWarning(ConfigWarning, FutureWarning):
 
 class SkippedFileWarning(UserWarning):
     """One of several files or directories is damaged or not of the expected kind; the others are used without it."""
+
+
+class Noted:
+    """A context manager that adds a note to an exception."""
+
+    def __init__(self, note: str):
+        self._note = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            error.add_note(self._note)

@@ -5,12 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS
+from metta.config.parts.settings import GroupName
 
 
 @REWARDS.register("test.near")
 def near(worlds, to: str = "altar", within: int = 3):  # type: ignore[no-untyped-def]  # as users write it
     """1 within some moves of an object."""
     return (worlds.distances(to) <= within).astype(np.float32)
+
+
+@REWARDS.register("test.escort")
+def escort(worlds, group: GroupName):  # type: ignore[no-untyped-def]  # as users write it
+    """1 for the agents of a group."""
+    return worlds.in_group(group).astype(np.float32)
 
 
 @REWARDS.register("test.new cells")

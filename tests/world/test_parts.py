@@ -12,7 +12,7 @@ import registered_parts  # noqa: F401  # registers the rules
 
 from metta.baselines.scripted import ScriptedPolicy
 from metta.config.env.env_config import EnvConfig
-from metta.config.parts.registries import FEATURES, REWARDS
+from metta.config.parts.registries import ACTIONS, FEATURES, OBJECTS, REWARDS
 from metta.errors import CheckpointError, ConfigError, UsageError
 from metta.evaluation.evaluate import evaluate
 from metta.world.env import MettaGridEnv
@@ -337,6 +337,8 @@ def test_a_wrong_result_is_named_with_rule_and_step(kind: str, problem: str) -> 
         ({"rewards": [{"type": "explroation"}]}, 'got "explroation"; did you mean "exploration"'),
         ({"rewards": [{"type": "test.new cells"}]}, r"rewards\[0\].name *must be set to letters"),
         ({"rewards": [{"type": "sunshine"}]}, 'got "sunshine": install the package that provides this reward'),
+        ({"rewards": {"sunshine": {"weight": 0.1}}}, 'got "sunshine": install the package that provides this reward'),
+        ({"rewards": {"test.escort": {"settings": {"group": "agnt"}}}}, 'unknown group "agnt"; did you mean "agent"'),
         ({"features": [{"type": "test.trail", "name": "hp"}]}, 'must not be the built-in feature "hp"'),
         ({"terminations": [{"type": "goal", "settings": {"by": "most"}}]}, 'by *must be one of "sum", "any", "all"'),
     ],
@@ -353,6 +355,67 @@ def test_a_rule_without_types_is_named() -> None:
         REWARDS.register("test.x", scale=1.0)
     with pytest.raises(UsageError, match='metta has a reward "distance"; choose another name'):
         REWARDS.register("distance")(lambda worlds: None)
+
+
+@pytest.mark.parametrize(
+    ("raising", "when"),
+    [
+        ("reward", 'the reward "mine" was called in step 1'),
+        ("act", 'the action "test.act" was called in step 1'),
+        ("touches", 'the action "test.touches" was called in step 1'),
+        ("possible", 'the action "test.possible" was called in step 0'),
+        ("__init__", 'the object "test.__init__" was made'),
+        ("step", 'the object "test.step" was called in step 1'),
+        ("use", 'the object "test.use" was used in step 1'),
+    ],
+)
+def test_an_exception_in_a_rule_has_a_note_of_the_rule(raising: str, when: str) -> None:
+    name = f"test.{raising}"
+
+    def fail(worlds: WorldsView, agents: Any = None, rows: Any = None) -> None:
+        if raising in ("touches", "possible"):  # these must not change the worlds
+            assert not isinstance(worlds, WorldsEditor)
+        raise ZeroDivisionError
+
+    def succeed(worlds: WorldsView, agents: Any, arguments: Any) -> None:
+        pass
+
+    actions, rewards = [{"key": "use", "type": "use"}], []
+    if raising == "reward":
+        REWARDS.register(name)(lambda worlds: fail(worlds) if worlds.steps.any() else np.zeros(worlds.agents, "f4"))
+        rewards = [{"type": name, "name": "mine"}]
+    elif raising in ("act", "touches", "possible"):
+        ACTIONS.register(name, **({} if raising == "act" else {raising: fail}))(fail if raising == "act" else succeed)
+        actions = [{"key": "mine", "type": name}]
+    else:
+        method = (lambda self: fail(self)) if raising == "__init__" else staticmethod(fail)
+        OBJECTS.register(name)(type("Thing", (), {raising: method}))
+    thing = {"name": "thing", "type": name if raising in ("__init__", "step", "use") else "wall"}
+    world = {"type": "Ascii", "map": "###\n#t#\n#a#\n###", "legend": {"a": "agent", "t": "thing"}}  # facing the thing
+    tables = {"objects": [thing], "actions": actions, "rewards": rewards, "map_builder": world}
+
+    def play() -> None:
+        env = MettaGridEnv(EnvConfig.model_validate({"game": {"num_agents": 1}, **tables}), seed=0)
+        env.reset()
+        if raising == "possible":
+            env.action_masks()
+        env.step(np.array([[0, 0]]))
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        play()
+    assert caught.value.__notes__ == [when]
+
+
+def test_a_state_of_a_rule_that_the_worlds_do_not_have_is_rejected() -> None:
+    state = env_of(rewards=[{"type": "test.new cells", "name": "new"}], terminations=[]).state()
+    with pytest.raises(CheckpointError, match="belongs to a custom rule that these worlds do not have"):
+        env_of(rewards=[], terminations=[]).load_state(state)
+
+
+def test_an_action_without_the_setting_of_its_arguments_is_named() -> None:
+    ACTIONS.register("test.no count", arguments="count")(lambda worlds, agents, arguments: None)
+    with pytest.raises(UsageError, match='takes its number of arguments from the setting "count", which it does not'):
+        EnvConfig.model_validate({"actions": [{"key": "mine", "type": "test.no count"}]})
 
 
 def test_an_unknown_name_in_a_rule_is_named_with_the_rule() -> None:

@@ -97,12 +97,13 @@ class EnvConfig(FrozenModel):
         return [*custom, *((part.REGISTRY, part.type) for parts in self.parts.values() for part in parts)]
 
     def _names_in_settings(self) -> Iterator[Problem]:
-        """Settings of custom rules that name an item, an entity or an action that does not exist."""
+        """Settings of custom rules that name an item, an entity, an action or a group that does not exist."""
         groups = [f"agent.{name}" for name in self.game.groups]
         known = {
             "item": self.game.inventory_item_names,
             "entity": [*self.object_types, "agent", *groups, "empty"],
             "action": [name for action in self.actions for name, _ in action.names_and_types],
+            "group": list(self.game.groups),
         }
         tables: dict[str, Sequence[PartConfig | ActionConfig | ObjectConfig]] = {
             **self.parts,

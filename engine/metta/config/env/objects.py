@@ -14,7 +14,7 @@ from metta.config.env.ranges import OrRange
 from metta.config.parts.registries import ACTIONS, MAX_ARGUMENTS, OBJECTS, ObjectOptions, PartRegistry
 from metta.config.parts.settings import SettingValue, checked_settings
 from metta.config.validation.frozen_model import Name, NamedTable, RegisteredName
-from metta.errors import Problem, RulesError
+from metta.errors import Problem, RulesError, UsageError
 
 Count = Annotated[int, Field(ge=0, le=255)]
 """Units of an item, limited to one byte of a token."""
@@ -159,7 +159,14 @@ class ActionConfig(NamedTable):
     @model_validator(mode="after")
     def _check_settings(self) -> Self:
         self.__dict__["settings"] = part_settings(ACTIONS, self.type, self.settings)
-        if self.type not in ACTIONS.simulated and not 0 <= self.largest_argument < MAX_ARGUMENTS:
+        if self.type in ACTIONS.simulated:
+            return self
+        if (arguments := ACTIONS.options(self.type).arguments) not in {*self.settings, *range(1, MAX_ARGUMENTS + 1)}:
+            raise UsageError(
+                f'the action "{self.type}" takes its number of arguments from the setting "{arguments}", which it does '
+                "not have"
+            )
+        if not 0 <= self.largest_argument < MAX_ARGUMENTS:
             message = f"must be from 1 to {MAX_ARGUMENTS}, as the number of arguments; got {self.largest_argument + 1}"
             raise RulesError([Problem(("settings", str(ACTIONS.options(self.type).arguments)), message)])
         return self

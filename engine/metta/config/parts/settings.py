@@ -28,7 +28,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 class NameOf:
     """Marks a setting as the name of something in the world, which is checked when a file is read; empty: nothing."""
 
-    kind: Literal["item", "entity", "action"]
+    kind: Literal["item", "entity", "action", "group"]
 
 
 ItemName = Annotated[str, NameOf("item")]
@@ -39,6 +39,9 @@ EntityName = Annotated[str, NameOf("entity")]
 
 ActionName = Annotated[str, NameOf("action")]
 """Type of a setting: the name of an action of the world, or empty."""
+
+GroupName = Annotated[str, NameOf("group")]
+"""Type of a setting: the name of a group of agents of the world, or empty."""
 
 SettingValue = Annotated[Any, WithJsonSchema({"type": ["boolean", "number", "string", "array", "object"]})]
 """A value whose type depends on the part."""

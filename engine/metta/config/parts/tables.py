@@ -41,8 +41,8 @@ class PartConfig(NamedTable):
 
     @classmethod
     def defaults(cls, name: str) -> dict[str, Any]:
-        """A table with the name of a registered part needs no `type`."""
-        return {"type": name} if name in cls.REGISTRY else {}
+        """A table whose name is that of a registered part needs no `type`."""
+        return {"type": name}
 
     @model_validator(mode="after")
     def _name_and_settings(self) -> Self:

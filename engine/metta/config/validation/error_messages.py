@@ -147,7 +147,8 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
 def _missing(root: type[FrozenModel], path: KeyPath, data: Any) -> str:
     """The end of the message about a missing key: its meaning, or which entry of a list an unknown name may mean."""
     table = table_at(root, path[:-1], data)
-    meaning = f": {table.model_fields[str(path[-1])].description}" if table else ""
+    description = table.model_fields[str(path[-1])].description if table else None
+    meaning = f": {description}" if description else ""
     entry = named_entry(annotation_at(root, path[:-2], data)) if len(path) > 1 else None
     if entry is None or path[-1] != "type":
         return meaning

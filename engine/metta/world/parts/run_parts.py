@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from metta.errors import UsageError
+from metta.errors import Noted, UsageError
 from metta.world.parts.compiled_parts import CompiledPart, CompiledReward
 from metta.world.parts.distances import DistanceFields
 from metta.world.parts.outcomes import NEXT_OUTCOME, OUTCOMES, RUNNING, TERMINATED, TRUNCATED
@@ -127,7 +126,7 @@ class _Call:
         """What a part returns. Raises UsageError, with part and step, unless it has this dtype and shape."""
         _, _, view = self.selection(part)
         view.begin(part.key, part.title)
-        with _Noted(f"{part.title} was called {self._when}"):
+        with Noted(f"{part.title} was called {self._when}"):
             result = part.function(view, **part.settings)
         view.end()
         if isinstance(result, np.ndarray) and result.dtype == dtype and result.shape == shape:
@@ -135,19 +134,3 @@ class _Call:
         found = f"{result.dtype} {list(result.shape)}" if isinstance(result, np.ndarray) else type(result).__name__
         expected = f"{np.dtype(dtype)} {list(shape)} ([{axes}])"
         raise UsageError(f"{part.title} must return {expected}, but returned {found} {self._when}")
-
-
-class _Noted:
-    """A context manager that adds a note to an exception."""
-
-    def __init__(self, note: str):
-        self._note = note
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            error.add_note(self._note)

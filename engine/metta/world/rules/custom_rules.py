@@ -1,19 +1,23 @@
-"""Calls of registered actions and objects: their functions, with the worlds to edit, and checks of their results."""
+"""Calls of registered actions and objects: their functions, with the worlds, and checks of their results."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.errors import UsageError
+from metta.errors import Noted, UsageError
 from metta.world.parts.editor import WorldsEditor
+from metta.world.parts.view import WorldsView
 from metta.world.rules.converters import advance_converters
 from metta.world.rules.inventory import Rows
 from metta.world.rules.turn_order import Turns
 from metta.world.state.compiled_rules import CompiledAction, CompiledObject
 from metta.world.state.worlds import Worlds
+
+View = TypeVar("View", bound=WorldsView)
 
 FIRST_DRAW_OF_USE: Final = 65536
 """Random numbers of `use` are others than those of `step` of the same object in the same step."""
@@ -25,8 +29,7 @@ def act_custom(worlds: Worlds, turns: Turns, rows: Rows) -> None:
     for action in worlds.compiled.custom_actions:
         agents = rows[action.has_row[action_rows]]
         if agents.size:
-            editor = _editor(worlds, "actions", action)
-            success = action.function(editor, agents, turns.argument[agents], **action.settings)
+            success = _act(worlds, action, action.function, WorldsEditor, agents, turns.argument[agents])
             worlds.success[agents] = _checked(success, (len(agents),), f"{action.title} returned", worlds)
 
 
@@ -37,8 +40,9 @@ def use_objects(worlds: Worlds, rows: Rows, objects: NDArray[np.int64]) -> NDArr
     for kind in worlds.compiled.custom_objects:
         used = kind.has_row[types].nonzero()[0]
         if used.size and kind.use is not None:
-            editor = _editor(worlds, "objects", kind, FIRST_DRAW_OF_USE)
-            result = kind.use(editor, rows[used], objects[used])
+            editor = _begin(WorldsEditor(worlds), kind, FIRST_DRAW_OF_USE)
+            with Noted(f"{kind.title} was used in step {worlds.clock}"):
+                result = kind.use(editor, rows[used], objects[used])
             success[used] = _checked(result, (len(used),), f"{kind.title}: use returned", worlds)
     return success
 
@@ -52,7 +56,9 @@ def advance_objects(worlds: Worlds) -> None:
             is_placed &= worlds.converter_cell >= 0
             objects = is_placed.nonzero()[0]
             if objects.size:
-                kind.step(_editor(worlds, "objects", kind), objects)
+                editor = _begin(WorldsEditor(worlds), kind)
+                with Noted(f"{kind.title} was called in step {worlds.clock}"):
+                    kind.step(editor, objects)
 
 
 def touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]:
@@ -72,7 +78,7 @@ def touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]
             touched = worlds.look_ahead(agents)[0][:, None]
         else:
             assert callable(touches)
-            positions = touches(_editor(worlds, "actions", action), agents, turns.argument[agents], **action.settings)
+            positions = _act(worlds, action, touches, WorldsView, agents, turns.argument[agents])
             touched = _cells_at(worlds, agents, positions, action)
         if touched.shape[1] > cells.shape[1]:
             cells = np.concatenate([cells, own[:, None].repeat(touched.shape[1] - cells.shape[1], axis=1)], axis=1)
@@ -91,8 +97,7 @@ def may_succeed(worlds: Worlds, action: int, argument: int) -> NDArray[np.bool_]
         agents = custom.has_row[action_rows].nonzero()[0]
         if custom.options.possible is not None and agents.size:
             arguments = np.full(len(agents), argument)
-            editor = _editor(worlds, "actions", custom)
-            result = custom.options.possible(editor, agents, arguments, **custom.settings)
+            result = _act(worlds, custom, custom.options.possible, WorldsView, agents, arguments)
             possible[agents] = _checked(result, (len(agents),), f"{custom.title}: possible returned", worlds)
     return possible
 
@@ -113,10 +118,22 @@ def _cells_at(worlds: Worlds, agents: Rows, positions: Any, action: CompiledActi
     return np.where(is_inside, cells, worlds.cell[agents, None])
 
 
-def _editor(worlds: Worlds, table: str, part: CompiledAction | CompiledObject, first_draw: int = 0) -> WorldsEditor:
-    editor = WorldsEditor(worlds)
-    editor.begin(f"{table}.{part.type}", part.title, first_draw)
-    return editor
+def _act(
+    worlds: Worlds,
+    action: CompiledAction,
+    function: Callable[..., Any],
+    view: type[View],
+    agents: Rows,
+    arguments: NDArray[np.int64],
+) -> Any:
+    """What a function of an action returns. Only with an editor as `view` can it change the worlds."""
+    with Noted(f"{action.title} was called in step {worlds.clock}"):
+        return function(_begin(view(worlds), action), agents, arguments, **action.settings)
+
+
+def _begin(view: View, part: CompiledAction | CompiledObject, first_draw: int = 0) -> View:
+    view.begin(part.key, part.title, first_draw)
+    return view
 
 
 def _checked(result: object, shape: tuple[int, ...], what: str, worlds: Worlds) -> NDArray[np.bool_]:
@@ -124,6 +141,6 @@ def _checked(result: object, shape: tuple[int, ...], what: str, worlds: Worlds) 
     array = np.asarray(result)
     if array.shape != shape or array.dtype != np.bool_:
         raise UsageError(
-            f"{what} {array.dtype} {list(array.shape)} in step {int(worlds.steps.max())}; it must be bool {list(shape)}"
+            f"{what} {array.dtype} {list(array.shape)} in step {worlds.clock}; it must be bool {list(shape)}"
         )
     return array

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ObjectConfig
 from metta.config.parts.registries import ACTIONS, OBJECTS, ActionOptions
+from metta.errors import Noted
 
 NOT_WALKABLE, ALWAYS_WALKABLE = -2, -1
 """Entries of `TypeTables.walkable`; others are the index of the state on which it depends."""
@@ -29,6 +30,11 @@ class CompiledAction:
     has_row: NDArray[np.bool_]  # [actions], whether an action row is one of them
 
     @property
+    def key(self) -> str:
+        """Prefix of the names of its arrays in `Worlds.part_arrays`."""
+        return f"actions.{self.type}"
+
+    @property
     def title(self) -> str:
         """The action, for messages."""
         return f'the action "{self.type}"'
@@ -43,6 +49,11 @@ class CompiledObject:
     step: Callable[..., Any] | None
     initial: NDArray[np.uint8]  # [states], their values at the start of an episode
     has_row: NDArray[np.bool_]  # [types], whether a type row is one of them
+
+    @property
+    def key(self) -> str:
+        """Prefix of the names of its arrays in `Worlds.part_arrays`."""
+        return f"objects.{self.type}"
 
     @property
     def title(self) -> str:
@@ -110,7 +121,9 @@ def compile_custom_objects(
     compiled = []
     for key in sorted(entry_of):
         entry = entry_of[key]
-        rules, options = OBJECTS.find(entry.type)(**entry.settings), OBJECTS.options(entry.type)
+        with Noted(f'the object "{entry.type}" was made'):
+            rules = OBJECTS.find(entry.type)(**entry.settings)
+        options = OBJECTS.options(entry.type)
         compiled.append(
             CompiledObject(
                 type=entry.type,

@@ -114,6 +114,9 @@ def _check_part_array(worlds: Worlds, name: str, array: object) -> None:
         _check(found == expected, f"{name} must be {expected}, but is {found}")
     _check(checked.dtype in MEMORY_DTYPES, f"{name} must not be {checked.dtype}")
     _check(np.isfinite(checked).all(), f"{name} has values that are not finite")
+    rules = tuple(f"{PART_PREFIX}{key}." for key in worlds.compiled.part_keys)
+    is_known = own is not None or name.startswith(rules)  # the memory of a rule is made when the rule asks for it
+    _check(is_known, f"{name} belongs to a custom rule that these worlds do not have")
 
 
 def _check_positions(worlds: Worlds, arrays: Arrays) -> None:
