@@ -49,7 +49,9 @@ def test_every_trained_preset_has_a_goal_and_scores() -> None:
         assert read_scores(name)["columns"], f"measure it: python tests/benchmarks/learning.py {name}"
         for stored in read_scores(name)["columns"].values():
             assert stored.keys() == layout.keys()
-            assert stored["worlds"].keys() == places(name).keys()
+            # a column that is older than the policies of a preset has rewards of its worlds only
+            worlds = {place for place in places(name) if ":" not in place}
+            assert worlds <= stored["worlds"].keys() <= places(name).keys()
             for run in stored["seeds"].values():
                 assert run.keys() == layout["seeds"]["0"].keys()
                 assert run["rewards"].keys() == stored["worlds"].keys()

@@ -76,7 +76,10 @@ def test_an_option_changes_the_entry_of_a_list_or_adds_one() -> None:
 def test_every_object_of_every_preset_can_be_changed_by_an_option(preset: str) -> None:
     config = load_config(preset)
     for name, entry in config.env.object_types.items():
-        if entry.type != "wall":
+        if entry.options is not None:  # of a registered type
+            changed = load_config(preset, [f"env.objects.{name}.color=77"])
+            assert changed.env.object_types[name].color == 77
+        elif entry.type != "wall":
             changed = load_config(preset, [f"env.objects.{name}.cooldown=77"])
             assert cooldowns(changed) == cooldowns(config) | {name: 77}
     for action in config.env.actions:
