@@ -21,6 +21,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "integer": (int,),
     "number": (int, float),
+    "any": (object,),
 }
 BAD = {case.name: case.toml for case in bad_configs()}
 
@@ -34,8 +35,8 @@ def mistakes(value: Any, schema: dict[str, Any]) -> list[str]:
         return [] if len(fitting) == 1 else [f"fits {len(fitting)} of {len(schema['oneOf'])} tables"]
     if "anyOf" in schema:
         return [] if any(not mistakes(value, choice) for choice in schema["anyOf"]) else ["fits no choice"]
-    names = schema.get("type", [])  # one, or a list
-    types = tuple(type_ for name in ([names] if isinstance(names, str) else names) for type_ in TYPES[name]) or (object,)
+    names = schema.get("type", "any")
+    types = tuple(type_ for name in ([names] if isinstance(names, str) else names) for type_ in TYPES[name])
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types and object not in types):
         return [f"is no {schema['type']}"]
     found = []

@@ -91,6 +91,12 @@ class CompiledParts:
         return bool(self.rewards or self.features or self.terminations)
 
     @property
+    def keys(self) -> list[str]:
+        """The key of every part."""
+        parts = [reward.part for reward in self.rewards] + [feature.part for feature in self.features]
+        return [part.key for part in (*parts, *(termination.part for termination in self.terminations))]
+
+    @property
     def num_layers(self) -> int:
         """Number of entities that a cell of the window can have: the one in the grid, and values of features."""
         return 2 if self.features_at("cells") else 1

@@ -187,8 +187,8 @@ class CompiledConfig:
         self.parts = CompiledParts(configs)
         self.custom_actions = compile_custom_actions(configs)
         self.custom_objects = compile_custom_objects(configs, type_row, len(self.types.names))
-        rules = [entry.part for entry in (*self.parts.rewards, *self.parts.features, *self.parts.terminations)]
-        self.part_keys = [rule.key for rule in (*rules, *self.custom_actions, *self.custom_objects)]
+        self.part_keys = self.parts.keys + [action.key for action in self.custom_actions]
+        self.part_keys += [kind.key for kind in self.custom_objects]
         lifetime = np.array([config.game.episode_lifetime or NEVER for config in configs])
         max_steps = np.array([config.game.max_steps or NEVER for config in configs])
         self.rulesets = Rulesets(
