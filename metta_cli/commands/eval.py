@@ -128,7 +128,7 @@ def _kind(source: str, suite: str | None, tasks: bool) -> evaluation_table.Kind:
 
 
 def _raise_all(refusals: list[MettaError], rows: list[EvaluationRow]) -> NoReturn:
-    """Raise the refusals as one error with the names of their rows; without rows, the only one as it is."""
+    """Raise all refusals as one error, each with the name of its row if there are rows."""
     if not rows:
         raise refusals[0]
     raise type(refusals[0])("\n  ".join(f"{row.name}: {row.refusal}" for row in rows))

@@ -50,7 +50,7 @@ class EvaluationRow:
 
     @property
     def policy_rewards(self) -> dict[str, dict[str, api.Interval]]:
-        """Name of each policy of the evaluated team -> column -> mean reward of its agents, whoever plays them there.
+        """Policy of the evaluated team -> column -> mean reward of the agents that it plays in the first one.
 
         Empty without a team.
         """

@@ -209,7 +209,7 @@ def record_final_values(agent: MettaAgent) -> list[torch.Tensor]:
             )
         return value(observations, memory, episode_starts, groups)
 
-    agent.value = recorded  # type: ignore[method-assign, assignment]
+    agent.value = recorded  # type: ignore[method-assign, assignment]  # calls are recorded
     return asked
 
 

@@ -117,7 +117,7 @@ def test_two_alike_policies_learn_what_one_shared_policy_learns(
         assert own[0] != own[1], key
     for (key, weight), *others in zip(*(agent.named_parameters() for agent in (shared, *both.values())), strict=True):
         assert weight.grad is not None
-        mean = torch.stack([other.grad for _, other in others]).mean(0)  # type: ignore[arg-type]  # none is None
+        mean = torch.stack([other.grad for _, other in others]).mean(0)  # type: ignore[arg-type]  # all have a gradient
         torch.testing.assert_close(weight.grad, mean, rtol=1e-3, atol=1e-6, msg=key)
 
 

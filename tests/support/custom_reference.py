@@ -45,7 +45,7 @@ class CustomReferenceWorld(ReferenceWorld):
         entity = self.grid.get(cell)
         if not isinstance(entity, Thing):
             return entity is None
-        walkable = entity.kind.options.walkable  # type: ignore[union-attr]
+        walkable = entity.kind.options.walkable  # type: ignore[union-attr]  # a registered type has options
         return walkable if isinstance(walkable, bool) else entity.states[walkable] > 0
 
     def _go(self, agent: Agent, cell: tuple[int, int]) -> None:

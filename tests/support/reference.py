@@ -85,7 +85,7 @@ class ReferenceWorld:
 
     def _place_object(self, row: int, col: int, kind: ObjectConfig) -> None:
         """Place an object of a registered type: see custom_reference.py."""
-        raise NotImplementedError
+        raise AssertionError("registered objects need a CustomReferenceWorld")
 
     def _step_objects(self) -> None:
         """Let objects of registered types change."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,45 +20,48 @@ NOT_WALKABLE, ALWAYS_WALKABLE = -2, -1
 
 
 @dataclass(frozen=True)
-class CompiledAction:
-    """Actions of a registered type with the same settings."""
+class _CompiledRule:
+    """Actions or objects of a registered type with the same settings."""
 
+    table: ClassVar[str]
+    """key of their list in `[env]`"""
+    kind: ClassVar[str]
+    """noun for messages"""
     type: str
-    function: Callable[..., Any]
-    options: ActionOptions
-    settings: dict[str, Any]
-    has_row: NDArray[np.bool_]  # [actions], whether an action row is one of them
+    has_row: NDArray[np.bool_]
+    """whether an action row, or a row of object types, is one of them"""
 
     @property
     def key(self) -> str:
-        """Prefix of the names of its arrays in `Worlds.part_arrays`."""
-        return f"actions.{self.type}"
+        """Prefix of the names of their arrays in `Worlds.part_arrays`."""
+        return f"{self.table}.{self.type}"
 
     @property
     def title(self) -> str:
-        """The action, for messages."""
-        return f'the action "{self.type}"'
+        """The action or object, for messages."""
+        return f'the {self.kind} "{self.type}"'
 
 
 @dataclass(frozen=True)
-class CompiledObject:
+class CompiledAction(_CompiledRule):
+    """Actions of a registered type with the same settings."""
+
+    table: ClassVar[str] = "actions"
+    kind: ClassVar[str] = ACTIONS.kind
+    function: Callable[..., Any]
+    options: ActionOptions
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CompiledObject(_CompiledRule):
     """Objects of a registered type with the same settings."""
 
-    type: str
+    table: ClassVar[str] = "objects"
+    kind: ClassVar[str] = OBJECTS.kind
     use: Callable[..., Any] | None  # methods of an instance of the registered class, if it has them
     step: Callable[..., Any] | None
     initial: NDArray[np.uint8]  # [states], their values at the start of an episode
-    has_row: NDArray[np.bool_]  # [types], whether a type row is one of them
-
-    @property
-    def key(self) -> str:
-        """Prefix of the names of its arrays in `Worlds.part_arrays`."""
-        return f"objects.{self.type}"
-
-    @property
-    def title(self) -> str:
-        """The object, for messages."""
-        return f'the object "{self.type}"'
 
 
 def compile_states(objects: Sequence[ObjectConfig], feature_names: Sequence[str]) -> dict[str, Any]:
