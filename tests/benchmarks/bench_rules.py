@@ -19,6 +19,7 @@ ROUNDS, STEPS = 9, 40
 WORLDS: dict[str, dict[str, Any]] = {
     "64 worlds x 4 agents": {"num_agents": 4, "width": 14, "height": 14},
     "64 worlds x 24 agents": {"num_agents": 24, "width": 25, "height": 25},
+    "256 worlds x 24 agents": {"num_agents": 24, "width": 25, "height": 25},
 }
 OBJECTS = {"mine_red": 6, "generator_red": 8, "altar": 8, "wall": 6}
 ACTION_TYPES = ("noop", "move", "rotate", "put_items", "get_items")
@@ -42,7 +43,7 @@ def heal(worlds, agents, arguments):  # type: ignore[no-untyped-def]  # as users
 class Subject:
     """A batch of worlds that is stepped by random actions."""
 
-    def __init__(self, game: dict[str, Any], rewards: list[str], last_action: str):
+    def __init__(self, num_worlds: int, game: dict[str, Any], rewards: list[str], last_action: str):
         actions = [{"type": type_, "key": type_} for type_ in (*ACTION_TYPES, last_action)]
         config = {
             "game": game,
@@ -50,7 +51,7 @@ class Subject:
             "rewards": [{"type": name} for name in rewards],
             "map_builder": {"objects": OBJECTS},
         }
-        self.env = MettaGridEnv(EnvConfig.model_validate(config), 64, seed=0)
+        self.env = MettaGridEnv(EnvConfig.model_validate(config), num_worlds, seed=0)
         self.env.reset()
         generator = np.random.default_rng(0)
         flat = np.array([pair for pair in self.env.spec.flat_actions if pair[0] < len(actions)])
@@ -67,11 +68,12 @@ class Subject:
 def main() -> None:
     """Print a line for each kind of rules in each of the worlds."""
     for title, game in WORLDS.items():
-        plain = Subject(game, [], "change_color")
+        num_worlds = int(title.split()[0])
+        plain = Subject(num_worlds, game, [], "change_color")
         subjects = {
-            "a reward": Subject(game, ["near"], "change_color"),
-            "an action": Subject(game, [], "heal"),
-            "a reward and an action": Subject(game, ["near"], "heal"),
+            "a reward": Subject(num_worlds, game, ["near"], "change_color"),
+            "an action": Subject(num_worlds, game, [], "heal"),
+            "a reward and an action": Subject(num_worlds, game, ["near"], "heal"),
         }
         ratios: dict[str, list[float]] = {name: [] for name in subjects}
         for subject in (plain, *subjects.values()):

@@ -29,6 +29,28 @@ ENV = EnvConfig().override(
     num_agents=3, width=8, height=8, map_builder={"objects": {"mine_red": 4}}, num_observation_tokens=60
 )
 
+RULES = EnvConfig.model_validate(
+    {
+        "game": {"num_agents": 3, "width": 8, "height": 8, "num_observation_tokens": 60},
+        "map_builder": {"objects": {"door": 3, "field": 6}},
+        "objects": [
+            {"name": "door", "type": "door", "settings": {"steps_open": 3}},
+            {"name": "field", "type": "field", "settings": {"item": "heart", "regrowth": 0.2}},
+        ],
+        "actions": [
+            {"key": "move", "type": "move"},
+            {"key": "rotate", "type": "rotate"},
+            {"key": "use", "type": "use"},
+            {"key": "swap", "type": "swap", "reserved": True},
+            {"key": "signal", "type": "signal", "settings": {"symbols": 3}},
+        ],
+        "features": {"signal": {}},
+        "rewards": {"exploration": {}},
+        "terminations": {"goal": {"settings": {"amount": 9}}},
+    }
+)
+"""A world with custom rules and an action that only other worlds have."""
+
 
 KINDS = [
     {"backbone": "cnn", "lstm_layers": 1},
@@ -50,11 +72,24 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
 
     With window 7, in a world other than that of the training, which has window 11.
     """
+    world = ENV.override(observation_height=window, observation_width=window)
+    assert_same_outputs(tmp_path, ENV, world, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["cnn", "mlp-masks"])
+def test_onnxruntime_outputs_are_those_of_torch_in_a_world_with_custom_rules(
+    tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    assert_same_outputs(tmp_path, RULES, RULES, kind)
+
+
+def assert_same_outputs(tmp_path: Path, training: EnvConfig, world: EnvConfig, kind: dict[str, Any]) -> None:
+    """Export a policy of the world `training` for `world`, and play it there with onnxruntime and with torch."""
     import onnxruntime  # noqa: PLC0415  # an extra
 
-    world = ENV.override(observation_height=window, observation_width=window)
     (tmp_path / "world.toml").write_text(dump_config(RunConfig(env=world)), encoding="utf-8")
-    env = MettaGridEnv(ENV, num_worlds=2)
+    env = MettaGridEnv(training, num_worlds=2)
     torch.manual_seed(0)
     config = AgentModelConfig(hidden_dim=8, **kind)
     agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", config)
@@ -62,7 +97,7 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
         for weight in agent.parameters():
             weight += 0.1 * torch.randn_like(weight)
     save_checkpoint(agent, tmp_path, epoch=7)
-    other = ["--env", str(tmp_path / "world.toml")] if window != 11 else []
+    other = ["--env", str(tmp_path / "world.toml")] if world != training else []
     ran = CliRunner().invoke(app, ["export", str(tmp_path / "checkpoint_000007.pt"), *other])
     assert ran.exit_code == 0, ran.output
     agent = load_policy(tmp_path / "checkpoint_000007.pt", env_config=world).agent
@@ -74,6 +109,7 @@ def test_onnxruntime_outputs_are_those_of_torch(tmp_path: Path, kind: dict[str, 
     assert [tuple(action) for action in meaning["flat_actions"]] == env.spec.flat_actions
     assert meaning["mask_actions"] == agent.uses_action_masks
     assert meaning["feature_names"] == env.spec.feature_names
+    assert meaning["action_names"] == env.spec.action_names
     observations, _ = env.reset(seed=0)
     memory = agent.initial_memory(env.agents)
     state = {

@@ -1,4 +1,4 @@
-"""The reference simulator with the registered actions and objects of custom_rules.py and of metta, as loops."""
+"""The reference simulator with the rules of custom_rules.py, registered_parts.py and metta, as loops."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from zlib import crc32
 import numpy as np
 from reference import CLOCKWISE, ReferenceWorld
 from reference_entities import Action, Agent, Converter, Entity
+from reference_rules import Cell, ReferenceRules
 
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ObjectConfig
@@ -25,12 +26,27 @@ class Thing(Converter):
 
 
 class CustomReferenceWorld(ReferenceWorld):
-    """A reference world with registered actions and objects. `turn_stream` is the key of its random numbers."""
+    """A reference world with custom rules. `turn_stream` is the key of its random numbers."""
 
     def __init__(self, config: EnvConfig, cells: np.ndarray, turn_stream: int):
         self.turn_stream = turn_stream
         self.floor: dict[tuple[int, int], Thing] = {}
         super().__init__(config, cells)
+        self.rules = ReferenceRules(self)
+
+    def reset(self) -> np.ndarray:
+        """The first observations `[agents, tokens, 3] uint8`."""
+        self._call_rules()
+        return super().reset()
+
+    def _call_rules(self) -> None:
+        self.rules.call()
+
+    def _is_terminated(self) -> bool:
+        return self.has_lifetime_ended() or self.rules.is_terminated
+
+    def _is_truncated(self) -> bool:
+        return super()._is_truncated() or self.rules.is_truncated
 
     def _place_object(self, row: int, col: int, kind: ObjectConfig) -> None:
         assert kind.options is not None
@@ -41,7 +57,8 @@ class CustomReferenceWorld(ReferenceWorld):
 
     # -- cells --------------------------------------------------------------------------------------------------
 
-    def _can_enter(self, cell: tuple[int, int]) -> bool:
+    def can_enter(self, cell: tuple[int, int]) -> bool:
+        """Whether an agent can move into the cell, which may have an object that lets it in."""
         entity = self.grid.get(cell)
         if not isinstance(entity, Thing):
             return entity is None
@@ -60,11 +77,25 @@ class CustomReferenceWorld(ReferenceWorld):
 
     def _features_of(self, entity: Entity) -> list[tuple[int, int]]:
         if not isinstance(entity, Thing):
+            found = super()._features_of(entity)
+            if isinstance(entity, Agent):
+                of_agents = sorted(self.rules.of_agents.items())
+                found += [(feature, values[entity.index]) for feature, values in of_agents if values[entity.index]]
             below = self.floor.get((entity.row, entity.col))
-            return super()._features_of(entity) + ([] if below is None else self._features_of(below))
+            return found if below is None else found + self._features_of(below)
         names = self.config.spec.feature_names
         states = [(names.index(name), value) for name, value in entity.states.items()]
         return [(0, entity.kind.type_id or 0), *states]
+
+    def _own_features(self, agent: Agent) -> list[tuple[int, int]]:
+        return [(feature, values[agent.index]) for feature, values in sorted(self.rules.own.items())]
+
+    def _features_by_cell(self) -> dict[Cell, list[tuple[int, int]]]:
+        found = super()._features_by_cell()
+        for feature, cells in sorted(self.rules.of_cells.items()):
+            for cell, value in cells.items():
+                found.setdefault(cell, []).extend([(feature, value)] if value else [])
+        return found
 
     # -- actions ------------------------------------------------------------------------------------------------
 
@@ -77,7 +108,7 @@ class CustomReferenceWorld(ReferenceWorld):
             return False
         row, col = STEPS[agent.orientation]
         target = other.row + row, other.col + col
-        if not self._is_inside(target) or not self._can_enter(target):
+        if not self.is_inside(target) or not self.can_enter(target):
             return False
         self._go(other, target)
         return True
@@ -103,7 +134,8 @@ class CustomReferenceWorld(ReferenceWorld):
         entity = self.grid.get((agent.row + row, agent.col + col))
         return entity if isinstance(entity, Agent) else None
 
-    def _is_inside(self, cell: tuple[int, int]) -> bool:
+    def is_inside(self, cell: tuple[int, int]) -> bool:
+        """Whether the cell is one of the map."""
         return 0 <= cell[0] < self.rows and 0 <= cell[1] < self.cols
 
     # -- objects ------------------------------------------------------------------------------------------------
@@ -160,7 +192,7 @@ class CustomReferenceWorld(ReferenceWorld):
             near = sum(abs(thing.row - row) <= radius and abs(thing.col - col) <= radius for row, col in ripe)
             if (thing.row, thing.col) not in ripe:
                 chance = settings["regrowth"] + settings["spread"] * near
-                thing.states["ripe"] = int(self._uniform("objects.field", number) < chance)
+                thing.states["ripe"] = int(self.uniform("objects.field", number) < chance)
 
     def _step_trap(self, traps: list[Thing]) -> None:
         for trap in traps:
@@ -173,13 +205,13 @@ class CustomReferenceWorld(ReferenceWorld):
         for thing in conveyors:
             row, col = STEPS[thing.kind.settings["direction"]]
             target, agent = (thing.row + row, thing.col + col), self._on(thing)
-            if agent is not None and self._is_inside(target) and self._can_enter(target):
+            if agent is not None and self.is_inside(target) and self.can_enter(target):
                 moves.setdefault(target, agent)
         for target, agent in moves.items():
             self._go(agent, target)
 
-    def _uniform(self, part: str, number: int) -> float:
-        """The random number of an object in this step, by SplitMix64."""
+    def uniform(self, part: str, number: int) -> float:
+        """A random number of a rule in this step, by SplitMix64; `number` counts from 0."""
         key = mix(self.turn_stream ^ mix(crc32(part.encode()) * STEP))
         key = mix(key + self.now * STEP)
         return float((mix(key + (number + 1) * STEP) >> 11) * 2.0**-53)

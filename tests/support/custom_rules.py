@@ -24,7 +24,7 @@ def two_ahead(worlds: WorldsEditor, agents: Rows, arguments: Rows) -> NDArray[np
     return worlds.positions[agents][:, None] + step[:, None] * np.array([[1], [2]])
 
 
-@ACTIONS.register("push", touches=two_ahead)
+@ACTIONS.register("push", touches=two_ahead, moves_others=True)
 def push(worlds: WorldsEditor, agents: Rows, arguments: Rows) -> NDArray[np.bool_]:
     """Push the agent ahead one cell further."""
     others = worlds.faced_agents[agents]
@@ -35,7 +35,7 @@ def push(worlds: WorldsEditor, agents: Rows, arguments: Rows) -> NDArray[np.bool
     return success
 
 
-@ACTIONS.register("spin", arguments=2)
+@ACTIONS.register("spin", arguments=2, moves_others=True)
 def spin(worlds: WorldsEditor, agents: Rows, arguments: Rows) -> NDArray[np.bool_]:
     """Turn the agent ahead clockwise (argument 0), or let it face oneself (1)."""
     others = worlds.faced_agents[agents]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import registered_parts  # noqa: F401  # registers the rewards, features and ends of episodes of random worlds
 from custom_rules import CUSTOM_ACTIONS, CUSTOM_OBJECTS
 
 from metta.config.env.env_config import EnvConfig
@@ -19,6 +20,8 @@ BUILDERS: dict[str, dict[str, Any]] = {
     "Caves": {"fill": 0.3, "rounds": 2},
 }
 """Map builders other than Random, with their fixed settings."""
+
+FEATURES = ("test.last action", "test.facing", "test.trail")
 
 ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
 
@@ -34,7 +37,7 @@ def random_tasks(
     """Configs that can share a batch: equal specs, all else different. By default a random number of agents.
 
     Without costs, actions and defense consume nothing, so only recipes and caps create or destroy items. With rules,
-    they have the registered actions and objects of custom_rules.py.
+    they have those of custom_rules.py, registered_parts.py and metta.
     """
     frame = _Frame.random(generator, with_costs, every_action, with_rules)
     if num_agents is not None:
@@ -62,6 +65,7 @@ class _Frame:
     entities: list[tuple[str, int]]  # name and type id of each object
     window: dict[str, int]
     rules: tuple[str, ...] = ()  # registered objects, which are named after their types
+    features: tuple[str, ...] = ()  # registered features, named alike
 
     @classmethod
     def random(
@@ -93,6 +97,7 @@ class _Frame:
                 "num_observation_tokens": int(generator.choice([2, 10, 40, 100])),
             },
             rules=CUSTOM_OBJECTS if with_rules else (),
+            features=("signal", *(name for name in FEATURES if generator.random() < 0.7)) if with_rules else (),
         )
 
     @classmethod
@@ -130,7 +135,57 @@ class _Task:
         game, actions = self._game(), [self._action(action) for action in frame.actions]
         builder = self._map([entry["name"] for entry in objects])
         game |= {side: builder.pop(side) for side in ("height", "width") if side in builder}
-        return EnvConfig.model_validate({"game": game, "objects": objects, "actions": actions, "map_builder": builder})
+        env = {"game": game, "objects": objects, "actions": actions, "map_builder": builder}
+        return EnvConfig.model_validate(env | (self._rules(env) if frame.rules else {}))
+
+    def _rules(self, env: dict[str, Any]) -> dict[str, Any]:
+        """Random rewards, features and ends of episodes for the other tables of `[env]`."""
+        generator, groups = self.generator, list(env["game"]["groups"])
+        names = [entry["name"] for entry in env["objects"]]
+        entities = [*names, "agent", *(f"agent.{group}" for group in groups), "empty"]
+        keys = [action["key"] for action in env["actions"] if action["enabled"] and action["type"] != "rotate"]
+        stats = [f"{self._item()}.gained", f"action.{generator.choice(keys)}.{generator.choice(['success', 'failed'])}"]
+        settings: dict[str, dict[str, Any]] = {
+            "distance": {
+                "to": str(generator.choice(entities)),
+                "gamma": float(generator.choice([0.0, 0.9, 1.0])),
+                "limit": float(generator.choice([2.5, 100.0])),
+                "through_walls": self._chance(0.3),
+            },
+            "exploration": {"shared": self._chance(0.5)},
+            "test.near": {"to": str(generator.choice(entities)), "within": self._amount(0, 1, 2, 4)},
+            "test.facing": {"to": str(generator.choice(entities))},
+            "test.trail": {"fade": self._amount(1, 60, 255)},
+            "signal": {"action": next(action["key"] for action in env["actions"] if action["type"] == "signal")},
+            "goal": {
+                "stat": str(generator.choice(stats)),
+                "amount": self._amount(2, 5, 15),
+                "by": str(generator.choice(["sum", "any", "all"])),
+            },
+            "test.random": {"probability": float(generator.choice([0.01, 0.05]))},
+        }
+        rewards = [type_ for type_ in ("distance", "exploration", "test.near", "test.new cells") if self._chance(0.6)]
+        ends = [type_ for type_ in ("goal", "test.random") if self._chance(0.5)]
+        return {
+            "rewards": [
+                {
+                    "type": type_,
+                    "name": f"reward_{index}",
+                    "weight": float(generator.uniform(-0.3, 0.5)),
+                    "groups": [group for group in groups if self._chance(0.3)],
+                    "settings": settings.get(type_, {}),
+                }
+                for index, type_ in enumerate(generator.permutation(rewards).tolist())
+            ],
+            "features": [
+                {"type": type_, "name": f"feature_{index}", "settings": settings.get(type_, {})}
+                for index, type_ in enumerate(self.frame.features)
+            ],
+            "terminations": [
+                {"type": type_, "truncates": self._chance(0.5), "settings": settings[type_], "name": f"end_{index}"}
+                for index, type_ in enumerate(ends)
+            ],
+        }
 
     def _map(self, names: list[str]) -> dict[str, Any]:
         """Mostly a small open floor with scattered objects, otherwise the map of another builder."""

@@ -90,6 +90,9 @@ class ReferenceWorld:
     def _step_objects(self) -> None:
         """Let objects of registered types change."""
 
+    def _call_rules(self) -> None:
+        """Call custom rewards, features and ends of episodes."""
+
     # -- section 4: one step ------------------------------------------------------------------------------------
 
     def reset(self) -> np.ndarray:
@@ -113,16 +116,27 @@ class ReferenceWorld:
         for attacks_now in (True, False):
             for index in order:
                 self._turn(self.agents[int(index)], *self.last_actions[int(index)], attacks_now)
+        self._call_rules()
         observations = self._observe()
         for agent in self.agents:
             agent.episode_reward = float32(agent.episode_reward + agent.reward)
-        terminated = 0 < self.game.episode_lifetime <= self.now
-        truncated = 0 < self.game.max_steps <= self.now and not terminated
+        terminated = self._is_terminated()
+        truncated = self._is_truncated() and not terminated
         rewards = self._shared_rewards()
         if (terminated or truncated) and self.game.diversity_bonus_enabled:
             rewards = self._with_diversity_bonus(rewards)
         flags = np.ones(len(self.agents), bool)
         return observations, rewards, flags & terminated, flags & truncated
+
+    def has_lifetime_ended(self) -> bool:
+        """Whether `episode_lifetime` steps have passed."""
+        return 0 < self.game.episode_lifetime <= self.now
+
+    def _is_terminated(self) -> bool:
+        return self.has_lifetime_ended()
+
+    def _is_truncated(self) -> bool:
+        return 0 < self.game.max_steps <= self.now
 
     def cells(self) -> np.ndarray:
         """The current map, encoded like the map given to the constructor. `[rows, cols] int16`"""
@@ -206,12 +220,13 @@ class ReferenceWorld:
         if argument == 1:
             facing = {UP: DOWN, DOWN: UP, LEFT: RIGHT, RIGHT: LEFT}[facing]
         target = self._cell(agent.row, agent.col, facing, 1, 0)
-        if target is None or not self._can_enter(target):
+        if target is None or not self.can_enter(target):
             return False
         self._go(agent, target)
         return True
 
-    def _can_enter(self, cell: tuple[int, int]) -> bool:
+    def can_enter(self, cell: tuple[int, int]) -> bool:
+        """Whether an agent can move into the cell."""
         return cell not in self.grid
 
     def _go(self, agent: Agent, cell: tuple[int, int]) -> None:
@@ -474,12 +489,20 @@ class ReferenceWorld:
         """(feature, value) of each token of an entity."""
         return features_of(entity)
 
+    def _own_features(self, agent: Agent) -> list[tuple[int, int]]:
+        """(feature, value) of each custom feature of an agent that only the agent itself observes."""
+        return []
+
+    def _features_by_cell(self) -> dict[tuple[int, int], list[tuple[int, int]]]:
+        return {cell: self._features_of(entity) for cell, entity in self.grid.items()}
+
     def _observe(self) -> np.ndarray:
         capacity = self.game.num_observation_tokens
         observations = np.full((len(self.agents), capacity, 3), 0xFF, np.uint8)
-        features = {cell: self._features_of(entity) for cell, entity in self.grid.items()}
+        features = self._features_by_cell()
         for agent in self.agents:
-            tokens = self.encoder.tokens(agent, self.last_actions[agent.index], self.now, features)
+            last_action, own = self.last_actions[agent.index], self._own_features(agent)
+            tokens = self.encoder.tokens(agent, last_action, self.now, own, features)
             written = min(len(tokens), capacity)
             observations[agent.index, :written] = tokens[:written]
             self.stats["tokens_written"] += written

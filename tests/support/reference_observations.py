@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from reference_entities import IDLE, Agent, Converter, Entity, float32
 
@@ -27,11 +27,19 @@ class ObservationEncoder:
         self.window = [(row, col, (row + rows) << 4 | (col + cols)) for row, col in window]
 
     def tokens(
-        self, observer: Agent, last_action: tuple[int, int], now: int, features: Mapping[Cell, list[tuple[int, int]]]
+        self,
+        observer: Agent,
+        last_action: tuple[int, int],
+        now: int,
+        own: Sequence[tuple[int, int]],
+        features: Mapping[Cell, list[tuple[int, int]]],
     ) -> list[list[int]]:
-        """All tokens (location, feature, value) of `observer`, without a limit on their number."""
+        """All tokens (location, feature, value) of `observer`, without a limit on their number.
+
+        `own` and `features` have (feature, value) of the tokens that it alone observes, and of those of each cell.
+        """
         global_values = self._global_values(observer, last_action, now)
-        tokens = [[self.center, 8 + index, value] for index, value in enumerate(global_values)]
+        tokens = [[self.center, feature, value] for feature, value in (*enumerate(global_values, 8), *own)]
         for row, col, location in self.window:
             found = features.get((observer.row + row, observer.col + col), ())
             tokens += [[location, feature, value] for feature, value in found]

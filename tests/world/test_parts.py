@@ -18,6 +18,7 @@ from metta.evaluation.evaluate import evaluate
 from metta.world.env import MettaGridEnv
 from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
 from metta.world.parts.editor import WorldsEditor
+from metta.world.parts.part_call import PartCall
 from metta.world.parts.view import WorldsView
 from metta.world.processes.process_worlds import ProcessWorlds, make_worlds
 
@@ -480,8 +481,8 @@ def test_a_view_of_some_worlds_has_their_rows() -> None:
         env.step(actions(step))
     whole, some = WorldsView(env._worlds), WorldsView(env._worlds, np.array([1, 3]))
     rows = np.r_[4:8, 12:16]
-    whole.begin("a.b", "a")
-    some.begin("a.b", "a")
+    whole.begin(PartCall("a.b", "a", "a.b"))
+    some.begin(PartCall("a.b", "a", "a.b"))
     for name in ("positions", "orientations", "groups", "inventories", "actions", "ahead", "agent_distances", "frozen"):
         np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
     np.testing.assert_array_equal(some.faced_agents >= 0, whole.faced_agents[rows] >= 0)
@@ -514,7 +515,7 @@ def test_an_editor_keeps_inventories_and_cells_consistent() -> None:
     env = MettaGridEnv(CONFIG, 2, seed=3)
     env.reset()
     editor = WorldsEditor(env._worlds)
-    editor.begin("actions.x", 'the action "x"')
+    editor.begin(PartCall("actions.x", 'the action "x"', "actions.x"))
     np.testing.assert_array_equal(editor.add_items([0, 5], "heart", [3, 300 - 45]), [3, 255])
     assert editor.inventory("heart")[[0, 5]].tolist() == [3, 255]
     assert editor.stat("heart.gained")[[0, 5]].tolist() == [3, 255]
@@ -556,6 +557,56 @@ def test_a_wrong_argument_is_named_with_the_rule(call: Any, problem: str) -> Non
     env = MettaGridEnv(CONFIG, 2, seed=3)
     env.reset()
     editor = WorldsEditor(env._worlds)
-    editor.begin("actions.x", 'the action "x"')
+    editor.begin(PartCall("actions.x", 'the action "x"', "actions.x"))
     with pytest.raises(UsageError, match=f'the action "x": .*{problem}'):
         call(editor)
+
+
+@pytest.mark.parametrize("change", ["move", "turn"])
+@pytest.mark.parametrize(("rule", "may"), [("action", False), ("moving action", True), ("use", False), ("step", True)])
+def test_only_rules_that_may_move_others_can_do_so(rule: str, may: bool, change: str) -> None:
+    def act(worlds: WorldsEditor, agents: Any = None, rows: Any = None) -> np.ndarray | None:
+        if change == "move":
+            worlds.move([1], [[3, 1]])
+        else:
+            worlds.turn([1], 3)
+        return None if rows is None else np.ones(len(agents), bool)
+
+    name = f"test.{rule} {change}"
+    tables: dict[str, Any] = {"actions": [{"key": "noop", "type": "noop"}, {"key": "mine", "type": "use"}]}
+    if "action" in rule:
+        ACTIONS.register(name, touches=lambda worlds, agents, _: worlds.positions[agents] + 1, moves_others=may)(act)
+        tables["actions"][1]["type"] = name
+    else:
+        method = act if rule == "use" else lambda worlds, objects: act(worlds)
+        OBJECTS.register(name)(type("Thing", (), {rule: staticmethod(method)}))
+    thing = {"name": "thing", "type": "wall" if "action" in rule else name}
+    world = {"type": "Ascii", "map": "#####\n#.t.#\n#.a.#\n#.a.#\n#####", "legend": {"a": "agent", "t": "thing"}}
+    config = {"game": {"num_agents": 2}, **tables, "objects": [thing], "map_builder": world}
+    env = MettaGridEnv(EnvConfig.model_validate(config), seed=0)
+    env.reset()
+    if may:
+        env.step(np.array([[1, 0], [0, 0]]))
+        assert (env.positions[1].tolist(), env.orientations[1]) == {"move": ([3, 1], 0), "turn": ([3, 2], 3)}[change]
+    else:
+        with pytest.raises(UsageError, match=f'"{name}": moves or turns agents other than those that act'):
+            env.step(np.array([[1, 0], [0, 0]]))
+
+
+def test_the_turns_of_agents_that_are_turned_before_are_taken_in_turn_order() -> None:
+    """The first agent turns the second one toward an empty cell, into which the second moves before the third one."""
+
+    def turn_left(worlds: WorldsEditor, agents: Any, arguments: Any) -> np.ndarray:
+        others = worlds.faced_agents[agents]
+        worlds.turn(others[others >= 0], 2)
+        return np.asarray(others >= 0)
+
+    ACTIONS.register("test.turn left", moves_others=True)(turn_left)
+    world = {"type": "Ascii", "map": "#####\n##..#\n#.@.#\n#@@.#\n#####"}
+    actions_ = [{"key": "turn", "type": "test.turn left"}, {"key": "move", "type": "move"}]
+    config = EnvConfig.model_validate({"game": {"num_agents": 3}, "actions": actions_, "map_builder": world})
+    env = MettaGridEnv(config, seed=0, auto_reset=False)
+    for order, expected in (([2, 0, 1], [[2, 1], [3, 1], [3, 2]]), ([2, 1, 0], [[2, 2], [2, 1], [3, 2]])):
+        env.reset()
+        env.step(np.array([[1, 0], [1, 0], [0, 0]]), order=np.array(order))
+        assert env.positions.tolist() == expected

@@ -9,7 +9,6 @@ import copy
 import json
 from collections import Counter
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +17,9 @@ from random_worlds import random_actions, random_tasks
 from rich.console import Console
 from tiny_runs import tiny_config
 
-from metta.agent.policy import make_agent
 from metta.api import EpisodePlayer, action_words
 from metta.baselines.random_policy import RandomPolicy
 from metta.baselines.scripted import ScriptedPolicy
-from metta.checkpoint import onnx_export
-from metta.config.agent import AgentModelConfig
 from metta.config.batch_plan import plan_batch
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.load import load_tasks
@@ -38,20 +34,12 @@ from metta_cli.key_bindings import KeyBindings
 from metta_cli.views.world_view import WorldView
 
 SEEDS = range(6)
-RULES = {
-    "rewards": [{"type": "exploration", "weight": 0.1}],
-    "features": [{"type": "signal", "settings": {"action": "SIGNAL"}}],
-    "terminations": [{"type": "goal", "settings": {"stat": "action.SIGNAL.success", "amount": 9}}],
-}
 
 
 @cache
 def tasks(seed: int, num_agents: int | None = None) -> tuple[EnvConfig, ...]:
     """Two random tasks with all kinds of rules."""
-    drawn = random_tasks(np.random.default_rng(seed), with_rules=True, num_agents=num_agents)
-    signal = next(action.key for action in drawn[0].actions if action.type == "signal")
-    rules = json.loads(json.dumps(RULES).replace("SIGNAL", signal))
-    return tuple(EnvConfig.model_validate({**task.model_dump(exclude_unset=True), **rules}) for task in drawn)
+    return tuple(random_tasks(np.random.default_rng(seed), with_rules=True, num_agents=num_agents))
 
 
 def make(seed: int, num_worlds: int = 4, first_world: int = 0, auto_reset: bool = True) -> MettaGridEnv:
@@ -277,15 +265,3 @@ def test_pettingzoo_plays_the_world() -> None:
         expected = world.step(some)
         np.testing.assert_array_equal(np.stack(list(found[0].values())), expected[0])
         assert list(found[1].values()) == expected[1].tolist()
-
-
-def test_the_metadata_of_an_exported_policy_names_features_and_actions() -> None:
-    config = tasks(2)[0]
-    env = MettaGridEnv(config)
-    model = AgentModelConfig(backbone="mlp", hidden_dim=8, mlp_layers=1)
-    agent = make_agent(env.single_observation_space, env.single_action_space, [], "cpu", model)
-    metadata: Any = json.loads(json.dumps(onnx_export._metadata(agent)))
-    assert {"signal", "open", "ripe", "sprung"} <= set(metadata["feature_names"])
-    assert metadata["feature_names"] == config.spec.feature_names
-    assert metadata["action_names"] == config.spec.action_names
-    assert {action for action, _ in metadata["flat_actions"]} == set(np.flatnonzero(config.spec.action_enabled))

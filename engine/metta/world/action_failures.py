@@ -13,7 +13,7 @@ from metta.world.rules.converters import MAX_HELD
 from metta.world.rules.custom_rules import act_custom, advance_objects, use_objects
 from metta.world.rules.inventory import can_afford
 from metta.world.rules.turn_order import Turns
-from metta.world.state.compiled_config import NEVER, USES_CONVERTER, TurnKind
+from metta.world.state.compiled_config import CUSTOM_KINDS, NEVER, USES_CONVERTER, TurnKind
 from metta.world.state.worlds import CONVERTING, COOLING, EMPTY, OUTSIDE, Worlds
 
 NOTHING_AHEAD: Final = "nothing"
@@ -82,7 +82,7 @@ def _reason(worlds: Worlds, row: int, turns: Turns) -> str | None:
         return None if worlds.is_enterable(entities)[0] else f"blocked by {_entity_name(worlds, row, entity)}"
     if kind == TurnKind.SWAP:
         return _swap_reason(worlds, row)
-    if kind in (TurnKind.CUSTOM, TurnKind.CUSTOM_REACHING):
+    if kind in CUSTOM_KINDS:
         act_custom(worlds, turns, rows)
         return None if worlds.success[row] else "it has no effect here"
     return _gift_reason(worlds, row, action_row) if kind == TurnKind.GIFT else None

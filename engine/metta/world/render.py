@@ -17,17 +17,12 @@ AGENT_GLYPHS = "^v<>"
 def view_cells(worlds: Worlds, world: int) -> NDArray[np.int16]:
     """The cells of a world: see `MettaGridEnv.cells`. `[rows, cols] int16`"""
     worlds.check_episode(world)
-    types, pad = worlds.compiled.types, worlds.pad
+    pad = worlds.pad
     game = worlds.compiled.tasks[int(worlds.task[world])].game
     slot = worlds.grid[worlds.slot_start[world] : worlds.slot_start[world] + worlds.slot_size].reshape(
         -1, worlds.stride
     )
-    codes = np.zeros(worlds.num_entity_ids, np.int16)
-    codes[worlds.first_swappable : worlds.first_agent] = types.type_id[types.num_plain_walls : types.num_walls]
-    codes[worlds.first_agent : worlds.first_plain_wall] = -1 - worlds.group_row % worlds.compiled.num_groups
-    codes[worlds.first_plain_wall : worlds.first_converter] = types.type_id[: types.num_plain_walls]
-    codes[worlds.first_converter :] = types.type_id[worlds.converter_type]
-    return codes[slot[pad : pad + game.height, pad : pad + game.width]]
+    return worlds.cell_codes()[slot[pad : pad + game.height, pad : pad + game.width]]
 
 
 def converter_rows(worlds: Worlds, world: int) -> NDArray[np.int64]:

@@ -49,6 +49,8 @@ class ActionOptions:
     touches: Literal["self", "ahead"] | Callable[..., Any] = "ahead"
     """the cells that the action reads or changes, besides that of the agent: "self", none; "ahead", the one that the
     agent faces; or a function with the parameters of the action that returns cells `[agents, k]`"""
+    moves_others: bool = False
+    """whether the action moves or turns other agents"""
     possible: Callable[..., Any] | None = None
     """function for action masks, with the parameters of the action: whether it may succeed, `[agents] bool`"""
 
@@ -57,6 +59,8 @@ class ActionOptions:
             raise UsageError(
                 f'the option "touches" of an action must be "self", "ahead" or a function; got {self.touches!r}'
             )
+        if self.moves_others and self.touches == "self":
+            raise UsageError('an action whose option "touches" is "self" must not have the option "moves_others"')
         if isinstance(self.arguments, int) and not 1 <= self.arguments <= MAX_ARGUMENTS:
             raise UsageError(
                 f'the option "arguments" of an action must be from 1 to {MAX_ARGUMENTS}; got {self.arguments}'

@@ -15,7 +15,7 @@ from metta.config.env.ranges import range_min
 from metta.geometry import STEPS
 from metta.world.observation.observe import window_cells
 from metta.world.rules.combat import AHEAD, LEFT
-from metta.world.state.compiled_config import ABSENT, CompiledConfig, TurnKind
+from metta.world.state.compiled_config import ABSENT, CUSTOM_KINDS, CompiledConfig, TurnKind
 from metta.world.state.compiled_rules import NOT_WALKABLE
 from metta.world.state.worlds import EMPTY, OUTSIDE, Worlds
 
@@ -36,10 +36,8 @@ SIDE_AT_EDGE = np.array([0, 2, 2, 0])
 
 ATTACKS = (TurnKind.ATTACK, TurnKind.ATTACK_NEAREST)
 OWN_KINDS = (TurnKind.ROTATE, TurnKind.ROTATE_BY, TurnKind.CHANGE_COLOR)
-"""Kinds that change only the agent itself: they succeed if it has the resources."""
-
-CUSTOM_KINDS = (TurnKind.CUSTOM, TurnKind.CUSTOM_REACHING)
-"""Kinds of registered actions: without the option `possible` they are as OWN_KINDS."""
+"""Kinds that change only the agent itself: they succeed if it has the resources. So are those of registered actions
+without the option `possible`."""
 
 MANY = np.iinfo(np.int16).max
 """More units than an agent can hold."""

@@ -28,9 +28,14 @@ class CompiledPart:
     configs: tuple[PartConfig | None, ...]
     """the entry of each ruleset; None where the ruleset does not have the part"""
     key: str
-    """name that distinguishes the part from all others of the worlds: prefix of its state, and its random stream"""
+    """name that distinguishes the part from all others of the worlds: prefix of its state"""
     rulesets: NDArray[np.bool_]
     """`[rulesets] bool`: whether the ruleset has the part"""
+
+    @property
+    def stream(self) -> str:
+        """Name of its random stream in each world, where no other part has the name."""
+        return f"{self.table}.{self.name}"
 
     @property
     def title(self) -> str:
@@ -107,14 +112,19 @@ class CompiledParts:
 
 
 def _compile(configs: Sequence[EnvConfig], table: str) -> Iterator[CompiledPart]:
-    """The parts of a list of `[env]`; entries of equal name, type and settings are one part."""
-    entries: dict[tuple[str, str, str], list[PartConfig | None]] = {}
+    """The parts of a list of `[env]`. Those of a ruleset are in the order of its config, whatever other rulesets have.
+
+    Entries in the same place of that order with equal name, type and settings are one part.
+    """
+    entries: dict[tuple[int, str, str, str], list[PartConfig | None]] = {}
     for ruleset, config in enumerate(configs):
-        for entry in config.parts[table]:
-            key = (entry.name, entry.type, json.dumps(entry.settings, sort_keys=True))
+        for place, entry in enumerate(config.parts[table]):
+            key = (place, entry.name, entry.type, json.dumps(entry.settings, sort_keys=True))
             entries.setdefault(key, [None] * len(configs))[ruleset] = entry
-    names = [name for name, _, _ in entries]
-    for index, ((name, type_, settings), owners) in enumerate(entries.items()):
+    keys = sorted(entries)
+    names = [name for _, name, _, _ in keys]
+    for index, key in enumerate(keys):
+        (_, name, type_, settings), owners = key, entries[key]
         earlier = names[:index].count(name)  # parts of this name with other settings, in other rulesets
         registry = next(entry for entry in owners if entry is not None).REGISTRY
         yield CompiledPart(

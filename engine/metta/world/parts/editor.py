@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from metta.errors import UsageError
 from metta.world.parts.view import WorldsView
 from metta.world.rules.inventory import update_items
+from metta.world.state.worlds import Worlds
 
 
 class WorldsEditor(WorldsView):
@@ -17,6 +18,11 @@ class WorldsEditor(WorldsView):
 
     `agents` are rows of agents, `[n]` distinct integers; other arguments have one value per agent, or one for all.
     """
+
+    def __init__(self, worlds: Worlds, movable: NDArray[np.int64] | None = None):
+        """`movable` are the only agents that can be moved and turned; None: all."""
+        super().__init__(worlds)
+        self._movable = movable
 
     def add_items(self, agents: ArrayLike, item: str, change: ArrayLike) -> NDArray[np.int64]:
         """Add `change` units of an item to the inventories of agents, or remove them if it is negative.
@@ -39,10 +45,10 @@ class WorldsEditor(WorldsView):
         both = self._checked(np.concatenate([np.atleast_1d(givers), np.atleast_1d(takers)]))
         from_, to = both[: len(both) // 2], both[len(both) // 2 :]
         if len(from_) != len(to):
-            raise UsageError(f"{self._part_title}: givers and takers must have the same length")
+            raise UsageError(f"{self._call.title}: givers and takers must have the same length")
         worlds, index = self._worlds, self._index(item, self.items, "item")
         wanted = self._values(from_, amount, "amount", 0, 255)
-        room = worlds.compiled.groups.cap[worlds.group_row[to], index] - worlds.inventory[to, index]
+        room = self.item_limits[to, index] - worlds.inventory[to, index]
         units = np.minimum(np.minimum(wanted, worlds.inventory[from_, index]), np.maximum(room, 0))
         update_items(worlds, from_, index, -units)
         return self._changed(update_items(worlds, to, index, units))
@@ -53,7 +59,7 @@ class WorldsEditor(WorldsView):
         If several agents of a world have the same target, the first one in `agents` gets it. Returns which agents
         moved. `[n] bool`
         """
-        rows, worlds = self._checked(agents), self._worlds
+        rows, worlds = self._checked_movable(agents), self._worlds
         row, col = np.broadcast_to(np.asarray(positions, np.int64), (len(rows), 2)).T
         is_inside = (row >= 0) & (row < self.shape[0]) & (col >= 0) & (col < self.shape[1])
         cells = (
@@ -71,7 +77,7 @@ class WorldsEditor(WorldsView):
 
     def turn(self, agents: ArrayLike, orientations: ArrayLike) -> None:
         """Set the orientations of agents: 0 up, 1 down, 2 left, 3 right."""
-        rows = self._checked(agents)
+        rows = self._checked_movable(agents)
         self._worlds.orientation[rows] = self._values(rows, orientations, "orientations", 0, 3)
         self.forget()
 
@@ -86,7 +92,7 @@ class WorldsEditor(WorldsView):
         rows = np.atleast_1d(np.asarray(objects, np.int64))
         columns = self._state_columns(rows, name)
         if rows.size and columns.min() < 0:
-            raise UsageError(f'{self._part_title}: an object of another type has no state "{name}"')
+            raise UsageError(f'{self._call.title}: an object of another type has no state "{name}"')
         self._worlds.converter_state[rows, columns] = self._values(rows, values, name, 0, 255)
         self._worlds.converter_changed[rows] = True
         self.forget()
@@ -97,6 +103,16 @@ class WorldsEditor(WorldsView):
         self._worlds.color[rows] = self._values(rows, colors, "colors", 0, 255)
         self.forget()
 
+    def _checked_movable(self, agents: ArrayLike) -> NDArray[np.int64]:
+        """Like `_checked`. Raises UsageError for agents that cannot be moved, since their turns may come later."""
+        rows = self._checked(agents)
+        if self._movable is not None and not np.isin(rows, self._movable).all():
+            raise UsageError(
+                f"{self._call.title}: moves or turns agents other than those that act; only actions registered with "
+                "moves_others=True, and the method step of objects, can do that"
+            )
+        return rows
+
     def _checked(self, agents: ArrayLike) -> NDArray[np.int64]:
         """The rows of agents in the arrays of the worlds. Raises UsageError unless they are distinct and exist."""
         rows = np.atleast_1d(np.asarray(agents))
@@ -104,12 +120,12 @@ class WorldsEditor(WorldsView):
             return np.zeros(0, np.int64)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
             found = f"{rows.dtype} {list(rows.shape)}"
-            raise UsageError(f"{self._part_title}: agents must be rows [n], integers; got {found}")
+            raise UsageError(f"{self._call.title}: agents must be rows [n], integers; got {found}")
         rows = rows.astype(np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= self.agents):
-            raise UsageError(f"{self._part_title}: agents must be rows from 0 to {self.agents - 1}")
-        if len(np.unique(rows)) < len(rows):
-            raise UsageError(f"{self._part_title}: agents must be distinct rows")
+            raise UsageError(f"{self._call.title}: agents must be rows from 0 to {self.agents - 1}")
+        if len(rows) > 1 and np.bincount(rows).max() > 1:
+            raise UsageError(f"{self._call.title}: agents must be distinct rows")
         return rows if self._selected is None else self._rows[rows]
 
     def _values(
@@ -120,11 +136,11 @@ class WorldsEditor(WorldsView):
             return np.zeros(0, np.int64)
         if array.shape not in ((), (len(rows),)) or array.dtype.kind not in "iu":
             raise UsageError(
-                f"{self._part_title}: {name} must be an integer or integers [{len(rows)}]; got {array.dtype} "
+                f"{self._call.title}: {name} must be an integer or integers [{len(rows)}]; got {array.dtype} "
                 f"{list(array.shape)}"
             )
         if array.size and (array.min() < lowest or array.max() > highest):
-            raise UsageError(f"{self._part_title}: {name} must be from {lowest} to {highest}")
+            raise UsageError(f"{self._call.title}: {name} must be from {lowest} to {highest}")
         return np.broadcast_to(array.astype(np.int64), (len(rows),))
 
     def _changed(self, result: NDArray[Any]) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from metta.errors import Noted, UsageError
 from metta.world.parts.compiled_parts import CompiledPart, CompiledReward
 from metta.world.parts.distances import DistanceFields
 from metta.world.parts.outcomes import NEXT_OUTCOME, OUTCOMES, RUNNING, TERMINATED, TRUNCATED
+from metta.world.parts.part_call import PartCall
 from metta.world.parts.view import WorldsView
 from metta.world.state.worlds import Worlds
 
@@ -125,7 +126,9 @@ class _Call:
     def checked(self, part: CompiledPart, dtype: DTypeLike, shape: tuple[int, ...], axes: str) -> NDArray[Any]:
         """What a part returns. Raises UsageError, with part and step, unless it has this dtype and shape."""
         _, _, view = self.selection(part)
-        view.begin(part.key, part.title)
+        if not view.num_worlds:  # none of these worlds has the part
+            return np.zeros(shape, dtype)
+        view.begin(PartCall(part.key, part.title, part.stream))
         with Noted(f"{part.title} was called {self._when}"):
             result = part.function(view, **part.settings)
         view.end()

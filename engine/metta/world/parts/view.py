@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final, Literal
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from metta.errors import UsageError, did_you_mean
-from metta.random_streams import SPLITMIX64_STEP, splitmix64, uniform_numbers
 from metta.world.parts.distances import DistanceFields, city_block_fields, count_within, walking_fields
 from metta.world.parts.outcomes import OUTCOMES, TERMINATED, WAS_TERMINATED
-from metta.world.state.worlds import EMPTY, MEMORY_DTYPES, OUTSIDE, Worlds
+from metta.world.parts.part_call import PartCall
+from metta.world.state.worlds import EMPTY, OUTSIDE_CELL, Worlds
 
 Per = Literal["agent", "world", "cell"]
-
-OUTSIDE_CELL: Final = np.iinfo(np.int16).min
-"""Value in `WorldsView.cells` of cells outside of a map that is smaller than the largest one."""
-
-MEMORY_TYPES: Final = "bool, int8 to int64, uint8 to uint32, float32 or float64"
 
 
 class WorldsView:
@@ -36,9 +30,7 @@ class WorldsView:
         self._worlds = worlds
         self._selected = selected
         self._fields = fields
-        self._part, self._part_title = "", "the program"
-        self._draws = 0
-        self._lent: dict[str, NDArray[Any]] = {}
+        self._call = PartCall()
         self.num_worlds: int = worlds.num_worlds if selected is None else len(selected)
         """number of worlds"""
         self.num_agents: int = worlds.num_agents
@@ -56,19 +48,17 @@ class WorldsView:
 
     # -- for the code that calls parts -----------------------------------------------------------------------------
 
-    def begin(self, part: str, title: str, first_draw: int = 0) -> None:
-        """Start a call of a part: `part` and `first_draw` are the key of its random stream, `title` is for messages."""
-        self._part, self._part_title, self._draws = part, title, first_draw
+    def begin(self, call: PartCall) -> None:
+        """Start a call of a part."""
+        self._call = call
 
     def end(self) -> None:
         """End the call of a part: store the memory of selected worlds."""
-        for name, array in self._lent.items():
-            self._worlds.part_by_world(name)[self._selected] = array.reshape(self.num_worlds, -1, *array.shape[1:])
-        self._lent.clear()
+        self._call.end(self._worlds, self._selected)
 
     def forget(self) -> None:
         """Discard what was derived from the state of the worlds, after the state has changed."""
-        for name in [name for name in self.__dict__ if isinstance(getattr(type(self), name, None), cached_property)]:
+        for name in self.__dict__.keys() & CACHED:
             del self.__dict__[name]
 
     def _of(self, name: str) -> NDArray[Any]:
@@ -160,6 +150,11 @@ class WorldsView:
         """Units of an item that each agent holds. `[agents] int16`"""
         return self.inventories[:, self._index(item, self.items, "item")]
 
+    @cached_property
+    def item_limits(self) -> NDArray[np.int64]:
+        """Largest number of units of each item that each agent can hold. `[agents, items] int64`"""
+        return _read_only(self._worlds.compiled.groups.cap[self._of("group_row")])
+
     @property
     def rewards(self) -> NDArray[np.float32]:
         """Reward of each agent in this step, without those of parts that are called later. `[agents] float32`"""
@@ -186,17 +181,11 @@ class WorldsView:
 
         0 for agents whose group does not have the statistic. Statistics of maps and tokens do not exist here.
         """
-        worlds = self._worlds
-        counters, group_rows = self._of("agent_counters"), self._of("group_row")
-        columns = [worlds.agent_columns.columns(row).get(name, []) for row in range(len(worlds.compiled.groups.names))]
-        if not any(columns):
-            known = {stat for row in range(len(columns)) for stat in worlds.agent_columns.columns(row)}
-            raise UsageError(f'{self._part_title}: unknown statistic "{name}"{did_you_mean(name, sorted(known))}')
-        values = np.zeros(self.agents, np.int64)
-        for group_row, own in enumerate(columns):
-            if own:
-                values += counters[:, own].sum(axis=1) * (group_rows == group_row)
-        return values
+        columns = self._worlds.agent_columns
+        totals = columns.totals(name, self._of("group_row"), self._of("agent_counters"))
+        if totals is None:
+            raise UsageError(f'{self._call.title}: unknown statistic "{name}"{did_you_mean(name, columns.all_names())}')
+        return totals
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
@@ -207,14 +196,7 @@ class WorldsView:
         0 is an empty cell, t > 0 an object of type id t, -(g + 1) an agent of group g; the smallest int16
         (OUTSIDE_CELL) is outside of a map that is smaller than the largest one.
         """
-        worlds, types = self._worlds, self._worlds.compiled.types
-        codes = np.zeros(worlds.num_entity_ids + 1, np.int16)
-        codes[worlds.first_swappable : worlds.first_agent] = types.type_id[types.num_plain_walls : types.num_walls]
-        codes[worlds.first_agent : worlds.first_plain_wall] = -1 - worlds.group_row % worlds.compiled.num_groups
-        codes[worlds.first_plain_wall : worlds.first_converter] = types.type_id[: types.num_plain_walls]
-        codes[worlds.first_converter : -1] = types.type_id[worlds.converter_type]
-        codes[OUTSIDE] = OUTSIDE_CELL
-        return _read_only(codes[self._grid])
+        return _read_only(self._worlds.cell_codes()[self._grid])
 
     @property
     def _grid(self) -> NDArray[np.int32]:
@@ -250,8 +232,11 @@ class WorldsView:
 
         Positions outside are moved to the closest cell. `[agents]`
         """
-        rows, cols = (self.positions if positions is None else positions).T
-        values: NDArray[Any] = cells[self.world, rows.clip(0, self.shape[0] - 1), cols.clip(0, self.shape[1] - 1)]
+        if positions is None:
+            rows, cols = self.positions.T
+        else:
+            rows, cols = positions.clip(0, np.array(self.shape) - 1).T
+        values: NDArray[Any] = cells[self.world, rows, cols]
         return values
 
     def place(self, values: ArrayLike, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
@@ -287,15 +272,19 @@ class WorldsView:
         slots.ravel()[worlds.converter_cell[rows]] = self.state(rows, name)
         return self._inner(slots)
 
+    def object_worlds(self, objects: ArrayLike) -> NDArray[np.int64]:
+        """World of each of `objects [n]`. `[n] int64`"""
+        return np.asarray(objects, np.int64) // max(1, self._worlds.converter_slots)
+
     def object_positions(self, objects: ArrayLike) -> NDArray[np.int64]:
         """(row, col) of `objects [n]`. `[n, 2] int64`"""
         worlds, rows = self._worlds, np.asarray(objects, np.int64)
-        return worlds.positions(worlds.converter_cell[rows] - worlds.slot_start[rows // worlds.converter_slots])
+        return worlds.positions(worlds.converter_cell[rows] - worlds.slot_start[self.object_worlds(rows)])
 
     def object_random(self, objects: ArrayLike) -> NDArray[np.float64]:
         """Uniform random numbers in [0, 1), one for each of `objects [n]`, as those of `random`. `[n] float64`"""
         world, number = np.divmod(np.asarray(objects, np.int64), max(1, self._worlds.converter_slots))
-        return self._uniform(self._random_keys()[world], number)
+        return self._call.uniform(self._random_keys()[world], number)
 
     @cached_property
     def faced_objects(self) -> NDArray[np.int64]:
@@ -315,8 +304,10 @@ class WorldsView:
     def count_near(self, objects: ArrayLike, name: str, radius: int) -> NDArray[np.int64]:
         """Number of other objects whose state is not 0, at most `radius` rows and columns from each object."""
         rows = np.asarray(objects, np.int64)
-        world, marked = rows // max(1, self._worlds.converter_slots), self.state_cells(name) > 0
-        return count_within(marked, world, self.object_positions(rows), radius) - (self.state(rows, name) > 0)
+        marked = self.state_cells(name) > 0
+        return count_within(marked, self.object_worlds(rows), self.object_positions(rows), radius) - (
+            self.state(rows, name) > 0
+        )
 
     def _state_columns(self, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         """The column of a state in `Worlds.converter_state` for each object; -1: its type does not have it. `[rows]`"""
@@ -392,27 +383,11 @@ class WorldsView:
         uint64, float32 or float64. Raises UsageError if the part asked for another shape or type before.
         """
         if per not in ("agent", "world", "cell"):
-            raise UsageError(f'{self._part_title}: per must be "agent", "world" or "cell"; got {per!r}')
-        dtype = np.dtype(dtype)
-        if dtype not in MEMORY_DTYPES:
-            raise UsageError(f"{self._part_title}: the dtype of a memory must be {MEMORY_TYPES}; got {dtype}")
-        worlds, key = self._worlds, f"{self._part}.{name}"
+            raise UsageError(f'{self._call.title}: per must be "agent", "world" or "cell"; got {per!r}')
         inner = tuple(shape) if isinstance(shape, Sequence) else (shape,)
         inner = (*self.shape, *inner) if per == "cell" else inner
-        whole = (worlds.agents if per == "agent" else worlds.num_worlds, *map(int, inner))
-        array = worlds.part_arrays.get(key)
-        if array is None:
-            array = worlds.part_arrays[key] = np.zeros(whole, dtype)
-        if array.shape != whole or array.dtype != dtype:
-            raise UsageError(
-                f'{self._part_title}: the memory "{name}" is {array.dtype} {list(array.shape)}, but was requested as '
-                f"{dtype} {list(whole)}"
-            )
-        if self._selected is None:
-            return array
-        if key not in self._lent:
-            self._lent[key] = self._rows_of(worlds.part_by_world(key))
-        return self._lent[key]
+        whole = (self._worlds.agents if per == "agent" else self._worlds.num_worlds, *map(int, inner))
+        return self._call.memory(self._worlds, self._selected, name, whole, dtype)
 
     def random(self, per: Per = "agent") -> NDArray[np.float64]:
         """Uniform random numbers in [0, 1): `[agents]`, `[worlds]` or `[worlds, rows, cols] float64`.
@@ -421,28 +396,26 @@ class WorldsView:
         """
         sizes = {"agent": (self.num_agents,), "world": (), "cell": self.shape}
         if per not in sizes:
-            raise UsageError(f'{self._part_title}: per must be "agent", "world" or "cell"; got {per!r}')
+            raise UsageError(f'{self._call.title}: per must be "agent", "world" or "cell"; got {per!r}')
         count = int(np.prod(sizes[per], dtype=np.int64))
-        uniform = self._uniform(self._random_keys()[:, None], np.arange(count)).reshape(self.num_worlds, *sizes[per])
+        uniform = self._call.uniform(self._random_keys()[:, None], np.arange(count)).reshape(
+            self.num_worlds, *sizes[per]
+        )
         return uniform.reshape(self.agents) if per == "agent" else uniform
 
     def _random_keys(self) -> NDArray[np.uint64]:
         """The key of this step's random numbers of the part in each world. `[worlds] uint64`"""
-        part = np.uint64(crc32(self._part.encode()))
-        key = splitmix64(self._of("turn_stream") ^ splitmix64(np.array([part]) * SPLITMIX64_STEP))
-        return splitmix64(key + self.steps.astype(np.uint64) * SPLITMIX64_STEP)
-
-    def _uniform(self, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Uniform random numbers in [0, 1) of the next draw; `numbers` count those of a world from 0."""
-        self._draws += 1
-        draws = numbers.astype(np.uint64) + np.uint64(1 + ((self._draws - 1) << 32))
-        return uniform_numbers(keys + draws * SPLITMIX64_STEP)
+        return self._call.keys(self._of("turn_stream"), self.steps)
 
     def _index(self, name: str, names: Sequence[str], kind: str, known: Sequence[str] | None = None) -> int:
         """The index of a name. Raises UsageError for an unknown one."""
         if not name or name not in names:
-            raise UsageError(f'{self._part_title}: unknown {kind} "{name}"{did_you_mean(str(name), known or names)}')
+            raise UsageError(f'{self._call.title}: unknown {kind} "{name}"{did_you_mean(str(name), known or names)}')
         return names.index(name)
+
+
+CACHED: Final = frozenset(name for name, value in vars(WorldsView).items() if isinstance(value, cached_property))
+"""Names of what a view keeps until `forget`."""
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

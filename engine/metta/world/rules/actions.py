@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from metta.world.rules.turn_order import RowsByKind, Turns, conflict_free_batche
 from metta.world.state.compiled_config import (
     ALWAYS_SUCCEEDS,
     CHANGES_CELL,
+    CUSTOM,
+    CUSTOM_MOVING,
     CUSTOM_REACHING,
     FIRST_AHEAD,
     FIRST_ATTACK,
@@ -23,12 +26,17 @@ from metta.world.state.compiled_config import (
     INVALID,
     LAST_REFUSED,
     MAIN_PHASE,
+    SWAP,
     USES_CONVERTER,
     TurnKind,
 )
 from metta.world.state.worlds import EMPTY, Worlds
 
 TURN_CLOCKWISE = np.array(CLOCKWISE)
+
+NO_ROWS = np.zeros(0, np.int64)
+NOBODY = np.uint64(np.iinfo(np.uint64).max)
+"""An order key after those of all agents."""
 
 _color = np.arange(256)
 COLOR_AFTER = np.stack(
@@ -76,20 +84,68 @@ def _batches_by_cell(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
     """Yield agent rows in batches to execute one after the other, as if all turns were executed in turn order.
 
     Turns that have a cell in common with a reaching turn, or with one that has, and so on, are in different batches if
-    they have a cell in common: neither those of the agents nor those that the turns read or change. Their cells are
-    found anew for every batch, since an earlier turn can move or turn other agents.
+    they have a cell in common: neither those of the agents nor those that the turns read or change. If a turn may move
+    or turn an agent before that agent's own turn, the cells in its world are found anew for every batch.
     """
     locks = np.stack(_touched_cells(worlds, turns, worlds.all_agents))
-    is_connected = _is_connected(worlds, turns, locks)
-    rows = is_connected.nonzero()[0]
-    ready = next(conflict_free_batches(worlds, turns, rows, list(locks[:, rows])))
-    is_connected[rows[ready]] = False
-    yield (~is_connected).nonzero()[0]
-    rows = is_connected.nonzero()[0]
+    is_pending = _is_connected(worlds, turns, locks)
+    rows, changing = is_pending.nonzero()[0], NO_ROWS
+    displaced = _first_displaced(worlds, turns, worlds.all_agents, locks)
+    if displaced is not None:
+        changes = (displaced < NOBODY)[worlds.world_of_agent]
+        rows, in_changing = rows[~changes[rows]], changes.nonzero()[0]
+        is_pending[in_changing] |= turns.order_key(in_changing) > displaced[worlds.world_of_agent[in_changing]]
+        changing = in_changing[is_pending[in_changing]]
+    batches = (rows[ready] for ready in conflict_free_batches(worlds, turns, rows, list(locks[:, rows])))
+    free = (~is_pending).nonzero()[0]
+    for batch, other in zip_longest(batches, _batches_of_changing(worlds, turns, changing), fillvalue=NO_ROWS):
+        yield np.concatenate([free, batch, other])
+        free = NO_ROWS
+
+
+def _batches_of_changing(worlds: Worlds, turns: Turns, rows: Rows) -> Iterator[Rows]:
+    """`_batches_by_cell` of the worlds in which turns move or turn agents. `rows` are the pending turns.
+
+    Turns after that of such an agent wait for it, since its cells are not known before.
+    """
     while rows.size:
-        ready = next(conflict_free_batches(worlds, turns, rows, _touched_cells(worlds, turns, rows)))
+        locks = _touched_cells(worlds, turns, rows)
+        ready = next(conflict_free_batches(worlds, turns, rows, locks))
+        displaced = _first_displaced(worlds, turns, rows, np.stack(locks))
+        if displaced is not None:
+            ready = ready[turns.order_key(rows[ready]) <= displaced[worlds.world_of_agent[rows[ready]]]]
         yield rows[ready]
         rows = np.delete(rows, ready)
+
+
+def _first_displaced(worlds: Worlds, turns: Turns, rows: Rows, locks: NDArray[np.int64]) -> NDArray[np.uint64] | None:
+    """The order key of the first agent of each world that an earlier turn may move or turn. `[worlds] uint64`
+
+    NOBODY in worlds without one; None if there is none at all. `rows` are the pending turns, `locks [cells, rows]`
+    their cells.
+    """
+    kind = turns.kind[rows]
+    displaces = kind == CUSTOM_MOVING
+    if worlds.compiled.has_swaps and worlds.compiled.custom_actions:
+        displaces |= kind == SWAP  # of a frozen agent, which may be unfrozen before its turn
+    displacing = displaces.nonzero()[0]
+    if not displacing.size:
+        return None
+    cells = locks[1:, displacing]
+    others, agents = worlds.agents_among(worlds.grid[cells]), np.broadcast_to(rows[displacing], cells.shape)
+    is_other = (others >= 0) & (others != agents)
+    if not is_other.any():
+        return None
+    is_pending = np.zeros(worlds.agents, np.bool_)
+    is_pending[rows] = kind > LAST_REFUSED
+    others, agents = others[is_other], agents[is_other]
+    keys = turns.order_key(others)
+    is_displaced = is_pending[others] & (keys > turns.order_key(agents))
+    if not is_displaced.any():
+        return None
+    first = np.full(worlds.num_worlds, NOBODY)
+    np.minimum.at(first, worlds.world_of_agent[others[is_displaced]], keys[is_displaced])
+    return first
 
 
 def _is_connected(worlds: Worlds, turns: Turns, locks: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -118,10 +174,10 @@ def _touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> list[NDArray[np.
     target, _ = worlds.look_toward(rows, worlds.orientation[rows] ^ np.where(is_move, turns.argument[rows], 0))
     # other turns depend on nobody; the cell of the agent's globals is a lock that no other turn has
     own = np.where(kind > LAST_REFUSED, own, worlds.globals_cell[rows])
-    is_ahead = (kind >= FIRST_AHEAD) & (kind < CUSTOM_REACHING) & (kind != TurnKind.CUSTOM)
+    is_ahead = (kind >= FIRST_AHEAD) & (kind != CUSTOM)
     locks = [own, np.where(is_ahead, target, own)]
-    custom = (kind == CUSTOM_REACHING).nonzero()[0]
-    if custom.size:
+    if any(callable(action.options.touches) for action in worlds.compiled.custom_actions):
+        custom = (kind >= CUSTOM_REACHING).nonzero()[0]
         for cells in touched_cells(worlds, turns, rows[custom]).T:
             locks.append(own.copy())
             locks[-1][custom] = cells
@@ -281,6 +337,6 @@ ACTION_FUNCTIONS: dict[tuple[int, int], Callable[[Worlds, Turns, Rows], None]] =
     CHANGES_CELL: _move_and_swap,
     (TurnKind.CUSTOM, TurnKind.CUSTOM): act_custom,
     (TurnKind.GIFT, TurnKind.GIFT): _gift,
-    (TurnKind.CUSTOM_REACHING, TurnKind.CUSTOM_REACHING): act_custom,
+    (TurnKind.CUSTOM_REACHING, TurnKind.CUSTOM_MOVING): act_custom,
 }
 """The function that executes each range of kinds; kinds that can conflict with each other have the same function."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from metta.errors import Noted, UsageError
 from metta.world.parts.editor import WorldsEditor
+from metta.world.parts.part_call import PartCall
 from metta.world.parts.view import WorldsView
 from metta.world.rules.converters import advance_converters
 from metta.world.rules.inventory import Rows
@@ -29,7 +30,8 @@ def act_custom(worlds: Worlds, turns: Turns, rows: Rows) -> None:
     for action in worlds.compiled.custom_actions:
         agents = rows[action.has_row[action_rows]]
         if agents.size:
-            success = _act(worlds, action, action.function, WorldsEditor, agents, turns.argument[agents])
+            editor = WorldsEditor(worlds, None if action.options.moves_others else agents)
+            success = _act(editor, worlds, action, action.function, agents, turns.argument[agents])
             worlds.success[agents] = _checked(success, (len(agents),), f"{action.title} returned", worlds)
 
 
@@ -40,7 +42,7 @@ def use_objects(worlds: Worlds, rows: Rows, objects: NDArray[np.int64]) -> NDArr
     for kind in worlds.compiled.custom_objects:
         used = kind.has_row[types].nonzero()[0]
         if used.size and kind.use is not None:
-            editor = _begin(WorldsEditor(worlds), kind, FIRST_DRAW_OF_USE)
+            editor = _begin(WorldsEditor(worlds, rows[used]), kind, FIRST_DRAW_OF_USE)
             with Noted(f"{kind.title} was used in step {worlds.clock}"):
                 result = kind.use(editor, rows[used], objects[used])
             success[used] = _checked(result, (len(used),), f"{kind.title}: use returned", worlds)
@@ -62,24 +64,19 @@ def advance_objects(worlds: Worlds) -> None:
 
 
 def touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> NDArray[np.int64]:
-    """The cells that turns of registered actions read or change, besides that of the agent. `[rows, cells] int64`
+    """The cells that functions name as those that turns of registered actions touch. `[rows, cells] int64`
 
-    Cells outside of the map are those of the agent.
+    Cells outside of the map are those of the agent, and so are those of actions without such a function.
     """
     action_rows, own = turns.action_row[rows], worlds.cell[rows]
     cells = own[:, None]
     for action in worlds.compiled.custom_actions:
-        members = action.has_row[action_rows].nonzero()[0]
-        touches = action.options.touches
-        if not members.size or touches == "self":
+        touches, members = action.options.touches, action.has_row[action_rows].nonzero()[0]
+        if not callable(touches) or not members.size:
             continue
         agents = rows[members]
-        if touches == "ahead":
-            touched = worlds.look_ahead(agents)[0][:, None]
-        else:
-            assert callable(touches)
-            positions = _act(worlds, action, touches, WorldsView, agents, turns.argument[agents])
-            touched = _cells_at(worlds, agents, positions, action)
+        positions = _act(WorldsView(worlds), worlds, action, touches, agents, turns.argument[agents])
+        touched = _cells_at(worlds, agents, positions, action)
         if touched.shape[1] > cells.shape[1]:
             cells = np.concatenate([cells, own[:, None].repeat(touched.shape[1] - cells.shape[1], axis=1)], axis=1)
         cells[members, : touched.shape[1]] = touched
@@ -97,7 +94,7 @@ def may_succeed(worlds: Worlds, action: int, argument: int) -> NDArray[np.bool_]
         agents = custom.has_row[action_rows].nonzero()[0]
         if custom.options.possible is not None and agents.size:
             arguments = np.full(len(agents), argument)
-            result = _act(worlds, custom, custom.options.possible, WorldsView, agents, arguments)
+            result = _act(WorldsView(worlds), worlds, custom, custom.options.possible, agents, arguments)
             possible[agents] = _checked(result, (len(agents),), f"{custom.title}: possible returned", worlds)
     return possible
 
@@ -119,20 +116,20 @@ def _cells_at(worlds: Worlds, agents: Rows, positions: Any, action: CompiledActi
 
 
 def _act(
+    view: WorldsView,
     worlds: Worlds,
     action: CompiledAction,
     function: Callable[..., Any],
-    view: type[View],
     agents: Rows,
     arguments: NDArray[np.int64],
 ) -> Any:
-    """What a function of an action returns. Only with an editor as `view` can it change the worlds."""
+    """What a function of an action returns. Only with an editor as `view` can it change the `worlds`."""
     with Noted(f"{action.title} was called in step {worlds.clock}"):
-        return function(_begin(view(worlds), action), agents, arguments, **action.settings)
+        return function(_begin(view, action), agents, arguments, **action.settings)
 
 
 def _begin(view: View, part: CompiledAction | CompiledObject, first_draw: int = 0) -> View:
-    view.begin(part.key, part.title, first_draw)
+    view.begin(PartCall(part.key, part.title, part.key, first_draw))
     return view
 
 

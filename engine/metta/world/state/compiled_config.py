@@ -55,6 +55,7 @@ class TurnKind:
     CUSTOM = 16  # of a registered type; changes only the agent itself
     GIFT = 17
     CUSTOM_REACHING = 18  # of a registered type; reads or changes other cells
+    CUSTOM_MOVING = 19  # of a registered type; also moves or turns other agents
 
     @classmethod
     def of(cls, type_: str) -> int:
@@ -63,7 +64,7 @@ class TurnKind:
         return kind
 
 
-NUM_KINDS = TurnKind.CUSTOM_REACHING + 1
+NUM_KINDS = TurnKind.CUSTOM_MOVING + 1
 
 # Constants in operations on arrays are arrays of the same type. For a few agents NumPy takes half the time, as there is
 # no Python number to convert.
@@ -71,17 +72,21 @@ FIRST_ATTACK = np.array(TurnKind.ATTACK, np.uint8)
 LAST_REFUSED = np.array(TurnKind.REFUSED, np.uint8)
 FIRST_AHEAD = np.array(TurnKind.PUT_ITEMS, np.uint8)
 """This kind and the later ones depend on the cell ahead."""
+SWAP = np.array(TurnKind.SWAP, np.uint8)
+CUSTOM = np.array(TurnKind.CUSTOM, np.uint8)
 CUSTOM_REACHING = np.array(TurnKind.CUSTOM_REACHING, np.uint8)
+CUSTOM_MOVING = np.array(TurnKind.CUSTOM_MOVING, np.uint8)
 FIRST_REACHING = np.array(TurnKind.GIFT, np.uint8)
 """This kind and the later ones change other agents, so that all turns around them are executed in turn order."""
 
 # inclusive ranges of kinds: (first, last)
 ATTACK_PHASE = (TurnKind.UNKNOWN_ACTION, TurnKind.ATTACK_NEAREST)  # executed in the attack phase
 INVALID = (TurnKind.INVALID_ARGUMENT, TurnKind.UNKNOWN_ACTION)  # penalized in the main phase
-MAIN_PHASE = (TurnKind.REFUSED, TurnKind.CUSTOM_REACHING)  # executed in the main phase
+MAIN_PHASE = (TurnKind.REFUSED, TurnKind.CUSTOM_MOVING)  # executed in the main phase
 ALWAYS_SUCCEEDS = (TurnKind.NOOP, TurnKind.CHANGE_COLOR)
 USES_CONVERTER = (TurnKind.PUT_ITEMS, TurnKind.USE)
 CHANGES_CELL = (TurnKind.MOVE, TurnKind.SWAP)
+CUSTOM_KINDS = (TurnKind.CUSTOM, TurnKind.CUSTOM_REACHING, TurnKind.CUSTOM_MOVING)
 
 
 @dataclass(frozen=True)
@@ -349,7 +354,10 @@ def _kind(name: str, action: ActionConfig) -> int:
         return TurnKind.ROTATE_BY
     if action.type in ACTIONS.simulated:
         return TurnKind.of(name)
-    return TurnKind.CUSTOM if ACTIONS.options(name).touches == "self" else TurnKind.CUSTOM_REACHING
+    options = ACTIONS.options(name)
+    if options.touches == "self":
+        return TurnKind.CUSTOM
+    return TurnKind.CUSTOM_MOVING if options.moves_others else TurnKind.CUSTOM_REACHING
 
 
 def _possible_defense(action: ActionConfig, items: Sequence[str]) -> dict[str, int]:

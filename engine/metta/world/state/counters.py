@@ -77,6 +77,24 @@ class AgentColumns:
             self._columns[group_row] = self._make_columns(group_row)
         return self._columns[group_row]
 
+    def totals(self, name: str, group_rows: NDArray[np.int64], counters: NDArray[np.int32]) -> NDArray[np.int64] | None:
+        """A statistic of agents, from `counters [agents, columns]`; None if no group has one of that name. `[agents]`
+
+        It is 0 for agents of other groups than those that have it.
+        """
+        columns = [self.columns(row).get(name, []) for row in range(len(self.compiled.groups.names))]
+        if not any(columns):
+            return None
+        values = np.zeros(len(group_rows), np.int64)
+        for group_row, own in enumerate(columns):
+            if own:
+                values += counters[:, own].sum(axis=1) * (group_rows == group_row)
+        return values
+
+    def all_names(self) -> list[str]:
+        """The names of all statistics of agents, sorted."""
+        return sorted({name for row in range(len(self.compiled.groups.names)) for name in self.columns(row)})
+
     def _make_columns(self, group_row: int) -> dict[str, list[int]]:
         compiled = self.compiled
         ruleset, own = divmod(group_row, compiled.num_groups)

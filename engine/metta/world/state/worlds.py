@@ -32,6 +32,9 @@ from metta.world.state.counters import AgentColumns, ConverterColumns, InvalidCo
 OUTSIDE = -1
 EMPTY = 0
 
+OUTSIDE_CELL = np.iinfo(np.int16).min
+"""Cell code of cells outside of a map that is smaller than the largest one, see `Worlds.cell_codes`."""
+
 # phases of a converter
 IDLE, CONVERTING, COOLING = 0, 1, 2
 
@@ -283,6 +286,20 @@ class Worlds:
         """(row, col) in the world of cells given by their index within a slot. `[cells, 2] int64`"""
         row, col = np.divmod(cells, self.stride)
         return np.stack([row - self.pad, col - self.pad], axis=1)
+
+    def cell_codes(self) -> NDArray[np.int16]:
+        """The cell code of each entity, by entity id, as in `MettaGridEnv.cells`. `[entity ids + 1] int16`
+
+        The last one, for the id OUTSIDE, is OUTSIDE_CELL.
+        """
+        types = self.compiled.types
+        codes = np.zeros(self.num_entity_ids + 1, np.int16)
+        codes[self.first_swappable : self.first_agent] = types.type_id[types.num_plain_walls : types.num_walls]
+        codes[self.first_agent : self.first_plain_wall] = -1 - self.group_row % self.compiled.num_groups
+        codes[self.first_plain_wall : self.first_converter] = types.type_id[: types.num_plain_walls]
+        codes[self.first_converter : -1] = types.type_id[self.converter_type]
+        codes[OUTSIDE] = OUTSIDE_CELL
+        return codes
 
     def wall_ids_of(self, other: Worlds) -> NDArray[np.int32]:
         """Entity ids of walls in these worlds, indexed by their ids in `other` worlds of the same compiled config.
