@@ -80,7 +80,7 @@ class WorldsView:
     @cached_property
     def world(self) -> NDArray[np.int64]:
         """World of each agent, 0 to num_worlds - 1. `[agents] int64`"""
-        return _read_only(np.repeat(np.arange(self.num_worlds), self.num_agents))
+        return _read_only(self._worlds.world_of_agent[: self.agents])
 
     @cached_property
     def steps(self) -> NDArray[np.int64]:
