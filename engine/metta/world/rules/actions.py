@@ -26,6 +26,7 @@ from metta.world.state.compiled_config import (
     INVALID,
     LAST_REFUSED,
     MAIN_PHASE,
+    MOVE,
     SWAP,
     USES_CONVERTER,
     TurnKind,
@@ -162,16 +163,16 @@ def _is_connected(worlds: Worlds, turns: Turns, locks: NDArray[np.int64]) -> NDA
     while (found := int(np.count_nonzero(is_connected))) > count:
         count = found
         is_shared[locks[:, is_connected]] = True
-        is_connected = np.asarray(is_shared[locks].any(axis=0))
+        is_connected = np.logical_or.reduce(is_shared.take(locks))
     return is_connected
 
 
 def _touched_cells(worlds: Worlds, turns: Turns, rows: Rows) -> list[NDArray[np.int64]]:
     """The cells that the turn of each agent reads or changes, several arrays `[rows] int64`."""
     kind, own = turns.kind[rows], worlds.cell[rows]
-    is_move = kind == TurnKind.MOVE
     # XOR with 1 reverses an orientation (0 and 1, 2 and 3 are opposite): argument 1 of `move` moves backward
-    target, _ = worlds.look_toward(rows, worlds.orientation[rows] ^ np.where(is_move, turns.argument[rows], 0))
+    facing = worlds.orientation[rows] ^ (turns.argument[rows] * (kind == MOVE))
+    target = own + worlds.step_offset[facing]
     # other turns depend on nobody; the cell of the agent's globals is a lock that no other turn has
     own = np.where(kind > LAST_REFUSED, own, worlds.globals_cell[rows])
     is_ahead = (kind >= FIRST_AHEAD) & (kind != CUSTOM)

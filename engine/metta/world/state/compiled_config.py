@@ -72,6 +72,7 @@ FIRST_ATTACK = np.array(TurnKind.ATTACK, np.uint8)
 LAST_REFUSED = np.array(TurnKind.REFUSED, np.uint8)
 FIRST_AHEAD = np.array(TurnKind.PUT_ITEMS, np.uint8)
 """This kind and the later ones depend on the cell ahead."""
+MOVE = np.array(TurnKind.MOVE, np.uint8)
 SWAP = np.array(TurnKind.SWAP, np.uint8)
 CUSTOM = np.array(TurnKind.CUSTOM, np.uint8)
 CUSTOM_REACHING = np.array(TurnKind.CUSTOM_REACHING, np.uint8)
