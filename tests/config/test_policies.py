@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from metta.config.plan.check import derived
 from metta.config.plan.memory_estimate import memory_parts
 from metta.config.policies import POLICY_TABLES, PolicySettings, joint_plan, num_agents_of, num_learners_of, table_of
 from metta.config.run import RunConfig, policy_settings
+from metta.config.training import ExperienceConfig
 from metta.errors import ConfigError
 
 WORLD = """
@@ -65,6 +67,15 @@ def test_without_the_tables_one_policy_without_a_name_has_those_of_the_file() ->
     assert num_agents_of(policy, config.env) == num_learners_of(policy, config.env) == 6
     plan = joint_plan(config.experience, [policy], config.env)
     assert plan == plan.of_policy(6) == plan_batch(config.experience, 6)
+
+
+def test_small_forward_passes_of_several_policies_are_put_together() -> None:
+    config = ExperienceConfig(batch_size=16_384, minibatch_size=2_048, forward_pass_minibatch_target_size=128)
+    for fewest, factor, batches in ((6, 2, 2), (3, 2, 1), (3, 4, 2), (1, 2, 1), (1, 9, 2)):
+        plan = plan_batch(config.model_copy(update={"async_factor": factor}), 6, 0, fewest)
+        assert plan.num_world_batches == batches, (fewest, factor)
+    large = ExperienceConfig(batch_size=131_072, forward_pass_minibatch_target_size=1_024)
+    assert plan_batch(large, 6, 0, 3) == replace(plan_batch(large, 6), fewest_learners=3)
 
 
 def test_a_policy_has_the_values_of_the_file_but_for_its_own() -> None:

@@ -160,7 +160,7 @@ def zoo(env: MettaGridEnv, seed: int) -> tuple[dict[str, Experience], dict[str, 
         env,
         agents,
         {"wolf_0": ["hunters"], "wolf_1": ["hunters"], "deer": ["grazers"], "owls": ["birds"]},
-        sizes(batch_size=504, minibatch_size=168, bptt_horizon=7, async_factor=2),
+        sizes(batch_size=504, minibatch_size=168, bptt_horizon=7, async_factor=6),
         seed,
         members={"wolf_0": 0, "wolf_1": 1},
         frozen={"owls": make(env, 9, hidden_dim=8)},
@@ -209,7 +209,7 @@ def test_states_of_worlds_and_experiences_restore_all_policies() -> None:
         for array in ARRAYS:
             assert torch.equal(getattr(experience, array), getattr(second[name], array)), (name, array)
         assert experience.opponents_in_use() == second[name].opponents_in_use()
-    with pytest.raises(UsageError, match="the saved experience has 8 agents in 2 world batches; this one has 24"):
+    with pytest.raises(UsageError, match="the saved experience has 24 agents in 2 world batches; this one has 32"):
         make_experience_manager(
-            world(THREE, 2), make(env), sizes(bptt_horizon=7, batch_size=504, minibatch_size=168, async_factor=2)
+            world(THREE, 2), make(env), sizes(bptt_horizon=7, batch_size=672, minibatch_size=168, async_factor=2)
         ).load_own_state(state["deer"])

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError, Problem
 
+SMALL_PASS = 256
+"""Agents of a forward pass below which larger passes gain more than world batches that step in turn."""
+
 
 @dataclass(frozen=True)
 class BatchPlan:
@@ -24,6 +27,8 @@ class BatchPlan:
     """world batches, which step in turn (async_factor)"""
     num_opponents: int = 0
     """agents per world whose steps are not experience: those that frozen or other policies control"""
+    fewest_learners: int = 1
+    """learners per world of the policy that has the fewest, if several train together"""
     segments_together: int = 1
     """segments that are in the same minibatch: those of all learners of a world, for a critic that reads them all"""
 
@@ -110,26 +115,36 @@ def _suggestion(sizes: dict[str, int], valid: dict[str, int]) -> str:
     return f"; set {changes}"
 
 
-def plan_batch(config: ExperienceConfig, num_agents: int, num_opponents: int = 0) -> BatchPlan:
+def plan_batch(
+    config: ExperienceConfig, num_agents: int, num_opponents: int = 0, fewest_learners: int | None = None
+) -> BatchPlan:
     """The layout of an epoch's experience in worlds of `num_agents` agents, of which `num_opponents` do not learn.
 
     The number of worlds is the one for which a forward pass of each of the async_factor world batches has about
     forward_pass_minibatch_target_size agents, or fewer if the batch has fewer segments than that many agents. The
     number of segments per agent is the smallest that fills the batch.
+
+    With several policies, of which the one with the fewest learners per world has `fewest_learners`, there are fewer
+    world batches where its forward passes would otherwise have fewer than SMALL_PASS agents.
     """
     segments = config.batch_size // config.bptt_horizon
     learners = num_agents - num_opponents
     target = max(1, round(config.forward_pass_minibatch_target_size * config.async_factor / learners))
     segments_per_agent = max(1, -(-(segments // learners) // target))
     num_worlds = max(1, segments // (segments_per_agent * learners))
+    if fewest_learners is None:
+        fewest_learners = learners
+    least = min(SMALL_PASS, config.forward_pass_minibatch_target_size, num_worlds * learners / config.async_factor)
+    most_batches = max(1, round(num_worlds * fewest_learners / least))
     return BatchPlan(
         num_worlds=num_worlds,
         num_agents=num_agents,
         horizon=config.bptt_horizon,
         segments_per_agent=segments_per_agent,
         num_minibatches=min(config.batch_size // config.minibatch_size, num_worlds * learners * segments_per_agent),
-        num_world_batches=min(config.async_factor, num_worlds),
+        num_world_batches=min(config.async_factor, num_worlds, most_batches),
         num_opponents=num_opponents,
+        fewest_learners=fewest_learners,
     )
 
 

@@ -159,8 +159,9 @@ def plan_of(policy: PolicySettings, joint: BatchPlan, env: EnvConfig) -> BatchPl
 
 def joint_plan(experience: ExperienceConfig, policies: Sequence[PolicySettings], env: EnvConfig) -> BatchPlan:
     """The batch plan of all policies in training together, in worlds such as `env`."""
-    num_learners = sum(num_learners_of(policy, env) for policy in policies)
-    return plan_batch(experience, env.game.num_agents, env.game.num_agents - num_learners)
+    learners = [num for policy in policies if (num := num_learners_of(policy, env))]
+    num_agents = env.game.num_agents
+    return plan_batch(experience, num_agents, num_agents - sum(learners), min(learners))
 
 
 def resolve_policies(

@@ -183,10 +183,14 @@ def _collection(config: RunConfig, plan: BatchPlan) -> Iterator[Derived]:
             f"{plan.num_agents} agents - {plan.num_opponents} that frozen policies play",
         )
     yield _number("agents", plan.agents, f"{plan.num_worlds:,} worlds x {plan.num_learners}")
-    yield _number("world batches", plan.num_world_batches, "that step in turn: async_factor")
-    if plan.num_world_batches < experience.async_factor:
+    wanted = min(experience.async_factor, plan.num_worlds)
+    reason = "that step in turn: async_factor"
+    if plan.num_world_batches < wanted:
+        reason += f" {wanted}, reduced for larger forward passes of each policy"
+    yield _number("world batches", plan.num_world_batches, reason)
+    if wanted < experience.async_factor:
         yield _warning(
-            f"experience.async_factor = {experience.async_factor} is reduced to {plan.num_world_batches}: "
+            f"experience.async_factor = {experience.async_factor} is reduced to {wanted}: "
             f"there {'is' if plan.num_worlds == 1 else 'are'} only {_count(plan.num_worlds, 'world')}"
         )
     yield from _workers(config, plan)

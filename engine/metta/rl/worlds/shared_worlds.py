@@ -172,7 +172,7 @@ def _plan(env: MettaGridEnv, roles: Sequence[PolicyRole], config: ExperienceConf
 
     Raises ConfigError if sizes do not divide each other, UsageError if the numbers of agents differ between tasks.
     """
-    num_opponents, together = 0, 1
+    num_opponents, together, learners = 0, 1, []
     for role in roles:
         of_worlds = [(num_agents_of(role, world), role.num_opponents(world)) for world in env.configs]
         for what, each in zip(("agents", "opponents"), zip(*of_worlds, strict=True), strict=True):
@@ -184,8 +184,10 @@ def _plan(env: MettaGridEnv, roles: Sequence[PolicyRole], config: ExperienceConf
                 )
         agents, opponents = of_worlds[0]
         num_opponents += opponents
+        if role.learns:
+            learners.append(agents - opponents)
         if role.keeps_worlds:
             together = max(together, agents - opponents)
     if problems := batch_problems(config, env.num_agents - num_opponents, together):
         raise ConfigError("the experience config", problems)
-    return plan_batch(config, env.num_agents, num_opponents)
+    return plan_batch(config, env.num_agents, num_opponents, min(learners))

@@ -104,12 +104,19 @@ def _thread_trials(threads: int, cores: int, device: str) -> Iterator[Trial]:
 
 def _batch_trials(config: RunConfig, plan: BatchPlan) -> Iterator[Trial]:
     """The same worlds in another number of world batches."""
-    factor, target = config.experience.async_factor, config.experience.forward_pass_minibatch_target_size
+    worlds = config.experience.async_factor * config.experience.forward_pass_minibatch_target_size
     for count in (1, 2, 4):
-        if count != plan.num_world_batches and count <= plan.num_worlds and (target * factor) % count == 0:
-            size = f"experience.forward_pass_minibatch_target_size = {target * factor // count}"
-            key = f"experience.async_factor = {count}"
-            yield Trial((key, size), only_collects=True, remark="the same worlds")
+        sizes = {"async_factor": count, "forward_pass_minibatch_target_size": worlds // count}
+        batches = _plan_with(config, plan, sizes).num_world_batches
+        if batches == count != plan.num_world_batches and worlds % count == 0:
+            keys = tuple(f"experience.{key} = {value}" for key, value in sizes.items())
+            yield Trial(keys, only_collects=True, remark="the same worlds")
+
+
+def _plan_with(config: RunConfig, plan: BatchPlan, sizes: dict[str, int]) -> BatchPlan:
+    """The plan with other `sizes` in `[experience]`."""
+    experience = config.experience.model_copy(update=sizes)
+    return plan_batch(experience, plan.num_agents, plan.num_opponents, plan.fewest_learners)
 
 
 def _precision_trials(config: RunConfig) -> Iterator[Trial]:
@@ -127,7 +134,7 @@ def _learning_trials(config: RunConfig, plan: BatchPlan, split: Split) -> Iterat
         target = round(experience.forward_pass_minibatch_target_size * factor)
         key = f"experience.forward_pass_minibatch_target_size = {target}"
         sizes = {"forward_pass_minibatch_target_size": target}
-        worlds = plan_batch(experience.model_copy(update=sizes), plan.num_agents, plan.num_opponents).num_worlds
+        worlds = _plan_with(config, plan, sizes).num_worlds
         if worlds != plan.num_worlds:
             yield Trial((key,), caveat=f"{worlds} worlds instead of {plan.num_worlds}", only_collects=True)
     most = split.total / split.collect
