@@ -610,3 +610,29 @@ def test_the_turns_of_agents_that_are_turned_before_are_taken_in_turn_order() ->
         env.reset()
         env.step(np.array([[1, 0], [1, 0], [0, 0]]), order=np.array(order))
         assert env.positions.tolist() == expected
+
+
+def test_each_object_and_action_of_a_file_has_its_own_memory_and_random_numbers() -> None:
+    def count(worlds: WorldsEditor) -> None:
+        worlds.memory("count", "world", dtype=int)[:] += 1
+        worlds.memory("drawn", "world", dtype=float)[:] = worlds.random("world")
+
+    def act(worlds: WorldsEditor, agents: Any, arguments: Any) -> np.ndarray:
+        count(worlds)
+        return np.ones(len(agents), bool)
+
+    OBJECTS.register("test.counter")(type("Counter", (), {"step": staticmethod(lambda worlds, objects: count(worlds))}))
+    ACTIONS.register("test.counted", touches="self")(act)
+    tables = {
+        "objects": [{"name": name, "type": "test.counter"} for name in ("a", "b")],
+        "actions": [{"key": name, "type": "test.counted"} for name in ("c", "d")],
+        "map_builder": {"type": "Ascii", "map": "####\n#@a#\n#@b#\n####", "legend": {"a": "a", "b": "b"}},
+    }
+    env = MettaGridEnv(EnvConfig.model_validate({"game": {"num_agents": 2}, **tables}), seed=0)
+    env.reset()
+    for _ in range(3):
+        env.step(np.array([[0, 0], [1, 0]]))
+    arrays = env._worlds.part_arrays
+    rules = ("objects.a", "objects.b", "actions.c", "actions.d")
+    assert [arrays[f"{rule}.count"].tolist() for rule in rules] == [[3]] * 4
+    assert len({float(arrays[f"{rule}.drawn"][0]) for rule in rules}) == 4

@@ -122,10 +122,9 @@ def _compile(configs: Sequence[EnvConfig], table: str) -> Iterator[CompiledPart]
             key = (place, entry.name, entry.type, json.dumps(entry.settings, sort_keys=True))
             entries.setdefault(key, [None] * len(configs))[ruleset] = entry
     keys = sorted(entries)
-    names = [name for _, name, _, _ in keys]
-    for index, key in enumerate(keys):
+    unique = unique_keys(table, [name for _, name, _, _ in keys])
+    for key, unique_key in zip(keys, unique, strict=True):
         (_, name, type_, settings), owners = key, entries[key]
-        earlier = names[:index].count(name)  # parts of this name with other settings, in other rulesets
         registry = next(entry for entry in owners if entry is not None).REGISTRY
         yield CompiledPart(
             table=table,
@@ -134,9 +133,18 @@ def _compile(configs: Sequence[EnvConfig], table: str) -> Iterator[CompiledPart]
             function=registry.find(type_),
             settings=json.loads(settings),
             configs=tuple(owners),
-            key=f"{table}.{name}" + (f".{earlier + 1}" if earlier else ""),
+            key=unique_key,
             rulesets=np.array([entry is not None for entry in owners]),
         )
+
+
+def unique_keys(table: str, names: Sequence[str]) -> list[str]:
+    """A key for each rule of a list of `[env]`: its name, with a number if an earlier one has the name.
+
+    Rules have the same name if they are in different rulesets and differ in their settings.
+    """
+    earlier = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{table}.{name}" + (f".{count + 1}" if count else "") for name, count in zip(names, earlier, strict=True)]
 
 
 def _weights(configs: Sequence[EnvConfig], part: CompiledPart) -> NDArray[np.float32]:

@@ -129,7 +129,7 @@ def _act(
 
 
 def _begin(view: View, part: CompiledAction | CompiledObject, first_draw: int = 0) -> View:
-    view.begin(PartCall(part.key, part.title, part.key, first_draw))
+    view.begin(PartCall(part.key, part.title, part.stream, first_draw))
     return view
 
 

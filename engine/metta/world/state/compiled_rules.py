@@ -14,6 +14,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.config.env.objects import ObjectConfig
 from metta.config.parts.registries import ACTIONS, OBJECTS, ActionOptions
 from metta.errors import Noted
+from metta.world.parts.compiled_parts import unique_keys
 
 NOT_WALKABLE, ALWAYS_WALKABLE = -2, -1
 """Entries of `TypeTables.walkable`; others are the index of the state on which it depends."""
@@ -21,20 +22,23 @@ NOT_WALKABLE, ALWAYS_WALKABLE = -2, -1
 
 @dataclass(frozen=True)
 class _CompiledRule:
-    """Actions or objects of a registered type with the same settings."""
+    """Actions or objects of a registered type, with the same name and settings."""
 
     table: ClassVar[str]
     """key of their list in `[env]`"""
     kind: ClassVar[str]
     """noun for messages"""
+    name: str
     type: str
+    key: str
+    """name that distinguishes them from all others of the worlds: prefix of their arrays in `Worlds.part_arrays`"""
     has_row: NDArray[np.bool_]
     """whether an action row, or a row of object types, is one of them"""
 
     @property
-    def key(self) -> str:
-        """Prefix of the names of their arrays in `Worlds.part_arrays`."""
-        return f"{self.table}.{self.type}"
+    def stream(self) -> str:
+        """Name of their random stream in each world."""
+        return f"{self.table}.{self.name}"
 
     @property
     def title(self) -> str:
@@ -44,7 +48,7 @@ class _CompiledRule:
 
 @dataclass(frozen=True)
 class CompiledAction(_CompiledRule):
-    """Actions of a registered type with the same settings."""
+    """Actions of a registered type, with the same name and settings."""
 
     table: ClassVar[str] = "actions"
     kind: ClassVar[str] = ACTIONS.kind
@@ -55,7 +59,7 @@ class CompiledAction(_CompiledRule):
 
 @dataclass(frozen=True)
 class CompiledObject(_CompiledRule):
-    """Objects of a registered type with the same settings."""
+    """Objects of a registered type, with the same name and settings."""
 
     table: ClassVar[str] = "objects"
     kind: ClassVar[str] = OBJECTS.kind
@@ -88,21 +92,24 @@ def compile_states(objects: Sequence[ObjectConfig], feature_names: Sequence[str]
 
 
 def compile_custom_actions(configs: Sequence[EnvConfig]) -> list[CompiledAction]:
-    """The actions of registered types, one entry for all that have equal settings."""
-    owned = [action for config in configs for _, _, action in config.action_table]
-    rows_of: dict[str, list[int]] = {}
-    for row, action in enumerate(owned):
+    """The actions of registered types, one entry for all that have equal names and settings."""
+    owned = [(name, action) for config in configs for name, _, action in config.action_table]
+    rows_of: dict[tuple[str, str], list[int]] = {}
+    for row, (name, action) in enumerate(owned):
         if action.type not in ACTIONS.simulated:
-            rows_of.setdefault(json.dumps([action.type, action.settings], sort_keys=True), []).append(row)
+            rows_of.setdefault((name, json.dumps([action.type, action.settings], sort_keys=True)), []).append(row)
+    unique = unique_keys(CompiledAction.table, [name for name, _ in rows_of])
     return [
         CompiledAction(
-            type=owned[rows[0]].type,
-            function=ACTIONS.find(owned[rows[0]].type),
-            options=ACTIONS.options(owned[rows[0]].type),
-            settings=owned[rows[0]].settings,
+            name=name,
+            type=owned[rows[0]][1].type,
+            key=key,
+            function=ACTIONS.find(owned[rows[0]][1].type),
+            options=ACTIONS.options(owned[rows[0]][1].type),
+            settings=owned[rows[0]][1].settings,
             has_row=np.isin(np.arange(len(owned)), rows),
         )
-        for rows in rows_of.values()
+        for ((name, _), rows), key in zip(rows_of.items(), unique, strict=True)
     ]
 
 
@@ -111,25 +118,28 @@ def compile_custom_objects(
 ) -> list[CompiledObject]:
     """The objects of registered types. Those of a ruleset are in the order of its config, whatever other rulesets have.
 
-    Objects in the same place of that order with equal settings have one entry.
+    Objects in the same place of that order with equal names and settings have one entry.
     """
-    rows_of: dict[tuple[int, str], list[int]] = {}
-    entry_of: dict[tuple[int, str], ObjectConfig] = {}
+    rows_of: dict[tuple[int, str, str], list[int]] = {}
+    entry_of: dict[tuple[int, str, str], ObjectConfig] = {}
     for ruleset, config in enumerate(configs):
         registered = [entry for entry in config.object_types.values() if entry.options is not None]
         for place, entry in enumerate(registered):
-            key = place, json.dumps([entry.type, entry.settings], sort_keys=True)
+            key = place, entry.name, json.dumps([entry.type, entry.settings], sort_keys=True)
             rows_of.setdefault(key, []).append(int(type_row[ruleset, entry.type_id or 0]))
             entry_of.setdefault(key, entry)
     compiled = []
-    for key in sorted(entry_of):
+    ordered = sorted(entry_of)
+    for key, unique_key in zip(ordered, unique_keys(CompiledObject.table, [key[1] for key in ordered]), strict=True):
         entry = entry_of[key]
         with Noted(f'the object "{entry.type}" was made'):
             rules = OBJECTS.find(entry.type)(**entry.settings)
         options = OBJECTS.options(entry.type)
         compiled.append(
             CompiledObject(
+                name=entry.name,
                 type=entry.type,
+                key=unique_key,
                 use=getattr(rules, "use", None),
                 step=getattr(rules, "step", None),
                 initial=np.array([options.initial.get(name, 0) for name in options.states], np.uint8),
