@@ -305,9 +305,8 @@ class WorldsView:
         """Number of other objects whose state is not 0, at most `radius` rows and columns from each object."""
         rows = np.asarray(objects, np.int64)
         marked = self.state_cells(name) > 0
-        return count_within(marked, self.object_worlds(rows), self.object_positions(rows), radius) - (
-            self.state(rows, name) > 0
-        )
+        counts = count_within(marked, self.object_worlds(rows), self.object_positions(rows), radius)
+        return counts - (self.state(rows, name) > 0)
 
     def _state_columns(self, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         """The column of a state in `Worlds.converter_state` for each object; -1: its type does not have it. `[rows]`"""
@@ -398,10 +397,8 @@ class WorldsView:
         if per not in sizes:
             raise UsageError(f'{self._call.title}: per must be "agent", "world" or "cell"; got {per!r}')
         count = int(np.prod(sizes[per], dtype=np.int64))
-        uniform = self._call.uniform(self._random_keys()[:, None], np.arange(count)).reshape(
-            self.num_worlds, *sizes[per]
-        )
-        return uniform.reshape(self.agents) if per == "agent" else uniform
+        uniform = self._call.uniform(self._random_keys()[:, None], np.arange(count))
+        return uniform.reshape(self.agents if per == "agent" else (self.num_worlds, *sizes[per]))
 
     def _random_keys(self) -> NDArray[np.uint64]:
         """The key of this step's random numbers of the part in each world. `[worlds] uint64`"""
