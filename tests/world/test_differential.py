@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from conformance import engine_state, engine_statistics
 from custom_reference import CustomReferenceWorld
 from random_worlds import ACTION_TYPES, random_actions, random_tasks
 from reference import ReferenceWorld
+from worker_worlds import WorkerEnv
 
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
@@ -28,11 +30,12 @@ STEPS, WORLDS = 50, 8
 class Match:
     """A batch of the engine and as many reference worlds, stepped together."""
 
-    def __init__(self, seed: int, with_rules: bool = False):
+    def __init__(self, seed: int, with_rules: bool = False, workers: int = 0):
         self.generator = np.random.default_rng(seed)
         self.with_rules = with_rules
         tasks = random_tasks(self.generator, every_action=seed % 3 == 2, with_rules=with_rules)
-        self.env = MettaGridEnv(tasks, num_worlds=WORLDS, seed=seed)
+        # Any, since both have the same methods
+        self.env: Any = WorkerEnv(tasks, WORLDS, seed, workers) if workers else MettaGridEnv(tasks, WORLDS, seed)
         self.draws_order = seed % 2 == 0  # else it is told the order
         self.episodes_ended = 0
         observations, _ = self.env.reset()
@@ -159,6 +162,15 @@ def test_engine_and_reference_agree_about_custom_rules(seed: int) -> None:
     for step in range(STEPS):
         match.step(look_closely=step % 10 == 5)
     assert match.episodes_ended
+
+
+@pytest.mark.parametrize("with_rules", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_worlds_in_workers_and_reference_agree(seed: int, with_rules: bool) -> None:
+    match = Match(seed, with_rules, workers=2)
+    for step in range(STEPS):
+        match.step(look_closely=step % 10 == 5)
+    match.env.worlds.close()
 
 
 def test_every_action_is_enabled_and_succeeds_and_fails() -> None:

@@ -114,7 +114,7 @@ def test_results_are_those_of_one_environment(start: Start, workers: int) -> Non
                 env.load_state(batch.state())
 
 
-@pytest.mark.parametrize("recorded", recordings()[::5], ids=lambda recorded: recorded.name)
+@pytest.mark.parametrize("recorded", recordings(), ids=lambda recorded: recorded.name)
 def test_engine_agrees_with_the_recording_in_workers(recorded: Recording) -> None:
     """Two worlds in two workers play the beginning of the recording."""
     env = WorkerEnv(recorded.config, 2, seed=0)
