@@ -87,8 +87,10 @@ class CustomReferenceWorld(ReferenceWorld):
         states = [(names.index(name), value) for name, value in entity.states.items()]
         return [(0, entity.kind.type_id or 0), *states]
 
-    def _own_features(self, agent: Agent) -> list[tuple[int, int]]:
-        return [(feature, values[agent.index]) for feature, values in sorted(self.rules.own.items())]
+    def _own_features(self, agent: Agent) -> list[tuple[Cell, int, int]]:
+        tokens = {feature: ((0, 0), values[agent.index]) for feature, values in self.rules.own.items()}
+        tokens |= {feature: values[agent.index] for feature, values in self.rules.offsets.items()}
+        return [(offset, feature, value) for feature, (offset, value) in sorted(tokens.items())]
 
     def _features_by_cell(self) -> dict[Cell, list[tuple[int, int]]]:
         found = super()._features_by_cell()

@@ -21,7 +21,7 @@ BUILDERS: dict[str, dict[str, Any]] = {
 }
 """Map builders other than Random, with their fixed settings."""
 
-FEATURES = ("test.last action", "test.facing", "test.trail")
+FEATURES = ("test.last action", "test.facing", "test.trail", "nearest_seen", "nearest_seen")
 
 ACTION_TYPES = ["noop", "move", "rotate", "put_items", "get_items", "attack", "swap", "change_color", "gift", "use"]
 
@@ -154,6 +154,10 @@ class _Task:
             },
             "exploration": {"shared": self._chance(0.5)},
             "test.near": {"to": str(generator.choice(entities)), "within": self._amount(0, 1, 2, 4)},
+            "nearest_seen": {
+                "to": str(generator.choice(entities)),
+                "holding": str(generator.choice(["", self._item()])),
+            },
             "test.facing": {"to": str(generator.choice(entities))},
             "test.trail": {"fade": self._amount(1, 60, 255)},
             "signal": {"action": next(action["key"] for action in env["actions"] if action["type"] == "signal")},

@@ -489,8 +489,8 @@ class ReferenceWorld:
         """(feature, value) of each token of an entity."""
         return features_of(entity)
 
-    def _own_features(self, agent: Agent) -> list[tuple[int, int]]:
-        """(feature, value) of each custom feature of an agent that only the agent itself observes."""
+    def _own_features(self, agent: Agent) -> list[tuple[tuple[int, int], int, int]]:
+        """(offset, feature, value) of each custom feature of an agent that only the agent itself observes."""
         return []
 
     def _features_by_cell(self) -> dict[tuple[int, int], list[tuple[int, int]]]:

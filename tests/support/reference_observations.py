@@ -31,19 +31,26 @@ class ObservationEncoder:
         observer: Agent,
         last_action: tuple[int, int],
         now: int,
-        own: Sequence[tuple[int, int]],
+        own: Sequence[tuple[Cell, int, int]],
         features: Mapping[Cell, list[tuple[int, int]]],
     ) -> list[list[int]]:
         """All tokens (location, feature, value) of `observer`, without a limit on their number.
 
-        `own` and `features` have (feature, value) of the tokens that it alone observes, and of those of each cell.
+        `own` has (offset, feature, value) of the tokens that it alone observes, `features` (feature, value) by cell.
         """
         global_values = self._global_values(observer, last_action, now)
-        tokens = [[self.center, feature, value] for feature, value in (*enumerate(global_values, 8), *own)]
+        tokens = [[self.center, feature, value] for feature, value in enumerate(global_values, 8)]
+        tokens += [[self._location(offset), feature, value] for offset, feature, value in own]
         for row, col, location in self.window:
             found = features.get((observer.row + row, observer.col + col), ())
             tokens += [[location, feature, value] for feature, value in found]
         return tokens
+
+    def _location(self, offset: Cell) -> int:
+        """The location of the cell of the window that is closest to an offset from the observer."""
+        rows, cols = self.center >> 4, self.center & 15
+        row, col = (min(max(way, -half), half) for way, half in zip(offset, (rows, cols), strict=True))
+        return (row + rows) << 4 | (col + cols)
 
     def _global_values(self, agent: Agent, last_action: tuple[int, int], now: int) -> tuple[int, int, int, int]:
         completion = rounded(now / self.game.max_steps * 255) & 255 if self.game.max_steps else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from reference_entities import ZERO, Agent, float32
+from reference_entities import ZERO, Agent, Converter, float32
 
 from metta.geometry import STEPS
 
@@ -23,6 +23,9 @@ class ReferenceRules:
         self.is_terminated = self.is_truncated = False
         self.own: dict[int, list[int]] = {}
         """by feature id, a value for each agent that it alone observes"""
+        self.offsets: dict[int, list[tuple[Cell, int]]] = {}
+        """by feature id, an offset and a value for each agent that it alone observes"""
+        self.known: dict[tuple[int, int], set[Cell]] = {}  # by feature and agent
         self.of_agents: dict[int, list[int]] = {}
         self.of_cells: dict[int, dict[Cell, int]] = {}
         self.terms = {entry.name: [ZERO] * len(world.agents) for entry in self.config.rewards}
@@ -133,6 +136,26 @@ class ReferenceRules:
             ahead = (agent.row + row, agent.col + col)
             values.append(int(self.world.is_inside(ahead) and self._is_entity(ahead, to)))
         self.of_agents[feature] = values
+
+    def _nearest_seen(self, feature: int, to: str, holding: str) -> None:
+        self.offsets[feature] = [self._nearest_known(feature, agent, to, holding) for agent in self.world.agents]
+
+    def _nearest_known(self, feature: int, agent: Agent, to: str, holding: str) -> tuple[Cell, int]:
+        game, known = self.config.game, self.known.setdefault((feature, agent.index), set())
+        for row in range(-(game.observation_height // 2), game.observation_height // 2 + 1):
+            for col in range(-(game.observation_width // 2), game.observation_width // 2 + 1):
+                cell = agent.row + row, agent.col + col
+                known.discard(cell)
+                is_there = self.world.is_inside(cell) and (row, col) != (0, 0) and self._is_entity(cell, to)
+                if is_there and (not holding or self._holds(cell, holding)):
+                    known.add(cell)
+        ways = [(row - agent.row, col - agent.col) for row, col in known]
+        ways.sort(key=lambda way: (abs(way[0]) + abs(way[1]), way))
+        return (ways[0], 1) if ways else ((0, 0), 0)
+
+    def _holds(self, cell: Cell, item: str) -> bool:
+        entity = self.world.grid.get(cell)
+        return isinstance(entity, Converter) and entity.inventory.get(self.world.items.index(item), 0) > 0
 
     def _trail(self, feature: int, fade: int) -> None:
         self.scent = {cell: max(left - fade, 0) for cell, left in self.scent.items()}

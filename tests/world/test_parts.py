@@ -33,6 +33,7 @@ ALL_PARTS: dict[str, Any] = {
         {"type": "distance", "weight": 0.5, "settings": {"to": "altar", "gamma": 0.9}},
     ],
     "features": [
+        {"type": "nearest_seen", "settings": {"to": "mine_red", "holding": "ore_red"}},
         {"type": "test.last action", "name": "mine"},
         {"type": "test.facing", "name": "facing"},
         {"type": "test.trail", "name": "trail"},
@@ -184,8 +185,9 @@ def test_features_are_where_they_belong() -> None:
                 if location != 255:
                     place = ((location >> 4) - 2, (location & 15) - 2)
                     tokens.setdefault(names[feature], {})[place] = value
-                    order.append((len(order) >= 5, abs(place[0]) + abs(place[1]), place[0], -place[1], feature))
-            assert order == sorted(order)  # own tokens, then cells in token order, features ascending within a cell
+                    order.append((abs(place[0]) + abs(place[1]), place[0], -place[1], feature))
+            assert [feature for *_, feature in order[:6]] == [8, 9, 10, 11, *range(len(names) - 4, len(names) - 2)]
+            assert order[6:] == sorted(order[6:])  # cells in token order, features ascending within a cell
             window = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
             others = {
                 tuple((env.positions[other] - [row, col]).tolist()): other for other in range(4 * world, 4 * world + 4)
@@ -504,7 +506,7 @@ def test_a_view_of_some_worlds_has_their_rows() -> None:
 
 def test_tasks_need_the_same_features() -> None:
     plain = EnvConfig.model_validate({**ALL_PARTS, "features": []})
-    with pytest.raises(ConfigError, match=r"must be a world that .*; env\.features has mine, facing, trail"):
+    with pytest.raises(ConfigError, match=r"must be a world that .*; env\.features has nearest_seen, mine, facing, trail"):
         MettaGridEnv([plain, CONFIG])
 
 

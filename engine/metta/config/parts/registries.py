@@ -15,7 +15,7 @@ Options = TypeVar("Options")
 MAX_ARGUMENTS: Final = 256
 """Largest number of arguments of an action: an argument is one byte of a token."""
 
-FeatureLocation = Literal["self", "agents", "cells"]
+FeatureLocation = Literal["self", "offset", "agents", "cells"]
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,16 @@ class FeatureOptions:
     """Options of an observation feature."""
 
     at: FeatureLocation = "self"
-    """where its tokens are: "self", at the observing agent's cell, for this agent only; "agents", at the cell of every
-    agent, for all that see it; "cells", at every cell of the window"""
+    """where its tokens are: "self", at the observing agent's cell, for this agent only; "offset", at another cell of
+    its window, for this agent only; "agents", at the cell of every agent, for all that see it; "cells", at every cell
+    of the window"""
     scale: float = 255.0
     """divisor that normalizes the values, above 0"""
 
     def __post_init__(self) -> None:
         if self.at not in get_args(FeatureLocation):
-            raise UsageError(f'the option "at" of a feature must be "self", "agents" or "cells"; got {self.at!r}')
+            places = ", ".join(f'"{place}"' for place in get_args(FeatureLocation))
+            raise UsageError(f'the option "at" of a feature must be one of {places}; got {self.at!r}')
         if not self.scale > 0:
             raise UsageError(f'the option "scale" of a feature must be above 0; got {self.scale!r}')
 
@@ -167,9 +169,16 @@ REWARDS: Final = PartRegistry(
 """Rewards by name. `reward(worlds, **settings) -> [agents] float32`, called after every step."""
 
 FEATURES: Final = PartRegistry(
-    "metta.features", "feature", FeatureOptions, {"signal": "metta.world.parts.signals:shown_signal"}, num_arguments=1
+    "metta.features",
+    "feature",
+    FeatureOptions,
+    {"signal": "metta.world.parts.signals:shown_signal", "nearest_seen": "metta.world.parts.seen:nearest_seen"},
+    num_arguments=1,
 )
-"""Observation features by name. `feature(worlds, **settings) -> [agents] uint8`, or `[worlds, rows, cols] uint8`."""
+"""Observation features by name.
+
+`feature(worlds, **settings) -> [agents] uint8`, `[agents, 3] int16` with offsets, or `[worlds, rows, cols] uint8`.
+"""
 
 TERMINATIONS: Final = PartRegistry(
     "metta.terminations", "termination", NoOptions, {"goal": f"{_BUILT_IN}:goal"}, num_arguments=1

@@ -91,7 +91,7 @@ def rule_bytes(env: EnvConfig, cells: int) -> int:
     num_agents, num_cell_features = env.game.num_agents, at.count("cells")
     kinds = [entry.options for entry in env.object_types.values() if entry.options is not None]
     per_cell = 5 * num_cell_features + 8 * any(kind.walkable for kind in kinds)
-    return cells * per_cell + num_agents * (4 * len(env.rewards) + len(at) - num_cell_features)
+    return cells * per_cell + num_agents * (4 * len(env.rewards) + len(at) + 5 * at.count("offset") - num_cell_features)
 
 
 def memory_parts(

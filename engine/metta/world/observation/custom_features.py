@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,23 +11,25 @@ from metta.world.state.worlds import EMPTY, Worlds
 
 
 class CustomFeatures:
-    """The custom features at one place: "self", "agents" or "cells"."""
+    """The custom features at some places: "self", "offset", "agents" or "cells"."""
 
-    def __init__(self, worlds: Worlds, at: str):
+    def __init__(self, worlds: Worlds, *places: str):
         self._worlds = worlds
         self._arrays: dict[int, list[str]] = {}
-        for feature in worlds.compiled.parts.features_at(at):
-            self._arrays.setdefault(feature.feature_id, []).append(feature.array)
+        for feature in worlds.compiled.parts.features:
+            if feature.at in places:
+                self._arrays.setdefault(feature.feature_id, []).append(feature.array)
         self.ids = sorted(self._arrays)
         """feature ids, ascending"""
 
-    def values(self) -> list[NDArray[np.uint8]]:
-        """The values of each feature, in the order of `ids`: `[agents]`, or `[worlds, rows, cols]` of cells.
+    def values(self) -> list[NDArray[Any]]:
+        """The values of each feature, in the order of `ids`.
 
-        A feature with other settings in other rulesets has an array for each, which is 0 in the worlds of the others.
+        `[agents] uint8`, `[agents, 3] int16` with offsets, or `[worlds, rows, cols] uint8` of cells. A feature with
+        other settings in other rulesets has an array for each, which is 0 in the worlds of the others.
         """
         arrays = [[self._worlds.part_arrays[name] for name in self._arrays[feature]] for feature in self.ids]
-        return [np.maximum.reduce(variants) if variants[1:] else variants[0] for variants in arrays]
+        return [np.add.reduce(variants) if variants[1:] else variants[0] for variants in arrays]
 
 
 class CellTokens:

@@ -280,6 +280,8 @@ class Observer:
         np.ndarray(total, np.uint16, tokens, 1, (3,))[...] = self.table.tokens.ravel().take(source)
 
         agent_starts = starts.take(globals_)
+        for slot, locations in self.table.offset_locations.items():
+            tokens[3 * (agent_starts + slot)] = locations[rows]
         totals = np.empty(len(corners), np.int64)
         np.subtract(agent_starts[1:], agent_starts[:-1], out=totals[:-1])
         totals[-1] = total - agent_starts[-1]

@@ -47,7 +47,10 @@ class TokenTable:
     def __init__(self, worlds: Worlds):
         self._worlds = worlds
         parts = worlds.compiled.parts
-        self._own_features = CustomFeatures(worlds, "self")
+        self._own_features = CustomFeatures(worlds, "self", "offset")
+        self._half_window = worlds.compiled.spec.observation_height // 2, worlds.compiled.spec.observation_width // 2
+        self.offset_locations: dict[int, NDArray[np.uint8]] = {}
+        """by index of a token among the first ones: its location in the window of each agent, `[agents]`"""
         self._agent_features = CustomFeatures(worlds, "agents")
         self.num_globals = len(GLOBAL_FEATURES) + len(self._own_features.ids)
         """number of the first tokens of every observation, which are not those of an entity in the window"""
@@ -110,7 +113,13 @@ class TokenTable:
         global_values[:, LAST_ACTION : LAST_ACTION + 2] = worlds.last_action
         global_values[:, LAST_REWARD] = reward_byte(worlds.reward) if np.count_nonzero(worlds.reward > NO_REWARD) else 0
         for slot, own in enumerate(self._own_features.values(), len(GLOBAL_FEATURES)):
-            global_values[:, slot] = own
+            if own.ndim == 1:
+                global_values[:, slot] = own
+            else:
+                (height, width), (rows, cols, amounts) = self._half_window, own.T
+                in_window = (rows.clip(-height, height) + height) << 4 | (cols.clip(-width, width) + width)
+                self.offset_locations[slot] = in_window.astype(np.uint8)
+                global_values[:, slot] = amounts
         if self._cells is not None:
             self._cells.update(self.tokens, self.counts)
         agent_values = values[worlds.first_agent : worlds.first_plain_wall]

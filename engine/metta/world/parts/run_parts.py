@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from metta.errors import Noted, UsageError
-from metta.world.parts.compiled_parts import CompiledPart, CompiledReward
+from metta.world.parts.compiled_parts import CompiledFeature, CompiledPart, CompiledReward
 from metta.world.parts.distances import DistanceFields
 from metta.world.parts.outcomes import NEXT_OUTCOME, OUTCOMES, RUNNING, TERMINATED, TRUNCATED
 from metta.world.parts.part_call import PartCall
@@ -32,8 +32,8 @@ class PartRunner:
         if self._parts.terminations:
             arrays[OUTCOMES] = np.zeros(worlds.num_worlds, np.int8)
         for feature in self._parts.features:
-            shape = (worlds.agents,) if feature.at != "cells" else (worlds.num_worlds, *WorldsView(worlds).shape)
-            arrays[feature.array] = np.zeros(shape, np.uint8)
+            dtype, shape, _ = _result_of(feature, WorldsView(worlds))
+            arrays[feature.array] = np.zeros(shape, dtype)
 
     def start(self, starting: NDArray[np.int64]) -> None:
         """Call all parts for worlds that start an episode. Only features and memories are kept.
@@ -72,15 +72,22 @@ class PartRunner:
         for feature in self._parts.features:
             values = worlds.part_arrays[feature.array]
             chosen, rows, view = call.selection(feature.part)
+            new = call.checked(feature.part, *_result_of(feature, view))
             if feature.at == "cells":
-                values[chosen] = call.checked(
-                    feature.part, np.uint8, (view.num_worlds, *view.shape), "worlds, rows, cols"
-                )
+                values[chosen] = new
                 continue
-            new = call.checked(feature.part, np.uint8, (view.agents,), "agents")
             if feature.at == "agents":
                 worlds.items_changed[rows] |= values[rows] != new  # the token table is to be updated
             values[rows] = new
+
+
+def _result_of(feature: CompiledFeature, view: WorldsView) -> tuple[DTypeLike, tuple[int, ...], str]:
+    """Type, shape and names of the axes of what a feature returns."""
+    if feature.at == "cells":
+        return np.uint8, (view.num_worlds, *view.shape), "worlds, rows, cols"
+    if feature.at == "offset":
+        return np.int16, (view.agents, 3), "agents, (row, col, value)"
+    return np.uint8, (view.agents,), "agents"
 
 
 class _Call:

@@ -45,6 +45,8 @@ class WorldsView:
         """names of the actions, by action id"""
         self.shape: tuple[int, int] = (worlds.slot_rows - 2 * worlds.pad, worlds.stride - 2 * worlds.pad)
         """(rows, cols) of the largest map"""
+        self.window: tuple[int, int] = worlds.compiled.spec.observation_height, worlds.compiled.spec.observation_width
+        """(rows, cols) that an agent sees, with itself in the center"""
 
     # -- for the code that calls parts -----------------------------------------------------------------------------
 
