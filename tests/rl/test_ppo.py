@@ -9,19 +9,18 @@ from metta.config.training import OptimizerConfig, PPOConfig
 from metta.errors import MettaError, TrainingError
 from metta.rl.advantages import compute_advantages
 from metta.rl.optimizer import make_optimizer
-from metta.rl.ppo import UpdateSettings, loss_terms, train_ppo, update_policy
+from metta.rl.ppo import UpdateSettings, loss_terms, train_ppo
 from metta.rl.rollout import rollout
 
 LEARN = {"ent_coef": 0.0, "norm_adv": False, "max_grad_norm": 0.0, "vf_coef": 0.5, "gamma": 0.9, "gae_lambda": 0.8}
 
 
-def trained(set_up, update_epochs=1, agent=None, learning_rate=3e-3, progress=0.0, **settings):
+def trained(set_up, update_epochs=1, agent=None, learning_rate=3e-3, **settings):
     """Weights and statistics after one update from the same initial weights and experience."""
     policy, experience = set_up(agent=agent)
     rollout(experience, policy)
     optimizer = make_optimizer(policy, OptimizerConfig(learning_rate=learning_rate))
-    update = UpdateSettings(PPOConfig(**LEARN | settings), update_epochs, progress=progress)
-    stats = update_policy(policy, optimizer, experience, update)
+    stats = train_ppo(policy, optimizer, experience, PPOConfig(**LEARN | settings), update_epochs)
     return torch.nn.utils.parameters_to_vector(policy.parameters()).detach(), stats
 
 
@@ -145,14 +144,6 @@ def test_each_setting_changes_what_is_learned(set_up, field, other, around):
 def test_the_entropy_bonus_raises_entropy(set_up):
     entropies = [trained(set_up, 4, ent_coef=coefficient)[1]["entropy"] for coefficient in (0.0, 1.0)]
     assert entropies[1] > entropies[0]
-
-
-def test_progress_anneals_the_entropy_bonus(set_up):
-    """At `progress`, what is learned is that with the remaining fraction of ent_coef, none at the end and after it."""
-    for progress, remaining in ((0.0, 0.5), (0.5, 0.25), (1.0, 0.0), (1.2, 0.0)):
-        annealed, _ = trained(set_up, progress=progress, ent_coef=0.5, anneal_ent_coef=True)
-        assert torch.equal(annealed, trained(set_up, ent_coef=remaining)[0])
-    assert not torch.equal(annealed, trained(set_up, progress=progress, ent_coef=0.5)[0])
 
 
 def test_l2_reg_shrinks_weights_and_l2_init_keeps_them_near_the_initial_ones(set_up):

@@ -57,7 +57,6 @@ LEARNING: dict[str, tuple[tuple[str, ...], str]] = {
     "optimizer.weight_decay": ((), "0.5"),
     "ppo.clip_coef": (("optimizer.learning_rate=0.02",), "0.001"),
     "ppo.ent_coef": ((), "0.9"),
-    "ppo.anneal_ent_coef": (("ppo.ent_coef=0.9",), "true"),
     "ppo.gae_lambda": ((), "0.1"),
     "ppo.gamma": ((), "0.1"),
     "ppo.max_grad_norm": ((), "1e-9"),

@@ -506,7 +506,7 @@ def test_a_view_of_some_worlds_has_their_rows() -> None:
 
 def test_tasks_need_the_same_features() -> None:
     plain = EnvConfig.model_validate({**ALL_PARTS, "features": []})
-    with pytest.raises(ConfigError, match=r"must be a world that .*; env\.features has nearest_seen, mine, facing, trail"):
+    with pytest.raises(ConfigError, match=r"a world that .*; env\.features has nearest_seen, mine, facing, trail"):
         MettaGridEnv([plain, CONFIG])
 
 

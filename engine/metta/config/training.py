@@ -62,9 +62,6 @@ class PPOConfig(FrozenModel):
 
     clip_coef: float = Field(default=0.1, gt=0, description="the policy ratio is clipped to 1 +- clip_coef")
     ent_coef: float = Field(default=0.0021, ge=0, description="weight of the entropy bonus in the loss")
-    anneal_ent_coef: bool = Field(
-        default=False, description="anneal ent_coef linearly to zero at the end of the run; false keeps it constant"
-    )
     gae_lambda: float = Field(default=0.916, ge=0, le=1, description="lambda of GAE")
     gamma: float = Field(default=0.977, ge=0, le=1, description="discount per step")
     max_grad_norm: float = Field(
@@ -87,10 +84,6 @@ class PPOConfig(FrozenModel):
     target_kl: float | None = Field(
         default=None, gt=0, description="stop the updates of an epoch once the approximate KL divergence exceeds this"
     )
-
-    def ent_coef_at(self, progress: float) -> float:
-        """The weight of the entropy bonus when the fraction `progress` of the run is completed."""
-        return self.ent_coef * max(0.0, 1 - progress) if self.anneal_ent_coef else self.ent_coef
 
 
 class VTraceConfig(FrozenModel):

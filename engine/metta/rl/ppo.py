@@ -47,7 +47,7 @@ class UpdateSettings:
     prioritized_sampling: PrioritizedSamplingConfig = field(default_factory=PrioritizedSamplingConfig)
     """sampling of segments by their mean |advantage|"""
     progress: float = 0.0
-    """completed fraction of the run, 0 to 1; anneals beta of prioritized sampling and, if `ppo` says so, ent_coef"""
+    """completed fraction of the run, 0 to 1; anneals beta of prioritized sampling"""
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     """normalization of value targets; scaling of rewards only if this update computes the advantages"""
     processes: Processes = SINGLE_PROCESS
@@ -253,7 +253,7 @@ def loss_terms(
         config.vf_clip_coef if config.clip_vloss else None,
         weights,
     )
-    entropy, ent_coef = losses.weighted_mean(evaluation.entropy, weights), config.ent_coef_at(settings.progress)
+    entropy = losses.weighted_mean(evaluation.entropy, weights)
     zero = torch.zeros((), device=agent.device)
     l2_reg = config.l2_reg_loss_coef * losses.l2_loss(agent) if config.l2_reg_loss_coef else zero
     l2_init = (
@@ -269,7 +269,7 @@ def loss_terms(
         kl = losses.approximate_kl(log_ratio)
         clipped = losses.clip_fraction(log_ratio, config.clip_coef)
     return {
-        "loss": policy - ent_coef * entropy + config.vf_coef * value + l2_reg + l2_init + kickstarting,
+        "loss": policy - config.ent_coef * entropy + config.vf_coef * value + l2_reg + l2_init + kickstarting,
         "policy_loss": policy.detach(),
         "value_loss": value.detach(),
         "entropy": entropy.detach(),

@@ -201,7 +201,7 @@ def announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) 
     settings = {policy.name: policy for policy in policy_settings(before, run.curriculum.env_configs[0])}
     for learner in run.learners.values():
         _announce_learning_rate(settings[learner.name], before.run.total_timesteps, learner, run, listener)
-        _announce_coefficients(before.run.total_timesteps, learner, run, listener)
+        _announce_beta(before.run.total_timesteps, learner, run, listener)
 
 
 def _announce_learning_rate(
@@ -222,23 +222,17 @@ def _announce_learning_rate(
         listener(Notice(text))
 
 
-def _announce_coefficients(total_before: int, learner: Learner, run: TrainingRun, listener: Listener) -> None:
-    total = run.config.run.total_timesteps
-    ppo, sampling = learner.settings.ppo, learner.settings.prioritized_sampling
-    planned, now = (run.agent_step / end for end in (total_before, total))
-    of = f" of {learner.name}" if learner.name else ""
-    changes = [("ppo.ent_coef", ppo.ent_coef_at(planned), ppo.ent_coef_at(now), "falls to 0")]
-    if sampling.enabled:
-        betas = annealed_beta(sampling.beta, planned), annealed_beta(sampling.beta, now)
-        changes.append(("beta of prioritized_sampling", *betas, "rises to 1"))
-    for name, before, after, change in changes:
-        if before != after:
-            listener(
-                Notice(
-                    f"{name}{of} is {after:.3g} in the next epoch instead of {before:.3g}, "
-                    f"since it {change} at the end of the run, at {total:,} agent steps"
-                )
+def _announce_beta(total_before: int, learner: Learner, run: TrainingRun, listener: Listener) -> None:
+    sampling, total = learner.settings.prioritized_sampling, run.config.run.total_timesteps
+    betas = [annealed_beta(sampling.beta, run.agent_step / end) for end in (total_before, total)]
+    if sampling.enabled and betas[0] != betas[1]:
+        of = f" of {learner.name}" if learner.name else ""
+        listener(
+            Notice(
+                f"beta of prioritized_sampling{of} is {betas[1]:.3g} in the next epoch instead of {betas[0]:.3g}, "
+                f"since it rises to 1 at the end of the run, at {total:,} agent steps"
             )
+        )
 
 
 def _no_state_message(directory: RunDirectory) -> str:
