@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from metta.config.env.env_config import EnvConfig
-from metta.errors import ConfigError
+from metta.config.parts.registries import FEATURES
+from metta.errors import ConfigError, UsageError
+from metta.geometry import LEFT, RIGHT
 from metta.world.env import MettaGridEnv
 
-UP, DOWN, LEFT, RIGHT = range(4)
 CORRIDOR = """
 #############
 #_.........r#
@@ -91,6 +92,22 @@ def test_maps_may_be_wider_than_a_number_has_bits() -> None:
         moves[moves[:, 0] == 1, 1] = 0
         env.step(moves)
     assert any(known)
+
+
+def test_a_program_may_place_tokens_anywhere_in_the_window() -> None:
+    value = np.int16(7)
+
+    @FEATURES.register("test.compass", at="offset")
+    def compass(worlds: Any) -> np.ndarray:
+        return np.tile(np.array([1, -9, value], np.int16), (worlds.agents, 1))
+
+    env = MettaGridEnv(EnvConfig(features=[{"type": "test.compass", "name": "seen_0"}]), seed=0)
+    observations, _ = env.reset()
+    tokens = observations[0][observations[0, :, 1] == env.spec.feature_names.index("seen_0")].tolist()
+    assert [(location >> 4, location & 15, units) for location, _, units in tokens] == [(6, 0, 7)]
+    value = np.int16(256)
+    with pytest.raises(UsageError, match='feature "seen_0" must return values from 0 to 255, but returned 256'):
+        env.reset()
 
 
 def test_unknown_names_are_named() -> None:

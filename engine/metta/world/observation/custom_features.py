@@ -16,9 +16,8 @@ class CustomFeatures:
     def __init__(self, worlds: Worlds, *places: str):
         self._worlds = worlds
         self._arrays: dict[int, list[str]] = {}
-        for feature in worlds.compiled.parts.features:
-            if feature.at in places:
-                self._arrays.setdefault(feature.feature_id, []).append(feature.array)
+        for feature in worlds.compiled.parts.features_at(*places):
+            self._arrays.setdefault(feature.feature_id, []).append(feature.array)
         self.ids = sorted(self._arrays)
         """feature ids, ascending"""
 

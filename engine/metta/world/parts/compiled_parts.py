@@ -106,9 +106,9 @@ class CompiledParts:
         """Number of entities that a cell of the window can have: the one in the grid, and values of features."""
         return 2 if self.features_at("cells") else 1
 
-    def features_at(self, at: str) -> list[CompiledFeature]:
-        """The features at a place, by feature id; several can have the same id in different rulesets."""
-        return [feature for feature in self.features if feature.at == at]
+    def features_at(self, *places: str) -> list[CompiledFeature]:
+        """The features at some places, by feature id; several can have the same id in different rulesets."""
+        return [feature for feature in self.features if feature.at in places]
 
 
 def _compile(configs: Sequence[EnvConfig], table: str) -> Iterator[CompiledPart]:

@@ -76,6 +76,9 @@ class PartRunner:
             if feature.at == "cells":
                 values[chosen] = new
                 continue
+            if feature.at == "offset" and (new[:, 2] & 0xFF != new[:, 2]).any():
+                wrong = new[new[:, 2] & 0xFF != new[:, 2], 2][0]
+                raise UsageError(f"{feature.part.title} must return values from 0 to 255, but returned {wrong}")
             if feature.at == "agents":
                 worlds.items_changed[rows] |= values[rows] != new  # the token table is to be updated
             values[rows] = new
