@@ -120,6 +120,19 @@ def test_trials_are_valid_in_every_preset_and_say_what_they_change() -> None:
         assert caveats == sorted(caveats)
 
 
+def test_more_worlds_in_shorter_segments_are_tried_where_a_forward_pass_is_small() -> None:
+    def trials(*sets: str) -> list[Trial]:
+        config = tiny_config("", *sets)
+        return [trial for trial in make_trials(config, SPLIT, 2, 2, "cpu") if trial.remark == "more worlds"]
+
+    (trial,) = trials()
+    before = batch_plan(tiny_config())
+    after = batch_plan(trial.config(tiny_config()))
+    assert (after.num_worlds, after.horizon) == (2 * before.num_worlds, before.horizon // 2)
+    assert (after.batch_size, after.num_world_batches) == (before.batch_size, 1)
+    assert not trials("experience.batch_size=65536", "experience.forward_pass_minibatch_target_size=4096")
+
+
 def test_on_a_gpu_threads_are_not_tried() -> None:
     assert not [trial for trial in make_trials(tiny_config(), SPLIT, 2, 4, "cuda") if trial.threads]
     threads = [trial.threads for trial in make_trials(tiny_config(), SPLIT, 2, 4, "cpu") if trial.threads]

@@ -25,6 +25,8 @@ COMPILE_SECONDS: Final = 120.0
 """Length of a benchmark from which compilation, which takes half a minute, is tried."""
 NOISE_FLOOR: Final = 0.005
 """Smallest standard deviation of the logarithm of a ratio that is assumed."""
+LARGE_PASS: Final = 1024
+"""Agents of a forward pass from which more of them hardly shorten it per agent."""
 CAUTION: Final = 1.4
 """Factor on the 95 % interval, since a table has many rows of which one would differ by chance: about 99 %."""
 
@@ -137,6 +139,8 @@ def _learning_trials(config: RunConfig, plan: BatchPlan, split: Split) -> Iterat
         worlds = _plan_with(config, plan, sizes).num_worlds
         if worlds != plan.num_worlds:
             yield Trial((key,), caveat=f"{worlds} worlds instead of {plan.num_worlds}", only_collects=True)
+    if 1 < experience.bptt_horizon and plan.agents <= LARGE_PASS:
+        yield _shorter_segments(config, plan)
     most = split.total / split.collect
     steps = experience.batch_size // experience.minibatch_size * experience.update_epochs
     yield Trial(
@@ -146,6 +150,22 @@ def _learning_trials(config: RunConfig, plan: BatchPlan, split: Split) -> Iterat
     )
     if config.agent.hidden_dim >= 256:
         yield Trial((f"agent.hidden_dim = {config.agent.hidden_dim // 2}",), caveat="a smaller network")
+
+
+def _shorter_segments(config: RunConfig, plan: BatchPlan) -> Trial:
+    """Twice as many worlds, each with segments of half the length, in one world batch."""
+    horizon = config.experience.bptt_horizon // 2
+    sizes = {
+        "bptt_horizon": horizon,
+        "async_factor": 1,
+        "forward_pass_minibatch_target_size": 2 * plan.num_worlds * plan.num_learners,
+    }
+    worlds = _plan_with(config, plan, sizes).num_worlds
+    return Trial(
+        tuple(f"experience.{key} = {value}" for key, value in sizes.items()),
+        caveat=f"{worlds} worlds instead of {plan.num_worlds}, segments of {horizon} steps",
+        remark="more worlds",
+    )
 
 
 @dataclass(frozen=True)
