@@ -139,7 +139,7 @@ def _learning_trials(config: RunConfig, plan: BatchPlan, split: Split) -> Iterat
         worlds = _plan_with(config, plan, sizes).num_worlds
         if worlds != plan.num_worlds:
             yield Trial((key,), caveat=f"{worlds} worlds instead of {plan.num_worlds}", only_collects=True)
-    if 1 < experience.bptt_horizon and plan.agents <= LARGE_PASS:
+    if experience.bptt_horizon > 1 and plan.agents <= LARGE_PASS:
         yield _shorter_segments(config, plan)
     most = split.total / split.collect
     steps = experience.batch_size // experience.minibatch_size * experience.update_epochs
