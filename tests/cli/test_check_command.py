@@ -51,7 +51,7 @@ def test_derived_numbers_come_first_in_a_terminal(tmp_path: Path) -> None:
     lines = text.decode().splitlines()
     assert lines[0].split()[:4] == ["map", "14", "x", "14"]
     derived, _, values = "\n".join(lines).partition("# All values\n")
-    assert "steps per epoch              16,384  256 segments x 64 steps" in derived
+    assert "steps per epoch              16,384  512 segments x 32 steps" in derived
     assert max(map(len, derived.splitlines())) <= 80
     assert parse_config(values, "values.toml") == load_config("quickstart")
 
@@ -92,7 +92,7 @@ def test_a_run_that_does_not_fit_now_gets_a_warning(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(memory_check, "free_memory", lambda: 10 << 20)
     ran = CliRunner().invoke(app, ["check", "quickstart", "--set", "run.device=cpu"])
     assert ran.exit_code == 0
-    assert "# warning: this run needs about 75.9 MiB of memory; 10 MiB are free" in ran.stdout
+    assert "# warning: this run needs about 77.4 MiB of memory; 10 MiB are free" in ran.stdout
 
 
 def test_a_run_that_the_gpu_cannot_hold_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_run_that_the_gpu_cannot_hold_is_wrong_input(monkeypatch: pytest.Monke
     monkeypatch.setattr("metta.api.gpu_memory", lambda device: 20 << 20)
     ran = CliRunner().invoke(app, ["check", "quickstart"])
     assert ran.exit_code == 2
-    assert ran.stderr.startswith("error: this run needs about 74.8 MiB of memory; the GPU has 20 MiB: ")
+    assert ran.stderr.startswith("error: this run needs about 75.1 MiB of memory; the GPU has 20 MiB: ")
 
 
 @pytest.mark.parametrize("backbone", [*BACKBONES.built_in, "mean of values"])
