@@ -26,7 +26,7 @@ COMPILE_SECONDS: Final = 120.0
 NOISE_FLOOR: Final = 0.005
 """Smallest standard deviation of the logarithm of a ratio that is assumed."""
 LARGE_PASS: Final = 1024
-"""Agents of a forward pass from which more of them hardly shorten it per agent."""
+"""Agents of a process up to which twice as many worlds are tried, since forward passes are small."""
 CAUTION: Final = 1.4
 """Factor on the 95 % interval, since a table has many rows of which one would differ by chance: about 99 %."""
 
