@@ -52,6 +52,8 @@ BASELINES = ("scripted", "random")
 COMPARED = 12
 """times at which two columns are compared"""
 INTERRUPTED = 130
+IDENTITY = ("set", "settings_sha256", "minutes", "episodes")
+"""entries of a column in which all its seeds agree"""
 
 
 def metta(*arguments: str) -> list[dict[str, Any]]:
@@ -127,13 +129,9 @@ def measure(preset: str, seed: str, folder: Path, minutes: float | None, sets: l
 def column_for(preset: str, minutes: float | None, sets: list[str], stored: dict[str, Any] | None) -> dict[str, Any]:
     """The stored column if it has these settings, else a new one with the rewards of scripted and random policy."""
     settings = json.dumps(tomllib.loads(find_preset(preset).text), sort_keys=True)  # independent of comments
-    identity = {
-        "set": sets,
-        "settings_sha256": hashlib.sha256(settings.encode()).hexdigest()[:16],
-        "minutes": minutes,
-        "episodes": int(EPISODES),
-    }
-    if stored and all(stored[key] == value for key, value in identity.items()):
+    hashed = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    identity = dict(zip(IDENTITY, (sets, hashed, minutes, int(EPISODES)), strict=True))
+    if stored and identity.items() <= stored.items():
         return stored
     baselines = {
         place: {name: on_new_maps(name, place, groups) for name in BASELINES}
@@ -189,8 +187,11 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as runs:
             folder = Path(options.keep or runs, f"{preset}_{seed}")
             measured = measure(preset, seed, folder, minutes, options.set)
+        scores = read_scores(preset)  # another process may have added a column or a seed
+        stored = scores["columns"].get(label, {})
+        if all(stored.get(key) == column[key] for key in IDENTITY):
+            column["seeds"] = stored["seeds"]
         column["seeds"][seed] = measured
-        scores = read_scores(preset)  # another process may have added a column
         scores["columns"][label] = column
         path_of(preset).write_text(json.dumps(scores, indent=1) + "\n")
         for point in measured["curve"][:: max(1, len(measured["curve"]) // 10)]:
