@@ -182,7 +182,6 @@ def _place_converters(
     """
     counts = np.bincount(world, minlength=len(indices))
     worlds.reserve_converters(int(np.max(counts)))
-    worlds.num_converters[indices] = counts
     number = np.arange(len(world)) - (counts.cumsum() - counts)[world]
     converters = indices[world] * worlds.converter_slots + number
     types = worlds.compiled.types

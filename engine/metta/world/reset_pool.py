@@ -18,10 +18,8 @@ from metta.world.observation.observe import Observer, Window
 from metta.world.observation.packed import Observations, PackedObservations, write_parts
 from metta.world.parts.run_parts import PartRunner
 from metta.world.state.compiled_config import NEVER
-from metta.world.state.worlds import CONVERTER_ARRAYS, EMPTY, Worlds
-
-COPIED_ARRAYS = tuple(name for name in Worlds.ARRAYS if name not in ("grid", *CONVERTER_ARRAYS))
-"""Arrays of worlds and agents to copy; the grid is translated instead, since entity ids differ between batches."""
+from metta.world.state.copied_worlds import copy_worlds
+from metta.world.state.worlds import Worlds
 
 AGENTS_PER_BATCH = 256
 """Number of agents in the worlds of the pool: fewer take more NumPy calls per episode, more take memory."""
@@ -55,18 +53,14 @@ class ResetPool:
 
         `task_shares [tasks]` are cumulative probabilities; `out` is `[agents, tokens, 3] uint8` or packed.
         """
-        first_observations = {}
         prepared = [world for world in ended if self._is_prepared(world, task_shares)]
+        first_observations = self._swap_in(prepared) if prepared else {}
         others = sorted(set(ended) - set(prepared))
-        for world in prepared:
-            first_observations[world * self._worlds.num_agents] = self._swap_in(world)
         for start in range(0, len(others), self._capacity):
             batch = others[start : start + self._capacity]
             self._prepare(batch, task_shares)
-            for world in batch:
-                first_observations[world * self._worlds.num_agents] = self._swap_in(world)
+            first_observations |= self._swap_in(batch)
         write_parts(out, first_observations)
-        self._clear_invalid_counts(set(ended))
 
     def _is_prepared(self, world: int, task_shares: NDArray[np.float64]) -> bool:
         """Whether the next episode of a world is prepared, with the task that `task_shares` selects."""
@@ -108,44 +102,16 @@ class ResetPool:
         self._task_uniforms[indices] = [draw.task_uniform for draw in draws]
         self._pool_index |= dict(zip(chosen.tolist(), indices.tolist(), strict=True))
 
-    def _swap_in(self, world: int) -> PackedObservations:
-        """Copy the prepared episode of a world into it, with cells and entity ids translated.
+    def _swap_in(self, ended: Sequence[int]) -> dict[int, PackedObservations]:
+        """Copy the prepared episodes of the worlds `ended` into them.
 
-        Returns the first observations of its agents.
+        Returns the first observations of each world's agents, by the first of these agents.
         """
         worlds, pool = self._worlds, self._pool
-        index = self._pool_index.pop(world)
-        num_converters = int(pool.num_converters[index])
+        indices = np.array([self._pool_index.pop(world) for world in ended])
         # only as many slots as running episodes need, so that the state does not depend on other prepared episodes
-        worlds.reserve_converters(num_converters)
-        pool.reserve_converters(worlds.converter_slots)
-        for name in COPIED_ARRAYS:
-            worlds.by_world(name)[world] = pool.by_world(name)[index]
-        worlds.match_part_arrays(pool)
-        pool.match_part_arrays(worlds)  # those that no part has requested in the pool are 0
-        for name in worlds.part_arrays:
-            worlds.part_by_world(name)[world] = pool.part_by_world(name)[index]
-        for name in CONVERTER_ARRAYS:
-            worlds.by_world(name)[world] = pool.by_world(name)[index, : worlds.converter_slots]
-        rows, first = worlds.rows_of(world), world * worlds.converter_slots
-        converters = slice(first, first + num_converters)
-        shift = int(worlds.slot_start[world] - pool.slot_start[index])
-        worlds.cell[rows] += shift
-        worlds.converter_cell[converters] += shift
-        due = worlds.converter_due[converters]
-        due[due != NEVER] += worlds.clock
-
-        # entity ids of walls are translated by a table; those of agents and converters are computed
-        worlds.by_world("grid")[world] = worlds.translate(pool.by_world("grid")[index], pool, self._walls)
-        worlds.grid[worlds.cell[rows]] = worlds.first_agent + worlds.all_agents[rows]
-        if worlds.compiled.types.has_walkable:
-            worlds.by_world("floor")[world] = EMPTY
-        worlds.place_converters(np.arange(first, converters.stop))
-        worlds.items_changed[rows] = True
-        return self._observations[index]
-
-    def _clear_invalid_counts(self, ended: set[int]) -> None:
-        """Remove the counts of invalid actions, which are stored in a Counter instead of an array."""
-        worlds = self._worlds
-        for key in [key for key in worlds.invalid if key[0] // worlds.num_agents in ended]:
-            del worlds.invalid[key]
+        num_converters = np.count_nonzero(pool.by_world("converter_cell")[indices] >= 0, axis=1)
+        worlds.reserve_converters(int(num_converters.max()))
+        copy_worlds(pool, indices, worlds, np.array(ended), self._walls)
+        firsts = [world * worlds.num_agents for world in ended]
+        return dict(zip(firsts, [self._observations[index] for index in indices.tolist()], strict=True))

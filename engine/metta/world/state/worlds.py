@@ -41,6 +41,29 @@ IDLE, CONVERTING, COOLING = 0, 1, 2
 LOCKS_PER_AGENT = 16
 """Size of the lock table per agent, see `turn_order.conflict_free_batches`."""
 
+WORLD_ARRAYS = ("task", "ruleset", "steps", "first_step", "episode", "turn_stream", "object_counts")
+"""Arrays of Worlds with one row per world."""
+
+AGENT_ARRAYS = (
+    "cell",
+    "orientation",
+    "group_row",
+    "color",
+    "freeze",
+    "inventory",
+    "has_token",
+    "score",
+    "reward",
+    "individual_rewards",
+    "returned_rewards",
+    "success",
+    "last_action",
+    "agent_counters",
+    "tokens_written",
+    "tokens_dropped",
+)
+"""Arrays of Worlds with one row per agent."""
+
 CONVERTER_ARRAYS = (
     "converter_type",
     "converter_cell",
@@ -65,33 +88,7 @@ class Worlds:
     `ARRAYS` are the names of the arrays in a saved state, which also contains `part_arrays`, `clock` and `invalid`.
     """
 
-    ARRAYS = (
-        "grid",
-        "task",
-        "ruleset",
-        "steps",
-        "first_step",
-        "episode",
-        "turn_stream",
-        "object_counts",
-        "cell",
-        "orientation",
-        "group_row",
-        "color",
-        "freeze",
-        "inventory",
-        "has_token",
-        "score",
-        "reward",
-        "individual_rewards",
-        "returned_rewards",
-        "success",
-        "last_action",
-        "agent_counters",
-        "tokens_written",
-        "tokens_dropped",
-        *CONVERTER_ARRAYS,
-    )
+    ARRAYS = ("grid", *WORLD_ARRAYS, *AGENT_ARRAYS, *CONVERTER_ARRAYS)
 
     def __init__(self, compiled: CompiledConfig, num_worlds: int):
         spec, types = compiled.spec, compiled.types
@@ -140,7 +137,6 @@ class Worlds:
         self.first_step = np.zeros(num_worlds, np.int64)  # of the current episode: 0 unless worlds were staggered
         self.episode = np.full(num_worlds, -1, np.int64)
         self.turn_stream = np.zeros(num_worlds, np.uint64)  # the key of the episode's turn orders and sampled values
-        self.num_converters = np.zeros(num_worlds, np.int64)
         # by type row, at the start of the episode
         self.object_counts = np.zeros((num_worlds, len(self.compiled.types.names)), np.int64)
 
