@@ -83,12 +83,15 @@ def train(
 
 
 def curve(preset: str, events: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Reward over agent steps and seconds, in stretches; that of the scene named like the preset if there is one."""
+    """Reward over agent steps and seconds, in stretches; that of the preset's own scene if there is one.
+
+    A scene with a reward for supplying, as in `hearts_supply`, has it in its rewards.
+    """
     rewards = []
     for event in events:
         if event["event"] == "epoch":
-            tasks = event["task_rewards"]
-            own = tasks.get(preset) if preset in event["task_probabilities"] else event["reward"]
+            own_scene = {preset, f"{preset}_supply"} & event["task_probabilities"].keys()
+            own = event["task_rewards"].get(own_scene.pop()) if own_scene else event["reward"]
             if event["episodes"] and own is not None:
                 rewards.append((event["agent_step"], event["clock"], own))
     size = max(1, -(-len(rewards) // POINTS))

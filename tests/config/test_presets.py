@@ -141,7 +141,6 @@ def test_hearts_is_the_classic_world_with_fewer_actions_and_smaller_crumbs() -> 
 
 def test_hearts_begins_in_worlds_that_differ_in_rooms_and_recipes_alone() -> None:
     config = load_config("hearts")
-    assert config.curriculum.scenes[-1] == "hearts"
     for scene in config.curriculum.scenes:
         env = load_config(scene).env
         assert (env.game.group_settings("agent"), env.actions) == (
@@ -149,6 +148,15 @@ def test_hearts_begins_in_worlds_that_differ_in_rooms_and_recipes_alone() -> Non
             config.env.actions,
         )
         assert not env.spec.differing_fields(config.env.spec)
+
+
+@pytest.mark.parametrize("preset", ["hearts", "simple"])
+def test_training_ends_in_the_world_of_the_preset_with_a_reward_for_supplying(preset: str) -> None:
+    config = load_config(preset)
+    last = load_config(config.curriculum.scenes[-1]).env
+    assert [reward.type for reward in last.rewards] == ["supply"]
+    assert last.model_copy(update={"rewards": config.env.rewards}) == config.env
+    assert not config.env.rewards
 
 
 def test_arena_has_the_whole_economy_and_four_even_teams() -> None:

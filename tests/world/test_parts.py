@@ -139,6 +139,36 @@ def test_exploration_counts_cells() -> None:
         assert terms[4 * world : 4 * world + 4, 1].sum() == len(together) - 4
 
 
+def test_supply_pays_who_fills_an_empty_object() -> None:
+    """A generator that still holds ore pays nothing for more of it; once it has used up its ore, it pays again."""
+    mine = {"name": "mine_red", "type": "mine", "conversion_ticks": 3, "cooldown": 0, "initial_items": 2}
+    generator = {"name": "generator_red", "type": "generator", "conversion_ticks": 9, "cooldown": 0}
+    config = EnvConfig.model_validate(
+        {
+            "game": {
+                "num_agents": 1,
+                "max_steps": 100,
+                "time_punishment": 0.0,
+                "ore_red_reward": 0.0,
+                "battery_red_reward": 0.0,
+            },
+            "objects": [mine | {"max_output": 5}, generator | {"initial_items": 0, "max_output": 5}],
+            "map_builder": {"type": "Ascii", "map": "#####\n#r@R#\n#####"},
+            "rewards": [{"type": "supply", "settings": {"to": "generator_red", "item": "ore_red"}}],
+        }
+    )
+    env = MettaGridEnv(config, seed=0)
+    env.reset()
+    noop, rotate, put, get = map(config.spec.action_names.index, ("noop", "rotate", "put_recipe_items", "get_output"))
+    bring = [(rotate, 2), (get, 0), (rotate, 3), (put, 0)]  # 2 is left, 3 is right
+    paid = []
+    for step, action in enumerate([*bring * 3, *[(noop, 0)] * 40, *bring]):
+        _, rewards, *_ = env.step(np.array([action]))
+        if rewards[0]:
+            paid.append((step, float(rewards[0])))
+    assert paid == [(3, 1.0), (7, 1.0), (55, 1.0)]  # in step 11 the generator converts one unit and holds another
+
+
 # -- ends ------------------------------------------------------------------------------------------------------------
 
 

@@ -163,7 +163,7 @@ REWARDS: Final = PartRegistry(
     "metta.rewards",
     "reward",
     NoOptions,
-    {"distance": f"{_BUILT_IN}:distance", "exploration": f"{_BUILT_IN}:exploration"},
+    {name: f"{_BUILT_IN}:{name}" for name in ("distance", "exploration", "supply")},
     num_arguments=1,
 )
 """Rewards by name. `reward(worlds, **settings) -> [agents] float32`, called after every step."""

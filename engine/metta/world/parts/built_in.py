@@ -1,4 +1,4 @@
-"""Custom rules that metta provides: rewards by distance and for exploring, an end of episodes at a goal."""
+"""Custom rules that metta provides: rewards by distance, for exploring and supplying, an end of episodes at a goal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metta.config.parts.settings import EntityName, Fraction, PositiveFloat, PositiveInt
+from metta.config.parts.settings import EntityName, Fraction, ItemName, PositiveFloat, PositiveInt
 from metta.world.parts.view import WorldsView
 
 
@@ -42,6 +42,16 @@ def exploration(worlds: WorldsView, shared: bool = False) -> NDArray[np.float32]
     is_new = ~visited[first, rows, cols]
     visited[first, rows, cols] = True
     reward: NDArray[np.float32] = is_new.astype(np.float32)
+    return reward
+
+
+def supply(worlds: WorldsView, to: EntityName, item: ItemName) -> NDArray[np.float32]:
+    """1 for every agent that puts units of an item into an object `to` that had none after the previous step."""
+    put, stock = worlds.memory("put", dtype=np.int64), worlds.memory("stock", "cell", dtype=np.uint8)
+    total = worlds.stat(f"{item}.put")
+    supplies = (total > put) & worlds.faces(to) & (worlds.at(stock, worlds.ahead) == 0)
+    put[:], stock[:] = total, worlds.stock(item)
+    reward: NDArray[np.float32] = supplies.astype(np.float32)
     return reward
 
 
