@@ -36,9 +36,11 @@ class TestTraining:
         """Intervals pass at once; those of 0 never do."""
         monkeypatch.setattr(IntervalTimer, "is_due", lambda timer: bool(timer.interval_seconds))
 
-    def test_the_current_policy_is_recorded(self, tmp_path: Path, always: None) -> None:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_the_current_policy_is_recorded(self, workers: int, tmp_path: Path, always: None) -> None:
         recorder = Recorder()
         values = ["run.total_timesteps=1536", "simulation.replay_interval=1", "optimizer.learning_rate=0.1"]
+        values.append(f"experience.workers={workers}")
         config = tiny_config(tmp_path / "run", *values)
         train_run(config, recorder)
         replays = [event for event in recorder.events if isinstance(event, ReplaySaved)]
