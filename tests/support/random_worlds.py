@@ -153,6 +153,7 @@ class _Task:
                 "through_walls": self._chance(0.3),
             },
             "exploration": {"shared": self._chance(0.5)},
+            "supply": self._supply(env["objects"]),
             "test.near": {"to": str(generator.choice(entities)), "within": self._amount(0, 1, 2, 4)},
             "nearest_seen": {
                 "to": str(generator.choice(entities)),
@@ -168,7 +169,9 @@ class _Task:
             },
             "test.random": {"probability": float(generator.choice([0.01, 0.05]))},
         }
-        rewards = [type_ for type_ in ("distance", "exploration", "test.near", "test.new cells") if self._chance(0.6)]
+        rewards = [
+            type_ for type_ in ("distance", "exploration", "supply", "test.near", "test.new cells") if self._chance(0.6)
+        ]
         ends = [type_ for type_ in ("goal", "test.random") if self._chance(0.5)]
         return {
             "rewards": [
@@ -304,6 +307,8 @@ class _Task:
         }
         if name == self.frame.entities[-1][0]:  # a source of the item of gifts
             entry["output"][self.frame.items[0]] = 5
+        elif index < 6 and self._chance(0.7):  # and objects that take it
+            entry["input"][self.frame.items[0]] = 1
         if not entry["conversion_ticks"] and not entry["cooldown"]:
             entry["conversion_ticks"] = self._amount(0, 1) if self._ends(entry) else 1
         return entry
@@ -318,6 +323,12 @@ class _Task:
 
     def _item(self) -> str:
         return str(self.generator.choice(self.frame.items))
+
+    def _supply(self, objects: list[dict[str, Any]]) -> dict[str, str]:
+        """Settings of the reward `supply`: an object that takes the item of gifts, if there is one."""
+        item = self.frame.items[0]
+        names = [entry["name"] for entry in objects if item in entry.get("input", {})]
+        return {"to": str(self.generator.choice(names or [objects[0]["name"]])), "item": item}
 
     def _ends(self, entry: dict[str, Any]) -> bool:
         """Whether conversions without duration and cooldown end: they need an item that they do not produce."""

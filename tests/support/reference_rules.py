@@ -31,6 +31,8 @@ class ReferenceRules:
         self.terms = {entry.name: [ZERO] * len(world.agents) for entry in self.config.rewards}
         self.potentials: dict[str, list[np.float32]] = {}
         self.visited: dict[tuple[str, int], set[Cell]] = {}  # by reward and agent, which is -1 if agents share it
+        self.supplied: dict[str, tuple[list[int], dict[Cell, int]]] = {}
+        """by reward, the units that each agent has put into objects, and those that cells held before this step"""
         self.scent: dict[Cell, int] = {}
 
     def call(self) -> None:
@@ -85,6 +87,21 @@ class ReferenceRules:
         visited.add((agent.row, agent.col))
         return int(is_new)
 
+    def _supply(self, name: str, to: str, item: str) -> list[int]:
+        world, number = self.world, self.world.items.index(item)
+        before, stock = self.supplied.get(name, ([0] * len(world.agents), {}))
+        after = [agent.stats[f"{item}.put"] for agent in world.agents]
+        held = {cell: entity for cell, entity in world.grid.items() if isinstance(entity, Converter)}
+        self.supplied[name] = after, {cell: entity.inventory.get(number, 0) for cell, entity in held.items()}
+        return [
+            int(new > old and self._is_entity(ahead, to) and stock.get(ahead, 0) == 0)
+            for ahead, new, old in zip(map(self._ahead, world.agents), after, before, strict=True)
+        ]
+
+    def _ahead(self, agent: Agent) -> Cell:
+        row, col = STEPS[agent.orientation]
+        return agent.row + row, agent.col + col
+
     def _near(self, name: str, to: str, within: int) -> list[int]:
         return [int(self._moves_to(agent, to) <= within) for agent in self.world.agents]
 
@@ -132,8 +149,7 @@ class ReferenceRules:
     def _facing(self, feature: int, to: str) -> None:
         values = []
         for agent in self.world.agents:
-            row, col = STEPS[agent.orientation]
-            ahead = (agent.row + row, agent.col + col)
+            ahead = self._ahead(agent)
             values.append(int(self.world.is_inside(ahead) and self._is_entity(ahead, to)))
         self.of_agents[feature] = values
 

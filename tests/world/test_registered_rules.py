@@ -260,6 +260,9 @@ def test_pettingzoo_plays_the_world() -> None:
     env.reset(seed=3)
     world.reset(seed=3)
     for step in range(20):
+        if not env.agents:  # the episode has ended
+            env.reset()
+            world.reset()
         some = actions(world, step, world.agents)
         found = env.step(dict(zip(env.agents, some, strict=True)))
         expected = world.step(some)
