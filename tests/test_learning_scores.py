@@ -125,13 +125,13 @@ def learning(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_columns_are_compared_by_the_clock() -> None:
-    printed = learning("hearts", "--compare", ALONE, ALONE)
+    printed = learning("quickstart", "--compare", ALONE, ALONE)
     assert printed.returncode == 0, printed.stderr
     header, *rows = printed.stdout.splitlines()
     assert header.endswith("difference over 3 seeds")
     assert len(rows) == 12
     assert all(row.endswith("+0.00 ± 0.00") for row in rows)
-    assert "learning_hearts.json has the columns reward alone" in learning("hearts", "--compare", ALONE, "none").stderr
+    assert "quickstart.json has the columns reward alone" in learning("quickstart", "--compare", ALONE, "none").stderr
 
 
 @pytest.mark.slow

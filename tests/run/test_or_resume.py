@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -268,9 +268,20 @@ def test_a_run_in_training_is_not_resumed(uninterrupted: Path) -> None:
         train_run(tiny_config(uninterrupted, LENGTH), ignore, or_resume=True)
 
 
+@pytest.fixture
+def not_ignored(name: str) -> Iterator[None]:
+    """The signal is not ignored, as SIGHUP is where the tests run under nohup: a run would leave it so."""
+    number = signal.Signals[name]
+    before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize("name", STOP_SIGNALS)
 def test_a_signal_of_a_batch_system_saves_and_the_same_command_continues(
-    name: str, uninterrupted: Path, tmp_path: Path
+    name: str, not_ignored: None, uninterrupted: Path, tmp_path: Path
 ) -> None:
     def send() -> None:
         os.kill(os.getpid(), signal.Signals[name])
