@@ -27,7 +27,7 @@ from metta.config.loading.presets import Preset, presets
 FOLDER: Final = Path(__file__).parents[1] / "benchmarks"
 ALONE, TEACHER = "reward alone", "teacher"
 NOT_TRAINED: Final = ("default", "hearts_easy", "hearts_quick", "hearts_supply", "simple_supply", "arena_easy")
-"""Presets without a score: all defaults, and scenes with which training starts."""
+"""Presets without a score: all defaults, and scenes in which other presets train."""
 
 
 @dataclass(frozen=True)

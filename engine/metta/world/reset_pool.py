@@ -113,5 +113,7 @@ class ResetPool:
         num_converters = np.count_nonzero(pool.by_world("converter_cell")[indices] >= 0, axis=1)
         worlds.reserve_converters(int(num_converters.max()))
         copy_worlds(pool, indices, worlds, np.array(ended), self._walls)
-        firsts = [world * worlds.num_agents for world in ended]
-        return dict(zip(firsts, [self._observations[index] for index in indices.tolist()], strict=True))
+        return {
+            world * worlds.num_agents: self._observations[index]
+            for world, index in zip(ended, indices.tolist(), strict=True)
+        }
