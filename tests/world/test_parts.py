@@ -506,29 +506,93 @@ def test_kept_distances_are_those_of_a_new_view() -> None:
         assert (opened > 0) == (doors > 0)
 
 
-def test_a_view_of_some_worlds_has_their_rows() -> None:
-    env = MettaGridEnv(CONFIG, 4, seed=3)
+SOME = np.array([1, 3])
+"""worlds of four"""
+VIEW_CALLS: dict[str, tuple[Any, ...]] = {
+    "in_group": ("agent",),
+    "inventory": ("heart",),
+    "did": ("move",),
+    "stat": ("action.move.success",),
+    "find": ("agent",),
+    "stock": ("heart",),
+    "state_cells": ("open",),
+    "faces": ("door",),
+    "distances": ("altar",),
+    "distance_fields": ("altar",),
+    "memory": ("m",),
+    "random": (),
+}
+"""Functions of a view without arrays as arguments, and arguments for them."""
+OBJECT_CALLS: dict[str, tuple[Any, ...]] = {
+    "state": ("open",),
+    "object_worlds": (),
+    "object_positions": (),
+    "object_random": (),
+    "agents_on": (),
+    "count_near": ("open", 3),
+}
+"""Functions of objects, and arguments after them."""
+ARRAY_CALLS = {"at", "by_world", "per_agent", "place"}
+"""functions of arrays of the view"""
+OF_ALL_WORLDS = {"num_worlds", "agents", "num_agents", "items", "group_names", "action_names", "shape", "window"}
+FOR_CALLERS = {"begin", "end", "forget"}
+
+
+def views_of_all_and_some() -> tuple[WorldsView, WorldsView]:
+    """Views of four worlds with open and closed doors, agents and an object of each type among them, and of `SOME`."""
+    door = {"type": "door", "name": "door", "settings": {"steps_open": 9}}
+    kinds = ["use", "move", "rotate", "get_items"]
+    builder = {"border_width": 1, "objects": {"altar": 4, "mine_red": 4, "door": 12}}
+    tables = {"objects": [door], "actions": [{"type": kind, "key": kind} for kind in kinds], "map_builder": builder}
+    env = MettaGridEnv(EnvConfig.model_validate({**ALL_PARTS, **tables, "features": []}), 4, seed=3)
     env.reset()
-    for step in range(7):
-        env.step(actions(step))
-    whole, some = WorldsView(env._worlds), WorldsView(env._worlds, np.array([1, 3]))
-    rows = np.r_[4:8, 12:16]
-    whole.begin(PartCall("a.b", "a", "a.b"))
-    some.begin(PartCall("a.b", "a", "a.b"))
-    for name in ("positions", "orientations", "groups", "inventories", "actions", "ahead", "agent_distances", "frozen"):
-        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[rows])
-    np.testing.assert_array_equal(some.faced_agents >= 0, whole.faced_agents[rows] >= 0)
-    np.testing.assert_array_equal(some.cells, whole.cells[[1, 3]])
-    np.testing.assert_array_equal(some.cells[0], env.cells(1))
-    for call in ("find", "distances"):
-        found, expected = getattr(some, call)("altar"), getattr(whole, call)("altar")
-        np.testing.assert_array_equal(found, expected[[1, 3] if call == "find" else rows])
-    for per, chosen in (("agent", rows), ("world", [1, 3]), ("cell", [1, 3])):
-        np.testing.assert_array_equal(some.random(per), whole.random(per)[chosen])  # type: ignore[arg-type]
+    for step in range(25):
+        env.step(np.random.default_rng(step).integers(0, [len(kinds), 2], (16, 2)))
+    views = WorldsView(env._worlds), WorldsView(env._worlds, SOME)
+    for view in views:
+        view.begin(PartCall("a.b", "a", "a.b"))
+    return views
+
+
+def of_some(values: np.ndarray) -> np.ndarray:
+    """The rows of `SOME` in an array of agents or worlds."""
+    by_world = values.reshape(4, len(values) // 4, *values.shape[1:])
+    return by_world[SOME].reshape(-1, *values.shape[1:])
+
+
+def test_a_view_of_some_worlds_has_their_rows() -> None:
+    """All that a view offers, row by row; worlds and rows of agents count from 0 among the worlds of the view."""
+    whole, some = views_of_all_and_some()
+    public = {name for name in dir(WorldsView) if not name.startswith("_")} | (vars(whole).keys() & OF_ALL_WORLDS)
+    arrays = public - VIEW_CALLS.keys() - OBJECT_CALLS.keys() - ARRAY_CALLS - OF_ALL_WORLDS - FOR_CALLERS
+    own_row = np.full(16, -1)  # of agents, then of worlds
+    own_row[np.r_[4:8, 12:16]] = np.arange(8)
+    renumbered = {"faced_agents": own_row, "agents_on": own_row, "world": np.array([-1, 0, -1, 1])}
+    renumbered["object_worlds"] = renumbered["world"]
+
+    def check(name: str, found: np.ndarray, expected: np.ndarray) -> None:
+        if name in renumbered:
+            expected = np.where(expected < 0, -1, renumbered[name][expected])
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+    for name in arrays:
+        check(name, getattr(some, name), of_some(getattr(whole, name)))
+    for name, arguments in VIEW_CALLS.items():
+        check(name, getattr(some, name)(*arguments), of_some(getattr(whole, name)(*arguments)))
+    doors = np.flatnonzero(whole._worlds.compiled.types.is_custom[whole._worlds.converter_type])
+    doors = doors[whole._worlds.converter_cell[doors] >= 0]
+    is_in = np.isin(whole.object_worlds(doors), SOME)
+    for name, arguments in OBJECT_CALLS.items():
+        check(name, getattr(some, name)(doors[is_in], *arguments), getattr(whole, name)(doors, *arguments)[is_in])
+    assert (whole.agents_on(doors[is_in]) >= 0).any()
+    assert (whole.count_near(doors[is_in], "open", 3) > 0).any()
+    for per in ("world", "cell"):
         numbers = whole.random(per)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(some.random(per), numbers[SOME])  # type: ignore[arg-type]
         assert ((numbers >= 0) & (numbers < 1)).all()
         assert len(np.unique(numbers)) == numbers.size
-        some.random(per)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(some.at(some.cells), whole.at(whole.cells)[np.r_[4:8, 12:16]])
+    np.testing.assert_array_equal(some.place(7), whole.place(7)[SOME])
     for array in (whole.positions, whole.inventories, whole.cells, whole.rewards):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0

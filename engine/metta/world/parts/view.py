@@ -77,6 +77,11 @@ class WorldsView:
         worlds = self._worlds
         return worlds.all_agents if self._selected is None else worlds.rows_of_worlds(self._selected)
 
+    def _own_rows(self, entities: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Rows of the agents with these ids of entities in the arrays `[agents]`; -1: not an agent. `[n] int64`"""
+        rows = self._worlds.agents_among(entities)
+        return rows if self._selected is None else np.where(rows < 0, -1, self._rows.searchsorted(rows))
+
     # -- episodes ----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -275,18 +280,19 @@ class WorldsView:
         return self._inner(slots)
 
     def object_worlds(self, objects: ArrayLike) -> NDArray[np.int64]:
-        """World of each of `objects [n]`. `[n] int64`"""
-        return np.asarray(objects, np.int64) // max(1, self._worlds.converter_slots)
+        """World of each of `objects [n]`, 0 to num_worlds - 1. `[n] int64`"""
+        worlds = np.asarray(objects, np.int64) // max(1, self._worlds.converter_slots)
+        return worlds if self._selected is None else self._selected.searchsorted(worlds)
 
     def object_positions(self, objects: ArrayLike) -> NDArray[np.int64]:
         """(row, col) of `objects [n]`. `[n, 2] int64`"""
         worlds, rows = self._worlds, np.asarray(objects, np.int64)
-        return worlds.positions(worlds.converter_cell[rows] - worlds.slot_start[self.object_worlds(rows)])
+        return worlds.positions(worlds.converter_cell[rows] % worlds.slot_size)
 
     def object_random(self, objects: ArrayLike) -> NDArray[np.float64]:
         """Uniform random numbers in [0, 1), one for each of `objects [n]`, as those of `random`. `[n] float64`"""
-        world, number = np.divmod(np.asarray(objects, np.int64), max(1, self._worlds.converter_slots))
-        return self._call.uniform(self._random_keys()[world], number)
+        numbers = np.asarray(objects, np.int64) % max(1, self._worlds.converter_slots)
+        return self._call.uniform(self._random_keys()[self.object_worlds(objects)], numbers)
 
     @cached_property
     def faced_objects(self) -> NDArray[np.int64]:
@@ -301,10 +307,10 @@ class WorldsView:
     def agents_on(self, objects: ArrayLike) -> NDArray[np.int64]:
         """Row of the agent that stands on each of the walkable `objects [n]`; -1: none. `[n] int64`"""
         worlds = self._worlds
-        return worlds.agents_among(worlds.grid[worlds.converter_cell[np.asarray(objects, np.int64)]])
+        return self._own_rows(worlds.grid[worlds.converter_cell[np.asarray(objects, np.int64)]])
 
     def count_near(self, objects: ArrayLike, name: str, radius: int) -> NDArray[np.int64]:
-        """Number of other objects whose state is not 0, at most `radius` rows and columns from each object."""
+        """Number of other objects whose state is not 0, at most `radius` rows and columns from each. `[n] int64`"""
         rows = np.asarray(objects, np.int64)
         marked = self.state_cells(name) > 0
         counts = count_within(marked, self.object_worlds(rows), self.object_positions(rows), radius)
@@ -334,11 +340,7 @@ class WorldsView:
     def faced_agents(self) -> NDArray[np.int64]:
         """Row of the agent that each agent faces; -1: none. `[agents] int64`"""
         worlds = self._worlds
-        cells = self._of("cell") + worlds.step_offset[self.orientations]
-        rows = worlds.agents_among(worlds.grid[cells])
-        if self._selected is not None:
-            rows[rows >= 0] -= (self._rows - np.arange(self.agents))[rows >= 0]  # of the same world
-        return _read_only(rows)
+        return _read_only(self._own_rows(worlds.grid[self._of("cell") + worlds.step_offset[self.orientations]]))
 
     @cached_property
     def agent_distances(self) -> NDArray[np.int64]:

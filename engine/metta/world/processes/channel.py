@@ -10,7 +10,7 @@ from typing import Any, Final
 
 _LENGTH: Final = struct.Struct("<Q")
 _POLL_MILLISECONDS: Final = 1000
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 16  # what a pipe holds on Linux
 
 
 class Channel:
