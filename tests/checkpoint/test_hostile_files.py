@@ -236,7 +236,7 @@ def test_no_bomb_needs_more_memory_than_a_policy(tmp_path: Path) -> None:
 
 
 def mutated(generator: random.Random, parts: dict[str, bytes]) -> dict[str, bytes]:
-    """Parts with some bytes flipped, cut, doubled or taken from another part; their checksums are made anew."""
+    """Parts with some bytes flipped, cut, doubled or taken from another part; with the checksums of the result."""
     names = list(parts)
     name = next(name for name in names if name.endswith("data.pkl"))
     chosen = name if generator.random() < 0.7 else generator.choice(names)

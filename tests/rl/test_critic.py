@@ -300,12 +300,12 @@ def test_a_teacher_labels_whole_worlds_if_its_values_depend_on_them(teams: Metta
     experience = make_experience_manager(teams, agent, settings, 4, teacher, label_share=0.5)
     rollout(experience, agent)
     compute_advantages(experience)
-    labelled = experience.label_weights.view(-1, 6)
-    assert torch.equal(*labelled.aminmax(dim=1))
-    assert 0 < int((labelled[:, 0] > 0).sum()) < len(labelled)
+    labeled = experience.label_weights.view(-1, 6)
+    assert torch.equal(*labeled.aminmax(dim=1))
+    assert 0 < int((labeled[:, 0] > 0).sum()) < len(labeled)
     first = experience.observations.at(0)
     with torch.no_grad():
-        values = teacher.value(first, teacher.initial_memory(experience.plan.agents), groups=torch.zeros_like(labelled))
+        values = teacher.value(first, teacher.initial_memory(experience.plan.agents), groups=torch.zeros_like(labeled))
     expected = values * (experience.label_weights > 0)
     torch.testing.assert_close(experience.teacher_values[0], expected)
     assert next(iter(experience.minibatches())).groups is None  # the agent's own values do not depend on them

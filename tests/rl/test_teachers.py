@@ -39,7 +39,7 @@ from metta.config.training import ExperienceConfig, KickstartingConfig, Optimize
 from metta.errors import ConfigError, UsageError
 from metta.rl.advantages import compute_advantages
 from metta.rl.experience import make_experience_manager
-from metta.rl.frozen_policies.kickstarting import labelled_agents
+from metta.rl.frozen_policies.kickstarting import labeled_agents
 from metta.rl.losses import teacher_divergence
 from metta.rl.optimizer import make_optimizer
 from metta.rl.ppo import UpdateSettings, loss_terms, update_policy
@@ -129,12 +129,12 @@ def test_a_teacher_does_not_change_what_the_student_does(teacher, counter):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 1.0])
-def test_labelled_agents_are_a_share_of_all_and_of_each_position_in_a_world(share):
-    labelled = labelled_agents(2400, share)
-    assert labelled.float().mean() == pytest.approx(share, abs=0.002)
+def test_labeled_agents_are_a_share_of_all_and_of_each_position_in_a_world(share):
+    labeled = labeled_agents(2400, share)
+    assert labeled.float().mean() == pytest.approx(share, abs=0.002)
     for position in range(6):
-        assert labelled[position::6].float().mean() == pytest.approx(share, abs=0.03)
-    assert labelled_agents(3, share)[0]
+        assert labeled[position::6].float().mean() == pytest.approx(share, abs=0.03)
+    assert labeled_agents(3, share)[0]
 
 
 def test_with_a_label_share_the_labels_of_the_same_agents_are_the_same_and_the_loss_is_their_mean():
@@ -146,18 +146,18 @@ def test_with_a_label_share_the_labels_of_the_same_agents_are_the_same_and_the_l
     for experience in (whole, part):
         rollout(experience, agent)
         compute_advantages(experience)
-    is_labelled = labelled_agents(part.plan.agents, 0.3)
-    assert 0 < int(is_labelled.sum()) < part.plan.agents
-    assert sum(asked) == int(is_labelled.sum()) * part.steps_collected
-    torch.testing.assert_close(part.teacher_probs[:, is_labelled], whole.teacher_probs[:, is_labelled])
-    assert not part.teacher_probs[:, ~is_labelled].any()
+    is_labeled = labeled_agents(part.plan.agents, 0.3)
+    assert 0 < int(is_labeled.sum()) < part.plan.agents
+    assert sum(asked) == int(is_labeled.sum()) * part.steps_collected
+    torch.testing.assert_close(part.teacher_probs[:, is_labeled], whole.teacher_probs[:, is_labeled])
+    assert not part.teacher_probs[:, ~is_labeled].any()
     settings = UpdateSettings(PPOConfig(norm_adv=False), teacher_coef=1.0)
     sums = []
     for experience in (whole, part):
         terms = [loss_terms(agent, minibatch, settings) for minibatch in experience.minibatches()]
         sums.append(float(torch.stack([term["teacher_kl"] for term in terms]).mean()))
     kept = whole.label_weights.clone()
-    whole.label_weights[:] = is_labelled / is_labelled.float().mean()
+    whole.label_weights[:] = is_labeled / is_labeled.float().mean()
     terms = [loss_terms(agent, minibatch, settings) for minibatch in whole.minibatches()]
     whole.label_weights = kept
     assert sums[1] == pytest.approx(float(torch.stack([term["teacher_kl"] for term in terms]).mean()), rel=1e-4)

@@ -14,12 +14,9 @@ from metta.agent import devices
 from metta.agent.sparse_tokens import Observations, PackedTokens, SparseTokens
 from metta.config.agent import OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.env.env_spec import EnvSpec
-from metta.config.env.token_features import GLOBAL_FEATURES, ITEM_PREFIX, NO_TOKEN
+from metta.config.env.token_features import ITEM_PREFIX, NO_TOKEN
 from metta.config.plan.network_size import ITEM_LEVELS
 from metta.geometry import STEPS
-
-NUM_GLOBAL_TOKENS: Final = len(GLOBAL_FEATURES)
-"""Every observation begins with its global tokens, in the order of GLOBAL_FEATURES."""
 
 LAST_ACTION, LAST_ARGUMENT, LAST_REWARD = "last_action", "last_action_arg", "last_reward"
 _PREVIOUS_STEP: Final = (LAST_ACTION, LAST_ARGUMENT, LAST_REWARD)

@@ -55,7 +55,7 @@ def transfer_weights(agent: MettaAgent, path: str | Path) -> WeightTransfer:
     ignores them at first; new actions keep the weights of `agent`, so that they are explored (unlike in `load_policy`,
     where they are never taken). If everything fits, the policy acts as the saved one does.
 
-    Running statistics of value normalization start anew: they are folded into the value head, whose values stay the
+    Running statistics of value normalization restart: they are folded into the value head, whose values stay the
     same. The reference of the l2-init loss becomes the new weights.
 
     `FILE:NAME` names one policy of a file with several. Raises CheckpointError, and does not change the agent, if the

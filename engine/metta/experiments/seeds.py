@@ -175,7 +175,7 @@ def resume_runs(
     """Continue the runs of an experiment that are not finished, each from its newest valid trainer state.
 
     `overrides` may change `CHANGEABLE` keys of all runs. `jobs` is by default that of before, with the same number of
-    threads; another number shares the cores out anew. Raises CheckpointError if the directory is no experiment.
+    threads; another number divides the cores again. Raises CheckpointError if the directory is no experiment.
     """
     _check_jobs(1 if jobs is None else jobs)
     check_changeable(overrides)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from PIL import Image, ImageDraw
 
-from metta.replay.map_sprites import AHEAD, SHAPES, THEME, Canvas, Point, SpritePainter, circle
+from metta.geometry import COUNTERCLOCKWISE, STEPS
+from metta.replay.map_sprites import SHAPES, THEME, Canvas, Point, SpritePainter, circle
 from metta.replay.recording import Replay
-
-LEFT: Final = ((0, -1), (0, 1), (1, 0), (-1, 0))
-"""(row, col) offset of the cell to the left, by orientation: up, down, left, right."""
 
 
 class MapPainter:
@@ -93,7 +89,8 @@ class MapPainter:
         if not replay.action_success[step, agent] or not self._attacks[action_id].startswith("attack"):
             return None
         orientation = int(replay.orientations[step, agent])
-        ahead, left, start = np.array(AHEAD[orientation]), np.array(LEFT[orientation]), replay.positions[step, agent]
+        ahead, left = np.array(STEPS[orientation]), np.array(STEPS[COUNTERCLOCKWISE[orientation]])
+        start = replay.positions[step, agent]
         if self._attacks[action_id] == "attack":
             places = [(1 + (argument - 1) // 3, 1 - (argument - 1) % 3)]
         else:

@@ -19,11 +19,10 @@ from PIL import Image, ImageDraw, ImageFont
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.labels import cell_glyphs
 from metta.config.env.objects import ObjectConfig
+from metta.geometry import STEPS
 
 Point = tuple[float, float]
 
-AHEAD: Final = ((-1, 0), (1, 0), (0, -1), (0, 1))
-"""(row, col) offset of the cell ahead, by orientation: up, down, left, right."""
 OVERSAMPLING: Final = 6
 """Pixels per pixel of the picture, in each direction, in which shapes are drawn before they are scaled down."""
 CURVE_POINTS: Final = 12
@@ -136,7 +135,7 @@ class SpritePainter:
         self, canvas: Canvas, size: int, group: int, orientation: int, is_frozen: bool, label: str
     ) -> None:
         ink, theme_ink = SHAPES["ink"], THEME["ink"]
-        down, right = AHEAD[orientation]
+        down, right = STEPS[orientation]
         tip = (0.5 + right * 0.5, 0.5 + down * 0.5)
         base = [(0.5 + right * 0.18 + side * down * 0.3, 0.5 + down * 0.18 + side * right * 0.3) for side in (1, -1)]
         canvas.fill([tip, *base], theme_ink)

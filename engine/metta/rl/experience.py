@@ -18,7 +18,7 @@ from metta.errors import UsageError
 from metta.random_streams import RandomStream
 from metta.rl.buffers.minibatch import Labels, Minibatch, segments_of
 from metta.rl.buffers.token_store import TokenStore
-from metta.rl.frozen_policies.kickstarting import Teacher, labelled_agents
+from metta.rl.frozen_policies.kickstarting import Teacher, labeled_agents
 from metta.rl.frozen_policies.self_play import OpponentPool
 from metta.rl.prioritized_sampling import PrioritizedSampling
 from metta.rl.reward_normalization import RewardScaler
@@ -63,8 +63,8 @@ class Experience:
         self.teacher = teacher
         """policies that label steps (kickstarting), one for all tasks of the worlds or one for each; or None"""
         together = self.plan.num_learners if any(map(reads_groups, teacher or ())) else 1
-        self._is_labelled = labelled_agents(self.plan.agents, label_share, together)
-        self.label_weights = (self._is_labelled / self._is_labelled.float().mean()).to(self.storage_device)
+        self._is_labeled = labeled_agents(self.plan.agents, label_share, together)
+        self.label_weights = (self._is_labeled / self._is_labeled.float().mean()).to(self.storage_device)
         """`[agents] float32`: see `Labels.weights`"""
         self.reward_scaler = RewardScaler(self.plan.agents)
         keys = stream_keys(rank, worlds.roles.index(self.role))
@@ -75,7 +75,7 @@ class Experience:
         for batch in self.agent_batches:
             batch.memory = agent.initial_memory(batch.rows.stop - batch.rows.start)
             if self.teacher is not None:
-                batch.teacher = Teacher(self.teacher, self._is_labelled[batch.rows], self.plan.num_learners)
+                batch.teacher = Teacher(self.teacher, self._is_labeled[batch.rows], self.plan.num_learners)
 
     def _allocate(self, agent: MettaAgent) -> None:
         """Allocate the arrays of an epoch: those that the worlds fill in host memory, others on the storage device."""
@@ -305,25 +305,25 @@ class Experience:
         segment_of_agent, columns = stored_segments // agents, stored_segments % agents
         starts = self.episode_starts.view(-1)[host_rows]
         return Minibatch(
-            self.observations.gather(host_rows).to(self.device),
-            self.select_rows(self.action_index, rows),
-            self.select_rows(self.log_probs, rows),
-            self.select_rows(self.values, rows),
-            self.select_rows(self.advantages, rows),
-            self.select_rows(self.returns, rows),
-            to_device(starts, self.device),
-            Memory(
+            observations=self.observations.gather(host_rows).to(self.device),
+            action_index=self.select_rows(self.action_index, rows),
+            log_probs=self.select_rows(self.log_probs, rows),
+            values=self.select_rows(self.values, rows),
+            advantages=self.select_rows(self.advantages, rows),
+            returns=self.select_rows(self.returns, rows),
+            episode_starts=to_device(starts, self.device),
+            memory=Memory(
                 {
                     name: memories[segment_of_agent, :, columns].transpose(0, 1).contiguous()
                     for name, memories in self.segment_memories.items()
                 }
             ).to(self.device),
-            weights,
-            rows,
-            self._labels(rows, columns),
-            None if self.action_masks is None else self.select_rows(self.action_masks, rows),
-            self.groups_of(host_rows // agents, host_rows % agents) if self.role.keeps_worlds else None,
-            starts.any(1).tolist(),
+            weights=weights,
+            rows=rows,
+            labels=self._labels(rows, columns),
+            action_masks=None if self.action_masks is None else self.select_rows(self.action_masks, rows),
+            groups=self.groups_of(host_rows // agents, host_rows % agents) if self.role.keeps_worlds else None,
+            start_steps=starts.any(1).tolist(),
         )
 
     def _labels(self, rows: Tensor, columns: Tensor) -> Labels | None:
@@ -423,13 +423,13 @@ def make_experiences(
     config = config or ExperienceConfig()
     seed = env.default_seed if seed is None else seed
     team = Team({**agents, **(frozen or {})}, groups or {}, members or {})
-    labelling = {name: _as_sequence(teacher) for name, teacher in (teachers or {}).items()}
+    labeling = {name: _as_sequence(teacher) for name, teacher in (teachers or {}).items()}
     shares = label_shares or {}
-    roles = make_roles(env, team, tuple(agents), opponents or {}, labelling, seed, rank)
+    roles = make_roles(env, team, tuple(agents), opponents or {}, labeling, seed, rank)
     worlds = SharedWorlds(env, roles, config, seed, rank, next(iter(agents.values())).device.type)
     try:
         experiences = {
-            name: Experience(worlds, name, agent, seed, rank, labelling.get(name), shares.get(name, 1.0))
+            name: Experience(worlds, name, agent, seed, rank, labeling.get(name), shares.get(name, 1.0))
             for name, agent in agents.items()
         }
         observations = worlds.reset()

@@ -88,7 +88,7 @@ def update_policy(
     - `approx_kl`: estimate of KL(old policy, new policy), nats
     - `clipfrac`: fraction of samples whose probability ratio is outside 1 +- clip_coef
     - `l2_reg_loss`, `l2_init_loss`: L2 terms, multiplied by their coefficients
-    - `teacher_kl`: KL(teacher, policy), nats, over the labelled steps; only if the experience has a teacher
+    - `teacher_kl`: KL(teacher, policy), nats, over the labeled steps; only if the experience has a teacher
     - `teacher_value_loss`: like `value_loss` without clipping, with the teacher's values as targets; only if the
       teacher is a network
     - `grad_norm`: L2 norm of all gradients together, after clipping by value and before clipping by norm

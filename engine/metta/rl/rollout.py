@@ -253,15 +253,15 @@ def _choose_actions(experience: Experience, agent: MettaAgent, index: int, t: in
 def _label(
     experience: Experience, batch: AgentBatch, teacher: Teacher, seen: PackedTokens, t: int, tasks: NDArray[np.int64]
 ) -> None:
-    """Store what the teacher would do at step t, where it has `seen` the labelled agents' observations.
+    """Store what the teacher would do at step t, where it has `seen` the labeled agents' observations.
 
     `tasks [worlds]` are those of the worlds.
     """
-    labelled = batch.rows.start + teacher.rows
-    rows = to_device(labelled, experience.storage_device)
-    episode_starts = experience.episode_starts[t, labelled]
+    labeled = batch.rows.start + teacher.rows
+    rows = to_device(labeled, experience.storage_device)
+    episode_starts = experience.episode_starts[t, labeled]
     masks = None if batch.action_masks is None else batch.action_masks[teacher.rows]
-    groups = None if experience.groups is None else experience.groups[t, labelled]
+    groups = None if experience.groups is None else experience.groups[t, labeled]
     probabilities, values = (
         to_device(labels, experience.storage_device)
         for labels in teacher.label(seen, episode_starts, tasks, experience.teacher_generator, masks, groups)

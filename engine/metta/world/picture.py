@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metta.config.env.objects import ObjectConfig
+from metta.geometry import STEPS
 from metta.world.render import converter_rows, view_cells, view_converters
 from metta.world.state.worlds import Worlds
 
@@ -28,9 +29,6 @@ OBJECT_COLORS: Final = (0xE8795A, 0x6CB6EE, 0x4FC79B, 0xE0B050, 0xC9A0DC, 0x9FB4
 
 MAX_CELL, MIN_CELL, PICTURE_SIZE = 24, 4, 512
 """Pixels of a cell at most and at least; pixels of a picture at most, unless cells would be too small."""
-
-AHEAD: Final = ((-1, 0), (1, 0), (0, -1), (0, 1))
-"""(down, right) of each orientation."""
 
 
 def paint_world(worlds: Worlds, world: int, agent: int | None = None) -> Pixels:
@@ -119,7 +117,7 @@ def _mark_converters(on_map: Pixels, worlds: Worlds, world: int, types: Mapping[
 
 def _paint_agent(cell: Pixels, orientation: int, group: int, is_frozen: bool) -> None:
     down, right = _coordinates(len(cell))
-    ahead_down, ahead_right = AHEAD[orientation]
+    ahead_down, ahead_right = STEPS[orientation]
     ahead = down * ahead_down + right * ahead_right
     aside = abs(down * ahead_right) + abs(right * ahead_down)
     distance = np.sqrt(down**2 + right**2)

@@ -147,7 +147,7 @@ def _tables(built_in_only: bool) -> Iterator[TableReference]:
                 key,
                 _type(entry := _without(schema["properties"][key], excluded)),
                 _range(entry),
-                _default(model, key, entry),
+                _default(model, key),
                 str(field.description),
             )
             for key, field in model.model_fields.items()
@@ -213,7 +213,7 @@ def _is_table(entry: dict[str, Any]) -> bool:
     return "$ref" in entry or all("$ref" in choice for choice in entry.get("oneOf", [{}]))
 
 
-def _default(model: type[FrozenModel], key: str, entry: dict[str, Any]) -> str:
+def _default(model: type[FrozenModel], key: str) -> str:
     field = model.model_fields[key]
     default = default_of(field)
     if field.is_required():

@@ -50,7 +50,8 @@ class ActionOptions:
     """number of arguments, which are numbered from 0, or the name of the setting that is this number"""
     touches: Literal["self", "ahead"] | Callable[..., Any] = "ahead"
     """the cells that the action reads or changes, besides that of the agent: "self", none; "ahead", the one that the
-    agent faces; or a function with the parameters of the action that returns cells `[agents, k]`"""
+    agent faces; or a function with the parameters of the action that returns the (row, col) of a cell for each agent,
+    `[n, 2]`, or of several, `[n, k, 2]`"""
     moves_others: bool = False
     """whether the action moves or turns other agents"""
     possible: Callable[..., Any] | None = None

@@ -268,7 +268,7 @@ class SweepStudy:
         point = {}
         for parameter in self.sweep.parameters:
             rest, index = divmod(rest, len(parameter.points))
-            point[parameter.key] = _to_storage(parameter, parameter.points[index])
+            point[parameter.key] = _to_storage(parameter.points[index])
         return point
 
 
@@ -334,7 +334,7 @@ def _rewards_predict_scores(study: optuna.Study, part: int) -> bool:
 def _suggest(trial: Trial, parameter: SweptKey) -> Any:
     """The value of a parameter in a trial, chosen now if it has none yet."""
     if parameter.values is not None:
-        choices = [_to_storage(parameter, value) for value in parameter.values]
+        choices = [_to_storage(value) for value in parameter.values]
         return _from_storage(parameter, trial.suggest_categorical(parameter.key, choices))
     if parameter.is_integer:
         low, high, step = int(parameter.low), int(parameter.high), int(parameter.step or 1)
@@ -342,7 +342,7 @@ def _suggest(trial: Trial, parameter: SweptKey) -> Any:
     return trial.suggest_float(parameter.key, parameter.low, parameter.high, step=parameter.step, log=parameter.log)
 
 
-def _to_storage(parameter: SweptKey, value: Any) -> Any:
+def _to_storage(value: Any) -> Any:
     """A value as Optuna stores it: lists and tables as text."""
     return choice_text(value) if isinstance(value, list | dict) else value
 
@@ -351,7 +351,7 @@ def _from_storage(parameter: SweptKey, stored: Any) -> Any:
     """The value that `_to_storage` stored."""
     if parameter.values is None:
         return parameter.number(stored)
-    return next(value for value in parameter.values if _to_storage(parameter, value) == stored)
+    return next(value for value in parameter.values if _to_storage(value) == stored)
 
 
 def _settings(config: SweepConfig) -> dict[str, Any]:

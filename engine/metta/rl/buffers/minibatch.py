@@ -20,7 +20,7 @@ class Labels:
     values: Tensor | None
     """`[horizon, segments] float32`; None if the teacher has no values"""
     weights: Tensor
-    """`[segments] float32`: 1 / fraction of labelled agents, or 0 for agents that are not labelled"""
+    """`[segments] float32`: 1 / fraction of labeled agents, or 0 for agents that are not labeled"""
 
 
 @dataclass(frozen=True)

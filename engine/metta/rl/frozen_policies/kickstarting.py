@@ -1,14 +1,15 @@
-"""Kickstarting: the teacher labels the steps that the learners live through, with its own memory.
+"""Kickstarting: the teacher labels what the learners observe with the probabilities of its actions and its values.
 
-The policy in training acts, and the teacher says what it would do there (DAgger, Ross et al. 2011, arXiv:1011.0686).
-The teacher is any `Policy`, and each task of the worlds has its own, since a scripted policy is made for one config.
+The policy in training acts, and the teacher, which has its own memory, says what it would do there (DAgger, Ross et
+al. 2011, arXiv:1011.0686). The teacher is any `Policy`, and each task of the worlds has its own, since a scripted
+policy is made for one config.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,31 +19,30 @@ from metta.agent.devices import to_device
 from metta.agent.policy import MettaAgent, Policy, PolicyOutput, reads_groups
 from metta.agent.sparse_tokens import PackedTokens
 from metta.baselines.scripted import ScriptedPolicy
+from metta.world.episodes import INVERSE_GOLDEN_RATIO
 
-_GOLDEN_RATIO: Final = (5**0.5 - 1) / 2
 
-
-def labelled_agents(agents: int, share: float, together: int = 1) -> Tensor:
+def labeled_agents(agents: int, share: float, together: int = 1) -> Tensor:
     """`[agents] bool`: the agents that the teacher labels, a fraction `share` of them and at least one.
 
     They are spread evenly (a Weyl sequence), over the worlds and over the positions within a world, or over units of
     `together` consecutive agents: of all learners of a world, if values of the teacher depend on them. An agent is
-    labelled at every step or never, because the teacher's memory needs whole episodes.
+    labeled at every step or never, because the teacher's memory needs whole episodes.
     """
-    return torch.from_numpy((np.arange(agents // together) * _GOLDEN_RATIO % 1 < share).repeat(together))
+    return torch.from_numpy((np.arange(agents // together) * INVERSE_GOLDEN_RATIO % 1 < share).repeat(together))
 
 
 class Teacher:
     """The teacher of the learners of one world batch: its policies, and their memories.
 
-    `policies` has one policy for each task, or a single one for all; tasks may share a policy. `is_labelled [learners]`
+    `policies` has one policy for each task, or a single one for all; tasks may share a policy. `is_labeled [learners]`
     marks the learners that it labels. Each policy has a memory for all of them. At the start of an episode with another
     task, an agent gets another policy, whose memory of the agent is cleared then.
     """
 
-    def __init__(self, policies: Sequence[Policy], is_labelled: Tensor, learners_per_world: int):
-        self.rows = is_labelled.nonzero().flatten()
-        """`[labelled] int64`: indices of the labelled learners"""
+    def __init__(self, policies: Sequence[Policy], is_labeled: Tensor, learners_per_world: int):
+        self.rows = is_labeled.nonzero().flatten()
+        """`[labeled] int64`: indices of the labeled learners"""
         self.policies = list(dict.fromkeys(policies))
         self._learners_per_world = learners_per_world
         self._world = self.rows.numpy() // learners_per_world
@@ -59,24 +59,24 @@ class Teacher:
         action_masks: Tensor | None = None,
         groups: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Probabilities of the teacher's actions, `[labelled, actions] float32`, and its values, `[labelled] float32`.
+        """Probabilities of the teacher's actions, `[labeled, actions] float32`, and its values, `[labeled] float32`.
 
-        `observations` of the labelled agents, `episode_starts [labelled] bool`, `tasks [worlds] int64`,
-        `action_masks [labelled, actions] bool`, which only the policies that use masks need, `groups [labelled]`, which
+        `observations` of the labeled agents, `episode_starts [labeled] bool`, `tasks [worlds] int64`,
+        `action_masks [labeled, actions] bool`, which only the policies that use masks need, `groups [labeled]`, which
         only those need whose values depend on them; all in host memory. The results are on the device of the policies.
         """
-        labelled, home = len(self.rows), self.memories[0].device
-        probabilities = torch.zeros(labelled, len(self.policies[0].spec.flat_actions), device=home)
-        values = torch.zeros(labelled, device=home)
+        labeled, result_device = len(self.rows), self.memories[0].device
+        probabilities = torch.zeros(labeled, len(self.policies[0].spec.flat_actions), device=result_device)
+        values = torch.zeros(labeled, device=result_device)
         policy_of_agent = self._policy_of_task[tasks[self._world] if len(self._policy_of_task) > 1 else 0]
         for index, policy in enumerate(self.policies):
             memory = self.memories[index]
-            agents = torch.from_numpy(np.broadcast_to(policy_of_agent == index, labelled).nonzero()[0])
+            agents = torch.from_numpy(np.broadcast_to(policy_of_agent == index, labeled).nonzero()[0])
             if not len(agents):
                 continue
-            is_alone = len(agents) == labelled
+            is_alone = len(agents) == labeled
             device = memory.device
-            at_home, on_device = to_device(agents, home), to_device(agents, device)
+            in_result, on_device = to_device(agents, result_device), to_device(agents, device)
             masks = None
             if action_masks is not None and policy.uses_action_masks:
                 masks = to_device(action_masks[agents], device)
@@ -95,8 +95,8 @@ class Teacher:
                 self.memories[index] = output.memory
             else:
                 memory.assign(on_device, output.memory)
-            probabilities[at_home] = _probabilities(policy, output).to(home)
-            values[at_home] = output.values.to(home)
+            probabilities[in_result] = _probabilities(policy, output).to(result_device)
+            values[in_result] = output.values.to(result_device)
         return probabilities, values
 
     def state(self) -> list[dict[str, Tensor]]:
@@ -109,7 +109,7 @@ class Teacher:
 
 
 def among_allowed(probabilities: Tensor, action_masks: Tensor) -> Tensor:
-    """The teacher's distribution over the actions that `action_masks [labelled, actions] bool` allow to the student.
+    """The teacher's distribution over the actions that `action_masks [labeled, actions] bool` allow to the student.
 
     It is zero where all actions that the teacher may take are masked: such a step teaches nothing.
     """

@@ -52,7 +52,7 @@ class AgentBatch:
         """memory of the learners"""
         self.teacher: Teacher | None = None
         self.seen_by_teacher: PackedTokens | None = None
-        """observations of the labelled learners before the next step, in host memory; None without a teacher"""
+        """observations of the labeled learners before the next step, in host memory; None without a teacher"""
         self.action_masks: Tensor | None = None
         """`[learners, actions] bool`: actions that can succeed in the next step; None if no policy needs them"""
         self._set_rows()
@@ -158,13 +158,13 @@ class AgentBatch:
         done = result.terminated | result.truncated
         observations = self.observe(result.observations, done, [episode.world for episode in info.episodes])
         return StepResult(
-            observations,
-            result.rewards[learners],
-            result.terminated[learners],
-            result.truncated[learners],
-            info,
-            returns,
-            result.action_masks,
+            observations=observations,
+            rewards=result.rewards[learners],
+            terminated=result.terminated[learners],
+            truncated=result.truncated[learners],
+            info=info,
+            opponent_returns=returns,
+            action_masks=result.action_masks,
         )
 
     def split_rewards(self, episode: EpisodeSummary) -> tuple[np.ndarray, np.ndarray]:

@@ -58,8 +58,8 @@ class PolicyRole:
     ) -> NDArray[np.int64]:
         """Indices of the agents of a world that the policy plays, ascending: first its learners, then its opponents.
 
-        `groups [agents]` are those of the world's agents, as indices into `env.game.groups`. Opponents are chosen anew.
-        Raises UsageError if the world has other numbers of agents than the given ones of its config.
+        `groups [agents]` are those of the world's agents, as indices into `env.game.groups`. Opponents are
+        chosen again. Raises UsageError if the world has other numbers of agents than the given ones of its config.
         """
         names = np.array(list(env.game.groups))[groups]
         agents = np.flatnonzero(is_played(names[None], self.groups, self.member)[0])

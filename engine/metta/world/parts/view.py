@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from metta.errors import UsageError, did_you_mean
+from metta.geometry import STEPS
 from metta.world.parts.distances import DistanceFields, city_block_fields, count_within, walking_fields
 from metta.world.parts.outcomes import OUTCOMES, TERMINATED, WAS_TERMINATED
 from metta.world.parts.part_call import PartCall
@@ -328,8 +329,7 @@ class WorldsView:
     @cached_property
     def ahead(self) -> NDArray[np.int64]:
         """(row, col) of the cell that each agent faces, which can be outside of the map. `[agents, 2] int64`"""
-        offsets = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
-        return _read_only(self.positions + offsets[self.orientations])
+        return _read_only(self.positions + np.array(STEPS)[self.orientations])
 
     def faces(self, name: str) -> NDArray[np.bool_]:
         """Whether each agent faces an entity, named as in `find`. `[agents] bool`"""

@@ -189,8 +189,8 @@ def _make_shares(setup: WorkerSetup, index: int, memory: SharedMemory) -> dict[i
 def end_with_parent(parent: int, ends_with_thread: bool) -> None:
     """End this process soon after its parent, even if a call does not return or another process keeps its pipes open.
 
-    Linux sends a signal, even to a stopped process, when the thread ends that started this process. Elsewhere, or if
-    that thread may end first, a thread checks whether the parent still lives.
+    A thread checks regularly whether the parent lives. On Linux, if the thread that started this process ends only
+    together with the parent, a signal ends this process at once, even if it is stopped.
     """
 
     def watch() -> None:

@@ -85,11 +85,6 @@ class WorkerProcesses:
         """Number of workers."""
         return len(self._processes)
 
-    @property
-    def process_ids(self) -> list[int]:
-        """The process id of each worker."""
-        return [process.pid for process in self._processes]
-
     def __reduce__(self) -> str:
         raise TypeError("worker processes cannot be copied or pickled; save the state() of the experience instead")
 

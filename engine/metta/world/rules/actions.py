@@ -86,7 +86,7 @@ def _batches_by_cell(worlds: Worlds, turns: Turns) -> Iterator[Rows]:
 
     Turns that have a cell in common with a reaching turn, or with one that has, and so on, are in different batches if
     they have a cell in common: neither those of the agents nor those that the turns read or change. If a turn may move
-    or turn an agent before that agent's own turn, the cells in its world are found anew for every batch.
+    or turn an agent before that agent's own turn, the cells in its world are found again for every batch.
     """
     locks = np.stack(_touched_cells(worlds, turns, worlds.all_agents))
     is_pending = _is_connected(worlds, turns, locks)
