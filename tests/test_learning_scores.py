@@ -20,9 +20,10 @@ from learning_scores import (
     read_scores,
     score_table,
     short_score_table,
+    training_minutes,
 )
 
-from metta.config.loading.presets import presets
+from metta.config.loading.presets import find_preset, presets
 
 TRAINED = {preset.name for preset in presets()} - set(NOT_TRAINED)
 BENCHMARKS = Path(__file__).parent / "benchmarks"
@@ -55,6 +56,14 @@ def test_every_trained_preset_has_a_goal_and_scores() -> None:
             for run in stored["seeds"].values():
                 assert run.keys() == layout["seeds"]["0"].keys()
                 assert run["rewards"].keys() == stored["worlds"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(TRAINED))
+def test_presets_say_how_long_they_train(name: str) -> None:
+    """The minutes in the head of a file, which `metta presets` prints, are those of its scores."""
+    columns = read_scores(name)["columns"]
+    minutes = training_minutes(columns.get(TEACHER) or columns[ALONE])
+    assert f"\n# Minutes of training on two CPU cores: {minutes:.0f}\n" in find_preset(name).text
 
 
 def test_goals_are_shares_of_the_scripted_policy() -> None:

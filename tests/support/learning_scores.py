@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +173,9 @@ def _rows(preset: Preset, with_policies: bool) -> list[list[str]]:
         detail = f", policy `{played}`" if played else f" in `{world}`" if world != preset.name else ""
         name = f"`{preset.name}`{detail}"
         trained = [
-            _cell(columns[label], place) if label in columns and place in columns[label]["worlds"] else ""
+            _cell(columns[label], place, baselines["scripted"][0])
+            if label in columns and place in columns[label]["worlds"]
+            else ""
             for label in (ALONE, TEACHER)
         ]
         scripted = _reward(*baselines["scripted"]) if is_scripted(place) else "none"
@@ -180,13 +183,18 @@ def _rows(preset: Preset, with_policies: bool) -> list[list[str]]:
     return rows
 
 
-def _cell(column: dict[str, Any], world: str) -> str:
-    """`7.50 ± 0.12 (85 %), 3 seeds, 17 min`."""
+def _cell(column: dict[str, Any], world: str, scripted: float) -> str:
+    """`7.50 ± 0.12 (85 %), 3 seeds, 17 min`; `scripted` is the reward of the scripted policy."""
     seeds = list(column["seeds"])
-    minutes = sum(column["seeds"][seed]["seconds"] for seed in seeds) / len(seeds) / 60
     count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    share = f" ({100 * shares(column, seeds)[world]:.0f} %)" if is_scripted(world) else ""
-    return f"{_reward(*mean_reward(column, world, seeds))}{share}, {count}, {minutes:.0f} min"
+    mean, half = mean_reward(column, world, seeds)
+    share = f" ({100 * mean / scripted:.0f} %)" if is_scripted(world) else ""
+    return f"{_reward(mean, half)}{share}, {count}, {training_minutes(column):.0f} min"
+
+
+def training_minutes(column: dict[str, Any]) -> float:
+    """The median training time of the seeds of a column, in minutes: other load may have slowed one of them."""
+    return statistics.median(run["seconds"] for run in column["seeds"].values()) / 60
 
 
 def _reward(mean: float, half: float | None) -> str:

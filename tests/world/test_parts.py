@@ -358,6 +358,18 @@ def test_a_wrong_result_is_named_with_rule_and_step(kind: str, problem: str) -> 
         env.step(actions(2)[:8])
 
 
+def test_a_wrong_result_is_named_with_its_world_where_some_worlds_have_the_rule() -> None:
+    tables = {"terminations": [], "features": []}
+    plain = EnvConfig.model_validate({**ALL_PARTS, **tables, "rewards": []})
+    wrong = {"type": "test.result", "name": "mine", "settings": {"kind": "nan", "step": 1}}
+    env = MettaGridEnv([plain, EnvConfig.model_validate({**ALL_PARTS, **tables, "rewards": [wrong]})], 4, seed=2)
+    env.reset()
+    world = int(env.tasks.argmax())
+    assert world > 0
+    with pytest.raises(UsageError, match=f"nan for agent 3 of world {world} in step 1"):
+        env.step(actions(0))
+
+
 @pytest.mark.parametrize(
     ("tables", "problem"),
     [
@@ -394,12 +406,12 @@ def test_a_rule_without_types_is_named() -> None:
     ("raising", "when"),
     [
         ("reward", 'the reward "mine" was called in step 1'),
-        ("act", 'the action "test.act" was called in step 1'),
-        ("touches", 'the action "test.touches" was called in step 1'),
-        ("possible", 'the action "test.possible" was called in step 0'),
-        ("__init__", 'the object "test.__init__" was made'),
-        ("step", 'the object "test.step" was called in step 1'),
-        ("use", 'the object "test.use" was used in step 1'),
+        ("act", 'the action "mine" was called in step 1'),
+        ("touches", 'the action "mine" was called in step 1'),
+        ("possible", 'the action "mine" was called in step 0'),
+        ("__init__", 'the object "thing" was made'),
+        ("step", 'the object "thing" was called in step 1'),
+        ("use", 'the object "thing" was used in step 1'),
     ],
 )
 def test_an_exception_in_a_rule_has_a_note_of_the_rule(raising: str, when: str) -> None:
@@ -685,7 +697,10 @@ def test_only_rules_that_may_move_others_can_do_so(rule: str, may: bool, change:
         env.step(np.array([[1, 0], [0, 0]]))
         assert (env.positions[1].tolist(), env.orientations[1]) == {"move": ([3, 1], 0), "turn": ([3, 2], 3)}[change]
     else:
-        with pytest.raises(UsageError, match=f'"{name}": moves or turns agents other than those that act'):
+        with pytest.raises(
+            UsageError,
+            match=f'"{"mine" if "action" in rule else "thing"}": moves or turns agents other than those that act',
+        ):
             env.step(np.array([[1, 0], [0, 0]]))
 
 

@@ -78,7 +78,9 @@ class PartRunner:
                 continue
             if feature.at == "offset" and (new[:, 2] & 0xFF != new[:, 2]).any():
                 wrong = new[new[:, 2] & 0xFF != new[:, 2], 2][0]
-                raise UsageError(f"{feature.part.title} must return values from 0 to 255, but returned {wrong}")
+                raise UsageError(
+                    f"{feature.part.title} must return values from 0 to 255, but returned {wrong} {call.when}"
+                )
             if feature.at == "agents":
                 worlds.items_changed[rows] |= values[rows] != new  # the token table is to be updated
             values[rows] = new
@@ -97,7 +99,7 @@ class _Call:
     """Calls of parts after one step, with the worlds that each part sees."""
 
     def __init__(self, worlds: Worlds, chosen: NDArray[np.int64] | None, fields: DistanceFields | None, when: str):
-        self._worlds, self._chosen, self._fields, self._when = worlds, chosen, fields, when
+        self._worlds, self._chosen, self._fields, self.when = worlds, chosen, fields, when
         self._views: dict[bytes, WorldsView] = {}
 
     def selection(self, part: CompiledPart) -> tuple[Any, Any, WorldsView]:
@@ -120,10 +122,10 @@ class _Call:
             weighted: NDArray[np.float32] = values * reward.weight[self._worlds.group_row[rows]]
         if not np.isfinite(weighted).all():
             index = int(np.flatnonzero(~np.isfinite(weighted))[0])
-            world, agent = divmod(index, view.num_agents)
+            world, agent = divmod(int(self._worlds.all_agents[rows][index]), view.num_agents)
             raise UsageError(
                 f"{reward.part.title} must return finite numbers, but returned {values[index]} for agent {agent} of "
-                f"world {world} {self._when}"
+                f"world {world} {self.when}"
             )
         return rows, weighted
 
@@ -139,11 +141,11 @@ class _Call:
         if not view.num_worlds:  # none of these worlds has the part
             return np.zeros(shape, dtype)
         view.begin(PartCall(part.key, part.title, part.stream))
-        with Noted(f"{part.title} was called {self._when}"):
+        with Noted(f"{part.title} was called {self.when}"):
             result = part.function(view, **part.settings)
         view.end()
         if isinstance(result, np.ndarray) and result.dtype == dtype and result.shape == shape:
             return result
         found = f"{result.dtype} {list(result.shape)}" if isinstance(result, np.ndarray) else type(result).__name__
         expected = f"{np.dtype(dtype)} {list(shape)} ([{axes}])"
-        raise UsageError(f"{part.title} must return {expected}, but returned {found} {self._when}")
+        raise UsageError(f"{part.title} must return {expected}, but returned {found} {self.when}")

@@ -29,7 +29,6 @@ class _CompiledRule:
     kind: ClassVar[str]
     """noun for messages"""
     name: str
-    type: str
     key: str
     """name that distinguishes them from all others of the worlds: prefix of their arrays in `Worlds.part_arrays`"""
     has_row: NDArray[np.bool_]
@@ -43,7 +42,7 @@ class _CompiledRule:
     @property
     def title(self) -> str:
         """The action or object, for messages."""
-        return f'the {self.kind} "{self.type}"'
+        return f'the {self.kind} "{self.name}"'
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,6 @@ def compile_custom_actions(configs: Sequence[EnvConfig]) -> list[CompiledAction]
     return [
         CompiledAction(
             name=name,
-            type=owned[rows[0]][1].type,
             key=key,
             function=ACTIONS.find(owned[rows[0]][1].type),
             options=ACTIONS.options(owned[rows[0]][1].type),
@@ -132,13 +130,12 @@ def compile_custom_objects(
     ordered = sorted(entry_of)
     for key, unique_key in zip(ordered, unique_keys(CompiledObject.table, [key[1] for key in ordered]), strict=True):
         entry = entry_of[key]
-        with Noted(f'the object "{entry.type}" was made'):
+        with Noted(f'the object "{entry.name}" was made'):
             rules = OBJECTS.find(entry.type)(**entry.settings)
         options = OBJECTS.options(entry.type)
         compiled.append(
             CompiledObject(
                 name=entry.name,
-                type=entry.type,
                 key=unique_key,
                 use=getattr(rules, "use", None),
                 step=getattr(rules, "step", None),
