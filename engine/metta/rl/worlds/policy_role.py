@@ -135,7 +135,6 @@ def _check_groups(team: Team, config: EnvConfig) -> None:
 def stream_keys(rank: int, policy: int) -> tuple[int, ...]:
     """Keys of the random streams of the policy of this index, in the process of this rank.
 
-    Those of the first policy are the ones of a run with one policy, in which rank 0 has the numbers of a run in one
-    process.
+    The first policy has the keys of a run with one policy, and rank 0 those of a run in one process.
     """
     return (rank, policy) if policy else (rank - 1,) if rank else ()

@@ -96,9 +96,9 @@ class SharedWorlds:
         batch.start_step(of_all, self._thread)
 
     def receive(self, index: int, step: int) -> list[StepResult]:
-        """Wait for the step that `submit` started, to time `step`; the part of the learners of each role.
+        """Wait for the step that `submit` started; return the learners' part of its result for each role.
 
-        Raises TrainingError if a reward is not finite.
+        Raises TrainingError, which names `step`, if a reward is not finite.
         """
         batch = self.world_batches[index]
         result = batch.finish_step()

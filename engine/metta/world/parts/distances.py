@@ -16,9 +16,9 @@ class DistanceFields:
         self._episodes: dict[str, NDArray[np.uint64]] = {}
 
     def of_episodes(self, name: str, episodes: NDArray[np.uint64]) -> NDArray[np.float32] | None:
-        """The field of that name if the worlds had the same `episodes [worlds]` at the last call, else None.
+        """The field kept under that name if no world has started an episode since the last call, else None.
 
-        For fields that change only when an episode starts; `episodes` has a number for each that no other one has.
+        `episodes [worlds] uint64` has a key of the episode of each world that no other episode has.
         """
         kept, self._episodes[name] = self._episodes.get(name), episodes.copy()
         is_same = kept is not None and name in self._kept and np.array_equal(kept, episodes)

@@ -68,7 +68,10 @@ class PartCall:
         return splitmix64(splitmix64(turn_streams ^ part) + steps.astype(np.uint64) * SPLITMIX64_STEP)
 
     def uniform(self, keys: NDArray[np.uint64], numbers: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Uniform random numbers in [0, 1) of the next draw; `numbers` count those of a world from 0."""
+        """Uniform random numbers in [0, 1) of the next draw, `[n] float64`, one for each of `keys` and `numbers [n]`.
+
+        `numbers` count those of a world from 0.
+        """
         draws = numbers.astype(np.uint64) + np.uint64(1 + (self.draws << 32))
         self.draws += 1
         return uniform_numbers(keys + draws * SPLITMIX64_STEP)
