@@ -42,6 +42,8 @@ def _newest_run(sources: Sequence[str]) -> str:
     if len(sources) == 1 and (sources[0] in api.POLICIES or os.path.exists(first)):
         return first
     set_up_torch()  # to find runs imports it
+    if len(sources) > 1:
+        _check_exist(sources)
     if len(sources) == 1 and first.endswith(".pt"):
         return str(api.policy_file(first))
     if runs := api.find_runs(sources):
@@ -57,6 +59,15 @@ def _newest_run(sources: Sequence[str]) -> str:
     if os.path.basename(first) != first or first.endswith(".toml"):
         return first
     raise UsageError(_no_run(first))
+
+
+def _check_exist(sources: Sequence[str]) -> None:
+    """Raise UsageError for one of several arguments that is no pattern and does not exist, here or as a run."""
+    for source in sources:
+        if source in api.POLICIES:
+            raise UsageError(f"{source} is a policy and no run; name it alone")
+        if not (set(source) & set("*?[") or os.path.lexists(api.user_path(source)) or api.find_runs([source])):
+            raise UsageError(_no_run(source))
 
 
 def experiment(source: str) -> str:

@@ -111,7 +111,7 @@ class RulesError(ValueError):
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems)
-        super().__init__("; ".join(f"{problem.key}: {problem.message}" for problem in problems))
+        super().__init__("; ".join(f"{problem.key}: {problem.message}".removeprefix(": ") for problem in problems))
 
 
 class MettaError(Exception):

@@ -37,7 +37,8 @@ def write_atomically(path: Path, content: bytes | memoryview, is_new: bool = Fal
         else:
             temporary.replace(path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only file system, removing a file that is not there fails, too
+            temporary.unlink()
         if isinstance(error, OSError):
             error.filename = str(path)
         raise

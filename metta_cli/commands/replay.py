@@ -38,7 +38,7 @@ class ReplayCommand(TyperCommand):
         """Parse the arguments; what follows `--gif` is its value only if it ends with `.gif`."""
         given = [
             f"{argument}=" if (suffix := VIDEOS.get(argument)) and not following.endswith(suffix) else argument
-            for argument, following in zip(args, [*args[1:], ""], strict=True)
+            for argument, following in zip(args, [*args, ""][1:], strict=True)
         ]
         return super().parse_args(ctx, given)
 

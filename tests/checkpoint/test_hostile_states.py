@@ -21,7 +21,7 @@ import torch
 from tiny_runs import Recorder, interrupt, tiny_config, train_epoch
 from typer.testing import CliRunner
 
-from metta.api import TrainingState, load_config, train_run
+from metta.api import TrainingState, load_config, resume_run, train_run
 from metta.errors import CheckpointError, MettaError
 from metta.run.resume.restore_run import restore_run
 from metta_cli.main import app
@@ -214,15 +214,16 @@ def test_states_that_do_not_fit_are_refused_and_none_crashes(tmp_path: Path) -> 
 def test_a_state_that_is_refused_is_named_and_the_one_before_used(tmp_path: Path) -> None:
     run = tmp_path / "run"
     train_run(tiny_config(run), Recorder(1, interrupt))
+    resume_run(run, Recorder(2, interrupt))
     checkpoints = run / "checkpoints"
-    content = torch.load(checkpoints / "trainer_state_000001.pt", weights_only=True)
+    content = torch.load(checkpoints / "trainer_state_000002.pt", weights_only=True)
     spoiled = changed(content, (*ADAM, "exp_avg"), other())
-    torch.save(spoiled, checkpoints / "trainer_state_000001.pt")
+    torch.save(spoiled, checkpoints / "trainer_state_000002.pt")
     result = CliRunner().invoke(app, ["resume", str(run)])
     assert result.exit_code == 0, result.output
     sentence = r"its optimizer_state_dict.state.0.exp_avg is float32 [3, 1], not float32 ["
-    assert f"trainer_state_000001.pt cannot be resumed from: {sentence}" in result.stderr
-    assert "resuming from trainer_state_000000.pt" in result.stderr
+    assert f"trainer_state_000002.pt cannot be resumed from: {sentence}" in result.stderr
+    assert "resuming from trainer_state_000001.pt" in result.stderr
 
 
 @pytest.mark.parametrize("part", ["seats", "places", "observations", "memories"])

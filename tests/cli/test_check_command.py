@@ -29,6 +29,20 @@ def test_the_text_in_a_pipe_is_a_config() -> None:
     assert ran.stdout.index("[run]") < ran.stdout.index("# steps per epoch")
 
 
+def test_a_world_without_an_action_that_can_succeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all commands alike, with its line, before anything is written."""
+    monkeypatch.chdir(tmp_path)
+    Path("still.toml").write_text('[run]\n[[env.actions]]\nkey = "step"\ntype = "move"\nenabled = false\n')
+    for command in (["check"], ["train"], ["train", "--seeds", "2", "--run-dir", "runs/still"]):
+        ran = CliRunner().invoke(app, [*command, "still.toml"])
+        assert ran.exit_code == 2
+        assert ran.stderr == (
+            "error: still.toml has 1 problem\n"
+            "  line 2  env.actions  has no action that can succeed; enable one whose required items exist\n"
+        )
+    assert os.listdir() == ["still.toml"]
+
+
 def test_derived_numbers_come_first_in_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(

@@ -96,6 +96,11 @@ def test_a_name_stands_for_the_newest_run_of_that_name(command: str, here: Path,
     assert "note: using" not in run(command, OLDER).stderr
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if " " not in command])
+def test_an_argument_is_required(command: str, here: Path) -> None:
+    assert "Missing argument" in run(command, code=2).stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_pattern_or_several_runs_stand_for_the_newest_of_them(command: str, here: Path, shown: list[Any]) -> None:
     if command != "report":  # which compares all
@@ -104,6 +109,8 @@ def test_a_pattern_or_several_runs_stand_for_the_newest_of_them(command: str, he
         several = sorted(map(str, Path("runs").glob("quick*")))
         assert f"note: using {NEWER}, the newest of 3 runs\n" in run(command, *several).stderr
         assert run(command, "tiny.toml", "runs", code=2).stderr.startswith("error: none of the 2 arguments is a run")
+        assert "error: out.onnx does not exist" in run(command, several[0], "out.onnx", code=2).stderr
+        assert "error: random is a policy and no run" in run(command, several[0], "random", code=2).stderr
     assert "no run directory matches nothing*" in run(command, "nothing*", code=2).stderr
 
 

@@ -114,7 +114,9 @@ def test_a_directory(tmp_path: Path) -> None:
 def test_the_directory_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "run-1").mkdir()
     (tmp_path / "run-1/config.toml").write_text("")
-    assert message("run-1") == "run-1 is a directory; to resume that run, use `metta resume run-1`"
+    assert message("run-1") == (
+        "run-1 is a directory; its settings are in run-1/config.toml; `metta resume run-1` resumes the run"
+    )
 
 
 def test_a_named_pipe_is_refused_at_once(tmp_path: Path) -> None:

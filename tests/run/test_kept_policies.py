@@ -268,6 +268,15 @@ LAST, BASE = 0.02 / 8, 0.02
 HOLD = ["lr_schedule.anneal_lr=false", f"optimizer.learning_rate={LAST:.3g}"]
 
 
+def test_the_last_learning_rate_of_a_run_that_was_shortened_is_said(copy: Path) -> None:
+    last = metrics_of(copy)[-1]["learning_rate"]
+    resume_run(copy, ignore, [Override.parse("run.total_timesteps=512")])  # ended before
+    recorder = Recorder()
+    resume_run(copy, recorder, [Override.parse("run.total_timesteps=8192")])
+    (said,) = [text for text in notices(recorder) if "learning rate" in text]
+    assert f"was {last:.3g} in the last epoch" in said
+
+
 @pytest.mark.parametrize(
     ("settings", "next_rate", "is_annealed"),
     [

@@ -209,14 +209,37 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_used(
     assert_same_run(straight, run_dir)
 
 
-def test_without_a_valid_state_a_run_does_not_restart(tmp_path: Path) -> None:
+FIRST, NEWEST = "trainer_state_000000.pt", "trainer_state_000001.pt"
+
+
+@pytest.mark.parametrize("damaged", [[NEWEST], [NEWEST, FIRST]])
+def test_without_a_valid_state_a_run_does_not_restart(damaged: list[str], tmp_path: Path) -> None:
+    """Not even from that of epoch 0: the policy is left, from which a new run can start."""
     run_dir = tmp_path / "lost"
     train_run(tiny_config(run_dir), Recorder(1, interrupt))
-    for path in (run_dir / "checkpoints").glob("trainer_state*"):
+    for name in damaged:
+        path = run_dir / "checkpoints" / name
         path.write_bytes(path.read_bytes()[:100])
+    metrics = metrics_of(run_dir)
     with pytest.raises(CheckpointError, match="lost has no valid trainer state:") as caught:
         resume_run(run_dir, ignore)
-    assert str(caught.value).count("damaged or truncated") == 2
+    message = str(caught.value)
+    assert message.count("damaged or truncated") == len(damaged)
+    assert ("epoch 0: the run would start over" in message) == (len(damaged) == 1)
+    policy = run_dir / "checkpoints" / "checkpoint_000001.pt"
+    assert f"--from {policy} starts a new run with the weights of the newest policy" in message
+    assert metrics_of(run_dir) == metrics
+
+
+def test_a_config_with_another_world_is_refused_with_what_differs(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    train_run(tiny_config(run_dir), Recorder(1, interrupt))
+    config = run_dir / "config.toml"
+    text = config.read_text()
+    (steps,) = [line for line in text.splitlines() if line.startswith("max_steps = ")]
+    config.write_text(text.replace(steps, "max_steps = 77"))
+    with pytest.raises(CheckpointError, match=f"env.game.max_steps is 77 there, and was {steps.split()[-1]}"):
+        resume_run(run_dir, ignore)
 
 
 @pytest.mark.parametrize("kept", ["metrics.jsonl", "checkpoints/checkpoint_000001.pt", "both"])
@@ -299,8 +322,14 @@ def test_a_finished_run_says_so_and_trains_on_if_asked(tmp_path: Path) -> None:
 
 
 def test_keys_that_affect_learning_cannot_change_on_resume(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--set: ppo\.gamma cannot change when a run resumes"):
-        resume_run(tmp_path, ignore, [Override.parse("ppo.gamma=0.5")])
+    keys = ("ppo.gamma=0.5", "env.objects.altar.cooldown=3", "optimizer.learning_rte=1")
+    with pytest.raises(UsageError) as caught:
+        resume_run(tmp_path, ignore, [Override.parse(key) for key in keys])
+    message = str(caught.value)
+    assert "--set: ppo.gamma cannot change when a run resumes" in message
+    assert "--set: env.objects.altar.cooldown cannot change when a run resumes" in message
+    assert '--set: there is no table or key "optimizer.learning_rte"' in message
+    assert 'did you mean "optimizer.learning_rate"?' in message
 
 
 def test_one_directory_is_trained_by_one_process(tmp_path: Path) -> None:

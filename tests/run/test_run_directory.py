@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -93,6 +94,21 @@ def test_write_whole_replaces_or_leaves(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "none" / "file", b"three")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_of_writing_names_the_file_also_if_no_file_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only file system refuses both, the second with the name of the temporary file."""
+
+    def refuse(path: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        write_atomically(tmp_path / "file", b"one")
+    assert caught.value.filename == str(tmp_path / "file")
 
 
 def test_metrics_continue_with_each_epoch_once(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def read_runs(directories: Sequence[str | Path]) -> list[RunData]:
     if not found:
         raise UsageError("\n  ".join(problems))
     for problem in problems:
-        warnings.warn(f"left out: {problem}", SkippedFileWarning, stacklevel=2)
+        warnings.warn("left out: " + " ".join(problem.split()), SkippedFileWarning, stacklevel=2)
     names = _distinct_names(list(found))
     return [RunData(name, path, *found[path]) for name, path in zip(names, found, strict=True)]
 

@@ -33,7 +33,7 @@ def name_problems(
     yield from _duplicates((("game", "inventory_item_names", index), item) for index, item in enumerate(items))
     yield from _duplicates((("game", "groups", name, "id"), group.id) for name, group in game.groups.items())
     yield from _item_problems(game, objects, actions)
-    yield from _object_problems(builder, actions, types, items)
+    yield from _object_problems(builder, objects, actions, types, items)
     yield from _sharing_problems(game)
     for place, part, connected in walk_builders(builder, ("map_builder",)):
         if isinstance(part, ScatterConfig) and isinstance(part.agents, AgentCounts):
@@ -73,18 +73,24 @@ def _item_problems(
 
 
 def _object_problems(
-    builder: MapBuilder, actions: Sequence[ActionConfig], types: Mapping[str, ObjectConfig], items: Collection[str]
+    builder: MapBuilder,
+    objects: Sequence[ObjectConfig],
+    actions: Sequence[ActionConfig],
+    types: Mapping[str, ObjectConfig],
+    items: Collection[str],
 ) -> Iterator[Problem]:
     """Objects that do not exist, or whose recipe needs items that are not in the inventory."""
     for index, action in enumerate(actions):
         if action.use is not None and action.use not in ("mine", "generator", "converter", *types):
             yield Problem(("actions", index, "use"), f'unknown object "{action.use}"{did_you_mean(action.use, types)}')
     recipes = {name: {**(entry.input or {}), **(entry.output or {})} for name, entry in types.items()}
+    # their unknown items are reported where the file names them
+    reported = {objects[index].name for index, _, item in _recipe_items(objects) if item not in items}
     for path, name in _placed_objects(builder, types):
         if name not in types:
-            possible = [other for other in types if all(item in items for item in recipes[other])]
+            possible = [other for other in types if other in reported or all(item in items for item in recipes[other])]
             yield _unknown("object", path, name, possible)
-        else:
+        elif name not in reported:
             for item in recipes[name]:
                 if item not in items:
                     message = f'"{name}" needs the item "{item}", which is not in env.game.inventory_item_names'
@@ -117,11 +123,8 @@ def _item_mentions(
             own = {item for item, fields in ITEM_FIELDS.items() if field in fields}
             table = getattr(settings, field)
             yield from (((*path, field, item), item, own) for item in table if item not in own)
-    for index, entry in enumerate(objects):
-        if entry != CATALOG.get(entry.name):
-            for field in ("input", "output"):
-                table = getattr(entry, field) or {}
-                yield from ((("objects", index, field, item), item, ()) for item in table)
+    for index, field, item in _recipe_items(objects):
+        yield ("objects", index, field, item), item, ()
     for index, action in enumerate(actions):
         if action not in DEFAULT_ACTIONS:
             for field in ("required_resources", "consumed_resources", "defense_resources"):
@@ -129,6 +132,14 @@ def _item_mentions(
                 yield from ((("actions", index, field, item), item, ()) for item in table)
             if action.item is not None:
                 yield ("actions", index, "item"), action.item, ()
+
+
+def _recipe_items(objects: Sequence[ObjectConfig]) -> Iterator[tuple[int, str, str]]:
+    """(index of the object, field, item) of every item in a recipe that is not the catalog's."""
+    for index, entry in enumerate(objects):
+        if entry != CATALOG.get(entry.name):
+            for field in ("input", "output"):
+                yield from ((index, field, item) for item in getattr(entry, field) or {})
 
 
 def _placed_objects(builder: MapBuilder, types: Collection[str]) -> Iterator[tuple[KeyPath, str]]:

@@ -33,6 +33,7 @@ from metta.config.validation.key_paths import KeyPath
 from metta.config.validation.unknown_keys import UnknownKey
 from metta.errors import ConfigError, Problem, UsageError
 
+NO_ACTION = "has no action that can succeed; enable one whose required items exist"
 NEVER_ENDS = "chooses by evaluations, but episodes of the evaluation world never end; set env.game.max_steps in it"
 """Message about `checkpoint.keep_best`."""
 
@@ -63,8 +64,7 @@ def open_config(source: str | os.PathLike[str], overrides: Sequence[str | Overri
     config = config.with_policies(lambda key, policy: policy_from_run(policy, path.parent))
     written = [replace(override, written=override.path) for override in _parsed(overrides)]
     with _locating(text, name, written):
-        if config.curriculum != CurriculumConfig():
-            load_tasks(config)
+        load_tasks(config)
         yield config
 
 
@@ -196,6 +196,8 @@ def load_tasks(config: RunConfig) -> Tasks:
     tasks = make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
     if problems := _team_differences(config, tasks):
         raise ConfigError("the curriculum", problems)
+    if not tasks.env_configs[0].spec.flat_actions:
+        raise ConfigError("the config", [Problem(("env", "actions"), NO_ACTION)])
     if config.checkpoint.keep_best and evaluation_world(config.env, tasks).game.is_endless:
         raise ConfigError("the config", [Problem(("checkpoint", "keep_best"), NEVER_ENDS)])
     return tasks

@@ -78,7 +78,7 @@ def _read(part: dict[str, Any], path: KeyPath, directory: Path) -> Iterator[Prob
         if not file.resolve().is_relative_to(directory.resolve()):
             yield Problem((*path, "file"), f'must be in the directory of the TOML file or below; got "{name}"')
             return
-        text = read_text(file, name)
+        text = read_text(file, str(file))
     except (UsageError, ValueError, OSError) as error:
         yield Problem((*path, "file"), str(error))
         return

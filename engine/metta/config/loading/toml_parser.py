@@ -41,7 +41,8 @@ def read_text(path: Path, source: str) -> str:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             is_run = (path / "config.toml").is_file()
-            hint = f"to resume that run, use `metta resume {source}`" if is_run else "name a TOML file or a preset"
+            run_hint = f"its settings are in {path / 'config.toml'}; `metta resume {source}` resumes the run"
+            hint = run_hint if is_run else "name a TOML file or a preset"
             raise UsageError(f"{source} is a directory; {hint}")
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{source} is not a regular file; name a TOML file or a preset")

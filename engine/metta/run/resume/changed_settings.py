@@ -8,6 +8,7 @@ from pathlib import Path
 from metta.config.loading.config_changes import Change, config_changes, value_text
 from metta.config.loading.load import load_tasks
 from metta.config.loading.overrides import Override
+from metta.config.loading.reference import config_reference
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
@@ -31,11 +32,19 @@ CHANGEABLE = (
 
 
 def check_changeable(overrides: Sequence[Override]) -> None:
-    """Raise UsageError if an override is not `CHANGEABLE`."""
-    for override in overrides:
-        if not _is_changeable(override.path):
-            key = Problem(override.path, "").key
-            raise UsageError(f"{override.option}: {key} cannot change when a run resumes; start a new run to change it")
+    """Raise UsageError with all overrides that are not `CHANGEABLE`."""
+    refused = [override for override in overrides if not _is_changeable(override.path)]
+    if refused:
+        raise UsageError("\n  ".join(f"{override.option}: {_refusal(override.path)}" for override in refused))
+
+
+def _refusal(path: KeyPath) -> str:
+    """Why a key cannot change: it is not `CHANGEABLE`, or there is no such key."""
+    try:
+        config_reference(".".join(map(str, path)))
+    except UsageError as error:
+        return str(error)
+    return f"{Problem(path, '').key} cannot change when a run resumes; start a new run to change it"
 
 
 def _is_changeable(path: KeyPath) -> bool:

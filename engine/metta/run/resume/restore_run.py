@@ -63,7 +63,8 @@ class _RunState(BaseModel):
 def restore_newest(directory: RunDirectory, listener: Listener, processes: Processes) -> TrainingRun:
     """Restore a run from its newest valid trainer state. Notices name newer states that are damaged or do not fit.
 
-    Raises CheckpointError if no state is valid; a run with progress is never restarted from epoch 0.
+    Raises CheckpointError if no state is valid, or only that of epoch 0: a run that has learned something never starts
+    over.
     """
     paths = training_state_paths(directory.checkpoints)
     if not paths:
@@ -75,6 +76,9 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
         except CheckpointError as error:
             problems.append(str(error))
             continue
+        if problems and not state.epoch:
+            problems.append(f"{path} is valid, but of epoch 0: the run would start over")
+            break
         try:
             run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
         except CheckpointError as error:
@@ -90,6 +94,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             listener(Notice(f"{problem}; resuming from {path.name}"))
         _announce_changes(state, run, listener, processes)
         return run
+    problems.append(f"restore one from a copy of the run, or: {_new_run_advice(directory)}")
     raise CheckpointError("\n  ".join([f"{directory.root} has no valid trainer state:", *problems]))
 
 
@@ -208,7 +213,8 @@ def _announce_learning_rate(
     before: PolicySettings, total_before: int, learner: Learner, run: TrainingRun, listener: Listener
 ) -> None:
     total, step = run.config.run.total_timesteps, run.agent_step
-    last = learner.learning_rate(before, total_before, step - learner.batch_size)
+    # of a run that was longer before it was shortened, the last epoch is beyond the end
+    last = learner.learning_rate(before, max(total_before, step), step - learner.batch_size)
     planned = learner.learning_rate(before, total_before, step)
     now = learner.learning_rate(learner.settings, total, step)
     if now != planned and f"{now:.3g}" != f"{last:.3g}":
@@ -237,16 +243,21 @@ def _announce_beta(total_before: int, learner: Learner, run: TrainingRun, listen
 
 def _no_state_message(directory: RunDirectory) -> str:
     """Error message: a run without trainer state cannot resume; how to train from its policy or its config."""
+    return (
+        f"{directory.root} cannot be resumed: {directory.checkpoints} has no trainer state (trainer_state_*.pt); "
+        f"restore one from a copy of the run, or: {_new_run_advice(directory)}"
+    )
+
+
+def _new_run_advice(directory: RunDirectory) -> str:
+    """The command that trains a new run from the newest policy of a run, or with its config."""
     advice = f"metta train {shlex.quote(str(directory.root / CONFIG))} --run-dir NEW_DIRECTORY"
     try:
         policy = newest_valid(checkpoint_paths(directory.checkpoints))
         advice += f" --from {shlex.quote(str(policy))} starts a new run with the weights of the newest policy"
     except CheckpointError:
         advice += " starts a new run with the same config"
-    return (
-        f"{directory.root} cannot be resumed: {directory.checkpoints} has no trainer state (trainer_state_*.pt); "
-        f"restore one from a copy of the run, or: {advice}"
-    )
+    return advice
 
 
 def _remove_later_opponents(opponents: Path, epoch: int) -> None:
