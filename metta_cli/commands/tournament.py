@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,10 @@ def tournament(
     checkpoints: Annotated[int, integer("Policies of a run, at most: evenly spaced; 1: the newest.", 1)] = 10,
     out: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Directory of results and page.  [default: tournaments/WORLD]"),
+        typer.Option(
+            metavar="DIR",
+            help="Directory of results and page.  [default: tournaments/WORLD; tournaments/world_of_RUN without --env]",
+        ),
     ] = None,
     jobs: Annotated[int, integer("Pairs that are played at the same time.", 1)] = 1,
     device: Device = None,
@@ -56,8 +60,8 @@ def tournament(
     """
     set_up_torch()
     env_config = load_env("tournament", "", env, set_)
-    world = "standard input" if env == "-" else Path(env).name.removesuffix(".toml") if env else "the training world"
-    directory = out or f"tournaments/{world.replace(' ', '_') if env else 'training_world'}"
+    world = "standard input" if env == "-" else Path(env).name.removesuffix(".toml") if env else _training_world(policy)
+    directory = out or f"tournaments/{world.removeprefix('the ').replace(' ', '_')}"
     with ProgressLine(LOG_SECONDS) as line:
         result = api.tournament(
             policy,
@@ -76,6 +80,12 @@ def tournament(
     elif not quiet:
         tournament_table.print_tables(result, world)
         output.print_lines(map(str, paths))
+
+
+def _training_world(policies: Sequence[str]) -> str:
+    """The name of the world in which the first policy that is a run or a file was trained."""
+    trained = [Path(api.split_policy_name(name)[0]).stem for name in policies if name not in api.POLICIES]
+    return f"the world of {trained[0]}" if trained else "the training world"
 
 
 class _Progress:

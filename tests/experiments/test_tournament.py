@@ -328,7 +328,7 @@ def test_the_command_prints_tables_and_writes_files(here: Path, tmp_path: Path) 
     command = ["tournament", "long", "random", "--checkpoints", "2", "--episodes", "2", "--out", str(tmp_path)]
     result = metta(*command)
     lines = result.stdout.splitlines()
-    assert lines[0] == "tournament in the training world"
+    assert lines[0] == "tournament in the world of long"
     assert "rating of long over agent steps" in lines
     assert lines[-2:] == [str(tmp_path / "tournament.html"), str(tmp_path / "tournament.json")]
     written = json.loads((tmp_path / "tournament.json").read_text())
