@@ -254,7 +254,9 @@ def test_ctrl_c_where_packages_turn_it_into_other_errors(here: Path, name: str, 
     (here / "swallow.py").write_text(f"import signal\n{SWALLOW}")
     body = "".join(f"    {line}\n" for line in program.splitlines())
     script = (
-        "import signal\nfrom metta_cli.__main__ import main\nfrom metta import api\n"
+        # a job in the background may have been started with SIGINT ignored
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from metta_cli.__main__ import main\nfrom metta import api\n"
         f"def part(*arguments):\n{body}\napi.{name} = part\nmain()\n"
     )
     command = [sys.executable, "-c", script, "map", "quickstart", "--seed", "1"]

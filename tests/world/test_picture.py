@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from metta.config.env.env_config import EnvConfig
+from metta.geometry import STEPS
 from metta.world.env import MettaGridEnv
-from metta.world.picture import AHEAD, BLOCK, FLOOR, FROZEN, FROZEN_EDGE, GROUP_COLORS, OBJECT_COLORS, WALL, WHITE, rgb
+from metta.world.picture import BLOCK, FLOOR, FROZEN, FROZEN_EDGE, GROUP_COLORS, OBJECT_COLORS, WALL, WHITE, rgb
 
 BUSY_MINE = 0xAE5A42
 """The color of a red mine, darkened."""
@@ -56,7 +57,7 @@ def test_an_agent_has_a_tip_on_the_side_that_it_faces(orientation: int) -> None:
     assert env.orientations.tolist() == [orientation]
     sprite = cell(env.render_rgb(), 1, 1)
     sides = {(-1, 0): sprite[0, 10:14], (1, 0): sprite[-1, 10:14], (0, -1): sprite[10:14, 0], (0, 1): sprite[10:14, -1]}
-    assert [side for side, edge in sides.items() if has(edge, WHITE)] == [AHEAD[orientation]]
+    assert [side for side, edge in sides.items() if has(edge, WHITE)] == [STEPS[orientation]]
 
 
 def test_frozen_agents_have_a_blue_ring() -> None:
