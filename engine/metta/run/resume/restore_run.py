@@ -77,7 +77,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             problems.append(str(error))
             continue
         if problems and not state.epoch:
-            problems.append(f"{path} is valid, but of epoch 0: the run would start over")
+            problems.append(f"{path} is of epoch 0: the run would start over")
             break
         try:
             run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
