@@ -14,6 +14,7 @@ import gymnasium
 import pytest
 import torch
 from packages import install
+from pydantic import ValidationError
 from tiny_runs import TINY, tiny_config
 from typer.testing import CliRunner
 
@@ -474,3 +475,9 @@ def test_a_name_is_given_once_and_metta_keeps_its_own() -> None:
         registry.register("two")(3)
     with pytest.raises(UsageError, match=r'^the number must be one of "one", "two"; got "tow"; did you mean "two"'):
         registry.find("tow")
+
+
+def test_the_library_names_the_known_extensions_after_the_key() -> None:
+    message = r'backbone\n  Value error, must be one of .*; got "cnnn"; did you mean'
+    with pytest.raises(ValidationError, match=message):
+        AgentModelConfig(backbone="cnnn")

@@ -19,7 +19,7 @@ from metta.world.env import MettaGridEnv
 from metta.world.parts.distances import DistanceFields, city_block_fields, walking_fields
 from metta.world.parts.editor import WorldsEditor
 from metta.world.parts.part_call import PartCall
-from metta.world.parts.view import WorldsView
+from metta.world.parts.view import Per, WorldsView
 from metta.world.processes.process_worlds import ProcessWorlds, make_worlds
 
 GAME = {"num_agents": 4, "width": 11, "height": 9, "max_steps": 30, "observation_width": 5, "observation_height": 5}
@@ -598,9 +598,10 @@ def test_a_view_of_some_worlds_has_their_rows() -> None:
         check(name, getattr(some, name)(doors[is_in], *arguments), getattr(whole, name)(doors, *arguments)[is_in])
     assert (whole.agents_on(doors[is_in]) >= 0).any()
     assert (whole.count_near(doors[is_in], "open", 3) > 0).any()
-    for per in ("world", "cell"):
-        numbers = whole.random(per)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(some.random(per), numbers[SOME])  # type: ignore[arg-type]
+    places: tuple[Per, ...] = ("world", "cell")
+    for per in places:
+        numbers = whole.random(per)
+        np.testing.assert_array_equal(some.random(per), numbers[SOME])
         assert ((numbers >= 0) & (numbers < 1)).all()
         assert len(np.unique(numbers)) == numbers.size
     np.testing.assert_array_equal(some.at(some.cells), whole.at(whole.cells)[np.r_[4:8, 12:16]])

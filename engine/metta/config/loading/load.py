@@ -14,7 +14,6 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
-from metta.config.curriculum import CurriculumConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.loading.collect_problems import all_problems
 from metta.config.loading.curriculum_tasks import Tasks, evaluation_world, make_tasks
@@ -127,8 +126,7 @@ def config_of_tables(tables: dict[str, Any], source: str) -> RunConfig:
     Raises ConfigError, whose problems have no lines; `source` is the name of the tables in messages.
     """
     config = _validated(deepcopy(tables), "", source, (), None)
-    if config.curriculum != CurriculumConfig():
-        load_tasks(config)
+    load_tasks(config)
     return config
 
 
