@@ -26,9 +26,9 @@ from tiny_runs import (
 )
 from typer.testing import CliRunner, Result
 
-from metta.api import Notice, load_config, train_run
+from metta.api import Notice, load_config, resume_run, train_run
 from metta.config.loading.config_changes import config_changes
-from metta.config.loading.load import parse_config
+from metta.config.loading.load import dump_config, parse_config
 from metta.errors import ConfigError, TrainingError
 from metta.job_environment import STOP_SIGNALS
 from metta.run.resume.changed_settings import CHANGEABLE
@@ -169,12 +169,28 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("key", DIFFERENT)
-def test_no_difference_is_ignored(key: str, uninterrupted: Path) -> None:
+def test_no_difference_is_ignored(key: str, uninterrupted: Path, tmp_path: Path) -> None:
+    """Neither one in the file of the repeated command nor an edit of the run's `config.toml`."""
     needed = ("env.map_builder.objects={}",) if "Maze" in DIFFERENT[key] else ()
     config = tiny_config(uninterrupted, LENGTH, *needed, f"{key}={DIFFERENT[key]}")
     with pytest.raises(ConfigError) as caught:
         train_run(config, ignore, or_resume=True)
     assert key in {problem.key for problem in caught.value.problems}
+    edited = shutil.copytree(uninterrupted, tmp_path / "edited")
+    (edited / "config.toml").write_text(dump_config(config), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        resume_run(edited, ignore)
+    assert caught.value.source == str(edited / "config.toml")
+    assert {problem.key: problem.line is not None for problem in caught.value.problems}[key]
+
+
+def test_an_edit_that_may_change_is_taken_and_announced(uninterrupted: Path, tmp_path: Path) -> None:
+    edited, recorder = shutil.copytree(uninterrupted, tmp_path / "edited"), Recorder()
+    config = tiny_config(edited, "run.total_timesteps=2048", "optimizer.learning_rate=0.002")
+    (edited / "config.toml").write_text(dump_config(config), encoding="utf-8")
+    resume_run(edited, recorder)
+    assert [line["epoch"] for line in metrics_of(edited)][-1] == 4
+    assert any("the learning rate was" in event.text for event in recorder.events if isinstance(event, Notice))
 
 
 SPECIAL: dict[str, Any] = {

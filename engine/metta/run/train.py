@@ -40,7 +40,7 @@ from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_e
 from metta.run.metrics_file import MetricsFile
 from metta.run.pending_checkpoint import PendingCheckpoint
 from metta.run.resume.changed_settings import changes_since, check_changeable, check_scenes
-from metta.run.resume.restore_run import announce_schedules, restore_newest, restore_run
+from metta.run.resume.restore_run import restore_newest, restore_run
 from metta.run.run_directory import RunDirectory, read_run_config, replay_prefix
 from metta.run.signals import SPREAD_SECONDS, Interrupted, StopSignals
 from metta.run.training_run import TrainingRun
@@ -103,7 +103,6 @@ def _resume(
 ) -> RunEnded:
     """Resume a run on rank 0; with `config`, only if its scenes are those with which the run began."""
     with RunDirectory.open(root, overrides) as directory:
-        before = read_run_config(directory.root) if overrides else directory.config
         check_loggers(directory.config.logging)
         is_new = not directory.has_progress  # stopped before its first checkpoint
         if is_new:
@@ -113,8 +112,6 @@ def _resume(
         with closing(run):
             if config is not None:
                 check_scenes(config, run, directory)
-            if not is_new:
-                announce_schedules(before, run, listener)
             if overrides:  # saved only after a run could be built with them
                 directory.write_config()
             if run.is_finished:

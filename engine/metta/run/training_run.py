@@ -20,7 +20,7 @@ from metta.checkpoint.policy_file import KIND, checkpoint_content, checkpoint_na
 from metta.checkpoint.trainer_state import LEARNER_ENTRIES, TrainingState, by_policy, learner_states, own_states
 from metta.config.batch_plan import BatchPlan, experience_of_process
 from metta.config.loading.curriculum_tasks import evaluation_world
-from metta.config.loading.load import NEVER_ENDS
+from metta.config.loading.load import NEVER_ENDS, dump_config
 from metta.config.policies import joint_plan
 from metta.config.run import RunConfig, policy_settings
 from metta.config.training import ExperienceConfig
@@ -120,6 +120,9 @@ class TrainingRun:
         self.epoch = 0
         self.agent_step = 0
         self.seconds = 0.0
+        self._config_text = dump_config(
+            config.model_copy(update={"run": config.run.model_copy(update={"run_dir": ""})})
+        )
         self._own_steps = 0  # agent steps of this process
         self._episodes_recorded = 0
         self._collect_seconds = 0.0
@@ -345,6 +348,7 @@ class TrainingRun:
                 "torch_generator": torch.get_rng_state(),
                 "torch_threads": torch.get_num_threads(),
                 "device": self.device.type,
+                "config": self._config_text,
             },
         )
 

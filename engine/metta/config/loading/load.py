@@ -62,7 +62,7 @@ def open_config(source: str | os.PathLike[str], overrides: Sequence[str | Overri
     config = _validated(data, text, name, overrides, path.parent)
     config = config.with_policies(lambda key, policy: policy_from_run(policy, path.parent))
     written = [replace(override, written=override.path) for override in _parsed(overrides)]
-    with _locating(text, name, written):
+    with locate_problems(text, name, written):
         load_tasks(config)
         yield config
 
@@ -99,7 +99,7 @@ def load_tables(source: str, directory: Path) -> dict[str, Any]:
     _name_run(data, path)
     _resolve_scenes(data, path.parent)
     config = _validated(data, text, source, (), path.parent)
-    with _locating(text, source, ()):
+    with locate_problems(text, source):
         load_tasks(config)
     return data
 
@@ -134,12 +134,12 @@ def _validated(
     data: dict[str, Any], text: str, source: str, overrides: Sequence[str | Override], directory: Path | None
 ) -> RunConfig:
     applied = _parsed(overrides)
-    with _locating(text, source, applied):
+    with locate_problems(text, source, applied):
         renamed = apply_renames(data, source)
     applied = [override.apply(data) for override in applied]
     renamed += [override.renamed for override in applied]
     warn_of_renamed(source, filter(None, renamed + apply_renames(data, source)))
-    with _locating(text, source, applied):
+    with locate_problems(text, source, applied):
         if directory is not None and (problems := inline_map_files(data, directory)):
             raise ConfigError(source, problems)
         try:
@@ -246,7 +246,7 @@ def _parsed(overrides: Sequence[str | Override]) -> list[Override]:
 
 
 @contextmanager
-def _locating(text: str, source: str, overrides: Sequence[Override]) -> Iterator[None]:
+def locate_problems(text: str, source: str, overrides: Sequence[Override] = ()) -> Iterator[None]:
     """Add lines of the file and command line options to the problems raised inside."""
     try:
         yield

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metta.config.loading.config_changes import Change, config_changes, value_text
-from metta.config.loading.load import load_tasks
+from metta.config.loading.load import load_tasks, locate_problems
 from metta.config.loading.overrides import Override
 from metta.config.loading.reference import config_reference
+from metta.config.loading.toml_parser import read_text
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 from metta.run.events import Listener, Notice
 from metta.run.run_directory import RunDirectory, checkpoint_directory, is_policy_of, replay_directory
 from metta.run.training_run import TrainingRun
+from metta.run.write_permissions import CONFIG
 
 CHANGEABLE = (
     "run.total_timesteps",
@@ -59,10 +61,7 @@ def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Li
     Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
     """
     problems, overrides, notices = [], [], []
-    config = _as_in_run(root, before, config)
-    for change in (_resolved(change, before, config) for change in config_changes(before, config)):
-        if change.before == change.now:
-            continue
+    for change in _changes(before, _as_in_run(root, before, config)):
         if _is_changeable(change.path):
             overrides.append(change.override("--or-resume"))
             notices.append(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
@@ -73,6 +72,34 @@ def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Li
     for notice in notices:
         listener(notice)
     return overrides
+
+
+def check_edits(before: RunConfig, directory: RunDirectory) -> None:
+    """Raise ConfigError with all settings of `config.toml` that are not `CHANGEABLE` and differ from `before`.
+
+    `before` is the config with which the state was saved. Paths of policies are not compared: a run keeps copies of
+    them, and may have been moved.
+    """
+    before, config = (
+        each.with_policies(lambda key, path: "")
+        for each in (before, _as_in_run(directory.root, before, directory.config))
+    )
+    problems = [
+        Problem(change.path, _message(change, before, directory.root))
+        for change in _changes(before, config)
+        if not _is_changeable(change.path)
+    ]
+    if problems:
+        path = str(directory.root / CONFIG)
+        with locate_problems(read_text(Path(path), path), path):
+            raise ConfigError(path, problems)
+
+
+def _changes(before: RunConfig, config: RunConfig) -> Iterator[Change]:
+    """The settings with another value; for a policy that does not set a key, the value of the run's table counts."""
+    for change in (_resolved(change, before, config) for change in config_changes(before, config)):
+        if change.before != change.now:
+            yield change
 
 
 def _resolved(change: Change, before: RunConfig, now: RunConfig) -> Change:

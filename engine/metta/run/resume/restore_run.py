@@ -23,10 +23,11 @@ from metta.checkpoint.state_validation import (
     check_worlds,
 )
 from metta.checkpoint.trainer_state import TrainingState, learner_states, own_states, training_state_paths
+from metta.config.loading.load import parse_config
 from metta.config.policies import PolicySettings
 from metta.config.run import RunConfig, policy_settings
 from metta.config.validation.error_messages import first_problem
-from metta.errors import CheckpointError, RenamedKeyWarning, TrainingError
+from metta.errors import CheckpointError, ConfigError, RenamedKeyWarning, TrainingError
 from metta.job_environment import local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes
@@ -37,6 +38,7 @@ from metta.run.events import Listener, Notice
 from metta.run.learners.learner import Learner
 from metta.run.learners.policy_files import SavedPolicies, own_file
 from metta.run.memory_check import check_memory, is_out_of_memory
+from metta.run.resume.changed_settings import check_edits
 from metta.run.run_directory import RunDirectory
 from metta.run.training_run import TrainingRun
 from metta.run.write_permissions import CONFIG
@@ -57,14 +59,15 @@ class _RunState(BaseModel):
     episodes_recorded: _Count
     torch_generator: torch.Tensor
     torch_threads: _Count
-    device: str = ""  # missing in states of earlier versions
+    device: str = ""  # missing in states of earlier versions, as `config`
+    config: str = ""
 
 
 def restore_newest(directory: RunDirectory, listener: Listener, processes: Processes) -> TrainingRun:
     """Restore a run from its newest valid trainer state. Notices name newer states that are damaged or do not fit.
 
     Raises CheckpointError if no state is valid, or only that of epoch 0: a run that has learned something never starts
-    over.
+    over. Raises ConfigError if settings of `config.toml` were edited since, other than the `CHANGEABLE` ones.
     """
     paths = training_state_paths(directory.checkpoints)
     if not paths:
@@ -80,6 +83,8 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             problems.append(f"{path} is of epoch 0: the run would start over")
             break
         try:
+            before = _saved_config(state, directory.config)
+            check_edits(before, directory)
             run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
         except CheckpointError as error:
             problems.append(f"{path} cannot be resumed from: {error}")
@@ -93,6 +98,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
         for problem in problems:
             listener(Notice(f"{problem}; resuming from {path.name}"))
         _announce_changes(state, run, listener, processes)
+        _announce_schedules(before, run, listener)
         return run
     problems.append(f"restore one from a copy of the run, or: {_new_run_advice(directory)}")
     raise CheckpointError("\n  ".join([f"{directory.root} has no valid trainer state:", *problems]))
@@ -100,7 +106,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
 
 @contextmanager
 def _ignore_renamed_keys() -> Iterator[None]:
-    """Suppress warnings of renamed keys in policies: `config.toml` has the same keys and already caused the warning."""
+    """Suppress warnings of renamed keys in checkpoints: `config.toml` has the same keys, which were warned of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RenamedKeyWarning)
         yield
@@ -147,6 +153,16 @@ def restore_run(
         for name in names:
             _remove_later_opponents(checkpoints / own_file(name, OPPONENTS), state.epoch)
     return run
+
+
+@_ignore_renamed_keys()
+def _saved_config(state: TrainingState, default: RunConfig) -> RunConfig:
+    """The config with which a state was saved; `default` for states of earlier versions, which do not hold it."""
+    text = _run_state(state).config
+    try:
+        return parse_config(text, "its extra_args.config") if text else default
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _run_state(state: TrainingState) -> _RunState:
@@ -199,8 +215,8 @@ def _announce_changes(state: TrainingState, run: TrainingRun, listener: Listener
         listener(Notice(f"World size changed from {size} to {processes.size}: weights restored, environments reset."))
 
 
-def announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) -> None:
-    """Send a notice for each schedule by which the next epoch differs from that of the run's config `before`."""
+def _announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) -> None:
+    """Send a notice for each schedule by which the next epoch differs from that of the config `before`."""
     if not run.epoch:
         return
     settings = {policy.name: policy for policy in policy_settings(before, run.curriculum.env_configs[0])}
