@@ -49,7 +49,12 @@ def test_neither_env_nor_agent_nor_torch_is_disturbed(busy_env, set_up):
     before = env.state()
     weights = [weight.detach().clone() for weight in agent.parameters()]
     torch_stream = torch.get_rng_state()
+    agent.train()
+    modes: set[bool] = set()
+    agent.backbone.register_forward_pre_hook(lambda module, _: modes.add(module.training))
     eval_policy(agent, env, 3)
+    assert modes == {False}
+    assert all(module.training for module in agent.modules())
     after = env.state()
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert all(torch.equal(a, b) for a, b in zip(agent.parameters(), weights, strict=True))

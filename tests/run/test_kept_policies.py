@@ -313,3 +313,20 @@ def test_what_becomes_of_the_learning_rate_is_said_when_it_changes(
         again = Recorder(10, interrupt)  # annealing may be turned on
         resume_run(copy, again, [Override.parse("lr_schedule.anneal_lr=true")])
         assert metrics_of(copy)[-1]["learning_rate"] < rates[8]
+
+
+def test_copies_with_other_names_are_neither_the_newest_nor_removed(
+    trained: tuple[Path, RunEnded], tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    ended, newest = trained[1], newest_checkpoint(run)
+    copies = []
+    for kind in ("checkpoint", "trainer_state"):
+        for name in ("old", "before_change", f"{ended.epoch:06d}_copy"):
+            copies.append(run / "checkpoints" / f"{kind}_{name}.pt")
+            shutil.copy(run / "checkpoints" / f"{kind}_{ended.epoch:06d}.pt", copies[-1])
+    assert newest_checkpoint(run) == newest
+    more = f"run.total_timesteps={2 * ended.agent_step}"
+    resume(run, more, "checkpoint.keep_last=1")
+    assert newest_checkpoint(run) == run / "checkpoints" / checkpoint_name(2 * ended.epoch)
+    assert all(copy.exists() for copy in copies)

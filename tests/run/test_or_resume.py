@@ -148,6 +148,7 @@ def test_other_settings_are_refused_all_at_once_with_their_lines(here: Path) -> 
 DIFFERENT = {
     "run.name": '"other"',
     "run.seed": "1",
+    "run.init_from": '"elsewhere.pt"',
     "env.game.max_steps": "30",
     "env.game.groups.agent.id": "3",
     "env.map_builder.type": '"Maze"',
@@ -162,6 +163,7 @@ DIFFERENT = {
     "experience.batch_size": "768",
     "curriculum.type": '"low_reward"',
     "kickstarting.coef": "0.5",
+    "kickstarting.teacher": '"scripted"',
     "self_play.pool_size": "5",
     "distributed.batch": '"per_process"',
 }
@@ -190,7 +192,13 @@ def test_an_edit_that_may_change_is_taken_and_announced(uninterrupted: Path, tmp
     (edited / "config.toml").write_text(dump_config(config), encoding="utf-8")
     resume_run(edited, recorder)
     assert [line["epoch"] for line in metrics_of(edited)][-1] == 4
-    assert any("the learning rate was" in event.text for event in recorder.events if isinstance(event, Notice))
+    notices = [event.text for event in recorder.events if isinstance(event, Notice)]
+    assert notices[:2] == [
+        "run.total_timesteps was 1536 and is now 2048",
+        "optimizer.learning_rate was 0.000457 and is now 0.002",
+    ]
+    assert "the learning rate was" in notices[2]
+    assert "to hold it" not in notices[2]  # the new rate is what was asked for
 
 
 SPECIAL: dict[str, Any] = {

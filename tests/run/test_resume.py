@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 
 from metta.agent.heads import initial_statistics
 from metta.api import Event, Notice, Override, PhaseBegan, RunEnded, TrainingState, resume_run, train_run
-from metta.errors import CheckpointError, TrainingError, UsageError
+from metta.errors import CheckpointError, ConfigError, TrainingError, UsageError
 from metta.run.run_directory import RunDirectory
 from metta_cli.main import app
 
@@ -247,6 +248,21 @@ def test_a_state_of_an_earlier_version_does_not_resume_in_another_world(tmp_path
         resume_run(run_dir, ignore)
     config.write_text(text)
     resume_run(run_dir, ignore)
+
+
+def test_a_copy_of_a_teacher_that_was_removed_from_the_config_is_named(tmp_path: Path) -> None:
+    run_dir, teacher = tmp_path / "run", tmp_path / "teacher"
+    policy = str(train_run(tiny_config(teacher, "run.total_timesteps=512"), ignore).checkpoint)
+    train_run(tiny_config(run_dir, f"kickstarting.teacher='{policy}'"), Recorder(1, interrupt))
+    config = run_dir / "config.toml"
+    text = config.read_text()
+    for edited in ("", "/elsewhere.pt"):
+        config.write_text(text.replace(f'teacher = "{policy}"', f'teacher = "{edited}"'))
+        with pytest.raises(ConfigError, match=f'kickstarting.teacher *must be "{re.escape(policy)}" to resume'):
+            resume_run(run_dir, ignore)
+    config.write_text(text)
+    moved = run_dir.rename(tmp_path / "moved")
+    resume_run(moved, ignore)
 
 
 @pytest.mark.parametrize("kept", ["metrics.jsonl", "checkpoints/checkpoint_000001.pt", "both"])

@@ -207,6 +207,9 @@ class TestArguments:
             env.step(np.zeros((6, 2), np.float32))
         with pytest.raises(UsageError, match="out"):
             env.step(np.zeros((6, 2), np.int32), out=np.zeros((6, 199, 3), np.uint8))
+        for order in ([0, 1, 2], np.zeros(6, np.float32), [0, 1, 2, 0, 0, 1], [0, 1, 3, 0, 1, 2]):
+            with pytest.raises(UsageError, match="order must"):
+                env.step(np.zeros((6, 2), np.int32), order=np.array(order))
         with pytest.raises(UsageError, match="seed"):
             env.reset(seed=-1)
         with pytest.raises(UsageError, match="task_weights"):

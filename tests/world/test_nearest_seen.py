@@ -86,7 +86,7 @@ def test_maps_may_be_wider_than_a_number_has_bits() -> None:
             altars = np.argwhere(env.cells(agent // 2) == env.config.object_types["altar"].type_id)
             known[agent] |= {(r, c) for r, c in altars.tolist() if abs(r - row) <= 4 and abs(c - col) <= 4}
             away = sorted((abs(r - row) + abs(c - col), r - row, c - col) for r, c in known[agent])
-            found = env._worlds.part_arrays["features.seen_0.values"][agent].tolist()
+            found = env._worlds.part_arrays["features.seen_0:values"][agent].tolist()
             assert found == ([*away[0][1:], 1] if away else [0, 0, 0])
         moves = np.stack([generator.choice([1, 1, 1, 2], env.agents), generator.integers(0, 4, env.agents)], axis=1)
         moves[moves[:, 0] == 1, 1] = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import registered_parts  # noqa: F401  # registers the rules
+import registered_parts  # registers the rules
 
 from metta.baselines.scripted import ScriptedPolicy
 from metta.config.env.env_config import EnvConfig
@@ -206,7 +206,7 @@ def test_features_are_where_they_belong() -> None:
     assert env.spec.feature_scales[-3:] == [8.0, 1.0, 255.0]
     seen: set[str] = set()
     for step in range(25):
-        values = {name: env._worlds.part_arrays[f"features.{name}.values"] for name in names[-3:]}
+        values = {name: env._worlds.part_arrays[f"features.{name}:values"] for name in names[-3:]}
         for agent, (row, col) in enumerate(env.positions.tolist()):
             world = agent // 4
             tokens: dict[str, dict[tuple[int, int], int]] = {"mine": {}, "facing": {}, "trail": {}}
@@ -237,7 +237,7 @@ def test_features_are_where_they_belong() -> None:
 
 
 def values_of(env: MettaGridEnv, name: str) -> np.ndarray:
-    values: np.ndarray = env._worlds.part_arrays[f"features.{name}.values"]
+    values: np.ndarray = env._worlds.part_arrays[f"features.{name}:values"]
     return values
 
 
@@ -380,7 +380,7 @@ def test_a_wrong_result_is_named_with_its_world_where_some_worlds_have_the_rule(
         ({"rewards": {"exploration": {"groups": ["agnt"]}}}, 'groups.0. *unknown group "agnt"; did you mean "agent"'),
         ({"rewards": [{"type": "exploration"}] * 2}, r'rewards\[1\].name *must be unique; "exploration" is used twice'),
         ({"rewards": [{"type": "explroation"}]}, 'got "explroation"; did you mean "exploration"'),
-        ({"rewards": [{"type": "test.new cells"}]}, r"rewards\[0\].name *must be set to letters"),
+        ({"rewards": [{"type": "test.new cells"}]}, r"rewards\[0\].name *must be set, since the type"),
         ({"rewards": [{"type": "sunshine"}]}, 'got "sunshine": install the package that provides this reward'),
         ({"rewards": {"sunshine": {"weight": 0.1}}}, 'got "sunshine": install the package that provides this reward'),
         ({"rewards": {"test.escort": {"settings": {"group": "agnt"}}}}, 'unknown group "agnt"; did you mean "agent"'),
@@ -398,8 +398,37 @@ def test_a_rule_without_types_is_named() -> None:
         FEATURES.register("test.elsewhere", at="there")
     with pytest.raises(UsageError, match=r'the reward "test\.x" cannot be registered: got an unexpected keyword'):
         REWARDS.register("test.x", scale=1.0)
-    with pytest.raises(UsageError, match='metta has a reward "distance"; choose another name'):
+    with pytest.raises(UsageError, match='"distance" is a built-in reward of metta; choose another name'):
         REWARDS.register("distance")(lambda worlds: None)
+
+
+def test_a_function_may_have_several_names_with_options_of_their_own() -> None:
+    FEATURES.register("test.first name", at="self", scale=2.0)(registered_parts.last_action)
+    FEATURES.register("test.second name", at="agents")(registered_parts.last_action)
+    found = {name: FEATURES.options(f"test.{name}") for name in ("first name", "second name", "last action")}
+    assert {name: (options.at, options.scale) for name, options in found.items()} == {
+        "first name": ("self", 2.0),
+        "second name": ("agents", 255.0),
+        "last action": ("self", 8.0),
+    }
+    with pytest.raises(UsageError):  # a name that is taken changes no options
+        FEATURES.register("test.first name", scale=3.0)(registered_parts.last_action)
+    assert FEATURES.options("test.first name").scale == 2.0
+
+
+def test_a_memory_of_a_feature_may_have_any_name() -> None:
+    @FEATURES.register("test.counted")
+    def counted(worlds: WorldsView) -> np.ndarray:
+        steps = worlds.memory("values", dtype=np.uint8)
+        steps += 1
+        return np.full(worlds.agents, 7, np.uint8)
+
+    env = env_of(features=[{"type": "test.counted", "name": "counted"}])
+    for step in range(3):
+        env.step(actions(step, env.agents))
+    before = env._worlds.part_arrays["features.counted.values"].copy()
+    env.step(actions(3, env.agents))
+    np.testing.assert_array_equal(env._worlds.part_arrays["features.counted.values"], before + 1)
 
 
 @pytest.mark.parametrize(
@@ -645,6 +674,18 @@ def test_an_editor_keeps_inventories_and_cells_consistent() -> None:
     env.step(actions(0, 8))
 
 
+OF_NO_OBJECT: tuple[Any, ...] = (
+    lambda editor: editor.state([-1], "hp"),
+    lambda editor: editor.object_worlds([-1]),
+    lambda editor: editor.object_positions([-1]),
+    lambda editor: editor.object_random([-1]),
+    lambda editor: editor.agents_on([-1]),
+    lambda editor: editor.count_near([-1], "hp", 1),
+    lambda editor: editor.set_state([-1], "hp", 0),
+)
+"""Calls with what `faced_objects` has for an agent that faces none."""
+
+
 @pytest.mark.parametrize(
     ("call", "problem"),
     [
@@ -658,6 +699,8 @@ def test_an_editor_keeps_inventories_and_cells_consistent() -> None:
         (lambda editor: editor.memory("m", "row"), 'per must be "agent", "world" or "cell"; got .row.'),
         (lambda editor: editor.memory("m", dtype=complex), "the dtype of a memory must be bool"),
         (lambda editor: (editor.memory("m"), editor.memory("m", shape=2)), 'the memory "m" is float32 .8., but was'),
+        *((call, r"objects must be integers from 0 to \d+; got int64 from -1 to -1") for call in OF_NO_OBJECT),
+        (lambda editor: editor.object_worlds([0.5]), "objects must be integers from 0 to .*; got float64 from 0.5"),
         (lambda editor: editor.stat("heart.gaind"), 'unknown statistic "heart.gaind"; did you mean "heart.gained"'),
         (lambda editor: editor.in_group("red"), 'unknown group "red"; known: agent'),
     ],

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import registered_parts  # noqa: F401  # registers the rules
 from conformance import EnginePlayer, compare
 from random_worlds import random_actions, random_tasks
 from recordings import Recording, recordings
@@ -155,6 +156,22 @@ def test_an_error_in_a_worker_reaches_the_user(start: Start, name: str, kind: ty
     assert "registered_maps.py" in str(caught.value.__cause__) or kind is MapError
     with pytest.raises(UsageError, match="task_weights must be 1 finite"):
         batch.set_task_weights([1, 2])
+
+
+def test_after_an_error_in_a_step_the_workers_still_answer(start: Start) -> None:
+    reward = {"type": "test.result", "settings": {"kind": "nan", "step": 2}}
+    (batch,) = start(MettaGridEnv(EnvConfig(game=SMALL.game, rewards=[reward])), 4)
+    batch.reset()
+    actions = np.zeros((batch.agents, 2), np.int64)
+    batch.start_step(actions)
+    batch.finish_step()
+    for _ in range(2):
+        batch.start_step(actions)
+        with pytest.raises(UsageError, match=r'the reward "test\.result" must return finite numbers'):
+            batch.finish_step()
+    batch.reset()
+    batch.start_step(actions)
+    batch.finish_step()
 
 
 def test_a_registered_map_builder_is_used_by_workers(start: Start) -> None:

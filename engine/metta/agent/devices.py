@@ -1,4 +1,4 @@
-"""What devices differ in: asynchronous copies to and from host memory, random generators, and float64.
+"""Differences between devices: asynchronous copies to and from host memory, random generators, and float64.
 
 Kernels of a GPU run after the calls that start them, until something waits for a result: a blocking copy, `item()`, an
 output whose size depends on values (`nonzero`, boolean masks as indices). Training waits only in `HostCopy.wait`.

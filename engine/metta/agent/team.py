@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -145,7 +146,7 @@ class Players:
         generator: torch.Generator,
         deterministic: bool = False,
     ) -> NDArray[np.int32]:
-        """The next actions of all agents, `[agents, 2]`, as `Policy.act` chooses them.
+        """The next actions of all agents, `[agents, 2]`, as `Policy.act` chooses them in evaluation mode.
 
         `observations [agents, tokens, 3]`; `action_masks [agents, actions]`, needed if `uses_action_masks`;
         `episode_starts [agents] bool`.
@@ -154,17 +155,31 @@ class Players:
         for index, (policy, agents) in enumerate(self._policies):
             memory = self._memories[index]
             masks = action_masks[agents] if action_masks is not None and policy.uses_action_masks else None
-            output = policy.act(
-                torch.from_numpy(observations[agents]).to(memory.device),
-                memory,
-                None if episode_starts is None else episode_starts[agents].to(memory.device),
-                generator,
-                deterministic,
-                None if masks is None else torch.from_numpy(masks).to(memory.device),
-            )
+            with _evaluation_mode(policy):
+                output = policy.act(
+                    torch.from_numpy(observations[agents]).to(memory.device),
+                    memory,
+                    None if episode_starts is None else episode_starts[agents].to(memory.device),
+                    generator,
+                    deterministic,
+                    None if masks is None else torch.from_numpy(masks).to(memory.device),
+                )
             self._memories[index] = output.memory
             actions[agents] = output.actions.cpu().numpy()
         return actions
+
+
+@contextmanager
+def _evaluation_mode(policy: Policy) -> Iterator[None]:
+    """Put a policy that is a torch module into evaluation mode; restore the mode of each submodule on exit."""
+    modes = [(module, module.training) for module in policy.modules()] if isinstance(policy, torch.nn.Module) else []
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def is_played(names: NDArray[np.str_], groups: Sequence[str], member: int | None = None) -> NDArray[np.bool_]:

@@ -11,13 +11,14 @@ import io
 import os
 import pickle
 import pickletools
+import re
 import stat
 import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import torch
 from torch import Tensor
@@ -199,3 +200,15 @@ def _values(content: Any) -> Iterator[Any]:
                 break
         else:
             stack.pop()
+
+
+def files_by_epoch(directory: Path, kind: Literal["checkpoint", "trainer_state"]) -> dict[Path, int]:
+    """The policies or trainer states in a directory with their epochs, latest first.
+
+    Files with other names, such as a user's for a copy, are left out.
+    """
+    found = {}
+    for path in directory.glob(f"{kind}_*.pt"):
+        if match := re.fullmatch(rf"{kind}_([0-9]{{6,15}})\.pt", path.name):
+            found[path] = int(match[1])
+    return dict(sorted(found.items(), key=lambda entry: entry[1], reverse=True))

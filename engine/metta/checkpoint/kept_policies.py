@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from metta.checkpoint.file_format import read_torch_file
-from metta.checkpoint.policy_file import KIND, checkpoint_paths
-from metta.checkpoint.trainer_state import training_state_paths
+from metta.checkpoint.file_format import files_by_epoch, read_torch_file
+from metta.checkpoint.policy_file import KIND
 
 BEST = "best.pt"
 """File name of the best policy in the checkpoint directory. `RUN/best.pt` names it wherever that directory is."""
@@ -77,15 +75,8 @@ def remove_old_policies(directory: Path, epoch: int, keep_last: int) -> None:
     """
     if not keep_last:
         return
-    needed = {_epoch_of(path) for path in training_state_paths(directory)}
-    policies = [(path, number) for path in checkpoint_paths(directory) if (number := _epoch_of(path)) is not None]
-    done = [(path, number) for path, number in policies if number <= epoch]
-    for path, number in done[keep_last:]:
-        if number not in needed:
+    needed = set(files_by_epoch(directory, "trainer_state").values())
+    done = [(path, of) for path, of in files_by_epoch(directory, "checkpoint").items() if of <= epoch]
+    for path, of in done[keep_last:]:
+        if of not in needed:
             path.unlink(missing_ok=True)
-
-
-def _epoch_of(path: Path) -> int | None:
-    """The epoch in the name of a policy or trainer state; None for other names, which a user has given."""
-    match = re.fullmatch(r"(?:checkpoint|trainer_state)_([0-9]{6,15})\.pt", path.name)
-    return int(match[1]) if match else None

@@ -17,7 +17,7 @@ from metta.agent.heads import initial_statistics
 from metta.agent.policy import MettaAgent
 from metta.agent.team import Team, as_team, listed
 from metta.agent.window import WINDOW_FIELDS
-from metta.checkpoint.file_format import read_torch_file
+from metta.checkpoint.file_format import files_by_epoch, read_torch_file
 from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_PROCESSORS, AgentModelConfig
 from metta.config.curriculum import AnyCurriculum
 from metta.config.env.env_config import EnvConfig
@@ -267,7 +267,7 @@ def checkpoint_name(epoch: int) -> str:
 
 def checkpoint_paths(directory: Path) -> list[Path]:
     """The policy checkpoints in a directory, latest epoch first."""
-    return sorted(directory.glob("checkpoint_*.pt"), key=lambda path: (len(path.name), path.name), reverse=True)
+    return list(files_by_epoch(directory, "checkpoint"))
 
 
 def newest_valid(paths: Sequence[Path]) -> Path:

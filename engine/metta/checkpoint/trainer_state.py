@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from metta.checkpoint.file_format import is_undamaged, read_torch_file, write_torch_file
+from metta.checkpoint.file_format import files_by_epoch, is_undamaged, read_torch_file, write_torch_file
 from metta.config.validation.error_messages import first_problem
 from metta.config.validation.file_paths import user_path
 from metta.errors import CheckpointError
@@ -27,9 +27,9 @@ class TrainingState:
     epoch: _Count
     """epochs done"""
     agent_step: _Count
-    """agent steps of the run so far"""
+    """agent steps that this process has collected"""
     total_agent_step: _Count
-    """agent steps of all processes that train the policy together"""
+    """agent steps of the run: the sum over all processes"""
     optimizer_state_dict: dict[str, Any]
     lr_scheduler_state_dict: dict[str, Any] | None = None
     policy_path: str | None = None
@@ -49,7 +49,9 @@ class TrainingState:
         path = directory / f"trainer_state_{self.epoch:06d}.pt"
         write_torch_file(path, KIND, {entry.name: getattr(self, entry.name) for entry in fields(self)})
         kept = 1
-        for old in (other for other in training_state_paths(directory) if _order(other) < _order(path)):
+        for old, epoch in files_by_epoch(directory, "trainer_state").items():
+            if epoch >= self.epoch:
+                continue
             if kept < STATES_KEPT and is_undamaged(old):
                 kept += 1
             else:
@@ -114,9 +116,4 @@ def own_states(experience: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def training_state_paths(directory: Path) -> list[Path]:
     """The trainer states in a directory, newest first."""
-    return sorted(directory.glob("trainer_state_*.pt"), key=_order, reverse=True)
-
-
-def _order(path: Path) -> tuple[int, str]:
-    """A key that sorts states by epoch, whose number may have more than six digits."""
-    return len(path.name), path.name
+    return list(files_by_epoch(directory, "trainer_state"))

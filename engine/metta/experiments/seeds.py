@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, Self
 
 import tomli_w
 
+from metta.checkpoint.file_format import files_by_epoch
 from metta.checkpoint.policy_file import checkpoint_name
-from metta.checkpoint.trainer_state import training_state_paths
 from metta.config.loading.load import dump_config, load_tasks, read_config
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
@@ -252,14 +252,14 @@ def _train(experiment: Experiment, pool: JobPool, listener: ExperimentListener) 
 
 
 def _finished_run(root: Path, total_timesteps: int) -> RunEnded | None:
-    """How a run ended that has trained for `total_timesteps`; None if it has not, or cannot tell."""
+    """How a run ended that has trained for `total_timesteps`; None if it has not, or if its files do not say."""
     if not is_run(root):
         return None
     checkpoints = checkpoint_directory(root, read_run_config(root))
-    states = training_state_paths(checkpoints)
+    states = files_by_epoch(checkpoints, "trainer_state")
     if not states or not (root / METRICS).exists():
         return None
-    epoch = int(states[0].stem.rpartition("_")[2])
+    epoch = next(iter(states.values()))
     try:
         lines = [line for line in valid_lines(root / METRICS) if line["epoch"] <= epoch]
         epochs = [EpochMetrics.from_line(line) for line in lines]

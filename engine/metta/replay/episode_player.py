@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -57,25 +56,9 @@ class EpisodePlayer:
         `overrides` maps an agent index to the (action id, argument) that replaces the policy's action.
         """
         masks = self.env.action_masks() if self._players.uses_action_masks else None
-        with ExitStack() as modes:
-            for policy in self._team.policies.values():
-                modes.enter_context(_evaluation_mode(policy))
-            self.actions = self._players.act(self._observations, masks, None, self._generator, self.deterministic)
+        self.actions = self._players.act(self._observations, masks, None, self._generator, self.deterministic)
         for agent_index, action in (overrides or {}).items():
             self.actions[agent_index] = action
         self._observations, self.rewards, terminated, truncated, _ = self.env.step(self.actions)
         self.total_rewards = self.total_rewards + self.rewards
         self.is_over = bool((terminated | truncated).any())
-
-
-@contextmanager
-def _evaluation_mode(policy: Policy) -> Iterator[None]:
-    """Put a policy that is a torch module into evaluation mode; restore the mode of each submodule on exit."""
-    modes = [(module, module.training) for module in policy.modules()] if isinstance(policy, torch.nn.Module) else []
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

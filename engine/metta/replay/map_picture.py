@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from metta.config.env.objects import ATTACK_TARGETS
 from metta.geometry import COUNTERCLOCKWISE, STEPS
 from metta.replay.map_sprites import SHAPES, THEME, Canvas, Point, SpritePainter, circle
 from metta.replay.recording import Replay
+from metta.world.rules.combat import NEAREST_ORDER
 
 
 class MapPainter:
@@ -32,12 +34,7 @@ class MapPainter:
                 self._blocks.append(entry)
             else:
                 self._background.paste(self._painter.object(cell, entry), (col * cell, row * cell))
-        self._attacks = [
-            action.type if index == 0 else "attack_nearest"
-            for action in replay.config.actions
-            for index in range(2 if action.type == "attack" else 1)
-        ]
-        """type of each action id; an attack is followed by the attack of the nearest agent"""
+        self._action_types = [type_ for _, type_, _ in replay.config.action_table]
 
     def picture(self, step: int) -> Image.Image:
         """The state before a step, with the attacks of the step; after the last step for `step = replay.steps`."""
@@ -86,15 +83,13 @@ class MapPainter:
         """The agent hit by this agent's attack. Attacks precede all moves and rotations of the step."""
         replay = self._replay
         action_id, argument = replay.actions[step, agent].tolist()
-        if not replay.action_success[step, agent] or not self._attacks[action_id].startswith("attack"):
+        type_ = self._action_types[action_id]
+        if not replay.action_success[step, agent] or type_ not in ("attack", "attack_nearest"):
             return None
+        places = [ATTACK_TARGETS[argument - 1]] if type_ == "attack" else NEAREST_ORDER
         orientation = int(replay.orientations[step, agent])
         ahead, left = np.array(STEPS[orientation]), np.array(STEPS[COUNTERCLOCKWISE[orientation]])
         start = replay.positions[step, agent]
-        if self._attacks[action_id] == "attack":
-            places = [(1 + (argument - 1) // 3, 1 - (argument - 1) % 3)]
-        else:
-            places = [(distance, side) for distance in (1, 2, 3) for side in (0, 1, -1)]
         for distance, side in places:
             # as in the simulator, negative coordinates are clamped to 0
             cell = np.maximum(0, start + ahead * distance + left * side)

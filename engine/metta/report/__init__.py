@@ -1,1 +1,1 @@
-"""HTML report of one or several runs: metric curves, config differences and replays."""
+"""Reports of runs, sweeps and tournaments: web pages, and their numbers as CSV and JSON."""

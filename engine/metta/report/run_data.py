@@ -76,7 +76,7 @@ class RunData:
     def series(self, metric: str, x_axis: XAxis = "agent_step") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(x, values) of a metric such as `reward`, `reward/hunters` or `losses.entropy`, each `[epochs] float64`.
 
-        x is `x_axis`.
+        x is the number of agent steps, or the seconds of training, as `x_axis` says.
 
         Epochs without the metric are left out. The metrics file omits statistics (`stats`) that are zero, so a missing
         statistic counts as 0 in epochs in which at least one episode ended. `attempts.ACTION` is the number of times

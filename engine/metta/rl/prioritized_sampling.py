@@ -45,7 +45,7 @@ class PrioritizedSampling:
     def probabilities(self, advantages: Tensor, horizon: int, together: int = 1) -> Tensor:
         """P(i), `[segments / together] float32`, on the CPU; segment index = segment of the agent * agents + agent.
 
-        i is the number of `together` consecutive segments.
+        i is the index of a group of `together` consecutive segments.
         """
         segments = advantages.abs().view(-1, horizon, advantages.shape[1])  # [segments of an agent, horizon, agents]
         means = segments.mean(1).view(-1, together).mean(1)

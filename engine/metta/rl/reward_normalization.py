@@ -79,4 +79,8 @@ class RewardScaler:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `state()` returned."""
         self.returns = state["returns"].cpu()
+        self.load_statistics(state)
+
+    def load_statistics(self, state: Mapping[str, Any]) -> None:
+        """Restore only the statistics, for other worlds, whose episodes start anew."""
         self.count, self.mean, self.squares = state["count"], state["mean"], state["squares"]

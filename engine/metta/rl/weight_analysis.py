@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metta.agent.devices import to_device
 from metta.agent.policy import MettaAgent
 from metta.rl.experience import Experience
 
@@ -53,9 +54,10 @@ def _dead_units(agent: MettaAgent, experience: Experience) -> dict[str, float]:
     ]
     try:
         for batch in experience.agent_batches:
-            observations = experience.observations.at(experience.steps_collected, batch.rows)
-            groups = experience.groups_of(experience.steps_collected, batch.rows)
-            agent.value(observations.to(agent.device), batch.memory, groups=groups)
+            step, rows = experience.steps_collected, batch.rows
+            observations = experience.observations.at(step, rows).to(agent.device)
+            episode_starts = to_device(experience.episode_starts[step, rows], agent.device)
+            agent.value(observations, batch.memory, episode_starts, experience.groups_of(step, rows))
     finally:
         for hook in hooks:
             hook.remove()

@@ -56,26 +56,27 @@ class Loggers:
 
         `past` are the metrics of those epochs, from which W&B receives the ones that a killed process did not send.
         """
-        self._stack = ExitStack()
         self._writer: Any = None
         self._wandb_run: Any = None
         self._upload = IntervalTimer(config.checkpoint.wandb_checkpoint_interval)
         self._uploaded: Path | None = None
-        if config.logging.tensorboard:
-            folder = str(root / "tensorboard")
-            self._writer = _optional(TENSORBOARD).SummaryWriter(folder, purge_step=epochs_done + 1)
-            self._stack.callback(self._writer.close)
-        if config.logging.wandb:
-            self._wandb_run = _wandb_run(config, root)
-            self._stack.callback(self._wandb_run.finish)
-            for values in past:  # a new offline log starts at step 0 and receives all of them
-                if values["epoch"] >= self._wandb_run.step:
-                    self._wandb_run.log(numbers(values), step=values["epoch"])
         self._registered: list[RunLogger] = []
-        for name in config.logging.extra:
-            logger: RunLogger = LOGGERS.find(name)(config, root, epochs_done)
-            self._stack.callback(logger.close)
-            self._registered.append(logger)
+        with ExitStack() as stack:
+            if config.logging.tensorboard:
+                folder = str(root / "tensorboard")
+                self._writer = _optional(TENSORBOARD).SummaryWriter(folder, purge_step=epochs_done + 1)
+                stack.callback(self._writer.close)
+            if config.logging.wandb:
+                self._wandb_run = _wandb_run(config, root)
+                stack.callback(self._wandb_run.finish)
+                for values in past:  # a new offline log starts at step 0 and receives all of them
+                    if values["epoch"] >= self._wandb_run.step:
+                        self._wandb_run.log(numbers(values), step=values["epoch"])
+            for name in config.logging.extra:
+                logger: RunLogger = LOGGERS.find(name)(config, root, epochs_done)
+                stack.callback(logger.close)
+                self._registered.append(logger)
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self

@@ -217,7 +217,10 @@ def _train(
         raise process_error
     best_reward = None
     if run.is_finished and run.best is not None and saved.path != checkpoint:
-        best_reward = _interruptible(lambda: run.evaluate_best(directory.checkpoints), listener, signals)
+        try:
+            best_reward = _interruptible(lambda: run.evaluate_best(directory.checkpoints), listener, signals)
+        except CheckpointError as error:  # everything is saved; the run has not failed
+            listener(Notice(f"the best policy was not evaluated: {error}"))
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
     ended = RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
     return dataclasses.replace(ended, best=run.best, best_reward=best_reward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,9 +121,7 @@ class TrainingRun:
         self.epoch = 0
         self.agent_step = 0
         self.seconds = 0.0
-        self._config_text = dump_config(
-            config.model_copy(update={"run": config.run.model_copy(update={"run_dir": ""})})
-        )
+        self._config_text = dump_config(_portable(config))
         self._own_steps = 0  # agent steps of this process
         self._episodes_recorded = 0
         self._collect_seconds = 0.0
@@ -370,6 +369,9 @@ class TrainingRun:
                 self.learners[name].experience.load_own_state(values)
         else:
             self._reset_environments(state.epoch)
+            for name, values in own_states(extra["experience"]).items():
+                if "reward_scale" in values:  # states of earlier versions lack it
+                    self.learners[name].experience.reward_scaler.load_statistics(values["reward_scale"])
         for name, values in learner_states(state, list(self.learners)).items():
             self.learners[name].load_state(values, state.total_agent_step, is_same_size)
         torch.set_rng_state(extra["torch_generator"])
@@ -426,3 +428,9 @@ class TrainingRun:
 def _part_of(on_progress: ProgressCallback, done_before: int, total: int) -> ProgressCallback:
     """A callback for a part of a phase, after `done_before` of the `total` steps of the phase."""
     return lambda done, _: on_progress(done_before + done, total)
+
+
+def _portable(config: RunConfig) -> RunConfig:
+    """The config as in `config.toml`, for a run that may be moved and resumed in another working directory."""
+    config = config.with_policies(lambda key, path: os.path.abspath(path))
+    return config.model_copy(update={"run": config.run.model_copy(update={"run_dir": ""})})

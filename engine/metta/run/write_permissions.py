@@ -56,7 +56,7 @@ def permission(root: Path, directory: Path) -> Literal["granted", "missing", "ta
     """
     run_id, _, path = _content(directory / RUN_ID_FILE).partition(b"\n")
     owner = Path(os.fsdecode(path))
-    if path and _content(owner / RUN_ID_FILE) == run_id and not os.path.samefile(owner, root):
+    if run_id and path and _content(owner / RUN_ID_FILE) == run_id and not os.path.samefile(owner, root):
         return "taken"
     if run_id and run_id == _content(root / RUN_ID_FILE):
         return "granted"

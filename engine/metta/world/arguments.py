@@ -21,6 +21,22 @@ def checked_actions(actions: NDArray[np.integer[Any]], agents: int) -> NDArray[n
     return given.astype(np.int64, copy=False)
 
 
+def checked_order(order: NDArray[np.integer[Any]], num_worlds: int, num_agents: int) -> NDArray[np.int64]:
+    """A turn order `[agents]` as `[worlds, agents of a world]`.
+
+    Raises UsageError for another shape or type, and unless each world has each of its agents once.
+    """
+    given = np.asarray(order)
+    if given.shape != (num_worlds * num_agents,) or given.dtype.kind not in "iu":
+        raise UsageError(
+            f"order must be integers [agents] = [{num_worlds * num_agents}]; got {given.dtype} {list(given.shape)}"
+        )
+    by_world = given.astype(np.int64).reshape(num_worlds, num_agents)
+    if not (np.sort(by_world, axis=1) == np.arange(num_agents)).all():
+        raise UsageError(f"order must have each agent of a world once, 0 to {num_agents - 1}")
+    return by_world
+
+
 def checked_mask(mask: NDArray[np.bool_], num_worlds: int) -> NDArray[np.bool_]:
     """A mask `[worlds]`. Raises UsageError for another shape or type."""
     given = np.asarray(mask)

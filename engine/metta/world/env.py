@@ -18,7 +18,7 @@ from metta.config.plan.world_union import unite_worlds
 from metta.errors import UsageError
 from metta.random_streams import EpisodeSplit
 from metta.spaces import ActionSpace, ObservationSpace
-from metta.world.arguments import checked_actions, checked_mask, cumulative_shares, output_array
+from metta.world.arguments import checked_actions, checked_mask, checked_order, cumulative_shares, output_array
 from metta.world.episode_summary import StepInfo, episode_stats, summarize
 from metta.world.episodes import EpisodeStreams, episode_ends, stagger
 from metta.world.observation.action_masks import ActionMasks
@@ -199,20 +199,21 @@ class MettaGridEnv:
 
         Observations are written to `out` if given: `[agents, tokens, 3] uint8`, contiguous, or PackedObservations, to
         hold them without padding; its `tokens` are then returned. Raises UsageError before the first `reset`, and for
-        actions or `out` of another shape or type.
+        actions, `out` or `order` of another shape or type.
         """
         if not self._was_reset:
             raise UsageError("call reset() before the first step()")
         worlds = self._worlds
         actions = checked_actions(actions, self.agents)
-        turns = Turns(worlds, actions, order)
+        by_world = None if order is None else checked_order(order, self.num_worlds, self.num_agents)
+        turns = Turns(worlds, actions, by_world)
         observations = output_array(out, self.observation_shape)
 
         worlds.clock += 1
         worlds.steps += 1
         worlds.success.fill(False)
-        by_world = worlds.reward.reshape(self.num_worlds, -1)
-        by_world[...] = worlds.by_ruleset(worlds.compiled.rulesets.time_punishment)[:, None]
+        punishment = worlds.by_ruleset(worlds.compiled.rulesets.time_punishment)
+        worlds.reward.reshape(self.num_worlds, -1)[...] = punishment[:, None]
         worlds.last_action[:] = actions  # modulo 256: a token value is one byte
 
         advance_objects(worlds)

@@ -145,9 +145,9 @@ class RoomsConfig(BaseBuilderConfig):
         self.__dict__["rooms"] = [_without_border(room) for room in self.rooms]
         count = len(self.rooms)
         if not self.is_set("rows"):
-            self.__dict__["rows"] = count // self.cols if self.is_set("cols") else 1
+            self.__dict__["rows"] = -(-count // self.cols) if self.is_set("cols") else 1
         if not self.is_set("cols"):
-            self.__dict__["cols"] = count // self.rows
+            self.__dict__["cols"] = -(-count // self.rows)
         if self.rows * self.cols != count:
             grid = f"rows x cols = {self.rows} x {self.cols} = {self.rows * self.cols}"
             raise RulesError([Problem(("rooms",), f"must have {grid} entries; got {count}")])

@@ -15,6 +15,8 @@ from metta.config.validation.error_messages import shown
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import Problem
 
+_LONGEST_PATH = 300
+
 
 @dataclass(frozen=True)
 class Change:
@@ -64,6 +66,8 @@ def value_text(value: Any) -> str:
     """A value of a setting for a message."""
     if value is None:
         return "not set"
+    if isinstance(value, str) and len(value) <= _LONGEST_PATH and value.isprintable():
+        return json.dumps(value, ensure_ascii=False)  # whole, so that a path can be written back
     if (
         isinstance(value, list)
         and not _holds_tables(value)

@@ -28,6 +28,8 @@ from metta.config.validation.key_paths import (
 )
 from metta.errors import Problem, UsageError, did_you_mean
 
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+
 
 @dataclass(frozen=True)
 class Override:
@@ -110,7 +112,7 @@ def whole_number(text: str) -> int | None:
     found = re.fullmatch(r"([+-]?[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)([kKmMbBgG]?)", text.strip())
     if found is None:
         return None
-    value = Fraction(found[1].replace("_", "")) * 1000 ** " kmb".find(found[2].casefold().replace("g", "b") or " ")
+    value = Fraction(found[1].replace("_", "")) * _SUFFIXES[found[2].casefold()]
     return int(value) if value.denominator == 1 else None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, get_args, get_origin
 
-from metta.config.agent import BACKBONES, OBSERVATION_PROCESSORS
+from metta.config.agent import BACKBONES, MEMORIES, OBSERVATION_PROCESSORS
 from metta.config.env.game import AgentSettings
 from metta.config.env.map_generators import MAP_BUILDERS
 from metta.config.loading.json_schema import table_schemas
@@ -43,7 +43,7 @@ _LONGEST_DEFAULT = 60
 _LARGEST_BOUND = 10**6
 """Bounds of at least this magnitude are not shown, since they only exclude unreasonable values."""
 _REGISTRIES: Final[tuple[Registry[Any], ...]] = (
-    *(BACKBONES, LOGGERS, MAP_BUILDERS, OBSERVATION_PROCESSORS),
+    *(BACKBONES, LOGGERS, MAP_BUILDERS, MEMORIES, OBSERVATION_PROCESSORS),
     *PART_REGISTRIES,
 )
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}

@@ -118,7 +118,7 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
         self.num_arguments = num_arguments
         self._options_type = options
         self._built_in = {name: EntryPoint(name, value, group) for name, value in built_in.items()}
-        self._options: dict[Callable[..., Any], Options] = {}
+        self._options: dict[Callable[..., Any], dict[str, Options]] = {}
 
     def register(self, name: str, **options: Any) -> Callable[[Registered], Registered]:
         """Decorator that registers a part under `name` with options of its kind.
@@ -132,11 +132,11 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
             raise UsageError(f'the {self.kind} "{name}" cannot be registered: {reason}') from None
 
         def decorator(part: Registered) -> Registered:
-            self._options[part] = known  # type: ignore[index]  # any callable is a key
             if name not in self.built_in:
-                return super(PartRegistry, self).register(name)(part)
-            if not part.__module__.startswith("metta."):
-                raise UsageError(f'metta has a {self.kind} "{name}"; choose another name')
+                super(PartRegistry, self).register(name)(part)
+            elif not part.__module__.startswith("metta."):
+                raise UsageError(f'"{name}" is a built-in {self.kind} of metta; choose another name')
+            self._options.setdefault(part, {})[name] = known  # type: ignore[arg-type]  # any callable is a key
             return part
 
         return decorator
@@ -144,7 +144,7 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
     def register_missing(self, name: str, extension: Callable[..., Any], options: Any = None) -> None:
         """Register a part that another process has registered with `options`, unless this process has, too."""
         super().register_missing(name, extension)
-        self._options.setdefault(extension, options)
+        self._options.setdefault(extension, {}).setdefault(name, options)
 
     def find(self, name: str) -> Callable[..., Any]:
         """The part of that name, imported if necessary: see Registry."""
@@ -153,9 +153,12 @@ class PartRegistry(Registry[Callable[..., Any]], Generic[Options]):
         return super().find(name)
 
     def options(self, name: str) -> Options:
-        """The options with which the part of that name was registered, or the defaults."""
-        part = self.find(name)
-        return self._options.get(part) or self._options_type()
+        """The options with which the part of that name was registered, or the defaults.
+
+        An entry point may have another name than the one under which its part was registered.
+        """
+        by_name = self._options.get(self.find(name), {})
+        return by_name.get(name) or next(iter(by_name.values()), None) or self._options_type()
 
 
 _BUILT_IN: Final = "metta.world.parts.built_in"

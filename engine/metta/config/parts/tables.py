@@ -15,7 +15,7 @@ from metta.config.env.game import GameConfig, Reward
 from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX
 from metta.config.parts.registries import FEATURES, REWARDS, TERMINATIONS, FeatureOptions, PartRegistry
 from metta.config.parts.settings import SettingValue, checked_settings
-from metta.config.validation.frozen_model import NAME_PATTERN, Name, NamedTable, RegisteredName
+from metta.config.validation.frozen_model import NAME_PATTERN, NAME_RULE, Name, NamedTable, RegisteredName
 from metta.errors import Problem, RulesError, did_you_mean
 
 MAX_FEATURES: Final = 255
@@ -52,9 +52,7 @@ class PartConfig(NamedTable):
             problems = [Problem(("settings", *problem.path), problem.message) for problem in error.problems]
             raise RulesError(problems) from None
         if not self.name and not re.fullmatch(NAME_PATTERN, self.type):
-            message = (
-                f"must be set to letters, digits, '.', '_' or '-', which the type \"{self.type}\" does not consist of"
-            )
+            message = f'must be set, since the type "{self.type}" is no name: {NAME_RULE}'
             raise RulesError([Problem(("name",), message)])
         self.__dict__.update(name=self.name or self.type, settings=settings)
         return self

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metta.config.validation.frozen_model import FrozenModel
+from metta.config.validation.frozen_model import NAME_RULE, FrozenModel
 from metta.config.validation.key_paths import (
     KeyPath,
     annotation_at,
@@ -114,7 +114,7 @@ def _problems(details: ErrorDetails, root: type[FrozenModel], data: Any) -> Iter
         hint = similar_name(value, re.findall("'([^']*)'", context["expected"])) if isinstance(value, str) else ""
         yield Problem(path, f"must be {'one of ' if ',' in allowed else ''}{allowed}; got {shown(value)}{hint}")
     elif kind == "string_pattern_mismatch":
-        yield Problem(path, f"must be 1 to 64 letters, digits, '.', '_' or '-'; got {shown(value)}")
+        yield Problem(path, f"must be {NAME_RULE}; got {shown(value)}")
     elif kind in BOUND_WORDS:
         name, words = BOUND_WORDS[kind]
         yield Problem(path, f"{words} {shown(_shortest(context[name]))}; got {shown(value)}")
@@ -153,7 +153,11 @@ def _missing(root: type[FrozenModel], path: KeyPath, data: Any) -> str:
     if entry is None or path[-1] != "type":
         return meaning
     name = path[-2] if isinstance(path[-2], str) else value_at(data, path[:-1]).get(entry.NAME_KEY)
-    return f"{meaning}{similar_name(name, entry.known())}" if isinstance(name, str) else meaning
+    if not isinstance(name, str):
+        return meaning
+    if name in entry.known():
+        return f'{meaning}; to change the "{name}" that exists, write [{Problem((*path[:-2], name), "").key}]'
+    return f"{meaning}{similar_name(name, entry.known())}"
 
 
 def _is_quoted(table: type[FrozenModel], key: str | int, value: Any) -> bool:

@@ -15,7 +15,9 @@ from metta.extensions import Registry
 MAX_NAME = 64
 NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}"
 Name = Annotated[str, Field(pattern=rf"^{NAME_PATTERN}$")]
-"""A name that is safe in file paths and metric names: 1 to 64 letters, digits, '.', '_' and '-'."""
+"""A name that is safe in file paths and metric names: see `NAME_RULE`."""
+NAME_RULE = f"1 to {MAX_NAME} letters, digits, '.', '_' or '-', the first one a letter or digit"
+"""What a name consists of, in messages."""
 
 
 @dataclass(frozen=True)

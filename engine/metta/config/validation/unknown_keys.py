@@ -81,6 +81,8 @@ OTHER_NAMES: Final[dict[str, str]] = {
     "n_steps": "experience.bptt_horizon",
     "num_steps": "experience.bptt_horizon",
     "rollout_length": "experience.bptt_horizon",
+    "num_workers": "experience.workers",
+    "n_workers": "experience.workers",
     "sgd_minibatch_size": "experience.minibatch_size",
     "train_batch_size": "experience.batch_size",
     "hidden_size": "agent.hidden_dim",
@@ -98,7 +100,6 @@ OTHER_NAMES: Final[dict[str, str]] = {
 NOTES: Final[dict[str, str]] = {
     "num_envs": "the number of worlds follows from the sizes in [experience]; `metta check` prints it",
     "n_envs": "the number of worlds follows from the sizes in [experience]; `metta check` prints it",
-    "num_workers": "one process simulates all worlds; `torchrun` starts several processes",
     "sweep": "a file with the table [sweep] describes a sweep: run it with metta sweep FILE.toml",
     "num_minibatches": "set experience.minibatch_size, in agent steps",
     "nminibatches": "set experience.minibatch_size, in agent steps",

@@ -52,7 +52,7 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class SweepEnded:
-    """This process works on the sweep no longer."""
+    """This process stopped working on the sweep."""
 
     reason: Literal["finished", "interrupted"]
     """finished: no trial is left that no process works on"""

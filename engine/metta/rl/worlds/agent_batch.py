@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,7 +85,7 @@ class AgentBatch:
             self.opponents.forget_unused()
         self._set_rows()
 
-    def observe(self, observations: PackedTokens, done: np.ndarray, ended_worlds: Iterable[int]) -> PackedTokens:
+    def observe(self, observations: PackedTokens, done: np.ndarray, ended_worlds: Sequence[int]) -> PackedTokens:
         """Store the opponents' part of the observations of all agents, and return the learners' part.
 
         `done [agents] bool` marks the agents whose episode ended. Learners, opponents and the policies of the

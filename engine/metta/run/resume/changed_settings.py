@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from metta.config.loading.config_changes import Change, config_changes, value_text
@@ -14,7 +14,7 @@ from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 from metta.run.events import Listener, Notice
-from metta.run.run_directory import RunDirectory, checkpoint_directory, is_policy_of, replay_directory
+from metta.run.run_directory import RunDirectory, checkpoint_directory, is_policy_of, read_run_config, replay_directory
 from metta.run.training_run import TrainingRun
 from metta.run.write_permissions import CONFIG
 
@@ -42,10 +42,11 @@ def check_changeable(overrides: Sequence[Override]) -> None:
 
 def _refusal(path: KeyPath) -> str:
     """Why a key cannot change: it is not `CHANGEABLE`, or there is no such key."""
-    try:
-        config_reference(".".join(map(str, path)))
-    except UsageError as error:
-        return str(error)
+    if len(path) > 1 or path[0] not in RunConfig.model_fields:
+        try:
+            config_reference(".".join(map(str, path)))
+        except UsageError as error:
+            return str(error)
     return f"{Problem(path, '').key} cannot change when a run resumes; start a new run to change it"
 
 
@@ -56,50 +57,40 @@ def _is_changeable(path: KeyPath) -> bool:
 
 
 def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Listener) -> list[Override]:
-    """The overrides with which what is in `root`, begun with `before`, resumes with `config`; a Notice for each.
+    """The overrides that turn the config `before` of the run or experiment in `root` into `config`; a Notice for each.
 
     Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
     """
-    problems, overrides, notices = [], [], []
-    for change in _changes(before, _as_in_run(root, before, config)):
-        if _is_changeable(change.path):
-            overrides.append(change.override("--or-resume"))
-            notices.append(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
-        else:
-            problems.append(Problem(change.path, _message(change, before, root)))
-    if problems:
-        raise ConfigError("the config", problems)
-    for notice in notices:
-        listener(notice)
-    return overrides
+    changes = _changes(before, _as_in_run(root, before, config))
+    _announce(before, changes, root, "the config", listener)
+    return [change.override("--or-resume") for change in changes]
 
 
-def check_edits(before: RunConfig, directory: RunDirectory) -> None:
-    """Raise ConfigError with all settings of `config.toml` that are not `CHANGEABLE` and differ from `before`.
+def check_edits(before: RunConfig, root: Path, listener: Listener) -> None:
+    """Send a Notice for each setting in the `config.toml` of the run in `root` that differs from `before`.
 
-    `before` is the config with which the state was saved. Paths of policies are not compared: a run keeps copies of
-    them, and may have been moved.
+    `before` is the config with which the state was saved. Raises ConfigError with all settings that differ and are not
+    `CHANGEABLE`.
     """
-    before, config = (
-        each.with_policies(lambda key, path: "")
-        for each in (before, _as_in_run(directory.root, before, directory.config))
-    )
-    problems = [
-        Problem(change.path, _message(change, before, directory.root))
-        for change in _changes(before, config)
-        if not _is_changeable(change.path)
-    ]
-    if problems:
-        path = str(directory.root / CONFIG)
-        with locate_problems(read_text(Path(path), path), path):
-            raise ConfigError(path, problems)
+    path = str(root / CONFIG)
+    changes = _changes(before, _as_in_run(root, before, read_run_config(root)))
+    with locate_problems(read_text(Path(path), path), path):
+        _announce(before, changes, root, path, listener)
 
 
-def _changes(before: RunConfig, config: RunConfig) -> Iterator[Change]:
+def _announce(before: RunConfig, changes: Sequence[Change], root: Path, source: str, listener: Listener) -> None:
+    """Send a Notice for each change. Raises ConfigError, from `source`, with all that are not `CHANGEABLE`."""
+    refused = [change for change in changes if not _is_changeable(change.path)]
+    if refused:
+        raise ConfigError(source, [Problem(change.path, _message(change, before, root)) for change in refused])
+    for change in changes:
+        listener(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
+
+
+def _changes(before: RunConfig, config: RunConfig) -> list[Change]:
     """The settings with another value; for a policy that does not set a key, the value of the run's table counts."""
-    for change in (_resolved(change, before, config) for change in config_changes(before, config)):
-        if change.before != change.now:
-            yield change
+    changes = [_resolved(change, before, config) for change in config_changes(before, config)]
+    return [change for change in changes if change.before != change.now]
 
 
 def _resolved(change: Change, before: RunConfig, now: RunConfig) -> Change:

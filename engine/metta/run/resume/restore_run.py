@@ -84,7 +84,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             break
         try:
             before = _saved_config(state, directory.config)
-            check_edits(before, directory)
+            check_edits(before, directory.root, listener)
             run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
         except CheckpointError as error:
             problems.append(f"{path} cannot be resumed from: {error}")
@@ -217,7 +217,7 @@ def _announce_changes(state: TrainingState, run: TrainingRun, listener: Listener
 
 def _announce_schedules(before: RunConfig, run: TrainingRun, listener: Listener) -> None:
     """Send a notice for each schedule by which the next epoch differs from that of the config `before`."""
-    if not run.epoch:
+    if not run.epoch or run.is_finished:
         return
     settings = {policy.name: policy for policy in policy_settings(before, run.curriculum.env_configs[0])}
     for learner in run.learners.values():
@@ -237,10 +237,12 @@ def _announce_learning_rate(
         of, place = (f" of {learner.name}", f"policies.{learner.table}.") if learner.name else ("", "")
         text = f"the learning rate{of} was {last:.3g} in the last epoch and is {now:.3g} in the next one"
         if learner.settings.lr_schedule.anneal_lr:
-            text += (
-                f", since it is annealed to 0 at the end of the run, at {total:,} agent steps; to hold it, resume with "
-                f"--set {place}lr_schedule.anneal_lr=false --set {place}optimizer.learning_rate={last:.3g}"
-            )
+            text += f"; it is annealed to 0 at the end of the run, at {total:,} agent steps"
+            if learner.settings.optimizer.learning_rate == before.optimizer.learning_rate:
+                text += (
+                    f"; to hold it, resume with --set {place}lr_schedule.anneal_lr=false "
+                    f"--set {place}optimizer.learning_rate={last:.3g}"
+                )
         listener(Notice(text))
 
 

@@ -64,8 +64,8 @@ class CompiledFeature:
 
     @property
     def array(self) -> str:
-        """Name of its values in `Worlds.part_arrays`."""
-        return f"{self.part.key}.values"
+        """Name of its values in `Worlds.part_arrays`, which no memory of the part can have: see `PartCall.memory`."""
+        return f"{self.part.key}:values"
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class WorldsEditor(WorldsView):
 
     def set_state(self, objects: ArrayLike, name: str, values: ArrayLike) -> None:
         """Set a state of `objects [n]` of registered types, 0 to 255."""
-        rows = np.atleast_1d(np.asarray(objects, np.int64))
+        rows = np.atleast_1d(self._object_rows(objects))
         columns = self._state_columns(rows, name)
         if rows.size and columns.min() < 0:
             raise UsageError(f'{self._call.title}: an object of another type has no state "{name}"')

@@ -267,7 +267,7 @@ class WorldsView:
 
     def state(self, objects: ArrayLike, name: str) -> NDArray[np.uint8]:
         """A state of each of `objects [n]`; 0 where the type does not have it. `[n] uint8`"""
-        rows = np.asarray(objects, np.int64)
+        rows = self._object_rows(objects)
         columns = self._state_columns(rows, name)
         states = self._worlds.converter_state[rows, np.maximum(columns, 0)]
         return np.where(columns >= 0, states, 0).astype(np.uint8)
@@ -282,17 +282,17 @@ class WorldsView:
 
     def object_worlds(self, objects: ArrayLike) -> NDArray[np.int64]:
         """World of each of `objects [n]`, 0 to num_worlds - 1. `[n] int64`"""
-        worlds = np.asarray(objects, np.int64) // max(1, self._worlds.converter_slots)
+        worlds = self._object_rows(objects) // max(1, self._worlds.converter_slots)
         return worlds if self._selected is None else self._selected.searchsorted(worlds)
 
     def object_positions(self, objects: ArrayLike) -> NDArray[np.int64]:
         """(row, col) of `objects [n]`. `[n, 2] int64`"""
-        worlds, rows = self._worlds, np.asarray(objects, np.int64)
+        worlds, rows = self._worlds, self._object_rows(objects)
         return worlds.positions(worlds.converter_cell[rows] % worlds.slot_size)
 
     def object_random(self, objects: ArrayLike) -> NDArray[np.float64]:
         """Uniform random numbers in [0, 1), one for each of `objects [n]`, as those of `random`. `[n] float64`"""
-        numbers = np.asarray(objects, np.int64) % max(1, self._worlds.converter_slots)
+        numbers = self._object_rows(objects) % max(1, self._worlds.converter_slots)
         return self._call.uniform(self._random_keys()[self.object_worlds(objects)], numbers)
 
     @cached_property
@@ -308,14 +308,22 @@ class WorldsView:
     def agents_on(self, objects: ArrayLike) -> NDArray[np.int64]:
         """Row of the agent that stands on each of the walkable `objects [n]`; -1: none. `[n] int64`"""
         worlds = self._worlds
-        return self._own_rows(worlds.grid[worlds.converter_cell[np.asarray(objects, np.int64)]])
+        return self._own_rows(worlds.grid[worlds.converter_cell[self._object_rows(objects)]])
 
     def count_near(self, objects: ArrayLike, name: str, radius: int) -> NDArray[np.int64]:
         """Number of other objects whose state is not 0, at most `radius` rows and columns from each. `[n] int64`"""
-        rows = np.asarray(objects, np.int64)
+        rows = self._object_rows(objects)
         marked = self.state_cells(name) > 0
         counts = count_within(marked, self.object_worlds(rows), self.object_positions(rows), radius)
         return counts - (self.state(rows, name) > 0)
+
+    def _object_rows(self, objects: ArrayLike) -> NDArray[np.int64]:
+        """The rows of objects in the arrays of the worlds. Raises UsageError unless they are integers and exist."""
+        rows, count = np.asarray(objects), len(self._worlds.converter_cell)
+        if rows.size and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= count):
+            found = f"{rows.dtype} from {rows.min()} to {rows.max()}"
+            raise UsageError(f"{self._call.title}: objects must be integers from 0 to {count - 1}; got {found}")
+        return rows.astype(np.int64)
 
     def _state_columns(self, rows: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         """The column of a state in `Worlds.converter_state` for each object; -1: its type does not have it. `[rows]`"""

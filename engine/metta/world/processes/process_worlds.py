@@ -17,6 +17,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import ConfigWarning, TrainingError, UsageError
 from metta.extensions import Registry
 from metta.spans import Span, add_span
+from metta.world.arguments import checked_order
 from metta.world.env import MettaGridEnv
 from metta.world.episode_summary import StepInfo
 from metta.world.processes.shared_arrays import BatchArrays, BatchShape, SharedMemory, batch_bytes
@@ -50,7 +51,6 @@ class ProcessWorlds:
         members = [worker for worker, worlds in enumerate(setup.shares) if worlds.stop > worlds.start]
         self._ordered = sorted(members, key=lambda worker: setup.shares[worker].start)
         self._pending: dict[int, int] = {}  # by worker: number of the message that started a step
-        self._stepped: dict[int, StepInfo | None] = {}  # by worker: its result
         self._no_episode_ended = StepInfo(
             np.zeros(0, np.int64), np.zeros((0, self.observations.num_tokens, 3), np.uint8), ()
         )
@@ -83,8 +83,9 @@ class ProcessWorlds:
         if self._pending:  # an earlier step whose result nobody waited for, since an exception came in between
             self.finish_step()
         self._arrays.actions[:] = actions
+        by_world = None if order is None else checked_order(order, self.num_worlds, self.num_agents)
         for worker in self._ordered:
-            own = None if order is None else order.reshape(self.num_worlds, -1)[self._shares[worker]].ravel()
+            own = None if by_world is None else by_world[self._shares[worker]].ravel()
             self._pending[worker] = self._workers.send(worker, (self._index, "step", needs_masks, own))
 
     def finish_step(
@@ -94,10 +95,9 @@ class ProcessWorlds:
 
         Raises the error that a step raised, or WorkerError if a worker has died or hangs.
         """
-        for worker, number in list(self._pending.items()):
-            self._stepped[worker] = self._workers.result(worker, number)
-            del self._pending[worker]
-        infos, self._stepped = self._stepped, {}
+        self._workers.wait(self._pending)  # if Ctrl-C ends the wait, the step can still be finished
+        pending, self._pending = self._pending, {}
+        infos = self._workers.results(pending)
         arrays = self._arrays
         for worker in self._ordered:
             begin, end = arrays.step_times[worker].tolist()
@@ -150,7 +150,7 @@ class ProcessWorlds:
         numbers = {
             worker: self._workers.send(worker, (self._index, method, *values)) for worker, values in arguments.items()
         }
-        return {worker: self._workers.result(worker, number) for worker, number in numbers.items()}
+        return self._workers.results(numbers)
 
     def _joined_tokens(self) -> NDArray[np.uint8]:
         """The tokens of all shares, after each was moved to the end of those before it."""

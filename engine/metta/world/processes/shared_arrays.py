@@ -139,8 +139,12 @@ class SharedMemory:
         else:  # macOS: a file that has been deleted already
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, size)
-        return cls(descriptor)
+        try:
+            os.ftruncate(descriptor, size)
+            return cls(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     def __enter__(self) -> Self:
         return self

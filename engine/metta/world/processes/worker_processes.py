@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -74,8 +74,7 @@ class WorkerProcesses:
                 self._start(index, count, memory)
             for worker in range(count):
                 self.send(worker, setup)
-            for worker in range(count):
-                self.result(worker, self._sent[worker])
+            self.results(dict(enumerate(self._sent)))
         except BaseException:
             self.close()
             raise
@@ -114,7 +113,7 @@ class WorkerProcesses:
             os.close(child_writes)
 
     def send(self, worker: int, message: object) -> int:
-        """Send a message to a worker (see worker.py). Returns its number, with which `result` waits for the answer."""
+        """Send a message to a worker (see worker.py). Returns its number, with which `results` waits for the answer."""
         if os.getpid() != self._owner:
             raise UsageError("the worker processes belong to the process that started them; make another experience")
         if not self.close.alive:
@@ -127,19 +126,28 @@ class WorkerProcesses:
         self._unread[worker].append(self._sent[worker])
         return self._sent[worker]
 
-    def result(self, worker: int, number: int) -> Any:
-        """Wait for the answer to a message. Raises the error that the message raised, or WorkerError."""
-        replies = self._replies[worker]
-        while number not in replies:
-            try:
-                reply = self._channels[worker].receive()
-            except (EOFError, TimeoutError) as error:
-                raise self._lost(worker, error) from None
-            replies[self._unread[worker].popleft()] = reply
-        reply = replies.pop(number)
-        if reply.traceback:
-            raise _error(reply) from RemoteTracebackError(reply.traceback)
-        return reply.result
+    def wait(self, numbers: Mapping[int, int]) -> None:
+        """Wait for the answers to messages, given by worker as the numbers that `send` returned. Raises WorkerError."""
+        for worker, number in numbers.items():
+            replies = self._replies[worker]
+            while number not in replies:
+                try:
+                    reply = self._channels[worker].receive()
+                except (EOFError, TimeoutError) as error:
+                    raise self._lost(worker, error) from None
+                replies[self._unread[worker].popleft()] = reply
+
+    def results(self, numbers: Mapping[int, int]) -> dict[int, Any]:
+        """Wait for the answers to messages, as in `wait`, and return their results by worker.
+
+        Each answer is given once. Raises the error that the first of the messages raised, or WorkerError.
+        """
+        self.wait(numbers)
+        replies = {worker: self._replies[worker].pop(number) for worker, number in numbers.items()}
+        for reply in replies.values():
+            if reply.traceback:
+                raise _error(reply) from RemoteTracebackError(reply.traceback)
+        return {worker: reply.result for worker, reply in replies.items()}
 
     def _lost(self, worker: int, error: Exception) -> WorkerError:
         """The error about a worker that has died or hangs."""

@@ -21,7 +21,8 @@ from metta.world.state.worlds import Worlds
 View = TypeVar("View", bound=WorldsView)
 
 FIRST_DRAW_OF_USE: Final = 65536
-"""Random numbers of `use` are others than those of `step` of the same object in the same step."""
+"""Random numbers of `use` are others than those of `step` of the same object in the same step. All uses of an object in
+a step have the same numbers, however turns are divided into batches."""
 
 
 def act_custom(worlds: Worlds, turns: Turns, rows: Rows) -> None:
@@ -102,12 +103,13 @@ def may_succeed(worlds: Worlds, action: int, argument: int) -> NDArray[np.bool_]
 def _cells_at(worlds: Worlds, agents: Rows, positions: Any, action: CompiledAction) -> NDArray[np.int64]:
     """The grid indices of `positions [agents, 2]` or `[agents, k, 2]`. `[agents, k] int64`"""
     given = np.asarray(positions)
-    if given.shape[:1] != (len(agents),) or given.ndim not in (2, 3) or given.shape[-1] != 2 or given.dtype.kind != "i":
+    is_shaped = given.shape[:1] == (len(agents),) and given.ndim in (2, 3) and given.shape[-1] == 2
+    if not is_shaped or given.dtype.kind not in "iu":
         raise UsageError(
             f"{action.title}: touches must return (row, col) of cells, integers [{len(agents)}, 2] or "
             f"[{len(agents)}, cells, 2]; got {given.dtype} {list(given.shape)}"
         )
-    row, col = given.reshape(len(agents), -1, 2).transpose(2, 0, 1)
+    row, col = given.astype(np.int64).reshape(len(agents), -1, 2).transpose(2, 0, 1)
     rows, cols = worlds.slot_rows - 2 * worlds.pad, worlds.stride - 2 * worlds.pad
     cells: NDArray[np.int64] = (row + worlds.pad) * worlds.stride + col + worlds.pad
     cells += worlds.slot_start_of_agent[agents, None]

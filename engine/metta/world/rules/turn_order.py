@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ def next_order(worlds: Worlds) -> NDArray[np.int64]:
 class Turns:
     """The turns of all agents in one step. Arrays are `[agents]`."""
 
-    def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.integer[Any]] | None):
+    def __init__(self, worlds: Worlds, actions: NDArray[np.int64], order: NDArray[np.int64] | None):
         compiled = worlds.compiled
         self._worlds = worlds
         self.action, self.argument = actions[:, 0], actions[:, 1]
@@ -61,9 +60,8 @@ class Turns:
         self.thawed = np.zeros(worlds.agents, np.bool_)  # the freeze counter reached 0 in this phase
         self._position: NDArray[np.uint64] | None = None if order is None else self._positions(order)
 
-    def _positions(self, order: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
-        """The position of each agent in a given turn order. `[agents] uint64`"""
-        order = order.reshape(self._worlds.num_worlds, self._worlds.num_agents).astype(np.int64)
+    def _positions(self, order: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The position of each agent in a given turn order, `[worlds, agents of a world]`. `[agents] uint64`"""
         positions = np.empty(order.shape, np.uint64)
         np.put_along_axis(positions, order, np.arange(order.shape[1], dtype=np.uint64)[None, :], axis=1)
         return positions.ravel()
