@@ -157,8 +157,13 @@ def test_tasks_with_equal_rules_share_unchanged_parts() -> None:
         ({"game.max_steps": {"range": [1.5, 9]}}, "must be of integers, since game.max_steps is an integer"),
         ({"game.max_steps": {"range": [1, 5], "bins": 6}}, "must be at most 5, as many as integers from 1 to 5; got 6"),
         ({"game.heart_reward": {"range": [1, 1], "bins": 2}}, "must be 1 for a range of a single value, 1; got 2"),
-        ({"game.max_steps": {"values": ["x"]}}, 'with game.max_steps=x, game.max_steps must be an integer'),
+        ({"game.max_steps": {"values": ["x"]}}, 'with game.max_steps=x: game.max_steps must be an integer'),
         ({"map_builder.objects.altr": {"values": [1]}}, 'unknown object "altr"; did you mean "altar"?'),
+        (
+            {"map_builder.objects.altr": {"values": [1, 2]}, "game.max_steps": {"values": [5, 6]}},
+            'has 1 problem\n  curriculum.buckets."map_builder.objects.altr"  with map_builder.objects.altr=1, '
+            "game.max_steps=5 (and 3 more): ",
+        ),
         ({"map_builder.objects.altar": {"values": [999]}}, "objects=999|must leave room for the agents"),
         ({"game.num_agents": {"values": [4, 5]}}, "num_agents is 5, not 4"),
         ({"game.observation_width": {"values": [11, 9]}}, "observation_width is 9, not 11"),

@@ -326,6 +326,9 @@ def test_copies_with_other_names_are_neither_the_newest_nor_removed(
             copies.append(run / "checkpoints" / f"{kind}_{name}.pt")
             shutil.copy(run / "checkpoints" / f"{kind}_{ended.epoch:06d}.pt", copies[-1])
     assert newest_checkpoint(run) == newest
+    (config := run / "config.toml").rename(tmp_path / "config.toml")
+    assert newest_checkpoint(run) == newest  # also without the settings of the run
+    (tmp_path / "config.toml").rename(config)
     more = f"run.total_timesteps={2 * ended.agent_step}"
     resume(run, more, "checkpoint.keep_last=1")
     assert newest_checkpoint(run) == run / "checkpoints" / checkpoint_name(2 * ended.epoch)

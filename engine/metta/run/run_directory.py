@@ -202,7 +202,7 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
     """
     root = user_path(directory)
     if not is_run(root):
-        if found := checkpoint_paths(root):
+        if found := checkpoint_paths(root) or checkpoint_paths(root / "checkpoints"):  # a run without its config
             return newest_valid(found)
         raise UsageError(f"{root} is not a run directory, and has no policy checkpoint{runs_inside(root)}")
     with warnings.catch_warnings():  # the policy has the same keys, and warns when it is loaded

@@ -95,7 +95,7 @@ def make_tasks(curriculum: AnyCurriculum, scenes: Sequence[tuple[str, EnvConfig]
 def _make_tasks(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvConfig]]) -> tuple[Tasks, list[Problem]]:
     """The tasks, and the problems of their worlds."""
     names, env_configs, scene_of = [], [], []
-    problems: list[Problem] = []
+    invalid: dict[tuple[str, str], list[str]] = {}  # (key, message) -> the tasks
     keys = {setting.key for setting in settings}
     place = ("curriculum", "buckets", *keys) if len(keys) == 1 else ("curriculum", "buckets")
     for scene, (scene_name, env) in enumerate(scenes):
@@ -105,12 +105,18 @@ def _make_tasks(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvCon
             try:
                 variant = variants.make([(s.path, value) for s, (value, _) in zip(settings, values, strict=True)])
             except ConfigError as error:
-                made = ", ".join(texts) + (f" in {scene_name}" if len(scenes) > 1 else "")
-                problems += [Problem(place, f"with {made}, {p.key} {p.message}") for p in error.problems]
+                task = ", ".join(texts) + (f" in {scene_name}" if len(scenes) > 1 else "")
+                for problem in error.problems:
+                    invalid.setdefault((problem.key, problem.message), []).append(task)
                 continue
             names.append(", ".join([scene_name, *texts]))
             env_configs.append(variant)
             scene_of.append(scene)
+    problems = []
+    for (key, message), tasks in invalid.items():
+        others = f" (and {len(tasks) - 1} more)" if len(tasks) > 1 else ""
+        of_bucket = ("curriculum", "buckets", key) if key in keys else place
+        problems.append(Problem(of_bucket, f"with {tasks[0]}{others}: {key} {message}"))
     union = WorldUnion([*(env for _, env in scenes), *env_configs])
     problems += [
         Problem(place, f"must make worlds that one policy can play; with {name}, {differences[0]}")
@@ -123,8 +129,8 @@ def _make_tasks(settings: Sequence[_Setting], scenes: Sequence[tuple[str, EnvCon
         problems.append(Problem(("curriculum", "buckets"), message))
     if not problems:
         env_configs = [union.fit(config) for config in env_configs]
-    tasks = Tasks(_unique(names), tuple(env_configs), tuple(scene_of), tuple(scenes), union)
-    return tasks, list(dict.fromkeys(problems))
+    made = Tasks(_unique(names), tuple(env_configs), tuple(scene_of), tuple(scenes), union)
+    return made, list(dict.fromkeys(problems))
 
 
 def evaluation_world(env: EnvConfig, tasks: Tasks) -> EnvConfig:
