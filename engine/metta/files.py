@@ -65,10 +65,15 @@ def write_together(
         existing = {suffix for suffix, path in paths.items() if os.path.lexists(path)}
         if not overwrite and any(not _has(paths[suffix], contents[suffix], is_same) for suffix in existing):
             continue
+        written = []
         try:
             for suffix, path in paths.items():
                 write_atomically(path, contents[suffix], is_new=not overwrite and suffix not in existing)
+                if suffix not in existing:
+                    written.append(suffix)
         except FileExistsError:  # another process has taken the name
+            for suffix in written:
+                paths[suffix].unlink(missing_ok=True)
             continue
         break
     return paths

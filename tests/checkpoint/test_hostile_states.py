@@ -112,6 +112,7 @@ REFUSED: list[tuple[tuple[Any, ...], Callable[[Any], Any]]] = [
     *(((*WORLD, "cell"), change) for change in (filled(10**9), one(0), kind(torch.bfloat16))),
     ((*WORLD, "ruleset"), filled(77)),
     ((*WORLD, "orientation"), filled(99)),
+    ((*WORLD, "color"), filled(10**6)),
     ((*WORLD, "group_row"), filled(50)),
     ((*WORLD, "episode"), one(-2)),
     ((*WORLD, "inventory"), kind(torch.int64)),

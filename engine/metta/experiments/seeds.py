@@ -95,7 +95,7 @@ class Experiment:
         path = root / EXPERIMENT
         data: dict[str, Any] = parse_toml(read_text(path, str(path)), str(path))
         seeds, jobs, threads = (data.get(name) for name in ("seeds", "jobs", "threads"))
-        if isinstance(seeds, list) and isinstance(jobs, int) and isinstance(threads, int) and jobs > 0 <= threads:
+        if isinstance(seeds, list) and isinstance(jobs, int) and isinstance(threads, int) and jobs > 0 and threads >= 0:
             return cls(root, read_config(root / SETTINGS, overrides), check_seeds(seeds), jobs, threads)
         raise UsageError(f"{path} is damaged: it needs seeds, jobs and threads")
 

@@ -300,7 +300,7 @@ class Experience:
         assert self.advantages is not None
         assert self.returns is not None
         host_rows = self._rows(segments)
-        rows = host_rows if stored_segments is segments else self._rows(stored_segments)
+        rows = host_rows if self.storage_device.type == "cpu" else self._rows(stored_segments)
         agents = self.plan.agents
         segment_of_agent, columns = stored_segments // agents, stored_segments % agents
         starts = self.episode_starts.view(-1)[host_rows]

@@ -216,8 +216,9 @@ def newest_checkpoint(directory: str | Path) -> Path | None:
         try:
             return newest_valid(found)
         except CheckpointError:
+            # otherwise a run in training has saved a newer policy meanwhile, and may have removed those found
             if checkpoint_paths(directory)[:1] == found[:1]:
-                raise  # a run in training has saved another one meanwhile, and may have removed those found
+                raise
     return None
 
 

@@ -17,6 +17,7 @@ from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
 from metta.errors import CheckpointError, TrainingError, UsageError
+from metta.evaluation.confidence_intervals import Interval
 from metta.job_environment import JOB_VARIABLES, ignored_job_variables, local_size
 from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import Processes, ProcessGroupError
@@ -215,15 +216,26 @@ def _train(
             loggers.upload(saved.path, is_last=True)
     if process_error is not None:
         raise process_error
-    best_reward = None
-    if run.is_finished and run.best is not None and saved.path != checkpoint:
-        try:
-            best_reward = _interruptible(lambda: run.evaluate_best(directory.checkpoints), listener, signals)
-        except CheckpointError as error:  # everything is saved; the run has not failed
-            listener(Notice(f"the best policy was not evaluated: {error}"))
+    best_reward = _best_reward(run, directory, listener, signals) if saved.path != checkpoint else None
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
     ended = RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
     return dataclasses.replace(ended, best=run.best, best_reward=best_reward)
+
+
+def _best_reward(
+    run: TrainingRun, directory: RunDirectory, listener: Listener, signals: StopSignals
+) -> Interval | None:
+    """Mean reward of the best policy of a finished run in other episodes.
+
+    None without one, if a signal arrives, or with a Notice if its file is damaged.
+    """
+    if not run.is_finished or run.best is None:
+        return None
+    try:
+        return _interruptible(lambda: run.evaluate_best(directory.checkpoints), listener, signals)
+    except CheckpointError as error:  # everything is saved; the run has not failed
+        listener(Notice(f"the best policy was not evaluated: {error}"))
+        return None
 
 
 def _interruptible(evaluate: Callable[[], _Result], listener: Listener, signals: StopSignals) -> _Result | None:

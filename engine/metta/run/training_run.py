@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,6 @@ class TrainingRun:
         self.epoch = 0
         self.agent_step = 0
         self.seconds = 0.0
-        self._config_text = dump_config(_portable(config))
         self._own_steps = 0  # agent steps of this process
         self._episodes_recorded = 0
         self._collect_seconds = 0.0
@@ -351,6 +351,12 @@ class TrainingRun:
             },
         )
 
+    @cached_property
+    def _config_text(self) -> str:
+        """The config as in `config.toml`, for a run that may be moved and resumed in another working directory."""
+        config = self.config.with_policies(lambda key, path: os.path.abspath(path))
+        return dump_config(config.model_copy(update={"run": config.run.model_copy(update={"run_dir": ""})}))
+
     def _experience_state(self) -> dict[str, Any]:
         """The state of the worlds, and of the experience of each policy in them."""
         own = {name: experience.own_state() for name, experience in self.experiences.items()}
@@ -428,9 +434,3 @@ class TrainingRun:
 def _part_of(on_progress: ProgressCallback, done_before: int, total: int) -> ProgressCallback:
     """A callback for a part of a phase, after `done_before` of the `total` steps of the phase."""
     return lambda done, _: on_progress(done_before + done, total)
-
-
-def _portable(config: RunConfig) -> RunConfig:
-    """The config as in `config.toml`, for a run that may be moved and resumed in another working directory."""
-    config = config.with_policies(lambda key, path: os.path.abspath(path))
-    return config.model_copy(update={"run": config.run.model_copy(update={"run_dir": ""})})

@@ -76,6 +76,7 @@ def _bounds(worlds: Worlds, slots: int) -> dict[str, tuple[int, int]]:
         "episode": (-1, MAX_COUNT),
         "cell": (0, last_cell),
         "orientation": (0, 3),
+        "color": (0, 255),
         "group_row": (0, len(compiled.groups.names) - 1),
         "converter_type": (0, max(0, len(compiled.types.names) - 1)),
         "converter_cell": (-1, last_cell),
