@@ -22,10 +22,11 @@ SHORT = TINY.replace("total_timesteps = 4096", "total_timesteps = 512")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch, without replays."""
+    """Runs of one epoch, without replays, in directories with their names: `quickstart` and `other`."""
     folder = tmp_path_factory.mktemp("trained")
-    train_run(tiny_config(folder / "run", "run.total_timesteps=512", "run.name=quickstart"), ignore)
-    return folder / "run"
+    for name in ("quickstart", "other"):
+        train_run(tiny_config(folder / name, "run.total_timesteps=512", f"run.name={name}"), ignore)
+    return folder
 
 
 OLDER, NEWER = "runs/quickstart-20260102-030405", "runs/quickstart-20260102-030405-10"
@@ -36,10 +37,8 @@ def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A working directory with runs: two of one name, one whose directory has another name, and what is no run."""
     monkeypatch.chdir(tmp_path)
     for name in ("quickstart-20251231-235959", *(Path(run).name for run in (OLDER, NEWER))):
-        shutil.copytree(trained, tmp_path / "runs" / name)
-    shutil.copytree(trained, tmp_path / "runs" / "mine")
-    text = (tmp_path / "runs" / "mine" / "config.toml").read_text()
-    (tmp_path / "runs" / "mine" / "config.toml").write_text(text.replace('name = "quickstart"', 'name = "other"'))
+        shutil.copytree(trained / "quickstart", tmp_path / "runs" / name)
+    shutil.copytree(trained / "other", tmp_path / "runs" / "mine")
     (tmp_path / "runs" / "quickstart-20270101-000000").mkdir()
     (tmp_path / "runs" / "quickstart.txt").write_text("notes")
     (tmp_path / "runs" / "broken").mkdir()

@@ -121,7 +121,9 @@ def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
     before.with_policies(lambda key, path: recorded.setdefault(key, path))
 
     def same_policy(key: KeyPath, path: str) -> str:
-        return recorded[key] if key in recorded and is_policy_of(recorded[key], path) else path
+        known = recorded.get(key)
+        is_same = known is not None and (_is_moved(root, known, path) or is_policy_of(known, path))
+        return known if known is not None and is_same else path
 
     config = config.with_policies(same_policy)
     checkpoint, simulation = config.checkpoint, config.simulation
@@ -131,6 +133,14 @@ def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
         simulation = simulation.model_copy(update={"replay_dir": before.simulation.replay_dir})
     run = config.run.model_copy(update={"run_dir": before.run.run_dir})
     return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
+
+
+def _is_moved(root: Path, before: str, now: str) -> bool:
+    """Whether a file `now` in the run directory is the one that was `before`, when the run was in another place."""
+    if not Path(now).is_relative_to(root):
+        return False
+    inside = Path(now).relative_to(root).parts
+    return Path(before).parts[-len(inside) :] == inside
 
 
 def _is_same_path(first: Path, second: Path) -> bool:

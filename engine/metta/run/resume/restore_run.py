@@ -84,7 +84,8 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             break
         try:
             before = _saved_config(state, directory.config)
-            check_edits(before, directory.root, listener)
+            with _ignore_renamed_keys():
+                check_edits(before, directory.root, listener)
             run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
         except CheckpointError as error:
             problems.append(f"{path} cannot be resumed from: {error}")
