@@ -21,7 +21,9 @@ from tiny_runs import (
     assert_same_weights,
     ignore,
     metrics_of,
+    only_learner,
     tiny_config,
+    train_epoch,
     weights_of,
 )
 
@@ -29,7 +31,9 @@ from metta.api import Notice, Override, TrainingState, resume_run, train_run
 from metta.config.batch_plan import experience_of_process
 from metta.config.training import DistributedConfig, ExperienceConfig
 from metta.errors import ConfigError
+from metta.rl.curricula.curriculum import Curriculum
 from metta.rl.distributed import SINGLE_PROCESS, Processes, ProcessGroupError, process_group_errors
+from metta.run.training_run import TrainingRun
 
 DEADLINE = 300.0  # seconds; generous, for busy machines
 
@@ -336,3 +340,18 @@ def process_of_rank(parent: int, rank: int) -> int:
             if int(stat[1]) == parent and f"RANK={rank}".encode() in environment:
                 return int(entry.name)
     raise AssertionError(f"no process of rank {rank}")
+
+
+def test_another_number_of_processes_keeps_the_scale_of_rewards() -> None:
+    config = tiny_config("", "normalization.rewards=true")
+    runs = [TrainingRun(config, Curriculum.from_config(config)) for _ in range(2)]
+    train_epoch(runs[0])
+    state = runs[0].state()
+    state.extra_args["other_experiences"] = [state.extra_args["experience"]]  # as of two processes
+    runs[1].load_state(state)
+    before, after = (only_learner(run).experience.reward_scaler for run in runs)
+    assert before.count > 0
+    assert (after.count, after.mean, after.squares) == (before.count, before.mean, before.squares)
+    assert not after.returns.any()
+    for run in runs:
+        run.close()

@@ -247,7 +247,9 @@ def test_a_state_of_an_earlier_version_does_not_resume_in_another_world(tmp_path
     with pytest.raises(CheckpointError, match="the worlds of the run's config\\.toml are not those of the run"):
         resume_run(run_dir, ignore)
     config.write_text(text)
-    resume_run(run_dir, ignore)
+    recorder = Recorder()
+    resume_run(run_dir, recorder, [Override.parse("simulation.evaluate_interval=0")])
+    assert not any("is now" in event.text for event in recorder.events if isinstance(event, Notice))
 
 
 def test_a_copy_of_a_teacher_that_was_removed_from_the_config_is_named(tmp_path: Path) -> None:

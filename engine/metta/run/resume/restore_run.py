@@ -39,7 +39,7 @@ from metta.run.learners.learner import Learner
 from metta.run.learners.policy_files import SavedPolicies, own_file
 from metta.run.memory_check import check_memory, is_out_of_memory
 from metta.run.resume.changed_settings import check_edits
-from metta.run.run_directory import RunDirectory
+from metta.run.run_directory import RunDirectory, read_run_config
 from metta.run.training_run import TrainingRun
 from metta.run.write_permissions import CONFIG
 
@@ -83,7 +83,7 @@ def restore_newest(directory: RunDirectory, listener: Listener, processes: Proce
             problems.append(f"{path} is of epoch 0: the run would start over")
             break
         try:
-            before = _saved_config(state, directory.config)
+            before = _saved_config(state, directory.root)
             with _ignore_renamed_keys():
                 check_edits(before, directory.root, listener)
             run = restore_run(directory.config, state, directory.checkpoints, processes, listener)
@@ -157,11 +157,11 @@ def restore_run(
 
 
 @_ignore_renamed_keys()
-def _saved_config(state: TrainingState, default: RunConfig) -> RunConfig:
-    """The config with which a state was saved; `default` for states of earlier versions, which do not hold it."""
+def _saved_config(state: TrainingState, root: Path) -> RunConfig:
+    """The config with which a state was saved. States of earlier versions do not hold it: that of the run in `root`."""
     text = _run_state(state).config
     try:
-        return parse_config(text, "its extra_args.config") if text else default
+        return parse_config(text, "its extra_args.config") if text else read_run_config(root)
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
 
