@@ -248,7 +248,7 @@ def test_a_state_of_an_earlier_version_does_not_resume_in_another_world(tmp_path
         resume_run(run_dir, ignore)
     config.write_text(text)
     recorder = Recorder()
-    resume_run(run_dir, recorder, [Override.parse("simulation.evaluate_interval=0")])
+    resume_run(run_dir, recorder, [Override.parse("optimizer.learning_rate=0.002")])
     assert not any("is now" in event.text for event in recorder.events if isinstance(event, Notice))
 
 
