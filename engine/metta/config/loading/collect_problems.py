@@ -77,7 +77,7 @@ def _repaired(problems: list[Problem], data: dict[str, Any]) -> tuple[dict[str, 
     repaired = deepcopy(data)
     unchecked = set()
     spellings: dict[KeyPath, KeyPath] = {}
-    for problem in problems:
+    for problem in sorted(problems, key=lambda problem: not isinstance(problem, UnknownKey)):  # before tables go
         holder: Any = repaired
         for part in problem.path[:-1]:
             holder = child(holder, part)
