@@ -37,6 +37,11 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines to stdout, as `write` does. Control characters other than tabs and line breaks are escaped."""
+    write("".join(f"{escape_controls(line)}\n" for line in lines))
+
+
 def print_lines(lines: Iterable[str]) -> None:
     """Print lines without wrapping. Control characters other than tabs and line breaks are escaped."""
     _print("".join(f"{escape_controls(line)}\n" for line in lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import time
@@ -54,7 +55,7 @@ def _newest_run(sources: Sequence[str]) -> str:
         return found
     if len(sources) > 1:
         raise UsageError(f"none of the {len(sources)} arguments is a run directory; name one")
-    if set(sources[0]) & set("*?["):
+    if glob.has_magic(sources[0]):
         raise UsageError(f"no run directory matches {sources[0]}")
     if os.path.basename(first) != first or first.endswith(".toml"):
         return first
@@ -66,7 +67,7 @@ def _check_exist(sources: Sequence[str]) -> None:
     for source in sources:
         if source in api.POLICIES:
             raise UsageError(f"{source} is a policy and no run; name it alone")
-        if not (set(source) & set("*?[") or os.path.lexists(api.user_path(source)) or api.find_runs([source])):
+        if not (glob.has_magic(source) or os.path.lexists(api.user_path(source)) or api.find_runs([source])):
             raise UsageError(_no_run(source))
 
 
@@ -117,7 +118,7 @@ def all_runs(sources: Sequence[str]) -> list[str]:
     problems: list[str] = []
     for source in sources:
         try:
-            matches = api.find_runs([source]) if set(source) & set("*?[") else []
+            matches = api.find_runs([source]) if glob.has_magic(source) else []
             runs += [str(run) for run in reversed(matches)] or [newest_run([source])]
         except UsageError as error:
             problems.append(str(error))
@@ -152,12 +153,7 @@ def newest_policy(*sources: str, policy: str | None = None) -> str:
     policy.
     """
     source = newest_run(sources, policy)
-    path, name = api.split_policy_name(source)
-    if source in api.POLICIES or not os.path.isdir(path):  # unlike Path, isdir takes names of any length
-        return source
-    if (newest := api.newest_checkpoint(path)) is None:
-        raise UsageError(f"{path} has no checkpoint yet")
-    return api.join_policy_name(newest, name)
+    return source if source in api.POLICIES else str(api.policy_file(source))
 
 
 def wait_for_policy(run_dir: Path) -> Path:

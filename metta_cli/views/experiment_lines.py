@@ -93,19 +93,16 @@ class PlainExperimentView(ExperimentView):
         """Print one event."""
         match event:
             case api.ExperimentBegan():
-                self._print(start_lines(event))
+                output.write_lines(start_lines(event))
             case api.JobEvent(name, api.EpochEnded(metrics)):
                 run = self.runs[name]
-                self._print([f"{name}  {epoch_line(metrics, run.episode_metrics or metrics, run.progress)}"])
+                output.write_lines([f"{name}  {epoch_line(metrics, run.episode_metrics or metrics, run.progress)}"])
             case api.JobEnded(name, api.RunEnded(reason)):
-                self._print([f"{name}  {reason}: {self.runs[name].progress.agent_step:,} agent steps"])
+                output.write_lines([f"{name}  {reason}: {self.runs[name].progress.agent_step:,} agent steps"])
             case api.ExperimentEnded():
-                self._print(["", *end_lines(event, self.runs)])
+                output.write_lines(["", *end_lines(event, self.runs)])
             case _:
                 super().show(event)
-
-    def _print(self, lines: list[str]) -> None:
-        output.write("".join(f"{output.escape_controls(line)}\n" for line in lines))
 
 
 class JsonExperimentView(ExperimentView):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections import Counter
 from typing import Any
 
 from metta import api
@@ -86,24 +85,22 @@ class PlainSweepView(SweepView):
         match event:
             case api.SweepBegan(summary, jobs):
                 self.summary = summary
-                self._print(begin_lines(summary, jobs))
+                output.write_lines(begin_lines(summary, jobs))
             case api.TrialBegan(number, parameters, _, is_resumed):
-                self._print([f"trial {number} {'resumed' if is_resumed else 'begins'}: {settings_text(parameters)}"])
+                begun = "resumed" if is_resumed else "begins"
+                output.write_lines([f"trial {number} {begun}: {settings_text(parameters)}"])
             case api.TrialRunEvent(number, _, api.EpochEnded()):
                 quarter = int(self.progress.share(number) / PROGRESS_STEP)
                 if self._printed.get(number, 0) < quarter < 4:
                     self._printed[number] = quarter
                     reward = format_number(self.progress.rewards.get(number))
-                    self._print([f"trial {number}  {25 * quarter}%  reward {reward}"])
+                    output.write_lines([f"trial {number}  {25 * quarter}%  reward {reward}"])
             case api.TrialEnded(trial, best) if self.summary:
-                self._print([ended_line(self.summary, trial, best)])
+                output.write_lines([ended_line(self.summary, trial, best)])
             case api.SweepEnded():
-                self._print(["", *end_lines(event)])
+                output.write_lines(["", *end_lines(event)])
             case _:
                 super().show(event)
-
-    def _print(self, lines: list[str]) -> None:
-        output.write("".join(f"{output.escape_controls(line)}\n" for line in lines))
 
 
 class JsonSweepView(SweepView):
@@ -129,7 +126,7 @@ class JsonSweepView(SweepView):
                 best = next(iter(summary.ranked()), None)
                 values = {"reason": reason, "best": _trial_values(best) if best else None}
                 file = str(best_file) if best_file else None
-                self._print({"event": "end"} | values | {"best_file": file, "counts": _counts(summary)})
+                self._print({"event": "end"} | values | {"best_file": file, "counts": summary.counts})
             case _:
                 super().show(event)
 
@@ -145,9 +142,9 @@ def print_status(summary: api.SweepSummary, json: bool) -> None:
         values = {"trials": trials, "best": best.number if best else None, "importances": dict(summary.importances)}
         output.print_json(_heading(summary) | values)
         return
-    output.print_lines([f"{summary.sweep_dir}: {counts_text(summary)}, scored by {summary.metric}"])
+    output.print_lines([f"{summary.sweep_dir}: {summary.progress}, scored by {summary.metric}"])
     if summary.trials:
-        header = ["trial", "state", "score", "last reward", "time", *short_keys(summary)]
+        header = ["trial", "state", "score", "last reward", "time", *summary.short_keys]
         output.print_columns(header, [status_row(summary, trial) for trial in summary.trials])
     for trial in summary.trials:
         if trial.reason and trial.state == "failed":
@@ -169,13 +166,6 @@ def status_row(summary: api.SweepSummary, trial: api.TrialSummary) -> list[str]:
     ]
 
 
-def short_keys(summary: api.SweepSummary) -> list[str]:
-    """The last part of each parameter's key; the whole key where several have the same last part."""
-    keys = [entry.key for entry in summary.parameters]
-    last = [key.rpartition(".")[2] for key in keys]
-    return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
-
-
 def score_text(summary: api.SweepSummary, trial: api.TrialSummary) -> str:
     """The score of a trial; `-` while it has none."""
     if not summary.is_reached(trial):
@@ -195,19 +185,12 @@ def settings_text(parameters: Any) -> str:
     return ", ".join(f"{key} = {setting_text(value)}" for key, value in parameters.items())
 
 
-def counts_text(summary: api.SweepSummary) -> str:
-    """`12 of 40 trials: 8 complete, 3 pruned, 1 running`."""
-    counts = _counts(summary)
-    states = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    return f"{sum(counts.values())} of {summary.num_trials} trials" + (f": {states}" if states else "")
-
-
 def begin_lines(summary: api.SweepSummary, jobs: int) -> list[str]:
     """Lines that describe a sweep before its first trial."""
     word = "smallest" if summary.direction == "minimize" else "largest"
     return [
         f"{summary.num_trials} trials for the {word} {summary.metric}, {jobs} run{'' if jobs == 1 else 's'} at once",
-        *([f"so far: {counts_text(summary)}"] if summary.trials else []),
+        *([f"so far: {summary.progress}"] if summary.trials else []),
         f"directory: {summary.sweep_dir}",
     ]
 
@@ -241,7 +224,7 @@ def end_lines(event: api.SweepEnded) -> list[str]:
     """Lines that summarize a sweep, with commands that use its results."""
     summary = event.summary
     directory = shlex.quote(str(summary.sweep_dir))
-    lines = [f"{event.reason}: {counts_text(summary)}", *best_lines(summary)]
+    lines = [f"{event.reason}: {summary.progress}", *best_lines(summary)]
     if event.best_file:
         lines.append(f"saved {event.best_file}")
     commands = []
@@ -251,11 +234,6 @@ def end_lines(event: api.SweepEnded) -> list[str]:
         commands.append(f"  train   metta train {shlex.quote(str(event.best_file))}")
     commands.append(f"  report  metta report {directory}")
     return [*lines, "", "next:", *commands]
-
-
-def _counts(summary: api.SweepSummary) -> dict[str, int]:
-    counts = Counter(trial.state for trial in summary.trials)
-    return {state: counts[state] for state in ("complete", "pruned", "failed", "running")}
 
 
 def _heading(summary: api.SweepSummary) -> dict[str, Any]:

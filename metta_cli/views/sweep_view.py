@@ -12,7 +12,7 @@ from rich.text import Text
 from metta import api
 from metta_cli.output import format_duration, format_number, plain_text
 from metta_cli.views.live_screen import LiveScreen, progress_bar
-from metta_cli.views.sweep_lines import Progress, SweepView, end_lines, score_text, setting_text, short_keys
+from metta_cli.views.sweep_lines import Progress, SweepView, end_lines, score_text, setting_text
 from metta_cli.views.training_lines import STOPPING
 
 BAR_WIDTH = 16
@@ -84,7 +84,7 @@ class LiveSweepView(LiveScreen, SweepView):
         for name in ("trial", "state", "score", "reward"):
             table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
         entries = self._parameters(summary)
-        for _, key in zip(entries, short_keys(summary), strict=False):
+        for _, key in zip(entries, summary.short_keys, strict=False):
             table.add_column(plain_text(key), justify="right", no_wrap=True)
         for number, began in sorted(self.running.items()):
             share = self.progress.share(number)

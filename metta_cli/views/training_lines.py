@@ -121,7 +121,7 @@ class PlainView(View):
 
     def _print(self, lines: list[str]) -> None:
         self.printed_at = time.monotonic()
-        output.write("".join(f"{output.escape_controls(line)}\n" for line in lines))
+        output.write_lines(lines)
 
 
 class RunProgress:

@@ -56,6 +56,6 @@ def test_invalid_suites_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         find_suite("suite.toml")
     assert str(caught.value) == (
         "suite.toml has 2 problems\n"
-        '  line 2  word    unknown key; did you mean "worlds"?\n'
+        '  line 2  word    unknown key; did you mean "worlds"? It is set already\n'
         "  line 3  worlds  must not be empty"
     )

@@ -247,7 +247,7 @@ def test_a_worker_that_dies_is_named(here: Path, tmp_path: Path, monkeypatch: py
     result = metta(
         "tournament", "scripted", "random", "short", "--env", "tiny.toml", "--jobs", "2", "--out", str(tmp_path), code=1
     )
-    assert "was killed by signal 9; finished pairs are saved: repeat the command" in result.stderr
+    assert "was killed by SIGKILL; perhaps memory ran out; finished pairs are saved: repeat" in result.stderr
 
 
 def test_an_interrupt_between_pairs_ends_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

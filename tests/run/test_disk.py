@@ -17,7 +17,8 @@ from tiny_runs import Recorder, ignore, interrupt, tiny_config
 
 from metta.api import Notice, resume_run, train_run
 from metta.errors import TrainingError
-from metta.run.run_directory import LOCK_HOLDER, SOFT_LOCK, RunDirectory
+from metta.run.directory_lock import LOCK_HOLDER, SOFT_LOCK
+from metta.run.run_directory import RunDirectory
 
 SHORT = "run.total_timesteps=2048"  # four epochs
 

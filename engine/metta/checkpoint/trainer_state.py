@@ -34,7 +34,7 @@ class TrainingState:
     lr_scheduler_state_dict: dict[str, Any] | None = None
     policy_path: str | None = None
     """checkpoint of the policy that belongs to this state; relative to the directory of the state"""
-    stopwatch_state: dict[str, Any] | None = None
+    stopwatch_state: dict[str, Any] = field(default_factory=dict)
     extra_args: dict[str, Any] = field(default_factory=dict)
     """tensors, numbers and text, such as the environments and random generators of a run"""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from metta.config.env.env_config import EnvConfig
 from metta.config.validation.error_messages import shown
 from metta.config.validation.frozen_model import FrozenModel
 from metta.errors import Problem, RulesError
@@ -69,6 +70,12 @@ class BaseCurriculumConfig(FrozenModel):
         max_length=1000,
         description="presets or TOML files (in the directory of this file, else in the working directory) whose [env] "
         "tables are the worlds; empty: the [env] of this file",
+    )
+    worlds: dict[str, EnvConfig] = Field(
+        default_factory=dict,
+        max_length=1000,
+        description="world of a scene, by its name in scenes, with the keys of [env]; scenes that are not listed here "
+        "are read from their files, and a run's config.toml lists all",
     )
     buckets: dict[str, BucketConfig] = Field(
         default_factory=dict,

@@ -117,6 +117,13 @@ class RunConfig(FrozenModel):
             raise RulesError(problems)
         return self
 
+    @property
+    def policy_paths(self) -> dict[KeyPath, str]:
+        """The path of each policy that the config names, by its key; not names of registered policies."""
+        paths: dict[KeyPath, str] = {}
+        self.with_policies(lambda key, path: paths.setdefault(key, path))
+        return paths
+
     def with_policies(self, change: Callable[[KeyPath, str], str]) -> Self:
         """A copy with `change(key, path)` instead of the path of each policy that the config names.
 

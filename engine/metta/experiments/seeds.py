@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -15,29 +14,30 @@ import tomli_w
 
 from metta.checkpoint.file_format import files_by_epoch
 from metta.checkpoint.policy_file import checkpoint_name
-from metta.config.loading.load import dump_config, load_tasks, read_config
+from metta.config.loading.load import dump_config, load_tasks, read_config, with_worlds
 from metta.config.loading.overrides import Override
 from metta.config.loading.toml_parser import parse_toml, read_text
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import IN_RUN, user_path
-from metta.errors import CheckpointError, TrainingError, UsageError, is_wrong_path
+from metta.errors import CheckpointError, UsageError
 from metta.experiments.job_pool import Job, JobEnded, JobEvent, JobPool
-from metta.files import new_directory, write_atomically
+from metta.files import write_atomically
 from metta.job_environment import job_size
 from metta.run.device import find_device, gpu_memory
+from metta.run.directory_lock import DirectoryLock
 from metta.run.epoch_metrics import EpochMetrics
-from metta.run.events import Event, Notice, RunEnded, StopRequested
+from metta.run.events import Notice, RunEnded, StopRequested
 from metta.run.learners.policy_files import with_policy_files
 from metta.run.loggers import check_loggers
 from metta.run.memory_check import check_memory
 from metta.run.metrics_file import valid_lines
 from metta.run.resume.changed_settings import changes_since, check_changeable
 from metta.run.run_directory import (
-    LOCK_HOLDER,
     METRICS,
     checkpoint_directory,
-    lock_directory,
+    new_run_directory,
     read_run_config,
+    unwritable,
 )
 from metta.run.write_permissions import EXPERIMENT, is_run
 
@@ -107,8 +107,7 @@ class Experiment:
             write_atomically(self.root / SETTINGS, dump_config(self.config).encode())
             write_atomically(self.root / EXPERIMENT, (heading + tomli_w.dumps(values)).encode())
         except OSError as error:
-            kind = UsageError if is_wrong_path(error) else TrainingError
-            raise kind(f"{error.filename or self.root} cannot be written: {error.strerror}") from None
+            raise unwritable(error, self.root) from None
 
     @property
     def runs(self) -> dict[str, int]:
@@ -154,16 +153,17 @@ def train_runs(
         if sorted(before.seeds) != sorted(seeds):
             given = ",".join(map(str, before.seeds))
             raise UsageError(f"the experiment in {root} has the seeds {given}; to resume it: --seeds {given}")
-        overrides = changes_since(before.config, _portable(config, before.seeds), root, _notices(listener))
+        overrides = changes_since(before.config, _shared_settings(config, before.seeds), root, listener)
         return resume_runs(root, listener, overrides, jobs)
     check_loggers(config.logging)
     policies = with_policy_files(config).with_policies(lambda key, path: os.path.abspath(path))
-    portable = _portable(policies, seeds)
-    _check_memory(portable, min(jobs, len(seeds)), listener)
+    portable = _shared_settings(with_worlds(policies), seeds)
     at_once = min(jobs, len(seeds))
+    _check_memory(portable, at_once, listener)
     with JobPool(at_once, lambda name: listener(StopRequested(name))) as pool, ExitStack() as stack:
-        with _experiment_directory(config) as root:
-            stack.enter_context(_locked(root))
+        with new_run_directory("experiment", config.run.name, config.run.run_dir) as root:
+            _check_unused(root)
+            stack.enter_context(DirectoryLock(root))
             experiment = Experiment(root, portable, seeds, jobs, pool.threads)
             experiment.write()
         return _train(experiment, pool, listener)
@@ -182,7 +182,7 @@ def resume_runs(
     root = user_path(root)
     if not is_experiment(root):
         raise CheckpointError(f"{root} is not an experiment: it has no {EXPERIMENT}")
-    with _locked(root):
+    with DirectoryLock(root):
         before = Experiment.read(root, overrides)
         jobs = before.jobs if jobs is None else jobs
         threads = before.threads if jobs == before.jobs else 0
@@ -281,17 +281,7 @@ def _check_memory(config: RunConfig, runs: int, listener: ExperimentListener) ->
             listener(Notice(warning))
 
 
-def _notices(listener: ExperimentListener) -> Callable[[Event], None]:
-    """A listener of runs that hears only notices about the experiment."""
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Notice):
-            listener(event)
-
-    return listen
-
-
-def _portable(config: RunConfig, seeds: Sequence[int]) -> RunConfig:
+def _shared_settings(config: RunConfig, seeds: Sequence[int]) -> RunConfig:
     """The settings of all runs, with absolute directories, since they may resume in another working directory."""
 
     def absolute(path: str) -> str:
@@ -312,38 +302,6 @@ def _of_run(directory: str, name: str) -> str:
     return directory if not directory or directory.startswith(IN_RUN) else os.path.join(directory, name)
 
 
-@contextmanager
-def _experiment_directory(config: RunConfig) -> Iterator[Path]:
-    """Context with the directory of a new experiment, created if it does not exist, and removed if the block raises.
-
-    Raises UsageError if the directory contains anything, or cannot be created.
-    """
-    given = config.run.run_dir
-    with ExitStack() as stack:
-        try:
-            if given:
-                root = user_path(given)
-                _check_unused(root)
-                is_new = not root.exists()
-                root.mkdir(parents=True, exist_ok=True)
-                if is_new:
-                    stack.push(lambda kind, *rest: _remove_empty(root) if kind else None)
-            else:
-                name = f"{config.run.name}-{datetime.now():%Y%m%d-%H%M%S}"
-                root = stack.enter_context(new_directory(Path("runs"), name))
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(f"{error.filename} is a file; name a directory for the experiment") from None
-        except OSError as error:
-            kind = UsageError if is_wrong_path(error) else TrainingError
-            raise kind(f"{error.filename or given} cannot be written: {error.strerror}") from None
-        yield root
-
-
-def _remove_empty(root: Path) -> None:
-    with suppress(OSError):
-        root.rmdir()
-
-
 def _check_unused(root: Path) -> None:
     """Raise UsageError if a directory contains an experiment, a run or anything else."""
     resume = f"resume it (metta resume {shlex.quote(str(root))}) or choose another --run-dir"
@@ -354,15 +312,3 @@ def _check_unused(root: Path) -> None:
     others = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".")) if root.is_dir() else []
     if others:
         raise UsageError(f"{root} is not empty (it contains {others[0]}); choose another --run-dir for the experiment")
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Context in which no other process trains the runs of the experiment. Raises TrainingError if one does."""
-    lock = lock_directory(root)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            (root / LOCK_HOLDER).unlink(missing_ok=True)
-        lock.release()

@@ -19,8 +19,9 @@ from metta.config.validation.file_paths import IN_RUN, user_path
 from metta.errors import MettaError, SkippedFileWarning, UsageError
 from metta.experiments.seeds import experiment_runs, is_experiment
 from metta.experiments.sweep.summary import is_sweep
+from metta.run.directory_lock import is_locked
 from metta.run.metrics_file import valid_lines
-from metta.run.run_directory import METRICS, is_training, read_run_config, replay_directory, replay_prefix
+from metta.run.run_directory import METRICS, read_run_config, replay_directory, replay_prefix
 from metta.run.write_permissions import CONFIG, is_run
 
 _REPLAY_NAME = re.compile(r"replay_(\d+)(?:_(\d+))?")
@@ -175,7 +176,7 @@ def _read_run(path: Path) -> tuple[RunConfig, list[dict[str, Any]], RunState]:
     config = read_run_config(path)
     if epochs[-1]["agent_step"] >= config.run.total_timesteps:
         return config, epochs, "finished"
-    return config, epochs, "training" if is_training(path) else "stopped"
+    return config, epochs, "training" if is_locked(path) else "stopped"
 
 
 def config_differences(runs: Sequence[RunData]) -> list[tuple[str, list[str]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -53,7 +52,7 @@ class SweepReport(Report):
             f"sweep {summary.sweep_dir.absolute().name}",
             [summary.sweep_dir],
             summary=summary,
-            progress=_progress(summary),
+            progress=summary.progress,
             best=ranked[0] if ranked else None,
             best_score=_score(summary, ranked[0]) if ranked else "",
             importances=_importances(summary),
@@ -89,14 +88,6 @@ def _groups(trials: Sequence[TrialSummary]) -> list[RunGroup]:
     return groups
 
 
-def _progress(summary: SweepSummary) -> str:
-    """`12 of 40 trials: 9 complete, 2 pruned, 1 running`."""
-    counts = Counter(trial.state for trial in summary.trials)
-    states = [f"{counts[state]} {state}" for state in ("complete", "pruned", "failed", "running") if counts[state]]
-    count = f"{len(summary.trials)} of {summary.num_trials} trials"
-    return f"{count}: {', '.join(states)}" if states else count
-
-
 def _score(summary: SweepSummary, trial: TrialSummary) -> str:
     if trial.score is None:
         return "-"
@@ -123,7 +114,6 @@ def _trial_table(summary: SweepSummary) -> Table:
     ranked = summary.ranked()
     others = [trial for trial in summary.trials if trial not in ranked]
     keys = [parameter.key for parameter in summary.parameters]
-    names = [key.rpartition(".")[2] for key in keys]
     rows = [
         [
             str(trial.number),
@@ -134,6 +124,4 @@ def _trial_table(summary: SweepSummary) -> Table:
         ]
         for trial in [*ranked, *others]
     ]
-    return Table(
-        ["trial", "state", summary.metric, *(names if len(set(names)) == len(names) else keys), "minutes"], rows
-    )
+    return Table(["trial", "state", summary.metric, *summary.short_keys, "minutes"], rows)

@@ -46,7 +46,7 @@ class PendingCheckpoint:
     @property
     def seconds(self) -> float:
         """Training time of the run at the time of the copy, in seconds."""
-        return float((self.state.stopwatch_state or {}).get("seconds", 0.0))
+        return float(self.state.stopwatch_state["seconds"])
 
     def save(self, checkpoints: Path) -> Path:
         """Write the policy, then the trainer state that refers to it. Returns the path of the policy."""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
-import platform
 import re
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self
-
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from metta.checkpoint.kept_policies import BEST
 from metta.checkpoint.policy_file import checkpoint_name, checkpoint_paths, newest_valid
@@ -32,11 +28,11 @@ from metta.errors import (
     TrainingError,
     UsageError,
     is_wrong_path,
-    printable,
     similar_name,
 )
 from metta.files import created_directories, new_directory, remove_temporary_files, write_atomically
 from metta.rl.frozen_policies.self_play import OPPONENTS
+from metta.run.directory_lock import LOCK, DirectoryLock
 from metta.run.write_permissions import (
     CONFIG,
     EXPERIMENT,
@@ -51,11 +47,6 @@ from metta.run.write_permissions import (
 
 METRICS = "metrics.jsonl"
 CHECKPOINT_DIR, REPLAY_DIR = "checkpoint.checkpoint_dir", "simulation.replay_dir"
-LOCK = ".lock"
-SOFT_LOCK = ".lock_soft"
-"""Replaces `LOCK` on network file systems without file locks; exists while a run is training."""
-LOCK_HOLDER = ".lock_holder"
-"""Contains process id, host and time of the process with the lock. A killed process leaves this file, but no lock."""
 
 
 class RunDirectory:
@@ -67,10 +58,9 @@ class RunDirectory:
         self.config = config
         self._granted = granted
         is_elsewhere = _is_outside(root, self.checkpoints) and self.checkpoints.is_dir()
-        self._locked = [self.checkpoints, root] if is_elsewhere else [root]
         with ExitStack() as locks:
-            for directory in self._locked:
-                locks.callback(lock_directory(directory).release)
+            for directory in [self.checkpoints, root] if is_elsewhere else [root]:
+                locks.enter_context(DirectoryLock(directory))
             self._locks = locks.pop_all()
         self._lock_status = (root / LOCK).stat()
 
@@ -80,16 +70,8 @@ class RunDirectory:
 
         Raises UsageError if it already contains a run or policies, or cannot be written.
         """
-        given = config.run.run_dir
-        try:
-            if given:
-                return cls._create(user_path(given), config)
-            with new_directory(Path("runs"), f"{config.run.name}-{datetime.now():%Y%m%d-%H%M%S}") as root:
-                return cls._create(root, config)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(f"{error.filename} is a file; name a directory for the run") from None
-        except OSError as error:
-            raise _unwritable(error, Path(given or "runs")) from None
+        with new_run_directory("run", config.run.name, config.run.run_dir) as root:
+            return cls._create(root, config)
 
     @classmethod
     def _create(cls, root: Path, config: RunConfig) -> Self:
@@ -128,7 +110,7 @@ class RunDirectory:
             for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
                 remove_temporary_files(written)
         except OSError as error:
-            raise _unwritable(error, root) from None
+            raise unwritable(error, root) from None
         return directory
 
     @property
@@ -168,9 +150,9 @@ class RunDirectory:
         directory start with `IN_RUN`; others are absolute, since a run may resume in another working directory. Raises
         UsageError if a path is not writable, TrainingError for other failures, such as a full disk.
         """
-        checkpoint_dir = _portable(self.root, self.config.checkpoint.checkpoint_dir)
-        replay_dir = _portable(self.root, self.config.simulation.replay_dir)
-        config = self.config.with_policies(lambda key, policy: _portable(self.root, policy))
+        checkpoint_dir = _portable_path(self.root, self.config.checkpoint.checkpoint_dir)
+        replay_dir = _portable_path(self.root, self.config.simulation.replay_dir)
+        config = self.config.with_policies(lambda key, policy: _portable_path(self.root, policy))
         portable = config.model_copy(
             update={
                 "run": config.run.model_copy(update={"run_dir": ""}),
@@ -182,16 +164,31 @@ class RunDirectory:
             grant_write(self.root, self._granted)
             write_atomically(self.root / CONFIG, dump_config(portable).encode())
         except OSError as error:
-            raise _unwritable(error, self.root) from None
+            raise unwritable(error, self.root) from None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for directory in self._locked:
-            with suppress(OSError):  # the disk may be gone
-                (directory / LOCK_HOLDER).unlink(missing_ok=True)
         self._locks.close()
+
+
+@contextmanager
+def new_run_directory(kind: str, name: str, given: str) -> Iterator[Path]:
+    """Context with a directory for a run, experiment or sweep: `given`, or by default a new one, `runs/NAME-DATE-TIME`.
+
+    If the block raises, directories that were created are removed if they are empty. Raises UsageError if the path is
+    wrong, TrainingError for other failures, such as a full disk.
+    """
+    path = user_path(given) if given else Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    created = nullcontext(path) if given else new_directory(path.parent, path.name)
+    try:
+        with created_directories(path if given else path.parent), created as root:
+            yield root
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{error.filename} is a file; name a directory for the {kind}") from None
+    except OSError as error:
+        raise unwritable(error, path) from None
 
 
 def newest_checkpoint(directory: str | Path) -> Path | None:
@@ -316,23 +313,10 @@ def replay_prefix(root: Path, config: RunConfig) -> str:
     return f"{root.absolute().name}_" if _is_outside(root, replay_directory(root, config)) else ""
 
 
-def is_training(root: Path) -> bool:
-    """Whether a process trains in the run directory `root` now."""
-    if not (root / LOCK_HOLDER).exists():  # it exists during training, and after the process was killed
-        return False
-    try:
-        FileLock(root / LOCK, timeout=0).acquire().lock.release()
-    except Timeout:
-        return True
-    except OSError:  # a file system without locks, or without permission to write
-        return (root / SOFT_LOCK).exists()
-    return False
-
-
 def _check_unused(root: Path, checkpoints: Path) -> None:
     """Raise UsageError if the directories contain a run, or TrainingError if that run is in training."""
     if (root / CONFIG).exists() or (root / EXPERIMENT).exists():
-        lock_directory(root).release()
+        DirectoryLock(root).release()
         resume = f"metta resume {shlex.quote(str(root))}"
         raise UsageError(f"{root} already contains a run; resume it ({resume}) or choose another --run-dir")
     if training_state_paths(checkpoints) or checkpoint_paths(checkpoints) or (checkpoints / BEST).exists():
@@ -348,39 +332,8 @@ def _remove_traces(root: Path, outside: Iterable[Path]) -> None:
                     (directory / name).unlink(missing_ok=True)
 
 
-def lock_directory(root: Path, timeout: float = 0) -> BaseFileLock:
-    """Lock a directory for this process, until it releases the lock or ends.
-
-    Raises TrainingError, naming the other process, if it is still locked after `timeout` seconds.
-    """
-    lock: BaseFileLock = FileLock(root / LOCK, timeout=timeout)
-    try:
-        try:
-            lock.acquire()
-        except OSError as error:
-            if isinstance(error, Timeout) or error.errno != errno.ENOLCK:
-                raise
-            lock = SoftFileLock(root / SOFT_LOCK, timeout=timeout)
-            lock.acquire()
-    except Timeout as error:
-        raise TrainingError(_locked_message(root, error.lock_file)) from None
-    this_process = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
-    with suppress(OSError):  # only needed for the error message of other processes
-        write_atomically(root / LOCK_HOLDER, this_process.encode())
-    return lock
-
-
-def _locked_message(root: Path, lock_file: str) -> str:
-    try:
-        holder = printable((root / LOCK_HOLDER).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        holder = "another process"
-    is_remote = " on " in holder and f" on {platform.node()} " not in holder
-    otherwise = f", or remove {lock_file} if that host is down" if is_remote else ""
-    return f"{root} is being trained by {holder}; wait for it or stop it first{otherwise}"
-
-
-def _unwritable(error: OSError, root: Path) -> UsageError | TrainingError:
+def unwritable(error: OSError, root: Path) -> UsageError | TrainingError:
+    """The error to raise for files in `root` that cannot be written."""
     kind = UsageError if is_wrong_path(error) else TrainingError  # a full disk is not a usage error
     return kind(f"{error.filename or root} cannot be written: {error.strerror}")
 
@@ -399,7 +352,7 @@ def _is_outside(root: Path, path: Path) -> bool:
     return not path.resolve().is_relative_to(root.resolve())
 
 
-def _portable(root: Path, text: str) -> str:
+def _portable_path(root: Path, text: str) -> str:
     """A path of the config in the form for `config.toml`: absolute, or with `IN_RUN` if it is in the run directory."""
     if not text:
         return ""
@@ -420,7 +373,7 @@ def _moved(root: Path, text: str) -> str:
     if not path.is_absolute():
         return text
     if not _is_outside(root, path):
-        return _portable(root, text)
+        return _portable_path(root, text)
     if permission(root, path) != "granted":
         for count in range(1, len(path.parts)):
             end = path.parts[-count:]

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 from metta.checkpoint.kept_policies import BestPolicy, read_best, remove_old_policies
 from metta.checkpoint.policy_file import checkpoint_name
 from metta.checkpoint.trainer_state import TrainingState, training_state_paths
-from metta.config.loading.load import dump_config, parse_config
+from metta.config.loading.load import dump_config, parse_config, with_worlds
 from metta.config.loading.overrides import Override
 from metta.config.run import RunConfig
 from metta.config.validation.file_paths import user_path
@@ -40,7 +40,7 @@ from metta.run.loggers import Loggers, check_loggers
 from metta.run.memory_check import check_memory, is_out_of_memory, wrap_memory_errors
 from metta.run.metrics_file import MetricsFile
 from metta.run.pending_checkpoint import PendingCheckpoint
-from metta.run.resume.changed_settings import changes_since, check_changeable, check_scenes
+from metta.run.resume.changed_settings import changes_since, check_changeable
 from metta.run.resume.restore_run import restore_newest, restore_run
 from metta.run.run_directory import RunDirectory, read_run_config, replay_prefix
 from metta.run.signals import SPREAD_SECONDS, Interrupted, StopSignals
@@ -73,9 +73,7 @@ def train_run(config: RunConfig, listener: Listener, or_resume: bool = False) ->
         if not processes.is_rank_zero:
             return _run_other_rank(processes)
         if or_resume and is_run(root):
-            return _resume(
-                root, listener, processes, changes_since(read_run_config(root), config, root, listener), config
-            )
+            return _resume(root, listener, processes, changes_since(read_run_config(root), config, root, listener))
         check_loggers(config.logging)
         run = _new_run(config, listener, processes)
         with closing(run), RunDirectory.create(run.config) as directory, _wrap_errors(run, directory):
@@ -95,14 +93,8 @@ def resume_run(root: str | Path, listener: Listener, overrides: Sequence[Overrid
         return _resume(root, listener, processes, overrides)
 
 
-def _resume(
-    root: str | Path,
-    listener: Listener,
-    processes: Processes,
-    overrides: Sequence[Override],
-    config: RunConfig | None = None,
-) -> RunEnded:
-    """Resume a run on rank 0; with `config`, only if its scenes are those with which the run began."""
+def _resume(root: str | Path, listener: Listener, processes: Processes, overrides: Sequence[Override]) -> RunEnded:
+    """Resume a run on rank 0."""
     with RunDirectory.open(root, overrides) as directory:
         check_loggers(directory.config.logging)
         is_new = not directory.has_progress  # stopped before its first checkpoint
@@ -111,8 +103,6 @@ def _resume(
         else:
             run = restore_newest(directory, listener, processes)
         with closing(run):
-            if config is not None:
-                check_scenes(config, run, directory)
             if overrides:  # saved only after a run could be built with them
                 directory.write_config()
             if run.is_finished:
@@ -138,6 +128,7 @@ def _connect(listener: Listener) -> Iterator[Processes]:
 
 def _new_run(config: RunConfig, listener: Listener, processes: Processes) -> TrainingRun:
     """Build a run at epoch 0. Raises TrainingError, naming the setting to lower, if it does not fit into memory."""
+    config = with_worlds(config)
     curriculum = Curriculum.from_config(config)
     worlds, device = curriculum.env_configs, find_device(config.run.device)
     if warning := check_memory(config, worlds, device.type, processes.size, local_size(), gpu_memory(device)):
@@ -218,8 +209,7 @@ def _train(
         raise process_error
     best_reward = _best_reward(run, directory, listener, signals) if saved.path != checkpoint else None
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
-    ended = RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last)
-    return dataclasses.replace(ended, best=run.best, best_reward=best_reward)
+    return RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last, run.best, best_reward)
 
 
 def _best_reward(

@@ -385,7 +385,7 @@ class TrainingRun:
         self.agent_step = state.total_agent_step
         self._own_steps = state.agent_step
         self._episodes_recorded = extra["episodes_recorded"]
-        self.seconds = float((state.stopwatch_state or {})["seconds"])
+        self.seconds = float(state.stopwatch_state["seconds"])
 
     def _reset_environments(self, epoch: int) -> None:
         """Reset all worlds with a new seed, and the recurrent memories of the policies to their initial values."""

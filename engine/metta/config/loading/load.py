@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -30,7 +30,7 @@ from metta.config.validation.file_paths import policy_from_run
 from metta.config.validation.frozen_model import MAX_NAME
 from metta.config.validation.key_paths import KeyPath
 from metta.config.validation.unknown_keys import UnknownKey
-from metta.errors import ConfigError, Problem, UsageError
+from metta.errors import ConfigError, Problem, UsageError, did_you_mean
 
 NO_ACTION = "has no action that can succeed; enable one whose required items exist"
 NEVER_ENDS = "chooses by evaluations, but episodes of the evaluation world never end; set env.game.max_steps in it"
@@ -63,14 +63,17 @@ def open_config(source: str | os.PathLike[str], overrides: Sequence[str | Overri
     config = config.with_policies(lambda key, policy: policy_from_run(policy, path.parent))
     written = [replace(override, written=override.path) for override in _parsed(overrides)]
     with locate_problems(text, name, written):
+        if not any(override.path == ("curriculum", "scenes") for override in written):
+            _check_worlds(config)
+        config = with_worlds(config)
         load_tasks(config)
         yield config
 
 
 def read_config(source: str | os.PathLike[str], overrides: Sequence[str | Override] = ()) -> RunConfig:
-    """Like `load_config`, but without reading the curriculum's scenes, whose paths stay as written.
+    """Like `load_config`, but without reading files of the curriculum's scenes, whose paths stay as written.
 
-    Used for files of `dump_config`, whose scenes are relative to the working directory and may no longer exist.
+    Used for files of `dump_config`, which have the worlds of all scenes.
     """
     path, name = find_config(source), os.fspath(source)
     return parse_config(read_text(path, name), name, overrides, path.parent)
@@ -105,7 +108,7 @@ def load_tables(source: str, directory: Path) -> dict[str, Any]:
 
 
 def inline_files(tables: dict[str, Any], source: str, directory: Path) -> None:
-    """Inline the maps of tables from a file in `directory`, and make paths of scenes and policies absolute.
+    """Inline the maps and the worlds of scenes of tables from a file in `directory`; make paths of policies absolute.
 
     Raises ConfigError, whose problems have no lines, if the tables are no valid config.
     """
@@ -113,11 +116,17 @@ def inline_files(tables: dict[str, Any], source: str, directory: Path) -> None:
     _resolve_scenes(tables, Path.cwd())
     if problems := inline_map_files(tables, directory):
         raise ConfigError(source, problems)
-    policies: dict[KeyPath, str] = {}
-    config_of_tables(tables, source).with_policies(lambda key, path: policies.setdefault(key, path))
-    for key, path in policies.items():
+    config = config_of_tables(tables, source)
+    for key, path in config.policy_paths.items():
         if os.path.lexists(file := policy_from_run(path, directory)):
             put_value(tables, key, os.path.abspath(file))
+    inline_worlds(tables, with_worlds(config).curriculum.worlds)
+
+
+def inline_worlds(tables: dict[str, Any], worlds: Mapping[str, EnvConfig]) -> None:
+    """Put the worlds of scenes, by name of the scene, into `curriculum.worlds` of tables."""
+    for scene, world in worlds.items():
+        put_value(tables, ("curriculum", "worlds", scene), world.model_dump(exclude_none=True))
 
 
 def config_of_tables(tables: dict[str, Any], source: str) -> RunConfig:
@@ -154,9 +163,13 @@ def _validated(
 def _resolve_scenes(data: dict[str, Any], directory: Path) -> None:
     """Replace scenes that are files in the config's `directory` by their paths from the working directory."""
     curriculum = data.get("curriculum")
-    scenes = curriculum.get("scenes") if isinstance(curriculum, dict) else None
+    scenes, worlds = (curriculum.get(key) for key in ("scenes", "worlds")) if isinstance(curriculum, dict) else ((), ())
     if isinstance(scenes, list):
-        scenes[:] = [resolve_scene(scene, directory) if isinstance(scene, str) else scene for scene in scenes]
+        known = worlds if isinstance(worlds, dict) else ()
+        is_file = [isinstance(scene, str) and scene not in known for scene in scenes]
+        scenes[:] = [
+            resolve_scene(scene, directory) if file else scene for scene, file in zip(scenes, is_file, strict=True)
+        ]
 
 
 def _name_run(data: dict[str, Any], path: Path) -> None:
@@ -172,24 +185,44 @@ def name_of_file(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")[:MAX_NAME]
 
 
+def with_worlds(config: RunConfig) -> RunConfig:
+    """The config with the world of every scene, and no others: those not in `curriculum.worlds` are read from files.
+
+    Raises ConfigError with every scene that is no file or preset, or with the problems of a scene's file and its lines.
+    """
+    known = config.curriculum.worlds
+    worlds: dict[str, EnvConfig] = {}
+    problems: list[Problem] = []
+    for index, scene in enumerate(config.curriculum.scenes):
+        try:
+            worlds[scene] = known[scene] if scene in known else read_config(scene).env
+        except UsageError as error:
+            problems.append(Problem(("curriculum", "scenes", index), str(error)))
+    if problems:
+        raise ConfigError("the curriculum", problems)
+    return config.model_copy(update={"curriculum": config.curriculum.model_copy(update={"worlds": worlds})})
+
+
+def _check_worlds(config: RunConfig) -> None:
+    """Raise ConfigError for each of `curriculum.worlds` that no scene has, since its name may be misspelled."""
+    scenes = config.curriculum.scenes
+    unused = [world for world in config.curriculum.worlds if world not in scenes]
+    if unused:
+        problems = [
+            Problem(("curriculum", "worlds", world), f"is not one of curriculum.scenes{did_you_mean(world, scenes)}")
+            for world in unused
+        ]
+        raise ConfigError("the curriculum", problems)
+
+
 def load_tasks(config: RunConfig) -> Tasks:
     """The tasks of the config's curriculum, made from its scenes or else from its `[env]`.
 
-    Raises ConfigError with every problem of the tasks, or with those of a scene's file and its lines.
+    Raises ConfigError with every problem of the tasks, or those of `with_worlds`.
     """
-    problems: list[Problem] = []
-    scenes = []
-    read: dict[str, EnvConfig] = {}
-    for index, scene in enumerate(config.curriculum.scenes):
-        try:
-            if scene not in read:  # a scene can be listed several times
-                read[scene] = read_config(scene).env
-            scenes.append((scene, read[scene]))
-        except UsageError as error:
-            problems.append(Problem(("curriculum", "scenes", index), str(error)))
-    if scenes:
-        problems += team_problems(config, scenes[0][1])
-    if problems:
+    curriculum = with_worlds(config).curriculum
+    scenes = [(scene, curriculum.worlds[scene]) for scene in curriculum.scenes]
+    if scenes and (problems := team_problems(config, scenes[0][1])):
         raise ConfigError("the curriculum", problems)
     tasks = make_tasks(config.curriculum, scenes or [(config.run.name, config.env)])
     if problems := _team_differences(config, tasks):

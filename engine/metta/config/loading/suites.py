@@ -7,13 +7,13 @@ from itertools import chain
 
 from pydantic import Field, ValidationError
 
-from metta.config.loading.line_numbers import key_lines
+from metta.config.loading.load import locate_problems
 from metta.config.loading.presets import find_config, resolve_scene
 from metta.config.loading.toml_parser import STDIN, parse_toml, read_source
 from metta.config.validation.error_messages import problems_in
 from metta.config.validation.file_paths import user_path
 from metta.config.validation.frozen_model import FrozenModel
-from metta.errors import ConfigError, Problem, UsageError, did_you_mean
+from metta.errors import ConfigError, UsageError, did_you_mean
 
 
 class Suite(FrozenModel):
@@ -66,14 +66,10 @@ def _read(source: str) -> Suite:
         raise UsageError(f'there is no file "{source}"; a suite is a name ({", ".join(SUITES)}) or a TOML file')
     text, source = read_source(source, path)
     data = parse_toml(text, source)
-    try:
-        suite = Suite.model_validate(data)
-        worlds = [resolve_scene(world, path.parent) for world in suite.worlds]
-        return suite.model_copy(update={"worlds": worlds})
-    except ValidationError as error:
-        lines = key_lines(text)
-        problems = [
-            Problem(problem.path, problem.message, lines.get(problem.path))
-            for problem in problems_in(error, Suite, data)
-        ]
-        raise ConfigError(source, problems) from None
+    with locate_problems(text, source):
+        try:
+            suite = Suite.model_validate(data)
+        except ValidationError as error:
+            raise ConfigError(source, problems_in(error, Suite, data)) from None
+    worlds = [resolve_scene(world, path.parent) for world in suite.worlds]
+    return suite.model_copy(update={"worlds": worlds})

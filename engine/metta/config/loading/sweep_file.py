@@ -67,7 +67,11 @@ class SweepFile:
 
     def run_tables(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The tables of a run with a value for each parameter, by key: a TOML file that `metta train` takes."""
-        return tables_with(self.tables, {parameter: values[parameter.key] for parameter in self.parameters})
+        tables = tables_with(self.tables, {parameter: values[parameter.key] for parameter in self.parameters})
+        curriculum = tables.get("curriculum", {})
+        if worlds := curriculum.get("worlds"):  # of the scenes of all trials
+            curriculum["worlds"] = {scene: worlds[scene] for scene in curriculum["scenes"] if scene in worlds}
+        return tables
 
     def run_config(self, values: Mapping[str, Any], run_dir: Path, seed_index: int) -> RunConfig:
         """The config of a run of a trial. Raises ConfigError, without lines, if its values cannot be combined."""

@@ -104,9 +104,10 @@ def sections(
 ) -> Iterator[tuple[str, type[FrozenModel]]]:
     """Every table that a file can have, with its header: `[env.game]`, `[[env.objects]]`, `[env.game.groups.NAME]`.
 
-    A union of tables is listed once for each of its models, but not again inside of them. `Overrides` of a table are
-    not listed.
+    A union of tables is listed once for each of its models, but not again inside of them, nor inside of the tables
+    beside it. `Overrides` of a table are not listed.
     """
+    beside = around.union(*(alternatives(field.annotation) for field in root.model_fields.values()))
     for name, field in root.model_fields.items():
         if get_origin(field.annotation) is Overrides:
             continue
@@ -120,7 +121,7 @@ def sections(
         found = alternatives(annotation)
         for table in found if not around.intersection(found) else []:
             yield header, table
-            yield from sections(table, inner, around.union(found))
+            yield from sections(table, inner, beside.union(found))
 
 
 def default_of(field: FieldInfo) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +18,8 @@ from metta.experiments.sweep.results import BEST, summarize, summarize_trial, wr
 from metta.experiments.sweep.score import EpochReward, part_rewards, read_rewards, score_run
 from metta.experiments.sweep.study import PARTS, ClaimedTrial, SweepStudy, storage_in_use
 from metta.experiments.sweep.summary import is_sweep
-from metta.files import created_directories, new_directory
 from metta.run.events import EpochEnded, Event, Notice, RunBegan, StopRequested
+from metta.run.run_directory import new_run_directory
 
 MAX_RESTARTS: Final = 2
 """Times that a run whose process was killed is resumed before its trial counts as failed."""
@@ -34,22 +32,12 @@ def start_sweep(
 
     Raises UsageError if the directory already has a sweep, or the storage cannot be used.
     """
-    with ExitStack() as on_error:
-        try:
-            if run_dir:
-                root = user_path(run_dir)
-                if is_sweep(root):
-                    raise UsageError(f"{root} already has a sweep; to continue it: metta resume {root}")
-                if root.exists() and (not root.is_dir() or any(root.iterdir())):
-                    raise UsageError(f"{root} is not an empty directory; name another one for the sweep")
-                on_error.enter_context(created_directories(root))
-            else:
-                name = f"{sweep.config.name}-{datetime.now():%Y%m%d-%H%M%S}"
-                root = on_error.enter_context(new_directory(Path("runs"), name))
-        except OSError as error:
-            raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None
+    with new_run_directory("sweep", sweep.config.name, str(run_dir or "")) as root:
+        if is_sweep(root):
+            raise UsageError(f"{root} already has a sweep; to continue it: metta resume {root}")
+        if any(root.iterdir()):
+            raise UsageError(f"{root} is not an empty directory; name another one for the sweep")
         study = SweepStudy.create(root, sweep)
-        on_error.pop_all()
     return _work(study, listener, jobs)
 
 
@@ -134,7 +122,7 @@ class _Worker:
     def release(self) -> None:
         """Leave the trials that have not ended for a later process."""
         for trial in self._trials.values():
-            self._study.give_up(trial.claimed)
+            self._study.release(trial.claimed)
         self._trials.clear()
 
     def _begin(self, claimed: ClaimedTrial) -> None:
@@ -222,7 +210,7 @@ class _Worker:
         elif trial.failed:
             study.fail(claimed, trial.failed)
         elif trial.is_interrupted:
-            study.give_up(claimed)
+            study.release(claimed)
             return
         else:
             try:

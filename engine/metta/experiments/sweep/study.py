@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
-from filelock import BaseFileLock
 
-from metta.config.loading.load import config_of_tables, dump_tables
+from metta.config.loading.load import config_of_tables, dump_tables, inline_worlds, read_config
+from metta.config.loading.overrides import put_value
 from metta.config.loading.sweep_file import SweepFile, load_sweep
 from metta.config.loading.sweep_parameters import SweptKey, choice_text
 from metta.config.sweep import SweepConfig
+from metta.config.validation.key_paths import value_at
 from metta.errors import ConfigWarning, TrainingError, UsageError
 from metta.experiments.sweep.summary import SWEEP, is_sweep
 from metta.files import write_atomically
 from metta.random_streams import RandomStream
-from metta.run.run_directory import lock_directory
+from metta.run.directory_lock import DirectoryLock
+from metta.run.learners.policy_files import with_policy_files
 
 INSTALL: Final = "metta sweep needs {}: pip install 'metta-gridworlds[sweep]'"
 
@@ -74,7 +78,7 @@ class ClaimedTrial:
     """value of each parameter, by key"""
     is_resumed: bool
     """whether another process, or this sweep before it was interrupted, has begun it"""
-    lock: BaseFileLock
+    lock: DirectoryLock
 
     @property
     def number(self) -> int:
@@ -105,8 +109,10 @@ class SweepStudy:
     def create(cls, root: Path, sweep: SweepFile) -> Self:
         """Write the sweep's files into a new directory, and create its study.
 
-        Raises UsageError if the storage already has a study of that name, or cannot be used.
+        Raises UsageError if the storage already has a study of that name, or cannot be used; ConfigError if a policy
+        that the base names is missing or damaged.
         """
+        tables = _with_files(sweep)
         with _storage_errors(sweep.config, root):
             optuna.create_study(
                 storage=_storage(sweep.config, root),
@@ -120,7 +126,7 @@ class SweepStudy:
         storage = Path(config["storage"])
         if storage.is_relative_to(root.absolute()):
             config["storage"] = str(storage.relative_to(root.absolute()))
-        write_atomically(root / BASE, dump_tables(sweep.tables).encode())
+        write_atomically(root / BASE, dump_tables(tables).encode())
         write_atomically(root / SWEEP, dump_tables({"sweep": config | {"base": BASE}}).encode())
         return cls.open(root)
 
@@ -151,14 +157,9 @@ class SweepStudy:
         """All trials as they are now, by number."""
         return self._study.get_trials(deepcopy=False)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> DirectoryLock:
         """Context in which no other process chooses trials or writes files of the sweep."""
-        lock = lock_directory(self.root, LOCK_SECONDS)
-        try:
-            yield
-        finally:
-            lock.release()
+        return DirectoryLock(self.root, LOCK_SECONDS)
 
     def claim(self) -> ClaimedTrial | None:
         """An unfinished trial that no process works on, else a new one; None if all trials are done or worked on."""
@@ -179,7 +180,7 @@ class SweepStudy:
             assert lock is not None
             return self._claimed(trial, lock, is_resumed=False)
 
-    def give_up(self, claimed: ClaimedTrial) -> None:
+    def release(self, claimed: ClaimedTrial) -> None:
         """Leave a trial unfinished for another process, or for a later one."""
         self._given_up.add(claimed.number)
         claimed.lock.release()
@@ -228,14 +229,14 @@ class SweepStudy:
         self._study.tell(claimed.trial, value, state=state)
         claimed.lock.release()
 
-    def _lock(self, number: int) -> BaseFileLock | None:
+    def _lock(self, number: int) -> DirectoryLock | None:
         """The lock of a trial's directory; None if another process has it or this one has given it up."""
         if number in self._given_up:
             return None
         directory = self.directory(number)
         directory.mkdir(exist_ok=True)
         try:
-            return lock_directory(directory)
+            return DirectoryLock(directory)
         except TrainingError:
             return None
 
@@ -243,7 +244,7 @@ class SweepStudy:
         """The directory of a trial's runs."""
         return self.root / f"trial_{number:04d}"
 
-    def _claimed(self, trial: Trial, lock: BaseFileLock, is_resumed: bool) -> ClaimedTrial:
+    def _claimed(self, trial: Trial, lock: DirectoryLock, is_resumed: bool) -> ClaimedTrial:
         values = {parameter.key: _suggest(trial, parameter) for parameter in self.sweep.parameters}
         return ClaimedTrial(trial, self.directory(trial.number), values, is_resumed, lock)
 
@@ -270,6 +271,22 @@ class SweepStudy:
             rest, index = divmod(rest, len(parameter.points))
             point[parameter.key] = _to_storage(parameter.points[index])
         return point
+
+
+def _with_files(sweep: SweepFile) -> dict[str, Any]:
+    """The tables of a sweep with the files they name, so that all trials have the same policies and scenes.
+
+    For policies see `with_policy_files`. Scenes that the sweep varies are added to those of the tables.
+    """
+    tables = deepcopy(sweep.tables)
+    for key, path in with_policy_files(config_of_tables(tables, BASE)).policy_paths.items():
+        put_value(tables, key, os.path.abspath(path))
+    for parameter in sweep.parameters:
+        if parameter.path == ("curriculum", "scenes"):
+            known = value_at(tables, ("curriculum", "worlds")) or {}
+            swept = {scene for scenes in parameter.points for scene in scenes}
+            inline_worlds(tables, {scene: read_config(scene).env for scene in sorted(swept - known.keys())})
+    return tables
 
 
 def _make_sampler(sweep: SweepFile, number: int) -> BaseSampler:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from metta.config.validation.file_paths import user_path
 
@@ -75,15 +76,34 @@ class SweepSummary:
 
     def ranked(self) -> list[TrialSummary]:
         """The complete trials, best first; of equal scores, the earlier trial first."""
-        complete = [trial for trial in self.trials if trial.state == "complete"]
-        scored = [(trial.score, trial) for trial in complete if trial.score is not None]
         sign = -1.0 if self.direction == "maximize" else 1.0
-        return [trial for _, trial in sorted(scored, key=lambda pair: sign * pair[0])]
+        scored = [(sign * trial.score, trial) for trial in self.trials if trial.score is not None]
+        return [trial for _, trial in sorted(scored, key=lambda pair: pair[0])]
 
     def is_reached(self, trial: TrialSummary) -> bool:
-        """Whether all runs of a complete trial reached the reward of a metric `seconds to reward`; else True."""
-        is_seconds = self.direction == "minimize" and trial.score is not None
-        return not is_seconds or (trial.score or 0.0) * max(1, len(trial.run_dirs)) < NOT_REACHED
+        """Whether all runs of a trial reached the reward of a metric `seconds to reward`; True for other metrics."""
+        if self.direction == "maximize" or trial.score is None:
+            return True
+        return trial.score * max(1, len(trial.run_dirs)) < NOT_REACHED
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of trials in each state."""
+        counts = Counter(trial.state for trial in self.trials)
+        return {state: counts[state] for state in get_args(TrialState)}
+
+    @property
+    def progress(self) -> str:
+        """`12 of 40 trials: 8 complete, 3 pruned, 1 running`."""
+        states = ", ".join(f"{count} {state}" for state, count in self.counts.items() if count)
+        return f"{len(self.trials)} of {self.num_trials} trials" + (f": {states}" if states else "")
+
+    @property
+    def short_keys(self) -> list[str]:
+        """The last part of each parameter's key; the whole key where several have the same last part."""
+        keys = [parameter.key for parameter in self.parameters]
+        last = [key.rpartition(".")[2] for key in keys]
+        return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
 
 
 def is_sweep(root: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import inspect
 import os
@@ -148,7 +149,7 @@ def _entrants(source: str, checkpoints: int) -> Iterator[tuple[Entrant, bool]]:
         checkpoints = 1
     else:
         runs = find_runs([source])
-        if not set(source) & set("*?["):
+        if not glob.has_magic(source):
             runs = runs[:1]
         elif not runs:
             raise UsageError(f"no run directory matches {source}")

@@ -22,6 +22,7 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import MettaError, TrainingError
 from metta.experiments.tournament.entrants import Entrant
 from metta.experiments.tournament.games import PairGames, play_games
+from metta.world.processes.worker_processes import exit_reason
 
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -109,10 +110,9 @@ class _Worker:
             self._requests.flush()
             reply = pickle.load(self._replies)
         except (BrokenPipeError, EOFError, pickle.UnpicklingError):
-            code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             raise TournamentError(
-                f"a process that played {task.first.name} against {task.second.name} {how}; "
+                f"a process that played {task.first.name} against {task.second.name} "
+                f"{exit_reason(self._process.wait())}; "
                 "finished pairs are saved: repeat the command to play the others"
             ) from None
         if isinstance(reply, MettaError):

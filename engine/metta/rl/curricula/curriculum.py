@@ -106,7 +106,7 @@ class Curriculum:
         return {
             "names": [name for name, _ in self.tasks.scenes],
             "env_configs": [config.model_dump(exclude_none=True) for _, config in self.tasks.scenes],
-            "config": self.config.model_dump(exclude_none=True),
+            "config": self.config.model_dump(exclude_none=True, exclude={"worlds"}),
         }
 
     def state(self) -> dict[str, Any]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from metta.config.loading.config_changes import Change, config_changes, value_text
-from metta.config.loading.load import load_tasks, locate_problems
+from metta.config.loading.load import locate_problems, with_worlds
 from metta.config.loading.overrides import Override
 from metta.config.loading.reference import config_reference
 from metta.config.loading.toml_parser import read_text
 from metta.config.run import RunConfig
 from metta.config.validation.key_paths import KeyPath
 from metta.errors import ConfigError, Problem, UsageError, did_you_mean
-from metta.run.events import Listener, Notice
-from metta.run.run_directory import RunDirectory, checkpoint_directory, is_policy_of, read_run_config, replay_directory
-from metta.run.training_run import TrainingRun
+from metta.run.events import Notice
+from metta.run.run_directory import checkpoint_directory, is_policy_of, read_run_config, replay_directory
 from metta.run.write_permissions import CONFIG
 
 CHANGEABLE = (
@@ -56,17 +55,17 @@ def _is_changeable(path: KeyPath) -> bool:
     return ".".join(map(str, own)).startswith(CHANGEABLE)
 
 
-def changes_since(before: RunConfig, config: RunConfig, root: Path, listener: Listener) -> list[Override]:
+def changes_since(before: RunConfig, config: RunConfig, root: Path, notify: Callable[[Notice], None]) -> list[Override]:
     """The overrides that turn the config `before` of the run or experiment in `root` into `config`; a Notice for each.
 
     Raises ConfigError with all settings that differ and are not `CHANGEABLE`.
     """
-    changes = _changes(before, _as_in_run(root, before, config))
-    _announce(before, changes, root, "the config", listener)
+    changes = _changes(before, _as_in_run(root, before, with_worlds(config)))
+    _announce(before, changes, root, "the config", notify)
     return [change.override("--or-resume") for change in changes]
 
 
-def check_edits(before: RunConfig, root: Path, listener: Listener) -> None:
+def check_edits(before: RunConfig, root: Path, notify: Callable[[Notice], None]) -> None:
     """Send a Notice for each setting in the `config.toml` of the run in `root` that differs from `before`.
 
     `before` is the config with which the state was saved. Raises ConfigError with all settings that differ and are not
@@ -75,16 +74,18 @@ def check_edits(before: RunConfig, root: Path, listener: Listener) -> None:
     path = str(root / CONFIG)
     changes = _changes(before, _as_in_run(root, before, read_run_config(root)))
     with locate_problems(read_text(Path(path), path), path):
-        _announce(before, changes, root, path, listener)
+        _announce(before, changes, root, path, notify)
 
 
-def _announce(before: RunConfig, changes: Sequence[Change], root: Path, source: str, listener: Listener) -> None:
+def _announce(
+    before: RunConfig, changes: Sequence[Change], root: Path, source: str, notify: Callable[[Notice], None]
+) -> None:
     """Send a Notice for each change. Raises ConfigError, from `source`, with all that are not `CHANGEABLE`."""
     refused = [change for change in changes if not _is_changeable(change.path)]
     if refused:
         raise ConfigError(source, [Problem(change.path, _message(change, before, root)) for change in refused])
     for change in changes:
-        listener(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
+        notify(Notice(f"{change.key} was {value_text(change.before)} and is now {value_text(change.now)}"))
 
 
 def _changes(before: RunConfig, config: RunConfig) -> list[Change]:
@@ -117,8 +118,7 @@ def _message(change: Change, before: RunConfig, root: Path) -> str:
 
 def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
     """`config` with the paths of the run in `root`, written as in its config `before` where they name the same."""
-    recorded: dict[KeyPath, str] = {}
-    before.with_policies(lambda key, path: recorded.setdefault(key, path))
+    recorded = before.policy_paths
 
     def same_policy(key: KeyPath, path: str) -> str:
         known = recorded.get(key)
@@ -126,13 +126,17 @@ def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
         return known if known is not None and is_same else path
 
     config = config.with_policies(same_policy)
+    curriculum = config.curriculum
+    if not before.curriculum.worlds:  # written by version 0.6, which kept the worlds of scenes only in trainer states
+        curriculum = curriculum.model_copy(update={"worlds": {}})
     checkpoint, simulation = config.checkpoint, config.simulation
     if _is_same_path(checkpoint_directory(root, before), checkpoint_directory(root, config)):
         checkpoint = checkpoint.model_copy(update={"checkpoint_dir": before.checkpoint.checkpoint_dir})
     if _is_same_path(replay_directory(root, before), replay_directory(root, config)):
         simulation = simulation.model_copy(update={"replay_dir": before.simulation.replay_dir})
     run = config.run.model_copy(update={"run_dir": before.run.run_dir})
-    return config.model_copy(update={"run": run, "checkpoint": checkpoint, "simulation": simulation})
+    update = {"run": run, "checkpoint": checkpoint, "simulation": simulation, "curriculum": curriculum}
+    return config.model_copy(update=update)
 
 
 def _is_moved(root: Path, before: str, now: str) -> bool:
@@ -145,16 +149,3 @@ def _is_moved(root: Path, before: str, now: str) -> bool:
 
 def _is_same_path(first: Path, second: Path) -> bool:
     return first.resolve() == second.resolve()
-
-
-def check_scenes(config: RunConfig, run: TrainingRun, directory: RunDirectory) -> None:
-    """Raise ConfigError for each scene of `config` whose file has changed since the run began."""
-    problems = [
-        Problem(("curriculum", "scenes", index), f"{name} has changed since the run in {directory.root} began")
-        for index, ((name, now), (_, before)) in enumerate(
-            zip(load_tasks(config).scenes, run.curriculum.tasks.scenes, strict=True)
-        )
-        if now != before
-    ]
-    if problems:
-        raise ConfigError("the config", problems)
