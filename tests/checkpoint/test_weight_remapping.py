@@ -237,6 +237,15 @@ def test_a_world_without_any_action_of_the_policy_is_refused(tmp_path: Path) -> 
         load_policy(tmp_path / "checkpoint_000000.pt", env_config=world(actions=[{"type": "move", "key": "walk"}]))
 
 
+def test_a_world_without_a_feature_of_the_policy_is_refused(tmp_path: Path) -> None:
+    feature = {"type": "nearest_seen", "name": "altars", "settings": {"to": "altar"}}
+    save_checkpoint(trained(HOME.override(features=[feature]), "mlp"), tmp_path)
+    with pytest.raises(CheckpointError, match="the feature altars, which the policy reads, does not exist here"):
+        load_policy(tmp_path / "checkpoint_000000.pt", env_config=HOME)
+    others = HOME.override(features=[{**feature, "name": "other"}, feature])
+    assert load_policy(tmp_path / "checkpoint_000000.pt", env_config=others).unknown == ("feature other",)
+
+
 @BACKBONES
 def test_every_weight_whose_size_depends_on_the_environment_has_row_names(backbone: str) -> None:
     small, large = trained(HOME, backbone), trained(LARGER, backbone)

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.game import GameConfig
 from metta.config.env.map_builder import MapBuilderConfig, RoomsConfig
+from metta.config.env.map_generators import MazeConfig
 from metta.config.env.objects import CATALOG, ActionConfig, ObjectConfig
 from metta.errors import ConfigError
 
@@ -170,6 +171,21 @@ class TestOverride:
     def test_what_was_set_stays_set(self) -> None:
         config = env(game={"heart_reward": 3.0}, map_builder={"objects": {"altar": 2}}).override(num_agents=2)
         assert (config.game.heart_reward, config.map_builder.model_dump()["objects"]) == (3.0, {"altar": 2})
+
+    def test_tables_replace_their_own_keys(self) -> None:
+        config = env(game={"heart_reward": 3.0, "max_steps": 7}).override(game={"max_steps": 9}, num_agents=2)
+        assert (config.game.heart_reward, config.game.max_steps, config.game.num_agents) == (3.0, 9, 2)
+
+    def test_config_objects_replace_a_table(self) -> None:
+        config = env(game={"heart_reward": 3.0}).override(num_agents=2, game=GameConfig(max_steps=9))
+        assert config.game == GameConfig(max_steps=9, num_agents=2)
+        maze = MazeConfig(type="Maze", width=15, height=15, agents=2)
+        replaced = env(map_builder={"objects": {"altar": 2}}).override(
+            loops=0.5, map_builder=maze, num_agents=2, width=15, height=15
+        )
+        assert replaced.map_builder.model_dump() == maze.model_dump() | {"loops": 0.5}
+        typed = env(map_builder={"objects": {"altar": 2}}).override(map_builder={"type": "Maze"}).map_builder
+        assert isinstance(typed, MazeConfig)
 
     @pytest.mark.parametrize(
         ("values", "message"),

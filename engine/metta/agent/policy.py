@@ -200,7 +200,10 @@ class MettaAgent(nn.Module):
         the agent's device or of the CPU (None: torch's global one of the agent's device), or are the most likely ones
         if `deterministic`. Those that `action_masks [agents, actions] bool` (`MettaGridEnv.action_masks`) exclude are
         never taken. Only values depend on `groups [worlds, agents of a world]`, see `forward`.
+
+        Raises UsageError without masks if the policy uses them.
         """
+        self._check_masks(action_masks)
         logits, values, memory = self._one_step(observations, memory, episode_starts, groups)
         allowed = action_distribution.masked_logits(logits, action_masks)
         action_index = allowed.argmax(-1) if deterministic else action_distribution.sample(allowed, generator)
@@ -229,12 +232,20 @@ class MettaAgent(nn.Module):
         [horizon, segments] int64`. `memory` is that before the first step; it is cleared before each step that
         `episode_starts [horizon, segments] bool` marks. `action_masks [horizon, segments, actions] bool` are those
         under which the actions were sampled. `start_steps [horizon]`, whether any segment has an episode start at a
-        step, saves time on a GPU. `groups` are those of `forward`.
+        step, saves time on a GPU. `groups` are those of `forward`. Raises UsageError without masks if the policy uses
+        them.
         """
+        self._check_masks(action_masks)
         logits, values, _ = self(observations, memory, episode_starts, start_steps, groups)
         logits = action_distribution.masked_logits(logits, action_masks)
         log_probs, entropy = action_distribution.log_prob_and_entropy(logits, action_index)
         return ActionEvaluation(log_probs, entropy, values, logits)
+
+    def _check_masks(self, action_masks: Tensor | None) -> None:
+        if self.uses_action_masks and action_masks is None:
+            raise UsageError(
+                "the agent has mask_actions = True, so it needs action_masks: torch.from_numpy(env.action_masks())"
+            )
 
     @torch.no_grad()
     def value(

@@ -32,6 +32,7 @@ from metta.checkpoint.weight_remapping import (
 from metta.config.agent import BACKBONES, AgentModelConfig
 from metta.config.env.env_config import EnvConfig
 from metta.config.env.env_spec import EnvSpec
+from metta.config.env.token_features import FEATURE_SCALES, ITEM_PREFIX
 from metta.config.loading.curriculum_tasks import make_tasks
 from metta.config.validation.file_paths import user_path
 from metta.errors import CheckpointError, ConfigError, UsageError
@@ -116,7 +117,8 @@ def load_checkpoint(agent: MettaAgent | Team, path: str | Path) -> dict[str, Any
 
     Features, object types, items and actions are matched by name, so their order in the agent's environment may differ.
     The policy ignores objects and items, and never takes actions, that the saved environment lacks; where it would take
-    an action that the agent's environment lacks, it takes one of the others.
+    an action that the agent's environment lacks, it takes one of the others. The loaded weights are also the reference
+    of the l2-init loss: to resume a training with that loss exactly, restore `agent.initial_weights` afterwards.
 
     Raises CheckpointError, and does not change the agent, if the file is missing, damaged or not a policy checkpoint,
     if the policy in it has another observation window (`load_policy` converts observations), another architecture
@@ -134,6 +136,7 @@ def load_checkpoint(agent: MettaAgent | Team, path: str | Path) -> dict[str, Any
     weights = {name: _matching_weights(each, file.policies[name], path, name) for name, each in agents.items()}
     for name, each in agents.items():
         each.load_state_dict(weights[name])
+        each.update_initial_weights()
     return file.metadata | {"epoch": file.epoch}
 
 
@@ -168,6 +171,7 @@ def load_policy(
             network_spec(env_config.spec, saved.env_config.spec),
         )
         agent.load_state_dict(_matching_weights(agent, saved, path, name))
+        agent.update_initial_weights()
     groups = {name: saved.groups for name, saved in file.policies.items() if saved.groups}
     members = {name: saved.member for name, saved in file.policies.items() if saved.member is not None}
     return LoadedPolicy(
@@ -240,6 +244,8 @@ def _spec_mismatches(current: EnvSpec, saved: EnvSpec) -> list[str]:
     for name, theirs in zip(saved.feature_names, saved.feature_scales, strict=True):
         if scales.get(name, theirs) != theirs:
             mismatches.append(f"feature {name} is divided by {scales[name]:g} here and by {theirs:g} in the file")
+        elif name not in scales and name not in FEATURE_SCALES and not name.startswith(ITEM_PREFIX):
+            mismatches.append(f"the feature {name}, which the policy reads, does not exist here")
     actions = flat_action_names(saved)
     if not set(actions).intersection(flat_action_names(current)):
         names = ", ".join(dict.fromkeys(name for name, *_ in actions))

@@ -36,7 +36,7 @@ class TrainingState:
     """checkpoint of the policy that belongs to this state; relative to the directory of the state"""
     stopwatch_state: dict[str, Any] = field(default_factory=dict)
     extra_args: dict[str, Any] = field(default_factory=dict)
-    """tensors, numbers and text, such as the environments and random generators of a run"""
+    """tensors, numbers and text, such as the environments and random generators of a run; arrays become tensors"""
 
     def save(self, checkpoint_dir: str | Path) -> str:
         """Write a file, such as `trainer_state_000100.pt` for epoch 100. Returns its path.

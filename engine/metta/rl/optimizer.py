@@ -56,6 +56,17 @@ class JointOptimizer(torch.optim.Optimizer):
         self._parts = parts
         self._share_state()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_parts": self._parts}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of weights, which the last optimizer trains."""
+        if self._parts:
+            self._parts[-1].add_param_group(param_group)  # adds it to the list of groups of that optimizer alone
+            self.param_groups.append(param_group)
+        else:
+            super().add_param_group(param_group)
+
     @overload
     def step(self, closure: None = None) -> None: ...
 

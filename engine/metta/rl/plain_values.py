@@ -19,11 +19,14 @@ from metta.errors import UsageError
 def plain(value: Any, where: str) -> Any:
     """A copy of `value` with tensors on the CPU and built-in types only, which `torch.load(weights_only=True)` reads.
 
-    Raises UsageError for a value of another type; the message gives its location, which starts with `where`.
+    NumPy arrays become tensors. Raises UsageError for a value of another type; the message gives its location, which
+    starts with `where`.
     """
     if isinstance(value, torch.Tensor):
         copied = HostCopy(value.detach()).wait()
         return copied.clone() if is_host(value.device) else copied  # torch.save writes the whole storage of a view
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Mapping):
@@ -34,7 +37,9 @@ def plain(value: Any, where: str) -> Any:
     if value is None or type(value) in (bool, int, float, str, bytes):
         return value
     kind = type(value).__name__
-    raise UsageError(f"{where} is a {kind}; it must be a tensor, a number, text, None, or a list or dict of these")
+    raise UsageError(
+        f"{where} is a {kind}; it must be a tensor, an array, a number, text, None, or a list or dict of these"
+    )
 
 
 def arrays_to_tensors(value: Any) -> Any:

@@ -27,7 +27,7 @@ from metta.rl.buffers.minibatch import Minibatch
 from metta.rl.distributed import SINGLE_PROCESS, Processes
 from metta.rl.experience import Experience
 from metta.rl.prioritized_sampling import PrioritizedSampling, annealed_beta
-from metta.rl.rollout import ProgressCallback
+from metta.rl.rollout import ProgressCallback, check_agent_fits
 from metta.rl.vtrace import VTraceCorrection
 
 
@@ -65,6 +65,8 @@ def train_ppo(
 ) -> dict[str, float]:
     """Update the agent from the last rollout by PPO, in `update_epochs` passes over the batch.
 
+    `ExperienceConfig.update_epochs` is the setting of `metta train` for it, which an own loop passes here.
+
     Uses the advantages of the last `compute_advantages` call, or if there are none, computes them with `gamma` and
     `gae_lambda` of `ppo_config`. Returns the statistics that `update_policy` describes, and raises its errors.
     """
@@ -99,14 +101,20 @@ def update_policy(
     - `updates`: number of gradient steps
     - `stopped_early`: 1 if `target_kl` ended the update, otherwise 0
 
-    Raises UsageError if `update_epochs` is below 1. Raises TrainingError if a value target, a loss or a gradient is not
+    Gradients that the agent's weights have from elsewhere are discarded. Advantages may also be the user's own:
+    `experience.advantages [steps, agents] float32`; if `experience.returns` are None, they are advantages + values.
+
+    Raises UsageError if `update_epochs` is below 1, if the experience was made for another agent, or if there are no
+    steps or advantages of another shape in it. Raises TrainingError if a value target, a loss or a gradient is not
     finite, before the step that would use it; also if a gradient step made a weight infinite or NaN.
     """
     if settings.update_epochs < 1:
         raise UsageError(f"update_epochs must be at least 1; got {settings.update_epochs}")
+    check_agent_fits(experience, agent)
     with fast_matmul(agent.device):
         if experience.advantages is None:
             compute_advantages(experience, settings.ppo.gamma, settings.ppo.gae_lambda, settings.normalization)
+        _complete_returns(experience)
         assert experience.returns is not None
         # V-trace replaces experience.returns during the update; the statistics are those before it
         values, returns = experience.values[: experience.steps_collected], experience.returns
@@ -116,6 +124,19 @@ def update_policy(
         if experience.reward_scaler.count:
             statistics["reward_std"] = experience.reward_scaler.std
         return statistics
+
+
+def _complete_returns(experience: Experience) -> None:
+    """Derive the value targets of advantages that the user set. Raises UsageError for tensors of another shape."""
+    values = experience.values[: experience.steps_collected]
+    for name in ("advantages", "returns"):
+        given = getattr(experience, name)
+        if given is not None and given.shape != values.shape:
+            raise UsageError(
+                f"experience.{name} must have the shape [steps, agents] = {list(values.shape)}; got {list(given.shape)}"
+            )
+    if experience.returns is None and experience.advantages is not None:
+        experience.returns = values + experience.advantages
 
 
 def _take_gradient_steps(
@@ -128,11 +149,11 @@ def _take_gradient_steps(
     totals: defaultdict[str, float] = defaultdict(float)
     values: dict[str, float] = {}
     updates, stopped_early, position = 0, False, ""
-    optimizer.zero_grad(set_to_none=True)  # gradient statistics never come from an earlier update
+    _discard_gradients(agent, optimizer)  # gradient statistics never come from an earlier update
     try:
         for position, minibatch in _minibatches(experience, settings):
             terms = loss_terms(agent, minibatch, settings, correction)
-            optimizer.zero_grad(set_to_none=True)
+            _discard_gradients(agent, optimizer)
             # the all-reduce of the terms runs during the backward pass
             wait_for_means = processes.all_reduce_async(torch.stack([term.detach() for term in terms.values()]))
             processes.backward(terms["loss"])
@@ -141,11 +162,11 @@ def _take_gradient_steps(
             fetched = HostCopy(torch.cat([wait_for_means(), norm.unsqueeze(0)])).wait().tolist()
             values = dict(zip([*terms, "grad_norm"], fetched, strict=True))
             if not math.isfinite(values["loss"]):  # before target_kl: an infinite KL is an error, no early stop
-                optimizer.zero_grad(set_to_none=True)
+                _discard_gradients(agent, optimizer)
                 raise TrainingError(_nonfinite_loss_message(agent, minibatch, values, position))
             stopped_early = target_kl is not None and values["approx_kl"] > target_kl
             if stopped_early:
-                optimizer.zero_grad(set_to_none=True)
+                _discard_gradients(agent, optimizer)
                 break
             if not math.isfinite(values["grad_norm"]):
                 raise TrainingError(_nonfinite_gradient_message(agent, optimizer, position))
@@ -294,6 +315,12 @@ def _teacher_terms(evaluation: ActionEvaluation, minibatch: Minibatch, value_std
     return terms
 
 
+def _discard_gradients(agent: MettaAgent, optimizer: torch.optim.Optimizer) -> None:
+    """Remove the gradients of the agent's weights, also of those that the optimizer does not train, and of others."""
+    agent.zero_grad(set_to_none=True)
+    optimizer.zero_grad(set_to_none=True)
+
+
 def _gradient_norm(agent: MettaAgent) -> Tensor:
     """Clip the gradients by value, if so configured; the L2 norm of all of them together, before clipping by norm."""
     weights = [weight for weight in agent.parameters() if weight.grad is not None]
@@ -312,7 +339,7 @@ def _nonfinite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
 def _nonfinite_gradient_message(agent: MettaAgent, optimizer: torch.optim.Optimizer, position: str) -> str:
     """Error message with the weights whose gradient is not finite. Discards the gradients."""
     bad = _nonfinite((name, weight.grad) for name, weight in agent.named_parameters() if weight.grad is not None)
-    optimizer.zero_grad(set_to_none=True)
+    _discard_gradients(agent, optimizer)
     return f"the gradient of {', '.join(bad)} is not finite ({position}); the weights were not changed"
 
 

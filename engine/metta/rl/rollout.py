@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from metta.agent.devices import HostCopy, to_device
 from metta.agent.matmul_backend import fast_matmul
-from metta.agent.policy import MettaAgent
+from metta.agent.policy import MettaAgent, check_policy_fits, reads_groups
 from metta.agent.sparse_tokens import PackedTokens
 from metta.agent.team import listed
 from metta.errors import UsageError
@@ -86,9 +86,9 @@ def rollout(
     Collects `plan.batch_size` agent steps, or `num_steps` rounded up to whole segments of all agents. `on_progress` is
     called after each step.
 
-    Raises UsageError if `num_steps` is not from 1 to the batch size, if `experience` was made for an agent with another
-    `agent.mask_actions`, or if other policies have experiences in its worlds: see `rollout_policies`. Raises
-    TrainingError if a reward is not finite.
+    Raises UsageError if `num_steps` is not from 1 to the batch size, if `experience` was made for another
+    agent, or if other policies have experiences in its worlds: see `rollout_policies`. Raises TrainingError if a reward
+    is not finite.
     """
     return rollout_policies({experience.name: experience}, {experience.name: agent}, num_steps, on_progress)[
         experience.name
@@ -109,8 +109,8 @@ def rollout_policies(
 
     Returns the statistics by name, also of the policies that do not learn. Lists have the same episodes for each.
 
-    Raises UsageError if `num_steps` is not from 1 to the batch size, if an experience was made for an agent with
-    another `agent.mask_actions`, or if names differ; TrainingError if a reward is not finite.
+    Raises UsageError if `num_steps` is not from 1 to the batch size, if an experience was made for another
+    agent, or if names differ; TrainingError if a reward is not finite.
     """
     worlds = _check_fits(experiences, agents)
     plan = worlds.plan
@@ -152,12 +152,27 @@ def _check_fits(experiences: Mapping[str, Experience], agents: Mapping[str, Mett
         agent = agents[name]
         if experience.worlds is not worlds:
             raise UsageError(f"the experience of {name} is of other worlds; make all by one call of make_experiences")
-        if agent.uses_action_masks != (experience.action_masks is not None):
-            raise UsageError(
-                f"the agent has mask_actions = {agent.uses_action_masks}, and the experience was made for an agent "
-                f"with {not agent.uses_action_masks}; make another experience: make_experience_manager(env, agent, ...)"
-            )
+        check_agent_fits(experience, agent)
     return worlds
+
+
+def check_agent_fits(experience: Experience, agent: MettaAgent) -> None:
+    """Raise UsageError if the experience was made for an agent of another environment, with other masks or memory."""
+    check_policy_fits(agent, experience.worlds.spec)
+    ours = {name: tensor[:, 0].shape for name, tensor in agent.initial_memory(1).tensors.items()}
+    theirs = {name: tensor[0, :, 0].shape for name, tensor in experience.segment_memories.items()}
+    differing = {
+        "mask_actions": agent.uses_action_masks != (experience.action_masks is not None),
+        "critic": reads_groups(agent) != experience.role.keeps_worlds,
+        "memory and hidden_dim": ours != theirs,
+        "device": agent.device != experience.device,
+    }
+    if any(differing.values()):
+        names = ", ".join(name for name, differs in differing.items() if differs)
+        raise UsageError(
+            f"the experience was made for another agent, whose {names} differ; make one for this agent: "
+            "make_experience_manager(env, agent, ...)"
+        )
 
 
 @dataclass(frozen=True)

@@ -404,7 +404,7 @@ class MettaGridEnv:
         check_worlds(worlds, state)
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state()` returned, in an environment with the same configs and number of worlds.
+        """Restore a state of an environment with the same configs and number of worlds; arrays may also be tensors.
 
         Raises CheckpointError, and leaves the environment unchanged, if the state does not fit.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, Final, Self
@@ -186,15 +186,20 @@ class EnvConfig(FrozenModel):
     def override(self, **values: Any) -> EnvConfig:
         """A copy with values replaced by key, such as `override(num_agents=8, border_width=1)`.
 
-        A key is searched for in `[env]`, then in `[env.game]`, then in `[env.map_builder]`. Raises ConfigError for an
-        unknown key or an invalid value.
+        A key is searched for in `[env]`, then in `[env.game]`, then in `[env.map_builder]`. A dictionary for `game` or
+        `map_builder` replaces its own keys only; a config object, or a dictionary with a `type`, the whole table.
+        Raises ConfigError for an unknown key or an invalid value.
         """
         data = self.model_dump(exclude_unset=True)
-        builder = type(self.map_builder)
+        given = values.get("map_builder")
+        builder = type(given if isinstance(given, FrozenModel) else self.map_builder)
         problems = []
-        for name, value in values.items():
+        for name, value in sorted(values.items(), key=lambda item: item[0] not in EnvConfig.model_fields):
             if name in EnvConfig.model_fields:
-                data[name] = value
+                if isinstance(value, FrozenModel):
+                    value = dict(value)
+                is_part = name in ("game", "map_builder") and isinstance(value, Mapping) and "type" not in value
+                data[name] = {**data.get(name, {}), **value} if is_part else value
             elif name in GameConfig.model_fields:
                 data.setdefault("game", {})[name] = value
             elif name in builder.model_fields:

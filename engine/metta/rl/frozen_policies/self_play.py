@@ -17,7 +17,7 @@ import torch
 from metta.agent.policy import MettaAgent, check_policy_fits
 from metta.config.env.env_spec import EnvSpec
 from metta.config.self_play import SelfPlayConfig
-from metta.errors import CheckpointError
+from metta.errors import CheckpointError, UsageError
 
 OPPONENTS = "opponents"
 """Name of the directory of frozen policies, inside the checkpoint directory."""
@@ -108,7 +108,9 @@ class OpponentPool:
         return any(policy.agent.uses_action_masks for policy in self.policies)
 
     def check_fits(self, spec: EnvSpec) -> None:
-        """Raise UsageError if a policy was trained for another observation or action space."""
+        """Raise UsageError if the pool is empty, or a policy was trained for another observation or action space."""
+        if not self.policies:
+            raise UsageError("the pool of opponents is empty: add_snapshot(0, agent) adds a copy of an agent")
         for policy in self.policies:
             check_policy_fits(policy.agent, spec)
 

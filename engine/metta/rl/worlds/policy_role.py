@@ -112,6 +112,8 @@ def make_roles(
             check_policy_fits(teacher, env.spec)
         if pool is not None:
             pool.check_fits(env.spec)
+            if not pool.config.is_on:
+                raise UsageError("the pool of opponents plays no agents: set share or groups of its SelfPlayConfig")
         elif name not in learners:
             assert isinstance(policy, MettaAgent)
             pool = OpponentPool(SelfPlayConfig(), [FrozenPolicy(f"{GIVEN}000", policy)])

@@ -45,6 +45,7 @@ class SharedWorlds:
         device_type: str,
     ):
         self.config = config
+        self.spec = env.spec
         self.roles = tuple(roles)
         self.plan = plan = _plan(env, roles, config)
         """the layout of the experience of all policies together"""

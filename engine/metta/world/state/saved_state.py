@@ -35,7 +35,7 @@ def save_worlds(worlds: Worlds) -> dict[str, Any]:
 
 
 def completed(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the state with defaults for entries that earlier versions did not save.
+    """A copy of the state with defaults for entries that earlier versions did not save, and tensors as arrays.
 
     Raises CheckpointError for an unknown format.
     """
@@ -44,6 +44,7 @@ def completed(state: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"the environment state has format {found}; this version of metta reads format {STATE_FORMAT}"
         )
+    state = {name: np.asarray(value) if hasattr(value, "__array__") else value for name, value in state.items()}
     # earlier versions had one ruleset per task, and all their episodes started at step 0
     first_step = np.zeros_like(state.get("steps"))
     # and no objects of registered types
