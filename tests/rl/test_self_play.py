@@ -297,6 +297,26 @@ def test_a_run_against_itself_and_a_given_policy_resumes_bit_identically(tmp_pat
     assert len(state["extra_args"]["opponents"]) > 2, "no evicted snapshot played on"
 
 
+def test_a_run_keeps_the_snapshots_that_its_trainer_states_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metta.run.train.IntervalTimer.is_due", lambda timer: bool(timer.interval_seconds))
+    settings = ["self_play.share=0.5", "self_play.snapshot_interval=1", "self_play.pool_size=2"]
+    settings += ["checkpoint.checkpoint_interval=1", "run.total_timesteps=6144"]
+    run_dir = tmp_path / "run"
+    train_run(tiny_config(run_dir, *settings), Recorder(6, interrupt))
+    checkpoints = run_dir / "checkpoints"
+    (checkpoints / "trainer_state_000006.pt").unlink()  # resumes from the state before
+    resume_run(run_dir, ignore)
+    states = sorted(checkpoints.glob("trainer_state_*.pt"))
+    needed = set()
+    for path in states:
+        needed |= set(torch.load(path, weights_only=True)["extra_args"]["opponents"])
+    assert len(states) == 2
+    assert {path.stem for path in (checkpoints / "opponents").iterdir()} == needed
+    assert len(needed) < 6
+
+
 def test_an_episode_ends_with_the_policy_with_which_it_began(tmp_path: Path) -> None:
     """A snapshot after each epoch, in a pool of one, in episodes longer than an epoch: every snapshot is evicted."""
     settings = ["self_play.share=0.5", "self_play.snapshot_interval=1", "self_play.pool_size=1"]

@@ -192,6 +192,17 @@ def test_each_task_of_a_curriculum_has_its_own_script():
         assert bool((distance[-1, torch.from_numpy(task_of_agent == task)] < 1e-6).all())
 
 
+@pytest.mark.parametrize(("scripted_task", "has_values"), [(None, True), (0, False), (1, False)])
+def test_values_are_learned_only_from_networks(scripted_task: int | None, has_values: bool) -> None:
+    network, _ = set_up(ORE, HEART)
+    scripts = [ScriptedPolicy(ORE), ScriptedPolicy(HEART)]
+    teacher = [scripts[task] if task == scripted_task else network for task in (0, 1)]
+    agent, experience = set_up(ORE, HEART, teacher=teacher)
+    rollout(experience, agent)
+    compute_advantages(experience)
+    assert all((minibatch.labels.values is not None) == has_values for minibatch in experience.minibatches())
+
+
 def test_tasks_that_differ_in_what_the_script_does_not_use_share_one_script():
     other = ORE.override(max_steps=30)
     assert ScriptedPolicy(other) == ScriptedPolicy(ORE) != ScriptedPolicy(HEART)

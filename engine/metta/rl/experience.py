@@ -330,7 +330,7 @@ class Experience:
         """The teacher's labels of a minibatch of the agents `columns [segments]`."""
         if self.teacher is None:
             return None
-        has_values = isinstance(self.teacher[0], MettaAgent)
+        has_values = all(isinstance(teacher, MettaAgent) for teacher in self.teacher)
         return Labels(
             self.select_rows(self.teacher_probs, rows),
             self.select_rows(self.teacher_values, rows) if has_values else None,

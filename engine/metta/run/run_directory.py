@@ -57,6 +57,7 @@ class RunDirectory:
         self.root = root
         self.config = config
         self._granted = granted
+        self._frozen_files: frozenset[str] | None = None
         is_elsewhere = _is_outside(root, self.checkpoints) and self.checkpoints.is_dir()
         with ExitStack() as locks:
             for directory in [self.checkpoints, root] if is_elsewhere else [root]:
@@ -165,6 +166,19 @@ class RunDirectory:
             write_atomically(self.root / CONFIG, dump_config(portable).encode())
         except OSError as error:
             raise unwritable(error, self.root) from None
+
+    def remove_evicted_snapshots(self, frozen_files: Iterable[str]) -> None:
+        """Remove the snapshots of self-play that are not among the `frozen_files` of this call or the previous one.
+
+        Called with the files that the newest trainer state needs, in the directory of checkpoints, when training begins
+        and after each state is written. The state before the newest is kept, too; its files are unknown at first.
+        """
+        needed, before = frozenset(frozen_files), self._frozen_files
+        if before is not None:
+            for path in self.checkpoints.glob(f"**/{OPPONENTS}/epoch_*.pt"):
+                if path.relative_to(self.checkpoints).as_posix() not in needed | before:
+                    path.unlink()
+        self._frozen_files = needed
 
     def __enter__(self) -> Self:
         return self

@@ -163,6 +163,7 @@ def _train(
     checkpoints = IntervalTimer(config.checkpoint.checkpoint_interval)
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
     pending = run.pending_checkpoint()
+    directory.remove_evicted_snapshots(pending.frozen_policies)
     first = last = process_error = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
@@ -298,6 +299,7 @@ def _save(
     loggers.flush()
     path = pending.save(directory.checkpoints)
     remove_old_policies(directory.checkpoints, pending.state.epoch, directory.config.checkpoint.keep_last)
+    directory.remove_evicted_snapshots(pending.frozen_policies)
     saved = CheckpointSaved(path, pending.state.epoch, pending.state.total_agent_step)
     listener(saved)
     return saved

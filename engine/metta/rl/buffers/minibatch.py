@@ -18,7 +18,7 @@ class Labels:
     probabilities: Tensor
     """`[horizon, segments, actions] float32`: probabilities of the teacher's actions; 0 where it was not asked"""
     values: Tensor | None
-    """`[horizon, segments] float32`; None if the teacher has no values"""
+    """`[horizon, segments] float32`; None unless the teacher of every task is a network"""
     weights: Tensor
     """`[segments] float32`: 1 / fraction of labeled agents, or 0 for agents that are not labeled"""
 
