@@ -16,6 +16,8 @@ from metta.errors import ConfigWarning, MettaError, SkippedFileWarning, is_wrong
 from metta_cli import output
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+CODES = {"finished": 0, "failed": FAILED, "interrupted": INTERRUPTED}
+"""Exit code by the reason why a run, an experiment or a sweep ended."""
 
 # Click's UsageError. Some versions of Typer include a copy of click, so it is taken from a class that all export.
 _ClickUsageError: Any = typer.BadParameter.__base__

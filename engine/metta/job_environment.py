@@ -1,4 +1,4 @@
-"""Rank and world size of this process in a distributed job, from the environment variables that `torchrun` sets.
+"""Environment variables and signals of processes: the job that `torchrun` starts, threads, requests to stop.
 
 A process belongs to a job only if all of `JOB_VARIABLES` are set. Some of them alone, such as a `WORLD_SIZE` left
 behind by another program, are ignored. If all are set but a value is wrong, `job_problem` says so.
@@ -12,6 +12,9 @@ from typing import Final
 
 JOB_VARIABLES: Final = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Variables that every process of a job has."""
+
+THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables of the libraries that start threads; torch uses the first."""
 
 MAX_PROCESSES: Final = 1_000_000
 

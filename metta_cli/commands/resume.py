@@ -8,7 +8,8 @@ from metta import api
 from metta.errors import UsageError
 from metta_cli import resolve
 from metta_cli.commands.sweep import work_on_sweep
-from metta_cli.commands.train import EXIT_CODES, experiment_view, overrides, training_view
+from metta_cli.commands.train import experiment_view, overrides, training_view
+from metta_cli.exit_codes import CODES
 from metta_cli.parameters import Debug, Device, Jobs, Json, Quiet, Run, Set, Timesteps
 from metta_cli.torch_setup import set_up_torch
 
@@ -41,4 +42,4 @@ def resume(
     else:
         with training_view(json, quiet) as view:
             reason = api.resume_run(run_dir, view, changes).reason
-    raise typer.Exit(EXIT_CODES[reason])
+    raise typer.Exit(CODES[reason])

@@ -9,6 +9,7 @@ import typer
 from metta import api
 from metta.errors import TrainingError, UsageError
 from metta_cli import output, resolve
+from metta_cli.exit_codes import CODES
 from metta_cli.parameters import Debug, Jobs, Json, Quiet
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views.sweep_lines import JsonSweepView, PlainSweepView, SweepView, print_status
@@ -87,7 +88,7 @@ def exit_after(ended: api.SweepEnded) -> None:
     trials = ended.summary.trials
     if trials and all(trial.state == "failed" for trial in trials):
         raise TrainingError(f"all {len(trials)} trials failed; the last one: {trials[-1].reason}")
-    raise typer.Exit(130 if ended.reason == "interrupted" else 0)
+    raise typer.Exit(CODES[ended.reason])
 
 
 def sweep_view(json: bool, quiet: bool) -> SweepView:

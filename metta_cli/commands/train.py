@@ -9,7 +9,7 @@ import typer
 from metta import api
 from metta.errors import UsageError
 from metta_cli import output
-from metta_cli.exit_codes import FAILED, INTERRUPTED
+from metta_cli.exit_codes import CODES
 from metta_cli.parameters import Debug, Device, From, Jobs, Json, Quiet, RunDir, Seed, Seeds, Set, Source, Timesteps
 from metta_cli.torch_setup import set_up_torch
 from metta_cli.views.experiment_lines import ExperimentView, JsonExperimentView, PlainExperimentView
@@ -57,11 +57,7 @@ def train(
         else:
             with experiment_view(json, quiet) as view:
                 reason = api.train_runs(config, seeds, view, jobs or 1, or_resume).reason
-    raise typer.Exit(EXIT_CODES[reason])
-
-
-EXIT_CODES = {"finished": 0, "failed": FAILED, "interrupted": INTERRUPTED}
-"""Exit code by the reason why a run or an experiment ended."""
+    raise typer.Exit(CODES[reason])
 
 
 def overrides(set_: list[str] | None, **options: str | int | None) -> list[api.Override]:

@@ -229,7 +229,7 @@ def end_lines(event: api.SweepEnded) -> list[str]:
         lines.append(f"saved {event.best_file}")
     commands = []
     if event.reason == "interrupted" or any(trial.state == "running" for trial in summary.trials):
-        commands.append(f"  resume  metta resume {directory}")
+        commands.append(f"  resume  metta resume {directory}" + (f" --jobs {event.jobs}" if event.jobs > 1 else ""))
     if event.best_file:
         commands.append(f"  train   metta train {shlex.quote(str(event.best_file))}")
     commands.append(f"  report  metta report {directory}")

@@ -16,7 +16,7 @@ import pytest
 from in_process_pool import InProcessPool
 from tiny_runs import TINY, Killed, metrics_of
 
-from metta.api import load_config, load_sweep, resume_sweep, start_sweep, sweep_summary
+from metta.api import SweepEnded, load_config, load_sweep, resume_sweep, start_sweep, sweep_summary
 from metta.errors import UsageError
 from metta.experiments.job_pool import JobEnded
 from metta.experiments.sweep import run_sweep
@@ -25,6 +25,7 @@ from metta.experiments.sweep.study import SweepStudy
 from metta.experiments.sweep.summary import NOT_REACHED, SweepSummary
 from metta.run.events import EpochEnded, Event
 from metta_cli.main import app
+from metta_cli.views.sweep_lines import end_lines
 
 PARAMETERS = (
     '[sweep.parameters]\n"optimizer.learning_rate" = { low = 1e-4, high = 1e-2, log = true }\n'
@@ -218,6 +219,8 @@ def test_the_command_prints_and_its_files_are_used(
     assert len(json.loads(capfd.readouterr().out)["trials"]) == 2
     assert run("resume", "out")[0] == 0
     assert "finished: 2 of 2 trials: 2 complete" in capfd.readouterr().out
+    interrupted = SweepEnded("interrupted", sweep_summary("out"), None, jobs=3)
+    assert "  resume  metta resume out --jobs 3" in end_lines(interrupted)
     for arguments, message in {
         ("sweep",): "metta sweep takes one of FILE.toml, --join SWEEP and --status SWEEP",
         ("sweep", "s.toml", "--status", "out"): "metta sweep takes one of",

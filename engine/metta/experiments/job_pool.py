@@ -20,6 +20,7 @@ from metta.config.plan.worker_count import available_cores, supports_workers
 from metta.config.run import RunConfig
 from metta.errors import UsageError
 from metta.experiments.job import JobError
+from metta.job_environment import THREAD_VARIABLES
 from metta.run.events import Event, RunBegan, RunEnded
 from metta.run.signals import StopSignals
 from metta.world.processes.worker_processes import blocked_stop_signals, exit_reason
@@ -29,9 +30,6 @@ _PROGRAM: Final = (
     "from metta.experiments.job import main; main(*map(int, sys.argv[3:]))"
 )
 """Starts `job.main` with the paths of this process. `sys.argv[1]` only names the process in lists of processes."""
-
-_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables of the libraries that start threads; torch uses the first."""
 
 _POLL_SECONDS: Final = 0.2
 _OUTPUT_BYTES: Final = 10_000
@@ -203,7 +201,7 @@ class _Process:
                 stdout=self._output,
                 stderr=self._output,
                 pass_fds=(child_end.fileno(),),
-                env=os.environ | (dict.fromkeys(_THREAD_VARIABLES, str(threads)) if threads else {}),
+                env=os.environ | (dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {}),
             )
 
     @property

@@ -11,7 +11,7 @@ from metta.run.write_permissions import EXPERIMENT
 
 
 def find_experiment(name: str) -> Path | None:
-    """The experiment or sweep in `./runs` whose directory has this name, or begun last of those `NAME-DATE-TIME`.
+    """The experiment or sweep in `./runs` of this name, or the newest of those called `NAME-DATE-TIME`.
 
     None if there is none.
     """

@@ -276,7 +276,7 @@ def _best_policy(path: Path) -> Path | None:
 
 
 def find_runs(sources: Iterable[str | Path]) -> list[Path]:
-    """Run directories by path, by glob pattern, or by the name of a run in `./runs`, begun last first.
+    """Run directories by path, by glob pattern, or by the name of a run in `./runs`, newest first.
 
     The name is that of the directory or `run.name`. Sources that are none of these are left out.
     """

@@ -59,6 +59,8 @@ class SweepEnded:
     summary: SweepSummary
     best_file: Path | None
     """config with the best settings, a file for `metta train`; None if no trial is complete"""
+    jobs: int
+    """number of runs that this process trained at once"""
 
 
 SweepEvent = SweepBegan | TrialBegan | TrialRunEvent | TrialEnded | SweepEnded | StopRequested | Notice

@@ -66,7 +66,7 @@ def _work(study: SweepStudy, listener: SweepListener, jobs: int) -> SweepEnded:
         reason: Final = "interrupted" if pool.is_stopping else "finished"
         worker.release()
     best_file = study.root / BEST
-    ended = SweepEnded(reason, summarize(study), best_file if best_file.exists() else None)
+    ended = SweepEnded(reason, summarize(study), best_file if best_file.exists() else None, jobs)
     listener(ended)
     return ended
 

@@ -96,7 +96,7 @@ def part_rewards(rewards: Sequence[EpochReward], total: int, num_parts: int) -> 
 
 
 def _evaluated(run_dir: Path, policy: str, device: str) -> float:
-    """Mean reward of the last policies of a run in its evaluation world: of one of them, or with "" of all agents."""
+    """Mean reward of a finished run in its evaluation world: of the policy of this name, or with "" of all agents."""
     checkpoint = newest_checkpoint(run_dir)
     if checkpoint is None:
         raise CheckpointError(f"{run_dir} has no checkpoint")

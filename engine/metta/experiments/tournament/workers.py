@@ -22,13 +22,14 @@ from metta.config.env.env_config import EnvConfig
 from metta.errors import MettaError, TrainingError
 from metta.experiments.tournament.entrants import Entrant
 from metta.experiments.tournament.games import PairGames, play_games
+from metta.job_environment import THREAD_VARIABLES
 from metta.world.processes.worker_processes import exit_reason
 
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from metta.experiments.tournament.workers import main; main(*map(int, sys.argv[2:]))"
 )
-_ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ENVIRONMENT: Final = dict.fromkeys(THREAD_VARIABLES, "1")
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ FIRST_SHARE = 0.15
 """Fraction of the time in which the config is measured alone."""
 MIN_PAIRS = 2
 """Smallest number of pairs of samples with which a trial is decided."""
-MOST_LOST = 0.85
+MIN_CPU_TIME = 0.85
 """CPU time per second below which other programs take the time of a process that does not wait."""
 MAX_PAIRS = 30
 """Number of pairs of samples after which a trial ends before its time."""
@@ -84,7 +84,7 @@ class BenchResult:
                 f"The network bounds the speed: its {self.num_weights:,} weights take {learn + infer:.0%} of the time, "
                 f"most of it for {most}. With a simulator that costs nothing, training would be {faster} as fast."
             )
-        if self.gpu is None and self.cpu_time < MOST_LOST - split.wait / split.total:
+        if self.gpu is None and self.cpu_time < MIN_CPU_TIME - split.wait / split.total:
             text += f" Other programs use the same cores: this process got {self.cpu_time:.0%} of the time of one core."
         if self.gpu is not None:
             text += f" The GPU computes {self.gpu.busy:.0%} of the time and is idle otherwise."

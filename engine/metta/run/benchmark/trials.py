@@ -20,7 +20,7 @@ from metta.evaluation.confidence_intervals import student_t_quantile
 from metta.run.benchmark.speed_sampler import Split
 
 SMALLEST_GAIN: Final = 1.03
-"""A trial that can bring at most this ratio is not made."""
+"""Trials that could at best multiply the speed by this are left out."""
 COMPILE_SECONDS: Final = 120.0
 """Length of a benchmark from which compilation, which takes half a minute, is tried."""
 NOISE_FLOOR: Final = 0.005

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from metta.errors import TrainingError, UsageError
-from metta.job_environment import STOP_SIGNALS
+from metta.job_environment import STOP_SIGNALS, THREAD_VARIABLES
 from metta.world.processes.channel import Channel
 from metta.world.processes.shared_arrays import SharedMemory
 from metta.world.processes.worker import Reply, WorkerSetup
@@ -33,7 +33,7 @@ _PROGRAM: Final = (
 )
 """Starts `worker.main` with the paths of this process. `sys.argv[1]` only names the process in lists of processes."""
 
-_ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+_ENVIRONMENT: Final = dict.fromkeys(THREAD_VARIABLES, "1")
 """Workers use no libraries with threads; this keeps NumPy from starting one per core in each of them."""
 
 
