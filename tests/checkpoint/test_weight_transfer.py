@@ -171,6 +171,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], dict[str, Any], list[str], list[str]]]
     "use_cell_ahead": ({}, {"use_cell_ahead": False}, [], ["cell ahead"]),
     "egocentric": ({}, {"egocentric": True}, [], []),
     "obs_scale": ({}, {"obs_scale": 2.0}, [], []),
+    "mask_actions": ({}, {"mask_actions": True}, [], []),
 }
 """changed setting -> settings of the file, settings here, what is new, what is dropped"""
 

@@ -148,6 +148,8 @@ def test_an_unknown_schedule_is_refused():
         make_lr_scheduler(optimizer, 100, 10, schedule_type="exponential")
     with pytest.raises(MettaError, match="at least 1"):
         make_lr_scheduler(optimizer, 100, 0)
+    with pytest.raises(MettaError, match="warmup_steps must be at least 0; got -1"):
+        make_lr_scheduler(optimizer, 100, 10, -1)
 
 
 def test_gradient_stats_by_hand():

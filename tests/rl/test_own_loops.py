@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from metta.api import (
     TrainingState,
     compute_advantages,
     load_checkpoint,
+    make_agent,
     make_environment,
     make_optimizer,
     rollout,
@@ -57,6 +59,26 @@ def test_the_agent_of_another_environment_is_refused(set_up: SetUp) -> None:
     _, experience = set_up(env=make_environment(num_agents=2, width=9, height=9, observation_width=5, seed=0))
     with pytest.raises(UsageError, match="was made for another environment: observation_width"):
         rollout_policies({"": experience}, {"": agent})
+
+
+def test_the_optimizer_of_another_agent_is_refused(set_up: SetUp) -> None:
+    (agent, experience), (other, _) = set_up(), set_up()
+    rollout(experience, agent)
+    with pytest.raises(UsageError, match="the optimizer has none of the agent's weights"):
+        train_ppo(agent, make_optimizer(other), experience)
+
+
+def test_an_agent_needs_the_spaces_of_the_environment() -> None:
+    with pytest.raises(UsageError, match=r"takes env.single_observation_space and .*; got Box and Discrete"):
+        make_agent(gymnasium.spaces.Box(0, 1), gymnasium.spaces.Discrete(3), [], "cpu")
+
+
+def test_progress_reaches_its_total(set_up: SetUp) -> None:
+    agent, experience = set_up()
+    calls: list[tuple[int, int]] = []
+    rollout(experience, agent, on_progress=lambda done, total: calls.append((done, total)))
+    steps, agents = experience.values.shape
+    assert calls == [(step * agents, steps * agents) for step in range(1, steps + 1)]
 
 
 def test_advantages_of_the_user_are_learned_from(set_up: SetUp) -> None:

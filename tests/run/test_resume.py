@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,33 @@ def test_a_signal_during_evaluation_or_recording_costs_no_epoch(
     assert not (tmp_path / "run" / "replays").exists()
     resume_run(tmp_path / "run", ignore, [Override.parse("simulation.evaluate_interval=0")])
     assert_same_run(straight, tmp_path / "run")
+
+
+@pytest.mark.parametrize("phase", ["collect", "update", "evaluate", "record"])
+@pytest.mark.parametrize("error", [MemoryError(), ZeroDivisionError("of a reward")], ids=["memory", "zero"])
+def test_an_error_costs_no_epoch_before(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, error: Exception
+) -> None:
+    run_dir, began = tmp_path / "run", Counter[str]()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, PhaseBegan):
+            began[event.phase] += 1
+            if event.phase == phase and began[phase] == 4:
+                raise error
+
+    intervals = ["simulation.evaluate_interval=17", "simulation.replay_interval=17"]
+    with monkeypatch.context() as patch:
+        patch.setattr("metta.run.interval_timer.IntervalTimer.is_due", lambda timer: timer.interval_seconds == 17)
+        with pytest.raises(TrainingError if isinstance(error, MemoryError) else ZeroDivisionError) as caught:
+            train_run(tiny_config(run_dir, *intervals), listen)
+    assert (run_dir / "checkpoints" / "trainer_state_000003.pt").exists()
+    if isinstance(error, MemoryError):
+        assert "out of memory" in str(caught.value)
+        assert f"metta resume {run_dir} continues from trainer_state_000003.pt" in str(caught.value)
+    off = [Override.parse(f"simulation.{name}_interval=0") for name in ("evaluate", "replay")]
+    assert resume_run(run_dir, ignore, off).epoch == EPOCHS
+    assert_same_weights(weights_of(straight, EPOCHS), weights_of(run_dir, EPOCHS))
 
 
 def test_a_run_killed_before_its_first_checkpoint_restarts(straight: Path, tmp_path: Path) -> None:

@@ -391,7 +391,12 @@ def make_agent(
     """Create an agent for environments with these spaces, with random weights from torch's global generator.
 
     `global_features` names token features (`spec.feature_names`) whose values at the agent's own cell are additional
-    inputs that bypass the backbone. Raises UsageError if one is unknown, if the environment has no possible action, or
-    if `config` does not fit the environment.
+    inputs that bypass the backbone. Raises UsageError if one is unknown, if the spaces are not those of an environment
+    of metta, if the environment has no possible action, or if `config` does not fit the environment.
     """
+    if not (isinstance(observation_space, ObservationSpace) and isinstance(action_space, ActionSpace)):
+        raise UsageError(
+            "make_agent takes env.single_observation_space and env.single_action_space of a MettaGridEnv, which name "
+            f"its tokens and actions; got {type(observation_space).__name__} and {type(action_space).__name__}"
+        )
     return MettaAgent(observation_space, action_space, global_features, device, config)

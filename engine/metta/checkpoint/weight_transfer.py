@@ -138,6 +138,7 @@ def _differences(agent: MettaAgent, policy: SavedPolicy) -> Iterator[str]:
     """Settings of network and observation window that differ, as sentences."""
     here, there = (
         {f"agent.{name}": value for name, value in config.architecture.items()}
+        | {"agent.mask_actions": config.mask_actions}
         | {f"env.game.{name}": getattr(spec, name) for name in WINDOW_FIELDS}
         | {"global_features": features}
         for config, spec, features in (

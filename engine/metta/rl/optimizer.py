@@ -117,12 +117,15 @@ def make_lr_scheduler(
 
     If `anneal_lr` is false, returns None: the learning rate is constant, without warm-up.
 
-    Raises UsageError for an unknown `schedule_type`, or for a `total_timesteps` or `batch_size` below 1.
+    Raises UsageError for an unknown `schedule_type`, for a `total_timesteps` or `batch_size` below 1, and for negative
+    `warmup_steps`.
     """
     if schedule_type not in ("linear", "cosine"):
         raise UsageError(f'schedule_type: unknown "{schedule_type}"; known: cosine, linear')
     if total_timesteps < 1 or batch_size < 1:
         raise UsageError(f"total_timesteps and batch_size must be at least 1; got {total_timesteps} and {batch_size}")
+    if warmup_steps is not None and warmup_steps < 0:
+        raise UsageError(f"warmup_steps must be at least 0; got {warmup_steps}")
     if not anneal_lr:
         return None
     return LambdaLR(optimizer, schedule_factor(total_timesteps, batch_size, warmup_steps, schedule_type))

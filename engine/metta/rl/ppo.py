@@ -104,13 +104,19 @@ def update_policy(
     Gradients that the agent's weights have from elsewhere are discarded. Advantages may also be the user's own:
     `experience.advantages [steps, agents] float32`; if `experience.returns` are None, they are advantages + values.
 
-    Raises UsageError if `update_epochs` is below 1, if the experience was made for another agent, or if there are no
-    steps or advantages of another shape in it. Raises TrainingError if a value target, a loss or a gradient is not
-    finite, before the step that would use it; also if a gradient step made a weight infinite or NaN.
+    Raises UsageError if `update_epochs` is below 1, if the experience was made for another agent, if the optimizer has
+    none of the agent's weights, or if the experience has no steps, or advantages of another shape. Raises TrainingError
+    if a value target, a loss or a gradient is not finite, before the step that would use it; also if a gradient step
+    made a weight infinite or NaN.
     """
     if settings.update_epochs < 1:
         raise UsageError(f"update_epochs must be at least 1; got {settings.update_epochs}")
     check_agent_fits(experience, agent)
+    trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    if trained.isdisjoint(map(id, agent.parameters())):
+        raise UsageError(
+            "the optimizer has none of the agent's weights; make one for this agent: make_optimizer(agent)"
+        )
     with fast_matmul(agent.device):
         if experience.advantages is None:
             compute_advantages(experience, settings.ppo.gamma, settings.ppo.gae_lambda, settings.normalization)

@@ -199,10 +199,12 @@ def _collect(
             if t:
                 _receive(worlds, learners, totals, index, t)
             _act(worlds, learners, index, t)
-        if on_progress:
+        if on_progress and t:
             on_progress(t * worlds.plan.agents, steps * worlds.plan.agents)
     for index in range(len(worlds.world_batches)):
         _receive(worlds, learners, totals, index, steps)
+    if on_progress:
+        on_progress(steps * worlds.plan.agents, steps * worlds.plan.agents)
     for learner in learners:
         experience, agent = learner.experience, learner.agent
         experience.steps_collected = steps

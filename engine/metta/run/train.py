@@ -164,50 +164,51 @@ def _train(
     saved = CheckpointSaved(checkpoint, run.epoch, run.agent_step)
     pending = run.pending_checkpoint()
     directory.remove_evicted_snapshots(pending.frozen_policies)
-    first = last = process_error = None
+    first = last = None
     with (
         MetricsFile(directory.metrics, run.epoch) as metrics_file,
         Loggers(config, directory.root, run.epoch, metrics_file.lines()) as loggers,
     ):
         _announce(run, directory, saved, listener)
-        while not (run.is_finished or signals.requested):
-            try:
-                metrics = _train_epoch(run, listener, signals)
-            except Interrupted:
-                break  # `pending` was copied before this epoch; a resumed run repeats the epoch exactly
-            except (ProcessGroupError, WorkerError) as error:
-                process_error = None if _stop_follows(signals) else error
-                break
-            result = None
-            if evaluations.is_due() or (config.checkpoint.keep_best and run.is_finished):
-                result = _interruptible(run.evaluate, listener, signals)
-                metrics = dataclasses.replace(metrics, evaluation=evaluation_metrics(result) if result else {})
-            directory.check_exists()
-            metrics_file.append(metrics.line())
-            if result is not None and config.checkpoint.keep_best:
-                run.keep_if_best(result, directory.checkpoints)
-            loggers.log(metrics)
-            listener(EpochEnded(metrics))
-            last = metrics if metrics.episodes else last
-            first = first or last
-            if replays.is_due():
-                listener(PhaseBegan("record"))
-                with suppress(Interrupted), signals.interruptible():
-                    listener(_record_replay(run, directory))
-            try:
+        try:
+            while not (run.is_finished or signals.requested):
+                try:
+                    metrics = _train_epoch(run, listener, signals)
+                except Interrupted:
+                    break  # `pending` was copied before this epoch; a resumed run repeats the epoch exactly
+                except (ProcessGroupError, WorkerError):
+                    if not _stop_follows(signals):
+                        raise
+                    break
+                result = None
+                if evaluations.is_due() or (config.checkpoint.keep_best and run.is_finished):
+                    result = _interruptible(run.evaluate, listener, signals)
+                    metrics = dataclasses.replace(metrics, evaluation=evaluation_metrics(result) if result else {})
+                directory.check_exists()
+                metrics_file.append(metrics.line())
+                if result is not None and config.checkpoint.keep_best:
+                    run.keep_if_best(result, directory.checkpoints)
+                loggers.log(metrics)
+                listener(EpochEnded(metrics))
+                last = metrics if metrics.episodes else last
+                first = first or last
+                if replays.is_due():
+                    listener(PhaseBegan("record"))
+                    with suppress(Interrupted), signals.interruptible():
+                        listener(_record_replay(run, directory))
                 pending = run.pending_checkpoint()
-            except WorkerError as error:  # died during the evaluation; the earlier copy is saved
-                process_error = error
-                break
-            if checkpoints.is_due():
-                saved = _save(pending, directory, metrics_file, loggers, listener)
-                loggers.upload(saved.path)
+                if checkpoints.is_due():
+                    saved = _save(pending, directory, metrics_file, loggers, listener)
+                    loggers.upload(saved.path)
+        except Exception:
+            if saved.epoch < pending.state.epoch:
+                with suppress(OSError, TrainingError):  # the first error is the one to tell
+                    _save(pending, directory, metrics_file, loggers, listener)
+            raise
         if saved.epoch < pending.state.epoch:
             saved = _save(pending, directory, metrics_file, loggers, listener)
         if saved.path != checkpoint:
             loggers.upload(saved.path, is_last=True)
-    if process_error is not None:
-        raise process_error
     best_reward = _best_reward(run, directory, listener, signals) if saved.path != checkpoint else None
     root, path, epoch, agent_step = directory.root, saved.path, saved.epoch, saved.agent_step
     return RunEnded(_reason(run), root, path, epoch, agent_step, pending.seconds, first, last, run.best, best_reward)
