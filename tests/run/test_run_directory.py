@@ -225,6 +225,11 @@ def test_partial_files_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
     (tmp_path / "run" / f".config.toml.{os.getppid()}.0123abcd.partial").write_text("a process that still writes it")
     with RunDirectory.create(tiny_config(tmp_path / "run")):
         (left,) = (tmp_path / "run").glob(".*.partial")
+    of_policy = tmp_path / "run" / "checkpoints" / "wolves" / "opponents"
+    of_policy.mkdir(parents=True)
+    (of_policy / f".epoch_000001.pt.{2**22 + 1}.partial").write_text("half")
+    with RunDirectory.open(tmp_path / "run"):
+        assert not list(of_policy.iterdir())
     assert left.read_text() == "a process that still writes it"
 
 

@@ -108,7 +108,8 @@ class RunDirectory:
         try:
             directory = cls(root, config, granted)
             grant_write(root, {setting: path for setting, path in outside.items() if setting not in granted})
-            for written in (root, directory.checkpoints, directory.checkpoints / OPPONENTS, directory.replays):
+            of_policies = [path for path in directory.checkpoints.rglob("*") if path.is_dir()]
+            for written in (root, directory.checkpoints, *of_policies, directory.replays):
                 remove_temporary_files(written)
         except OSError as error:
             raise unwritable(error, root) from None
