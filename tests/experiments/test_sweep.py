@@ -228,6 +228,7 @@ def test_the_command_prints_and_its_files_are_used(
         ("sweep", "--join", "tiny.toml"): "tiny.toml is not the directory of a sweep",
         ("sweep", "--join", "none"): "none does not exist",
         ("sweep", "--join", "out", "--run-dir", "x"): "--run-dir names a new directory",
+        ("eval", "out"): "name one of the runs in it: out/trial_0000/seed_0, out/trial_0001/seed_0",
         ("resume", "out", "--set", "ppo.gamma=0.9"): "out is a sweep, whose settings cannot change; leave out --set",
         (
             "sweep",

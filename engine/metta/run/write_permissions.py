@@ -33,8 +33,8 @@ def is_run(directory: Path) -> bool:
 
 
 def runs_inside(directory: Path) -> str:
-    """The end of an error message about a directory that is no run: the runs in it, such as those of an experiment."""
-    runs = [str(path) for path in sorted(directory.glob("*")) if is_run(path)]
+    """The end of an error message about a directory that is no run: the runs of an experiment, or of trials, in it."""
+    runs = [str(path) for pattern in ("*", "*/*") for path in sorted(directory.glob(pattern)) if is_run(path)]
     more = f" and {len(runs) - MAX_RUNS_LISTED} more" if len(runs) > MAX_RUNS_LISTED else ""
     return f"; name one of the runs in it: {', '.join(runs[:MAX_RUNS_LISTED])}{more}" if runs else ""
 
