@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -124,6 +124,11 @@ class RunConfig(FrozenModel):
         self.with_policies(lambda key, path: paths.setdefault(key, path))
         return paths
 
+    def with_values(self, **tables: Mapping[str, Any]) -> Self:
+        """A copy with other values of its tables, which are not checked: `with_values(run={"seed": 3})`."""
+        changed = {name: getattr(self, name).model_copy(update=dict(values)) for name, values in tables.items()}
+        return self.model_copy(update=changed)
+
     def with_policies(self, change: Callable[[KeyPath, str], str]) -> Self:
         """A copy with `change(key, path)` instead of the path of each policy that the config names.
 
@@ -154,14 +159,8 @@ class RunConfig(FrozenModel):
                     "self_play": policy.self_play.replaced(own_opponents),
                 }
             )
-        return self.model_copy(
-            update={
-                "run": self.run.model_copy(update={"init_from": init_from}),
-                "kickstarting": self.kickstarting.model_copy(update=kickstarting),
-                "self_play": self.self_play.model_copy(update=self_play),
-                "policies": policies,
-            }
-        )
+        tables = {"run": {"init_from": init_from}, "kickstarting": kickstarting, "self_play": self_play}
+        return self.with_values(**tables).model_copy(update={"policies": policies})
 
 
 def policy_settings(config: RunConfig, env: EnvConfig | None = None) -> tuple[PolicySettings, ...]:

@@ -116,16 +116,10 @@ class Experiment:
 
     def run_config(self, name: str) -> RunConfig:
         """The config of a run, with its seed and its directories."""
-        config = self.config
-        run = config.run.model_copy(update={"seed": self.runs[name], "run_dir": str(self.root / name)})
-        checkpoint_dir = _of_run(config.checkpoint.checkpoint_dir, name)
-        replay_dir = _of_run(config.simulation.replay_dir, name)
-        return config.model_copy(
-            update={
-                "run": run,
-                "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
-                "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
-            }
+        return self.config.with_values(
+            run={"seed": self.runs[name], "run_dir": str(self.root / name)},
+            checkpoint={"checkpoint_dir": _of_run(self.config.checkpoint.checkpoint_dir, name)},
+            simulation={"replay_dir": _of_run(self.config.simulation.replay_dir, name)},
         )
 
 
@@ -287,13 +281,10 @@ def _shared_settings(config: RunConfig, seeds: Sequence[int]) -> RunConfig:
     def absolute(path: str) -> str:
         return path if not path or path.startswith(IN_RUN) else os.path.abspath(user_path(path))
 
-    checkpoint_dir, replay_dir = absolute(config.checkpoint.checkpoint_dir), absolute(config.simulation.replay_dir)
-    return config.model_copy(
-        update={
-            "run": config.run.model_copy(update={"seed": seeds[0], "run_dir": ""}),
-            "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
-            "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
-        }
+    return config.with_values(
+        run={"seed": seeds[0], "run_dir": ""},
+        checkpoint={"checkpoint_dir": absolute(config.checkpoint.checkpoint_dir)},
+        simulation={"replay_dir": absolute(config.simulation.replay_dir)},
     )
 
 

@@ -152,15 +152,10 @@ class RunDirectory:
         directory start with `IN_RUN`; others are absolute, since a run may resume in another working directory. Raises
         UsageError if a path is not writable, TrainingError for other failures, such as a full disk.
         """
-        checkpoint_dir = _portable_path(self.root, self.config.checkpoint.checkpoint_dir)
-        replay_dir = _portable_path(self.root, self.config.simulation.replay_dir)
-        config = self.config.with_policies(lambda key, policy: _portable_path(self.root, policy))
-        portable = config.model_copy(
-            update={
-                "run": config.run.model_copy(update={"run_dir": ""}),
-                "checkpoint": config.checkpoint.model_copy(update={"checkpoint_dir": checkpoint_dir}),
-                "simulation": config.simulation.model_copy(update={"replay_dir": replay_dir}),
-            }
+        portable = self.config.with_policies(lambda key, policy: _portable_path(self.root, policy)).with_values(
+            run={"run_dir": ""},
+            checkpoint={"checkpoint_dir": _portable_path(self.root, self.config.checkpoint.checkpoint_dir)},
+            simulation={"replay_dir": _portable_path(self.root, self.config.simulation.replay_dir)},
         )
         try:
             grant_write(self.root, self._granted)
@@ -305,12 +300,11 @@ def read_run_config(root: Path, overrides: Sequence[Override] = ()) -> RunConfig
     config = read_config(root / CONFIG, overrides)
     config = config.with_policies(lambda key, policy: policy_from_run(policy, root))
     named = set(map(_key, overrides))
-    checkpoint, simulation = config.checkpoint, config.simulation
     if CHECKPOINT_DIR not in named:
-        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": _moved(root, checkpoint.checkpoint_dir)})
+        config = config.with_values(checkpoint={"checkpoint_dir": _moved(root, config.checkpoint.checkpoint_dir)})
     if REPLAY_DIR not in named:
-        simulation = simulation.model_copy(update={"replay_dir": _moved(root, simulation.replay_dir)})
-    return config.model_copy(update={"checkpoint": checkpoint, "simulation": simulation})
+        config = config.with_values(simulation={"replay_dir": _moved(root, config.simulation.replay_dir)})
+    return config
 
 
 def checkpoint_directory(root: Path, config: RunConfig) -> Path:

@@ -355,7 +355,7 @@ class TrainingRun:
     def _config_text(self) -> str:
         """The config as in `config.toml`, for a run that may be moved and resumed in another working directory."""
         config = self.config.with_policies(lambda key, path: os.path.abspath(path))
-        return dump_config(config.model_copy(update={"run": config.run.model_copy(update={"run_dir": ""})}))
+        return dump_config(config.with_values(run={"run_dir": ""}))
 
     def _experience_state(self) -> dict[str, Any]:
         """The state of the worlds, and of the experience of each policy in them."""

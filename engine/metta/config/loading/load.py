@@ -200,7 +200,7 @@ def with_worlds(config: RunConfig) -> RunConfig:
             problems.append(Problem(("curriculum", "scenes", index), str(error)))
     if problems:
         raise ConfigError("the curriculum", problems)
-    return config.model_copy(update={"curriculum": config.curriculum.model_copy(update={"worlds": worlds})})
+    return config.with_values(curriculum={"worlds": worlds})
 
 
 def _check_worlds(config: RunConfig) -> None:

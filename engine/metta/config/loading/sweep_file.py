@@ -76,8 +76,7 @@ class SweepFile:
     def run_config(self, values: Mapping[str, Any], run_dir: Path, seed_index: int) -> RunConfig:
         """The config of a run of a trial. Raises ConfigError, without lines, if its values cannot be combined."""
         config = config_of_tables(self.run_tables(values), "the combination")
-        run = config.run.model_copy(update={"run_dir": str(run_dir), "seed": config.run.seed + seed_index})
-        return config.model_copy(update={"run": run})
+        return config.with_values(run={"run_dir": str(run_dir), "seed": config.run.seed + seed_index})
 
 
 def load_sweep(source: str | os.PathLike[str], storage: str | None = None) -> SweepFile:

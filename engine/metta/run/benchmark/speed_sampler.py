@@ -189,15 +189,9 @@ def _for_updates(config: RunConfig, plan: BatchPlan) -> RunConfig:
         )
         for name, policy in config.policies.items()
     }
-    return config.model_copy(
-        update={
-            "experience": config.experience.model_copy(update=sizes),
-            # repeated updates on one batch with the config's learning rate could diverge
-            "optimizer": config.optimizer.model_copy(update=rate),
-            "ppo": config.ppo.model_copy(update=no_target),
-            "policies": policies,
-        }
-    )
+    # repeated updates on one batch with the config's learning rate could diverge
+    changed = config.with_values(experience=sizes, optimizer=rate, ppo=no_target)
+    return changed.model_copy(update={"policies": policies})
 
 
 def _split(spans: Sequence[Span], begin: float, end: float, agent_steps: int, plan: BatchPlan) -> Split:

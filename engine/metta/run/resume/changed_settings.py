@@ -125,18 +125,14 @@ def _as_in_run(root: Path, before: RunConfig, config: RunConfig) -> RunConfig:
         is_same = known is not None and (_is_moved(root, known, path) or is_policy_of(known, path))
         return known if known is not None and is_same else path
 
-    config = config.with_policies(same_policy)
-    curriculum = config.curriculum
+    config = config.with_policies(same_policy).with_values(run={"run_dir": before.run.run_dir})
     if not before.curriculum.worlds:  # written by version 0.6, which kept the worlds of scenes only in trainer states
-        curriculum = curriculum.model_copy(update={"worlds": {}})
-    checkpoint, simulation = config.checkpoint, config.simulation
+        config = config.with_values(curriculum={"worlds": {}})
     if _is_same_path(checkpoint_directory(root, before), checkpoint_directory(root, config)):
-        checkpoint = checkpoint.model_copy(update={"checkpoint_dir": before.checkpoint.checkpoint_dir})
+        config = config.with_values(checkpoint={"checkpoint_dir": before.checkpoint.checkpoint_dir})
     if _is_same_path(replay_directory(root, before), replay_directory(root, config)):
-        simulation = simulation.model_copy(update={"replay_dir": before.simulation.replay_dir})
-    run = config.run.model_copy(update={"run_dir": before.run.run_dir})
-    update = {"run": run, "checkpoint": checkpoint, "simulation": simulation, "curriculum": curriculum}
-    return config.model_copy(update=update)
+        config = config.with_values(simulation={"replay_dir": before.simulation.replay_dir})
+    return config
 
 
 def _is_moved(root: Path, before: str, now: str) -> bool:
