@@ -200,7 +200,7 @@ def _train(
                 if checkpoints.is_due():
                     saved = _save(pending, directory, metrics_file, loggers, listener)
                     loggers.upload(saved.path)
-        except Exception:
+        except Exception:  # whatever it is, the epochs before it are saved
             if saved.epoch < pending.state.epoch:
                 with suppress(OSError, TrainingError):  # the first error is the one to tell
                     _save(pending, directory, metrics_file, loggers, listener)
